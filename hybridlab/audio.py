@@ -1,0 +1,196 @@
+"""Audio: shipped clips, a reader's own folder or manifest, resampling, windows.
+
+Everything inside the lab is float32 mono at 16 kHz in [-1, 1]. Decoding is libsndfile's and
+resampling soxr's: no ffmpeg.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridlab import catalog
+from hybridlab.errors import AudioError
+
+Samples = NDArray[np.float32]
+
+CLIPS_DIR = Path(__file__).parent / "clips"
+#: Below this peak a file holds silence: -80 dB of full scale.
+SILENCE_PEAK = 1e-4
+#: A long recording is cut within the last seconds of a window, where it is quietest.
+CUT_SEARCH_S = 6.0
+CUT_FRAME_S = 0.1
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a clip; `answer` is None where the reader gave none."""
+
+    text: str
+    answer: str | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One audio file with what is known of it."""
+
+    id: str
+    path: Path
+    audio_s: float
+    text: str | None = None
+    questions: tuple[Question, ...] = field(default=())
+
+    def samples(self) -> Samples:
+        return read_audio(self.path)
+
+
+def read_audio(path: Path) -> Samples:
+    """Samples of any file that libsndfile reads, float32 mono at 16 kHz, shape (n,)."""
+    import soundfile
+    import soxr
+
+    if not path.is_file():
+        raise AudioError(f"audio file {str(path)!r} does not exist")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(
+            f"{path} cannot be decoded ({error}); convert it to WAV, FLAC, OGG or MP3"
+        ) from None
+    mono = samples.mean(axis=1)
+    if mono.size == 0:
+        raise AudioError(f"{path} holds no samples; remove it or record it again")
+    if not np.isfinite(mono).all():
+        raise AudioError(f"{path} holds values that are not numbers; export it again")
+    if rate != catalog.SAMPLE_RATE_HZ:
+        mono = soxr.resample(mono, rate, catalog.SAMPLE_RATE_HZ, quality="HQ")
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def check_clip(path: Path, *, max_s: float = catalog.VOXTRAL_MAX_ANSWER_S) -> float:
+    """Duration in seconds, after refusing what no model could use: empty, silent, too long."""
+    samples = read_audio(path)
+    seconds = samples.size / catalog.SAMPLE_RATE_HZ
+    if float(np.abs(samples).max()) < SILENCE_PEAK:
+        raise AudioError(f"{path} is silent (no sample above -80 dB); remove it")
+    if seconds > max_s:
+        raise AudioError(
+            f"{path} lasts {seconds / 60:.1f} min; Voxtral takes at most {max_s / 60:.0f} min: "
+            "cut it into shorter files"
+        )
+    return seconds
+
+
+def windows(samples: Samples, *, window_s: float = catalog.WINDOW_S) -> list[Samples]:
+    """Cut into pieces of at most `window_s`, each border at the quietest 0.1 s of the last 6 s.
+
+    Every Whisper backend gets the same pieces, so that their texts and times can be compared.
+    """
+    longest = round(window_s * catalog.SAMPLE_RATE_HZ)
+    pieces = []
+    while samples.size > longest:
+        cut = _quietest(samples, longest)
+        pieces.append(samples[:cut])
+        samples = samples[cut:]
+    pieces.append(samples)
+    return pieces
+
+
+def _quietest(samples: Samples, end: int) -> int:
+    frame = round(CUT_FRAME_S * catalog.SAMPLE_RATE_HZ)
+    count = round(CUT_SEARCH_S / CUT_FRAME_S)
+    frames = samples[end - count * frame : end].reshape(count, frame)
+    energy = np.square(frames, dtype=np.float64).sum(axis=1)
+    # of equally quiet frames the last one, which keeps windows long
+    index = count - 1 - int(np.argmin(energy[::-1]))
+    return end - count * frame + index * frame + frame // 2
+
+
+# ------------------------------------------------------------------------------------ collections
+
+
+def load_clips(source: str = "", *, limit: int | None = None) -> list[Clip]:
+    """Clips of a folder, a `.jsonl`/`.csv` manifest, or, with an empty name, the shipped ones.
+
+    A manifest's rows have `path` (relative to the manifest) and may have `id`, `text`, `question`
+    and `answer`, or `questions`, a list of objects with `question` and `answer`.
+    """
+    path = Path(source).expanduser() if source else CLIPS_DIR / "manifest.jsonl"
+    if path.is_dir():
+        manifests = [path / f"manifest{suffix}" for suffix in (".jsonl", ".csv")]
+        path = next((manifest for manifest in manifests if manifest.is_file()), path)
+    rows = _folder_rows(path) if path.is_dir() else _manifest_rows(path)
+    clips = [_clip(row, path) for row in rows[:limit]]
+    names = [clip.id for clip in clips]
+    for name in names:
+        if names.count(name) > 1:
+            raise AudioError(f"{path} names the id {name!r} twice; ids must differ")
+    return clips
+
+
+def _folder_rows(folder: Path) -> list[dict[str, Any]]:
+    import soundfile
+
+    suffixes = {f".{name.lower()}" for name in soundfile.available_formats()} | {".mp3", ".oga"}
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    if not files:
+        raise AudioError(
+            f"{folder} holds no audio that libsndfile reads (WAV, FLAC, OGG, MP3 …) and no "
+            "manifest.jsonl"
+        )
+    return [{"path": str(file.absolute())} for file in files]
+
+
+def _manifest_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise AudioError(f"audio manifest {str(path)!r} does not exist")
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix.lower() == ".csv":
+        rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
+    elif path.suffix.lower() in (".jsonl", ".json"):
+        rows = [_json_row(path, n, line) for n, line in _numbered(text.splitlines())]
+    else:
+        raise AudioError(f"{path} is neither a folder nor a .jsonl or .csv manifest")
+    if not rows:
+        raise AudioError(f"{path} lists no clips")
+    return rows
+
+
+def _numbered(lines: Iterable[str]) -> list[tuple[int, str]]:
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise AudioError(f"{path}, line {number} is not JSON: {error.msg}") from None
+    if not isinstance(row, dict):
+        raise AudioError(f"{path}, line {number} must be an object with a path")
+    return row
+
+
+def _clip(row: Mapping[str, Any], manifest: Path) -> Clip:
+    if not row.get("path"):
+        raise AudioError(f"{manifest} has a row without a path: {dict(row)}")
+    path = manifest.parent / Path(str(row["path"])).expanduser()
+    questions = list(row.get("questions") or [])
+    if row.get("question"):
+        questions.append({"question": row["question"], "answer": row.get("answer")})
+    return Clip(
+        id=str(row.get("id") or path.stem),
+        path=path,
+        audio_s=check_clip(path),
+        text=row.get("text") or None,
+        questions=tuple(
+            Question(q["question"], q.get("answer"), q.get("kind", "")) for q in questions
+        ),
+    )

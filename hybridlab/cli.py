@@ -1,0 +1,239 @@
+"""The `hybridlab` command. Heavy imports happen inside the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hybridlab.errors import HybridlabError, ParameterError
+
+app = typer.Typer(
+    help="Which Whisper fits beside Voxtral on one device, and how should they share it?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """The lab's own errors as one line on stderr and exit code 2; Ctrl-C as exit code 130."""
+    try:
+        yield
+    except HybridlabError as error:
+        typer.echo(f"hybridlab: {error}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("hybridlab: interrupted; go on with --resume --output DIR", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def plan(
+    card: Annotated[str, typer.Option(help="card to plan for; 'all' lists the cards")] = "t4",
+    voxtral: Annotated[str, typer.Option(help="mini-3b or pocket")] = "mini-3b",
+    voxtral_dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, int8, int4")] = "auto",
+    audio_s: Annotated[float, typer.Option(help="length of the audio in seconds")] = 30.0,
+    new_tokens: Annotated[int, typer.Option(help="tokens generated per request")] = 200,
+    beams: Annotated[int, typer.Option(help="Whisper's beams")] = 1,
+    batch: Annotated[int, typer.Option(help="requests at once")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="print a JSON list")] = False,
+) -> None:
+    """Predict what every Whisper takes beside Voxtral on a card."""
+    from hybridlab import catalog, planner
+
+    with one_line_errors():
+        if min(audio_s, new_tokens, beams, batch) <= 0:
+            raise ParameterError("audio-s, new-tokens, beams and batch must be above zero")
+        dtype = None if voxtral_dtype == "auto" else voxtral_dtype
+        if dtype is not None and dtype not in ("float32", "bfloat16", "float16", "int8", "int4"):
+            raise ParameterError.unknown_name(
+                "voxtral_dtype", dtype, ("auto", "float32", "bfloat16", "float16", "int8", "int4")
+            )
+        plans = planner.plan_table(
+            catalog.card(card),
+            voxtral=catalog.voxtral(voxtral),
+            voxtral_dtype=dtype,
+            request=planner.Request(
+                audio_s=audio_s, new_tokens=new_tokens, beams=beams, batch=batch
+            ),
+        )
+    if as_json:
+        typer.echo(json.dumps([row.as_dict() for row in plans], indent=2))
+        return
+    _print_plan(catalog.card(card), plans)
+
+
+def _print_plan(card: Any, plans: list[Any]) -> None:
+    from hybridlab.units import format_bytes
+
+    header = ("whisper", "backend", "dtype", "load peak", "steady", "request", "of card", "margin")
+    lines = [
+        (
+            p.whisper,
+            p.backend,
+            p.dtype,
+            format_bytes(p.load_peak_bytes),
+            format_bytes(p.steady_bytes),
+            format_bytes(p.request_peak_bytes),
+            f"{p.utilization:.0%}",
+            f"{format_bytes(p.margin_bytes)}{'' if p.fits else '  does not fit'}",
+        )
+        for p in plans
+    ]
+    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
+    first = plans[0]
+    typer.echo(
+        f"{first.voxtral} in {first.voxtral_dtype} and one Whisper on {card.title}: predicted, "
+        f"{format_bytes(card.usable_bytes)} usable"
+    )
+    for row in (header, *lines):
+        left = "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False))
+        right = "  ".join(
+            cell.rjust(width) for cell, width in zip(row[3:7], widths[3:], strict=False)
+        )
+        typer.echo(f"{left}  {right}  {row[7]}".rstrip())
+
+
+@app.command()
+def run(
+    params: Annotated[Path, typer.Argument(help="a flat YAML file, as in params/")],
+    only: Annotated[str, typer.Option(help="notebooks by number, as 02,06")] = "",
+    p: Annotated[
+        list[str] | None, typer.Option("-p", help="a parameter as name=value, repeatable")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="repeat only what is missing")] = False,
+) -> None:
+    """Run the notebooks headlessly into one run folder with a report."""
+    from hybridlab.params import parse_override, read_yaml
+
+    with one_line_errors():
+        values = read_yaml(params)
+        for item in p or []:
+            name, separator, text = item.partition("=")
+            if not separator:
+                raise ParameterError(f"-p {item!r} has no value; write -p {item} VALUE")
+            values[name] = parse_override(name, text)
+        from hybridlab.suite import run_suite, succeeded
+
+        with progress_bar() as listener:
+            run_dir = run_suite(
+                values,
+                preset=params.stem,
+                only=[name.strip() for name in only.split(",") if name.strip()] or None,
+                output=output,
+                resume=resume,
+                listener=listener,
+            )
+    for line in outcome_lines(run_dir):
+        typer.echo(line)
+    typer.echo(f"report: {_short(run_dir / 'index.html')}")
+    if not succeeded(run_dir):
+        raise typer.Exit(1)
+
+
+def outcome_lines(run_dir: Path) -> list[str]:
+    """One line for each notebook: what became of it, in how many seconds."""
+    from hybridlab.records import read_manifest
+    from hybridlab.units import format_seconds
+
+    outcomes = read_manifest(run_dir).get("notebooks", {})
+    return [
+        f"{name:28} {outcome['status']:10} {format_seconds(outcome['seconds']):>12}  "
+        f"{outcome['reason']}".rstrip()
+        for name, outcome in outcomes.items()
+    ]
+
+
+def _short(path: Path) -> str:
+    """Relative to the current folder where that is shorter to read."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Any]:
+    """A bar over notebooks and cases with the time left; plain lines where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_listener()
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[cases]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("notebooks", total=1.0, cases="")
+
+        def listen(state: Any) -> None:
+            share = state.cases_done / state.cases_total if state.cases_total else 0.0
+            bar.update(
+                task,
+                description=state.current,
+                total=float(len(state.notebooks)),
+                completed=state.finished + min(share, 0.99),
+                cases=f"{state.cases_done}/{state.cases_total} cases" if state.cases_total else "",
+            )
+
+        yield listen
+
+
+def _plain_listener() -> Any:
+    said: list[str] = []
+
+    def listen(state: Any) -> None:
+        if state.current and state.current not in said:
+            said.append(state.current)
+            typer.echo(f"[{len(said)}/{len(state.notebooks)}] {state.current}", err=True)
+
+    return listen
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
+    """Build a run's index.html again from its tables."""
+    with one_line_errors():
+        from hybridlab.report import build_report
+
+        typer.echo(f"report: {_short(build_report(run_dir.expanduser().absolute()))}")
+
+
+def main() -> None:
+    """Entry point; `-p name value` is accepted beside `-p name=value`."""
+    app(args=join_overrides(sys.argv[1:]))
+
+
+def join_overrides(arguments: list[str]) -> list[str]:
+    """`-p name value`, as papermill writes it, becomes `-p name=value`."""
+    joined: list[str] = []
+    index = 0
+    while index < len(arguments):
+        item = arguments[index]
+        following = arguments[index + 1 : index + 3]
+        if item == "-p" and len(following) == 2 and "=" not in following[0]:
+            joined += ["-p", f"{following[0]}={following[1]}"]
+            index += 3
+        else:
+            joined.append(item)
+            index += 1
+    return joined
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Every error the lab raises on purpose: what happened, the value seen, what to do next.
+
+All of them pickle, because a case raises them in another process.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HybridlabError(Exception):
+    """Base of the lab's errors; its message is one line that a reader can act on."""
+
+
+class ParameterError(HybridlabError):
+    """A parameter is unknown, of the wrong type, or impossible together with another."""
+
+    @classmethod
+    def unknown_name(cls, kind: str, name: str, known: Iterable[str]) -> ParameterError:
+        """`kind` 'parameter', name 'trails' -> "unknown parameter 'trails'; did you mean ..."."""
+        known = list(known)
+        near = difflib.get_close_matches(name, known, n=1)
+        if near:
+            return cls(f"unknown {kind} {name!r}; did you mean {near[0]!r}?")
+        return cls(f"unknown {kind} {name!r}; choose one of: {', '.join(known)}")
+
+
+class UnavailableError(HybridlabError):
+    """This machine lacks something that the case needs; the case is skipped with this reason."""
+
+
+class WeightsError(HybridlabError):
+    """Weights are missing, of another architecture, or not in safetensors."""
+
+
+class AudioError(HybridlabError):
+    """An audio file or manifest is missing, empty, corrupt, silent or too long."""
+
+
+class RunFolderError(HybridlabError):
+    """A run folder exists already, cannot be written, or does not hold a run."""
+
+
+class CaseFailedError(HybridlabError):
+    """An inline case failed; in a process of its own it would have been a recorded result."""

@@ -1,0 +1,1 @@
+"""Experiments: cases from their description to their rows, one module per question."""

@@ -1,0 +1,69 @@
+"""02: which Whisper sizes fit beside Voxtral, at load, at rest and at work?"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from hybridlab import catalog, planner
+from hybridlab.device import card_of
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.lab import Lab
+from hybridlab.params import BesideParams
+from hybridlab.units import MIB, format_bytes
+
+#: A process with torch and transformers imported, before any model (measured: 0.4-0.7 GiB).
+PROCESS_BYTES = 700 * MIB
+
+
+def measure(lab: Lab) -> list[dict[str, Any]]:
+    """One case per size that the memory allows; the others are recorded with the reason."""
+    rows = []
+    cases = [_case(lab, size) for size in cast(BesideParams, lab.params).whisper_sizes]
+    lab.runner.total += len(cases)
+    for case in cases:
+        lack = shortage(lab, case)
+        rows.append(lab.runner.skip(case, lack) if lack else lab.runner.run(case))
+    return rows
+
+
+def _case(lab: Lab, size: str) -> Case:
+    params = cast(BesideParams, lab.params)
+    pocket = size in catalog.POCKET_SIZES
+    transcriber = lab.whisper_spec(
+        size,
+        backend=params.sizes_backend,
+        weights="pocket" if pocket else params.sizes_weights,
+        dtype=params.sizes_dtype,
+    )
+    return lab.case(
+        "beside",
+        transcriber=transcriber,
+        requests=lab.requests(1, max_audio_s=catalog.WINDOW_S),
+        warmup=0,
+        max_new_tokens=params.max_new_tokens if pocket else params.sizes_new_tokens,
+    )
+
+
+def needed_bytes(lab: Lab, case: Case) -> int:
+    """Predicted bytes at the worst moment of this case, the process itself included."""
+    assert case.transcriber is not None
+    card = card_of(lab.device) or catalog.HOST
+    plan = planner.plan_pair(
+        card,
+        catalog.whisper(case.transcriber.model),
+        catalog.voxtral(case.analyst.model),
+        backend=case.transcriber.backend,
+        dtype=case.transcriber.dtype,
+        voxtral_dtype=case.analyst.dtype,
+        request=planner.Request(new_tokens=case.max_new_tokens),
+        capacity_bytes=lab.device.capacity_bytes(),
+    )
+    return plan.total_bytes + (PROCESS_BYTES if lab.device.kind == "cpu" else 0)
+
+
+def shortage(lab: Lab, case: Case) -> str:
+    """Why this case cannot be measured here; empty when it can."""
+    needed, budget = needed_bytes(lab, case), lab.budget_bytes
+    if needed <= budget:
+        return ""
+    return f"needs {format_bytes(needed)} and {format_bytes(budget)} may be used"

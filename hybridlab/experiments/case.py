@@ -1,0 +1,188 @@
+"""A case: a picklable description, run in a fresh process, whose only results are files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hybridlab.errors import CaseFailedError, HybridlabError
+from hybridlab.isolate import shared_server
+from hybridlab.records import Part, read_rows, write_json
+from hybridlab.tenants.base import TenantSpec
+
+Work = Literal["serve", "alone", "limit", "ageing"]
+#: Options of a case that stand as columns of `cases`.
+OPTION_COLUMNS = ("limit_kind", "limit_value", "remedy", "cycles", "predicted_bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestSpec:
+    """A request before its audio is read."""
+
+    id: str
+    clip_id: str
+    path: str
+    audio_s: float
+    reference: str | None
+    question: str
+    expected_answer: str | None
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One pair x strategy x variant x workload."""
+
+    experiment: str
+    work: Work
+    strategy: str
+    variant: str
+    analyst: TenantSpec
+    transcriber: TenantSpec | None
+    device: str
+    requests: tuple[RequestSpec, ...]
+    warmup: int = 1
+    language: str = "en"
+    max_new_tokens: int = 64
+    round: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Readable, and the same for the same description: how a resumed run finds its work."""
+        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        size = self.transcriber.model if self.transcriber else "none"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"{self.experiment}-{self.strategy}-{self.variant}-{size}-r{self.round}-{digest}"
+
+    def identity(self) -> dict[str, Any]:
+        """The columns of `cases` that say what was measured."""
+        whisper = self.transcriber
+        return {
+            "case_id": self.id,
+            "experiment": self.experiment,
+            "strategy": self.strategy,
+            "variant": self.variant,
+            "round": self.round,
+            "voxtral": self.analyst.model,
+            "voxtral_weights": self.analyst.weights,
+            "voxtral_dtype": self.analyst.dtype,
+            "whisper_size": whisper.model if whisper else None,
+            "whisper_backend": whisper.backend if whisper else None,
+            "whisper_weights": whisper.weights if whisper else None,
+            "whisper_dtype": whisper.dtype if whisper else None,
+            **{name: self.options[name] for name in OPTION_COLUMNS if name in self.options},
+        }
+
+
+@dataclass(kw_only=True)
+class CaseRunner:
+    """Runs a notebook's cases one after the other and writes their rows of `cases`.
+
+    `on_tick(case, pid)` is called while a case runs, for live views. A case that a previous,
+    interrupted run has finished is not repeated.
+    """
+
+    part: Part
+    timeout_s: float = 1800.0
+    inline: bool = False
+    on_tick: Callable[[Case, int], None] | None = None
+    total: int = 0
+    done: int = 0
+
+    def run_all(self, cases: list[Case]) -> list[dict[str, Any]]:
+        """Run these cases in this order and return their rows."""
+        self.total += len(cases)
+        return [self.run(case) for case in cases]
+
+    def run(self, case: Case) -> dict[str, Any]:
+        self.total = max(self.total, self.done + 1)
+        finished = self.part.finished_cases().get(case.id)
+        if finished is None or finished["status"] in ("crashed", "timeout"):
+            finished = self._run(case)
+        self.done += 1
+        self._report_progress(case)
+        return finished
+
+    def skip(self, case: Case, reason: str) -> dict[str, Any]:
+        """Record that this case was not run, and why."""
+        self.total = max(self.total, self.done + 1)
+        self.done += 1
+        finished = self.part.finished_cases().get(case.id)
+        if finished is not None:
+            return finished
+        row = {**case.identity(), "status": "skipped", "reason": reason, "stable": None}
+        return self.part.writer.append("cases", row)
+
+    def _run(self, case: Case) -> dict[str, Any]:
+        folder = self.part.folder / "cases"
+        folder.mkdir(exist_ok=True)
+        result_path = folder / f"{case.id}.json"
+        result_path.unlink(missing_ok=True)
+        forget_rows(self.part.folder, case.id)
+        self._report_progress(case)
+        result = self._in_process(case, result_path)
+        row = {**case.identity(), "stable": None, **result}
+        return self.part.writer.append("cases", row)
+
+    def _in_process(self, case: Case, result_path: Path) -> dict[str, Any]:
+        from hybridlab.experiments.execute import execute
+
+        writer = self.part.writer.with_common(case_id=case.id, experiment=case.experiment)
+        if self.inline:
+            try:
+                execute(case, writer, result_path)
+            except HybridlabError:
+                raise
+            except Exception as error:
+                # the traceback would keep the tenants' tensors alive in the notebook
+                traceback.clear_frames(error.__traceback__)
+                raise CaseFailedError(f"case {case.id} failed: {error}") from None
+            return dict(json.loads(result_path.read_text(encoding="utf-8")))
+        log = result_path.with_suffix(".log")
+        log.unlink(missing_ok=True)
+        tick = None
+        if self.on_tick is not None:
+            live = self.on_tick
+            tick = lambda pid: live(case, pid)  # noqa: E731 - binds this case
+        ended = shared_server().run(
+            execute, case, writer, result_path, timeout_s=self.timeout_s, log=log, on_tick=tick
+        )
+        if result_path.is_file():
+            return dict(json.loads(result_path.read_text(encoding="utf-8")))
+        status = "timeout" if ended.timed_out else "crashed"
+        return {"status": status, "reason": _reason(ended.reason(), log)}
+
+    def _report_progress(self, case: Case) -> None:
+        write_json(
+            self.part.folder / "progress.json",
+            {"done": self.done, "total": self.total, "case": case.id},
+        )
+
+
+def forget_rows(folder: Path, case_id: str) -> None:
+    """Take the rows of an interrupted try out of a part's tables, so that a repeat does not mix."""
+    for path in folder.glob("*.jsonl"):
+        rows = read_rows(path)
+        if any(row.get("case_id") == case_id for row in rows):
+            kept = [row for row in rows if row.get("case_id") != case_id]
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+
+
+def _reason(summary: str, log: Path) -> str:
+    """How the process ended, and the last line that it wrote."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    return f"{summary}: {lines[-1].strip()}" if lines else summary
+
+
+if sys.platform == "win32":  # the forking server and /proc are Linux's
+    raise ImportError("hybridlab measures on Linux (Colab, WSL 2 and containers included)")

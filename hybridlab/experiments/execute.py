@@ -1,0 +1,474 @@
+"""The inside of a case: load, warm up, measure, write rows. Runs in the case's own process."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hybridlab import catalog, planner
+from hybridlab.audio import Samples, read_audio
+from hybridlab.device import Device, card_of, resolve_device
+from hybridlab.errors import UnavailableError
+from hybridlab.experiments.case import Case, RequestSpec
+from hybridlab.meter import Meter, thin
+from hybridlab.records import TableWriter, write_json
+from hybridlab.strategies import Request, Served, Strategy, make_strategy
+from hybridlab.tenants import Analyst, Tenant, Text, Transcriber, make_analyst, make_transcriber
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory", re.I)
+
+
+@dataclass
+class Context:
+    """What the work of a case has at hand."""
+
+    case: Case
+    device: Device
+    meter: Meter
+    writer: TableWriter
+    started_s: float
+    phase: str = "load"
+    result: dict[str, Any] = field(default_factory=dict)
+
+    def since_start(self, stamp_s: float) -> float:
+        return stamp_s - self.started_s
+
+
+def execute(case: Case, writer: TableWriter, result_path: Path) -> None:
+    """Run a case and leave its rows and its result in files.
+
+    Out of memory and a lack of the machine are results; any other fault ends the process with its
+    traceback in the case's log, which the notebook's side records as a crash.
+    """
+    quiet_libraries()
+    torch.manual_seed(case.analyst.seed)
+    device = resolve_device(case.device)
+    started = time.perf_counter()
+    with Meter(device) as meter:
+        context = Context(case, device, meter, writer, started)
+        try:
+            WORK[case.work](context)
+            outcome = {"status": "ok", "reason": ""}
+        except UnavailableError as error:
+            outcome = {"status": "skipped", "reason": str(error)}
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            outcome = {"status": "oom", "reason": f"in phase {context.phase}: {_first_line(error)}"}
+    _write_samples(context)
+    write_json(result_path, {**_memory_columns(context), **context.result, **outcome})
+
+
+def quiet_libraries() -> None:
+    """Progress bars and advice of the libraries have no place in a case's log."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA's own error class, Python's, or the CPU allocator's RuntimeError."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+# ------------------------------------------------------------------------------------------ work
+
+
+def _serve(context: Context) -> None:
+    """A stream of requests under one strategy, with the parity gate against `expected_texts`."""
+    case = context.case
+    strategy = _strategy(context)
+    expected = read_texts(case.options.get("expected_texts"))
+    _load(context, strategy)
+    audio = {request.clip_id: read_audio(Path(request.path)) for request in case.requests}
+    _warm_up(context, strategy, audio)
+    served = []
+    began = time.perf_counter()
+    for index, spec in enumerate(case.requests):
+        first = index == 0 and case.warmup == 0
+        outcome = _measured_request(context, strategy, spec, audio[spec.clip_id])
+        served.append(outcome)
+        parity = _parity(expected, strategy, spec, outcome)
+        _write_trial(context, spec, outcome, first=first, parity=parity)
+    context.result["throughput_rps"] = len(served) / (time.perf_counter() - began)
+    context.result["n_trials"] = len(served)
+    _write_ledgers(context, strategy)
+    context.phase = "close"
+    strategy.close()
+
+
+def _strategy(context: Context) -> Strategy:
+    case = context.case
+    transcriber = None
+    if case.transcriber is not None:
+        transcriber = make_transcriber(case.transcriber, context.device)
+    return make_strategy(
+        case.strategy,
+        case.variant,
+        transcriber=transcriber,
+        analyst=make_analyst(case.analyst, context.device),
+        options=dict(case.options.get("strategy", {})),
+    )
+
+
+def _load(context: Context, strategy: Strategy) -> None:
+    context.phase = "load"
+    with context.meter.region("load") as region:
+        strategy.open()
+    context.meter.settle()
+    context.result["load_s"] = region.seconds
+    for tenant in strategy.tenants:
+        context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes() if tenant.loaded else None
+        _write_spans(context, None, tenant.drain_spans())
+
+
+def _warm_up(context: Context, strategy: Strategy, audio: dict[str, Samples]) -> None:
+    """Requests before the measured ones; the first of them is recorded apart as a trial of its
+    own, since a first request pays for lazy initialisation."""
+    for index in range(context.case.warmup):
+        spec = context.case.requests[index % len(context.case.requests)]
+        outcome = _measured_request(context, strategy, spec, audio[spec.clip_id])
+        if index == 0:
+            _write_trial(context, spec, outcome, first=True, parity=None, suffix="-first")
+
+
+def _measured_request(
+    context: Context, strategy: Strategy, spec: RequestSpec, samples: Samples
+) -> Served:
+    context.phase = "request"
+    request = Request(
+        id=spec.id,
+        samples=samples,
+        question=spec.question,
+        language=context.case.language,
+        max_new_tokens=context.case.max_new_tokens,
+    )
+    with context.meter.region("request"):
+        return strategy.serve(request)
+
+
+def _alone(context: Context) -> None:
+    """Each tenant by itself on every clip and question: the texts that parity is held against."""
+    case, device = context.case, context.device
+    texts: dict[str, list[int]] = {}
+    tenants: list[Tenant] = [make_analyst(case.analyst, device)]
+    if case.transcriber is not None:
+        tenants.append(make_transcriber(case.transcriber, device))
+    for tenant in tenants:
+        context.phase = f"load {tenant.name}"
+        with context.meter.region("load"):
+            tenant.load()
+        context.meter.settle()
+        context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes()
+        for number, spec in enumerate(case.requests):
+            context.phase = f"{tenant.name} alone"
+            _alone_request(context, tenant, spec, texts, first=number == 0)
+        tenant.unload()
+    write_json(Path(case.options["texts_path"]), texts)
+
+
+def _alone_request(
+    context: Context, tenant: Tenant, spec: RequestSpec, texts: dict[str, list[int]], *, first: bool
+) -> None:
+    case = context.case
+    samples = read_audio(Path(spec.path))
+    answer: Text | None = None
+    context.device.synchronize()
+    with context.meter.region("request") as region:
+        assert isinstance(tenant, Transcriber)
+        transcript = tenant.transcribe(
+            [samples], language=case.language, max_new_tokens=case.max_new_tokens
+        )[0]
+        if isinstance(tenant, Analyst):
+            answer = tenant.answer([samples], [spec.question], max_new_tokens=case.max_new_tokens)[0]
+            texts[f"answer/{spec.id}"] = list(answer.tokens)
+    texts[f"{tenant.name}/{spec.clip_id}"] = list(transcript.tokens)
+    _write_spans(context, spec.id, tenant.drain_spans())
+    context.writer.append(
+        "trials",
+        {
+            **_trial_identity(context, spec),
+            "variant": tenant.name,
+            "latency_s": region.seconds,
+            "first": first,
+            "transcript": transcript.text,
+            "answer": answer.text if answer else None,
+            "parity": None,
+        },
+    )
+
+
+def _limit(context: Context) -> None:
+    """One request of a given size: a batch, or an audio made long by repetition."""
+    case = context.case
+    analyst = make_analyst(case.analyst, context.device)
+    with context.meter.region("load"):
+        analyst.load()
+    context.meter.settle()
+    context.result["voxtral_bytes"] = analyst.weights_bytes()
+    samples = read_audio(Path(case.requests[0].path))
+    batch = [samples] * int(case.options["batch"])
+    if case.options["audio_s"]:
+        batch = [_of_length(samples, float(case.options["audio_s"]))]
+    questions = [case.requests[0].question] * len(batch)
+    context.phase = "request"
+    for number in range(2):
+        with context.meter.region("request") as region:
+            analyst.answer(batch, questions, max_new_tokens=case.max_new_tokens)
+        spec = case.requests[0]
+        context.writer.append(
+            "trials",
+            {
+                **_trial_identity(context, spec),
+                "request_id": f"{spec.id}-{number}",
+                "audio_s": sum(len(item) for item in batch) / catalog.SAMPLE_RATE_HZ,
+                "latency_s": region.seconds,
+                "first": number == 0,
+                "transcript": None,
+                "answer": None,
+                "expected_answer": None,
+                "parity": None,
+            },
+        )
+    context.result["n_trials"] = 2
+
+
+def _of_length(samples: Samples, seconds: float) -> Samples:
+    import numpy as np
+
+    return np.resize(samples, round(seconds * catalog.SAMPLE_RATE_HZ))
+
+
+def _ageing(context: Context) -> None:
+    """Many mixed requests with one housekeeping remedy; bytes after each cycle show the trend."""
+    case = context.case
+    remedy, every = str(case.options["remedy"]), int(case.options["every"])
+    strategy = _strategy(context)
+    _load(context, strategy)
+    audio = {request.clip_id: read_audio(Path(request.path)) for request in case.requests}
+    for cycle in range(int(case.options["cycles"])):
+        spec = case.requests[cycle % len(case.requests)]
+        outcome = _measured_request(context, strategy, spec, audio[spec.clip_id])
+        if remedy != "none" and (cycle + 1) % every == 0:
+            context.phase = f"remedy {remedy}"
+            _apply_remedy(remedy, strategy)
+        _write_trial(context, spec, outcome, first=cycle == 0, parity=None, cycle=cycle)
+        context.writer.append(
+            "samples",
+            {
+                "t_s": context.since_start(time.perf_counter()),
+                "source": "after-cycle",
+                "bytes": context.device.used_bytes(),
+                "cycle": cycle,
+            },
+        )
+    strategy.close()
+
+
+def _apply_remedy(remedy: str, strategy: Strategy) -> None:
+    if remedy == "empty-cache":
+        strategy.device.release()
+        return
+    for tenant in strategy.tenants:
+        tenant.unload()
+    for tenant in strategy.tenants:
+        tenant.load()
+
+
+WORK: dict[str, Callable[[Context], None]] = {
+    "serve": _serve,
+    "alone": _alone,
+    "limit": _limit,
+    "ageing": _ageing,
+}
+
+# ---------------------------------------------------------------------------------------- parity
+
+
+def read_texts(path: str | None) -> dict[str, list[int]]:
+    """Token ids of each tenant alone, as `_alone` wrote them; empty without a path."""
+    if not path:
+        return {}
+    return dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def _parity(
+    expected: dict[str, list[int]], strategy: Strategy, spec: RequestSpec, served: Served
+) -> bool | None:
+    """Whether both tenants said what they say alone, token by token; None without a reference."""
+    if not expected:
+        return None
+    tenant = "voxtral" if strategy.name == "solo" else "whisper"
+    return (
+        list(served.transcript.tokens) == expected[f"{tenant}/{spec.clip_id}"]
+        and list(served.answer.tokens) == expected[f"answer/{spec.id}"]
+    )
+
+
+# ------------------------------------------------------------------------------------------ rows
+
+
+def _trial_identity(context: Context, spec: RequestSpec) -> dict[str, Any]:
+    case = context.case
+    return {
+        "strategy": case.strategy,
+        "variant": case.variant,
+        "round": case.round,
+        "request_id": spec.id,
+        "clip_id": spec.clip_id,
+        "audio_s": spec.audio_s,
+        "reference": spec.reference,
+        "question": spec.question,
+        "expected_answer": spec.expected_answer,
+        "kind": spec.kind,
+    }
+
+
+def _write_trial(
+    context: Context,
+    spec: RequestSpec,
+    served: Served,
+    *,
+    first: bool,
+    parity: bool | None,
+    suffix: str = "",
+    cycle: int | None = None,
+) -> None:
+    request_id = spec.id + suffix
+    _write_spans(context, request_id, list(served.spans))
+    context.writer.append(
+        "trials",
+        {
+            **_trial_identity(context, spec),
+            "request_id": request_id,
+            "latency_s": served.latency_s,
+            "first": first,
+            "transcript": served.transcript.text if _has_text(context) else None,
+            "answer": served.answer.text if context.case.analyst.has_text else None,
+            "parity": parity,
+            "cycle": cycle,
+        },
+    )
+
+
+def _has_text(context: Context) -> bool:
+    tenant = context.case.transcriber or context.case.analyst
+    return tenant.has_text
+
+
+def _write_spans(context: Context, request_id: str | None, spans: list[Any]) -> None:
+    for span in spans:
+        context.writer.append(
+            "spans",
+            {
+                "request_id": request_id,
+                "tenant": span.tenant,
+                "phase": span.phase,
+                "start_s": context.since_start(span.start_s),
+                "end_s": context.since_start(span.end_s),
+            },
+        )
+
+
+def _write_samples(context: Context) -> None:
+    for sample in thin(context.meter.sampler.samples):
+        context.writer.append(
+            "samples",
+            {
+                "t_s": context.since_start(sample.t_s),
+                "source": context.device.allocator,
+                "bytes": sample.n_bytes,
+            },
+        )
+
+
+def _memory_columns(context: Context) -> dict[str, Any]:
+    meter, device = context.meter, context.device
+    peaks = [meter.peak_bytes("load"), meter.peak_bytes("request")]
+    known = [peak for peak in peaks if peak is not None]
+    outside = device.outside_bytes()
+    margin = None
+    if known and outside.value is not None:
+        margin = int(device.capacity_bytes() - outside.value - max(known))
+    return {
+        "base_bytes": meter.base_bytes,
+        "load_peak_bytes": peaks[0],
+        "steady_bytes": meter.steady_bytes,
+        "request_peak_bytes": peaks[1],
+        "capacity_bytes": device.capacity_bytes(),
+        "outside_bytes": outside.value,
+        "outside_reason": outside.reason,
+        "margin_bytes": margin,
+        "duration_s": context.since_start(time.perf_counter()),
+        "sampler_interval_s": meter.sampler.achieved_interval_s(),
+        "sampler_longest_gap_s": meter.sampler.longest_gap_s(),
+    }
+
+
+def _write_ledgers(context: Context, strategy: Strategy) -> None:
+    """Owners of the allocator's bytes at three moments; each moment's rows sum to its reading."""
+    meter, device = context.meter, context.device
+    weights = {f"{t.name} weights": t.weights_bytes() or 0 for t in strategy.tenants if t.loaded}
+    base = {"base": meter.base_bytes}
+    steady = meter.steady_bytes or 0
+    request = (meter.peak_bytes("request") or steady) - steady
+    unexplained = steady - meter.base_bytes - sum(weights.values())
+    moments = {
+        "load_peak": {
+            **base,
+            **weights,
+            "unexplained": (meter.peak_bytes("load") or 0) - meter.base_bytes - sum(weights.values()),
+        },
+        "steady": {**base, **weights, "unexplained": unexplained},
+        "request_peak": {**base, **weights, "unexplained": unexplained, "request": request},
+    }
+    predicted = _predicted(context, device)
+    for moment, owners in moments.items():
+        for owner, n_bytes in owners.items():
+            row = {"moment": moment, "owner": owner, "bytes": n_bytes}
+            context.writer.append("ledgers", {**row, "predicted_bytes": predicted.get(owner)})
+    context.result["predicted_bytes"] = meter.base_bytes + sum(
+        value for owner, value in predicted.items()
+    )
+
+
+def _predicted(context: Context, device: Device) -> dict[str, int]:
+    """The planner's word on each owner, for the longest clip of this case."""
+    case = context.case
+    card = card_of(device) or catalog.HOST
+    request = planner.Request(
+        audio_s=max(spec.audio_s for spec in case.requests), new_tokens=case.max_new_tokens
+    )
+    voxtral = catalog.voxtral(case.analyst.model)
+    predicted = {
+        "voxtral weights": planner.voxtral_weights_bytes(voxtral, dtype=case.analyst.dtype),
+        "request": planner.voxtral_request_bytes(
+            voxtral, request, dtype=case.analyst.dtype, card=card
+        ),
+    }
+    if case.transcriber is None:
+        return predicted
+    whisper = catalog.whisper(case.transcriber.model)
+    options = {"backend": case.transcriber.backend, "dtype": case.transcriber.dtype}
+    predicted["whisper weights"] = planner.whisper_weights_bytes(whisper, **options)
+    # all windows of a long clip are one batch of Whisper
+    batch = planner.Request(batch=request.windows, new_tokens=case.max_new_tokens)
+    transient = planner.whisper_request_bytes(whisper, batch, card=card, **options)
+    predicted["request"] = max(predicted["request"], transient)
+    return predicted

@@ -1,0 +1,217 @@
+"""What a notebook holds in its hand: validated parameters, the device, the run's part, the clips."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hybridlab import catalog
+from hybridlab.audio import Clip, load_clips
+from hybridlab.device import Device, card_of, resolve_device
+from hybridlab.errors import RunFolderError, UnavailableError, WeightsError
+from hybridlab.experiments.case import Case, CaseRunner, RequestSpec
+from hybridlab.params import FROM_MANIFEST, Params
+from hybridlab.records import Part, open_part
+from hybridlab.tenants.base import TenantSpec, resolve_dtype
+from hybridlab.units import GB, MIB, format_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_QUESTION = "What is said in this audio?"
+LEAST_FREE_DISK_BYTES = 200 * MIB
+
+
+@dataclass
+class Lab:
+    """One notebook at work. Open it with `Lab.open(Params.from_namespace(globals()))`."""
+
+    params: Params
+    device: Device
+    part: Part
+    runner: CaseRunner
+
+    @classmethod
+    def open(
+        cls, params: Params, *, on_tick: Callable[[Case, int], None] | None = None
+    ) -> Lab:
+        """Resolve the device and open this notebook's part of the run."""
+        device = resolve_device(params.device)
+        part = open_part(params, device=device.name)
+        free = shutil.disk_usage(part.run_dir).free
+        if free < LEAST_FREE_DISK_BYTES:
+            raise RunFolderError(
+                f"only {format_bytes(free)} are free at {part.run_dir}; a run needs "
+                f"{format_bytes(LEAST_FREE_DISK_BYTES)}: free some space or set output_dir"
+            )
+        runner = CaseRunner(
+            part=part, timeout_s=params.timeout_s, inline=params.inline, on_tick=on_tick
+        )
+        return cls(params, device, part, runner)
+
+    # ------------------------------------------------------------------------------- preflight
+
+    def preflight(self) -> None:
+        """Refuse what cannot work here before any model is loaded: dtypes, weights, audio.
+
+        What the machine lacks is recorded as skipped; what the reader can mend is raised.
+        """
+        from hybridlab.tenants.weights import check_source
+
+        try:
+            for spec in (self.analyst, self.transcriber):
+                check_source(spec)
+        except UnavailableError as error:
+            self.skip(str(error))
+        except WeightsError as error:
+            self.part.close("failed", str(error))
+            raise
+        _ = self.clips
+
+    def skip(self, reason: str) -> NoReturn:
+        """Record that this notebook cannot run here: leave quietly when headless, else raise."""
+        self.part.skip(reason)
+        if self.params.headless:
+            print(f"skipped: {reason}")
+            sys.exit(0)
+        raise UnavailableError(reason)
+
+    # ------------------------------------------------------------------------------- the pair
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        return load_clips(self.params.audio)
+
+    @cached_property
+    def analyst(self) -> TenantSpec:
+        """The Voxtral that the parameters name."""
+        params = self.params
+        dtype = resolve_dtype(
+            params.voxtral_dtype, backend="transformers", device=self.device, role="analyst"
+        )
+        return TenantSpec(
+            model=params.voxtral,
+            backend="transformers",
+            weights=params.voxtral_weights,
+            dtype=dtype,
+            path=params.voxtral_path,
+            seed=params.seed,
+        )
+
+    @cached_property
+    def transcriber(self) -> TenantSpec:
+        """The Whisper that the parameters name."""
+        params = self.params
+        return self.whisper_spec(
+            params.whisper_size,
+            backend=params.whisper_backend,
+            weights=params.whisper_weights,
+            dtype=params.whisper_dtype,
+        )
+
+    def whisper_spec(self, size: str, *, backend: str, weights: str, dtype: str) -> TenantSpec:
+        resolved = resolve_dtype(dtype, backend=backend, device=self.device, role="transcriber")
+        return TenantSpec(
+            model=size,
+            backend=backend,
+            weights=weights,
+            dtype=resolved,
+            path=self.params.whisper_path,
+            seed=self.params.seed + 1,
+        )
+
+    @property
+    def card(self) -> catalog.Card | None:
+        """The card that verdicts speak of: the one asked for, else the one that is here."""
+        if self.params.card != "auto":
+            return catalog.card(self.params.card)
+        return card_of(self.device)
+
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes that a case may take: what is free now, or less if the reader says so."""
+        limit_gb = float(getattr(self.params, "memory_budget_gb", 0.0))
+        free = self.device.free_bytes()
+        return min(free, int(limit_gb * GB)) if limit_gb else free
+
+    # ------------------------------------------------------------------------------ workloads
+
+    def requests(self, count: int, *, max_audio_s: float | None = None) -> tuple[RequestSpec, ...]:
+        """`count` requests over the clips in turn; a clip that comes again gets its next
+        question."""
+        clips = [c for c in self.clips if max_audio_s is None or c.audio_s <= max_audio_s]
+        if not clips:
+            clips = [min(self.clips, key=lambda clip: clip.audio_s)]
+        return tuple(
+            _request(clips[i % len(clips)], i // len(clips) + i % len(clips), self.params.question)
+            for i in range(count)
+        )
+
+    def case(self, experiment: str, **changes: Any) -> Case:
+        """A case of this notebook's pair and parameters; `changes` replace fields of `Case`."""
+        fields: dict[str, Any] = {
+            "experiment": experiment,
+            "work": "serve",
+            "strategy": "sequential",
+            "variant": "plain",
+            "analyst": self.analyst,
+            "transcriber": self.transcriber,
+            "device": self.device.name,
+            "requests": self.requests(self.params.trials),
+            "warmup": self.params.warmup,
+            "language": self.params.language,
+            "max_new_tokens": self.params.max_new_tokens,
+        }
+        return Case(**{**fields, **changes})
+
+    # -------------------------------------------------------------------------------- results
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The part's rows so far."""
+        return self.part.table(name)
+
+    def figure(self, figure: Any, name: str, *, alt: str = "") -> Any:
+        """Save a figure as PNG and SVG in the run and return it as an image with alt text."""
+        from IPython.display import Image
+
+        from hybridlab.plots import save
+
+        paths = save(figure, self.part.figures, f"{self.part.notebook[:2]}-{name}")
+        return Image(filename=str(paths[0]), embed=True, alt=alt or name.replace("-", " "))
+
+    def close(self) -> None:
+        """End the notebook: every case that was run has its row, whatever its status."""
+        failed = [
+            row["case_id"]
+            for row in self.part.finished_cases().values()
+            if row["status"] in ("crashed", "timeout")
+        ]
+        if failed:
+            self.part.close("failed", f"{len(failed)} cases failed: {', '.join(failed)}")
+            raise UnavailableError(
+                f"{len(failed)} cases crashed or timed out ({failed[0]} …); their logs are in "
+                f"{self.part.folder / 'cases'}; repeat them with --resume"
+            )
+        self.part.close("completed")
+
+
+def _request(clip: Clip, number: int, question: str) -> RequestSpec:
+    answer, kind = None, ""
+    if question == FROM_MANIFEST and clip.questions:
+        chosen = clip.questions[number % len(clip.questions)]
+        question, answer, kind = chosen.text, chosen.answer, chosen.kind
+    return RequestSpec(
+        id=f"{clip.id}-{kind or 'q'}-{number}",
+        clip_id=clip.id,
+        path=str(Path(clip.path).absolute()),
+        audio_s=clip.audio_s,
+        reference=clip.text,
+        question=question or DEFAULT_QUESTION,
+        expected_answer=answer,
+        kind=kind,
+    )

@@ -1,0 +1,46 @@
+"""03, first half: how do the request's bytes grow with the audio's length and the batch?"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from hybridlab import catalog, planner
+from hybridlab.device import card_of
+from hybridlab.experiments.lab import Lab
+from hybridlab.params import LimitsParams
+
+
+def measure(lab: Lab) -> list[dict[str, Any]]:
+    """One case per audio length and per batch size, each in a fresh process."""
+    params = cast(LimitsParams, lab.params)
+    cases = [_case(lab, "audio_s", seconds) for seconds in params.limit_audio_s]
+    cases += [_case(lab, "batch", batch) for batch in params.limit_batches]
+    return lab.runner.run_all(cases)
+
+
+def _case(lab: Lab, kind: str, value: float) -> Any:
+    long = kind == "audio_s"
+    return lab.case(
+        "limits",
+        work="limit",
+        strategy="solo",
+        variant="naive",
+        transcriber=None,
+        requests=lab.requests(1, max_audio_s=catalog.WINDOW_S),
+        options={
+            "limit_kind": kind,
+            "limit_value": value,
+            "audio_s": value if long else 0.0,
+            "batch": 1 if long else int(value),
+        },
+    )
+
+
+def predicted_request_bytes(lab: Lab, *, audio_s: float, batch: int) -> int:
+    """The planner's transient bytes for such a request to Voxtral on this device."""
+    return planner.voxtral_request_bytes(
+        catalog.voxtral(lab.params.voxtral),
+        planner.Request(audio_s=audio_s, batch=batch, new_tokens=lab.params.max_new_tokens),
+        dtype=lab.analyst.dtype,
+        card=card_of(lab.device) or catalog.HOST,
+    )

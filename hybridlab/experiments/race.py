@@ -1,0 +1,59 @@
+"""04-06: strategies against each other, interleaved in rounds, behind the parity gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.lab import Lab
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A strategy and a variant that take part in a race."""
+
+    strategy: str
+    variant: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+SOLO = Arm("solo", "naive")
+CONTROL = Arm("sequential", "plain")
+
+
+def run(lab: Lab, arms: list[Arm], *, rounds: int) -> list[dict[str, Any]]:
+    """Measure each tenant alone, then `rounds` times all arms in turn (A B C A B C ...), so that a
+    machine that drifts slows all arms alike."""
+    lab.runner.total = 1 + rounds * len(arms)
+    texts_path = str(lab.part.folder / "texts-alone.json")
+    alone = lab.case(
+        "alone",
+        work="alone",
+        strategy="alone",
+        variant="both",
+        warmup=0,
+        options={"texts_path": texts_path},
+    )
+    rows = [lab.runner.run(alone)]
+    if rows[0]["status"] != "ok":
+        return rows  # without reference texts no arm could pass the parity gate
+    rows += [
+        lab.runner.run(_case(lab, arm, number, texts_path))
+        for number in range(rounds)
+        for arm in arms
+    ]
+    return rows
+
+
+def _case(lab: Lab, arm: Arm, number: int, texts_path: str) -> Case:
+    changes: dict[str, Any] = {"transcriber": None} if arm.strategy == "solo" else {}
+    return lab.case(
+        "race",
+        strategy=arm.strategy,
+        variant=arm.variant,
+        round=number,
+        options={"expected_texts": texts_path, "strategy": dict(arm.options)},
+        **changes,
+    )

@@ -1,0 +1,50 @@
+"""00: what machine is this, what can run here, are weights and audio at hand?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hybridlab import catalog, records
+from hybridlab.device import nvml_facts
+from hybridlab.experiments.lab import Lab
+from hybridlab.units import format_bytes
+
+
+def machine_facts(lab: Lab) -> dict[str, str]:
+    """What this machine is, as label -> text; a missing reading carries its reason."""
+    found = records.machine()
+    gpu = nvml_facts() if lab.device.kind == "cuda" else {"reason": "no CUDA device is used"}
+    facts = {
+        "system": f"{found['system']}, Python {found['python']}",
+        "processor": f"{found['processor']}, {found['cores']} cores",
+        "host memory": format_bytes(found["memory_bytes"] or 0),
+        "device": f"{lab.device.name}: {lab.device.title()}",
+        "capacity": format_bytes(lab.device.capacity_bytes()),
+        "free now": format_bytes(lab.device.free_bytes()),
+        "native dtypes": ", ".join(lab.device.native_dtypes()),
+        "GPU readings": gpu.get("reason") or ", ".join(f"{k} {v}" for k, v in gpu.items()),
+    }
+    return facts
+
+
+def backend_facts(lab: Lab) -> list[dict[str, str]]:
+    """Which Whisper backends are installed, and the dtypes that they can keep on this device."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages = dict(zip(catalog.BACKENDS, catalog.BACKENDS, strict=True))
+    rows = []
+    for backend, package in packages.items():
+        try:
+            installed = version(package)
+        except PackageNotFoundError:
+            installed = "not installed: pip install 'hybridlab[ct2]'"
+        native = set(lab.device.native_dtypes()) | {"int8"}
+        dtypes = [dtype for dtype in catalog.BACKEND_DTYPES[backend] if dtype in native]
+        rows.append({"backend": backend, "version": installed, "dtypes": ", ".join(dtypes)})
+    return rows
+
+
+def smoke(lab: Lab) -> dict[str, Any]:
+    """One request through the pair in a fresh process: proof that everything is at hand."""
+    requests = lab.requests(1)
+    return lab.runner.run(lab.case("setup", requests=requests, warmup=0))

@@ -1,0 +1,173 @@
+"""The meter: load peak, steady state and request peak of a piece of work, as three numbers.
+
+Peaks come from the allocator (exact); the sampler on its own thread draws the curve and reports the
+interval it really achieved.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from hybridlab.device import Device
+from hybridlab.units import MIB
+
+SAMPLE_INTERVAL_S = 0.010
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Bytes in use at `t_s` on the host's perf_counter clock."""
+
+    t_s: float
+    n_bytes: int
+
+
+class Sampler:
+    """Reads a number at a fixed interval on a thread of its own, without drift."""
+
+    def __init__(
+        self, read: Callable[[], int], *, interval_s: float = SAMPLE_INTERVAL_S
+    ) -> None:
+        self.read = read
+        self.interval_s = interval_s
+        self.samples: list[Sample] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        due = time.perf_counter()
+        while not self._stop.is_set():
+            self.samples.append(Sample(time.perf_counter(), self.read()))
+            due += self.interval_s
+            pause = due - time.perf_counter()
+            if pause <= 0:  # late: take the next tick instead of catching up in a burst
+                due = time.perf_counter()
+                pause = 0.0
+            self._stop.wait(pause)
+
+    def achieved_interval_s(self) -> float | None:
+        """Median time between two readings; None with fewer than two."""
+        gaps = self._gaps()
+        return statistics.median(gaps) if gaps else None
+
+    def longest_gap_s(self) -> float | None:
+        """A spike shorter than this may have been missed by the curve (never by the peaks)."""
+        gaps = self._gaps()
+        return max(gaps) if gaps else None
+
+    def _gaps(self) -> list[float]:
+        times = [sample.t_s for sample in self.samples]
+        return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+
+
+def thin(
+    samples: list[Sample], *, step_bytes: int = MIB, step_s: float = 0.25
+) -> list[Sample]:
+    """Fewer samples for the same curve: those around a change of at least `step_bytes`, and one
+    every `step_s`."""
+    kept: list[Sample] = []
+    for index, sample in enumerate(samples):
+        if not kept or index == len(samples) - 1:
+            kept.append(sample)
+        elif abs(sample.n_bytes - kept[-1].n_bytes) >= step_bytes:
+            if kept[-1] is not samples[index - 1]:
+                kept.append(samples[index - 1])
+            kept.append(sample)
+        elif sample.t_s - kept[-1].t_s >= step_s:
+            kept.append(sample)
+    return kept
+
+
+@dataclass
+class Region:
+    """One measured piece of work, in bytes of the allocator's side."""
+
+    name: str
+    start_bytes: int
+    peak_bytes: int = 0
+    end_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def peak_above_start_bytes(self) -> int:
+        return self.peak_bytes - self.start_bytes
+
+
+@dataclass
+class Meter:
+    """Context manager around a case.
+
+    >>> with Meter(device) as meter:            # doctest: +SKIP
+    ...     with meter.region("load"): load()
+    ...     meter.settle()
+    ...     with meter.region("request"): serve()
+    >>> meter.peak_bytes("load"), meter.steady_bytes, meter.peak_bytes("request")
+    """
+
+    device: Device
+    interval_s: float = SAMPLE_INTERVAL_S
+    regions: list[Region] = field(default_factory=list)
+    base_bytes: int = 0
+    steady_bytes: int | None = None
+
+    def __enter__(self) -> Self:
+        self.device.release()
+        self.base_bytes = self.device.used_bytes()
+        self.sampler = Sampler(self.device.used_bytes, interval_s=self.interval_s)
+        self.sampler.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.sampler.__exit__(kind, error, traceback)
+
+    @contextmanager
+    def region(self, name: str) -> Iterator[Region]:
+        """Measure the allocator's peak inside; regions follow each other, they do not nest."""
+        self.device.synchronize()
+        self.device.reset_peak()
+        region = Region(name, start_bytes=self.device.used_bytes())
+        self.regions.append(region)
+        started = time.perf_counter()
+        try:
+            yield region
+            self.device.synchronize()
+        finally:  # also of a region that ran out of memory: its peak is the result
+            region.seconds = time.perf_counter() - started
+            region.peak_bytes = self.device.peak_bytes()
+            region.end_bytes = self.device.used_bytes()
+
+    def settle(self) -> int:
+        """Give freed memory back and read the steady state."""
+        self.device.synchronize()
+        self.device.release()
+        self.steady_bytes = self.device.used_bytes()
+        return self.steady_bytes
+
+    def peak_bytes(self, name: str) -> int | None:
+        """Highest peak over all regions of that name; None where none was measured."""
+        peaks = [region.peak_bytes for region in self.regions if region.name == name]
+        return max(peaks) if peaks else None

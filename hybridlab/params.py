@@ -1,0 +1,307 @@
+"""Parameters of every notebook: one flat pydantic model each, nothing coerced, nothing extra.
+
+A notebook's parameter cell holds plain literals; its next cell calls `Params.from_namespace(
+globals())`. Files in `params/` are flat too, so that papermill takes them as they stand; the runner
+gives each notebook the names that it declares and refuses a name that no notebook knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hybridlab import catalog
+from hybridlab.errors import ParameterError
+
+VoxtralName = Literal["mini-3b", "pocket"]
+WeightsSource = Literal["hub", "local", "random", "pocket"]
+FloatDtype = Literal["float32", "bfloat16", "float16"]
+VoxtralDtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
+WhisperDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+WhisperSize = Literal[
+    "tiny", "base", "small", "medium", "large-v3", "turbo", "pocket-s", "pocket-m"
+]
+Backend = Literal["openai-whisper", "transformers", "faster-whisper"]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+
+#: `question: ""` asks each clip the questions of its manifest.
+FROM_MANIFEST = ""
+
+
+class Params(BaseModel):
+    """What every notebook shares. `auto` is resolved against the device by the tenants."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    notebook: ClassVar[str] = ""
+
+    voxtral: VoxtralName = "pocket"
+    voxtral_weights: WeightsSource = "pocket"
+    voxtral_path: str = ""
+    voxtral_dtype: VoxtralDtype = "auto"
+    whisper_size: WhisperSize = "pocket-m"
+    whisper_backend: Backend = "openai-whisper"
+    whisper_weights: WeightsSource = "pocket"
+    whisper_path: str = ""
+    whisper_dtype: WhisperDtype = "auto"
+    device: str = "auto"
+    card: str = "auto"
+    audio: str = ""
+    language: str = "en"
+    question: str = FROM_MANIFEST
+    max_new_tokens: Count = 64
+    trials: Count = 8
+    warmup: CountOrZero = 1
+    seed: CountOrZero = 0
+    timeout_s: Annotated[float, Field(gt=0, strict=False)] = 1800.0
+    output_dir: str = ""
+    headless: bool = False
+    inline: bool = False
+
+    @model_validator(mode="after")
+    def _check_pair(self) -> Self:
+        check_voxtral(self.voxtral, self.voxtral_weights, self.voxtral_path)
+        check_whisper(
+            self.whisper_size,
+            self.whisper_weights,
+            self.whisper_path,
+            backend=self.whisper_backend,
+            dtype=self.whisper_dtype,
+        )
+        if self.card != "auto":
+            catalog.card(self.card)
+        if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
+            raise ParameterError(
+                f"device {self.device!r} is not known; choose auto, cpu, cuda or cuda:N"
+            )
+        if self.audio and not Path(self.audio).expanduser().exists():
+            raise ParameterError(
+                f"audio {self.audio!r} does not exist; name a folder, a .jsonl or .csv manifest, "
+                "or leave it empty for the clips that ship with hybridlab"
+            )
+        return self
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Validate `values`; every problem is a one-line `ParameterError` naming the fix."""
+        for name in values:
+            if name not in cls.model_fields:
+                raise ParameterError.unknown_name("parameter", name, cls.model_fields)
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ParameterError(_one_line(error)) from None
+
+    @classmethod
+    def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
+        """Validate a notebook's globals.
+
+        papermill only warns of a parameter that the notebook does not declare; here a plain value
+        whose name no notebook knows is refused. Names that belong to other notebooks are left
+        alone, since one file of parameters may serve all eight.
+        """
+        known = all_parameter_names()
+        for name, value in namespace.items():
+            if _is_parameter(name, value) and name not in known:
+                raise ParameterError.unknown_name("parameter", name, cls.model_fields)
+        return cls.from_mapping({n: v for n, v in namespace.items() if n in cls.model_fields})
+
+
+def check_voxtral(name: str, weights: str, path: str) -> None:
+    """`ParameterError` where this Voxtral cannot come from these weights."""
+    if (weights == "pocket") != (name == "pocket") and weights in ("pocket", "hub", "random"):
+        good = "pocket" if name == "pocket" else "hub, local or random"
+        raise ParameterError(
+            f"voxtral {name!r} has no {weights!r} weights; set voxtral_weights to {good}"
+        )
+    if weights == "local" and not path:
+        raise ParameterError("voxtral_weights 'local' needs voxtral_path, a folder in hub format")
+
+
+def check_whisper(size: str, weights: str, path: str, *, backend: str, dtype: str) -> None:
+    """`ParameterError` where this Whisper cannot come from these weights, or be kept so."""
+    is_pocket = size in catalog.POCKET_SIZES
+    if weights == "pocket" and not is_pocket or weights in ("hub", "random") and is_pocket:
+        good = "pocket" if is_pocket else "hub, local or random"
+        raise ParameterError(
+            f"whisper_size {size!r} has no {weights!r} weights; set whisper_weights to {good}"
+        )
+    if weights == "local" and not path:
+        raise ParameterError("whisper_weights 'local' needs whisper_path, a folder in hub format")
+    if dtype != "auto" and dtype not in catalog.BACKEND_DTYPES[backend]:
+        good = ", ".join(catalog.BACKEND_DTYPES[backend])
+        raise ParameterError(
+            f"whisper_dtype {dtype!r} cannot be kept by {backend}; choose auto, {good}"
+        )
+
+
+class SetupParams(Params):
+    notebook: ClassVar[str] = "00_setup"
+
+
+class VoxtralAloneParams(Params):
+    notebook: ClassVar[str] = "01_voxtral_alone"
+
+
+class BesideParams(Params):
+    """`sizes_*` describe the Whispers of `whisper_sizes`, measured one after the other."""
+
+    notebook: ClassVar[str] = "02_whisper_beside_voxtral"
+
+    whisper_sizes: list[WhisperSize] = list(catalog.WHISPER_SIZES)  # type: ignore[assignment]
+    sizes_backend: Backend = "transformers"
+    sizes_weights: WeightsSource = "random"
+    sizes_dtype: WhisperDtype = "auto"
+    sizes_new_tokens: Count = 4
+    memory_budget_gb: Annotated[float, Field(ge=0, strict=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        for size in self.whisper_sizes:
+            check_whisper(
+                size,
+                "pocket" if size in catalog.POCKET_SIZES else self.sizes_weights,
+                self.whisper_path,
+                backend=self.sizes_backend,
+                dtype=self.sizes_dtype,
+            )
+        return self
+
+
+class LimitsParams(Params):
+    notebook: ClassVar[str] = "03_memory_limits"
+
+    limit_audio_s: list[Annotated[float, Field(gt=0, strict=False)]] = [30.0, 120.0, 480.0]
+    limit_batches: list[Count] = [1, 4, 16]
+    ageing_cycles: Count = 40
+    ageing_remedies: list[Literal["none", "empty-cache", "reload"]] = [
+        "none",
+        "empty-cache",
+        "reload",
+    ]
+    remedy_every: Count = 10
+
+
+class _StrategyParams(Params):
+    rounds: Count = 2
+
+
+class SequentialParams(_StrategyParams):
+    notebook: ClassVar[str] = "04_sequential"
+
+    sequential_variants: list[Literal["plain", "empty-cache"]] = ["plain", "empty-cache"]
+
+
+class ParallelParams(_StrategyParams):
+    notebook: ClassVar[str] = "05_parallel"
+
+    parallel_variants: list[Literal["threads"]] = ["threads"]
+
+
+class SwappingParams(_StrategyParams):
+    notebook: ClassVar[str] = "06_swapping"
+
+    swapping_variants: list[Literal["reload"]] = ["reload"]
+    swap: Literal["whisper", "both"] = "whisper"
+
+
+class VerdictParams(Params):
+    notebook: ClassVar[str] = "07_verdict"
+
+    run: str = ""
+    claims: str = ""
+    min_margin_bytes: CountOrZero = 0
+
+
+NOTEBOOKS: dict[str, type[Params]] = {
+    model.notebook: model
+    for model in (
+        SetupParams,
+        VoxtralAloneParams,
+        BesideParams,
+        LimitsParams,
+        SequentialParams,
+        ParallelParams,
+        SwappingParams,
+        VerdictParams,
+    )
+}
+
+
+def all_parameter_names() -> set[str]:
+    """Every name that some notebook declares."""
+    return {name for model in NOTEBOOKS.values() for name in model.model_fields}
+
+
+def parameters_of(name: str) -> type[Params]:
+    """The model of a notebook, named in full or by its number ('02')."""
+    for notebook, model in NOTEBOOKS.items():
+        if name in (notebook, notebook[:2]):
+            return model
+    raise ParameterError.unknown_name("notebook", name, NOTEBOOKS)
+
+
+def split(values: Mapping[str, Any], notebooks: list[str]) -> dict[str, Params]:
+    """A flat file's values as validated parameters of each notebook that declares them."""
+    known = all_parameter_names()
+    for name in values:
+        if name not in known:
+            raise ParameterError.unknown_name("parameter", name, sorted(known))
+    resolved = {}
+    for notebook in notebooks:
+        model = parameters_of(notebook)
+        own = {n: v for n, v in values.items() if n in model.model_fields}
+        resolved[model.notebook] = model.from_mapping(own)
+    return resolved
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A flat YAML mapping; nested values and YAML 1.1's `on`/`1e-3` are caught by validation."""
+    import yaml
+
+    if not path.is_file():
+        near = sorted(p.name for p in Path("params").glob("*.yaml") if p.name != "claims.yaml")
+        hint = f"; presets here: {', '.join(near)}" if near else ""
+        raise ParameterError(f"parameter file {str(path)!r} does not exist{hint}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ParameterError(f"{path} must hold 'name: value' lines, not a {type(values).__name__}")
+    return {str(name): value for name, value in values.items()}
+
+
+def parse_override(name: str, text: str) -> Any:
+    """`-p name value` from a command line, read as YAML would read the value in a file."""
+    import yaml
+
+    if name not in all_parameter_names():
+        raise ParameterError.unknown_name("parameter", name, sorted(all_parameter_names()))
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _is_parameter(name: str, value: Any) -> bool:
+    if name.startswith("_") or name in ("In", "Out", "exit", "quit", "get_ipython", "open"):
+        return False
+    if isinstance(value, (ModuleType, type)) or callable(value):
+        return False
+    return isinstance(value, (bool, int, float, str, list, dict, tuple))
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first problem of a validation, with the value seen and what would do."""
+    problem = error.errors()[0]
+    location = ".".join(str(part) for part in problem["loc"])
+    more = len(error.errors()) - 1
+    also = f" (and {more} more)" if more else ""
+    return f"parameter {location} = {problem['input']!r}: {problem['msg']}{also}"

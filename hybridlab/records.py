@@ -1,0 +1,410 @@
+"""What a run writes: manifests, and tidy tables as JSON lines that end as Parquet.
+
+A run folder holds one part per notebook (`parts/<notebook>/`), so that a notebook run on its own, a
+batch and a resumed batch all write the same thing. Rows are appended one line at a time with
+O_APPEND, by whichever process observed them: a crash loses at most the row in flight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hybridlab import MEASUREMENT_VERSION
+from hybridlab.errors import RunFolderError
+from hybridlab.params import Params
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Status = Literal["running", "completed", "skipped", "failed", "crashed"]
+CaseStatus = Literal["ok", "oom", "crashed", "timeout", "skipped", "invalid"]
+
+#: Columns that stand first in every table.
+COMMON_COLUMNS = ("run_id", "case_id", "experiment", "device", "enveloped")
+#: The least each table has; a table may have more.
+TABLES: dict[str, tuple[str, ...]] = {
+    "cases": (
+        "strategy",
+        "variant",
+        "voxtral",
+        "voxtral_weights",
+        "voxtral_dtype",
+        "whisper_size",
+        "whisper_backend",
+        "whisper_weights",
+        "whisper_dtype",
+        "status",
+        "reason",
+        "stable",
+    ),
+    "trials": (
+        "strategy",
+        "variant",
+        "request_id",
+        "audio_s",
+        "latency_s",
+        "first",
+        "transcript",
+        "reference",
+        "question",
+        "answer",
+        "expected_answer",
+        "parity",
+    ),
+    "spans": ("request_id", "tenant", "phase", "start_s", "end_s"),
+    "samples": ("t_s", "source", "bytes"),
+    "ledgers": ("moment", "owner", "bytes", "predicted_bytes"),
+    "claims": ("claim", "expected", "measured", "verdict", "reason"),
+}
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "openai-whisper",
+    "faster-whisper",
+    "mistral-common",
+    "nvidia-ml-py",
+    "papermill",
+    "pandas",
+    "numpy",
+)
+
+
+class TableWriter:
+    """Appends rows of a part's tables as JSON lines; picklable, safe across processes."""
+
+    def __init__(self, folder: Path, common: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.common = dict(common)
+
+    def with_common(self, **values: Any) -> TableWriter:
+        """The same folder with more values set in every row."""
+        return TableWriter(self.folder, {**self.common, **values})
+
+    def append(self, table: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Write one row and return it as written. Unknown tables and missing columns are faults."""
+        full = {**dict.fromkeys(COMMON_COLUMNS), **self.common, **row}
+        missing = [name for name in TABLES[table] if name not in full]
+        if missing:
+            raise ValueError(f"a row of {table} lacks {', '.join(missing)}")
+        line = json.dumps(_plain(full), ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            with open(self.folder / f"{table}.jsonl", "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write {self.folder / table}.jsonl: {error.strerror}; free some space and "
+                "repeat with --resume"
+            ) from None
+        return full
+
+
+def _plain(value: Any) -> Any:
+    """JSON-ready: numpy scalars become Python's, not-a-number becomes an empty value."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@dataclass(kw_only=True)
+class Part:
+    """One notebook's share of a run: its folder, its tables, its manifest."""
+
+    notebook: str
+    run_dir: Path
+    params: Params
+    device: str
+    started: str = field(default_factory=lambda: now())
+
+    @property
+    def folder(self) -> Path:
+        return self.run_dir / "parts" / self.notebook
+
+    @property
+    def figures(self) -> Path:
+        return self.run_dir / "figures"
+
+    @property
+    def writer(self) -> TableWriter:
+        return TableWriter(
+            self.folder,
+            {"run_id": self.run_dir.name, "device": self.device, "enveloped": False},
+        )
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The rows so far. Rows of a case that never finished are left out."""
+        return finished_rows(self.folder, name)
+
+    def finished_cases(self) -> dict[str, dict[str, Any]]:
+        """The `cases` rows by id: what a resumed run need not repeat."""
+        return {row["case_id"]: row for row in read_rows(self.folder / "cases.jsonl")}
+
+    def close(self, status: Status = "completed", reason: str = "") -> None:
+        """Write the part's manifest; a part without one was interrupted."""
+        write_json(
+            self.folder / "manifest.json",
+            {
+                **_origin(self.params),
+                "notebook": self.notebook,
+                "run_id": self.run_dir.name,
+                "status": status,
+                "reason": reason,
+                "device": self.device,
+                "started": self.started,
+                "ended": now(),
+            },
+        )
+
+    def skip(self, reason: str) -> None:
+        """Record that this notebook cannot run here, and why."""
+        self.close("skipped", reason)
+
+
+def open_part(params: Params, *, device: str) -> Part:
+    """Open (or go on with) this notebook's part of the run folder that `output_dir` names.
+
+    An empty `output_dir` makes `outputs/<notebook>-<time>/`. A part that is complete is never
+    overwritten: `RunFolderError`.
+    """
+    name = params.output_dir or str(
+        default_outputs() / f"{params.notebook}-{datetime.now():%Y%m%d-%H%M%S}"
+    )
+    part = Part(
+        notebook=params.notebook,
+        run_dir=Path(name).expanduser().absolute(),
+        params=params,
+        device=device,
+    )
+    if read_manifest(part.folder).get("status") == "completed":
+        raise RunFolderError(
+            f"{part.folder} holds a completed run; choose another output_dir (it is never "
+            "overwritten)"
+        )
+    for folder in (part.folder, part.figures):
+        folder.mkdir(parents=True, exist_ok=True)
+    part.close("running")
+    return part
+
+
+def default_outputs() -> Path:
+    """`outputs/` of the project: beside the nearest pyproject.toml, else under this folder."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "pyproject.toml").is_file():
+            return folder / "outputs"
+    return Path.cwd() / "outputs"
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file; a last line cut off by a crash is dropped, a damaged one is not
+    passed over."""
+    if not path.is_file():
+        return []
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            raise RunFolderError(f"{path}, line {number} is damaged; delete that line") from None
+    return rows
+
+
+def finished_rows(folder: Path, table: str) -> pd.DataFrame:
+    """One part's table without rows of unfinished cases, columns as the design says."""
+    import pandas as pd
+
+    rows = read_rows(folder / f"{table}.jsonl")
+    if table not in ("cases", "claims"):
+        finished = {row["case_id"] for row in read_rows(folder / "cases.jsonl")}
+        rows = [row for row in rows if row["case_id"] in finished]
+    columns = [*COMMON_COLUMNS, *TABLES[table]]
+    extra = [name for row in rows for name in row if name not in columns]
+    return pd.DataFrame(rows, columns=[*columns, *dict.fromkeys(extra)])
+
+
+def part_folders(run_dir: Path) -> list[Path]:
+    """Folders of the parts in the order of the notebooks; `RunFolderError` if there is none."""
+    parts = run_dir / "parts"
+    folders = sorted(p for p in parts.glob("*") if p.is_dir()) if parts.is_dir() else []
+    if not folders:
+        raise RunFolderError(f"{run_dir} does not hold a run (no parts/<notebook>/ in it)")
+    return folders
+
+
+def run_table(run_dir: Path, table: str) -> pd.DataFrame:
+    """One table over all parts of a run, with a column `notebook`."""
+    import pandas as pd
+
+    tables = []
+    for folder in part_folders(run_dir):
+        rows = finished_rows(folder, table)
+        if len(rows):
+            tables.append(rows.assign(notebook=folder.name))
+    if not tables:
+        return pd.DataFrame(columns=[*COMMON_COLUMNS, *TABLES[table], "notebook"])
+    return pd.concat(tables, ignore_index=True)
+
+
+def write_parquet(run_dir: Path) -> list[Path]:
+    """Every table over all parts as `<run>/<table>.parquet`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    written = []
+    for table in TABLES:
+        rows = run_table(run_dir, table)
+        path = run_dir / f"{table}.parquet"
+        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), path)
+        written.append(path)
+    return written
+
+
+# ------------------------------------------------------------------------------------- manifests
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write in one step, so that a reader never sees half a manifest."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(_plain(value), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror}") from None
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest in `folder`, or an empty mapping where there is none."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        raise RunFolderError(f"{path} is damaged; delete it and repeat with --resume") from None
+    return dict(manifest)
+
+
+def params_hash(values: Mapping[str, Any]) -> str:
+    """Twelve hex digits over the resolved parameters."""
+    text = json.dumps(_plain(values), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def file_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_manifest(
+    *, params: Mapping[str, Any], started: str, status: Status, artefacts: list[Path], base: Path
+) -> dict[str, Any]:
+    """The manifest of a whole run."""
+    return {
+        "measurement_version": MEASUREMENT_VERSION,
+        "run_id": base.name,
+        "status": status,
+        "params": dict(params),
+        "params_hash": params_hash(params),
+        "machine": machine(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "started": started,
+        "ended": now(),
+        "artefacts": {str(p.relative_to(base)): file_hash(p) for p in artefacts},
+    }
+
+
+def _origin(params: Params) -> dict[str, Any]:
+    values = params.model_dump()
+    return {
+        "measurement_version": MEASUREMENT_VERSION,
+        "params": values,
+        "params_hash": params_hash(values),
+        "seed": params.seed,
+        "machine": machine(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def machine() -> dict[str, Any]:
+    """What the operating system says of this machine; no host or user name."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux: the platform module's word is all there is
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    if sys.platform == "win32" or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that measurements depend on; None where one is absent."""
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the package's checkout, with '+' when the tree differs from it."""
+    folder = Path(__file__).parent
+    if shutil.which("git") is None:
+        return None
+    answers = [
+        subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, check=False)
+        for command in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "-uno"])
+    ]
+    if answers[0].returncode != 0:
+        return None
+    return answers[0].stdout.strip() + ("+" if answers[1].stdout.strip() else "")

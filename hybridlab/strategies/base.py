@@ -1,0 +1,127 @@
+"""One request, what came of it, and the interface of every strategy."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hybridlab.audio import Samples
+from hybridlab.errors import ParameterError
+from hybridlab.tenants.base import Analyst, Span, Tenant, Text, Transcriber
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A clip with a question about it: one transcript and one answer are wanted."""
+
+    id: str
+    samples: Samples
+    question: str
+    language: str = "en"
+    max_new_tokens: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A served request; times on the host's perf_counter clock."""
+
+    request: Request
+    transcript: Text
+    answer: Text
+    start_s: float
+    end_s: float
+    spans: tuple[Span, ...]
+
+    @property
+    def latency_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+class Strategy(ABC):
+    """Serves requests one at a time with a transcriber and an analyst.
+
+    `open` loads what stays resident, `close` gives everything back.
+    """
+
+    name: ClassVar[str]
+    variants: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self, transcriber: Transcriber | None, analyst: Analyst, *, variant: str
+    ) -> None:
+        self._transcriber = transcriber
+        self.analyst = analyst
+        self.variant = variant
+        self.device = analyst.device
+
+    @property
+    def transcriber(self) -> Transcriber:
+        if self._transcriber is None:
+            raise ParameterError(f"strategy {self.name} needs a transcriber beside the analyst")
+        return self._transcriber
+
+    @property
+    def tenants(self) -> list[Tenant]:
+        """Voxtral first: the order in which they are loaded."""
+        return [self.analyst] if self._transcriber is None else [self.analyst, self._transcriber]
+
+    @property
+    def resident(self) -> list[Tenant]:
+        """The tenants that stay loaded between requests."""
+        return self.tenants
+
+    def open(self) -> None:
+        for tenant in self.resident:
+            with timed(tenant, "load"):
+                tenant.load()
+
+    def close(self) -> None:
+        for tenant in self.tenants:
+            if tenant.loaded:
+                tenant.unload()
+
+    def serve(self, request: Request) -> Served:
+        """Serve one request; the device is idle before and after."""
+        self.device.synchronize()
+        start = time.perf_counter()
+        transcript, answer = self._serve(request)
+        self.device.synchronize()
+        end = time.perf_counter()
+        return Served(
+            request=request,
+            transcript=transcript,
+            answer=answer,
+            start_s=start,
+            end_s=end,
+            spans=tuple(span for tenant in self.tenants for span in tenant.drain_spans()),
+        )
+
+    @abstractmethod
+    def _serve(self, request: Request) -> tuple[Text, Text]:
+        """Transcript and answer of this request."""
+
+    def _transcribe(self, request: Request) -> Text:
+        return self.transcriber.transcribe(
+            [request.samples], language=request.language, max_new_tokens=request.max_new_tokens
+        )[0]
+
+    def _answer(self, request: Request) -> Text:
+        return self.analyst.answer(
+            [request.samples], [request.question], max_new_tokens=request.max_new_tokens
+        )[0]
+
+
+@contextmanager
+def timed(tenant: Tenant, phase: str) -> Iterator[None]:
+    """Record the work inside as a span of this tenant, waiting for the device at its end."""
+    start = time.perf_counter()
+    yield
+    tenant.device.synchronize()
+    tenant.spans.append(Span(tenant.name, phase, start, time.perf_counter()))
+
+
+Observer = Callable[[Served], None]

@@ -1,0 +1,319 @@
+"""A batch of notebooks, run headlessly by papermill into one run folder.
+
+Each notebook is a part of the run with a manifest of its own; an interrupted run is one whose
+parts lack theirs, and `resume` repeats only those.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hybridlab import records
+from hybridlab.errors import ParameterError, RunFolderError
+from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
+from hybridlab.params import NOTEBOOKS, Params, parameters_of, split
+
+#: Seconds that a cell may stay silent: longer than any case's own timeout.
+CELL_TIMEOUT_S = 6 * 3600
+
+
+@dataclass
+class Progress:
+    """Where a run stands; `listener` is told after every change."""
+
+    notebooks: list[str]
+    current: str = ""
+    finished: int = 0
+    cases_done: int = 0
+    cases_total: int = 0
+    listener: Callable[[Progress], None] = field(default=lambda progress: None)
+
+    def tell(self, **changes: Any) -> None:
+        for name, value in changes.items():
+            setattr(self, name, value)
+        self.listener(self)
+
+
+def notebooks_dir() -> Path:
+    """`notebooks/` of the checkout that this package runs from, or of the current folder."""
+    for folder in (Path.cwd(), Path(__file__).resolve().parent.parent):
+        if (folder / "notebooks" / f"{next(iter(NOTEBOOKS))}.ipynb").is_file():
+            return folder / "notebooks"
+    raise RunFolderError("no notebooks/ here; run hybridlab from a checkout of the project")
+
+
+def run_suite(
+    values: Mapping[str, Any],
+    *,
+    preset: str,
+    only: list[str] | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+    listener: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Run notebooks with these parameters; the folder of the run is returned.
+
+    Everything is validated before the first notebook starts. An existing folder is refused unless
+    `resume`, which then repeats only what is missing. A notebook that fails does not stop the
+    others: its manifest says what happened.
+    """
+    names = [parameters_of(name).notebook for name in only or NOTEBOOKS]
+    run_dir = _run_folder(output, preset, resume=resume)
+    resolved = split({**values, "output_dir": str(run_dir), "headless": True}, names)
+    _preflight(next(iter(resolved.values())))
+    run_dir.mkdir(parents=True, exist_ok=True)
+    progress = Progress(names)
+    if listener is not None:
+        progress.listener = listener
+    started = records.now()
+    outcomes = _previous(run_dir)
+    _write_manifest(run_dir, preset, values, outcomes, started, status="running")
+    with _server():
+        try:
+            for name in names:
+                progress.tell(current=name, cases_done=0, cases_total=0)
+                if outcomes.get(name, {}).get("status") != "completed":
+                    outcomes[name] = _run_notebook(resolved[name], run_dir, progress)
+                progress.tell(finished=progress.finished + 1)
+                _write_manifest(run_dir, preset, values, outcomes, started, status="running")
+        finally:
+            _finish(run_dir, preset, values, outcomes, started, names)
+    return run_dir
+
+
+def succeeded(run_dir: Path) -> bool:
+    """Whether every notebook of the run completed or was skipped with a reason."""
+    return records.read_manifest(run_dir).get("status") == "completed"
+
+
+def _run_folder(output: Path | None, preset: str, *, resume: bool) -> Path:
+    if output is None:
+        if resume:
+            raise ParameterError("--resume needs --output DIR, the folder of the interrupted run")
+        output = records.default_outputs() / f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
+    run_dir = output.expanduser().absolute()
+    if run_dir.exists() and any(run_dir.iterdir()) and not resume:
+        raise RunFolderError(
+            f"{run_dir} exists already and is never overwritten; choose another --output, or add "
+            "--resume to finish the run in it"
+        )
+    if resume and not (run_dir / "manifest.json").is_file():
+        raise RunFolderError(f"{run_dir} does not hold a run to resume")
+    return run_dir
+
+
+def _preflight(params: Params) -> None:
+    """Device, audio and weights, checked once before any kernel starts."""
+    from hybridlab.audio import load_clips
+    from hybridlab.device import resolve_device
+    from hybridlab.tenants.base import TenantSpec, resolve_dtype
+    from hybridlab.tenants.weights import check_source
+
+    device = resolve_device(params.device)
+    load_clips(params.audio)
+    resolve_dtype(params.voxtral_dtype, backend="transformers", device=device, role="analyst")
+    resolve_dtype(
+        params.whisper_dtype, backend=params.whisper_backend, device=device, role="transcriber"
+    )
+    for model, backend, weights, path in (
+        (params.voxtral, "transformers", params.voxtral_weights, params.voxtral_path),
+        (
+            params.whisper_size,
+            params.whisper_backend,
+            params.whisper_weights,
+            params.whisper_path,
+        ),
+    ):
+        check_source(
+            TenantSpec(model=model, backend=backend, weights=weights, dtype="float32", path=path)
+        )
+
+
+@contextmanager
+def _server() -> Iterator[None]:
+    """One case server for all notebooks: the imports are paid for once."""
+    with CaseServer() as server:
+        before = os.environ.get(ADDRESS_VARIABLE)
+        os.environ[ADDRESS_VARIABLE] = server.address
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(ADDRESS_VARIABLE, None)
+            else:
+                os.environ[ADDRESS_VARIABLE] = before
+
+
+# --------------------------------------------------------------------------------- one notebook
+
+
+def _run_notebook(params: Params, run_dir: Path, progress: Progress) -> dict[str, Any]:
+    """Execute one notebook and export it; what happened is returned, never raised."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    source = notebooks_dir() / f"{params.notebook}.ipynb"
+    target = run_dir / "notebooks" / source.name
+    target.parent.mkdir(exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    begun = time.perf_counter()
+    error = ""
+    try:
+        with _watching(run_dir / "parts" / params.notebook, progress):
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                parameters=_given(params),
+                kernel_name="python3",
+                progress_bar=False,
+                execution_timeout=CELL_TIMEOUT_S,
+                cwd=str(Path.cwd()),
+            )
+    except PapermillExecutionError as failed:
+        error = f"{failed.ename}: {_one_line(failed.evalue)}"
+    except DeadKernelError:
+        error = "the notebook's kernel died"
+    seconds = time.perf_counter() - begun
+    part = records.read_manifest(run_dir / "parts" / params.notebook)
+    status, reason = part.get("status", "crashed"), part.get("reason", "")
+    if status == "running" or error:  # papermill calls cells completed even if the kernel died
+        status, reason = ("failed" if error else "crashed"), error or "it ended before its last cell"
+    export_html(target)
+    return {"status": status, "reason": reason, "seconds": seconds}
+
+
+def _given(params: Params) -> dict[str, Any]:
+    """Only what differs from the notebook's own defaults, so that its parameter cell stays short;
+    the run folder and `headless` always do."""
+    defaults = type(params)()
+    return {
+        name: value
+        for name, value in params.model_dump().items()
+        if value != getattr(defaults, name) or name in ("output_dir", "headless")
+    }
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+@contextmanager
+def _watching(part: Path, progress: Progress) -> Iterator[None]:
+    """Follow the notebook's cases through the file that its runner keeps."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            path = part / "progress.json"
+            if path.is_file():
+                state = json.loads(path.read_text(encoding="utf-8"))
+                progress.tell(cases_done=state["done"], cases_total=state["total"])
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def export_html(notebook: Path) -> Path | None:
+    """The executed notebook as a page without code, beside it; None where there is none."""
+    import nbformat
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    if not notebook.is_file():
+        return None
+    config = Config()
+    config.TagRemovePreprocessor.enabled = True
+    config.TagRemovePreprocessor.remove_cell_tags = ("bootstrap", "interactive", "hide")
+    config.TagRemovePreprocessor.remove_all_outputs_tags = ("silent",)
+    config.HTMLExporter.preprocessors = ["nbconvert.preprocessors.TagRemovePreprocessor"]
+    exporter = HTMLExporter(config=config, exclude_input=True, exclude_input_prompt=True)
+    exporter.exclude_output_prompt = True
+    exporter.mathjax_url = exporter.require_js_url = ""
+    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
+    target = notebook.with_suffix(".html")
+    target.write_text(body, encoding="utf-8")
+    return target
+
+
+# --------------------------------------------------------------------------------------- the run
+
+
+def _previous(run_dir: Path) -> dict[str, Any]:
+    """Outcomes of an earlier, interrupted try in this folder; unfinished parts start over from
+    their finished cases."""
+    return dict(records.read_manifest(run_dir).get("notebooks", {}))
+
+
+def _finish(
+    run_dir: Path,
+    preset: str,
+    values: Mapping[str, Any],
+    outcomes: Mapping[str, Any],
+    started: str,
+    names: list[str],
+) -> None:
+    """Tables, report and manifest; also after an interrupt, so that it can be reported."""
+    statuses = [outcomes.get(name, {}).get("status", "missing") for name in names]
+    status: records.Status = "failed"
+    if all(s in ("completed", "skipped") for s in statuses):
+        status = "completed"
+    elif "missing" in statuses:
+        status = "crashed"
+    _write_manifest(run_dir, preset, values, outcomes, started, status=status)
+    if (run_dir / "parts").is_dir():
+        records.write_parquet(run_dir)
+        _build_report(run_dir)
+    _write_manifest(run_dir, preset, values, outcomes, started, status=status)
+
+
+def _build_report(run_dir: Path) -> None:
+    from hybridlab.report import build_report
+
+    build_report(run_dir)
+
+
+def _write_manifest(
+    run_dir: Path,
+    preset: str,
+    values: Mapping[str, Any],
+    outcomes: Mapping[str, Any],
+    started: str,
+    *,
+    status: records.Status,
+) -> None:
+    done = status != "running"
+    artefacts = [
+        path
+        for path in sorted(run_dir.rglob("*"))
+        if done and path.is_file() and path.suffix in (".parquet", ".html", ".ipynb", ".png")
+    ]
+    manifest = records.run_manifest(
+        params=values, started=started, status=status, artefacts=artefacts, base=run_dir
+    )
+    records.write_json(
+        run_dir / "manifest.json", {**manifest, "preset": preset, "notebooks": dict(outcomes)}
+    )
+
+
+def remove_run(run_dir: Path) -> None:
+    """Delete a run folder, and nothing that is not one."""
+    if not (run_dir / "manifest.json").is_file():
+        raise RunFolderError(f"{run_dir} does not hold a run")
+    shutil.rmtree(run_dir)

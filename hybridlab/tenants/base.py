@@ -1,0 +1,143 @@
+"""What every tenant can do, whichever library runs it. No torch at import."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from hybridlab.audio import Samples
+from hybridlab.catalog import BACKEND_DEFAULT_DTYPE
+from hybridlab.device import Device
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Role = Literal["transcriber", "analyst"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TenantSpec:
+    """Everything needed to load a tenant anywhere; it pickles. `dtype` is never 'auto'."""
+
+    model: str
+    backend: str
+    weights: str
+    dtype: str
+    path: str = ""
+    seed: int = 0
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the words mean anything: random weights give real bytes and times only."""
+        return self.weights != "random"
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a tenant said: the words and the ids behind them (specials removed)."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """One phase of one tenant on the host's perf_counter clock, in seconds."""
+
+    tenant: str
+    phase: str
+    start_s: float
+    end_s: float
+
+
+def resolve_dtype(requested: str, *, backend: str, device: Device, role: Role) -> str:
+    """'auto' as a dtype: float32 on a CPU; on CUDA what the backend keeps by default, and for
+    Voxtral bfloat16 where the hardware has it. An explicit dtype is checked, never emulated."""
+    if requested != "auto":
+        device.check_dtype(requested)
+        return requested
+    if device.kind == "cpu":
+        return "float32"
+    if role == "transcriber":
+        return BACKEND_DEFAULT_DTYPE[backend]
+    return "bfloat16" if "bfloat16" in device.native_dtypes() else "float16"
+
+
+class Tenant(ABC):
+    """Loads, runs, unloads. `spans` collects the phases of the calls since it was last drained."""
+
+    role: ClassVar[Role]
+    name: ClassVar[str]  # "whisper" or "voxtral": the `tenant` column
+
+    def __init__(self, spec: TenantSpec, device: Device) -> None:
+        self.spec = spec
+        self.device = device
+        self.spans: list[Span] = []
+
+    @property
+    @abstractmethod
+    def loaded(self) -> bool: ...
+
+    @abstractmethod
+    def load(self) -> None:
+        """Bring the weights onto the device. Raises WeightsError or UnavailableError."""
+
+    @abstractmethod
+    def unload(self) -> None:
+        """Drop the device copy and give the memory back."""
+
+    @abstractmethod
+    def module(self) -> nn.Module | None:
+        """The loaded torch module; None for backends whose weights torch does not hold."""
+
+    def weights_bytes(self) -> int | None:
+        """Bytes of parameters and buffers, each storage once; None where torch does not hold
+        them."""
+        module = self.module()
+        return None if module is None else storage_bytes(module)
+
+    def drain_spans(self) -> list[Span]:
+        spans, self.spans = self.spans, []
+        return spans
+
+
+class Transcriber(Tenant):
+    """Audio in, words out."""
+
+    role = "transcriber"
+    name = "whisper"
+
+    @abstractmethod
+    def transcribe(
+        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+    ) -> list[Text]:
+        """Transcribe clips of any length together.
+
+        batch: float32 mono at 16 kHz, each of shape (n,). language: ISO 639-1 code, '' detects it.
+        With random weights exactly `max_new_tokens` tokens are generated per window.
+        """
+
+
+class Analyst(Transcriber):
+    """Also answers questions about the audio."""
+
+    role = "analyst"
+    name = "voxtral"
+
+    @abstractmethod
+    def answer(
+        self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
+    ) -> list[Text]:
+        """Answer `questions[i]` about `batch[i]`, greedily."""
+
+
+def storage_bytes(module: nn.Module) -> int:
+    """Bytes of all parameters and buffers of a module; tied tensors and views count once."""
+    storages: dict[int, int] = {}
+    tensors: list[Any] = [*module.parameters(), *module.buffers()]
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())

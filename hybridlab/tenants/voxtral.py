@@ -1,0 +1,129 @@
+"""Voxtral through transformers: transcription, and answers to questions about the audio."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hybridlab import catalog
+from hybridlab.audio import Samples
+from hybridlab.errors import AudioError
+from hybridlab.tenants.base import Analyst, Text
+from hybridlab.tenants.phases import PhaseProbe
+from hybridlab.tenants.processors import voxtral_processor
+from hybridlab.tenants.weights import (
+    check_source,
+    folder_or_id,
+    hub_id,
+    one_line_errors,
+    pretrained,
+    random_transformers,
+    voxtral_config,
+)
+
+
+class VoxtralTransformers(Analyst):
+    """Greedy in both jobs, so that texts can be compared (the model card suggests temperature 0.2
+    for questions)."""
+
+    _model: Any = None
+    _processor: Any = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
+
+    def module(self) -> Any:
+        return self._model
+
+    def load(self) -> None:
+        from transformers import VoxtralForConditionalGeneration, VoxtralProcessor
+
+        check_source(self.spec)
+        if self.spec.weights == "random":
+            known = catalog.voxtral(self.spec.model)
+            self._processor = voxtral_processor(vocab_size=known.text.vocab_size)
+            self._model = random_transformers(
+                VoxtralForConditionalGeneration,
+                voxtral_config(known),
+                self.spec,
+                self.device.name,
+            )
+        else:
+            with one_line_errors(self.spec):
+                self._processor = VoxtralProcessor.from_pretrained(folder_or_id(self.spec))
+            self._model = pretrained(VoxtralForConditionalGeneration, self.spec, self.device)
+        self._probe = PhaseProbe(
+            self.device,
+            self.name,
+            encoder=self._model.model.audio_tower,
+            decoder=self._model.model.language_model,
+        )
+
+    def unload(self) -> None:
+        self._model = self._processor = self._probe = None  # type: ignore[assignment]
+        self.device.release()
+
+    def transcribe(
+        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+    ) -> list[Text]:
+        _check_length(batch, catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
+        with self._probe.call(self.spans):
+            inputs = self._processor.apply_transcription_request(
+                audio=list(batch),
+                model_id=hub_id("mini-3b"),
+                language=language or None,
+                sampling_rate=catalog.SAMPLE_RATE_HZ,
+                format=["WAV"] * len(batch),
+            )
+            return self._generate(inputs, max_new_tokens)
+
+    def answer(
+        self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
+    ) -> list[Text]:
+        _check_length(batch, catalog.VOXTRAL_MAX_ANSWER_S, "a question")
+        with self._probe.call(self.spans):
+            conversations = [
+                [{"role": "user", "content": [_audio(samples), {"type": "text", "text": question}]}]
+                for samples, question in zip(batch, questions, strict=True)
+            ]
+            inputs = self._processor.apply_chat_template(conversations)
+            return self._generate(inputs, max_new_tokens)
+
+    @torch.inference_mode()
+    def _generate(self, inputs: Any, max_new_tokens: int) -> list[Text]:
+        inputs = inputs.to(self.device.name, dtype=self._model.dtype)
+        fixed = {} if self.spec.has_text else {"min_new_tokens": max_new_tokens}
+        output = self._model.generate(
+            **inputs, do_sample=False, max_new_tokens=max_new_tokens, **fixed
+        )
+        rows = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._text(row) for row in rows]
+
+    def _text(self, row: list[int]) -> Text:
+        # ids below 1000 are the tokenizer's control tokens (end of sequence, padding)
+        tokens = tuple(token for token in row if token >= 1000)
+        return Text(self._processor.tokenizer.decode(tokens).strip() if tokens else "", tokens)
+
+
+def _audio(samples: Samples) -> dict[str, str]:
+    """An audio chunk of a chat message; WAV as the transcription request writes it."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, catalog.SAMPLE_RATE_HZ, format="WAV")
+    return {"type": "audio", "base64": base64.b64encode(buffer.getvalue()).decode()}
+
+
+def _check_length(batch: Sequence[Samples], longest_s: float, job: str) -> None:
+    for samples in batch:
+        seconds = samples.size / catalog.SAMPLE_RATE_HZ
+        if seconds > longest_s:
+            raise AudioError(
+                f"an audio of {seconds / 60:.1f} min is too long for {job}: Voxtral takes "
+                f"{longest_s / 60:.0f} min; cut it into shorter files"
+            )

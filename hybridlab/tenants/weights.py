@@ -1,0 +1,271 @@
+"""Where weights come from: `hub`, `local`, `random`, `pocket`. Safetensors only, no remote code.
+
+openai-whisper's own checkpoints are the one exception in format: its `load_model` reads them with
+torch's weights-only unpickler after checking their SHA-256.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybridlab import catalog
+from hybridlab.device import Device
+from hybridlab.errors import UnavailableError, WeightsError
+from hybridlab.tenants.base import TenantSpec
+from hybridlab.tenants.pocket import pocket_dir
+
+#: Random weights repeat one seeded block of this many values (a prime, so that rows differ).
+RANDOM_BLOCK_VALUES = 1_048_573
+RANDOM_STD = 0.02
+HUB_TIMEOUT_S = 5.0
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+# ---------------------------------------------------------------------------------------- checks
+
+
+def check_source(spec: TenantSpec) -> None:
+    """Refuse missing or foreign weights before anything is loaded; WeightsError names the fix."""
+    if spec.weights == "local":
+        _check_folder(Path(spec.path).expanduser(), spec.model)
+    elif spec.weights == "hub" and spec.backend == "openai-whisper":
+        _check_openai_cache(catalog.whisper(spec.model).openai_name)
+    elif spec.weights == "hub":
+        _check_hub(hub_id(spec.model))
+
+
+def hub_id(model: str) -> str:
+    table = {**catalog.WHISPERS, **catalog.VOXTRALS}
+    return table[model].hub_id
+
+
+def folder_or_id(spec: TenantSpec) -> str:
+    """What `from_pretrained` takes for this spec (not for random weights)."""
+    if spec.weights == "pocket":
+        return str(pocket_dir(spec.model))
+    if spec.weights == "local":
+        return str(Path(spec.path).expanduser())
+    return hub_id(spec.model)
+
+
+def _check_folder(folder: Path, model: str) -> None:
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise WeightsError(f"{folder} is not a model folder in hub format (no config.json in it)")
+    if not any(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"{folder} holds no .safetensors; save it again with save_pretrained (pickled weights "
+            "are never loaded)"
+        )
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    found = config.get("audio_config", config)
+    expected = {**catalog.WHISPERS, **catalog.VOXTRALS}[model].encoder
+    seen = {
+        "d_model": found.get("d_model", found.get("hidden_size")),
+        "encoder layers": found.get("encoder_layers", found.get("num_hidden_layers")),
+        "mel bins": found.get("num_mel_bins"),
+    }
+    wanted = dict(zip(seen, (expected.d_model, expected.layers, expected.mel_bins), strict=True))
+    if seen != wanted:
+        raise WeightsError(f"{folder} is not a {model}: it has {seen}, {model} has {wanted}")
+
+
+def _check_hub(repository: str) -> None:
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(repository, "config.json"), str):
+        return
+    hint = "run once while online, or use weights 'local', 'random' or 'pocket'"
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsError(f"{repository} is not in the cache and HF_HUB_OFFLINE is set; {hint}")
+    try:
+        HfApi().model_info(repository, timeout=HUB_TIMEOUT_S)
+    except Exception as error:  # whatever the client raises, the reader's way out is the same
+        raise WeightsError(
+            f"{repository} is not in the cache and the hub did not answer "
+            f"({type(error).__name__}); {hint}"
+        ) from None
+
+
+def _check_openai_cache(name: str) -> None:
+    import socket
+    from urllib.parse import urlparse
+
+    import whisper
+
+    url = whisper._MODELS[name]
+    cache = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
+    if (cache / Path(url).name).is_file():
+        return
+    try:
+        socket.create_connection((str(urlparse(url).hostname), 443), timeout=HUB_TIMEOUT_S).close()
+    except OSError as error:
+        raise WeightsError(
+            f"openai-whisper's {name} is not in {cache} and its server did not answer ({error}); "
+            "run once while online, or use weights 'local', 'random' or 'pocket'"
+        ) from None
+
+
+# ----------------------------------------------------------------------------------- transformers
+
+
+@contextmanager
+def one_line_errors(spec: TenantSpec) -> Iterator[None]:
+    """Turn a library's many-line complaint about files into a WeightsError."""
+    try:
+        yield
+    except OSError as error:
+        first = str(error).strip().splitlines()[0]
+        raise WeightsError(f"{spec.weights} weights of {spec.model} cannot be loaded: {first}") from error
+
+
+def pretrained(kind: Any, spec: TenantSpec, device: Device) -> nn.Module:
+    """`kind.from_pretrained` straight to the device: dtype always set, safetensors only."""
+    options: dict[str, Any] = {"use_safetensors": True, "device_map": {"": device.name}}
+    if spec.dtype in ("int8", "int4"):
+        options["quantization_config"] = _bitsandbytes(spec.dtype, device)
+        options["dtype"] = torch.float16
+    else:
+        options["dtype"] = torch_dtype(spec.dtype)
+    with one_line_errors(spec):
+        model: nn.Module = kind.from_pretrained(folder_or_id(spec), **options)
+    return model.eval()
+
+
+def _bitsandbytes(dtype: str, device: Device) -> Any:
+    from importlib.util import find_spec
+
+    if find_spec("bitsandbytes") is None or device.kind != "cuda":
+        raise UnavailableError(
+            f"{dtype} weights need a CUDA device and bitsandbytes; pip install 'hybridlab[quant]', "
+            "or choose float16"
+        )
+    from transformers import BitsAndBytesConfig
+
+    if dtype == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float16)
+
+
+def whisper_config(model: catalog.WhisperModel) -> Any:
+    """The released architecture as a transformers configuration, without a hub."""
+    from transformers import WhisperConfig
+
+    from hybridlab.tenants.processors import whisper_generation_config
+
+    ids = whisper_generation_config(vocab_size=model.vocab_size)
+    encoder = model.encoder
+    return WhisperConfig(
+        vocab_size=model.vocab_size,
+        num_mel_bins=encoder.mel_bins,
+        d_model=encoder.d_model,
+        encoder_layers=encoder.layers,
+        encoder_attention_heads=encoder.heads,
+        encoder_ffn_dim=encoder.ffn,
+        decoder_layers=model.decoder_layers,
+        decoder_attention_heads=encoder.heads,
+        decoder_ffn_dim=encoder.ffn,
+        bos_token_id=ids.bos_token_id,
+        eos_token_id=ids.eos_token_id,
+        pad_token_id=ids.pad_token_id,
+        decoder_start_token_id=ids.decoder_start_token_id,
+    )
+
+
+def voxtral_config(model: catalog.VoxtralModel) -> Any:
+    """The architecture as a transformers configuration (defaults are Voxtral-Mini-3B's)."""
+    from transformers import VoxtralConfig
+
+    encoder, text = model.encoder, model.text
+    return VoxtralConfig(
+        audio_token_id=24,
+        audio_config={
+            "hidden_size": encoder.d_model,
+            "intermediate_size": encoder.ffn,
+            "num_hidden_layers": encoder.layers,
+            "num_attention_heads": encoder.heads,
+            "num_mel_bins": encoder.mel_bins,
+            "max_source_positions": encoder.positions,
+        },
+        text_config={
+            "model_type": "llama",
+            "hidden_size": text.hidden,
+            "intermediate_size": text.ffn,
+            "num_hidden_layers": text.layers,
+            "num_attention_heads": text.heads,
+            "num_key_value_heads": text.kv_heads,
+            "head_dim": text.head_dim,
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": 131_072,
+            "rms_norm_eps": 1e-5,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e8},
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "tie_word_embeddings": False,
+        },
+        hidden_size=text.hidden,
+    )
+
+
+# ----------------------------------------------------------------------------------------- random
+
+
+@contextmanager
+def empty_weights_on(device: str) -> Iterator[None]:
+    """Build modules with uninitialised parameters on `device` and their buffers as they should be
+    (a meta device followed by `to_empty` would lose non-persistent buffers)."""
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights(), torch.device(device):
+        yield
+
+
+def random_transformers(kind: Any, config: Any, spec: TenantSpec, device: str) -> nn.Module:
+    """True architecture, seeded values, built where it will live."""
+    with empty_weights_on(device):
+        model: nn.Module = kind._from_config(config, dtype=torch_dtype(spec.dtype))
+    fill_random(model, seed=spec.seed)
+    return model.eval()
+
+
+@torch.no_grad()
+def fill_random(model: nn.Module, *, seed: int) -> None:
+    """Write every page of every parameter with seeded values of standard deviation 0.02; norms
+    become identities and biases zero, so that activations stay finite.
+
+    One block is repeated: drawing 4.7 G values takes most of a minute, copying them a tenth.
+    """
+    blocks: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            continue
+        key = (parameter.device, parameter.dtype)
+        if key not in blocks:
+            blocks[key] = _seeded_block(seed).to(device=key[0], dtype=key[1])
+        _repeat_into(parameter.view(-1), blocks[key])
+
+
+def _seeded_block(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(RANDOM_BLOCK_VALUES, generator=generator) * RANDOM_STD
+
+
+def _repeat_into(flat: Tensor, block: Tensor) -> None:
+    whole = flat.numel() // block.numel()
+    if whole:
+        flat[: whole * block.numel()].view(whole, -1).copy_(block.expand(whole, -1))
+    rest = flat.numel() - whole * block.numel()
+    if rest:
+        flat[-rest:].copy_(block[:rest])

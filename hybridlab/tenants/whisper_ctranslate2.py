@@ -1,0 +1,106 @@
+"""Whisper through faster-whisper (CTranslate2), where the extra `ct2` is installed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hybridlab import catalog
+from hybridlab.audio import Samples, windows
+from hybridlab.device import CpuDevice
+from hybridlab.errors import UnavailableError
+from hybridlab.tenants.base import Span, Text, Transcriber
+from hybridlab.tenants.weights import check_source, folder_or_id
+from hybridlab.tenants.whisper_transformers import WhisperTransformers, _joined
+
+_COMPUTE_TYPES = {"float32": "float32", "float16": "float16", "int8": "int8"}
+
+
+class WhisperCtranslate2(Transcriber):
+    """Weights live outside torch, so `module()` is None; windows run one after the other."""
+
+    _model: Any = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
+
+    def module(self) -> None:
+        return None
+
+    def load(self) -> None:
+        if find_spec("faster_whisper") is None:
+            raise UnavailableError(
+                "backend faster-whisper is not installed; pip install 'hybridlab[ct2]', or choose "
+                "openai-whisper or transformers"
+            )
+        from faster_whisper import WhisperModel
+
+        options = {
+            "device": self.device.kind,
+            "compute_type": _COMPUTE_TYPES[self.spec.dtype],
+            "local_files_only": False,
+        }
+        if self.spec.weights == "hub":
+            self._model = WhisperModel(catalog.whisper(self.spec.model).openai_name, **options)
+            return
+        check_source(self.spec)
+        with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
+            self._model = WhisperModel(str(self._converted(Path(folder))), **options)
+
+    def _converted(self, folder: Path) -> Path:
+        """CTranslate2's own format, made from a folder in hub format."""
+        from ctranslate2.converters import TransformersConverter
+
+        source = folder / "source"
+        if self.spec.weights == "random":
+            model = WhisperTransformers(replace(self.spec, dtype="float32"), CpuDevice())
+            model.load()
+            model.module().save_pretrained(source)
+            model._processor.save_pretrained(source)
+            model.unload()
+        else:
+            source = Path(folder_or_id(self.spec))
+        target = folder / "converted"
+        TransformersConverter(
+            str(source), copy_files=["preprocessor_config.json", "tokenizer.json"]
+        ).convert(str(target))
+        return target
+
+    def unload(self) -> None:
+        self._model = None
+        self.device.release()
+
+    def transcribe(
+        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+    ) -> list[Text]:
+        pieces = [windows(samples) for samples in batch]
+        rows = [
+            self._window(piece, language, max_new_tokens) for clip in pieces for piece in clip
+        ]
+        return _joined(rows, [len(clip) for clip in pieces])
+
+    def _window(self, samples: Samples, language: str, max_new_tokens: int) -> Text:
+        started = self.device.stamp()
+        fixed = {} if self.spec.has_text else {"suppress_tokens": [-1, 50_257]}
+        segments, _ = self._model.transcribe(
+            samples,
+            language=language or None,
+            beam_size=1,
+            temperature=0.0,
+            without_timestamps=True,
+            condition_on_previous_text=False,
+            max_new_tokens=max_new_tokens,
+            **fixed,
+        )
+        found = list(segments)  # the generator does the work
+        ended = self.device.stamp()
+        self.spans.append(
+            Span(self.name, "decode", self.device.seconds(started), self.device.seconds(ended))
+        )
+        tokens = tuple(token for segment in found for token in segment.tokens)
+        return Text(" ".join(segment.text.strip() for segment in found), tokens)

@@ -1,0 +1,155 @@
+"""Whisper through openai-whisper, its weights kept as its users keep them: in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybridlab import catalog
+from hybridlab.audio import Samples, windows
+from hybridlab.errors import WeightsError
+from hybridlab.tenants.base import Text, Transcriber
+from hybridlab.tenants.phases import PhaseProbe
+from hybridlab.tenants.processors import hf_to_openai_state_dict
+from hybridlab.tenants.weights import check_source, empty_weights_on, fill_random, folder_or_id
+from hybridlab.tenants.whisper_transformers import _joined
+
+
+class WhisperOpenai(Transcriber):
+    """All windows of a call run as one batch; padded with zeros in the log-mel domain, as
+    `whisper.transcribe` does."""
+
+    _model: Any = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
+
+    def module(self) -> Any:
+        return self._model
+
+    def load(self) -> None:
+        check_source(self.spec)
+        if self.spec.weights == "random":
+            self._model = self._random()
+        elif self.spec.weights == "hub":
+            self._model = self._released()
+        else:
+            self._model = self._converted()
+        self._model.eval()
+        self._probe = PhaseProbe(
+            self.device, self.name, encoder=self._model.encoder, decoder=self._model.decoder
+        )
+
+    def _released(self) -> nn.Module:
+        """openai-whisper's own checkpoint. In float32 as `load_model(device=...)` loads it, the
+        double copy on the GPU included; float16 is cast on the host first."""
+        import whisper
+
+        name = catalog.whisper(self.spec.model).openai_name
+        if self.spec.dtype == "float32":
+            model: nn.Module = whisper.load_model(name, device=self.device.name)
+            return model
+        return half_with_float_norms(whisper.load_model(name, device="cpu")).to(self.device.name)
+
+    def _converted(self) -> nn.Module:
+        """A folder in hub format, its tensors renamed."""
+        from pathlib import Path
+
+        from safetensors.torch import load_file
+
+        folder = Path(folder_or_id(self.spec))
+        state: dict[str, Tensor] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            state |= load_file(file)
+        with empty_weights_on("cpu"):
+            model = self._architecture()
+        missing, unexpected = model.load_state_dict(hf_to_openai_state_dict(state), strict=False)
+        # the encoder's positions are a computed buffer in one library and stored in the other
+        if set(missing) - {"encoder.positional_embedding"} or unexpected:
+            raise WeightsError(f"{folder} does not hold a Whisper: {[*missing, *unexpected][:3]}")
+        if self.spec.dtype == "float16":
+            half_with_float_norms(model)
+        return model.to(self.device.name)
+
+    def _random(self) -> nn.Module:
+        with empty_weights_on(self.device.name):
+            model = self._architecture()
+        fill_random(model, seed=self.spec.seed)
+        return half_with_float_norms(model) if self.spec.dtype == "float16" else model
+
+    def _architecture(self) -> nn.Module:
+        from whisper.model import ModelDimensions, Whisper
+
+        known = catalog.whisper(self.spec.model)
+        encoder = known.encoder
+        return Whisper(
+            ModelDimensions(
+                n_mels=encoder.mel_bins,
+                n_audio_ctx=encoder.positions,
+                n_audio_state=encoder.d_model,
+                n_audio_head=encoder.heads,
+                n_audio_layer=encoder.layers,
+                n_vocab=known.vocab_size,
+                n_text_ctx=catalog.WHISPER_MAX_TARGET_POSITIONS,
+                n_text_state=encoder.d_model,
+                n_text_head=encoder.heads,
+                n_text_layer=known.decoder_layers,
+            )
+        )
+
+    def unload(self) -> None:
+        self._model = self._probe = None  # type: ignore[assignment]
+        self.device.release()
+
+    @torch.inference_mode()
+    def transcribe(
+        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+    ) -> list[Text]:
+        import whisper
+
+        pieces = [windows(samples) for samples in batch]
+        with self._probe.call(self.spans):
+            mel = torch.stack([self._mel(piece) for clip in pieces for piece in clip])
+            results = whisper.decode(self._model, mel, self._options(language, max_new_tokens))
+        rows = [Text(result.text.strip(), tuple(result.tokens)) for result in results]
+        return _joined(rows, [len(clip) for clip in pieces])
+
+    def _mel(self, samples: Samples) -> Tensor:
+        """(mel_bins, 3000), zero after the audio's own frames."""
+        from whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
+
+        mel = log_mel_spectrogram(
+            torch.from_numpy(samples),
+            self._model.dims.n_mels,
+            padding=N_SAMPLES,
+            device=self.device.name,
+        )
+        return pad_or_trim(mel[:, :-N_FRAMES], N_FRAMES)
+
+    def _options(self, language: str, max_new_tokens: int) -> Any:
+        from whisper.decoding import DecodingOptions
+        from whisper.tokenizer import get_tokenizer
+
+        suppress = "-1"
+        if not self.spec.has_text:  # fixed work: never end early
+            suppress = f"-1,{get_tokenizer(True).eot}"
+        return DecodingOptions(
+            language=language or None,
+            without_timestamps=True,
+            suppress_tokens=suppress,
+            sample_len=max_new_tokens,
+            fp16=self.device.kind == "cuda",  # its CPU path is float32 only
+        )
+
+
+def half_with_float_norms(model: nn.Module) -> nn.Module:
+    """float16 weights that openai-whisper can run: its LayerNorm computes in float32."""
+    model.half()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.float()
+    return model

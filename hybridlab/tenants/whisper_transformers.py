@@ -1,0 +1,109 @@
+"""Whisper through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hybridlab import catalog
+from hybridlab.audio import Samples, windows
+from hybridlab.tenants.base import Text, Transcriber
+from hybridlab.tenants.phases import PhaseProbe
+from hybridlab.tenants.processors import whisper_generation_config, whisper_processor
+from hybridlab.tenants.weights import (
+    check_source,
+    folder_or_id,
+    one_line_errors,
+    pretrained,
+    random_transformers,
+    whisper_config,
+)
+
+
+class WhisperTransformers(Transcriber):
+    """All windows of a call run as one batch; padded with silence to 30 s by the extractor."""
+
+    _model: Any = None
+    _processor: Any = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
+
+    def module(self) -> Any:
+        return self._model
+
+    def load(self) -> None:
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+        check_source(self.spec)
+        if self.spec.weights == "random":
+            known = catalog.whisper(self.spec.model)
+            self._processor = whisper_processor(
+                vocab_size=known.vocab_size, num_mel_bins=known.encoder.mel_bins
+            )
+            self._model = random_transformers(
+                WhisperForConditionalGeneration,
+                whisper_config(known),
+                self.spec,
+                self.device.name,
+            )
+            self._model.generation_config = whisper_generation_config(vocab_size=known.vocab_size)
+        else:
+            with one_line_errors(self.spec):
+                self._processor = WhisperProcessor.from_pretrained(folder_or_id(self.spec))
+            self._model = pretrained(WhisperForConditionalGeneration, self.spec, self.device)
+        self._probe = PhaseProbe(
+            self.device,
+            self.name,
+            encoder=self._model.model.encoder,
+            decoder=self._model.model.decoder,
+        )
+
+    def unload(self) -> None:
+        self._model = self._processor = self._probe = None  # type: ignore[assignment]
+        self.device.release()
+
+    @torch.inference_mode()
+    def transcribe(
+        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+    ) -> list[Text]:
+        pieces = [windows(samples) for samples in batch]
+        with self._probe.call(self.spans):
+            inputs = self._processor.feature_extractor(
+                [piece for clip in pieces for piece in clip],
+                sampling_rate=catalog.SAMPLE_RATE_HZ,
+                return_attention_mask=True,
+                return_tensors="pt",
+            ).to(self.device.name)
+            fixed = {} if self.spec.has_text else {"min_new_tokens": max_new_tokens}
+            output = self._model.generate(
+                inputs.input_features.to(self._model.dtype),
+                attention_mask=inputs.attention_mask,
+                language=language or None,
+                task="transcribe",
+                return_timestamps=False,
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                **fixed,
+            )
+            rows = [self._text(row) for row in output.tolist()]
+        return _joined(rows, [len(clip) for clip in pieces])
+
+    def _text(self, row: list[int]) -> Text:
+        first_special = self._model.generation_config.eos_token_id
+        tokens = tuple(token for token in row if token < first_special)
+        return Text(self._processor.decode(tokens, skip_special_tokens=True).strip(), tokens)
+
+
+def _joined(rows: list[Text], counts: list[int]) -> list[Text]:
+    """Texts of windows as texts of clips."""
+    texts, start = [], 0
+    for count in counts:
+        own = rows[start : start + count]
+        start += count
+        tokens = tuple(token for text in own for token in text.tokens)
+        texts.append(Text(" ".join(text.text for text in own if text.text), tokens))
+    return texts

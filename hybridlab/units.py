@@ -1,0 +1,43 @@
+"""Units. Inside the lab everything is bytes and seconds; GiB and ms appear only in labels."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024**2
+GIB = 1024**3
+GB = 10**9  # decimal, as vendors and model cards use it; never mixed with GiB in one sum
+
+BYTES_PER_DTYPE: dict[str, float] = {
+    "float32": 4.0,
+    "bfloat16": 2.0,
+    "float16": 2.0,
+    "int8": 1.0,
+    "int4": 0.5,
+}
+
+
+def gib(n_bytes: float) -> float:
+    """Bytes as GiB (2**30)."""
+    return n_bytes / GIB
+
+
+def format_bytes(n_bytes: float) -> str:
+    """A label: '8.71 GiB', '461 MiB', '12 KiB'; the sign is kept."""
+    size = abs(n_bytes)
+    if size >= GIB:
+        return f"{n_bytes / GIB:.2f} GiB"
+    if size >= MIB:
+        return f"{n_bytes / MIB:.0f} MiB"
+    if size >= KIB:
+        return f"{n_bytes / KIB:.0f} KiB"
+    return f"{n_bytes:.0f} B"
+
+
+def format_seconds(seconds: float) -> str:
+    """A label: '85 ms', '2.4 s', '3 min 10 s'."""
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 99.95:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
