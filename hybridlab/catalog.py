@@ -267,6 +267,7 @@ class LlamaText:
     head_dim: int
     ffn: int
     vocab_size: int
+    rope_theta: float = 1e8
 
     @property
     def parameters(self) -> int:
@@ -370,7 +371,7 @@ WHISPERS: dict[str, WhisperModel] = {
             hub_id="openai/whisper-large-v3-turbo",
             openai_name="turbo",
         ),
-        _whisper("pocket-s", 64, 3, 2, 4, mel_bins=128),
+        _whisper("pocket-s", 64, 2, 2, 4, mel_bins=128),
         _whisper("pocket-m", 96, 3, 2, 6, mel_bins=128),
     )
 }
@@ -406,6 +407,7 @@ VOXTRALS: dict[str, VoxtralModel] = {
                 head_dim=32,
                 ffn=384,
                 vocab_size=4096,
+                rope_theta=1e4,
             ),
             hub_id="",
         ),

@@ -184,7 +184,7 @@ def whisper_config(model: catalog.WhisperModel) -> Any:
 
 
 def voxtral_config(model: catalog.VoxtralModel) -> Any:
-    """The architecture as a transformers configuration (defaults are Voxtral-Mini-3B's)."""
+    """The architecture as a transformers configuration."""
     from transformers import VoxtralConfig
 
     encoder, text = model.encoder, model.text
@@ -209,7 +209,7 @@ def voxtral_config(model: catalog.VoxtralModel) -> Any:
             "vocab_size": text.vocab_size,
             "max_position_embeddings": 131_072,
             "rms_norm_eps": 1e-5,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e8},
+            "rope_parameters": {"rope_type": "default", "rope_theta": text.rope_theta},
             "bos_token_id": 1,
             "eos_token_id": 2,
             "tie_word_embeddings": False,

@@ -1,0 +1,34 @@
+"""Figures: pure functions from tables to matplotlib Figures, and `save`.
+
+Every title is a finding computed from the rows; a table without rows gives a figure that says what
+is missing. One colour per tenant, everywhere, with a hatch, marker or dash as a second channel.
+"""
+
+from hybridlab.plots.memory import (
+    memory_bars,
+    memory_over_time,
+    plan_bars,
+    predicted_against_measured,
+    three_numbers,
+)
+from hybridlab.plots.speed import latency, latency_ecdf, quality, throughput, timeline
+from hybridlab.plots.style import save
+from hybridlab.plots.trends import ageing, limits
+from hybridlab.stats import bootstrap_interval
+
+__all__ = [
+    "ageing",
+    "bootstrap_interval",
+    "latency",
+    "latency_ecdf",
+    "limits",
+    "memory_bars",
+    "memory_over_time",
+    "plan_bars",
+    "predicted_against_measured",
+    "quality",
+    "save",
+    "three_numbers",
+    "throughput",
+    "timeline",
+]

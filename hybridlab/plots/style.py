@@ -1,0 +1,359 @@
+"""The look that all figures share: theme, colours, title, caption, saving."""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hybridlab.units import GIB, format_bytes, format_seconds
+
+P = ParamSpec("P")
+
+WIDTH_IN = 9.0  # at 150 dpi 1350 px; half of that is still read
+DPI = 150
+_PALETTE = [mpl.colors.to_hex(colour) for colour in sns.color_palette("colorblind")]
+
+#: One colour per owner of memory, through every figure; the hatch is the second channel.
+OWNER_COLOURS = {
+    "base": _PALETTE[7],
+    "voxtral": _PALETTE[0],
+    "whisper": _PALETTE[1],
+    "request": _PALETTE[2],
+    "load": _PALETTE[4],
+    "unexplained": "#d0d0d0",
+    "free": "#ffffff",
+}
+OWNER_HATCHES = {
+    "base": "",
+    "voxtral": "//",
+    "whisper": "\\\\",
+    "request": "..",
+    "load": "xx",
+    "unexplained": "--",
+    "free": "",
+}
+#: Strategies have colours that no tenant has, and a marker and a dash each.
+STRATEGY_COLOURS = {
+    "solo": "#555555",
+    "sequential": _PALETTE[3],
+    "parallel": _PALETTE[4],
+    "swapping": "#2f8fbf",
+    "pipelined": _PALETTE[5],
+}
+STRATEGY_MARKERS = {
+    "solo": "o",
+    "sequential": "s",
+    "parallel": "^",
+    "swapping": "D",
+    "pipelined": "v",
+}
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1)))
+MUTED = "#555555"
+CAPACITY_COLOUR = "#222222"
+MISSING = "no rows"
+
+_RC: dict[str, Any] = {
+    **sns.axes_style("whitegrid"),
+    **sns.plotting_context("notebook", font_scale=1.05),
+    "axes.titlesize": 12,
+    "figure.titlesize": 14,
+    "figure.titleweight": "bold",
+    "figure.labelsize": 10,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+    "hatch.linewidth": 0.6,
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
+    "svg.hashsalt": "hybridlab",
+}
+
+
+def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a plot function under the lab's theme without touching matplotlib's global state."""
+
+    @functools.wraps(plot)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with mpl.rc_context(_RC):
+            return plot(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(height_in: float, *, width_in: float = WIDTH_IN) -> Figure:
+    """An empty figure that lays itself out; never registered with pyplot."""
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def new_axes(height_in: float) -> tuple[Figure, Axes]:
+    figure = new_figure(height_in)
+    return figure, figure.add_subplot()
+
+
+def rows_height(rows: int, *, each_in: float = 0.52) -> float:
+    """Height of a figure with one horizontal bar per row, in inches."""
+    return 2.2 + each_in * max(rows, 2)
+
+
+def finish(figure: Figure, title: str, caption: str) -> Figure:
+    """Write the finding above and the small print below."""
+    width = figure.get_figwidth()
+    figure.suptitle(
+        textwrap.fill(_sentence(title), round(width * 7.9)), x=0.012, ha="left", va="top"
+    )
+    if caption:
+        figure.supxlabel(
+            textwrap.fill(caption, round(width * 12.5)), x=0.012, ha="left", color=MUTED
+        )
+    return figure
+
+
+def _sentence(text: str) -> str:
+    """An upper-case first letter, unless the first word is a name in lower case like a size."""
+    return text.strip()
+
+
+def nothing_to_show(what: str) -> Figure:
+    """A figure that states in words what is missing."""
+    figure = new_figure(1.6)
+    text = textwrap.fill(what, 80)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, fontsize=13)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `<folder>/<name>.png` (150 dpi) and `.svg`; the same figure gives the same bytes."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+    }
+    paths = []
+    with mpl.rc_context(_RC):
+        for kind, values in metadata.items():
+            path = folder / f"{name}.{kind}"
+            figure.savefig(path, dpi=DPI, facecolor="white", metadata=values)
+            paths.append(path)
+    return paths
+
+
+# ----------------------------------------------------------------------------------------- words
+
+
+def wrap(text: str, width: int, *, lines: int = 3) -> str:
+    """Wrap a reason; what does not fit in `lines` is cut with an ellipsis."""
+    return "\n".join(
+        textwrap.wrap(" ".join(str(text).split()), width, max_lines=lines, placeholder=" …")
+    )
+
+
+def note_column(ax: Axes, notes: Sequence[tuple[float, str]]) -> None:
+    """Words to the right of the axes, one per row, where they can cover nothing."""
+    for y, text in notes:
+        ax.text(
+            1.015, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=11
+        )
+
+
+def caption_of(cases: pd.DataFrame | None, *parts: str) -> str:
+    """The small print: the parts given, then weights, sampler, device and envelope of the cases."""
+    words = [part for part in parts if part]
+    if cases is not None and len(cases):
+        words += [_weights_words(cases), _sampler_words(cases), device_words(cases)]
+    return " · ".join(word for word in words if word)
+
+
+def device_words(table: pd.DataFrame) -> str:
+    """'device cpu, inside an envelope' as far as the rows say."""
+    names = sorted({str(name) for name in present(table, "device")})
+    words = f"device {', '.join(names)}" if names else ""
+    enveloped = present(table, "enveloped").astype(bool)
+    if len(enveloped) and enveloped.any():
+        words += ", inside an envelope (bytes speak for the smaller card, times do not)"
+    return words
+
+
+def _weights_words(cases: pd.DataFrame) -> str:
+    words = []
+    for tenant in ("voxtral", "whisper"):
+        sources = sorted({str(source) for source in present(cases, f"{tenant}_weights")})
+        if sources:
+            words.append(f"{tenant} {'/'.join(sources)}")
+    return f"weights: {', '.join(words)}" if words else ""
+
+
+def _sampler_words(cases: pd.DataFrame) -> str:
+    intervals = present(cases, "sampler_interval_s")
+    if intervals.empty:
+        return ""
+    words = f"sampled every {format_seconds(float(intervals.median()))}"
+    gaps = present(cases, "sampler_longest_gap_s")
+    return words + (f" (longest gap {format_seconds(float(gaps.max()))})" if len(gaps) else "")
+
+
+def present(table: pd.DataFrame, column: str) -> pd.Series[Any]:
+    """The values of a column that are there; empty where the column itself is not."""
+    if column not in table.columns:
+        return pd.Series(dtype=object)
+    values = table[column].dropna()
+    return values[values.astype(str) != ""]
+
+
+def numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
+    """A column as floats, NaN for all that is missing, even the column."""
+    if column not in table.columns:
+        return pd.Series(np.nan, index=table.index, dtype=float)
+    return pd.to_numeric(table[column], errors="coerce").astype(float)
+
+
+def text_of(row: pd.Series[Any], column: str) -> str:
+    """A cell as text; '' for all that is missing."""
+    value = row.get(column)
+    return "" if value is None or pd.isna(value) else str(value)
+
+
+def spare_words(margin_bytes: float) -> str:
+    """'3.10 GiB to spare' or '410 MiB short'."""
+    if margin_bytes >= 0:
+        return f"{format_bytes(margin_bytes)} to spare"
+    return f"{format_bytes(-margin_bytes)} short"
+
+
+# ---------------------------------------------------------------------------------------- labels
+
+
+def case_labels(cases: pd.DataFrame) -> pd.Series[str]:
+    """What tells the cases apart, in few words: the size, the arm, the limit or the remedy."""
+    several = {
+        column: len(set(present(cases[cases["experiment"] == "beside"], column))) > 1
+        for column in ("whisper_backend", "whisper_dtype")
+    }
+    sizes = len(set(present(cases[cases["experiment"] == "race"], "whisper_size"))) > 1
+    words = [_case_words(row, several, sizes) for _, row in cases.iterrows()]
+    return pd.Series(words, index=cases.index, dtype=str)
+
+
+def _case_words(row: pd.Series[Any], several: dict[str, bool], sizes: bool) -> str:
+    experiment, size = text_of(row, "experiment"), text_of(row, "whisper_size")
+    if experiment == "beside":
+        extra = [text_of(row, column) for column, vary in several.items() if vary]
+        return " ".join([size or "no Whisper", *extra])
+    if experiment == "limits" and text_of(row, "limit_kind"):
+        return limit_words(text_of(row, "limit_kind"), float(row["limit_value"]))
+    if experiment == "ageing" and text_of(row, "remedy"):
+        return f"remedy {text_of(row, 'remedy')}"
+    if experiment == "baseline":
+        return "Voxtral alone"
+    if experiment == "alone":
+        return "each by itself"
+    return arm_label(row) + (f" {size}" if sizes and size else "")
+
+
+def limit_words(kind: str, value: float) -> str:
+    """'120 s of audio' or 'batch of 4'."""
+    return f"{value:g} s of audio" if kind == "audio_s" else f"batch of {value:g}"
+
+
+def arm_label(row: pd.Series[Any]) -> str:
+    """'sequential plain'; a tenant alone is 'whisper by itself'."""
+    strategy, variant = text_of(row, "strategy"), text_of(row, "variant")
+    if strategy == "alone":
+        return f"{variant} by itself"
+    return f"{strategy} {variant}".strip()
+
+
+def worst_per_label(cases: pd.DataFrame) -> pd.DataFrame:
+    """One row per label in order of appearance: of repeated cases the one with the highest peak,
+    a measured one before one that was not."""
+    labelled = cases.assign(label=case_labels(cases), peak=highest_peak(cases))
+    ranked = labelled.sort_values("peak", ascending=False, na_position="last", kind="stable")
+    return labelled.loc[ranked.drop_duplicates("label").index.sort_values()]
+
+
+def highest_peak(cases: pd.DataFrame) -> pd.Series[float]:
+    """The higher of load peak and request peak, in bytes."""
+    peaks = pd.concat(
+        [numbers(cases, "load_peak_bytes"), numbers(cases, "request_peak_bytes")], axis=1
+    )
+    return peaks.max(axis=1)
+
+
+def failure_words(row: pd.Series[Any]) -> str:
+    """'skipped: needs 7.2 GiB …'; '' for a case that is ok."""
+    status = text_of(row, "status")
+    if status == "ok":
+        return ""
+    reason = text_of(row, "reason")
+    return f"{status or 'no status'}: {reason or 'no reason recorded'}"
+
+
+# -------------------------------------------------------------------------------------- capacity
+
+
+def draw_capacity(
+    ax: Axes, capacities: Iterable[float], longest: float, *, vertical: bool = True
+) -> None:
+    """A dashed line at the capacity; far beyond the bars it is written instead of drawn, since the
+    axis would be stretched until nothing can be read."""
+    known = sorted({round(c) for c in capacities if np.isfinite(c) and c > 0})
+    if not known:
+        return
+    words = " / ".join(format_bytes(c) for c in known)
+    if known[0] > 6 * longest:
+        ax.annotate(
+            f"capacity {words}: far outside this axis",
+            (1.0, 1.0),
+            xytext=(0, 4),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            color=MUTED,
+            fontsize=10,
+        )
+        return
+    for capacity in known:
+        line = ax.axvline if vertical else ax.axhline
+        line(capacity / GIB, color=CAPACITY_COLOUR, linestyle="--", linewidth=1.6, zorder=5)
+        place: dict[str, Any] = (
+            {"xy": (capacity / GIB, 1.0), "xycoords": ax.get_xaxis_transform(), "ha": "center"}
+            if vertical
+            else {"xy": (1.0, capacity / GIB), "xycoords": ax.get_yaxis_transform(), "ha": "right"}
+        )
+        ax.annotate(
+            f"capacity {format_bytes(capacity)}",
+            xytext=(0, 4),
+            textcoords="offset points",
+            va="bottom",
+            fontsize=10,
+            color=CAPACITY_COLOUR,
+            **place,
+        )
+
+
+def legend_below(ax: Axes, *, columns: int = 4, handles: Sequence[Any] | None = None) -> None:
+    """A legend under the axes, in a row, where no data can be."""
+    figure = ax.get_figure()
+    if figure is None:
+        return
+    found, labels = ax.get_legend_handles_labels()
+    if handles is not None:
+        found, labels = list(handles), [handle.get_label() for handle in handles]
+    if found:
+        figure.legend(
+            found,
+            labels,
+            loc="outside lower left",
+            ncols=min(columns, len(found)),
+            frameon=False,
+            fontsize=11,
+        )

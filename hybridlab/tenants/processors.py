@@ -1,0 +1,229 @@
+"""Tokenizers, feature extractors and generation settings of both models, built without a hub.
+
+openai-whisper ships Whisper's byte-pair ranks, mistral-common ships Tekken's: both become the
+processors that transformers would download. Nothing heavy is imported until it is called.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridlab import catalog
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import GenerationConfig, VoxtralProcessor, WhisperProcessor
+
+TIMESTAMPS = 1501  # <|0.00|> to <|30.00|> in steps of 20 ms
+TEKKEN_CONTROL_TOKENS = 1000
+TEKKEN_FILE = "tekken_240911.json"
+#: Voxtral's control tokens by rank (its tekken.json); the others are fillers up to rank 34.
+TEKKEN_SPECIALS = {
+    0: "<unk>",
+    1: "<s>",
+    2: "</s>",
+    3: "[INST]",
+    4: "[/INST]",
+    5: "[AVAILABLE_TOOLS]",
+    6: "[/AVAILABLE_TOOLS]",
+    7: "[TOOL_RESULTS]",
+    8: "[/TOOL_RESULTS]",
+    9: "[TOOL_CALLS]",
+    10: "[IMG]",
+    11: "<pad>",
+    12: "[IMG_BREAK]",
+    13: "[IMG_END]",
+    14: "[PREFIX]",
+    15: "[MIDDLE]",
+    16: "[SUFFIX]",
+    17: "[SYSTEM_PROMPT]",
+    18: "[/SYSTEM_PROMPT]",
+    19: "[TOOL_CONTENT]",
+    24: "[AUDIO]",
+    25: "[BEGIN_AUDIO]",
+    34: "[TRANSCRIBE]",
+}
+
+
+def whisper_specials(vocab_size: int) -> list[str]:
+    """Special tokens in the order of their ids: 99 languages in 51,865 words, 100 in 51,866."""
+    from whisper.tokenizer import LANGUAGES
+
+    count = 100 if vocab_size == 51_866 else 99
+    return [
+        "<|endoftext|>",
+        "<|startoftranscript|>",
+        *(f"<|{code}|>" for code in list(LANGUAGES)[:count]),
+        "<|translate|>",
+        "<|transcribe|>",
+        "<|startoflm|>",
+        "<|startofprev|>",
+        "<|nospeech|>",
+        "<|notimestamps|>",
+    ]
+
+
+@functools.cache
+def _whisper_ranks() -> dict[bytes, int]:
+    import whisper
+
+    path = Path(whisper.__file__).parent / "assets" / "multilingual.tiktoken"
+    lines = (line.split() for line in path.read_bytes().splitlines() if line)
+    return {base64.b64decode(token): int(rank) for token, rank in lines}
+
+
+def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """Every way to join two known tokens into a third, in the order of the third's rank."""
+    merges = []
+    for token, rank in ranks.items():
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in ranks and right in ranks:
+                merges.append((rank, ranks[left], ranks[right], left, right))
+    return [(left, right) for *_, left, right in sorted(merges)]
+
+
+@functools.cache
+def whisper_processor(*, vocab_size: int, num_mel_bins: int) -> WhisperProcessor:
+    """Whisper's processor; its ids equal openai-whisper's."""
+    from transformers import AddedToken, WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = bytes_to_unicode()
+
+    def text(token: bytes) -> str:
+        return "".join(letters[byte] for byte in token)
+
+    ranks = _whisper_ranks()
+    tokenizer = WhisperTokenizer(
+        vocab={text(token): rank for token, rank in ranks.items()},
+        merges=[(text(left), text(right)) for left, right in _merges(ranks)],
+    )
+    specials = whisper_specials(vocab_size)
+    tokenizer.add_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
+    times = [f"<|{step * 0.02:.2f}|>" for step in range(TIMESTAMPS)]
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in times])
+    tokenizer.pad_token = tokenizer.eos_token = "<|endoftext|>"
+    return WhisperProcessor(WhisperFeatureExtractor(feature_size=num_mel_bins), tokenizer)
+
+
+@functools.cache
+def _suppressed(vocab_size: int) -> list[int]:
+    """What the released models never say: openai-whisper's non-speech tokens and task tokens."""
+    from whisper.tokenizer import get_tokenizer
+
+    tokenizer = get_tokenizer(True, num_languages=vocab_size - 51_766)
+    tasks = (tokenizer.transcribe, tokenizer.translate, tokenizer.sot, tokenizer.sot_prev)
+    return sorted({*tokenizer.non_speech_tokens, *tasks, tokenizer.sot_lm, tokenizer.no_speech})
+
+
+def whisper_generation_config(*, vocab_size: int) -> GenerationConfig:
+    """Everything that `generate(language=...)` asks of a multilingual Whisper."""
+    from transformers import GenerationConfig
+
+    first = len(_whisper_ranks())
+    ids = {token: first + index for index, token in enumerate(whisper_specials(vocab_size))}
+    tasks = {name: ids[f"<|{name}|>"] for name in ("translate", "transcribe")}
+    first_language = ids["<|en|>"]
+    languages = [t for t, i in ids.items() if first_language <= i < tasks["translate"]]
+    config = GenerationConfig(
+        bos_token_id=ids["<|endoftext|>"],
+        eos_token_id=ids["<|endoftext|>"],
+        pad_token_id=ids["<|endoftext|>"],
+        decoder_start_token_id=ids["<|startoftranscript|>"],
+        max_length=catalog.WHISPER_MAX_TARGET_POSITIONS,
+        suppress_tokens=_suppressed(vocab_size),
+        begin_suppress_tokens=[220, ids["<|endoftext|>"]],
+    )
+    config.is_multilingual = True
+    config.lang_to_id = {token: ids[token] for token in languages}
+    config.task_to_id = tasks
+    config.no_timestamps_token_id = ids["<|notimestamps|>"]
+    config.prev_sot_token_id = ids["<|startofprev|>"]
+    config.max_initial_timestamp_index = 50
+    config.return_timestamps = False
+    return config
+
+
+def hf_to_openai_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' names of a Whisper's tensors as openai-whisper's.
+
+    The tied head is left out, and so are the encoder's positions, which openai-whisper computes
+    (transformers stores the same sinusoids).
+    """
+    parts = (
+        ("model.", ""),
+        ("layers.", "blocks."),
+        ("encoder_attn_layer_norm", "cross_attn_ln"),
+        ("self_attn_layer_norm", "attn_ln"),
+        ("final_layer_norm", "mlp_ln"),
+        ("encoder_attn", "cross_attn"),
+        ("self_attn", "attn"),
+        ("q_proj", "query"),
+        ("k_proj", "key"),
+        ("v_proj", "value"),
+        ("out_proj", "out"),
+        ("fc1", "mlp.0"),
+        ("fc2", "mlp.2"),
+        ("embed_positions.weight", "positional_embedding"),
+        ("embed_tokens", "token_embedding"),
+        ("encoder.layer_norm", "encoder.ln_post"),
+        ("decoder.layer_norm", "decoder.ln"),
+    )
+    renamed = {}
+    for name, tensor in state.items():
+        if name in ("proj_out.weight", "model.encoder.embed_positions.weight"):
+            continue
+        for old, new in parts:
+            name = name.replace(old, new)
+        renamed[name] = tensor
+    return renamed
+
+
+# --------------------------------------------------------------------------------------- Voxtral
+
+
+def write_tekken(path: Path, *, vocab_size: int = 131_072) -> None:
+    """Voxtral's tekken.json from the one that mistral-common ships; a smaller `vocab_size` keeps
+    the first ranks. Of the shipped 150,000 entries only those in use are written."""
+    import mistral_common
+
+    source = Path(mistral_common.__file__).parent / "data" / TEKKEN_FILE
+    data: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+    data.pop("image", None)
+    kept = vocab_size - TEKKEN_CONTROL_TOKENS
+    data["vocab"] = data["vocab"][:kept]
+    data["config"] |= {
+        "version": "v7",
+        "default_vocab_size": vocab_size,
+        "num_vocab_tokens": kept,
+    }
+    data["special_tokens"] = [
+        {"rank": rank, "token_str": TEKKEN_SPECIALS.get(rank, f"<SPECIAL_{rank}>"), "is_control": True}
+        for rank in range(35)
+    ]
+    data["audio"] = {
+        "sampling_rate": catalog.SAMPLE_RATE_HZ,
+        "frame_rate": 12.5,
+        "chunk_length_s": catalog.WINDOW_S,
+        "audio_encoding_config": {"num_mel_bins": 128, "hop_length": 160, "window_size": 400},
+    }
+    path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+
+
+@functools.cache
+def voxtral_processor(*, vocab_size: int = 131_072) -> VoxtralProcessor:
+    """Voxtral's processor over its own tokenizer, or over the first `vocab_size` ranks of it."""
+    from transformers import VoxtralProcessor, WhisperFeatureExtractor
+    from transformers.tokenization_mistral_common import MistralCommonBackend
+
+    with tempfile.TemporaryDirectory(prefix="hybridlab-") as folder:
+        path = Path(folder) / "tekken.json"
+        write_tekken(path, vocab_size=vocab_size)
+        tokenizer = MistralCommonBackend(tokenizer_path=str(path))
+    return VoxtralProcessor(WhisperFeatureExtractor(feature_size=128), tokenizer)
