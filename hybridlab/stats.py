@@ -39,7 +39,8 @@ class Interval:
 
 def _finite(values: Iterable[float]) -> Array:
     array = np.asarray([math.nan if v is None else v for v in values], dtype=np.float64)
-    return array[np.isfinite(array)]
+    finite: Array = array[np.isfinite(array)]
+    return finite
 
 
 def bootstrap_interval(
@@ -106,8 +107,9 @@ def _block_resamples(residuals: Array, rng: np.random.Generator) -> Array:
     blocks = math.ceil(n / length)
     starts = rng.integers(0, n - length + 1, (RESAMPLES, blocks))
     indices = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :n]
-    drawn: Array = residuals[indices]
-    return drawn - drawn.mean(axis=1, keepdims=True)
+    drawn = residuals[indices]
+    centred: Array = drawn - drawn.mean(axis=1, keepdims=True)
+    return centred
 
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:

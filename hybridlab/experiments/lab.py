@@ -38,9 +38,15 @@ class Lab:
 
     @classmethod
     def open(
-        cls, params: Params, *, on_tick: Callable[[Case, int], None] | None = None
+        cls,
+        params: Params,
+        *,
+        view: Callable[[Params, Device], Callable[[Case, int], None] | None] | None = None,
     ) -> Lab:
-        """Resolve the device and open this notebook's part of the run."""
+        """Resolve the device and open this notebook's part of the run.
+
+        `view` makes a live view of running cases (`hybridlab.dashboard.live_view`).
+        """
         device = resolve_device(params.device)
         part = open_part(params, device=device.name)
         free = shutil.disk_usage(part.run_dir).free
@@ -50,7 +56,10 @@ class Lab:
                 f"{format_bytes(LEAST_FREE_DISK_BYTES)}: free some space or set output_dir"
             )
         runner = CaseRunner(
-            part=part, timeout_s=params.timeout_s, inline=params.inline, on_tick=on_tick
+            part=part,
+            timeout_s=params.timeout_s,
+            inline=params.inline,
+            on_tick=view(params, device) if view else None,
         )
         return cls(params, device, part, runner)
 

@@ -14,6 +14,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
 
 from hybridlab.units import GIB, format_bytes, format_seconds
 
@@ -60,15 +62,15 @@ STRATEGY_MARKERS = {
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1)))
 MUTED = "#555555"
 CAPACITY_COLOUR = "#222222"
-MISSING = "no rows"
+_CAPTION_POINTS = 10.0
+_LEGEND_POINTS = 10.5
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("notebook", font_scale=1.05),
     "axes.titlesize": 12,
     "figure.titlesize": 14,
     "figure.titleweight": "bold",
-    "figure.labelsize": 10,
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
     "hatch.linewidth": 0.6,
@@ -104,21 +106,42 @@ def rows_height(rows: int, *, each_in: float = 0.52) -> float:
 
 
 def finish(figure: Figure, title: str, caption: str) -> Figure:
-    """Write the finding above and the small print below."""
-    width = figure.get_figwidth()
+    """Write the finding above, and below the legend and the small print, in height added for them.
+
+    Constrained layout would put a legend and a caption outside the axes into the same place.
+    """
+    width, height = figure.get_size_inches()
     figure.suptitle(
-        textwrap.fill(_sentence(title), round(width * 7.9)), x=0.012, ha="left", va="top"
+        textwrap.fill(title.strip(), round(width * 7.9)), x=0.012, ha="left", va="top"
     )
-    if caption:
-        figure.supxlabel(
-            textwrap.fill(caption, round(width * 12.5)), x=0.012, ha="left", color=MUTED
-        )
+    lines = textwrap.wrap(caption, round(width * 11.8))
+    caption_in = 0.12 + len(lines) * _CAPTION_POINTS * 1.35 / 72
+    legend_in = max((_legend_height_in(legend) for legend in figure.legends), default=0.0)
+    total = height + caption_in + legend_in
+    figure.set_figheight(total)
+    figure.text(
+        0.012,
+        0.06 / total,
+        "\n".join(lines),
+        va="bottom",
+        linespacing=1.3,
+        fontsize=_CAPTION_POINTS,
+        color=MUTED,
+    )
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0.0, caption_in / total), transform=figure.transFigure)
+    below = (caption_in + legend_in) / total
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, below, 1, 1 - below))
     return figure
 
 
-def _sentence(text: str) -> str:
-    """An upper-case first letter, unless the first word is a name in lower case like a size."""
-    return text.strip()
+def _legend_height_in(legend: Legend) -> float:
+    """Inches that a legend without a frame takes, from its rows, spacing and padding."""
+    count, columns = len(legend.get_texts()), legend._ncols  # type: ignore[attr-defined]
+    rows = -(-count // columns)
+    return (rows * (1.15 + legend.labelspacing) + 0.8) * _LEGEND_POINTS / 72
 
 
 def nothing_to_show(what: str) -> Figure:
@@ -221,6 +244,13 @@ def text_of(row: pd.Series[Any], column: str) -> str:
     return "" if value is None or pd.isna(value) else str(value)
 
 
+def percent(share: float, *, signed: bool = False) -> str:
+    """0.034 -> '3.4 %', with a sign where asked for; whole numbers from 10 on."""
+    digits = 1 if abs(share) < 0.0995 else 0
+    text = f"{share * 100:{'+' if signed else ''}.{digits}f} %"
+    return text.replace("-", "−")
+
+
 def spare_words(margin_bytes: float) -> str:
     """'3.10 GiB to spare' or '410 MiB short'."""
     if margin_bytes >= 0:
@@ -287,13 +317,17 @@ def highest_peak(cases: pd.DataFrame) -> pd.Series[float]:
     return peaks.max(axis=1)
 
 
+def status_words(row: pd.Series[Any]) -> str:
+    """A case's status in words: 'out of memory' for oom."""
+    status = text_of(row, "status")
+    return {"oom": "out of memory", "": "no status"}.get(status, status)
+
+
 def failure_words(row: pd.Series[Any]) -> str:
     """'skipped: needs 7.2 GiB …'; '' for a case that is ok."""
-    status = text_of(row, "status")
-    if status == "ok":
+    if text_of(row, "status") == "ok":
         return ""
-    reason = text_of(row, "reason")
-    return f"{status or 'no status'}: {reason or 'no reason recorded'}"
+    return f"{status_words(row)}: {text_of(row, 'reason') or 'no reason recorded'}"
 
 
 # -------------------------------------------------------------------------------------- capacity
@@ -321,6 +355,11 @@ def draw_capacity(
             fontsize=10,
         )
         return
+    reach = known[-1] / GIB * (1.04 if vertical else 1.12)
+    if vertical:
+        ax.set_xlim(right=max(ax.get_xlim()[1], reach))
+    else:
+        ax.set_ylim(top=max(ax.get_ylim()[1], reach))
     for capacity in known:
         line = ax.axvline if vertical else ax.axhline
         line(capacity / GIB, color=CAPACITY_COLOUR, linestyle="--", linewidth=1.6, zorder=5)
@@ -340,20 +379,26 @@ def draw_capacity(
         )
 
 
-def legend_below(ax: Axes, *, columns: int = 4, handles: Sequence[Any] | None = None) -> None:
-    """A legend under the axes, in a row, where no data can be."""
+def legend_below(ax: Axes, *, columns: int = 5, handles: Sequence[Any] | None = None) -> None:
+    """A legend under the axes, in rows, where no data can be; `finish` makes room for it."""
     figure = ax.get_figure()
     if figure is None:
         return
     found, labels = ax.get_legend_handles_labels()
     if handles is not None:
         found, labels = list(handles), [handle.get_label() for handle in handles]
-    if found:
-        figure.legend(
-            found,
-            labels,
-            loc="outside lower left",
-            ncols=min(columns, len(found)),
-            frameon=False,
-            fontsize=11,
-        )
+    if not found:
+        return
+    rows = -(-len(found) // columns)
+    legend = figure.legend(
+        found,
+        labels,
+        loc="lower left",
+        ncols=-(-len(found) // rows),
+        frameon=False,
+        fontsize=_LEGEND_POINTS,
+        handlelength=1.8,
+        handletextpad=0.6,
+        columnspacing=1.4,
+    )
+    legend.set_in_layout(False)

@@ -78,14 +78,19 @@ def _whisper_ranks() -> dict[bytes, int]:
 
 
 def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """Every way to join two known tokens into a third, in the order of the third's rank."""
-    merges = []
-    for token, rank in ranks.items():
-        for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
-            if left in ranks and right in ranks:
-                merges.append((rank, ranks[left], ranks[right], left, right))
-    return [(left, right) for *_, left, right in sorted(merges)]
+    """The 50,000 merges of the released merges.txt: the pair whose joining made each token."""
+    tokens = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
+    return [_last_pair(token, ranks) for token in tokens]
+
+
+def _last_pair(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
+    """The two parts that byte-pair encoding leaves of `token` before its very last merge."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        pairs = [parts[i] + parts[i + 1] for i in range(len(parts) - 1)]
+        best = min(range(len(pairs)), key=lambda i: ranks.get(pairs[i], len(ranks)))
+        parts[best : best + 2] = [pairs[best]]
+    return parts[0], parts[1]
 
 
 @functools.cache
@@ -109,7 +114,22 @@ def whisper_processor(*, vocab_size: int, num_mel_bins: int) -> WhisperProcessor
     times = [f"<|{step * 0.02:.2f}|>" for step in range(TIMESTAMPS)]
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in times])
     tokenizer.pad_token = tokenizer.eos_token = "<|endoftext|>"
+    # the constructor set its prefix while the control tokens were still unknown to it
+    tokenizer.set_prefix_tokens()
     return WhisperProcessor(WhisperFeatureExtractor(feature_size=num_mel_bins), tokenizer)
+
+
+def load_whisper_processor(folder_or_id: str, model: catalog.WhisperModel) -> WhisperProcessor:
+    """The processor of a hub id or folder; a folder without a tokenizer gets openai-whisper's."""
+    from transformers import WhisperProcessor
+
+    folder = Path(folder_or_id)
+    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+        return whisper_processor(
+            vocab_size=model.vocab_size, num_mel_bins=model.encoder.mel_bins
+        )
+    processor: WhisperProcessor = WhisperProcessor.from_pretrained(folder_or_id)
+    return processor
 
 
 @functools.cache
@@ -217,13 +237,18 @@ def write_tekken(path: Path, *, vocab_size: int = 131_072) -> None:
 
 
 @functools.cache
-def voxtral_processor(*, vocab_size: int = 131_072) -> VoxtralProcessor:
-    """Voxtral's processor over its own tokenizer, or over the first `vocab_size` ranks of it."""
+def voxtral_processor(
+    *, vocab_size: int = 131_072, cache_dir: Path | None = None
+) -> VoxtralProcessor:
+    """Voxtral's processor over its own tokenizer, or over the first `vocab_size` ranks of it.
+
+    Its `save_pretrained` copies the tekken.json it was made from: give a `cache_dir` to keep one.
+    """
     from transformers import VoxtralProcessor, WhisperFeatureExtractor
     from transformers.tokenization_mistral_common import MistralCommonBackend
 
     with tempfile.TemporaryDirectory(prefix="hybridlab-") as folder:
-        path = Path(folder) / "tekken.json"
+        path = (cache_dir or Path(folder)) / "tekken.json"
         write_tekken(path, vocab_size=vocab_size)
         tokenizer = MistralCommonBackend(tokenizer_path=str(path))
     return VoxtralProcessor(WhisperFeatureExtractor(feature_size=128), tokenizer)

@@ -234,9 +234,11 @@ def empty_weights_on(device: str) -> Iterator[None]:
 def random_transformers(kind: Any, config: Any, spec: TenantSpec, device: str) -> nn.Module:
     """True architecture, seeded values, built where it will live."""
     with empty_weights_on(device):
-        model: nn.Module = kind._from_config(config, dtype=torch_dtype(spec.dtype))
+        model: Any = kind._from_config(config, dtype=torch_dtype(spec.dtype))
+    model.tie_weights()  # skipped with the initialisation; without it the head is a second copy
     fill_random(model, seed=spec.seed)
-    return model.eval()
+    built: nn.Module = model.eval()
+    return built
 
 
 @torch.no_grad()

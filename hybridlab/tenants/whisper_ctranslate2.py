@@ -14,7 +14,7 @@ from hybridlab.audio import Samples, windows
 from hybridlab.device import CpuDevice
 from hybridlab.errors import UnavailableError
 from hybridlab.tenants.base import Span, Text, Transcriber
-from hybridlab.tenants.weights import check_source, folder_or_id
+from hybridlab.tenants.weights import check_source
 from hybridlab.tenants.whisper_transformers import WhisperTransformers, _joined
 
 _COMPUTE_TYPES = {"float32": "float32", "float16": "float16", "int8": "int8"}
@@ -56,16 +56,11 @@ class WhisperCtranslate2(Transcriber):
         """CTranslate2's own format, made from a folder in hub format."""
         from ctranslate2.converters import TransformersConverter
 
-        source = folder / "source"
-        if self.spec.weights == "random":
-            model = WhisperTransformers(replace(self.spec, dtype="float32"), CpuDevice())
-            model.load()
-            model.module().save_pretrained(source)
-            model._processor.save_pretrained(source)
-            model.unload()
-        else:
-            source = Path(folder_or_id(self.spec))
-        target = folder / "converted"
+        source, target = folder / "source", folder / "converted"
+        model = WhisperTransformers(replace(self.spec, dtype="float32"), CpuDevice())
+        model.load()
+        model.save(source)
+        model.unload()
         TransformersConverter(
             str(source), copy_files=["preprocessor_config.json", "tokenizer.json"]
         ).convert(str(target))

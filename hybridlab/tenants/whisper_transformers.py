@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,11 @@ from hybridlab import catalog
 from hybridlab.audio import Samples, windows
 from hybridlab.tenants.base import Text, Transcriber
 from hybridlab.tenants.phases import PhaseProbe
-from hybridlab.tenants.processors import whisper_generation_config, whisper_processor
+from hybridlab.tenants.processors import (
+    load_whisper_processor,
+    whisper_generation_config,
+    whisper_processor,
+)
 from hybridlab.tenants.weights import (
     check_source,
     folder_or_id,
@@ -36,11 +41,11 @@ class WhisperTransformers(Transcriber):
         return self._model
 
     def load(self) -> None:
-        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+        from transformers import WhisperForConditionalGeneration
 
         check_source(self.spec)
+        known = catalog.whisper(self.spec.model)
         if self.spec.weights == "random":
-            known = catalog.whisper(self.spec.model)
             self._processor = whisper_processor(
                 vocab_size=known.vocab_size, num_mel_bins=known.encoder.mel_bins
             )
@@ -53,7 +58,7 @@ class WhisperTransformers(Transcriber):
             self._model.generation_config = whisper_generation_config(vocab_size=known.vocab_size)
         else:
             with one_line_errors(self.spec):
-                self._processor = WhisperProcessor.from_pretrained(folder_or_id(self.spec))
+                self._processor = load_whisper_processor(folder_or_id(self.spec), known)
             self._model = pretrained(WhisperForConditionalGeneration, self.spec, self.device)
         self._probe = PhaseProbe(
             self.device,
@@ -65,6 +70,11 @@ class WhisperTransformers(Transcriber):
     def unload(self) -> None:
         self._model = self._processor = self._probe = None  # type: ignore[assignment]
         self.device.release()
+
+    def save(self, folder: Path) -> None:
+        """Write the loaded model and its processor as a folder in hub format."""
+        self._model.save_pretrained(folder)
+        self._processor.save_pretrained(folder)
 
     @torch.inference_mode()
     def transcribe(

@@ -1,0 +1,114 @@
+"""What was learnt: sentences computed from the rows of a run. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from hybridlab.stats import bootstrap_interval, slope_with_interval
+from hybridlab.summary import answer_accuracy, case_label, parity_text, percent, race_trials
+from hybridlab.units import MIB, format_bytes, format_seconds
+
+
+def markdown(sentences: Iterable[str]) -> str:
+    """A bullet list for a notebook or the report."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def unmeasured(cases: pd.DataFrame) -> list[str]:
+    """One sentence for each case that gave no measurement, with its reason."""
+    return [
+        f"{case_label(row)} was not measured ({row['status']}): {row['reason']}."
+        for _, row in cases[cases["status"] != "ok"].iterrows()
+    ]
+
+
+def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
+    """01: Voxtral's bytes and times."""
+    sentences = []
+    for _, row in cases[cases["status"] == "ok"].iterrows():
+        extra = row["request_peak_bytes"] - row["steady_bytes"]
+        sentences.append(
+            f"Voxtral {row['voxtral']} ({row['voxtral_weights']} weights, {row['voxtral_dtype']}) "
+            f"keeps {format_bytes(row['voxtral_bytes'])} of weights and takes up to "
+            f"{format_bytes(extra)} more while it works."
+        )
+        own = trials[(trials["case_id"] == row["case_id"]) & ~trials["first"].astype(bool)]
+        estimate = bootstrap_interval(own["latency_s"])
+        if estimate.n:
+            sentences.append(
+                f"Transcription and one answer together take {format_seconds(estimate.value)} at "
+                f"the median (n = {estimate.n})."
+            )
+        accuracy = answer_accuracy(own)
+        if accuracy is not None:
+            sentences.append(f"{percent(accuracy)} of the answers were right.")
+    return sentences + unmeasured(cases)
+
+
+def beside(cases: pd.DataFrame) -> list[str]:
+    """02: which sizes were measured beside Voxtral, and what each left over."""
+    sentences = []
+    for _, row in cases[cases["status"] == "ok"].iterrows():
+        peak = max(row["load_peak_bytes"], row["request_peak_bytes"])
+        text = f"{case_label(row)} beside Voxtral {row['voxtral']} peaked at {format_bytes(peak)}"
+        if not pd.isna(row["margin_bytes"]):
+            text += f" with {format_bytes(row['margin_bytes'])} of {row['device']} to spare"
+        sentences.append(text + ".")
+    return sentences + unmeasured(cases)
+
+
+def limits(cases: pd.DataFrame) -> list[str]:
+    """03, first half: predicted against measured growth of the request."""
+    sentences = []
+    for _, row in cases[cases["status"] == "ok"].iterrows():
+        extra = row["request_peak_bytes"] - row["steady_bytes"]
+        sentences.append(
+            f"{case_label(row)}: {format_bytes(extra)} above the steady state, predicted "
+            f"{format_bytes(row['predicted_bytes'])}."
+        )
+    return sentences + unmeasured(cases)
+
+
+def ageing(samples: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """03, second half: the trend of each remedy, with its interval."""
+    sentences = []
+    rows = samples[samples["source"] == "after-cycle"]
+    for _, case in cases[cases["status"] == "ok"].iterrows():
+        own = rows[rows["case_id"] == case["case_id"]]
+        own = own[own["cycle"] >= own["cycle"].max() * 0.2]
+        fit = slope_with_interval(list(own["cycle"]), list(own["bytes"]))
+        if fit.n < 3:
+            sentences.append(f"{case_label(case)}: too few cycles for a trend.")
+            continue
+        per_100 = [value * 100 / MIB for value in (fit.value, fit.low, fit.high)]
+        word = "grows" if fit.low > 0 else "shrinks" if fit.high < 0 else "shows no trend"
+        sentences.append(
+            f"{case_label(case)}: memory {word}, {per_100[0]:+.1f} MiB per 100 cycles "
+            f"({per_100[1]:+.1f} to {per_100[2]:+.1f})."
+        )
+    return sentences + unmeasured(cases)
+
+
+def race(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
+    """04-06: how the arms of this notebook compare, and whether they passed the parity gate."""
+    measured = race_trials(trials)
+    sentences = []
+    medians: dict[str, float] = {}
+    for arm, own in measured.groupby("arm", sort=False):
+        estimate = bootstrap_interval(own["latency_s"])
+        medians[str(arm)] = estimate.value
+        sentences.append(
+            f"{arm}: {format_seconds(estimate.value)} per request at the median "
+            f"({format_seconds(estimate.low)} to {format_seconds(estimate.high)}, n = {estimate.n}); "
+            f"text as alone in {parity_text(own['parity'])} requests."
+        )
+    control = medians.get("sequential / plain")
+    if control:
+        sentences += [
+            f"{arm} takes {value / control:.2f} times as long as sequential / plain in this run."
+            for arm, value in medians.items()
+            if arm != "sequential / plain"
+        ]
+    return sentences + unmeasured(cases)

@@ -1,0 +1,58 @@
+"""Judges of the claims: one function per rule, with the planner's word where nothing is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hybridlab import catalog
+from hybridlab.claims import Claim
+from hybridlab.judges import figures, order, trends
+from hybridlab.judges.evidence import Bench, Finding, Planner, Verdict, admit
+
+__all__ = ["FORESEERS", "JUDGES", "Bench", "Finding", "Planner", "Verdict", "decide"]
+
+#: The card of the original analysis: predictions speak of it where a claim names no other.
+CLAIMED_CARD = "t4"
+
+JUDGES: Mapping[str, Callable[[Any, Bench], Finding]] = {
+    "sum": figures.judge_sum,
+    "share": figures.judge_share,
+    "dtype-bytes": figures.judge_dtype_bytes,
+    "footprint": figures.judge_footprint,
+    "size-order": figures.judge_size_order,
+    "fits": figures.judge_fits,
+    "latency": figures.judge_latency,
+    "extreme": order.judge_extreme,
+    "residency": order.judge_residency,
+    "safest": order.judge_safest,
+    "oom-risk": order.judge_oom_risk,
+    "full-speed": order.judge_full_speed,
+    "faster": order.judge_faster,
+    "growth": trends.judge_growth,
+    "cure": trends.judge_cure,
+    "quality": trends.judge_quality,
+}
+
+FORESEERS: Mapping[str, Callable[[Any, Bench, catalog.Card], str]] = {
+    "footprint": figures.foresee_footprint,
+    "size-order": figures.foresee_size_order,
+    "fits": figures.foresee_fits,
+    "latency": figures.foresee_latency,
+}
+
+
+def decide(claim: Claim, bench: Bench) -> Finding:
+    """The finding on one claim; what cannot be measured here is foretold, and says so."""
+    admitted, lack = admit(claim.needs, bench)
+    if not lack:
+        return JUDGES[claim.rule.test](claim.rule, admitted)
+    foresee = FORESEERS.get(claim.rule.test)
+    card = catalog.card(claim.needs.card or CLAIMED_CARD)
+    predicted = foresee(claim.rule, bench, card) if foresee else ""
+    return Finding(
+        verdict="not testable here",
+        measured=predicted,
+        reason=lack,
+        evidence="planner" if predicted else "",
+    )

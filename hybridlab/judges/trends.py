@@ -1,0 +1,131 @@
+"""What each rule means, part three: ageing over many requests, and the quality of transcripts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from hybridlab.claims import CureRule, GrowthRule, QualityRule
+from hybridlab.judges.evidence import Bench, Finding, Verdict, no_rows
+from hybridlab.standings import LEAST_TRIALS, compare, numbers
+from hybridlab.stats import Interval, bootstrap_interval, slope_with_interval, word_error_rate
+from hybridlab.units import format_bytes
+
+LEAST_GROWTH_SHARE = 0.01  # of the bytes that the allocator reserves
+LEAST_CYCLES = 20
+
+# ---------------------------------------------------------------------------------------- ageing
+
+Trend = Literal["grows", "flat", "unclear"]
+
+
+def judge_growth(rule: GrowthRule, bench: Bench) -> Finding:
+    """Reserved minus allocated bytes over the cycles, without a remedy."""
+    trend, told, ids = _trend(bench, "none")
+    if trend == "unclear":
+        return Finding(verdict="inconclusive", measured="", reason=told, evidence=ids)
+    return Finding(
+        verdict="supported" if trend == "grows" else "refuted",
+        measured=told,
+        reason=f"idle reserved bytes {'grow' if trend == 'grows' else 'do not grow'} with the "
+        f"cycles, on {bench.place}",
+        evidence=ids,
+    )
+
+
+def judge_cure(rule: CureRule, bench: Bench) -> Finding:
+    """The same cycles with and without the remedy."""
+    before, told_before, ids_before = _trend(bench, "none")
+    after, told_after, ids_after = _trend(bench, rule.remedy)
+    measured = f"none: {told_before}; {rule.remedy}: {told_after}"
+    verdict: Verdict = "inconclusive"
+    if before == "flat":
+        reason = "nothing grew without a remedy, so there was nothing to cure"
+    elif "unclear" in (before, after):
+        reason = "a trend is missing or unclear"
+    elif after == "flat":
+        verdict, reason = "supported", f"{rule.remedy} ends a growth that is there without it"
+    else:
+        verdict, reason = "refuted", f"memory grows with {rule.remedy} as well"
+    ids = ", ".join(name for name in (ids_before, ids_after) if name)
+    return Finding(
+        verdict=verdict, measured=measured, reason=f"{reason}, on {bench.place}", evidence=ids
+    )
+
+
+def _trend(bench: Bench, remedy: str) -> tuple[Trend, str, str]:
+    """Growth of one remedy's idle reserved bytes, in words, and its case ids.
+
+    Allocated bytes alone cannot show fragmentation: what is lost is reserved and not allocated.
+    """
+    cases = bench.of("ageing")
+    names = cases["remedy"] if "remedy" in cases else pd.Series(index=cases.index, dtype=object)
+    cases = cases[names == remedy]
+    ids = ", ".join(cases["case_id"])
+    samples = bench.rows("samples")
+    samples = samples[samples["source"] == "after-cycle"]
+    samples = samples.merge(cases[["notebook", "case_id"]], on=["notebook", "case_id"])
+    reserved, allocated = numbers(samples, "reserved_bytes"), numbers(samples, "bytes")
+    cycle = numbers(samples, "cycle")
+    keep = (cycle > 0) & reserved.notna() & allocated.notna()  # cycle 0 pays for all first times
+    if len(samples) and not reserved.notna().any():
+        return "unclear", f"{remedy}: the rows hold allocated bytes only, not reserved ones", ids
+    if keep.sum() < LEAST_CYCLES:
+        return "unclear", f"{remedy}: {keep.sum()} cycles, {LEAST_CYCLES} are needed", ids
+    idle = (reserved - allocated)[keep]
+    slope = slope_with_interval(cycle[keep].to_list(), idle.to_list())
+    cycles = float(np.ptp(cycle[keep]))
+    low, mid, high = (bound * cycles for bound in (slope.low, slope.value, slope.high))
+    limit = LEAST_GROWTH_SHARE * float(reserved[keep].median())
+    told = (
+        f"{format_bytes(mid)} [{format_bytes(low)}, {format_bytes(high)}] of growth over "
+        f"{cycles:.0f} cycles"
+    )
+    trend: Trend = "grows" if low > limit else "flat" if high <= limit else "unclear"
+    return trend, told, ids
+
+
+# --------------------------------------------------------------------------------------- quality
+
+
+def judge_quality(rule: QualityRule, bench: Bench) -> Finding:
+    """Word error rates per clip of each size, compared in the stated order."""
+    cases = bench.of("beside")
+    trials = bench.trials.drop(columns="whisper_size", errors="ignore").merge(
+        cases[["notebook", "case_id", "whisper_size"]].drop_duplicates(), on=["notebook", "case_id"]
+    )
+    trials = trials[trials["transcript"].notna() & trials["reference"].notna()]
+    rates = {size: _error_rates(trials[trials["whisper_size"] == size]) for size in rule.sizes}
+    thin = [f"{size} {rate.n}" for size, rate in rates.items() if rate.n < LEAST_TRIALS]
+    if thin:
+        return no_rows(
+            f"too few transcripts with a reference ({', '.join(thin)}); {LEAST_TRIALS} are needed"
+        )
+    ordered = list(rates.values())
+    signs = [compare(better, worse) for better, worse in zip(ordered, ordered[1:], strict=False)]
+    verdict: Verdict = "inconclusive"
+    reason = "intervals overlap"
+    if 1 in signs:
+        verdict, reason = "refuted", "a size that is said to be worse has the lower rate"
+    elif all(sign == -1 for sign in signs):
+        verdict, reason = "supported", "the word error rates rise in this order"
+    used = trials[trials["whisper_size"].isin(rule.sizes)]
+    return Finding(
+        verdict=verdict,
+        measured=", ".join(
+            f"{size} {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}], n = {rate.n}"
+            for size, rate in rates.items()
+        ),
+        reason=f"{reason}, on {bench.place}",
+        evidence=", ".join(dict.fromkeys(used["case_id"])),
+    )
+
+
+def _error_rates(trials: pd.DataFrame) -> Interval:
+    rates = [
+        word_error_rate([str(reference)], [str(transcript)])
+        for reference, transcript in zip(trials["reference"], trials["transcript"], strict=True)
+    ]
+    return bootstrap_interval(rates, np.mean)

@@ -1,0 +1,381 @@
+"""Figures of time and text: latency, throughput, timelines (s), word error rate (%)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hybridlab.plots import lanes, style
+from hybridlab.stats import Interval, bootstrap_interval, ecdf, word_error_rate
+from hybridlab.units import format_seconds
+
+LOG_FROM_RATIO = 30  # slowest over fastest from which an axis of time becomes logarithmic
+
+
+def arms_of(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that compare strategies (the race where there is one), with a column `arm`."""
+    if trials.empty:
+        return trials.assign(arm=pd.Series(dtype=str))
+    race = trials[trials["experiment"] == "race"]
+    rows = race if len(race) else trials
+    rows = rows.assign(latency_s=style.numbers(rows, "latency_s"))
+    rows = rows[rows["latency_s"].notna()]
+    arms = [style.arm_label(row) for _, row in rows.iterrows()]
+    return rows.assign(arm=pd.Series(arms, index=rows.index, dtype=str))
+
+
+def is_first(trials: pd.DataFrame) -> pd.Series[bool]:
+    """Which trials are the first request of their case."""
+    return trials["first"].fillna(False).astype(bool)
+
+
+def arm_intervals(trials: pd.DataFrame) -> dict[str, Interval]:
+    """Median latency in seconds with its interval per arm, first requests left out."""
+    later = trials[~is_first(trials)]
+    return {
+        str(arm): bootstrap_interval(rows["latency_s"])
+        for arm, rows in later.groupby("arm", sort=False)
+    }
+
+
+# --------------------------------------------------------------------------------------- latency
+
+
+@style.styled
+def latency(trials: pd.DataFrame) -> Figure:
+    """Every request of every arm, with the median and its 95 % interval; first requests hollow."""
+    rows = arms_of(trials)
+    intervals = arm_intervals(rows)
+    if not intervals:
+        return style.nothing_to_show("No request was timed beyond the first, so no latency.")
+    arms = sorted(intervals, key=lambda arm: intervals[arm].value)
+    figure, ax = style.new_axes(style.rows_height(len(arms), each_in=0.66))
+    for y, arm in enumerate(arms):
+        _draw_arm(ax, y, rows[rows["arm"] == arm], intervals[arm])
+    names = [_arm_name(arm, rows, intervals[arm].n) for arm in arms]
+    ax.set_yticks(range(len(arms)), names)
+    ax.set_ylim(len(arms) - 0.4, -0.6)
+    ax.grid(visible=False, axis="y")
+    style.note_column(ax, [(y, interval_words(intervals[arm])) for y, arm in enumerate(arms)])
+    _time_axis(ax, rows["latency_s"], "latency of a request (s)")
+    style.legend_below(ax, handles=_latency_handles(rows))
+    caption = style.caption_of(
+        None,
+        f"n = {sum(interval.n for interval in intervals.values())} requests in {len(arms)} arms",
+        pooled_words(rows),
+        "a request: a clip and a question in, a transcript and an answer out",
+        style.device_words(rows),
+    )
+    return style.finish(figure, fastest_words(intervals), caption)
+
+
+def _draw_arm(ax: Axes, y: float, rows: pd.DataFrame, interval: Interval) -> None:
+    strategy = str(rows["strategy"].iloc[0])
+    colour = style.STRATEGY_COLOURS.get(strategy, style.MUTED)
+    marker = style.STRATEGY_MARKERS.get(strategy, "o")
+    first = is_first(rows)
+    values = rows.loc[~first, "latency_s"].to_numpy()
+    # spread by a fixed pattern: the same rows give the same picture
+    spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.42
+    dots: dict[str, Any] = {"alpha": 0.55, "markersize": 6, "mec": "none", "zorder": 3}
+    ax.plot(values, y + spread, marker, color=colour, **dots)
+    hollow = rows.loc[first, "latency_s"].to_numpy()
+    ax.plot(hollow, np.full(len(hollow), y), marker, mfc="none", mec=colour, markersize=9, zorder=4)
+    if np.isfinite(interval.low):
+        ax.hlines(y, interval.low, interval.high, color="black", linewidth=3.2, zorder=5)
+    ax.vlines(interval.value, y - 0.3, y + 0.3, color="black", linewidth=2.4, zorder=5)
+
+
+def _arm_name(arm: str, rows: pd.DataFrame, n: int) -> str:
+    """'sequential plain (n = 16)', and whether its texts differ from those of a tenant alone."""
+    parity = style.present(rows[rows["arm"] == arm], "parity")
+    differs = len(parity) > 0 and not parity.astype(bool).all()
+    return f"{arm}\n(n = {n}{', texts differ' if differs else ''})"
+
+
+def interval_words(interval: Interval) -> str:
+    """'1.23 s\\n[1.20 s, 1.26 s]'."""
+    words = format_seconds(interval.value)
+    if np.isfinite(interval.low):
+        words += f"\n[{format_seconds(interval.low)}, {format_seconds(interval.high)}]"
+    return words
+
+
+def fastest_words(intervals: dict[str, Interval]) -> str:
+    """The finding: which arm is fastest, or that the intervals do not say."""
+    ranked = sorted(intervals, key=lambda arm: intervals[arm].value)
+    best, value = intervals[ranked[0]], format_seconds(intervals[ranked[0]].value)
+    if len(ranked) == 1:
+        return f"{ranked[0]} takes {value} per request"
+    if any(not np.isfinite(intervals[arm].low) for arm in ranked[:2]):
+        return f"{ranked[0]} has the lowest median, {value}, of too few requests for an interval"
+    ties = [arm for arm in ranked[1:] if best.overlaps(intervals[arm])]
+    if ties:
+        return (
+            f"{ranked[0]} has the lowest median, {value}, but its interval overlaps that of "
+            f"{_list_words(ties)}"
+        )
+    ratio = intervals[ranked[1]].value / best.value
+    return (
+        f"{ranked[0]} is fastest: {value} per request, {ratio:.3g} times as fast as {ranked[1]}"
+    )
+
+
+def pooled_words(rows: pd.DataFrame) -> str:
+    """Says which notebooks the rows come from where there are several: their arms are interleaved
+    within a notebook only."""
+    notebooks = sorted({str(name)[:2] for name in style.present(rows, "notebook")})
+    return f"pooled over notebooks {', '.join(notebooks)}" if len(notebooks) > 1 else ""
+
+
+def _list_words(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _latency_handles(rows: pd.DataFrame) -> list[Line2D]:
+    grey: dict[str, Any] = {"linestyle": "", "color": style.MUTED}
+    handles = [Line2D([], [], marker="o", alpha=0.6, label="a request", **grey)]
+    if is_first(rows).any():
+        hollow = Line2D([], [], marker="o", mfc="none", label="first request, not counted", **grey)
+        handles.append(hollow)
+    bar = Line2D([], [], color="black", linewidth=3.2, label="median, bootstrap 95 % interval")
+    return [*handles, bar]
+
+
+def _time_axis(ax: Axes, values: pd.Series[float], label: str) -> None:
+    low, high = float(values.min()), float(values.max())
+    if low > 0 and high / low > LOG_FROM_RATIO:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        label += ", logarithmic"
+    else:
+        ax.set_xlim(left=0)
+    ax.set_xlabel(label)
+
+
+@style.styled
+def latency_ecdf(trials: pd.DataFrame) -> Figure:
+    """Share of requests served within a time, per arm; first requests left out."""
+    rows = arms_of(trials)
+    rows = rows[~is_first(rows)] if len(rows) else rows
+    if rows.empty:
+        return style.nothing_to_show("No request was timed beyond the first, so no distribution.")
+    figure, ax = style.new_axes(4.8)
+    p95: dict[str, float] = {}
+    seen: dict[str, int] = {}
+    for arm, group in rows.groupby("arm", sort=False):
+        values, share = ecdf(group["latency_s"])
+        strategy = str(group["strategy"].iloc[0])
+        dash = style.DASHES[seen.get(strategy, 0) % len(style.DASHES)]
+        seen[strategy] = seen.get(strategy, 0) + 1
+        p95[str(arm)] = float(np.quantile(values, 0.95))
+        ax.step(
+            np.concatenate([values[:1], values]),
+            np.concatenate([[0.0], share]) * 100,
+            where="post",
+            color=style.STRATEGY_COLOURS.get(strategy, style.MUTED),
+            linestyle=dash,
+            linewidth=2.2,
+            label=f"{arm} (n = {len(values)}, p95 {format_seconds(p95[str(arm)])})",
+        )
+    ax.axhline(95, color="#888888", linewidth=1, linestyle=":")
+    ax.set_ylim(0, 103)
+    ax.set_ylabel("requests served (%)")
+    low, high = float(rows["latency_s"].min()), float(rows["latency_s"].max())
+    _time_axis(ax, rows["latency_s"], "within (s)")
+    if high < 4 * low:  # a distribution needs no zero
+        ax.set_xlim(low - 0.15 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
+    style.legend_below(ax, columns=2)
+    best, worst = min(p95, key=lambda arm: p95[arm]), max(p95, key=lambda arm: p95[arm])
+    title = f"95 % of requests finish within {format_seconds(p95[best])} ({best})"
+    if best != worst:
+        title += f" to {format_seconds(p95[worst])} ({worst})"
+    words = f"n = {len(rows)} requests, first ones left out"
+    caption = style.caption_of(None, words, pooled_words(rows), style.device_words(rows))
+    return style.finish(figure, title, caption)
+
+
+# ------------------------------------------------------------------------------------ throughput
+
+
+@style.styled
+def throughput(cases: pd.DataFrame) -> Figure:
+    """Requests per minute of each arm: a dot per case, a bar at their median."""
+    rows = cases.assign(per_minute=style.numbers(cases, "throughput_rps") * 60)
+    rows = rows[rows["per_minute"].notna()]
+    race = rows[rows["experiment"] == "race"] if len(rows) else rows
+    rows = race if len(race) else rows
+    if rows.empty:
+        return style.nothing_to_show("No case has a throughput.")
+    rows = rows.assign(label=style.case_labels(rows))
+    medians = rows.groupby("label")["per_minute"].median().sort_values(ascending=False)
+    figure, ax = style.new_axes(style.rows_height(len(medians)))
+    for y, (label, median) in enumerate(medians.items()):
+        group = rows[rows["label"] == label]
+        strategy = str(group["strategy"].iloc[0])
+        colour = style.STRATEGY_COLOURS.get(strategy, style.MUTED)
+        ax.barh(y, median, height=0.6, color=colour, alpha=0.35, zorder=2)
+        ax.plot(
+            group["per_minute"],
+            np.full(len(group), y),
+            style.STRATEGY_MARKERS.get(strategy, "o"),
+            color=colour,
+            markersize=8,
+            zorder=3,
+        )
+    ax.set_yticks(range(len(medians)), [str(label) for label in medians.index])
+    ax.set_ylim(len(medians) - 0.4, -0.6)
+    ax.grid(visible=False, axis="y")
+    ax.set_xlim(left=0)
+    ax.set_xlabel("requests per minute")
+    counts = rows["label"].value_counts()
+    notes = [
+        f"{median:.3g} / min\n(n = {counts[str(label)]})" for label, median in medians.items()
+    ]
+    style.note_column(ax, list(enumerate(notes)))
+    title = f"{medians.index[0]} serves most: {medians.iloc[0]:.3g} requests per minute"
+    if len(medians) > 1:
+        title += f", {medians.index[-1]} least: {medians.iloc[-1]:.3g}"
+    caption = style.caption_of(rows, f"n = {len(rows)} cases, bar: their median")
+    return style.finish(figure, title, caption)
+
+
+# -------------------------------------------------------------------------------------- timeline
+
+
+@style.styled
+def timeline(spans: pd.DataFrame, *, case_id: str, max_requests: int = 4) -> Figure:
+    """Phases of both tenants over the first few requests of a case."""
+    own = spans[spans["case_id"] == case_id] if len(spans) else spans
+    own = own[own["request_id"].notna()] if len(own) else own
+    if own.empty:
+        return style.nothing_to_show(f"No phases were recorded for requests of the case {case_id}.")
+    begins = own.groupby("request_id")["start_s"].min().sort_values()
+    measured = [name for name in begins.index if not str(name).endswith("-first")]
+    chosen = (measured or list(begins.index))[:max_requests]
+    own = own[own["request_id"].isin(chosen)]
+    origin = float(own["start_s"].min())
+    own = own.assign(start_s=own["start_s"] - origin, end_s=own["end_s"] - origin)
+    figure, ax = style.new_axes(3.6)
+    lanes.draw_lanes(ax, own)
+    for number, name in enumerate(chosen, 1):
+        mine = own[own["request_id"] == name]
+        start, end = float(mine["start_s"].min()), float(mine["end_s"].max())
+        ax.axvspan(start, end, color="#000000", alpha=0.04 + 0.05 * (number % 2), zorder=1)
+        ax.annotate(
+            f"request {number}" if len(chosen) <= 4 else str(number),
+            ((start + end) / 2, 1.0),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=10,
+        )
+    ax.set_xlabel("time (s)")
+    style.legend_below(ax, handles=lanes.phase_handles(own), columns=7)
+    words = f"{case_id} · n = {len(chosen)} of {len(measured or begins)} requests"
+    caption = style.caption_of(None, words, style.device_words(own))
+    return style.finish(figure, _overlap_words(own), caption)
+
+
+def _overlap_words(spans: pd.DataFrame) -> str:
+    """The finding of a timeline: how much of the time both tenants worked, and who worked most."""
+    working = spans[spans["phase"] != "wait"]
+    busy = {
+        tenant: _union(rows[["start_s", "end_s"]].to_numpy(dtype=float).tolist())
+        for tenant, rows in working.groupby("tenant")
+    }
+    lengths = {str(tenant): sum(b - a for a, b in bands) for tenant, bands in busy.items()}
+    total = float(spans["end_s"].max() - spans["start_s"].min())
+    if not lengths or total <= 0:
+        return "No work was recorded in these requests"
+    most = max(lengths, key=lambda tenant: lengths[tenant])
+    words = f"{most.capitalize()} works {lengths[most] / total * 100:.0f} % of the time"
+    if len(lengths) < 2:
+        return words
+    merged = _union([band for bands in busy.values() for band in bands])
+    both = sum(lengths.values()) - sum(b - a for a, b in merged)
+    return f"{words}; both work at once {both / total * 100:.0f} % of it"
+
+
+def _union(bands: list[Any]) -> list[tuple[float, float]]:
+    """The (start, end) bands joined where they touch."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(bands):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+# --------------------------------------------------------------------------------------- quality
+
+
+@style.styled
+def quality(trials: pd.DataFrame) -> Figure:
+    """Word error rate of each tenant that gave a transcript: a dot per clip, a line for all words.
+
+    `whisper_size`, where the rows have it, tells the Whispers apart.
+    """
+    rows = transcripts_of(trials)
+    if rows.empty:
+        return style.nothing_to_show(
+            "No transcript can be held against a reference (weights without text, or clips without "
+            "a reference)."
+        )
+    groups = {str(name): group for name, group in rows.groupby("who", sort=True)}
+    figure, ax = style.new_axes(style.rows_height(len(groups), each_in=0.6))
+    overall: dict[str, float] = {}
+    for y, (who, group) in enumerate(groups.items()):
+        tenant = "voxtral" if who.startswith("Voxtral") else "whisper"
+        pairs = zip(group["reference"], group["transcript"], strict=True)
+        each = np.array([word_error_rate([r], [h]) for r, h in pairs]) * 100
+        spread = ((np.arange(len(each)) * 0.618034) % 1 - 0.5) * 0.4
+        marker = "o" if tenant == "voxtral" else "s"
+        ax.plot(each, y + spread, marker, color=style.OWNER_COLOURS[tenant], alpha=0.6, mec="none")
+        overall[who] = word_error_rate(list(group["reference"]), list(group["transcript"]))
+        ax.vlines(overall[who] * 100, y - 0.32, y + 0.32, color="black", linewidth=2.6, zorder=4)
+    ax.set_yticks(range(len(groups)), [f"{who}\n(n = {len(g)})" for who, g in groups.items()])
+    ax.set_ylim(len(groups) - 0.4, -0.6)
+    ax.grid(visible=False, axis="y")
+    ax.set_xlim(left=min(0.0, -0.02 * ax.get_xlim()[1]))
+    ax.set_xlabel("word error rate (%)")
+    notes = [f"{style.percent(overall[who])} of all words" for who in groups]
+    style.note_column(ax, list(enumerate(notes)))
+    ranked = sorted(overall, key=lambda who: overall[who])
+    title = f"{ranked[0]} gets {style.percent(overall[ranked[0]])} of the words wrong"
+    if len(ranked) > 1:
+        title += f", {ranked[-1]} {style.percent(overall[ranked[-1]])}"
+    caption = style.caption_of(
+        None,
+        f"n = {len(rows)} transcripts, each clip once per tenant",
+        "lower case, without punctuation; dot: a clip, line: all words",
+        style.device_words(rows),
+    )
+    return style.finish(figure, title, caption)
+
+
+def transcripts_of(trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials with a reference and a transcript, one per clip and tenant, with a column `who`."""
+    if trials.empty:
+        return trials.assign(who=pd.Series(dtype=str))
+    rows = trials[trials["reference"].notna() & trials["transcript"].notna()]
+    rows = rows[rows["reference"].astype(str).str.strip() != ""]
+    who = [_transcriber(row) for _, row in rows.iterrows()]
+    rows = rows.assign(who=pd.Series(who, index=rows.index, dtype=str))
+    # greedy decoding says the same every time: repeats would only weigh some clips twice
+    return rows.drop_duplicates(["who", "reference", "transcript"])
+
+
+def _transcriber(row: pd.Series[Any]) -> str:
+    strategy, variant = style.text_of(row, "strategy"), style.text_of(row, "variant")
+    if strategy == "solo" or (strategy == "alone" and variant == "voxtral"):
+        return "Voxtral"
+    return f"Whisper {style.text_of(row, 'whisper_size')}".strip()

@@ -1,0 +1,356 @@
+"""A small made-up run folder: every table, plausible numbers, nothing measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridlab import records
+from hybridlab.params import Params, parameters_of
+from hybridlab.units import GIB, MIB
+
+SIZES = {"tiny": 0.15, "base": 0.29, "small": 0.97, "medium": 3.06, "turbo": 3.24}
+CAPACITY = int(15.6 * GIB)
+RACES: dict[str, list[tuple[str, str, float]]] = {
+    "04_sequential": [
+        ("solo", "naive", 1.62),
+        ("sequential", "plain", 1.21),
+        ("sequential", "empty-cache", 1.25),
+    ],
+    "05_parallel": [
+        ("solo", "naive", 1.60),
+        ("sequential", "plain", 1.22),
+        ("parallel", "threads", 1.05),
+    ],
+    "06_swapping": [
+        ("solo", "naive", 1.63),
+        ("sequential", "plain", 1.20),
+        ("swapping", "reload", 2.36),
+    ],
+}
+
+
+def write_run(base: Path, *, notebooks: int = 8) -> Path:
+    """Write a run of the first `notebooks` notebooks; fewer make it an incomplete one."""
+    run = base / "synthetic-run"
+    names = [parameters_of(f"0{number}").notebook for number in range(notebooks)]
+    outcomes: dict[str, Any] = {}
+    for name in names:
+        writer = _part(run, name)
+        _WRITERS.get(name, lambda writer, name: None)(writer, name)
+        outcomes[name] = {"status": "completed", "reason": "", "seconds": 12.5}
+    (run / "notebooks").mkdir(parents=True, exist_ok=True)
+    for name in names:
+        for suffix in (".html", ".ipynb"):
+            (run / "notebooks" / f"{name}{suffix}").write_text("{}", encoding="utf-8")
+    complete = notebooks == 8
+    values = {"voxtral": "mini-3b", "voxtral_weights": "random", "trials": 6, "device": "auto"}
+    manifest = records.run_manifest(
+        params=values,
+        started=records.now(),
+        status="completed" if complete else "crashed",
+        artefacts=[],
+        base=run,
+    )
+    records.write_json(
+        run / "manifest.json", {**manifest, "preset": "synthetic", "notebooks": outcomes}
+    )
+    if complete:
+        records.write_parquet(run)
+        (run / "verdict.json").write_text(json.dumps(VERDICT), encoding="utf-8")
+    return run
+
+
+VERDICT: dict[str, Any] = {
+    "answer": "Whisper medium fits beside Voxtral with 2.8 GiB to spare; run them in parallel.",
+    "recommendation": {
+        "pair": "mini-3b + medium",
+        "strategy": "parallel",
+        "variant": "threads",
+        "why": "lowest median latency with equal texts",
+        "runner_up": "sequential plain",
+        "why_not": "0.16 s slower per request",
+    },
+    "options": [
+        {
+            "option": "A",
+            "whisper": "medium",
+            "planned_gb": 13.2,
+            "measured": 12.8 * GIB,
+            "verdict": "fits",
+        },
+        {
+            "option": "B",
+            "whisper": "large-v3",
+            "planned_gb": 15.1,
+            "measured": None,
+            "verdict": "not measured here",
+        },
+        {"option": "C", "whisper": "base", "planned_gb": 10.1, "verdict": "fits"},
+    ],
+}
+
+
+def _part(run: Path, name: str) -> records.TableWriter:
+    part = records.Part(
+        notebook=name, run_dir=run, params=parameters_of(name).from_mapping({}), device="cuda:0"
+    )
+    assert isinstance(part.params, Params)
+    part.folder.mkdir(parents=True)
+    part.figures.mkdir(exist_ok=True)
+    part.close("completed")
+    return part.writer
+
+
+def case(case_id: str, experiment: str, **values: Any) -> dict[str, Any]:
+    """A row of `cases` with all that most cases share."""
+    return {
+        "run_id": "synthetic-run",
+        "device": "cuda:0",
+        "enveloped": False,
+        "case_id": case_id,
+        "experiment": experiment,
+        "strategy": "sequential",
+        "variant": "plain",
+        "round": 0,
+        "voxtral": "mini-3b",
+        "voxtral_weights": "random",
+        "voxtral_dtype": "bfloat16",
+        "whisper_size": "medium",
+        "whisper_backend": "transformers",
+        "whisper_weights": "random",
+        "whisper_dtype": "float16",
+        "status": "ok",
+        "reason": "",
+        "stable": True,
+        "n_trials": 6,
+        "capacity_bytes": CAPACITY,
+        "sampler_interval_s": 0.0101,
+        "sampler_longest_gap_s": 0.043,
+        **values,
+    }
+
+
+def memory(whisper_gib: float) -> dict[str, Any]:
+    """Memory columns of a case with a Whisper of so many GiB beside Voxtral."""
+    base, voxtral = int(0.5 * GIB), int(8.71 * GIB)
+    steady = int(base + voxtral + (whisper_gib + 0.05) * GIB)
+    peak = steady + int(0.62 * GIB)
+    return {
+        "base_bytes": base,
+        "voxtral_bytes": voxtral,
+        "whisper_bytes": int(whisper_gib * GIB),
+        "load_peak_bytes": steady + int(0.2 * whisper_gib * GIB),
+        "steady_bytes": steady,
+        "request_peak_bytes": peak,
+        "predicted_bytes": int(peak * 1.03),
+        "margin_bytes": CAPACITY - max(peak, steady + int(0.2 * whisper_gib * GIB)),
+        "duration_s": 30.0,
+        "load_s": 6.1,
+    }
+
+
+def _baseline(writer: records.TableWriter, name: str) -> None:
+    writer.append(
+        "cases",
+        case("baseline", "baseline", strategy="solo", variant="naive", whisper_size=None)
+        | memory(0.0),
+    )
+    row = case("baseline", "baseline", strategy="solo", variant="naive")
+    _serve(writer, row, 1.6, seed=9)
+
+
+def _beside(writer: records.TableWriter, name: str) -> None:
+    for size, whisper_gib in SIZES.items():
+        row = case(f"beside-{size}", "beside", whisper_size=size) | memory(whisper_gib)
+        writer.append("cases", row)
+        _ledger(writer, row)
+    writer.append(
+        "cases",
+        case(
+            "beside-large",
+            "beside",
+            whisper_size="large-v3",
+            status="skipped",
+            reason="needs 16.4 GiB at its highest and 15.1 GiB may be used; a smaller dtype, or a "
+            "card with more memory, would let it in",
+            stable=None,
+        ),
+    )
+
+
+def _ledger(writer: records.TableWriter, row: dict[str, Any]) -> None:
+    owners = {
+        "base": row["base_bytes"],
+        "voxtral weights": row["voxtral_bytes"],
+        "whisper weights": row["whisper_bytes"],
+        "request": row["request_peak_bytes"] - row["steady_bytes"],
+        "unexplained": int(0.05 * GIB),
+    }
+    predicted = {"voxtral weights": 0.99, "whisper weights": 1.0, "request": 1.31}
+    for owner, n_bytes in owners.items():
+        writer.with_common(case_id=row["case_id"], experiment=row["experiment"]).append(
+            "ledgers",
+            {
+                "moment": "request_peak",
+                "owner": owner,
+                "bytes": n_bytes,
+                "predicted_bytes": int(n_bytes * predicted[owner]) if owner in predicted else None,
+            },
+        )
+
+
+def _limits(writer: records.TableWriter, name: str) -> None:
+    for kind, values in {"audio_s": (30, 120, 480), "batch": (1, 4, 16)}.items():
+        for value in values:
+            peak = int((9.3 + 0.012 * value * (1 if kind == "audio_s" else 22)) * GIB)
+            row = case(f"limit-{kind}-{value}", "limits", strategy="solo", variant="naive")
+            row |= {"limit_kind": kind, "limit_value": float(value), "whisper_size": None}
+            row |= {"predicted_bytes": int(peak * 1.05), "margin_bytes": CAPACITY - peak}
+            row |= {"request_peak_bytes": peak, "steady_bytes": int(9.2 * GIB)}
+            if kind == "audio_s" and value == 480:
+                row |= {"status": "oom", "reason": "in phase request: CUDA out of memory"}
+            writer.append("cases", row)
+    for remedy, creep in {"none": 0.9, "empty-cache": 0.0, "reload": 0.02}.items():
+        writer.append("cases", case(f"ageing-{remedy}", "ageing", remedy=remedy) | memory(3.06))
+        rng = np.random.default_rng(1)
+        for cycle in range(40):
+            n_bytes = 12 * GIB + (60 * (cycle > 0) + creep * cycle + rng.normal(0, 2)) * MIB
+            writer.with_common(case_id=f"ageing-{remedy}", experiment="ageing").append(
+                "samples",
+                {"t_s": cycle * 1.2, "source": "after-cycle", "bytes": n_bytes, "cycle": cycle},
+            )
+
+
+def _race(writer: records.TableWriter, name: str) -> None:
+    own = writer.with_common(case_id=f"alone-{name}", experiment="alone")
+    own.append("cases", case(f"alone-{name}", "alone", strategy="alone", variant="both"))
+    for tenant in ("voxtral", "whisper"):
+        for clip in range(4):
+            own.append("trials", _trial("alone", tenant, clip, 0.7 + 0.01 * clip, first=clip == 0))
+    for number in range(2):
+        for strategy, variant, seconds in RACES[name]:
+            case_id = f"race-{strategy}-{variant}-{name}-r{number}"
+            row = case(case_id, "race", strategy=strategy, variant=variant, round=number)
+            row |= memory(0.0 if strategy == "solo" else 3.06)
+            row |= {"throughput_rps": 1 / seconds * (1 + 0.01 * number)}
+            if strategy == "solo":
+                row["whisper_size"] = None
+            if strategy == "swapping":
+                row |= {"whisper_bytes": None, "steady_bytes": int(9.3 * GIB)}
+            writer.append("cases", row)
+            _serve(writer, row, seconds, seed=number)
+            _curve(writer, case_id)
+
+
+def _trial(
+    strategy: str, variant: str, clip: int, latency_s: float, *, first: bool, number: int = 0
+) -> dict[str, Any]:
+    return {
+        "strategy": strategy,
+        "variant": variant,
+        "round": number,
+        "request_id": f"clip{clip}-q" + ("-first" if first else ""),
+        "clip_id": f"clip{clip}",
+        "audio_s": 9.5,
+        "latency_s": latency_s,
+        "first": first,
+        "transcript": "the quick brown fox jumps" if clip else "the quick brown box jumps",
+        "reference": "The quick brown fox jumps.",
+        "question": "What jumps?",
+        "answer": "a fox",
+        "expected_answer": "a fox",
+        "kind": "object",
+        "parity": None if first or strategy == "alone" else True,
+    }
+
+
+def _serve(
+    writer: records.TableWriter, row: dict[str, Any], seconds: float, *, seed: int
+) -> None:
+    own = writer.with_common(case_id=row["case_id"], experiment=row["experiment"])
+    strategy, variant = row["strategy"], row["variant"]
+    rng = np.random.default_rng(seed)
+    clock = 6.0
+    for index in range(7):
+        first = index == 0
+        latency = seconds * (2.2 if first else 1.0) + abs(rng.normal(0, 0.04))
+        trial = _trial(strategy, variant, index, latency, first=first, number=seed)
+        own.append("trials", trial)
+        for tenant, phase, start, end in (
+            ("whisper", "prepare", 0.0, 0.03),
+            ("whisper", "encode", 0.03, 0.2),
+            ("whisper", "decode", 0.2, 0.45),
+            ("voxtral", "encode", 0.5, 0.62),
+            ("voxtral", "prefill", 0.62, 0.7),
+            ("voxtral", "decode", 0.7, 1.0),
+        ):
+            shift = -0.45 if strategy == "parallel" and tenant == "voxtral" else 0.0
+            own.append(
+                "spans",
+                {
+                    "request_id": trial["request_id"],
+                    "tenant": tenant,
+                    "phase": phase,
+                    "start_s": clock + (start + shift) * latency,
+                    "end_s": clock + (end + shift) * latency,
+                },
+            )
+        clock += latency + 0.1
+
+
+def _curve(writer: records.TableWriter, case_id: str) -> None:
+    own = writer.with_common(case_id=case_id, experiment="race")
+    for tenant, start, end in (("voxtral", 0.4, 4.4), ("whisper", 4.5, 5.8)):
+        own.append(
+            "spans",
+            {
+                "request_id": None,
+                "tenant": tenant,
+                "phase": "load",
+                "start_s": start,
+                "end_s": end,
+            },
+        )
+    for step in range(160):
+        t_s = step * 0.1
+        used = 0.5 + 8.7 * min(max(t_s - 0.4, 0) / 4, 1) + 3.1 * min(max(t_s - 4.5, 0) / 1.3, 1)
+        used += 0.6 * (t_s > 6 and step % 12 < 7)
+        own.append("samples", {"t_s": t_s, "source": "allocator", "bytes": int(used * GIB)})
+
+
+def _claims(writer: records.TableWriter, name: str) -> None:
+    for claim, verdict in {
+        "medium-fits": "supported",
+        "large-fits": "not testable here",
+        "swap-25s": "refuted",
+        "parallel-faster": "inconclusive",
+    }.items():
+        writer.append(
+            "claims",
+            {
+                "case_id": "",
+                "experiment": "verdict",
+                "claim": claim,
+                "expected": "13.2 GB",
+                "measured": "12.84 GiB" if verdict != "not testable here" else None,
+                "verdict": verdict,
+                "reason": "read from the rows of 02" if verdict == "supported" else "see the rows",
+                "sentence": f"The original analysis says: {claim.replace('-', ' ')} <here>.",
+                "evidence": "cases: beside-medium",
+            },
+        )
+
+
+_WRITERS: dict[str, Any] = {
+    "01_voxtral_alone": _baseline,
+    "02_whisper_beside_voxtral": _beside,
+    "03_memory_limits": _limits,
+    "04_sequential": _race,
+    "05_parallel": _race,
+    "06_swapping": _race,
+    "07_verdict": _claims,
+}
