@@ -93,7 +93,7 @@ def race_cases(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     broken = broken[is_value(broken["parity"], False)]
     wrong = set(zip(broken["notebook"], broken["case_id"], strict=True))
     keep = [key not in wrong for key in zip(race["notebook"], race["case_id"], strict=True)]
-    race = race[keep]
+    race = race[pd.Series(keep, index=race.index, dtype=bool)]
     peaks = pd.concat(
         [numbers(race, "load_peak_bytes"), numbers(race, "request_peak_bytes")], axis=1
     )

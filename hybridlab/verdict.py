@@ -215,8 +215,9 @@ def _foresight_text(card: Card) -> str:
     medium = _plan(card, "medium", "transformers", "float16")
     default = catalog.BACKEND_DEFAULT_DTYPE["openai-whisper"]
     large = _plan(card, "large-v3", "openai-whisper", default)
+    title = card.title.removeprefix("NVIDIA ")
     return (
-        f"on a {card.title.removeprefix('NVIDIA ')} the planner predicts that medium {_fit(medium)} "
+        f"on a {title} the planner predicts that medium {_fit(medium)} "
         f"beside Voxtral-Mini-3B in float16 and that large-v3 {_fit(large)} through "
         f"openai-whisper's default, {default}"
     )

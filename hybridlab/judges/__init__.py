@@ -1,4 +1,4 @@
-"""Judges of the claims: one function per rule, with the planner's word where nothing is measured."""
+"""Judges of the claims, one per rule; where nothing is measured, the planner's word."""
 
 from __future__ import annotations
 

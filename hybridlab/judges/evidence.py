@@ -1,4 +1,4 @@
-"""Where a verdict's figures may come from: a run's rows, its device, and what a claim needs of both."""
+"""What a verdict may rest on: a run's rows, its device, and what a claim needs of both."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def no_rows(reason: str) -> Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A run's rows and where they come from. `card` is the card that is here, not one wished for."""
+    """A run's rows and where they come from; `card` is the card that is here, or None."""
 
     tables: Mapping[str, pd.DataFrame]
     device: str

@@ -7,6 +7,7 @@ measured; its text always says 'predicted'.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pandas as pd
@@ -123,16 +124,15 @@ def _footprints(
         cases = bench.of("baseline")
         cases = cases[cases["voxtral"] == rule.model]
         cases = cases[cases["voxtral_dtype"].isin(["float16", "bfloat16"])]
-        groups = cases.groupby("voxtral_dtype", sort=True)
+        labels = cases["voxtral_dtype"].astype(str)
         columns = ("steady_bytes", "request_peak_bytes")
     else:
         cases = bench.of("beside")
         cases = cases[cases["whisper_size"] == rule.model]
-        keys = cases["whisper_backend"].astype(str) + " " + cases["whisper_dtype"].astype(str)
-        groups = cases.groupby(keys, sort=True)
+        labels = cases["whisper_backend"].astype(str) + " " + cases["whisper_dtype"].astype(str)
         columns = ("whisper_bytes", "whisper_bytes")
     found = {}
-    for label, rows in groups:
+    for label, rows in cases.groupby(labels, sort=True):
         base = numbers(rows, "base_bytes").fillna(0) if rule.tenant == "voxtral" else 0
         low, high = ((numbers(rows, column) - base) for column in columns)
         if low.notna().any() and high.notna().any():
@@ -189,7 +189,7 @@ def judge_size_order(rule: SizeOrderRule, bench: Bench) -> Finding:
         sizes = rows.groupby("whisper_size")["weights"].median()
         if all(size in sizes.index for size in rule.sizes):
             ordered = [float(sizes[size]) for size in rule.sizes]
-            verdicts.append(all(a > b for a, b in zip(ordered, ordered[1:], strict=False)))
+            verdicts.append(all(a > b for a, b in itertools.pairwise(ordered)))
             shown.append(f"{' '.join(map(str, labels))}: {_sizes(rule.sizes, ordered)}")
             used += list(rows[rows["whisper_size"].isin(rule.sizes)]["case_id"])
     if not verdicts:
@@ -275,7 +275,7 @@ def judge_latency(rule: LatencyRule, bench: Bench) -> Finding:
     times = tenant_times(bench) if rule.who != "request" else control_trials(bench)
     column = "latency_s" if rule.who == "request" else rule.who
     times = times[times["audio_s"].between(*WINDOW_RANGE_S)]
-    values = bootstrap_interval(times[column] if column in times else [])
+    values = bootstrap_interval(times.get(column, []))
     if values.n < LEAST_TRIALS:
         return no_rows(f"{values.n} requests with about 30 s of audio, {LEAST_TRIALS} are needed")
     low, high = (rule.stated_s * (1 + sign * rule.tolerance) for sign in (-1, 1))

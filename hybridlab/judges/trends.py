@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import numpy as np
@@ -104,7 +105,7 @@ def judge_quality(rule: QualityRule, bench: Bench) -> Finding:
             f"too few transcripts with a reference ({', '.join(thin)}); {LEAST_TRIALS} are needed"
         )
     ordered = list(rates.values())
-    signs = [compare(better, worse) for better, worse in zip(ordered, ordered[1:], strict=False)]
+    signs = [compare(better, worse) for better, worse in itertools.pairwise(ordered)]
     verdict: Verdict = "inconclusive"
     reason = "intervals overlap"
     if 1 in signs:

@@ -1,0 +1,47 @@
+# make demo: every notebook on this machine's CPU or GPU, one report. make test: all checks.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OUTPUT ?= outputs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test lint bench readme lab constraints clean
+
+demo: $(VENV)/.base
+	$(BIN)/python -m hybridlab.cli run params/pocket.yaml --output "$(OUTPUT)"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+bench: $(VENV)/.base
+	$(BIN)/python -m benchmarks.run
+
+readme: $(VENV)/.base
+	$(BIN)/python -m hybridlab.readme
+
+lab: $(VENV)/.base
+	$(BIN)/python -m jupyter lab notebooks
+
+constraints: $(VENV)/.dev
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP_INSTALL) --editable '.[dev,ct2]'
+	touch $@
