@@ -53,7 +53,7 @@ def recommend(
     Latencies count as multiples of the control arm (sequential/plain) of their own notebook, since
     the notebooks are not interleaved with each other; seconds are shown beside them. Arms whose
     95 % intervals overlap the fastest one's are a tie, which goes to the smaller peak. First
-    requests, failed cases and cases whose texts differ from each tenant's alone are left out, and so
+    requests, failed cases and cases whose texts differ from each tenant's alone are left out; so
     are arms with a margin below `min_margin_bytes` (an unknown margin is below any but 0).
     """
     arms = [

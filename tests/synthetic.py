@@ -268,9 +268,7 @@ def _trial(
     }
 
 
-def _serve(
-    writer: records.TableWriter, row: dict[str, Any], seconds: float, *, seed: int
-) -> None:
+def _serve(writer: records.TableWriter, row: dict[str, Any], seconds: float, *, seed: int) -> None:
     own = writer.with_common(case_id=row["case_id"], experiment=row["experiment"])
     strategy, variant = row["strategy"], row["variant"]
     rng = np.random.default_rng(seed)

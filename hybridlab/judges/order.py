@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hybridlab.claims import (
     ExtremeRule,
@@ -54,9 +54,14 @@ def judge_extreme(rule: ExtremeRule, bench: Bench) -> Finding:
         [None if sign is None else sign * wanted for sign in signs.values()],
         measured="; ".join(_figure_text(rule, arm) for arm in arms),
         said=f"{own.name} is {rule.end}",
+        against=f"{_beyond(signs, -wanted)} lies beyond {own.name}",
         bench=bench,
         arms=arms,
     )
+
+
+def _beyond(signs: Mapping[str, int | None], sign: int) -> str:
+    return " and ".join(name for name, found in signs.items() if found == sign)
 
 
 def _extremes(rule: ExtremeRule, arms: Sequence[Standing]) -> dict[str, Standing]:
@@ -97,13 +102,14 @@ def _ordered(
     *,
     measured: str,
     said: str,
+    against: str,
     bench: Bench,
     arms: Iterable[Standing],
 ) -> Finding:
     """One order claim from comparisons that are 1 for it, -1 against it, 0 for no difference."""
     verdict: Verdict = "inconclusive"
     if -1 in signs:
-        verdict, reason = "refuted", f"not so: {said} does not hold"
+        verdict, reason = "refuted", against
     elif None in signs:
         reason = f"a figure is missing or stands on fewer than {LEAST_TRIALS} trials"
     elif 0 in signs:
@@ -148,6 +154,7 @@ def judge_faster(rule: FasterRule, bench: Bench) -> Finding:
             f"{text}, n = {arm.n}" for text, arm in zip(texts, sides, strict=True) if arm
         ),
         said=f"{praised.name} is {better} than {warned.name}",
+        against=f"{warned.name} is {better} than {praised.name}",
         bench=bench,
         arms=[praised, warned],
     )
@@ -220,15 +227,15 @@ def judge_safest(rule: SafestRule, bench: Bench) -> Finding:
         )
     mine = chosen.pop(rule.strategy)
     arms = [mine, *chosen.values()]
-    signs = [_compare_figure(lowest, mine, other) for other in chosen.values()]
-    found = _ordered(
-        [None if sign is None else -sign for sign in signs],
+    signs = {name: _compare_figure(lowest, mine, other) for name, other in chosen.items()}
+    return _ordered(
+        [None if sign is None else -sign for sign in signs.values()],
         measured="; ".join([told, *(_figure_text(lowest, arm) for arm in arms)]),
         said=f"{mine.name} never failed and has the lowest peak",
+        against=f"{_beyond(signs, 1)} never failed either and has a lower peak",
         bench=bench,
         arms=arms,
     )
-    return found
 
 
 def _ended(bench: Bench, statuses: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -54,14 +54,13 @@ def plan_bars(plans: Sequence[PairPlan]) -> Figure:
     style.legend_below(ax, handles=_owner_handles(stacks))
     dtypes = ", ".join(sorted({plan.voxtral_dtype for plan in plans}))
     cards = ", ".join(sorted({plan.card for plan in plans}))
-    caption = f"n = {len(plans)} predictions, nothing measured · card {cards} · Voxtral in {dtypes}"
+    n_words = style.counted(len(plans), "prediction")
+    caption = f"n = {n_words}, nothing measured · card {cards} · Voxtral in {dtypes}"
     return style.finish(figure, _plan_finding(plans), caption)
 
 
 def _plan_stack(plan: PairPlan) -> dict[str, float]:
-    voxtral = planner.voxtral_weights_bytes(
-        catalog.voxtral(plan.voxtral), dtype=plan.voxtral_dtype
-    )
+    voxtral = planner.voxtral_weights_bytes(catalog.voxtral(plan.voxtral), dtype=plan.voxtral_dtype)
     loads = plan.load_peak_bytes >= plan.request_peak_bytes
     return {
         "base": plan.steady_bytes - plan.weights_bytes,
@@ -77,9 +76,11 @@ def _plan_finding(plans: Sequence[PairPlan]) -> str:
         least = min(plans, key=lambda plan: plan.total_bytes)
         return f"No pair is predicted to fit: {least.whisper} is {_spare(least.margin_bytes)}"
     largest = max(fitting, key=lambda plan: plan.total_bytes)
-    count = "All" if len(fitting) == len(plans) else f"{len(fitting)} of {len(plans)}"
+    words = f"{largest.whisper} in {largest.dtype}"
+    if len(plans) == 1:
+        return f"{words} is predicted to fit with {_spare(largest.margin_bytes)}"
     return (
-        f"{count} pairs are predicted to fit; the largest, {largest.whisper} in {largest.dtype}, "
+        f"{len(fitting)} of {len(plans)} pairs are predicted to fit; the largest of them, {words}, "
         f"has {_spare(largest.margin_bytes)}"
     )
 
@@ -165,7 +166,7 @@ def memory_finding(rows: pd.DataFrame) -> str:
     labelled = rows.assign(label=style.case_labels(rows), peak=style.highest_peak(rows))
     fine = labelled[(labelled["status"] == "ok") & labelled["peak"].notna()]
     if fine.empty:
-        return f"None of {len(rows)} cases could be measured"
+        return f"Not one of {style.counted(len(rows), 'case')} could be measured"
     top = fine.iloc[int(fine["peak"].to_numpy().argmax())]
     margin = _number(top, "margin_bytes")
     words = f"{top['label']} peaks at {format_bytes(top['peak'])}"
@@ -265,8 +266,12 @@ def three_numbers(cases: pd.DataFrame) -> Figure:
             _text_row(ax, y, style.failure_words(row) or "ok, but without a memory reading")
             continue
         ax.hlines(y, min(known), max(known), color="#bbbbbb", linewidth=2.5, zorder=2)
-        for moment, (marker, colour) in _MOMENT_LOOK.items():
-            ax.plot(values[moment], y, marker, color=colour, markersize=10, zorder=4, mec="white")
+        for lift, (moment, (marker, colour)) in zip(
+            (-0.2, 0.0, 0.2), _MOMENT_LOOK.items(), strict=True
+        ):
+            ax.plot(
+                values[moment], y + lift, marker, color=colour, markersize=10, zorder=4, mec="white"
+            )
     _name_rows(ax, list(rows["label"]))
     style.draw_capacity(ax, style.numbers(rows, "capacity_bytes").dropna(), longest)
     _bytes_axis(ax, "memory (GiB)")
@@ -406,11 +411,7 @@ def _label_errors(figure: Figure, ax: Axes, points: pd.DataFrame) -> None:
 
 
 #: Where a label may stand in points from its dot, the best place first.
-_OFFSETS = tuple(
-    (side * dx, dy)
-    for dx, dy in ((9, 0), (7, -13), (7, 13))
-    for side in (1, -1)
-)
+_OFFSETS = tuple((side * dx, dy) for dx, dy in ((9, 0), (7, -13), (7, 13)) for side in (1, -1))
 
 
 def _touch(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

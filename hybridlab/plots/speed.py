@@ -121,9 +121,7 @@ def fastest_words(intervals: dict[str, Interval]) -> str:
             f"{_list_words(ties)}"
         )
     ratio = intervals[ranked[1]].value / best.value
-    return (
-        f"{ranked[0]} is fastest: {value} per request, {ratio:.3g} times as fast as {ranked[1]}"
-    )
+    return f"{ranked[0]} is fastest: {value} per request, {ratio:.3g} times as fast as {ranked[1]}"
 
 
 def pooled_words(rows: pd.DataFrame) -> str:
@@ -234,9 +232,7 @@ def throughput(cases: pd.DataFrame) -> Figure:
     ax.set_xlim(left=0)
     ax.set_xlabel("requests per minute")
     counts = rows["label"].value_counts()
-    notes = [
-        f"{median:.3g} / min\n(n = {counts[str(label)]})" for label, median in medians.items()
-    ]
+    notes = [f"{median:.3g} / min\n(n = {counts[str(label)]})" for label, median in medians.items()]
     style.note_column(ax, list(enumerate(notes)))
     title = f"{medians.index[0]} serves most: {medians.iloc[0]:.3g} requests per minute"
     if len(medians) > 1:

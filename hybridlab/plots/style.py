@@ -111,9 +111,7 @@ def finish(figure: Figure, title: str, caption: str) -> Figure:
     Constrained layout would put a legend and a caption outside the axes into the same place.
     """
     width, height = figure.get_size_inches()
-    figure.suptitle(
-        textwrap.fill(title.strip(), round(width * 7.9)), x=0.012, ha="left", va="top"
-    )
+    figure.suptitle(textwrap.fill(title.strip(), round(width * 7.9)), x=0.012, ha="left", va="top")
     lines = textwrap.wrap(caption, round(width * 11.8))
     caption_in = 0.12 + len(lines) * _CAPTION_POINTS * 1.35 / 72
     legend_in = max((_legend_height_in(legend) for legend in figure.legends), default=0.0)
@@ -139,9 +137,9 @@ def finish(figure: Figure, title: str, caption: str) -> Figure:
 
 def _legend_height_in(legend: Legend) -> float:
     """Inches that a legend without a frame takes, from its rows, spacing and padding."""
-    count, columns = len(legend.get_texts()), legend._ncols  # type: ignore[attr-defined]
-    rows = -(-count // columns)
-    return (rows * (1.15 + legend.labelspacing) + 0.8) * _LEGEND_POINTS / 72
+    columns = int(legend._ncols)  # type: ignore[attr-defined]
+    rows = -(-len(legend.get_texts()) // columns)
+    return (rows * (1.15 + float(legend.labelspacing)) + 0.8) * _LEGEND_POINTS / 72
 
 
 def nothing_to_show(what: str) -> Figure:
@@ -153,12 +151,16 @@ def nothing_to_show(what: str) -> Figure:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `<folder>/<name>.png` (150 dpi) and `.svg`; the same figure gives the same bytes."""
+    """Write `<folder>/<name>.png` (150 dpi) and `.svg`; the same figure gives the same bytes.
+
+    The finding goes into the files' metadata, where the report finds its alternative text.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    title = " ".join(figure.get_suptitle().split())
     metadata: dict[str, dict[str, Any]] = {
-        "png": {"Software": None},
-        "svg": {"Date": None, "Creator": None},
+        "png": {"Software": None, "Title": title},
+        "svg": {"Date": None, "Creator": None, "Title": title},
     }
     paths = []
     with mpl.rc_context(_RC):
@@ -182,9 +184,7 @@ def wrap(text: str, width: int, *, lines: int = 3) -> str:
 def note_column(ax: Axes, notes: Sequence[tuple[float, str]]) -> None:
     """Words to the right of the axes, one per row, where they can cover nothing."""
     for y, text in notes:
-        ax.text(
-            1.015, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=11
-        )
+        ax.text(1.015, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=11)
 
 
 def caption_of(cases: pd.DataFrame | None, *parts: str) -> str:
@@ -192,7 +192,8 @@ def caption_of(cases: pd.DataFrame | None, *parts: str) -> str:
     words = [part for part in parts if part]
     if cases is not None and len(cases):
         words += [_weights_words(cases), _sampler_words(cases), device_words(cases)]
-    return " · ".join(word for word in words if word)
+    # the no-break space keeps the dot at the end of a line
+    return "\N{NO-BREAK SPACE}· ".join(word for word in words if word)
 
 
 def device_words(table: pd.DataFrame) -> str:
@@ -242,6 +243,11 @@ def text_of(row: pd.Series[Any], column: str) -> str:
     """A cell as text; '' for all that is missing."""
     value = row.get(column)
     return "" if value is None or pd.isna(value) else str(value)
+
+
+def counted(count: int, noun: str) -> str:
+    """'1 case', '2 cases'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def percent(share: float, *, signed: bool = False) -> str:

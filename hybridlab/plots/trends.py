@@ -116,9 +116,7 @@ def _limits_finding(rows: pd.DataFrame, kinds: list[str]) -> str:
             words[-1] += f" ({style.spare_words(margin)})"
     lost = int((rows["status"] != "ok").sum())
     title = ", ".join(words)
-    return title[:1].upper() + title[1:] + (
-        f"; {lost} of {len(rows)} sizes failed" if lost else ""
-    )
+    return title[:1].upper() + title[1:] + (f"; {lost} of {len(rows)} sizes failed" if lost else "")
 
 
 # ---------------------------------------------------------------------------------------- ageing

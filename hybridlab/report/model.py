@@ -1,0 +1,151 @@
+"""What the page is made of: cells and tables, and the words for what is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from hybridlab import records
+from hybridlab.units import format_bytes, format_seconds
+
+EMPTY = "–"
+Tone = Literal["", "good", "bad", "warn", "plain"]
+
+#: The tone of a badge for every status and verdict; the words stand in it too.
+TONES: dict[str, Tone] = {
+    "ok": "good",
+    "completed": "good",
+    "supported": "good",
+    "equal": "good",
+    "oom": "bad",
+    "crashed": "bad",
+    "failed": "bad",
+    "timeout": "bad",
+    "invalid": "bad",
+    "refuted": "bad",
+    "differ": "bad",
+    "skipped": "warn",
+    "running": "warn",
+    "inconclusive": "warn",
+    "not run": "warn",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell: words, and whether they are a badge or a link."""
+
+    text: str
+    tone: Tone = ""
+    href: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of the page; `numeric` are the indices of the columns set flush right."""
+
+    columns: tuple[str, ...]
+    rows: list[list[Cell]] = field(default_factory=list)
+    numeric: frozenset[int] = frozenset()
+    empty: str = "There are no rows."
+
+
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Cell | str]],
+    *,
+    numeric: Sequence[int] = (),
+    empty: str = "There are no rows.",
+) -> Table:
+    """A table whose plain strings become cells."""
+    cells = [[c if isinstance(c, Cell) else Cell(c or EMPTY) for c in row] for row in rows]
+    return Table(columns=tuple(columns), rows=cells, numeric=frozenset(numeric), empty=empty)
+
+
+def badge(status: str) -> Cell:
+    """A status or verdict as a badge."""
+    return Cell(status or "unknown", TONES.get(status, "plain"))
+
+
+def is_missing(value: Any) -> bool:
+    """None, not-a-number, infinity or nothing but blanks."""
+    if value is None or isinstance(value, (list, dict, tuple)):
+        return value is None
+    if isinstance(value, str):
+        return not value.strip()
+    return bool(pd.isna(value)) or (isinstance(value, float) and math.isinf(value))
+
+
+def words(value: Any, *, empty: str = EMPTY) -> str:
+    """Any value as one line of text; `empty` where it is missing."""
+    if is_missing(value):
+        return empty
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(words(item) for item in value) or empty
+    return " ".join(str(value).split())
+
+
+def as_bytes(value: Any) -> str:
+    """Bytes with their unit."""
+    return EMPTY if is_missing(value) else format_bytes(float(value))
+
+
+def as_seconds(value: Any) -> str:
+    """Seconds with their unit."""
+    return EMPTY if is_missing(value) else format_seconds(float(value))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read once; whatever is not there is empty."""
+
+    folder: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return records.read_manifest(self.folder)
+
+    @cached_property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Manifests of the parts by notebook; a part without one was interrupted."""
+        return {
+            path.name: records.read_manifest(path) for path in records.part_folders(self.folder)
+        }
+
+    @cached_property
+    def verdict(self) -> dict[str, Any]:
+        path = self.folder / "verdict.json"
+        if not path.is_file():
+            return {}
+        import json
+
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError:
+            return {}  # cut off while it was written: the page says that there is no verdict
+        return value if isinstance(value, dict) else {}
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        return {name: records.run_table(self.folder, name) for name in records.TABLES}
+
+    @property
+    def cases(self) -> pd.DataFrame:
+        return self.tables["cases"]
+
+    def origin(self, key: str) -> Any:
+        """A value of the run's manifest, or of the first part that knows it."""
+        for manifest in (self.manifest, *self.parts.values()):
+            if not is_missing(manifest.get(key)):
+                return manifest[key]
+        return None

@@ -1,0 +1,364 @@
+"""The page's tables and sentences, computed from a run's rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hybridlab.params import NOTEBOOKS
+from hybridlab.plots import speed, style
+from hybridlab.plots.memory import memory_finding
+from hybridlab.report.about import outcome
+from hybridlab.report.model import (
+    EMPTY,
+    Cell,
+    Run,
+    Table,
+    as_bytes,
+    as_seconds,
+    badge,
+    is_missing,
+    table,
+    words,
+)
+from hybridlab.stats import Interval, bootstrap_interval, is_stable
+from hybridlab.units import format_bytes, format_seconds
+
+CONTROL = "sequential plain"  # the arm that runs in every race
+
+
+# ---------------------------------------------------------------------------------------- answer
+
+
+def answer(run: Run) -> str:
+    """The verdict's sentence, or what the rows alone say."""
+    given = words(run.verdict.get("answer"), empty="")
+    if given:
+        return given
+    said = []
+    beside = _of(run.cases, "beside")
+    if len(beside):
+        said.append(f"Beside Voxtral, {memory_finding(style.worst_per_label(beside))}.")
+    intervals = speed.arm_intervals(_race_trials(run))
+    if intervals:
+        said.append(f"{_capital(speed.fastest_words(intervals))}.")
+    if not said:
+        return "This run has not measured anything that answers the question."
+    return " ".join(said)
+
+
+def recommendation(run: Run) -> list[tuple[str, str]]:
+    """The verdict's recommendation as label and text; empty without one."""
+    given = run.verdict.get("recommendation")
+    if not isinstance(given, dict):
+        return []
+    labels = {
+        "pair": "Pair",
+        "strategy": "Strategy",
+        "variant": "Variant",
+        "why": "Why",
+        "runner_up": "Runner-up",
+        "why_not": "Why not the runner-up",
+    }
+    rows = [(label, words(given.get(name), empty="")) for name, label in labels.items()]
+    return [(label, text) for label, text in rows if text]
+
+
+def missing(run: Run) -> list[str]:
+    """What this run lacks, in words."""
+    lacks = []
+    not_run = [name for name in NOTEBOOKS if outcome(run, name)[0] in ("not run", "running")]
+    if not_run:
+        lacks.append(f"Notebooks without a result: {', '.join(not_run)}.")
+    if not run.manifest:
+        lacks.append("The run has no manifest of its own: its notebooks were run one by one.")
+    if not run.verdict:
+        lacks.append("There is no verdict: 07_verdict did not finish, so nothing is recommended.")
+    for name in ("cases", "trials", "claims"):
+        if run.tables[name].empty:
+            lacks.append(f"The table {name} has no rows.")
+    return lacks
+
+
+# ----------------------------------------------------------------------------------------- cards
+
+
+def cards(run: Run) -> list[tuple[str, str, str]]:
+    """(label, figure, small print) of what a reader looks for first."""
+    found = [_fit_card(run), _edge_card(run), _speed_card(run), _parity_card(run)]
+    cases, claims = run.cases, run.tables["claims"]
+    if len(cases):
+        fine = int((cases["status"] == "ok").sum())
+        note = "each in a process of its own"
+        found.append(("Cases measured", f"{fine} of {len(cases)}", note))
+    if len(claims):
+        counts = claims["verdict"].value_counts()
+        note = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        found.append(("Claims", style.counted(len(claims), "claim"), note))
+    return [card for card in found if card]
+
+
+def _fit_card(run: Run) -> Any:
+    fine = _of(run.cases, "beside")
+    fine = fine[fine["status"] == "ok"]
+    peaks = style.highest_peak(fine)
+    if not peaks.notna().any():
+        return None
+    top = fine.iloc[int(np.nanargmax(peaks.to_numpy()))]
+    note = f"peaks at {as_bytes(float(peaks.max()))}"
+    if not is_missing(top.get("margin_bytes")):
+        note += f", {style.spare_words(float(top['margin_bytes']))}"
+    return ("Largest Whisper that ran beside Voxtral", words(top.get("whisper_size")), note)
+
+
+def _edge_card(run: Run) -> Any:
+    margins = style.numbers(run.cases, "margin_bytes")
+    if not margins.notna().any():
+        return None
+    row = run.cases.loc[[margins.idxmin()]]
+    label = style.case_labels(row).iloc[0]
+    capacity = as_bytes(style.numbers(row, "capacity_bytes").iloc[0])
+    return ("Smallest margin seen", format_bytes(float(margins.min())), f"{label}, of {capacity}")
+
+
+def _speed_card(run: Run) -> Any:
+    intervals = speed.arm_intervals(_race_trials(run))
+    if not intervals:
+        return None
+    best = min(intervals, key=lambda arm: intervals[arm].value)
+    note = f"{best}, median of {intervals[best].n}, {_interval(intervals[best])}"
+    return ("Lowest latency per request", format_seconds(intervals[best].value), note)
+
+
+def _parity_card(run: Run) -> Any:
+    parity = style.present(run.tables["trials"], "parity").astype(bool)
+    if parity.empty:
+        return None
+    equal = int(parity.sum())
+    figure = "all equal" if equal == len(parity) else f"{equal} of {len(parity)} equal"
+    return ("Texts against each tenant alone", figure, f"{len(parity)} requests compared")
+
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+def options_table(run: Run) -> Table:
+    """Options A, B, C of the original plan."""
+    given = run.verdict.get("options")
+    rows = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+    return table(
+        ("Option", "Whisper", "Planned", "Measured", "Verdict"),
+        [
+            (
+                words(item.get("option")),
+                words(item.get("whisper")),
+                _measured(item.get("planned_gb"), unit="GB"),
+                _measured(item.get("measured")),
+                words(item.get("verdict")),
+            )
+            for item in rows
+        ],
+        numeric=(2, 3),
+        empty="Options A, B and C were not judged: 07_verdict did not finish.",
+    )
+
+
+def _measured(value: Any, *, unit: str = "") -> str:
+    """Words as they are; a number with its unit, or as bytes where none is given."""
+    if is_missing(value) or isinstance(value, (str, bool, list, dict)):
+        return words(value)
+    return f"{float(value):g} {unit}" if unit else format_bytes(float(value))
+
+
+def memory_table(run: Run) -> Table:
+    """The three numbers and the margin of each Whisper size beside Voxtral."""
+    rows = _of(run.cases, "beside", "baseline")
+    if len(rows):
+        rows = style.worst_per_label(rows)
+    return table(
+        (
+            "Whisper",
+            "Kept as",
+            "Load peak",
+            "At rest",
+            "Request peak",
+            "Margin",
+            "Status",
+            "Reason",
+        ),
+        [
+            (
+                words(row.get("whisper_size"), empty="none (Voxtral alone)"),
+                _kept_as(row),
+                as_bytes(row.get("load_peak_bytes")),
+                as_bytes(row.get("steady_bytes")),
+                as_bytes(row.get("request_peak_bytes")),
+                as_bytes(row.get("margin_bytes")),
+                badge(words(row["status"], empty="")),
+                words(row["reason"]),
+            )
+            for _, row in rows.iterrows()
+        ],
+        numeric=(2, 3, 4, 5),
+        empty="No Whisper was measured beside Voxtral: 02_whisper_beside_voxtral has no cases.",
+    )
+
+
+def _kept_as(row: pd.Series[Any]) -> str:
+    parts = [
+        words(row.get(f"whisper_{name}"), empty="") for name in ("backend", "dtype", "weights")
+    ]
+    return " ".join(part for part in parts if part) or EMPTY
+
+
+def strategies_table(run: Run) -> Table:
+    """Each arm of the races: latency, throughput, peak, parity."""
+    trials, race = _race_trials(run), _of(run.cases, "race")
+    labels = [style.arm_label(row) for _, row in race.iterrows()]
+    plain = pd.Series(labels, index=race.index, dtype=str)
+    intervals = speed.arm_intervals(trials)
+    arms = sorted(intervals, key=lambda arm: intervals[arm].value)
+    arms += [arm for arm in dict.fromkeys(plain) if arm not in intervals]
+    return table(
+        (
+            "Strategy",
+            "Median latency",
+            "95 % interval",
+            "p95",
+            "n",
+            "First request",
+            f"Against {CONTROL}",
+            "Throughput",
+            "Peak",
+            "Texts",
+            "Status",
+        ),
+        [
+            _strategy_row(arm, trials[trials["arm"] == arm], race[plain == arm], trials)
+            for arm in arms
+        ],
+        numeric=(1, 2, 3, 4, 5, 6, 7, 8),
+        empty="No strategies were compared: 04 to 06 have no requests.",
+    )
+
+
+def _strategy_row(
+    arm: str, trials: pd.DataFrame, cases: pd.DataFrame, everything: pd.DataFrame
+) -> list[Cell | str]:
+    first = speed.is_first(trials)
+    later = trials.loc[~first, "latency_s"]
+    interval = bootstrap_interval(later)
+    unstable = "" if is_stable(later) or interval.n == 0 else " (unstable)"
+    rate = style.numbers(cases, "throughput_rps").median()
+    return [
+        arm,
+        as_seconds(interval.value) + unstable,
+        _interval(interval),
+        as_seconds(float(later.quantile(0.95)) if len(later) else None),
+        str(interval.n),
+        as_seconds(trials.loc[first, "latency_s"].median()),
+        _against_control(trials, everything),
+        EMPTY if is_missing(rate) else f"{rate * 60:.3g} / min",
+        as_bytes(style.highest_peak(cases).max()),
+        _parity_cell(trials),
+        _status_cell(cases),
+    ]
+
+
+def _against_control(trials: pd.DataFrame, everything: pd.DataFrame) -> str:
+    """Latency over the control's of the same notebooks, since only those were interleaved."""
+    if trials.empty or "notebook" not in trials:
+        return EMPTY
+    control = everything[(everything["arm"] == CONTROL) & ~speed.is_first(everything)]
+    control = control[control["notebook"].isin(set(trials["notebook"]))]
+    own = trials.loc[~speed.is_first(trials), "latency_s"]
+    if control.empty or own.empty:
+        return EMPTY
+    return f"× {own.median() / control['latency_s'].median():.2f}"
+
+
+def _parity_cell(trials: pd.DataFrame) -> Cell:
+    parity = style.present(trials, "parity").astype(bool)
+    if parity.empty:
+        return Cell("not compared", "plain")
+    if parity.all():
+        return badge("equal")
+    return Cell(f"{int((~parity).sum())} of {len(parity)} differ", "bad")
+
+
+def _status_cell(cases: pd.DataFrame) -> Cell:
+    statuses = [words(status, empty="unknown") for status in cases["status"]]
+    bad = [status for status in statuses if status != "ok"]
+    if not bad:
+        return badge("ok") if statuses else Cell(EMPTY)
+    return Cell(f"{len(bad)} of {len(statuses)} {bad[0]}", badge(bad[0]).tone)
+
+
+def claims_table(run: Run) -> Table:
+    """What became of each sentence of the original analysis."""
+    rows = run.tables["claims"]
+    return table(
+        ("Claim", "Expected", "Measured", "Verdict", "Reason"),
+        [
+            (
+                words(row.get("sentence"), empty=words(row["claim"])),
+                words(row["expected"]),
+                words(row["measured"]),
+                badge(words(row["verdict"], empty="")),
+                _with_evidence(row),
+            )
+            for _, row in rows.iterrows()
+        ],
+        empty="No claim was judged: 07_verdict did not finish.",
+    )
+
+
+def _with_evidence(row: pd.Series[Any]) -> str:
+    evidence = words(row.get("evidence"), empty="")
+    return words(row["reason"]) + (f" (evidence: {evidence})" if evidence else "")
+
+
+def lost_table(run: Run) -> Table:
+    """Cases that were skipped or failed, with their reasons."""
+    rows = run.cases[run.cases["status"] != "ok"]
+    labels = style.case_labels(rows) if len(rows) else pd.Series(dtype=str)
+    return table(
+        ("Case", "Experiment", "Notebook", "Status", "Reason"),
+        [
+            (
+                label,
+                words(row["experiment"]),
+                words(row.get("notebook")),
+                badge(words(row["status"], empty="")),
+                words(row["reason"], empty="no reason recorded"),
+            )
+            for label, (_, row) in zip(labels, rows.iterrows(), strict=True)
+        ],
+        empty="Every case that was started ended well."
+        if len(run.cases)
+        else "No case was started.",
+    )
+
+
+# --------------------------------------------------------------------------------------- helpers
+
+
+def _of(cases: pd.DataFrame, *experiments: str) -> pd.DataFrame:
+    return cases[cases["experiment"].isin(experiments)]
+
+
+def _race_trials(run: Run) -> pd.DataFrame:
+    trials = run.tables["trials"]
+    return speed.arms_of(trials[trials["experiment"] == "race"])
+
+
+def _interval(interval: Interval) -> str:
+    if is_missing(interval.low):
+        return EMPTY
+    return f"{format_seconds(interval.low)} to {format_seconds(interval.high)}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

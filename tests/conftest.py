@@ -1,0 +1,47 @@
+"""Fixtures that several floors use. Nothing in the tests needs a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from hybridlab.audio import Samples
+from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
+
+
+@pytest.fixture(scope="session")
+def case_server() -> Iterator[CaseServer]:
+    """One server for all tests, borrowed by everything that runs a case."""
+    with CaseServer() as server:
+        os.environ[ADDRESS_VARIABLE] = server.address
+        yield server
+        os.environ.pop(ADDRESS_VARIABLE, None)
+
+
+@pytest.fixture
+def tone() -> Samples:
+    """Two seconds of a quiet tone at 16 kHz."""
+    t = np.arange(32_000) / 16_000
+    return (0.1 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
+
+
+@pytest.fixture
+def project() -> Path:
+    return Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped, with the reason, where there is no CUDA device."""
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hybridlab import records
+from hybridlab.errors import RunFolderError
+from hybridlab.params import SequentialParams
+
+CASE = {
+    **dict.fromkeys(records.TABLES["cases"]),
+    "case_id": "a",
+    "experiment": "race",
+    "status": "ok",
+}
+
+
+def part(tmp_path: Path) -> records.Part:
+    params = SequentialParams.from_mapping({"output_dir": str(tmp_path / "run")})
+    return records.open_part(params, device="cpu")
+
+
+def sample(case_id: str, n_bytes: float) -> dict[str, object]:
+    row = {"case_id": case_id, "experiment": "race", "t_s": 0.1, "source": "rss", "bytes": n_bytes}
+    return row
+
+
+def test_rows_of_unfinished_cases_are_left_out(tmp_path: Path) -> None:
+    opened = part(tmp_path)
+    opened.writer.append("samples", sample("a", 1))
+    opened.writer.append("samples", sample("b", 2))
+    opened.writer.append("cases", CASE)
+    table = opened.table("samples")
+    assert list(table["bytes"]) == [1]
+    assert list(table.columns[:5]) == list(records.COMMON_COLUMNS)
+
+
+def test_a_row_must_have_its_columns(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lacks"):
+        part(tmp_path).writer.append("cases", {"case_id": "a"})
+
+
+def test_not_a_number_becomes_an_empty_value(tmp_path: Path) -> None:
+    opened = part(tmp_path)
+    opened.writer.append("samples", sample("a", float("nan")))
+    row = json.loads((opened.folder / "samples.jsonl").read_text())
+    assert row["bytes"] is None
+
+
+def test_a_torn_last_line_is_dropped_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2')
+    assert records.read_rows(path) == [{"a": 1}]
+    path.write_text('{"a": 1}\nbroken\n{"a": 2}\n')
+    with pytest.raises(RunFolderError, match="line 2 is damaged"):
+        records.read_rows(path)
+
+
+def test_a_completed_part_is_never_overwritten(tmp_path: Path) -> None:
+    part(tmp_path).close("completed")
+    with pytest.raises(RunFolderError, match="never"):
+        part(tmp_path)
+
+
+def test_manifest_says_where_it_comes_from(tmp_path: Path) -> None:
+    opened = part(tmp_path)
+    opened.close("completed")
+    manifest = records.read_manifest(opened.folder)
+    assert manifest["status"] == "completed"
+    assert manifest["measurement_version"] == 1
+    assert manifest["params"]["trials"] == 8
+    assert manifest["versions"]["torch"]
+    assert manifest["machine"]["cores"] >= 1
+
+
+def test_parquet_of_all_parts(tmp_path: Path) -> None:
+    import pandas as pd
+
+    opened = part(tmp_path)
+    opened.writer.append("cases", CASE)
+    records.write_parquet(opened.run_dir)
+    table = pd.read_parquet(opened.run_dir / "cases.parquet")
+    assert list(table["notebook"]) == ["04_sequential"]
+    assert len(pd.read_parquet(opened.run_dir / "trials.parquet")) == 0
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="does not hold a run"):
+        records.run_table(tmp_path, "cases")
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
+    writer = records.TableWriter(Path("/dev/full"), {})
+    with pytest.raises(RunFolderError, match="cannot write"):
+        writer.append("samples", sample("a", 1))
