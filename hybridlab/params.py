@@ -57,7 +57,7 @@ class Params(BaseModel):
     trials: Count = 8
     warmup: CountOrZero = 1
     seed: CountOrZero = 0
-    timeout_s: Annotated[float, Field(gt=0, strict=False)] = 1800.0
+    timeout_s: Annotated[float, Field(gt=0)] = 1800.0
     output_dir: str = ""
     headless: bool = False
     inline: bool = False
@@ -157,7 +157,7 @@ class BesideParams(Params):
     sizes_weights: WeightsSource = "random"
     sizes_dtype: WhisperDtype = "auto"
     sizes_new_tokens: Count = 4
-    memory_budget_gb: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    memory_budget_gb: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
@@ -175,7 +175,7 @@ class BesideParams(Params):
 class LimitsParams(Params):
     notebook: ClassVar[str] = "03_memory_limits"
 
-    limit_audio_s: list[Annotated[float, Field(gt=0, strict=False)]] = [30.0, 120.0, 480.0]
+    limit_audio_s: list[Annotated[float, Field(gt=0)]] = [30.0, 120.0, 480.0]
     limit_batches: list[Count] = [1, 4, 16]
     ageing_cycles: Count = 40
     ageing_remedies: list[Literal["none", "empty-cache", "reload"]] = [

@@ -18,7 +18,7 @@ from hybridlab.planner import PairPlan
 from hybridlab.recommendation import Recommendation, recommend
 from hybridlab.records import run_table, write_json
 from hybridlab.standings import is_value, main_pair, numbers
-from hybridlab.units import format_bytes, format_seconds
+from hybridlab.units import GB, format_bytes, format_seconds
 
 __all__ = [
     "OPTIONS",
@@ -122,6 +122,9 @@ def _option_row(option: str, plan: PairPlan, cases: pd.DataFrame) -> dict[str, A
         "utilization": plan.utilization,
         "margin_bytes": plan.margin_bytes,
         "fits": plan.fits,
+        "planned_gb": plan.total_bytes / GB,
+        "verdict": f"predicted {'to fit' if plan.fits else 'not to fit'} with {plan.backend} "
+        f"{plan.dtype}{' (its default)' if default else ''}",
         "sentence": _option_sentence(option, plan, default=default),
         **_measured(plan, cases),
     }
@@ -143,15 +146,18 @@ def _measured(plan: PairPlan, cases: pd.DataFrame) -> dict[str, Any]:
     ran = cases[same & cases["status"].isin(["ok", "oom"])]
     empty = ("status", "on", "voxtral", "weights", "peak_bytes", "capacity_bytes")
     if ran.empty:
-        return {f"measured_{name}": None for name in empty}
+        return {"measured": None, **{f"measured_{name}": None for name in empty}}
     row = ran.iloc[[-1]]
     peaks = [numbers(row, f"{name}_peak_bytes").iloc[0] for name in ("load", "request")]
     known = [float(peak) for peak in peaks if not math.isnan(peak)]
     enveloped = " (enveloped)" if is_value(row["enveloped"], True).iloc[0] else ""
     capacity = float(numbers(row, "capacity_bytes").iloc[0])
+    where = f"{row['device'].iloc[0]}{enveloped}"
+    peak = f", peak {format_bytes(max(known))}" if known else ""
     return {
+        "measured": f"{row['status'].iloc[0]} on {where}{peak}",
         "measured_status": row["status"].iloc[0],
-        "measured_on": f"{row['device'].iloc[0]}{enveloped}",
+        "measured_on": where,
         "measured_voxtral": f"{row['voxtral'].iloc[0]} {row['voxtral_dtype'].iloc[0]}",
         "measured_weights": f"{row['whisper_weights'].iloc[0]}",
         "measured_peak_bytes": max(known) if known else None,

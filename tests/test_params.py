@@ -23,7 +23,7 @@ from hybridlab.params import SequentialParams
         ({"voxtral": "mini-3b"}, "set voxtral_weights to hub, local or random"),
         ({"whisper_dtype": "int8"}, "cannot be kept by openai-whisper"),
         ({"whisper_weights": "local"}, "needs whisper_path"),
-        ({"card": "t5"}, "did you mean 't4'"),
+        ({"card": "t5"}, "choose one of: t4"),
         ({"device": "gpu"}, "choose auto, cpu, cuda"),
         ({"audio": "/no/such/folder"}, "does not exist"),
     ],

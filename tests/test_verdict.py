@@ -278,7 +278,7 @@ def test_order_claims_are_refuted(claims: list[Claim]) -> None:
     found = judged(claims, rows)
     for claim in ("swapping-lowest-memory", "parallel-highest-memory", "swapping-reload-cost"):
         assert found[claim]["verdict"] == "refuted", found[claim]
-    assert "sequential lies beyond parallel" in found["parallel-highest-memory"]["reason"]
+    assert "beyond parallel (threads): sequential" in found["parallel-highest-memory"]["reason"]
     assert found["sequential-safest"]["verdict"] == "refuted"
 
 
@@ -549,8 +549,10 @@ def test_options_hold_or_not_per_backend_and_say_that_they_are_predicted() -> No
     assert "does not hold with openai-whisper in float32, its default" in large["sentence"]
     assert by["B", "transformers", "float16"]["fits"]
     assert by["C", "openai-whisper", "float32"]["fits"]
+    assert large["verdict"] == "predicted not to fit with openai-whisper float32 (its default)"
     medium = by["A", "transformers", "float16"]
     assert (medium["measured_on"], medium["measured_peak_bytes"]) == ("cuda:0", 13e9)
+    assert medium["measured"] == "ok on cuda:0, peak 12.11 GiB"
     assert by["A", "openai-whisper", "float32"]["measured_status"] is None
 
 

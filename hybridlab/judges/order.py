@@ -54,7 +54,7 @@ def judge_extreme(rule: ExtremeRule, bench: Bench) -> Finding:
         [None if sign is None else sign * wanted for sign in signs.values()],
         measured="; ".join(_figure_text(rule, arm) for arm in arms),
         said=f"{own.name} is {rule.end}",
-        against=f"{_beyond(signs, -wanted)} lies beyond {own.name}",
+        against=f"beyond {own.name}: {_beyond(signs, -wanted)}",
         bench=bench,
         arms=arms,
     )
@@ -232,7 +232,7 @@ def judge_safest(rule: SafestRule, bench: Bench) -> Finding:
         [None if sign is None else -sign for sign in signs.values()],
         measured="; ".join([told, *(_figure_text(lowest, arm) for arm in arms)]),
         said=f"{mine.name} never failed and has the lowest peak",
-        against=f"{_beyond(signs, 1)} never failed either and has a lower peak",
+        against=f"never failed either and with a lower peak: {_beyond(signs, 1)}",
         bench=bench,
         arms=arms,
     )

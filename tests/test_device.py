@@ -1,0 +1,124 @@
+"""The CPU for real, CUDA and NVML by small fakes; `-m gpu` runs against the real thing."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hybridlab import device
+from hybridlab.errors import ParameterError, UnavailableError
+
+
+def test_the_cpu_reads_the_machine() -> None:
+    cpu = device.resolve_device("cpu")
+    assert 0 < cpu.used_bytes() <= cpu.peak_bytes()
+    assert 0 < cpu.free_bytes() <= cpu.capacity_bytes()
+    assert "float32" in cpu.native_dtypes()
+    assert cpu.title()
+
+
+def test_a_missing_gpu_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UnavailableError, match="set device to cpu"):
+        device.resolve_device("cuda")
+    with pytest.raises(ParameterError, match="choose auto"):
+        device.resolve_device("tpu")
+
+
+class FakeNvml(SimpleNamespace):
+    """Enough of pynvml for the readings of one card."""
+
+    class NVMLError(Exception):
+        pass
+
+    nvmlMemory_v2 = 2  # noqa: N815 - pynvml's own name
+
+    def __init__(self, *, present: bool = True) -> None:
+        super().__init__()
+        self.present = present
+        self.asked: list[Any] = []
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if not self.present:
+            raise self.NVMLError("Driver Not Loaded")
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int, version: int) -> SimpleNamespace:  # noqa: N802
+        self.asked.append(version)
+        return SimpleNamespace(used=5_000)
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    fake = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    device._nvml_handle.cache_clear()
+    return fake
+
+
+def test_nvml_memory_is_read_in_its_second_version(nvml: FakeNvml) -> None:
+    assert device.nvml_used_bytes(0).value == 5_000
+    assert nvml.asked == [2]
+
+
+def test_no_nvml_is_an_empty_value_with_a_reason(nvml: FakeNvml) -> None:
+    nvml.present = False
+    reading = device.nvml_used_bytes(0)
+    assert reading.value is None
+    assert "Driver Not Loaded" in reading.reason
+    assert "no NVML" in device.nvml_facts(0)["reason"]
+
+
+class FakeT4(device.CudaDevice):
+    """A T4 as torch shows it: bfloat16 'supported' by emulation."""
+
+    def title(self) -> str:
+        return "Tesla T4"
+
+    def capacity_bytes(self) -> int:
+        return int(14.56 * 2**30)
+
+
+def test_emulated_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+    t4 = FakeT4(0)
+    assert t4.native_dtypes() == ("float32", "float16")
+    with pytest.raises(UnavailableError, match="no bfloat16 in hardware"):
+        t4.check_dtype("bfloat16")
+    t4.check_dtype("float16")
+
+
+def test_a_card_is_recognised_by_name_and_size() -> None:
+    found = device.card_of(FakeT4(0))
+    assert found is not None
+    assert found.name == "t4"
+    assert device.card_of(device.CpuDevice()) is None
+
+
+@pytest.mark.gpu
+def test_cuda_reads_a_known_allocation() -> None:
+    import torch
+
+    from hybridlab.meter import Meter
+
+    gpu = device.resolve_device("cuda")
+    size = 256 * 2**20
+    with Meter(gpu) as meter:
+        with meter.region("load") as region:
+            kept = torch.zeros(size, dtype=torch.uint8, device=gpu.name)
+        assert region.peak_above_start_bytes == pytest.approx(size, rel=0.01)
+        assert kept.numel() == size
+    begin = gpu.stamp()
+    torch.cuda._sleep(10_000_000)
+    assert gpu.seconds(gpu.stamp()) > gpu.seconds(begin)
