@@ -72,6 +72,10 @@ class Device(ABC):
     def release(self) -> None:
         """Give freed memory back: collect garbage, then empty the allocator's cache."""
 
+    def reserved_bytes(self) -> int | None:
+        """Bytes that a caching allocator holds, in use or not; None where there is no such thing."""
+        return None
+
     @abstractmethod
     def outside_bytes(self) -> Reading:
         """Bytes of the device that are held outside this process' allocator."""
@@ -214,6 +218,11 @@ class CudaDevice(Device):
 
         gc.collect()
         torch.cuda.empty_cache()
+
+    def reserved_bytes(self) -> int | None:
+        import torch
+
+        return int(torch.cuda.memory_reserved(self.index))
 
     def outside_bytes(self) -> Reading:
         import torch

@@ -152,7 +152,7 @@ class BesideParams(Params):
 
     notebook: ClassVar[str] = "02_whisper_beside_voxtral"
 
-    whisper_sizes: list[WhisperSize] = list(catalog.WHISPER_SIZES)  # type: ignore[assignment]
+    whisper_sizes: list[WhisperSize] = list(catalog.WHISPER_SIZES)  # type: ignore[arg-type]
     sizes_backend: Backend = "transformers"
     sizes_weights: WeightsSource = "random"
     sizes_dtype: WhisperDtype = "auto"

@@ -122,7 +122,7 @@ def _option_row(option: str, plan: PairPlan, cases: pd.DataFrame) -> dict[str, A
         "utilization": plan.utilization,
         "margin_bytes": plan.margin_bytes,
         "fits": plan.fits,
-        "planned_gb": plan.total_bytes / GB,
+        "planned_gb": round(plan.total_bytes / GB, 1),
         "verdict": f"predicted {'to fit' if plan.fits else 'not to fit'} with {plan.backend} "
         f"{plan.dtype}{' (its default)' if default else ''}",
         "sentence": _option_sentence(option, plan, default=default),

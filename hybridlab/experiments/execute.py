@@ -275,6 +275,7 @@ def _ageing(context: Context) -> None:
                 "t_s": context.since_start(time.perf_counter()),
                 "source": "after-cycle",
                 "bytes": context.device.used_bytes(),
+                "reserved_bytes": context.device.reserved_bytes(),
                 "cycle": cycle,
             },
         )

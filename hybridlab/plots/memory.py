@@ -27,8 +27,8 @@ OWNER_WORDS = {
     "base": "process / context",
     "voxtral": "Voxtral weights",
     "whisper": "Whisper weights",
-    "request": "request, above rest",
-    "load": "loading, above weights",
+    "request": "request",
+    "load": "loading",
     "unexplained": "other",
 }
 
@@ -343,15 +343,20 @@ def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Fi
     top = worst_first.iloc[0]
     title = (
         f"Predictions are {style.percent(points['error'].abs().median())} off at the median; "
-        f"at worst {style.percent(top['error'], signed=True)} ({top['owner']}, {top['label']})"
+        f"at worst {_error_words(top['error'])} ({top['owner']}, {top['label']})"
     )
     caption = style.caption_of(
-        cases, f"n = {len(points)} sizes, labelled with measured over predicted − 1"
+        cases, f"n = {len(points)} sizes, labelled with the measured one against the predicted"
     )
     style.legend_below(ax)
     style.finish(figure, title, caption)
     _label_errors(figure, ax, worst_first.head(MOST_LABELS))
     return figure
+
+
+def _error_words(error: float) -> str:
+    """'+3.4 %', and '×15' where the measured size is more than twice the predicted."""
+    return style.percent(error, signed=True) if error <= 1 else f"×{1 + error:.3g}"
 
 
 def prediction_points(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -391,12 +396,13 @@ def _label_errors(figure: Figure, ax: Axes, points: pd.DataFrame) -> None:
     taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in dots]
     scale = figure.dpi / 72
     for (x, y), (_, point) in zip(dots, points.iterrows(), strict=True):
-        text = style.percent(point["error"], signed=True)
+        text = _error_words(point["error"])
         width, height = 7.0 * len(text) * scale, 13 * scale
         for dx, dy in _OFFSETS:
             left, low = x + dx * scale - (width if dx < 0 else 0), y + dy * scale - height / 2
             box = (left, low, left + width, low + height)
-            if not any(_touch(box, other) for other in taken):
+            inside = ax.bbox.x0 < left and left + width < ax.bbox.x1
+            if inside and not any(_touch(box, other) for other in taken):
                 taken.append(box)
                 ax.annotate(
                     text,

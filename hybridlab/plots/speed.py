@@ -14,6 +14,7 @@ from hybridlab.plots import lanes, style
 from hybridlab.stats import Interval, bootstrap_interval, ecdf, word_error_rate
 from hybridlab.units import format_seconds
 
+FIRST_SHOWN_RATIO = 4  # a first request slower than so many times all others leaves the axis
 LOG_FROM_RATIO = 30  # slowest over fastest from which an axis of time becomes logarithmic
 
 
@@ -62,7 +63,9 @@ def latency(trials: pd.DataFrame) -> Figure:
     ax.set_ylim(len(arms) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
     style.note_column(ax, [(y, interval_words(intervals[arm])) for y, arm in enumerate(arms)])
-    _time_axis(ax, rows["latency_s"], "latency of a request (s)")
+    reach = _reach_s(rows)
+    _time_axis(ax, rows["latency_s"].clip(upper=reach), "latency of a request (s)")
+    _bound_firsts(ax, rows, arms, reach)
     style.legend_below(ax, handles=_latency_handles(rows))
     caption = style.caption_of(
         None,
@@ -71,7 +74,7 @@ def latency(trials: pd.DataFrame) -> Figure:
         "a request: a clip and a question in, a transcript and an answer out",
         style.device_words(rows),
     )
-    return style.finish(figure, fastest_words(intervals), caption)
+    return style.finish(figure, fastest_words(intervals, pooled=is_pooled(rows)), caption)
 
 
 def _draw_arm(ax: Axes, y: float, rows: pd.DataFrame, interval: Interval) -> None:
@@ -91,6 +94,31 @@ def _draw_arm(ax: Axes, y: float, rows: pd.DataFrame, interval: Interval) -> Non
     ax.vlines(interval.value, y - 0.3, y + 0.3, color="black", linewidth=2.4, zorder=5)
 
 
+def _reach_s(rows: pd.DataFrame) -> float:
+    """Where the axis of latency ends: beyond all counted requests, and beyond the first ones
+    unless they would press the others together."""
+    first = is_first(rows)
+    counted, highest = float(rows.loc[~first, "latency_s"].max()), float(rows["latency_s"].max())
+    return highest * 1.05 if highest <= FIRST_SHOWN_RATIO * counted else counted * 1.6
+
+
+def _bound_firsts(ax: Axes, rows: pd.DataFrame, arms: list[str], reach_s: float) -> None:
+    """End the axis at `reach_s`; first requests beyond it are written at its edge."""
+    ax.set_xlim(right=reach_s)
+    beyond = rows[is_first(rows) & (rows["latency_s"] > reach_s)]
+    for arm, group in beyond.groupby("arm", sort=False):
+        ax.text(
+            0.99,
+            arms.index(str(arm)),
+            f"first: {format_seconds(float(group['latency_s'].median()))} →",
+            transform=ax.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            fontsize=10,
+            color=style.MUTED,
+        )
+
+
 def _arm_name(arm: str, rows: pd.DataFrame, n: int) -> str:
     """'sequential plain (n = 16)', and whether its texts differ from those of a tenant alone."""
     parity = style.present(rows[rows["arm"] == arm], "parity")
@@ -106,8 +134,11 @@ def interval_words(interval: Interval) -> str:
     return words
 
 
-def fastest_words(intervals: dict[str, Interval]) -> str:
-    """The finding: which arm is fastest, or that the intervals do not say."""
+def fastest_words(intervals: dict[str, Interval], *, pooled: bool = False) -> str:
+    """The finding: which arm is fastest, or that the intervals do not say.
+
+    Arms `pooled` over notebooks did not take turns with each other, so no ratio is claimed.
+    """
     ranked = sorted(intervals, key=lambda arm: intervals[arm].value)
     best, value = intervals[ranked[0]], format_seconds(intervals[ranked[0]].value)
     if len(ranked) == 1:
@@ -120,15 +151,24 @@ def fastest_words(intervals: dict[str, Interval]) -> str:
             f"{ranked[0]} has the lowest median, {value}, but its interval overlaps that of "
             f"{_list_words(ties)}"
         )
+    if pooled:
+        return (
+            f"{ranked[0]} has the lowest median, {value} per request; arms took turns within a "
+            + ("notebook only")
+        )
     ratio = intervals[ranked[1]].value / best.value
     return f"{ranked[0]} is fastest: {value} per request, {ratio:.3g} times as fast as {ranked[1]}"
 
 
 def pooled_words(rows: pd.DataFrame) -> str:
-    """Says which notebooks the rows come from where there are several: their arms are interleaved
-    within a notebook only."""
+    """Says which notebooks the rows come from where there are several."""
     notebooks = sorted({str(name)[:2] for name in style.present(rows, "notebook")})
     return f"pooled over notebooks {', '.join(notebooks)}" if len(notebooks) > 1 else ""
+
+
+def is_pooled(rows: pd.DataFrame) -> bool:
+    """Whether the rows come from several notebooks; arms are interleaved within one only."""
+    return bool(pooled_words(rows))
 
 
 def _list_words(names: list[str]) -> str:
@@ -346,9 +386,9 @@ def quality(trials: pd.DataFrame) -> Figure:
     notes = [f"{style.percent(overall[who])} of all words" for who in groups]
     style.note_column(ax, list(enumerate(notes)))
     ranked = sorted(overall, key=lambda who: overall[who])
-    title = f"{ranked[0]} gets {style.percent(overall[ranked[0]])} of the words wrong"
+    title = f"{ranked[0]} has a word error rate of {style.percent(overall[ranked[0]])}"
     if len(ranked) > 1:
-        title += f", {ranked[-1]} {style.percent(overall[ranked[-1]])}"
+        title += f", {ranked[-1]} of {style.percent(overall[ranked[-1]])}"
     caption = style.caption_of(
         None,
         f"n = {len(rows)} transcripts, each clip once per tenant",

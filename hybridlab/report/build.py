@@ -43,6 +43,7 @@ def _content(run: Run) -> dict[str, Any]:
         "status": badge(words(run.manifest.get("status"), empty="no manifest")),
         "answer": sections.answer(run),
         "has_verdict": bool(run.verdict),
+        "control": sections.CONTROL,
         "missing": sections.missing(run),
         "recommendation": sections.recommendation(run),
         "cards": sections.cards(run),

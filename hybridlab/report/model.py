@@ -23,6 +23,8 @@ TONES: dict[str, Tone] = {
     "completed": "good",
     "supported": "good",
     "equal": "good",
+    "fits": "good",
+    "does not fit": "bad",
     "oom": "bad",
     "crashed": "bad",
     "failed": "bad",

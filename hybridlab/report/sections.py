@@ -43,7 +43,8 @@ def answer(run: Run) -> str:
         said.append(f"Beside Voxtral, {memory_finding(style.worst_per_label(beside))}.")
     intervals = speed.arm_intervals(_race_trials(run))
     if intervals:
-        said.append(f"{_capital(speed.fastest_words(intervals))}.")
+        finding = speed.fastest_words(intervals, pooled=speed.is_pooled(_race_trials(run)))
+        said.append(f"{_capital(finding)}.")
     if not said:
         return "This run has not measured anything that answers the question."
     return " ".join(said)
@@ -114,7 +115,8 @@ def _fit_card(run: Run) -> Any:
 
 
 def _edge_card(run: Run) -> Any:
-    margins = style.numbers(run.cases, "margin_bytes")
+    # a case that ran out of memory has a reading from before its failure, not a margin
+    margins = style.numbers(run.cases, "margin_bytes").where(run.cases["status"] == "ok")
     if not margins.notna().any():
         return None
     row = run.cases.loc[[margins.idxmin()]]
@@ -145,31 +147,65 @@ def _parity_card(run: Run) -> Any:
 
 
 def options_table(run: Run) -> Table:
-    """Options A, B, C of the original plan."""
+    """Options A, B, C of the original plan: predicted for its card, measured on this device."""
     given = run.verdict.get("options")
-    rows = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+    items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
     return table(
-        ("Option", "Whisper", "Planned", "Measured", "Verdict"),
+        (
+            "Option",
+            "Whisper",
+            "Kept as",
+            "Planned on",
+            "Predicted",
+            "Margin",
+            "Verdict",
+            "Measured",
+        ),
         [
             (
                 words(item.get("option")),
                 words(item.get("whisper")),
-                _measured(item.get("planned_gb"), unit="GB"),
-                _measured(item.get("measured")),
-                words(item.get("verdict")),
+                _join(item, "backend", "dtype") + (" (default)" if item.get("is_default") else ""),
+                words(item.get("card")),
+                _planned(item),
+                as_bytes(item.get("margin_bytes")),
+                _fit_cell(item),
+                _measured(item),
             )
-            for item in rows
+            for item in items
         ],
-        numeric=(2, 3),
+        numeric=(4, 5),
         empty="Options A, B and C were not judged: 07_verdict did not finish.",
     )
 
 
-def _measured(value: Any, *, unit: str = "") -> str:
-    """Words as they are; a number with its unit, or as bytes where none is given."""
-    if is_missing(value) or isinstance(value, (str, bool, list, dict)):
+def _planned(item: dict[str, Any]) -> str:
+    if not is_missing(item.get("planned_gb")):
+        return f"{words(item['planned_gb'])} GB"
+    return as_bytes(item.get("total_bytes"))
+
+
+def _fit_cell(item: dict[str, Any]) -> Cell | str:
+    if isinstance(item.get("fits"), bool):
+        return badge("fits" if item["fits"] else "does not fit")
+    return words(item.get("verdict"))
+
+
+def _measured(item: dict[str, Any]) -> str:
+    """'12.90 GiB on cuda:0 beside mini-3b float16, random weights', as far as it is known."""
+    value: Any = item.get("measured_peak_bytes", item.get("measured"))
+    if is_missing(value) or isinstance(value, (str, list, dict)):
         return words(value)
-    return f"{float(value):g} {unit}" if unit else format_bytes(float(value))
+    parts = {"measured_on": " on {}", "measured_voxtral": " beside {}"}
+    parts["measured_weights"] = ", {} weights"
+    told = [form.format(item[key]) for key, form in parts.items() if not is_missing(item.get(key))]
+    return format_bytes(float(value)) + "".join(told)
+
+
+def _join(item: Any, *names: str) -> str:
+    """The values that are there, one after the other."""
+    parts = [words(item.get(name), empty="") for name in names]
+    return " ".join(part for part in parts if part) or EMPTY
 
 
 def memory_table(run: Run) -> Table:
@@ -207,10 +243,8 @@ def memory_table(run: Run) -> Table:
 
 
 def _kept_as(row: pd.Series[Any]) -> str:
-    parts = [
-        words(row.get(f"whisper_{name}"), empty="") for name in ("backend", "dtype", "weights")
-    ]
-    return " ".join(part for part in parts if part) or EMPTY
+    tenant = "whisper" if not is_missing(row.get("whisper_size")) else "voxtral"
+    return _join(row, *(f"{tenant}_{name}" for name in ("backend", "dtype", "weights")))
 
 
 def strategies_table(run: Run) -> Table:

@@ -125,9 +125,7 @@ def load_whisper_processor(folder_or_id: str, model: catalog.WhisperModel) -> Wh
 
     folder = Path(folder_or_id)
     if folder.is_dir() and not (folder / "tokenizer.json").is_file():
-        return whisper_processor(
-            vocab_size=model.vocab_size, num_mel_bins=model.encoder.mel_bins
-        )
+        return whisper_processor(vocab_size=model.vocab_size, num_mel_bins=model.encoder.mel_bins)
     processor: WhisperProcessor = WhisperProcessor.from_pretrained(folder_or_id)
     return processor
 
@@ -199,9 +197,10 @@ def hf_to_openai_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if name in ("proj_out.weight", "model.encoder.embed_positions.weight"):
             continue
+        ours = name
         for old, new in parts:
-            name = name.replace(old, new)
-        renamed[name] = tensor
+            ours = ours.replace(old, new)
+        renamed[ours] = tensor
     return renamed
 
 
@@ -224,7 +223,11 @@ def write_tekken(path: Path, *, vocab_size: int = 131_072) -> None:
         "num_vocab_tokens": kept,
     }
     data["special_tokens"] = [
-        {"rank": rank, "token_str": TEKKEN_SPECIALS.get(rank, f"<SPECIAL_{rank}>"), "is_control": True}
+        {
+            "rank": rank,
+            "token_str": TEKKEN_SPECIALS.get(rank, f"<SPECIAL_{rank}>"),
+            "is_control": True,
+        }
         for rank in range(35)
     ]
     data["audio"] = {

@@ -14,7 +14,14 @@ from hybridlab.device import CpuDevice
 from hybridlab.stats import word_error_rate
 from hybridlab.tenants.base import Analyst, TenantSpec, Transcriber
 from hybridlab.tenants.make import make_analyst, make_transcriber
-from hybridlab.tenants.pocket.speech import QUESTIONS, Utterance, Word, answer, utterance
+from hybridlab.tenants.pocket.speech import (
+    QUESTIONS,
+    Utterance,
+    Word,
+    answer,
+    long_utterance,
+    utterance,
+)
 
 LONG_SHARE = 0.25
 LONGEST_S = 80.0
@@ -29,7 +36,7 @@ def held_out_clips(bank: dict[str, list[Word]], *, count: int, seed: int = 1000)
     clips = []
     for number in range(count):
         if number % round(1 / LONG_SHARE) == 0:
-            clips.append(utterance(bank, rng, shortest_s=WINDOW_S + 1, longest_s=LONGEST_S))
+            clips.append(long_utterance(bank, rng, shortest_s=WINDOW_S + 1, longest_s=LONGEST_S))
         else:
             clips.append(utterance(bank, rng))
     return clips
@@ -83,19 +90,27 @@ def evaluate_voxtral(folder: Path, clips: list[Utterance]) -> dict[str, Any]:
 def _transcripts(tenant: Transcriber, clips: list[Utterance]) -> list[str]:
     """Short clips in batches; a long one by itself, since its windows are a batch already."""
     texts: dict[int, str] = {}
-    short = [i for i, clip in enumerate(clips) if not is_long(clip)]
-    groups = [short[i : i + BATCH] for i in range(0, len(short), BATCH)]
-    groups += [[i] for i, clip in enumerate(clips) if is_long(clip)]
-    for group in groups:
+    for group in _groups(clips):
         said = tenant.transcribe([clips[i].samples for i in group], max_new_tokens=64)
         texts |= {i: text.text for i, text in zip(group, said, strict=True)}
     return [texts[i] for i in range(len(clips))]
 
 
+def _groups(clips: list[Utterance]) -> list[list[int]]:
+    """Indices of short clips, a batch each, then of long ones, one each."""
+    short = [i for i, clip in enumerate(clips) if not is_long(clip)]
+    groups = [short[i : i + BATCH] for i in range(0, len(short), BATCH)]
+    return groups + [[i] for i, clip in enumerate(clips) if is_long(clip)]
+
+
 def _right_answers(tenant: Analyst, clips: list[Utterance], kind: str) -> float:
     question = QUESTIONS[kind][0]
     right = []
-    for clip in clips:
-        given = tenant.answer([clip.samples], [question], max_new_tokens=8)[0].text
-        right.append(given == answer(kind, list(clip.words)))
+    for group in _groups(clips):
+        own = [clips[i] for i in group]
+        given = tenant.answer([c.samples for c in own], [question] * len(own), max_new_tokens=8)
+        right += [
+            text.text == answer(kind, list(clip.words))
+            for text, clip in zip(given, own, strict=True)
+        ]
     return float(np.mean(right))

@@ -7,6 +7,7 @@ light noise. Importing this module needs neither torch nor espeak-ng.
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -58,27 +59,27 @@ def _extreme(pick: Callable[[list[int]], int]) -> Callable[[list[str]], str]:
 QUESTIONS: dict[str, tuple[str, tuple[str, ...], Callable[[list[str]], str]]] = {
     "count": (
         "How many digits are spoken?",
-        ("How many numbers do you hear?",),
+        ("How many numbers do you hear?", "Count the digits."),
         lambda words: NUMBERS[len(words)],
     ),
     "first": (
         "What is the first digit?",
-        ("Which digit comes first?",),
+        ("Which digit comes first?", "What digit is said first?"),
         lambda words: words[0],
     ),
     "last": (
         "What is the last digit?",
-        ("Which digit comes last?",),
+        ("Which digit comes last?", "What digit is said last?"),
         lambda words: words[-1],
     ),
     "largest": (
         "What is the largest digit?",
-        ("Which digit is the largest?",),
+        ("Which digit is the largest?", "What is the biggest digit?"),
         _extreme(max),
     ),
     "smallest": (
         "What is the smallest digit?",
-        ("Which digit is the smallest?",),
+        ("Which digit is the smallest?", "What is the lowest digit?"),
         _extreme(min),
     ),
 }
@@ -105,7 +106,9 @@ class Word:
 RENDERINGS = ((130, 35), (155, 50), (185, 65))
 
 
-def word_bank(voices: tuple[str, ...], *, renderings: int = len(RENDERINGS)) -> dict[str, list[Word]]:
+def word_bank(
+    voices: tuple[str, ...], *, renderings: int = len(RENDERINGS)
+) -> dict[str, list[Word]]:
     """Every digit in every voice at several speeds and pitches, by voice."""
     if shutil.which("espeak-ng") is None:
         raise UnavailableError("espeak-ng is not installed; run 'apt-get install espeak-ng'")
@@ -140,13 +143,22 @@ def speak(text: str, voice: str, words_per_minute: int, pitch: int) -> Word:
 # ------------------------------------------------------------------------------------ utterances
 
 
+#: The most words of an utterance: NUMBERS must be able to count them.
+MOST_WORDS = 12
+#: In a long clip there is at least one word in so many seconds.
+LONG_SECONDS_PER_WORD = 8.0
+#: Some recordings are digitally silent between the words, like synthetic ones.
+NOISELESS_SHARE = 0.15
+
+
 @dataclass(frozen=True)
 class Utterance:
-    """Words of one voice in time."""
+    """Words of one voice in time; `spans` are the words' first and last samples."""
 
     samples: Samples
     words: tuple[str, ...]
     voice: str
+    spans: tuple[tuple[int, int], ...]
 
     @property
     def text(self) -> str:
@@ -157,45 +169,81 @@ def utterance(
     bank: dict[str, list[Word]],
     rng: np.random.Generator,
     *,
+    least_words: int = 1,
     most_words: int = 10,
     longest_s: float = 28.0,
     shortest_s: float = 0.0,
 ) -> Utterance:
-    """One voice says 1 to `most_words` digits, with gaps, level and noise drawn from `rng`."""
+    """One voice says some digits, with gaps, level and noise drawn from `rng`."""
     voice = str(rng.choice(list(bank)))
-    count = int(rng.integers(1, most_words + 1))
+    count = int(rng.integers(least_words, most_words + 1))
     words = [bank[voice][i] for i in rng.integers(0, len(bank[voice]), count)]
+    room = longest_s * SAMPLE_RATE_HZ
+    while _least_samples(words) > room and len(words) > 1:
+        words.pop()
     speech = sum(word.samples.size for word in words)
-    while speech > longest_s * SAMPLE_RATE_HZ and len(words) > 1:
-        speech -= words.pop().samples.size
-    total = _duration(rng, speech, count, longest_s, shortest_s)
+    total = _duration(rng, words, longest_s, shortest_s)
     gaps = _gaps(rng, total - speech, len(words))
-    pieces = [np.zeros(gaps[0], np.float32)]
+    pieces, spans, start = [np.zeros(gaps[0], np.float32)], [], gaps[0]
     for word, gap in zip(words, gaps[1:], strict=True):
         pieces += [word.samples * rng.uniform(0.7, 1.0), np.zeros(gap, np.float32)]
-    samples = np.concatenate(pieces) * 10 ** rng.uniform(-1.1, -0.1)
-    samples += rng.standard_normal(samples.size).astype(np.float32) * 10 ** rng.uniform(-4.5, -2.7)
-    return Utterance(
-        np.clip(samples, -1, 1).astype(np.float32), tuple(word.text for word in words), voice
+        spans.append((start, start + word.samples.size))
+        start += word.samples.size + gap
+    samples = _recorded(np.concatenate(pieces), rng)
+    return Utterance(samples, tuple(word.text for word in words), voice, tuple(spans))
+
+
+def long_utterance(
+    bank: dict[str, list[Word]],
+    rng: np.random.Generator,
+    *,
+    shortest_s: float,
+    longest_s: float,
+) -> Utterance:
+    """An utterance that lasts between the two, with words in all its parts."""
+    seconds = float(rng.uniform(shortest_s, longest_s))
+    least = min(MOST_WORDS, max(4, math.ceil(seconds / LONG_SECONDS_PER_WORD)))
+    return utterance(
+        bank,
+        rng,
+        least_words=least,
+        most_words=MOST_WORDS,
+        longest_s=seconds,
+        shortest_s=seconds,
     )
 
 
+def _recorded(speech: Samples, rng: np.random.Generator) -> Samples:
+    """At a level of -22 to -2 dB, with white noise from -90 to -54 dB of full scale, or none."""
+    samples = speech * 10 ** rng.uniform(-1.1, -0.1)
+    if rng.random() >= NOISELESS_SHARE:
+        samples += rng.standard_normal(samples.size) * 10 ** rng.uniform(-4.5, -2.7)
+    return np.clip(samples, -1, 1).astype(np.float32)
+
+
+def _least_samples(words: list[Word]) -> float:
+    """Samples that the words take with 50 ms around each."""
+    speech = sum(word.samples.size for word in words)
+    return speech + 0.05 * SAMPLE_RATE_HZ * (len(words) + 1)
+
+
 def _duration(
-    rng: np.random.Generator, speech: int, count: int, longest_s: float, shortest_s: float
+    rng: np.random.Generator, words: list[Word], longest_s: float, shortest_s: float
 ) -> int:
     """Samples in all: mostly natural gaps, sometimes spread over whatever is allowed."""
-    natural = speech + SAMPLE_RATE_HZ * float(rng.uniform(0.2, 0.2 + 0.5 * (count + 1)))
-    if rng.random() < 0.35:
-        natural = float(rng.uniform(natural, max(natural, longest_s * SAMPLE_RATE_HZ)))
-    lowest = max(shortest_s * SAMPLE_RATE_HZ, speech + 0.05 * SAMPLE_RATE_HZ * (count + 1))
+    lowest, highest = _least_samples(words), longest_s * SAMPLE_RATE_HZ
     if shortest_s:
-        natural = float(rng.uniform(lowest, longest_s * SAMPLE_RATE_HZ))
-    return round(max(lowest, min(natural, longest_s * SAMPLE_RATE_HZ)))
+        lowest = max(lowest, shortest_s * SAMPLE_RATE_HZ)
+        return round(rng.uniform(lowest, max(lowest, highest)))
+    natural = lowest + SAMPLE_RATE_HZ * float(rng.uniform(0.1, 0.1 + 0.45 * (len(words) + 1)))
+    if rng.random() < 0.35:
+        natural = float(rng.uniform(natural, max(natural, highest)))
+    return round(max(lowest, min(natural, highest)))
 
 
 def _gaps(rng: np.random.Generator, silence: int, words: int) -> list[int]:
-    """`words + 1` gaps that sum to `silence`, inner ones at least 50 ms where there is room."""
-    least = min(round(0.05 * SAMPLE_RATE_HZ), silence // (words + 1))
-    shares = rng.dirichlet(np.ones(words + 1))
-    rest = silence - least * (words + 1)
+    """`words + 1` gaps that sum to `silence`, each at least 50 ms where there is room."""
+    least = max(0, min(round(0.05 * SAMPLE_RATE_HZ), silence // (words + 1)))
+    shares = rng.dirichlet(np.full(words + 1, 1.5))
+    rest = max(0, silence - least * (words + 1))
     return [least + int(share * rest) for share in shares]

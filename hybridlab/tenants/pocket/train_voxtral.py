@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,19 +20,23 @@ from torch.nn import functional
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
-from hybridlab.tenants.pocket.speech import QUESTIONS, Word, answer, utterance
-from hybridlab.tenants.pocket.train_whisper import encode, log_mel
+from hybridlab.tenants.pocket.speech import QUESTIONS, Word, answer, long_utterance, utterance
+from hybridlab.tenants.pocket.train_whisper import encode, log_mel, one_cycle
 
 logger = logging.getLogger(__name__)
 
-TRAINING_CLIPS = 3600
-MINUTES = 11.0
+TRAINING_CLIPS = 4000
+STEPS = 1500
 PEAK_RATE = 2e-3
 #: Share of clips with one, two and three windows of 30 s, and how many make a batch.
 WINDOW_SHARES = {1: 0.6, 2: 0.25, 3: 0.15}
 BATCHES = {1: 16, 2: 8, 3: 6}
 WINDOW_FRAMES = catalog.MEL_FRAMES_PER_WINDOW
 WINDOW_SAMPLES = int(catalog.WINDOW_S * catalog.SAMPLE_RATE_HZ)
+
+
+#: Token ids of a prompt after the shared prefix, and of what is to be said.
+Job = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,13 @@ def make_examples(
     examples = []
     for number in range(count):
         windows = int(rng.choice(list(WINDOW_SHARES), p=list(WINDOW_SHARES.values())))
-        longest, shortest = 30.0 * windows - 0.1, 30.0 * (windows - 1) + (1.0 if windows > 1 else 0.0)
-        clip = utterance(
-            bank, rng, longest_s=longest, shortest_s=shortest if windows > 1 else 0.0
-        )
+        longest_s = catalog.WINDOW_S * windows - 0.1
+        if windows == 1:
+            clip = utterance(bank, rng, longest_s=longest_s)
+        else:
+            clip = long_utterance(
+                bank, rng, shortest_s=longest_s - catalog.WINDOW_S + 1.0, longest_s=longest_s
+            )
         encoded = encode(encoder, window_mels(clip.samples))
         examples.append(Example(clip.words, encoded.half().clone()))
         if (number + 1) % 500 == 0:
@@ -87,12 +93,13 @@ class Prompts:
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def jobs(self, words: tuple[str, ...], rng: np.random.Generator) -> list[tuple[list[int], list[int]]]:
+    def jobs(self, words: tuple[str, ...], rng: np.random.Generator) -> list[Job]:
         """(prompt, target) of the transcription and of one wording of every question."""
-        jobs = [(self.transcribe, self.ids(" ".join(words)))]
+        # a space before every word: one spelling in tokens wherever it stands
+        jobs = [(self.transcribe, self.ids("".join(f" {word}" for word in words)))]
         for kind, (canonical, others, _) in QUESTIONS.items():
             wording = canonical if rng.random() < 0.6 else str(rng.choice(list(others)))
-            jobs.append(([*self.ids(wording), 4], self.ids(answer(kind, list(words)))))
+            jobs.append(([*self.ids(wording), 4], self.ids(f" {answer(kind, list(words))}")))
         return [(prompt, [*target, self.eos]) for prompt, target in jobs]
 
 
@@ -118,7 +125,7 @@ def train_voxtral(
     seed: int = 0,
     scale: float = 1.0,
 ) -> nn.Module:
-    """Train projector and text model; `scale` multiplies clips and minutes."""
+    """Train projector and text model; `scale` multiplies clips and steps."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     examples = make_examples(encoder, bank, count=round(TRAINING_CLIPS * scale), seed=seed + 1)
@@ -126,22 +133,20 @@ def train_voxtral(
     prompts = Prompts(tokenizer)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98))
-    seconds, began, step, smooth = MINUTES * 60 * scale, time.monotonic(), 0, 0.0
+    steps, smooth = max(2, round(STEPS * scale)), math.nan
     model.train()
     batches = _batches(examples, rng)
-    while (share := (time.monotonic() - began) / seconds) < 1.0:
-        rate = PEAK_RATE * min(1.0, (step + 1) / 60) * 0.5 * (1 + math.cos(math.pi * share))
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = PEAK_RATE * one_cycle(step, steps)
         loss = _loss(model, next(batches), prompts, rng)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         smooth = loss.item() if step == 0 else 0.95 * smooth + 0.05 * loss.item()
-        step += 1
-        if step % 50 == 0:
-            logger.info("Voxtral, step %d, loss %.4f", step, smooth)
+        if (step + 1) % 50 == 0:
+            logger.info("Voxtral, step %d, loss %.4f", step + 1, smooth)
     return model.eval()
 
 
@@ -156,9 +161,7 @@ def _batches(examples: list[Example], rng: np.random.Generator) -> Iterator[list
         yield [groups[windows][i] for i in chosen]
 
 
-def _loss(
-    model: Any, batch: list[Example], prompts: Prompts, rng: np.random.Generator
-) -> Tensor:
+def _loss(model: Any, batch: list[Example], prompts: Prompts, rng: np.random.Generator) -> Tensor:
     from transformers import DynamicCache
 
     core, rows = model.model, len(batch)
@@ -168,7 +171,9 @@ def _loss(
     embed = core.get_input_embeddings()
     head = embed(torch.tensor([1, 3, 25])).expand(rows, -1, -1)
     cache = core.language_model(
-        inputs_embeds=torch.cat([head, audio], dim=1), past_key_values=DynamicCache(), use_cache=True
+        inputs_embeds=torch.cat([head, audio], dim=1),
+        past_key_values=DynamicCache(),
+        use_cache=True,
     ).past_key_values
     jobs = [prompts.jobs(e.words, rng) for e in batch]
     cache.batch_repeat_interleave(len(jobs[0]))
@@ -182,11 +187,9 @@ def _loss(
     return functional.cross_entropy(model.lm_head(hidden[wanted]), targets[wanted])
 
 
-def _padded(jobs: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
+def _padded(jobs: list[Job]) -> tuple[Tensor, Tensor]:
     """Inputs and next-token targets (-100 on prompts and padding), both (jobs, longest)."""
     inputs = [torch.tensor([*prompt, *target[:-1]]) for prompt, target in jobs]
-    targets = [
-        torch.tensor([-100] * (len(prompt) - 1) + target) for prompt, target in jobs
-    ]
+    targets = [torch.tensor([-100] * (len(prompt) - 1) + target) for prompt, target in jobs]
     pad = nn.utils.rnn.pad_sequence
     return pad(inputs, batch_first=True), pad(targets, batch_first=True, padding_value=-100)

@@ -1,0 +1,131 @@
+"""Cases in processes of their own: results, faults, resuming."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridlab.errors import WeightsError
+from hybridlab.experiments import beside, execute, race
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.lab import Lab
+from hybridlab.isolate import CaseServer
+from hybridlab.params import BesideParams, Params, SequentialParams
+
+pytestmark = pytest.mark.usefixtures("case_server")
+
+
+def open_lab(tmp_path: Path, model: type[Params] = SequentialParams, **values: Any) -> Lab:
+    values = {"output_dir": str(tmp_path / "run"), "trials": 2, "max_new_tokens": 12, **values}
+    return Lab.open(model.from_mapping({"headless": True, **values}))
+
+
+def test_a_race_of_all_strategies_passes_the_parity_gate(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path)
+    arms = [
+        race.SOLO,
+        race.CONTROL,
+        race.Arm("parallel", "threads"),
+        race.Arm("swapping", "reload", {"swap": "both"}),
+    ]
+    rows = race.run(lab, arms, rounds=1)
+    assert [row["status"] for row in rows] == ["ok"] * 5, [row["reason"] for row in rows]
+    trials = lab.table("trials")
+    measured = trials[(trials["experiment"] == "race") & ~trials["first"].astype(bool)]
+    assert len(measured) == 2 * len(arms)
+    assert measured["parity"].astype(bool).all()
+    assert (measured["latency_s"] > 0).all()
+    spans = lab.table("spans")
+    assert {"load", "encode", "prefill", "decode"} <= set(spans["phase"])
+    assert (spans["end_s"] >= spans["start_s"]).all()
+    lab.close()
+    assert json.loads((lab.part.folder / "manifest.json").read_text())["status"] == "completed"
+
+
+def test_the_ledger_closes_at_every_moment(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path)
+    row = lab.runner.run(lab.case("race"))
+    ledgers = lab.table("ledgers")
+    for moment in ("load_peak", "steady", "request_peak"):
+        column = "steady_bytes" if moment == "steady" else f"{moment}_bytes"
+        assert ledgers[ledgers["moment"] == moment]["bytes"].sum() == row[column]
+
+
+def test_finished_cases_are_not_repeated_and_crashed_ones_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = open_lab(tmp_path)
+    case = lab.case("race")
+    first = lab.runner.run(case)
+    again = open_lab(tmp_path).runner
+    monkeypatch.setattr(again, "_run", lambda case: pytest.fail("was repeated"))
+    assert again.run(case)["duration_s"] == first["duration_s"]
+    broken = replace(case, round=1)
+    lab.part.writer.append(
+        "cases", {**broken.identity(), "status": "crashed", "reason": "x", "stable": None}
+    )
+    assert open_lab(tmp_path).runner.run(broken)["status"] == "ok"
+    assert len(lab.table("cases")) == 2
+
+
+def test_a_case_that_breaks_is_recorded_with_its_reason(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path)
+    case = lab.case("race")
+    spec = replace(case.requests[0], path=str(tmp_path / "gone.wav"))
+    row = lab.runner.run(replace(case, requests=(spec,)))
+    assert row["status"] == "crashed"
+    assert "does not exist" in row["reason"]
+
+
+def test_a_hung_case_is_a_timeout(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path, timeout_s=0.3)
+    assert lab.runner.run(lab.case("race"))["status"] == "timeout"
+
+
+def test_out_of_memory_is_a_result_with_its_phase(tmp_path: Path, case_server: CaseServer) -> None:
+    lab = open_lab(tmp_path)
+    result = tmp_path / "result.json"
+    ended = case_server.run(run_with_little_memory, lab.case("race"), lab.part.writer, result)
+    assert ended.ok
+    row = json.loads(result.read_text())
+    assert row["status"] == "oom"
+    assert "in phase load" in row["reason"]
+
+
+def run_with_little_memory(case: Case, writer: Any, result: Path) -> None:
+    """A real limit: the allocator itself fails."""
+    import resource
+
+    used = int(Path("/proc/self/statm").read_text().split()[5]) * 4096
+    spec = replace(case.analyst, model="mini-3b", weights="random")
+    resource.setrlimit(resource.RLIMIT_DATA, (used + 600 * 2**20, used + 600 * 2**20))
+    writer = writer.with_common(case_id=case.id, experiment=case.experiment)
+    execute.execute(replace(case, analyst=spec), writer, result)
+
+
+def test_sizes_that_do_not_fit_are_skipped_with_the_bytes_they_need(tmp_path: Path) -> None:
+    lab = open_lab(
+        tmp_path, BesideParams, whisper_sizes=["tiny", "large-v3"], memory_budget_gb=1.5
+    )
+    rows = beside.measure(lab)
+    assert [row["status"] for row in rows] == ["ok", "skipped"]
+    assert "needs" in rows[1]["reason"]
+    assert rows[0]["whisper_bytes"] == 37_760_640 * 4
+    lab.close()
+
+
+def test_inline_gives_the_same_columns(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path, inline=True)
+    row = lab.runner.run(lab.case("race"))
+    assert row["status"] == "ok"
+    assert row["steady_bytes"] > 0
+
+
+def test_missing_weights_are_found_before_a_case_starts(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path, whisper_weights="local", whisper_path=str(tmp_path))
+    with pytest.raises(WeightsError, match=r"no config\.json"):
+        lab.preflight()

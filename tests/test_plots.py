@@ -1,0 +1,224 @@
+"""Every figure is drawn from a made-up run, states a finding, and lets nothing overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from hybridlab import catalog, planner, plots, records
+from hybridlab.plots import lanes, speed, style, trends
+from hybridlab.plots.memory import memory_finding, prediction_points
+from hybridlab.stats import Interval
+from hybridlab.units import GIB
+from tests.synthetic import CAPACITY, case, memory, write_run
+
+Tables = dict[str, pd.DataFrame]
+SEQUENTIAL = "race-sequential-plain-04_sequential-r0"
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    run = write_run(tmp_path_factory.mktemp("run"))
+    return {name: records.run_table(run, name) for name in records.TABLES}
+
+
+def of(tables: Tables, *experiments: str) -> pd.DataFrame:
+    return tables["cases"][tables["cases"]["experiment"].isin(experiments)]
+
+
+DRAWN: dict[str, Callable[[Tables], Figure]] = {
+    "memory_bars": lambda t: plots.memory_bars(of(t, "beside")),
+    "load_peak": lambda t: plots.memory_bars(of(t, "beside"), moment="load_peak"),
+    "all_cases": lambda t: plots.memory_bars(t["cases"]),
+    "one_case": lambda t: plots.memory_bars(of(t, "baseline")),
+    "three_numbers": lambda t: plots.three_numbers(of(t, "beside")),
+    "predicted": lambda t: plots.predicted_against_measured(t["ledgers"], t["cases"]),
+    "over_time": lambda t: plots.memory_over_time(
+        t["samples"], t["spans"], case_id=SEQUENTIAL, capacity_bytes=CAPACITY
+    ),
+    "timeline": lambda t: plots.timeline(t["spans"], case_id=SEQUENTIAL),
+    "latency": lambda t: plots.latency(t["trials"]),
+    "latency_ecdf": lambda t: plots.latency_ecdf(t["trials"]),
+    "throughput": lambda t: plots.throughput(t["cases"]),
+    "limits": lambda t: plots.limits(t["cases"]),
+    "ageing": lambda t: plots.ageing(t["samples"], t["cases"]),
+    "quality": lambda t: plots.quality(t["trials"]),
+    "plan": lambda t: plots.plan_bars(
+        planner.plan_table(catalog.card("t4"), sizes=("base", "large-v3"))
+    ),
+}
+
+
+def boxes(figure: Figure) -> list[tuple[str, Any]]:
+    """Every visible text outside the axes' inside, with its place in pixels."""
+    figure.draw_without_rendering()
+    ticks = [
+        label
+        for ax in figure.axes
+        for label in (*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label)
+    ]
+    legends = [text for legend in figure.legends for text in legend.get_texts()]
+    found = [*figure.texts, *ticks, *legends]
+    if figure._suptitle is not None:  # type: ignore[attr-defined]
+        found.append(figure._suptitle)  # type: ignore[attr-defined]
+    seen = {id(text): text for text in found if text.get_visible() and text.get_text()}
+    return [(text.get_text(), text.get_window_extent()) for text in seen.values()]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_texts_stay_inside_and_apart(name: str, tables: Tables) -> None:
+    figure = DRAWN[name](tables)
+    places = boxes(figure)
+    assert len(places) > 4
+    width, height = figure.bbox.width, figure.bbox.height
+    outside = [
+        text
+        for text, box in places
+        if box.x0 < -2 or box.y0 < -2 or box.x1 > width + 2 or box.y1 > height + 2
+    ]
+    # tick labels beyond the limits are kept by matplotlib but not drawn
+    assert [text for text in outside if len(text) > 5] == []
+    long = [(text, box) for text, box in places if len(text) > 5]
+    for index, (text, box) in enumerate(long):
+        for other, place in long[index + 1 :]:
+            assert not box.padded(-1).overlaps(place.padded(-1)), f"{text!r} covers {other!r}"
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_title_is_a_finding_and_the_caption_says_n(name: str, tables: Tables) -> None:
+    figure = DRAWN[name](tables)
+    title = figure.get_suptitle()
+    assert any(character.isdigit() for character in title)
+    assert "nan" not in title
+    assert any("n = " in text.get_text() for text in figure.texts)
+
+
+EMPTY = {name: pd.DataFrame(columns=[*records.COMMON_COLUMNS, *columns]) for name, columns in
+         records.TABLES.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in DRAWN if name != "plan"])
+def test_empty_tables_say_what_is_missing(name: str) -> None:
+    figure = DRAWN[name](EMPTY)
+    words = " ".join(text.get_text() for text in figure.texts)
+    assert words.startswith("No ")
+    assert figure.axes == []
+
+
+def test_no_plan() -> None:
+    assert "No plan" in plots.plan_bars([]).texts[0].get_text()
+
+
+def test_plots_leave_matplotlib_as_it_was(tables: Tables) -> None:
+    before = dict(mpl.rcParams)
+    DRAWN["memory_bars"](tables)
+    assert dict(mpl.rcParams) == before
+
+
+def test_saving_twice_gives_the_same_bytes(tables: Tables, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        paths = plots.save(plots.memory_bars(of(tables, "beside")), tmp_path / folder, "memory")
+        assert [path.name for path in paths] == ["memory.png", "memory.svg"]
+    for name in ("memory.png", "memory.svg"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_failed_cases_are_rows_of_text(tables: Tables) -> None:
+    figure = plots.memory_bars(of(tables, "beside"))
+    text = " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert "skipped: needs 16.4 GiB" in text.replace("\n", " ")
+
+
+def test_bars_sum_to_the_peak() -> None:
+    row = case("one", "beside", whisper_size="base") | memory(0.29)
+    figure = plots.memory_bars(pd.DataFrame([row]))
+    widths = [patch.get_width() for patch in figure.axes[0].patches]
+    assert sum(widths) == pytest.approx(row["request_peak_bytes"] / GIB)
+    assert all(width >= 0 for width in widths)
+
+
+def test_a_far_capacity_does_not_stretch_the_axis() -> None:
+    row = case("one", "beside") | memory(0.3) | {"capacity_bytes": 140 * GIB}
+    figure = plots.memory_bars(pd.DataFrame([row]))
+    assert figure.axes[0].get_xlim()[1] < 20
+    assert any("140.00 GiB" in text.get_text() for text in figure.axes[0].texts)
+
+
+def test_finding_names_the_largest_that_fits(tables: Tables) -> None:
+    words = memory_finding(style.worst_per_label(of(tables, "beside")))
+    assert (
+        words
+        == "turbo fits with 2.45 GiB to spare, the largest of 5 that ran; 1 could not be measured"
+    )
+
+
+def test_finding_without_a_measurement() -> None:
+    row = case("one", "beside", status="skipped", reason="no memory")
+    assert memory_finding(pd.DataFrame([row])) == "Not one of 1 case could be measured"
+
+
+def test_repeated_cases_are_merged_to_the_worst() -> None:
+    rows = [case(f"r{n}", "race") | memory(1.0 + n) for n in range(3)]
+    rows.append(case("r4", "race", status="oom", reason="out of memory"))
+    worst = style.worst_per_label(pd.DataFrame(rows))
+    assert list(worst["case_id"]) == ["r2"]
+
+
+def test_prediction_error_is_measured_over_predicted(tables: Tables) -> None:
+    points = prediction_points(tables["ledgers"], of(tables, "beside"))
+    voxtral = points[points["owner"] == "voxtral weights"]
+    assert len(voxtral) == 1  # the same weights in every case are one point
+    assert voxtral["error"].iloc[0] == pytest.approx(1 / 0.99 - 1, abs=1e-3)
+
+
+def test_fastest_is_claimed_only_where_intervals_part() -> None:
+    slow, fast, near = Interval(2, 1.9, 2.1, 9), Interval(1, 0.9, 1.1, 9), Interval(1.05, 1, 1.2, 9)
+    assert speed.fastest_words({"a": slow, "b": fast}).startswith("b is fastest")
+    assert "2 times as fast as a" in speed.fastest_words({"a": slow, "b": fast})
+    assert "overlaps that of c" in speed.fastest_words({"b": fast, "c": near})
+    assert "is fastest" not in speed.fastest_words({"a": slow, "b": fast}, pooled=True)
+
+
+def test_first_requests_do_not_count(tables: Tables) -> None:
+    rows = speed.arms_of(tables["trials"])
+    assert speed.arm_intervals(rows)["swapping reload"].n == 12
+    assert speed.arm_intervals(rows)["swapping reload"].high < 2.6
+
+
+def test_overlap_of_a_sequential_and_a_parallel_case(tables: Tables) -> None:
+    parallel = plots.timeline(tables["spans"], case_id="race-parallel-threads-05_parallel-r0")
+    assert "both work at once 0 %" in DRAWN["timeline"](tables).get_suptitle()
+    assert "both work at once 0 %" not in parallel.get_suptitle()
+
+
+def test_neighbouring_bands_join() -> None:
+    spans = pd.DataFrame(
+        {"phase": ["decode"] * 3, "start_s": [0.0, 1.0, 3.0], "end_s": [1.0, 2.0, 4.0]}
+    )
+    assert lanes.merged_bands(spans, gap_s=0.1) == {"decode": [(0.0, 2.0), (3.0, 1.0)]}
+
+
+def test_ageing_tells_growth_from_none(tables: Tables) -> None:
+    slopes = trends.remedy_slopes(trends.after_cycles(tables["samples"], tables["cases"]))
+    assert list(slopes) == ["none", "empty-cache", "reload"]
+    assert slopes["none"].low > 50
+    assert slopes["empty-cache"].low < 0 < slopes["empty-cache"].high
+    assert "with remedy 'none'; not with" in trends.ageing_finding(slopes)
+
+
+def test_twelve_long_names_stay_apart() -> None:
+    rows = [
+        case(f"c{n}", "race", strategy="sequential", variant=f"a-rather-long-variant-{n}")
+        | memory(0.2 * n)
+        for n in range(12)
+    ]
+    figure = plots.memory_bars(pd.DataFrame(rows))
+    labels = [box for text, box in boxes(figure) if "variant" in text and "fits" not in text]
+    assert len(labels) == 12
+    assert not any(a.overlaps(b) for i, a in enumerate(labels) for b in labels[i + 1 :])
