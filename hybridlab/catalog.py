@@ -328,9 +328,7 @@ def _whisper(
     hub_id: str = "",
     openai_name: str = "",
 ) -> WhisperModel:
-    encoder = AudioEncoder(
-        d_model=d_model, layers=encoder_layers, heads=heads, mel_bins=mel_bins
-    )
+    encoder = AudioEncoder(d_model=d_model, layers=encoder_layers, heads=heads, mel_bins=mel_bins)
     return WhisperModel(
         name=name,
         encoder=encoder,

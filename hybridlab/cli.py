@@ -39,7 +39,9 @@ def one_line_errors() -> Iterator[None]:
 def plan(
     card: Annotated[str, typer.Option(help="card to plan for; 'all' lists the cards")] = "t4",
     voxtral: Annotated[str, typer.Option(help="mini-3b or pocket")] = "mini-3b",
-    voxtral_dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, int8, int4")] = "auto",
+    voxtral_dtype: Annotated[
+        str, typer.Option(help="auto, bfloat16, float16, int8, int4")
+    ] = "auto",
     audio_s: Annotated[float, typer.Option(help="length of the audio in seconds")] = 30.0,
     new_tokens: Annotated[int, typer.Option(help="tokens generated per request")] = 200,
     beams: Annotated[int, typer.Option(help="Whisper's beams")] = 1,
@@ -163,9 +165,15 @@ def _short(path: Path) -> str:
 
 @contextmanager
 def progress_bar() -> Iterator[Any]:
-    """A bar over notebooks and cases with the time left; plain lines where stderr is no terminal."""
+    """A bar over notebooks and cases with the time left; plain lines without a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -132,8 +132,9 @@ def plan_html(
     return (
         f"<p><b>{verdict}</b>: predicted {format_bytes(plan.total_bytes)} of "
         f"{format_bytes(plan.capacity_bytes)} ({plan.utilization:.0%}), margin "
-        f"{format_bytes(plan.margin_bytes)}; load peak {format_bytes(plan.load_peak_bytes)}, steady "
-        f"{format_bytes(plan.steady_bytes)}, request peak {format_bytes(plan.request_peak_bytes)}</p>"
+        f"{format_bytes(plan.margin_bytes)}; load peak {format_bytes(plan.load_peak_bytes)}, "
+        f"steady {format_bytes(plan.steady_bytes)}, "
+        f"request peak {format_bytes(plan.request_peak_bytes)}</p>"
         f'<div style="width:480px;border:1px solid #555"><div style="width:{share:.1%};'
         f'height:1em;background:{"#029e73" if plan.fits else "#d55e00"}"></div></div>'
     )

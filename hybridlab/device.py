@@ -73,7 +73,7 @@ class Device(ABC):
         """Give freed memory back: collect garbage, then empty the allocator's cache."""
 
     def reserved_bytes(self) -> int | None:
-        """Bytes that a caching allocator holds, in use or not; None where there is no such thing."""
+        """Bytes that a caching allocator holds, in use or not; None where there is none."""
         return None
 
     @abstractmethod
@@ -236,11 +236,11 @@ class CudaDevice(Device):
         import torch
 
         if self._origin is None:
-            origin = torch.cuda.Event(enable_timing=True)
+            origin: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             self.synchronize()
             origin.record()
             self._origin = (origin, time.perf_counter())
-        event = torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -311,7 +311,7 @@ def nvml_facts(index: int = 0) -> dict[str, Any]:
     except pynvml.NVMLError as error:
         return {"reason": f"no NVML: {error}"}
     queries = {
-        "driver": lambda: pynvml.nvmlSystemGetDriverVersion(),
+        "driver": pynvml.nvmlSystemGetDriverVersion,
         "name": lambda: pynvml.nvmlDeviceGetName(handle),
         "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(
             handle, pynvml.NVML_TEMPERATURE_GPU

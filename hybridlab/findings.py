@@ -101,8 +101,8 @@ def race(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
         medians[str(arm)] = estimate.value
         sentences.append(
             f"{arm}: {format_seconds(estimate.value)} per request at the median "
-            f"({format_seconds(estimate.low)} to {format_seconds(estimate.high)}, n = {estimate.n}); "
-            f"text as alone in {parity_text(own['parity'])} requests."
+            f"({format_seconds(estimate.low)} to {format_seconds(estimate.high)}, "
+            f"n = {estimate.n}); text as alone in {parity_text(own['parity'])} requests."
         )
     control = medians.get("sequential / plain")
     if control:

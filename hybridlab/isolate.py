@@ -151,7 +151,7 @@ class CaseServer:
         started = time.monotonic()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.connect(self.address)
-            _send(connection, pickle.dumps((job, str(log) if log else "", os.getcwd())))
+            _send(connection, pickle.dumps((job, str(log) if log else "", str(Path.cwd()))))
             pid = _receive(connection)
             while not select.select([connection], [], [], TICK_S)[0]:
                 if time.monotonic() - started > timeout_s:
@@ -225,7 +225,7 @@ class _Server:
         self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
         self.selector.register(self.wake_read, selectors.EVENT_READ, self._reap)
         self.selector.register(sys.stdin.buffer, selectors.EVENT_READ, self._owner_gone)
-        os.rename(temporary, address)  # the address appears only once we listen
+        Path(temporary).rename(address)  # the address appears only once we listen
 
     def serve(self) -> None:
         while True:

@@ -6,6 +6,7 @@ interval it really achieved.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 import time
@@ -32,9 +33,7 @@ class Sample:
 class Sampler:
     """Reads a number at a fixed interval on a thread of its own, without drift."""
 
-    def __init__(
-        self, read: Callable[[], int], *, interval_s: float = SAMPLE_INTERVAL_S
-    ) -> None:
+    def __init__(self, read: Callable[[], int], *, interval_s: float = SAMPLE_INTERVAL_S) -> None:
         self.read = read
         self.interval_s = interval_s
         self.samples: list[Sample] = []
@@ -76,12 +75,10 @@ class Sampler:
 
     def _gaps(self) -> list[float]:
         times = [sample.t_s for sample in self.samples]
-        return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
-def thin(
-    samples: list[Sample], *, step_bytes: int = MIB, step_s: float = 0.25
-) -> list[Sample]:
+def thin(samples: list[Sample], *, step_bytes: int = MIB, step_s: float = 0.25) -> list[Sample]:
     """Fewer samples for the same curve: those around a change of at least `step_bytes`, and one
     every `step_s`."""
     kept: list[Sample] = []

@@ -125,7 +125,7 @@ def check_voxtral(name: str, weights: str, path: str) -> None:
 def check_whisper(size: str, weights: str, path: str, *, backend: str, dtype: str) -> None:
     """`ParameterError` where this Whisper cannot come from these weights, or be kept so."""
     is_pocket = size in catalog.POCKET_SIZES
-    if weights == "pocket" and not is_pocket or weights in ("hub", "random") and is_pocket:
+    if (weights == "pocket" and not is_pocket) or (weights in ("hub", "random") and is_pocket):
         good = "pocket" if is_pocket else "hub, local or random"
         raise ParameterError(
             f"whisper_size {size!r} has no {weights!r} weights; set whisper_weights to {good}"

@@ -147,9 +147,7 @@ def whisper_request_bytes(
     return int(max(encode, decode))
 
 
-def voxtral_request_bytes(
-    model: VoxtralModel, request: Request, *, dtype: str, card: Card
-) -> int:
+def voxtral_request_bytes(model: VoxtralModel, request: Request, *, dtype: str, card: Card) -> int:
     """Transient bytes of one Voxtral request above its weights: the largest of its phases.
 
     All windows of the audio pass the encoder in one batch. Prefill keeps four feed-forward tensors
@@ -172,9 +170,7 @@ def voxtral_kv_bytes(model: VoxtralModel, *, tokens: int, width: float) -> int:
     return int(model.text.kv_values_per_token * tokens * width)
 
 
-def attention_score_bytes(
-    model: VoxtralModel, length: int, request: Request, card: Card
-) -> int:
+def attention_score_bytes(model: VoxtralModel, length: int, request: Request, card: Card) -> int:
     """Score matrices of the prefill: nothing with a fused kernel, two float32 ones with `math`."""
     if card.fused_gqa:
         return 0

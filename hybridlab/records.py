@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -135,7 +135,7 @@ class Part:
     run_dir: Path
     params: Params
     device: str
-    started: str = field(default_factory=lambda: now())
+    started: str = ""
 
     @property
     def folder(self) -> Path:
@@ -195,6 +195,7 @@ def open_part(params: Params, *, device: str) -> Part:
         run_dir=Path(name).expanduser().absolute(),
         params=params,
         device=device,
+        started=now(),
     )
     if read_manifest(part.folder).get("status") == "completed":
         raise RunFolderError(
@@ -362,7 +363,9 @@ def machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "python": platform.python_version(),
     }

@@ -189,7 +189,10 @@ def _run_notebook(params: Params, run_dir: Path, progress: Progress) -> dict[str
     part = records.read_manifest(run_dir / "parts" / params.notebook)
     status, reason = part.get("status", "crashed"), part.get("reason", "")
     if status == "running" or error:  # papermill calls cells completed even if the kernel died
-        status, reason = ("failed" if error else "crashed"), error or "it ended before its last cell"
+        status, reason = (
+            ("failed" if error else "crashed"),
+            error or "it ended before its last cell",
+        )
     export_html(target)
     return {"status": status, "reason": reason, "seconds": seconds}
 

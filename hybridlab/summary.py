@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -138,7 +139,9 @@ def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
                 "clips": own["clip_id"].nunique(),
                 "WER": percent(_wer(own)),
                 "answers right": percent(answer_accuracy(own)),
-                "median s": interval(bootstrap_interval(own[~own["first"].astype(bool)]["latency_s"])),
+                "median s": interval(
+                    bootstrap_interval(own[~own["first"].astype(bool)]["latency_s"])
+                ),
             }
             for tenant, own in alone.groupby("variant", sort=False)
         ]
@@ -152,7 +155,12 @@ def phase_table(spans: pd.DataFrame) -> pd.DataFrame:
     seconds = spans.assign(seconds=spans["end_s"] - spans["start_s"])
     return pd.DataFrame(
         [
-            {"tenant": t, "phase": p, "n": len(own), "median s": interval(bootstrap_interval(own["seconds"]))}
+            {
+                "tenant": t,
+                "phase": p,
+                "n": len(own),
+                "median s": interval(bootstrap_interval(own["seconds"])),
+            }
             for (t, p), own in seconds.groupby(["tenant", "phase"], sort=False)
         ]
     )
@@ -194,7 +202,7 @@ def percent(value: float | None) -> str:
     return EMPTY if value is None or pd.isna(value) else f"{100 * value:.1f} %"
 
 
-def parity_text(parity: Iterable[object]) -> str:
+def parity_text(parity: Iterable[Any]) -> str:
     """'12 of 12': how many trials said what the tenants say alone."""
     known = [bool(p) for p in parity if p is not None and not pd.isna(p)]
     return f"{sum(known)} of {len(known)}" if known else EMPTY

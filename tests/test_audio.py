@@ -81,7 +81,12 @@ def test_manifests_and_folders(tmp_path: Path, tone: Samples) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "lists no clips"), ("{", "line 1 is not JSON"), ("[1]", "object"), ("{}", "without a path")],
+    [
+        ("", "lists no clips"),
+        ("{", "line 1 is not JSON"),
+        ("[1]", "object"),
+        ("{}", "without a path"),
+    ],
 )
 def test_bad_manifests(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "m.jsonl"

@@ -62,9 +62,8 @@ def test_a_sampler_that_never_ran_has_no_interval() -> None:
 
 
 def test_a_region_that_fails_still_has_its_peak() -> None:
-    with Meter(CpuDevice()) as meter:
-        with pytest.raises(MemoryError), meter.region("request"):
-            raise MemoryError
+    with Meter(CpuDevice()) as meter, pytest.raises(MemoryError), meter.region("request"):
+        raise MemoryError
     assert meter.peak_bytes("request") is not None
     assert meter.peak_bytes("load") is None
 
@@ -78,5 +77,3 @@ def test_thinning_keeps_the_ends_and_the_extremes_within_a_step(values: list[int
     assert kept[-1] == samples[-1]
     assert max(s.n_bytes for s in kept) >= max(values) - MIB
     assert [s.t_s for s in kept] == sorted({s.t_s for s in kept})
-
-

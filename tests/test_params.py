@@ -28,7 +28,9 @@ from hybridlab.params import SequentialParams
         ({"audio": "/no/such/folder"}, "does not exist"),
     ],
 )
-def test_bad_values_are_one_line_that_names_the_fix(values: dict[str, object], message: str) -> None:
+def test_bad_values_are_one_line_that_names_the_fix(
+    values: dict[str, object], message: str
+) -> None:
     with pytest.raises(ParameterError) as caught:
         SequentialParams.from_mapping(values)
     assert message in str(caught.value)
@@ -36,7 +38,9 @@ def test_bad_values_are_one_line_that_names_the_fix(values: dict[str, object], m
 
 
 def test_a_notebooks_namespace_may_hold_names_of_other_notebooks() -> None:
-    found = SequentialParams.from_namespace({"trials": 3, "ageing_cycles": 5, "_x": 1, "Path": Path})
+    found = SequentialParams.from_namespace(
+        {"trials": 3, "ageing_cycles": 5, "_x": 1, "Path": Path}
+    )
     assert found.trials == 3
 
 

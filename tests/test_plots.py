@@ -12,8 +12,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from hybridlab import catalog, planner, plots, records
-from hybridlab.plots import lanes, speed, style, trends
-from hybridlab.plots.memory import memory_finding, prediction_points
+from hybridlab.plots import lanes, speed, trends, wording
+from hybridlab.plots.memory import memory_finding
+from hybridlab.plots.predicted import prediction_points
 from hybridlab.stats import Interval
 from hybridlab.units import GIB
 from tests.synthetic import CAPACITY, case, memory, write_run
@@ -151,7 +152,7 @@ def test_a_far_capacity_does_not_stretch_the_axis() -> None:
 
 
 def test_finding_names_the_largest_that_fits(tables: Tables) -> None:
-    words = memory_finding(style.worst_per_label(of(tables, "beside")))
+    words = memory_finding(wording.worst_per_label(of(tables, "beside")))
     assert (
         words
         == "turbo fits with 2.45 GiB to spare, the largest of 5 that ran; 1 could not be measured"
@@ -166,7 +167,7 @@ def test_finding_without_a_measurement() -> None:
 def test_repeated_cases_are_merged_to_the_worst() -> None:
     rows = [case(f"r{n}", "race") | memory(1.0 + n) for n in range(3)]
     rows.append(case("r4", "race", status="oom", reason="out of memory"))
-    worst = style.worst_per_label(pd.DataFrame(rows))
+    worst = wording.worst_per_label(pd.DataFrame(rows))
     assert list(worst["case_id"]) == ["r2"]
 
 

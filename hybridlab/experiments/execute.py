@@ -196,7 +196,9 @@ def _alone_request(
             [samples], language=case.language, max_new_tokens=case.max_new_tokens
         )[0]
         if isinstance(tenant, Analyst):
-            answer = tenant.answer([samples], [spec.question], max_new_tokens=case.max_new_tokens)[0]
+            answer = tenant.answer([samples], [spec.question], max_new_tokens=case.max_new_tokens)[
+                0
+            ]
             texts[f"answer/{spec.id}"] = list(answer.tokens)
     texts[f"{tenant.name}/{spec.clip_id}"] = list(transcript.tokens)
     _write_spans(context, spec.id, tenant.drain_spans())
@@ -434,7 +436,9 @@ def _write_ledgers(context: Context, strategy: Strategy) -> None:
         "load_peak": {
             **base,
             **weights,
-            "unexplained": (meter.peak_bytes("load") or 0) - meter.base_bytes - sum(weights.values()),
+            "unexplained": (meter.peak_bytes("load") or 0)
+            - meter.base_bytes
+            - sum(weights.values()),
         },
         "steady": {**base, **weights, "unexplained": unexplained},
         "request_peak": {**base, **weights, "unexplained": unexplained, "request": request},

@@ -1,4 +1,4 @@
-"""What a notebook holds in its hand: validated parameters, the device, the run's part, the clips."""
+"""What a notebook holds: validated parameters, the device, the run's part, the clips."""
 
 from __future__ import annotations
 
@@ -86,7 +86,6 @@ class Lab:
         """Record that this notebook cannot run here: leave quietly when headless, else raise."""
         self.part.skip(reason)
         if self.params.headless:
-            print(f"skipped: {reason}")
             sys.exit(0)
         raise UnavailableError(reason)
 

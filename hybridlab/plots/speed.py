@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hybridlab.plots import lanes, style
-from hybridlab.stats import Interval, bootstrap_interval, ecdf, word_error_rate
+from hybridlab.plots import style, wording
+from hybridlab.stats import Interval, bootstrap_interval, ecdf
 from hybridlab.units import format_seconds
 
 FIRST_SHOWN_RATIO = 4  # a first request slower than so many times all others leaves the axis
@@ -24,9 +24,9 @@ def arms_of(trials: pd.DataFrame) -> pd.DataFrame:
         return trials.assign(arm=pd.Series(dtype=str))
     race = trials[trials["experiment"] == "race"]
     rows = race if len(race) else trials
-    rows = rows.assign(latency_s=style.numbers(rows, "latency_s"))
+    rows = rows.assign(latency_s=wording.numbers(rows, "latency_s"))
     rows = rows[rows["latency_s"].notna()]
-    arms = [style.arm_label(row) for _, row in rows.iterrows()]
+    arms = [wording.arm_label(row) for _, row in rows.iterrows()]
     return rows.assign(arm=pd.Series(arms, index=rows.index, dtype=str))
 
 
@@ -67,12 +67,12 @@ def latency(trials: pd.DataFrame) -> Figure:
     _time_axis(ax, rows["latency_s"].clip(upper=reach), "latency of a request (s)")
     _bound_firsts(ax, rows, arms, reach)
     style.legend_below(ax, handles=_latency_handles(rows))
-    caption = style.caption_of(
+    caption = wording.caption_of(
         None,
         f"n = {sum(interval.n for interval in intervals.values())} requests in {len(arms)} arms",
         pooled_words(rows),
         "a request: a clip and a question in, a transcript and an answer out",
-        style.device_words(rows),
+        wording.device_words(rows),
     )
     return style.finish(figure, fastest_words(intervals, pooled=is_pooled(rows)), caption)
 
@@ -121,7 +121,7 @@ def _bound_firsts(ax: Axes, rows: pd.DataFrame, arms: list[str], reach_s: float)
 
 def _arm_name(arm: str, rows: pd.DataFrame, n: int) -> str:
     """'sequential plain (n = 16)', and whether its texts differ from those of a tenant alone."""
-    parity = style.present(rows[rows["arm"] == arm], "parity")
+    parity = wording.present(rows[rows["arm"] == arm], "parity")
     differs = len(parity) > 0 and not parity.astype(bool).all()
     return f"{arm}\n(n = {n}{', texts differ' if differs else ''})"
 
@@ -162,7 +162,7 @@ def fastest_words(intervals: dict[str, Interval], *, pooled: bool = False) -> st
 
 def pooled_words(rows: pd.DataFrame) -> str:
     """Says which notebooks the rows come from where there are several."""
-    notebooks = sorted({str(name)[:2] for name in style.present(rows, "notebook")})
+    notebooks = sorted({str(name)[:2] for name in wording.present(rows, "notebook")})
     return f"pooled over notebooks {', '.join(notebooks)}" if len(notebooks) > 1 else ""
 
 
@@ -234,7 +234,7 @@ def latency_ecdf(trials: pd.DataFrame) -> Figure:
     if best != worst:
         title += f" to {format_seconds(p95[worst])} ({worst})"
     words = f"n = {len(rows)} requests, first ones left out"
-    caption = style.caption_of(None, words, pooled_words(rows), style.device_words(rows))
+    caption = wording.caption_of(None, words, pooled_words(rows), wording.device_words(rows))
     return style.finish(figure, title, caption)
 
 
@@ -244,13 +244,13 @@ def latency_ecdf(trials: pd.DataFrame) -> Figure:
 @style.styled
 def throughput(cases: pd.DataFrame) -> Figure:
     """Requests per minute of each arm: a dot per case, a bar at their median."""
-    rows = cases.assign(per_minute=style.numbers(cases, "throughput_rps") * 60)
+    rows = cases.assign(per_minute=wording.numbers(cases, "throughput_rps") * 60)
     rows = rows[rows["per_minute"].notna()]
     race = rows[rows["experiment"] == "race"] if len(rows) else rows
     rows = race if len(race) else rows
     if rows.empty:
         return style.nothing_to_show("No case has a throughput.")
-    rows = rows.assign(label=style.case_labels(rows))
+    rows = rows.assign(label=wording.case_labels(rows))
     medians = rows.groupby("label")["per_minute"].median().sort_values(ascending=False)
     figure, ax = style.new_axes(style.rows_height(len(medians)))
     for y, (label, median) in enumerate(medians.items()):
@@ -277,141 +277,11 @@ def throughput(cases: pd.DataFrame) -> Figure:
     title = f"{medians.index[0]} serves most: {medians.iloc[0]:.3g} requests per minute"
     if len(medians) > 1:
         title += f", {medians.index[-1]} least: {medians.iloc[-1]:.3g}"
-    caption = style.caption_of(rows, f"n = {len(rows)} cases, bar: their median")
+    caption = wording.caption_of(rows, f"n = {len(rows)} cases, bar: their median")
     return style.finish(figure, title, caption)
 
 
 # -------------------------------------------------------------------------------------- timeline
 
 
-@style.styled
-def timeline(spans: pd.DataFrame, *, case_id: str, max_requests: int = 4) -> Figure:
-    """Phases of both tenants over the first few requests of a case."""
-    own = spans[spans["case_id"] == case_id] if len(spans) else spans
-    own = own[own["request_id"].notna()] if len(own) else own
-    if own.empty:
-        return style.nothing_to_show(f"No phases were recorded for requests of the case {case_id}.")
-    begins = own.groupby("request_id")["start_s"].min().sort_values()
-    measured = [name for name in begins.index if not str(name).endswith("-first")]
-    chosen = (measured or list(begins.index))[:max_requests]
-    own = own[own["request_id"].isin(chosen)]
-    origin = float(own["start_s"].min())
-    own = own.assign(start_s=own["start_s"] - origin, end_s=own["end_s"] - origin)
-    figure, ax = style.new_axes(3.6)
-    lanes.draw_lanes(ax, own)
-    for number, name in enumerate(chosen, 1):
-        mine = own[own["request_id"] == name]
-        start, end = float(mine["start_s"].min()), float(mine["end_s"].max())
-        ax.axvspan(start, end, color="#000000", alpha=0.04 + 0.05 * (number % 2), zorder=1)
-        ax.annotate(
-            f"request {number}" if len(chosen) <= 4 else str(number),
-            ((start + end) / 2, 1.0),
-            xycoords=ax.get_xaxis_transform(),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=10,
-        )
-    ax.set_xlabel("time (s)")
-    style.legend_below(ax, handles=lanes.phase_handles(own), columns=7)
-    words = f"{case_id} · n = {len(chosen)} of {len(measured or begins)} requests"
-    caption = style.caption_of(None, words, style.device_words(own))
-    return style.finish(figure, _overlap_words(own), caption)
-
-
-def _overlap_words(spans: pd.DataFrame) -> str:
-    """The finding of a timeline: how much of the time both tenants worked, and who worked most."""
-    working = spans[spans["phase"] != "wait"]
-    busy = {
-        tenant: _union(rows[["start_s", "end_s"]].to_numpy(dtype=float).tolist())
-        for tenant, rows in working.groupby("tenant")
-    }
-    lengths = {str(tenant): sum(b - a for a, b in bands) for tenant, bands in busy.items()}
-    total = float(spans["end_s"].max() - spans["start_s"].min())
-    if not lengths or total <= 0:
-        return "No work was recorded in these requests"
-    most = max(lengths, key=lambda tenant: lengths[tenant])
-    words = f"{most.capitalize()} works {lengths[most] / total * 100:.0f} % of the time"
-    if len(lengths) < 2:
-        return words
-    merged = _union([band for bands in busy.values() for band in bands])
-    both = sum(lengths.values()) - sum(b - a for a, b in merged)
-    return f"{words}; both work at once {both / total * 100:.0f} % of it"
-
-
-def _union(bands: list[Any]) -> list[tuple[float, float]]:
-    """The (start, end) bands joined where they touch."""
-    merged: list[tuple[float, float]] = []
-    for start, end in sorted(bands):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((start, end))
-    return merged
-
-
 # --------------------------------------------------------------------------------------- quality
-
-
-@style.styled
-def quality(trials: pd.DataFrame) -> Figure:
-    """Word error rate of each tenant that gave a transcript: a dot per clip, a line for all words.
-
-    `whisper_size`, where the rows have it, tells the Whispers apart.
-    """
-    rows = transcripts_of(trials)
-    if rows.empty:
-        return style.nothing_to_show(
-            "No transcript can be held against a reference (weights without text, or clips without "
-            "a reference)."
-        )
-    groups = {str(name): group for name, group in rows.groupby("who", sort=True)}
-    figure, ax = style.new_axes(style.rows_height(len(groups), each_in=0.6))
-    overall: dict[str, float] = {}
-    for y, (who, group) in enumerate(groups.items()):
-        tenant = "voxtral" if who.startswith("Voxtral") else "whisper"
-        pairs = zip(group["reference"], group["transcript"], strict=True)
-        each = np.array([word_error_rate([r], [h]) for r, h in pairs]) * 100
-        spread = ((np.arange(len(each)) * 0.618034) % 1 - 0.5) * 0.4
-        marker = "o" if tenant == "voxtral" else "s"
-        ax.plot(each, y + spread, marker, color=style.OWNER_COLOURS[tenant], alpha=0.6, mec="none")
-        overall[who] = word_error_rate(list(group["reference"]), list(group["transcript"]))
-        ax.vlines(overall[who] * 100, y - 0.32, y + 0.32, color="black", linewidth=2.6, zorder=4)
-    ax.set_yticks(range(len(groups)), [f"{who}\n(n = {len(g)})" for who, g in groups.items()])
-    ax.set_ylim(len(groups) - 0.4, -0.6)
-    ax.grid(visible=False, axis="y")
-    ax.set_xlim(left=min(0.0, -0.02 * ax.get_xlim()[1]))
-    ax.set_xlabel("word error rate (%)")
-    notes = [f"{style.percent(overall[who])} of all words" for who in groups]
-    style.note_column(ax, list(enumerate(notes)))
-    ranked = sorted(overall, key=lambda who: overall[who])
-    title = f"{ranked[0]} has a word error rate of {style.percent(overall[ranked[0]])}"
-    if len(ranked) > 1:
-        title += f", {ranked[-1]} of {style.percent(overall[ranked[-1]])}"
-    caption = style.caption_of(
-        None,
-        f"n = {len(rows)} transcripts, each clip once per tenant",
-        "lower case, without punctuation; dot: a clip, line: all words",
-        style.device_words(rows),
-    )
-    return style.finish(figure, title, caption)
-
-
-def transcripts_of(trials: pd.DataFrame) -> pd.DataFrame:
-    """Trials with a reference and a transcript, one per clip and tenant, with a column `who`."""
-    if trials.empty:
-        return trials.assign(who=pd.Series(dtype=str))
-    rows = trials[trials["reference"].notna() & trials["transcript"].notna()]
-    rows = rows[rows["reference"].astype(str).str.strip() != ""]
-    who = [_transcriber(row) for _, row in rows.iterrows()]
-    rows = rows.assign(who=pd.Series(who, index=rows.index, dtype=str))
-    # greedy decoding says the same every time: repeats would only weigh some clips twice
-    return rows.drop_duplicates(["who", "reference", "transcript"])
-
-
-def _transcriber(row: pd.Series[Any]) -> str:
-    strategy, variant = style.text_of(row, "strategy"), style.text_of(row, "variant")
-    if strategy == "solo" or (strategy == "alone" and variant == "voxtral"):
-        return "Voxtral"
-    return f"Whisper {style.text_of(row, 'whisper_size')}".strip()

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from hybridlab.plots import style
+from hybridlab.plots import style, wording
 from hybridlab.stats import Interval, slope_with_interval
 from hybridlab.units import GIB, MIB, format_bytes
 
@@ -33,9 +33,9 @@ def limits(cases: pd.DataFrame) -> Figure:
     if rows.empty:
         return style.nothing_to_show("No audio length or batch size was tried.")
     rows = rows.assign(
-        peak=style.numbers(rows, "request_peak_bytes"),
-        limit_value=style.numbers(rows, "limit_value"),
-        predicted=style.numbers(rows, "predicted_bytes"),
+        peak=wording.numbers(rows, "request_peak_bytes"),
+        limit_value=wording.numbers(rows, "limit_value"),
+        predicted=wording.numbers(rows, "predicted_bytes"),
     ).sort_values("limit_value")
     kinds = [kind for kind in _KIND_WORDS if (rows["limit_kind"] == kind).any()]
     figure = style.new_figure(5.0)
@@ -46,12 +46,12 @@ def limits(cases: pd.DataFrame) -> Figure:
         _draw_limit(ax, own)
         _size_axis(ax, own["limit_value"], _KIND_WORDS[kind])
         style.draw_capacity(
-            ax, style.numbers(own, "capacity_bytes").dropna(), highest or 1.0, vertical=False
+            ax, wording.numbers(own, "capacity_bytes").dropna(), highest or 1.0, vertical=False
         )
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("peak while serving (GiB)")
     style.legend_below(axes[0])
-    caption = style.caption_of(cases, f"n = {len(rows)} cases, a fresh process each")
+    caption = wording.caption_of(cases, f"n = {len(rows)} cases, a fresh process each")
     return style.finish(figure, _limits_finding(rows, kinds), caption)
 
 
@@ -75,7 +75,7 @@ def _draw_limit(ax: Axes, rows: pd.DataFrame) -> None:
     for _, row in failed.iterrows():
         ax.axvline(row["limit_value"], color="#999999", linestyle=":", linewidth=1.2)
         ax.annotate(
-            style.wrap(f"✗ {style.status_words(row)}", 30),
+            wording.wrap(f"✗ {wording.status_words(row)}", 30),
             (row["limit_value"], 0.03),
             xycoords=ax.get_xaxis_transform(),
             xytext=(-4, 0),
@@ -109,11 +109,11 @@ def _limits_finding(rows: pd.DataFrame, kinds: list[str]) -> str:
             words.append(f"no {'audio' if kind == 'audio_s' else 'batch'} could be served")
             continue
         top = fine.iloc[-1]
-        lead = style.limit_words(kind, float(top["limit_value"]))
+        lead = wording.limit_words(kind, float(top["limit_value"]))
         words.append(f"{lead} peaks at {format_bytes(top['peak'])}")
-        margin = style.numbers(fine.tail(1), "margin_bytes").iloc[0]
+        margin = wording.numbers(fine.tail(1), "margin_bytes").iloc[0]
         if np.isfinite(margin):
-            words[-1] += f" ({style.spare_words(margin)})"
+            words[-1] += f" ({wording.spare_words(margin)})"
     lost = int((rows["status"] != "ok").sum())
     title = ", ".join(words)
     return title[:1].upper() + title[1:] + (f"; {lost} of {len(rows)} sizes failed" if lost else "")
@@ -151,7 +151,7 @@ def ageing(samples: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     style.legend_below(ax, columns=1)
     cycles = int(rows["cycle"].nunique())
     words = f"n = {cycles} cycles per remedy · trend: least squares, block-bootstrap 95 % interval"
-    caption = style.caption_of(cases[cases["case_id"].isin(rows["case_id"])], words)
+    caption = wording.caption_of(cases[cases["case_id"].isin(rows["case_id"])], words)
     return style.finish(figure, ageing_finding(slopes), caption)
 
 
@@ -163,7 +163,7 @@ def after_cycles(samples: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     rows = samples[samples["source"] == "after-cycle"]
     rows = rows.merge(cases[["case_id", "remedy"]].dropna(), on="case_id")
     rows = rows.assign(
-        cycle=style.numbers(rows, "cycle"), bytes=style.numbers(rows, "bytes")
+        cycle=wording.numbers(rows, "cycle"), bytes=wording.numbers(rows, "bytes")
     ).dropna(subset=["cycle", "bytes"])
     order = {case_id: number for number, case_id in enumerate(cases["case_id"])}
     rows = rows.assign(order=rows["case_id"].map(order))

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from hybridlab.params import NOTEBOOKS
-from hybridlab.plots import style
+from hybridlab.plots import wording
 from hybridlab.report.model import (
     EMPTY,
     Cell,
@@ -137,12 +137,12 @@ def machine_facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _device_words(run: Run) -> str:
-    names = sorted({str(name) for name in style.present(run.cases, "device")})
+    names = sorted({str(name) for name in wording.present(run.cases, "device")})
     text = ", ".join(names) or EMPTY
-    capacities = style.numbers(run.cases, "capacity_bytes").dropna()
+    capacities = wording.numbers(run.cases, "capacity_bytes").dropna()
     if len(capacities):
         text += f" with {as_bytes(float(capacities.max()))}"
-    if style.present(run.cases, "enveloped").astype(bool).any():
+    if wording.present(run.cases, "enveloped").astype(bool).any():
         text += ", some cases inside an envelope of a smaller card's memory"
     return text
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hybridlab.report import about, sections
+from hybridlab.report import about, sections, tables
 from hybridlab.report.figures import pictures
 from hybridlab.report.model import Run, badge, words
 
@@ -43,17 +43,17 @@ def _content(run: Run) -> dict[str, Any]:
         "status": badge(words(run.manifest.get("status"), empty="no manifest")),
         "answer": sections.answer(run),
         "has_verdict": bool(run.verdict),
-        "control": sections.CONTROL,
+        "control": tables.CONTROL,
         "missing": sections.missing(run),
         "recommendation": sections.recommendation(run),
         "cards": sections.cards(run),
-        "options": sections.options_table(run),
-        "memory": sections.memory_table(run),
-        "strategies": sections.strategies_table(run),
-        "claims": sections.claims_table(run),
+        "options": tables.options_table(run),
+        "memory": tables.memory_table(run),
+        "strategies": tables.strategies_table(run),
+        "claims": tables.claims_table(run),
         "pictures": pictures(run),
         "notebooks": about.notebooks_table(run),
-        "lost": sections.lost_table(run),
+        "lost": tables.lost_table(run),
         "params": about.params_table(run),
         "machine": about.machine_facts(run),
         "files": about.files_table(run),

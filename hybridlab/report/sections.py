@@ -5,29 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hybridlab.params import NOTEBOOKS
-from hybridlab.plots import speed, style
+from hybridlab.plots import speed, wording
 from hybridlab.plots.memory import memory_finding
 from hybridlab.report.about import outcome
 from hybridlab.report.model import (
-    EMPTY,
-    Cell,
     Run,
-    Table,
     as_bytes,
-    as_seconds,
-    badge,
     is_missing,
-    table,
     words,
 )
-from hybridlab.stats import Interval, bootstrap_interval, is_stable
+from hybridlab.report.tables import cases_of, interval_words, race_trials
 from hybridlab.units import format_bytes, format_seconds
-
-CONTROL = "sequential plain"  # the arm that runs in every race
-
 
 # ---------------------------------------------------------------------------------------- answer
 
@@ -38,12 +28,12 @@ def answer(run: Run) -> str:
     if given:
         return given
     said = []
-    beside = _of(run.cases, "beside")
+    beside = cases_of(run.cases, "beside")
     if len(beside):
-        said.append(f"Beside Voxtral, {memory_finding(style.worst_per_label(beside))}.")
-    intervals = speed.arm_intervals(_race_trials(run))
+        said.append(f"Beside Voxtral, {memory_finding(wording.worst_per_label(beside))}.")
+    intervals = speed.arm_intervals(race_trials(run))
     if intervals:
-        finding = speed.fastest_words(intervals, pooled=speed.is_pooled(_race_trials(run)))
+        finding = speed.fastest_words(intervals, pooled=speed.is_pooled(race_trials(run)))
         said.append(f"{_capital(finding)}.")
     if not said:
         return "This run has not measured anything that answers the question."
@@ -97,45 +87,45 @@ def cards(run: Run) -> list[tuple[str, str, str]]:
     if len(claims):
         counts = claims["verdict"].value_counts()
         note = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        found.append(("Claims", style.counted(len(claims), "claim"), note))
+        found.append(("Claims", wording.counted(len(claims), "claim"), note))
     return [card for card in found if card]
 
 
 def _fit_card(run: Run) -> Any:
-    fine = _of(run.cases, "beside")
+    fine = cases_of(run.cases, "beside")
     fine = fine[fine["status"] == "ok"]
-    peaks = style.highest_peak(fine)
+    peaks = wording.highest_peak(fine)
     if not peaks.notna().any():
         return None
     top = fine.iloc[int(np.nanargmax(peaks.to_numpy()))]
     note = f"peaks at {as_bytes(float(peaks.max()))}"
     if not is_missing(top.get("margin_bytes")):
-        note += f", {style.spare_words(float(top['margin_bytes']))}"
+        note += f", {wording.spare_words(float(top['margin_bytes']))}"
     return ("Largest Whisper that ran beside Voxtral", words(top.get("whisper_size")), note)
 
 
 def _edge_card(run: Run) -> Any:
     # a case that ran out of memory has a reading from before its failure, not a margin
-    margins = style.numbers(run.cases, "margin_bytes").where(run.cases["status"] == "ok")
+    margins = wording.numbers(run.cases, "margin_bytes").where(run.cases["status"] == "ok")
     if not margins.notna().any():
         return None
     row = run.cases.loc[[margins.idxmin()]]
-    label = style.case_labels(row).iloc[0]
-    capacity = as_bytes(style.numbers(row, "capacity_bytes").iloc[0])
+    label = wording.case_labels(row).iloc[0]
+    capacity = as_bytes(wording.numbers(row, "capacity_bytes").iloc[0])
     return ("Smallest margin seen", format_bytes(float(margins.min())), f"{label}, of {capacity}")
 
 
 def _speed_card(run: Run) -> Any:
-    intervals = speed.arm_intervals(_race_trials(run))
+    intervals = speed.arm_intervals(race_trials(run))
     if not intervals:
         return None
     best = min(intervals, key=lambda arm: intervals[arm].value)
-    note = f"{best}, median of {intervals[best].n}, {_interval(intervals[best])}"
+    note = f"{best}, median of {intervals[best].n}, {interval_words(intervals[best])}"
     return ("Lowest latency per request", format_seconds(intervals[best].value), note)
 
 
 def _parity_card(run: Run) -> Any:
-    parity = style.present(run.tables["trials"], "parity").astype(bool)
+    parity = wording.present(run.tables["trials"], "parity").astype(bool)
     if parity.empty:
         return None
     equal = int(parity.sum())
@@ -146,252 +136,7 @@ def _parity_card(run: Run) -> Any:
 # ---------------------------------------------------------------------------------------- tables
 
 
-def options_table(run: Run) -> Table:
-    """Options A, B, C of the original plan: predicted for its card, measured on this device."""
-    given = run.verdict.get("options")
-    items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
-    return table(
-        (
-            "Option",
-            "Whisper",
-            "Kept as",
-            "Planned on",
-            "Predicted",
-            "Margin",
-            "Verdict",
-            "Measured",
-        ),
-        [
-            (
-                words(item.get("option")),
-                words(item.get("whisper")),
-                _join(item, "backend", "dtype") + (" (default)" if item.get("is_default") else ""),
-                words(item.get("card")),
-                _planned(item),
-                as_bytes(item.get("margin_bytes")),
-                _fit_cell(item),
-                _measured(item),
-            )
-            for item in items
-        ],
-        numeric=(4, 5),
-        empty="Options A, B and C were not judged: 07_verdict did not finish.",
-    )
-
-
-def _planned(item: dict[str, Any]) -> str:
-    if not is_missing(item.get("planned_gb")):
-        return f"{words(item['planned_gb'])} GB"
-    return as_bytes(item.get("total_bytes"))
-
-
-def _fit_cell(item: dict[str, Any]) -> Cell | str:
-    if isinstance(item.get("fits"), bool):
-        return badge("fits" if item["fits"] else "does not fit")
-    return words(item.get("verdict"))
-
-
-def _measured(item: dict[str, Any]) -> str:
-    """'12.90 GiB on cuda:0 beside mini-3b float16, random weights', as far as it is known."""
-    value: Any = item.get("measured_peak_bytes", item.get("measured"))
-    if is_missing(value) or isinstance(value, (str, list, dict)):
-        return words(value)
-    parts = {"measured_on": " on {}", "measured_voxtral": " beside {}"}
-    parts["measured_weights"] = ", {} weights"
-    told = [form.format(item[key]) for key, form in parts.items() if not is_missing(item.get(key))]
-    return format_bytes(float(value)) + "".join(told)
-
-
-def _join(item: Any, *names: str) -> str:
-    """The values that are there, one after the other."""
-    parts = [words(item.get(name), empty="") for name in names]
-    return " ".join(part for part in parts if part) or EMPTY
-
-
-def memory_table(run: Run) -> Table:
-    """The three numbers and the margin of each Whisper size beside Voxtral."""
-    rows = _of(run.cases, "beside", "baseline")
-    if len(rows):
-        rows = style.worst_per_label(rows)
-    return table(
-        (
-            "Whisper",
-            "Kept as",
-            "Load peak",
-            "At rest",
-            "Request peak",
-            "Margin",
-            "Status",
-            "Reason",
-        ),
-        [
-            (
-                words(row.get("whisper_size"), empty="none (Voxtral alone)"),
-                _kept_as(row),
-                as_bytes(row.get("load_peak_bytes")),
-                as_bytes(row.get("steady_bytes")),
-                as_bytes(row.get("request_peak_bytes")),
-                as_bytes(row.get("margin_bytes")),
-                badge(words(row["status"], empty="")),
-                words(row["reason"]),
-            )
-            for _, row in rows.iterrows()
-        ],
-        numeric=(2, 3, 4, 5),
-        empty="No Whisper was measured beside Voxtral: 02_whisper_beside_voxtral has no cases.",
-    )
-
-
-def _kept_as(row: pd.Series[Any]) -> str:
-    tenant = "whisper" if not is_missing(row.get("whisper_size")) else "voxtral"
-    return _join(row, *(f"{tenant}_{name}" for name in ("backend", "dtype", "weights")))
-
-
-def strategies_table(run: Run) -> Table:
-    """Each arm of the races: latency, throughput, peak, parity."""
-    trials, race = _race_trials(run), _of(run.cases, "race")
-    labels = [style.arm_label(row) for _, row in race.iterrows()]
-    plain = pd.Series(labels, index=race.index, dtype=str)
-    intervals = speed.arm_intervals(trials)
-    arms = sorted(intervals, key=lambda arm: intervals[arm].value)
-    arms += [arm for arm in dict.fromkeys(plain) if arm not in intervals]
-    return table(
-        (
-            "Strategy",
-            "Median latency",
-            "95 % interval",
-            "p95",
-            "n",
-            "First request",
-            f"Against {CONTROL}",
-            "Throughput",
-            "Peak",
-            "Texts",
-            "Status",
-        ),
-        [
-            _strategy_row(arm, trials[trials["arm"] == arm], race[plain == arm], trials)
-            for arm in arms
-        ],
-        numeric=(1, 2, 3, 4, 5, 6, 7, 8),
-        empty="No strategies were compared: 04 to 06 have no requests.",
-    )
-
-
-def _strategy_row(
-    arm: str, trials: pd.DataFrame, cases: pd.DataFrame, everything: pd.DataFrame
-) -> list[Cell | str]:
-    first = speed.is_first(trials)
-    later = trials.loc[~first, "latency_s"]
-    interval = bootstrap_interval(later)
-    unstable = "" if is_stable(later) or interval.n == 0 else " (unstable)"
-    rate = style.numbers(cases, "throughput_rps").median()
-    return [
-        arm,
-        as_seconds(interval.value) + unstable,
-        _interval(interval),
-        as_seconds(float(later.quantile(0.95)) if len(later) else None),
-        str(interval.n),
-        as_seconds(trials.loc[first, "latency_s"].median()),
-        _against_control(trials, everything),
-        EMPTY if is_missing(rate) else f"{rate * 60:.3g} / min",
-        as_bytes(style.highest_peak(cases).max()),
-        _parity_cell(trials),
-        _status_cell(cases),
-    ]
-
-
-def _against_control(trials: pd.DataFrame, everything: pd.DataFrame) -> str:
-    """Latency over the control's of the same notebooks, since only those were interleaved."""
-    if trials.empty or "notebook" not in trials:
-        return EMPTY
-    control = everything[(everything["arm"] == CONTROL) & ~speed.is_first(everything)]
-    control = control[control["notebook"].isin(set(trials["notebook"]))]
-    own = trials.loc[~speed.is_first(trials), "latency_s"]
-    if control.empty or own.empty:
-        return EMPTY
-    return f"× {own.median() / control['latency_s'].median():.2f}"
-
-
-def _parity_cell(trials: pd.DataFrame) -> Cell:
-    parity = style.present(trials, "parity").astype(bool)
-    if parity.empty:
-        return Cell("not compared", "plain")
-    if parity.all():
-        return badge("equal")
-    return Cell(f"{int((~parity).sum())} of {len(parity)} differ", "bad")
-
-
-def _status_cell(cases: pd.DataFrame) -> Cell:
-    statuses = [words(status, empty="unknown") for status in cases["status"]]
-    bad = [status for status in statuses if status != "ok"]
-    if not bad:
-        return badge("ok") if statuses else Cell(EMPTY)
-    return Cell(f"{len(bad)} of {len(statuses)} {bad[0]}", badge(bad[0]).tone)
-
-
-def claims_table(run: Run) -> Table:
-    """What became of each sentence of the original analysis."""
-    rows = run.tables["claims"]
-    return table(
-        ("Claim", "Expected", "Measured", "Verdict", "Reason"),
-        [
-            (
-                words(row.get("sentence"), empty=words(row["claim"])),
-                words(row["expected"]),
-                words(row["measured"]),
-                badge(words(row["verdict"], empty="")),
-                _with_evidence(row),
-            )
-            for _, row in rows.iterrows()
-        ],
-        empty="No claim was judged: 07_verdict did not finish.",
-    )
-
-
-def _with_evidence(row: pd.Series[Any]) -> str:
-    evidence = words(row.get("evidence"), empty="")
-    return words(row["reason"]) + (f" (evidence: {evidence})" if evidence else "")
-
-
-def lost_table(run: Run) -> Table:
-    """Cases that were skipped or failed, with their reasons."""
-    rows = run.cases[run.cases["status"] != "ok"]
-    labels = style.case_labels(rows) if len(rows) else pd.Series(dtype=str)
-    return table(
-        ("Case", "Experiment", "Notebook", "Status", "Reason"),
-        [
-            (
-                label,
-                words(row["experiment"]),
-                words(row.get("notebook")),
-                badge(words(row["status"], empty="")),
-                words(row["reason"], empty="no reason recorded"),
-            )
-            for label, (_, row) in zip(labels, rows.iterrows(), strict=True)
-        ],
-        empty="Every case that was started ended well."
-        if len(run.cases)
-        else "No case was started.",
-    )
-
-
 # --------------------------------------------------------------------------------------- helpers
-
-
-def _of(cases: pd.DataFrame, *experiments: str) -> pd.DataFrame:
-    return cases[cases["experiment"].isin(experiments)]
-
-
-def _race_trials(run: Run) -> pd.DataFrame:
-    trials = run.tables["trials"]
-    return speed.arms_of(trials[trials["experiment"] == "race"])
-
-
-def _interval(interval: Interval) -> str:
-    if is_missing(interval.low):
-        return EMPTY
-    return f"{format_seconds(interval.low)} to {format_seconds(interval.high)}"
 
 
 def _capital(text: str) -> str:

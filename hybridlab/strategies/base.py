@@ -50,9 +50,7 @@ class Strategy(ABC):
     name: ClassVar[str]
     variants: ClassVar[tuple[str, ...]]
 
-    def __init__(
-        self, transcriber: Transcriber | None, analyst: Analyst, *, variant: str
-    ) -> None:
+    def __init__(self, transcriber: Transcriber | None, analyst: Analyst, *, variant: str) -> None:
         self._transcriber = transcriber
         self.analyst = analyst
         self.variant = variant

@@ -9,9 +9,12 @@ from hybridlab.tenants.base import Analyst, Tenant, Text, Transcriber
 
 
 class Swapping(Strategy):
-    """`reload`: drop the weights and load them again from where they came (files are usually in the
-    page cache by then). `swap='whisper'` keeps Voxtral resident, `'both'` swaps both. Bound by disk,
-    host memory and the link; nothing is ever copied out, since inference does not change weights."""
+    """`reload`: drop the weights and load them again from where they came (files are usually in
+    the page cache by then). `swap='whisper'` keeps Voxtral resident, `'both'` swaps both.
+
+    Bound by disk, host memory and the link; nothing is ever copied out, since inference does not
+    change weights.
+    """
 
     name = "swapping"
     variants = ("reload",)

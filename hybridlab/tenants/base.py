@@ -106,7 +106,7 @@ class Tenant(ABC):
 class Transcriber(Tenant):
     """Audio in, words out."""
 
-    role = "transcriber"
+    role: ClassVar[Role] = "transcriber"
     name = "whisper"
 
     @abstractmethod
@@ -123,7 +123,7 @@ class Transcriber(Tenant):
 class Analyst(Transcriber):
     """Also answers questions about the audio."""
 
-    role = "analyst"
+    role: ClassVar[Role] = "analyst"
     name = "voxtral"
 
     @abstractmethod

@@ -46,8 +46,12 @@ def check_source(spec: TenantSpec) -> None:
 
 
 def hub_id(model: str) -> str:
-    table = {**catalog.WHISPERS, **catalog.VOXTRALS}
-    return table[model].hub_id
+    return known_model(model).hub_id
+
+
+def known_model(name: str) -> catalog.WhisperModel | catalog.VoxtralModel:
+    """The catalog's entry of a Whisper or a Voxtral."""
+    return catalog.VOXTRALS[name] if name in catalog.VOXTRALS else catalog.whisper(name)
 
 
 def folder_or_id(spec: TenantSpec) -> str:
@@ -70,7 +74,7 @@ def _check_folder(folder: Path, model: str) -> None:
         )
     config = json.loads(config_path.read_text(encoding="utf-8"))
     found = config.get("audio_config", config)
-    expected = {**catalog.WHISPERS, **catalog.VOXTRALS}[model].encoder
+    expected = known_model(model).encoder
     seen = {
         "d_model": found.get("d_model", found.get("hidden_size")),
         "encoder layers": found.get("encoder_layers", found.get("num_hidden_layers")),
@@ -127,7 +131,9 @@ def one_line_errors(spec: TenantSpec) -> Iterator[None]:
         yield
     except OSError as error:
         first = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{spec.weights} weights of {spec.model} cannot be loaded: {first}") from error
+        raise WeightsError(
+            f"{spec.weights} weights of {spec.model} cannot be loaded: {first}"
+        ) from error
 
 
 def pretrained(kind: Any, spec: TenantSpec, device: Device) -> nn.Module:

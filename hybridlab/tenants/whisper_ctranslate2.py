@@ -74,9 +74,7 @@ class WhisperCtranslate2(Transcriber):
         self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
     ) -> list[Text]:
         pieces = [windows(samples) for samples in batch]
-        rows = [
-            self._window(piece, language, max_new_tokens) for clip in pieces for piece in clip
-        ]
+        rows = [self._window(piece, language, max_new_tokens) for clip in pieces for piece in clip]
         return _joined(rows, [len(clip) for clip in pieces])
 
     def _window(self, samples: Samples, language: str, max_new_tokens: int) -> Text:

@@ -86,7 +86,7 @@ class WhisperOpenai(Transcriber):
 
         known = catalog.whisper(self.spec.model)
         encoder = known.encoder
-        return Whisper(
+        model: nn.Module = Whisper(
             ModelDimensions(
                 n_mels=encoder.mel_bins,
                 n_audio_ctx=encoder.positions,
@@ -100,6 +100,7 @@ class WhisperOpenai(Transcriber):
                 n_text_layer=known.decoder_layers,
             )
         )
+        return model
 
     def unload(self) -> None:
         self._model = self._probe = None  # type: ignore[assignment]
@@ -128,7 +129,8 @@ class WhisperOpenai(Transcriber):
             padding=N_SAMPLES,
             device=self.device.name,
         )
-        return pad_or_trim(mel[:, :-N_FRAMES], N_FRAMES)
+        window: Tensor = pad_or_trim(mel[:, :-N_FRAMES], N_FRAMES)
+        return window
 
     def _options(self, language: str, max_new_tokens: int) -> Any:
         from whisper.decoding import DecodingOptions

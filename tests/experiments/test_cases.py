@@ -108,9 +108,7 @@ def run_with_little_memory(case: Case, writer: Any, result: Path) -> None:
 
 
 def test_sizes_that_do_not_fit_are_skipped_with_the_bytes_they_need(tmp_path: Path) -> None:
-    lab = open_lab(
-        tmp_path, BesideParams, whisper_sizes=["tiny", "large-v3"], memory_budget_gb=1.5
-    )
+    lab = open_lab(tmp_path, BesideParams, whisper_sizes=["tiny", "large-v3"], memory_budget_gb=1.5)
     rows = beside.measure(lab)
     assert [row["status"] for row in rows] == ["ok", "skipped"]
     assert "needs" in rows[1]["reason"]

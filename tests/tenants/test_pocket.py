@@ -56,7 +56,7 @@ def test_folders_are_complete_and_small() -> None:
 
 
 def test_bad_name_lists_good_ones() -> None:
-    with pytest.raises(ParameterError, match="did you mean .pocket-"):
+    with pytest.raises(ParameterError, match=r"did you mean .pocket-"):
         pocket_dir("pocket-n")
 
 

@@ -140,7 +140,9 @@ def test_foreign_and_unsafe_folders_are_refused(tmp_path: Path) -> None:
     local = {"weights": "local", "path": str(tmp_path)}
     with pytest.raises(WeightsError, match=r"no config\.json"):
         check_source(spec("tiny", **local))
-    (tmp_path / "config.json").write_text('{"d_model": 96, "encoder_layers": 3, "num_mel_bins": 128}')
+    (tmp_path / "config.json").write_text(
+        '{"d_model": 96, "encoder_layers": 3, "num_mel_bins": 128}'
+    )
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(WeightsError, match=r"no \.safetensors"):
         check_source(spec("tiny", **local))

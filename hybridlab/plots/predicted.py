@@ -1,0 +1,134 @@
+"""The planner's bytes against the measured ones. Axes in GiB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hybridlab.plots import style, wording
+from hybridlab.units import GIB, MIB
+
+_POINT_LOOK = {
+    "voxtral weights": ("voxtral", "o"),
+    "whisper weights": ("whisper", "s"),
+    "request": ("request", "^"),
+    "whole case": ("base", "D"),
+}
+MOST_LABELS = 24
+
+
+@style.styled
+def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Figure:
+    """The planner's bytes against the measured ones, on logarithmic axes with the diagonal."""
+    points = prediction_points(ledgers, cases)
+    if points.empty:
+        return style.nothing_to_show("No owner has both a predicted and a measured size.")
+    figure, ax = style.new_axes(6.0)
+    ends = [
+        points[["predicted", "measured"]].to_numpy().min() * 0.6,
+        points[["predicted", "measured"]].to_numpy().max() * 1.7,
+    ]
+    ax.plot(ends, ends, color="#888888", linestyle="--", linewidth=1.2, zorder=1)
+    for owner, group in points.groupby("owner"):
+        colour, marker = _POINT_LOOK[str(owner)]
+        ax.plot(
+            group["predicted"],
+            group["measured"],
+            marker,
+            color=style.OWNER_COLOURS[colour],
+            markersize=10,
+            mec="white",
+            label=str(owner),
+            zorder=3,
+        )
+    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    ax.set_xlabel("predicted (GiB)")
+    ax.set_ylabel("measured (GiB)")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    worst_first = points.reindex(points["error"].abs().sort_values(ascending=False).index)
+    top = worst_first.iloc[0]
+    title = (
+        f"Predictions are {wording.percent(points['error'].abs().median())} off at the median; "
+        f"at worst {_error_words(top['error'])} ({top['owner']}, {top['label']})"
+    )
+    caption = wording.caption_of(
+        cases, f"n = {len(points)} sizes, labelled with the measured one against the predicted"
+    )
+    style.legend_below(ax)
+    style.finish(figure, title, caption)
+    _label_errors(figure, ax, worst_first.head(MOST_LABELS))
+    return figure
+
+
+def _error_words(error: float) -> str:
+    """'+3.4 %', and '×15' where the measured size is more than twice the predicted."""
+    return wording.percent(error, signed=True) if error <= 1 else f"×{1 + error:.3g}"
+
+
+def prediction_points(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """Rows of owner, label, predicted and measured (GiB) and error; equal ones once."""
+    labels = wording.case_labels(cases) if len(cases) else pd.Series(dtype=str)
+    names = dict(zip(cases.get("case_id", []), labels, strict=False))
+    rows: list[dict[str, Any]] = []
+    for _, row in ledgers.iterrows() if "owner" in ledgers else ():
+        if row["moment"] == "request_peak" and row["owner"] in _POINT_LOOK:
+            rows.append(
+                {
+                    "owner": row["owner"],
+                    "label": names.get(row["case_id"], row["case_id"]),
+                    "predicted": _number(row, "predicted_bytes") / GIB,
+                    "measured": _number(row, "bytes") / GIB,
+                }
+            )
+    for label, (_, case) in zip(labels, cases.iterrows(), strict=True):
+        peak = _number(case, "request_peak_bytes") / GIB
+        predicted = _number(case, "predicted_bytes") / GIB
+        rows.append(
+            {"owner": "whole case", "label": label, "predicted": predicted, "measured": peak}
+        )
+    points = pd.DataFrame(rows, columns=["owner", "label", "predicted", "measured"]).dropna()
+    points = points[(points["predicted"] > 0) & (points["measured"] > 0)]
+    # repeated cases: one point per owner, label and prediction, at the median measurement
+    merged = points.groupby(["owner", "label", "predicted"], sort=False, as_index=False).median()
+    merged = merged.assign(rounded=(merged["measured"] * GIB / MIB).round(-1))
+    merged = merged.drop_duplicates(["owner", "predicted", "rounded"]).drop(columns="rounded")
+    return merged.assign(error=merged["measured"] / merged["predicted"] - 1)
+
+
+def _label_errors(figure: Figure, ax: Axes, points: pd.DataFrame) -> None:
+    """Write each error beside its dot where it covers neither a dot nor another label."""
+    figure.draw_without_rendering()  # places are known only after the layout
+    dots = ax.transData.transform(points[["predicted", "measured"]].to_numpy())
+    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in dots]
+    scale = figure.dpi / 72
+    for (x, y), (_, point) in zip(dots, points.iterrows(), strict=True):
+        text = _error_words(point["error"])
+        width, height = 7.0 * len(text) * scale, 13 * scale
+        for dx, dy in _OFFSETS:
+            left, low = x + dx * scale - (width if dx < 0 else 0), y + dy * scale - height / 2
+            box = (left, low, left + width, low + height)
+            inside = ax.bbox.x0 < left and left + width < ax.bbox.x1
+            if inside and not any(_touch(box, other) for other in taken):
+                taken.append(box)
+                ax.annotate(
+                    text,
+                    (point["predicted"], point["measured"]),
+                    xytext=(dx, dy),
+                    textcoords="offset points",
+                    ha="right" if dx < 0 else "left",
+                    va="center",
+                    fontsize=10.5,
+                )
+                break
+
+
+#: Where a label may stand in points from its dot, the best place first.
+_OFFSETS = tuple((side * dx, dy) for dx, dy in ((9, 0), (7, -13), (7, 13)) for side in (1, -1))
+
+
+def _touch(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,164 @@
+"""From rows to words: labels, captions, reasons; cells that may be missing."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hybridlab.units import format_bytes, format_seconds
+
+
+def wrap(text: str, width: int, *, lines: int = 3) -> str:
+    """Wrap a reason; what does not fit in `lines` is cut with an ellipsis."""
+    return "\n".join(
+        textwrap.wrap(" ".join(str(text).split()), width, max_lines=lines, placeholder=" …")
+    )
+
+
+def caption_of(cases: pd.DataFrame | None, *parts: str) -> str:
+    """The small print: the parts given, then weights, sampler, device and envelope of the cases."""
+    words = [part for part in parts if part]
+    if cases is not None and len(cases):
+        words += [_weights_words(cases), _sampler_words(cases), device_words(cases)]
+    # the no-break space keeps the dot at the end of a line
+    return "\N{NO-BREAK SPACE}· ".join(word for word in words if word)
+
+
+def device_words(table: pd.DataFrame) -> str:
+    """'device cpu, inside an envelope' as far as the rows say."""
+    names = sorted({str(name) for name in present(table, "device")})
+    words = f"device {', '.join(names)}" if names else ""
+    enveloped = present(table, "enveloped").astype(bool)
+    if len(enveloped) and enveloped.any():
+        words += ", inside an envelope (bytes speak for the smaller card, times do not)"
+    return words
+
+
+def _weights_words(cases: pd.DataFrame) -> str:
+    words = []
+    for tenant in ("voxtral", "whisper"):
+        sources = sorted({str(source) for source in present(cases, f"{tenant}_weights")})
+        if sources:
+            words.append(f"{tenant} {'/'.join(sources)}")
+    return f"weights: {', '.join(words)}" if words else ""
+
+
+def _sampler_words(cases: pd.DataFrame) -> str:
+    intervals = present(cases, "sampler_interval_s")
+    if intervals.empty:
+        return ""
+    words = f"sampled every {format_seconds(float(intervals.median()))}"
+    gaps = present(cases, "sampler_longest_gap_s")
+    return words + (f" (longest gap {format_seconds(float(gaps.max()))})" if len(gaps) else "")
+
+
+def present(table: pd.DataFrame, column: str) -> pd.Series[Any]:
+    """The values of a column that are there; empty where the column itself is not."""
+    if column not in table.columns:
+        return pd.Series(dtype=object)
+    values = table[column].dropna()
+    return values[values.astype(str) != ""]
+
+
+def numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
+    """A column as floats, NaN for all that is missing, even the column."""
+    if column not in table.columns:
+        return pd.Series(np.nan, index=table.index, dtype=float)
+    return pd.to_numeric(table[column], errors="coerce").astype(float)
+
+
+def text_of(row: pd.Series[Any], column: str) -> str:
+    """A cell as text; '' for all that is missing."""
+    value = row.get(column)
+    return "" if value is None or pd.isna(value) else str(value)
+
+
+def counted(count: int, noun: str) -> str:
+    """'1 case', '2 cases'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def percent(share: float, *, signed: bool = False) -> str:
+    """0.034 -> '3.4 %', with a sign where asked for; whole numbers from 10 on."""
+    digits = 1 if abs(share) < 0.0995 else 0
+    text = f"{share * 100:{'+' if signed else ''}.{digits}f} %"
+    return text.replace("-", "−")
+
+
+def spare_words(margin_bytes: float) -> str:
+    """'3.10 GiB to spare' or '410 MiB short'."""
+    if margin_bytes >= 0:
+        return f"{format_bytes(margin_bytes)} to spare"
+    return f"{format_bytes(-margin_bytes)} short"
+
+
+def case_labels(cases: pd.DataFrame) -> pd.Series[str]:
+    """What tells the cases apart, in few words: the size, the arm, the limit or the remedy."""
+    several = {
+        column: len(set(present(cases[cases["experiment"] == "beside"], column))) > 1
+        for column in ("whisper_backend", "whisper_dtype")
+    }
+    sizes = len(set(present(cases[cases["experiment"] == "race"], "whisper_size"))) > 1
+    words = [_case_words(row, several, sizes) for _, row in cases.iterrows()]
+    return pd.Series(words, index=cases.index, dtype=str)
+
+
+def _case_words(row: pd.Series[Any], several: dict[str, bool], sizes: bool) -> str:
+    experiment, size = text_of(row, "experiment"), text_of(row, "whisper_size")
+    if experiment == "beside":
+        extra = [text_of(row, column) for column, vary in several.items() if vary]
+        return " ".join([size or "no Whisper", *extra])
+    if experiment == "limits" and text_of(row, "limit_kind"):
+        return limit_words(text_of(row, "limit_kind"), float(row["limit_value"]))
+    if experiment == "ageing" and text_of(row, "remedy"):
+        return f"remedy {text_of(row, 'remedy')}"
+    if experiment == "baseline":
+        return "Voxtral alone"
+    if experiment == "alone":
+        return "each by itself"
+    return arm_label(row) + (f" {size}" if sizes and size else "")
+
+
+def limit_words(kind: str, value: float) -> str:
+    """'120 s of audio' or 'batch of 4'."""
+    return f"{value:g} s of audio" if kind == "audio_s" else f"batch of {value:g}"
+
+
+def arm_label(row: pd.Series[Any]) -> str:
+    """'sequential plain'; a tenant alone is 'whisper by itself'."""
+    strategy, variant = text_of(row, "strategy"), text_of(row, "variant")
+    if strategy == "alone":
+        return f"{variant} by itself"
+    return f"{strategy} {variant}".strip()
+
+
+def worst_per_label(cases: pd.DataFrame) -> pd.DataFrame:
+    """One row per label in order of appearance: of repeated cases the one with the highest peak,
+    a measured one before one that was not."""
+    labelled = cases.assign(label=case_labels(cases), peak=highest_peak(cases))
+    ranked = labelled.sort_values("peak", ascending=False, na_position="last", kind="stable")
+    return labelled.loc[ranked.drop_duplicates("label").index.sort_values()]
+
+
+def highest_peak(cases: pd.DataFrame) -> pd.Series[float]:
+    """The higher of load peak and request peak, in bytes."""
+    peaks = pd.concat(
+        [numbers(cases, "load_peak_bytes"), numbers(cases, "request_peak_bytes")], axis=1
+    )
+    return peaks.max(axis=1)
+
+
+def status_words(row: pd.Series[Any]) -> str:
+    """A case's status in words: 'out of memory' for oom."""
+    status = text_of(row, "status")
+    return {"oom": "out of memory", "": "no status"}.get(status, status)
+
+
+def failure_words(row: pd.Series[Any]) -> str:
+    """'skipped: needs 7.2 GiB …'; '' for a case that is ok."""
+    if text_of(row, "status") == "ok":
+        return ""
+    return f"{status_words(row)}: {text_of(row, 'reason') or 'no reason recorded'}"
