@@ -66,7 +66,7 @@ def limits(cases: pd.DataFrame) -> list[str]:
         extra = row["request_peak_bytes"] - row["steady_bytes"]
         sentences.append(
             f"{case_label(row)}: {format_bytes(extra)} above the steady state, predicted "
-            f"{format_bytes(row['predicted_bytes'])}."
+            f"{format_bytes(row['predicted_bytes'] - row['steady_bytes'])}."
         )
     return sentences + unmeasured(cases)
 

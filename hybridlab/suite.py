@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab import records
+from hybridlab.device import Device, resolve_device
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
 from hybridlab.params import NOTEBOOKS, Params, parameters_of, split
 
 #: Seconds that a cell may stay silent: longer than any case's own timeout.
 CELL_TIMEOUT_S = 6 * 3600
+VERDICT = "07_verdict"
 
 
 @dataclass
@@ -69,27 +71,93 @@ def run_suite(
     others: its manifest says what happened.
     """
     names = [parameters_of(name).notebook for name in only or NOTEBOOKS]
-    run_dir = _run_folder(output, preset, resume=resume)
+    run_dir = _run_folder(output, preset, values, resume=resume)
     resolved = split({**values, "output_dir": str(run_dir), "headless": True}, names)
-    _preflight(next(iter(resolved.values())))
+    device = _preflight(next(iter(resolved.values())))
     run_dir.mkdir(parents=True, exist_ok=True)
+    run = _Run(run_dir=run_dir, preset=preset, values=values, names=names, device=device)
+    run.save("running")
     progress = Progress(names)
     if listener is not None:
         progress.listener = listener
-    started = records.now()
-    outcomes = _previous(run_dir)
-    _write_manifest(run_dir, preset, values, outcomes, started, status="running")
     with _server():
         try:
             for name in names:
                 progress.tell(current=name, cases_done=0, cases_total=0)
-                if outcomes.get(name, {}).get("status") != "completed":
-                    outcomes[name] = _run_notebook(resolved[name], run_dir, progress)
+                run.execute(resolved[name], progress)
                 progress.tell(finished=progress.finished + 1)
-                _write_manifest(run_dir, preset, values, outcomes, started, status="running")
         finally:
-            _finish(run_dir, preset, values, outcomes, started, names)
+            run.finish()
     return run_dir
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """A run at work: what was asked, and what became of each notebook so far."""
+
+    run_dir: Path
+    preset: str
+    values: Mapping[str, Any]
+    names: list[str]
+    device: Device
+    started: str = field(default_factory=records.now)
+    outcomes: dict[str, Any] = field(default_factory=dict)
+    repeated: bool = False
+
+    def __post_init__(self) -> None:
+        # outcomes of an earlier, interrupted try; unfinished parts go on from their finished cases
+        self.outcomes = dict(records.read_manifest(self.run_dir).get("notebooks", {}))
+
+    def execute(self, params: Params, progress: Progress) -> None:
+        """Run one notebook unless an earlier try has completed it. The verdict reads the others'
+        rows, so it is drawn again when one of them was repeated."""
+        name = params.notebook
+        if self.outcomes.get(name, {}).get("status") == "completed":
+            if name != VERDICT or not self.repeated:
+                return
+            shutil.rmtree(self.run_dir / "parts" / name)
+        self.outcomes.pop(name, None)
+        self.repeated = True
+        self.outcomes[name] = _run_notebook(params, self.run_dir, progress)
+        self.save("running")
+
+    def finish(self) -> None:
+        """Tables, report and manifest; also after an interrupt, so that it can be reported."""
+        status = self._status()
+        self.save(status)
+        if (self.run_dir / "parts").is_dir():
+            from hybridlab.report import build_report
+
+            records.write_parquet(self.run_dir)
+            build_report(self.run_dir)
+            self.save(status)
+
+    def _status(self) -> records.Status:
+        statuses = [self.outcomes.get(name, {}).get("status", "missing") for name in self.names]
+        if all(status in ("completed", "skipped") for status in statuses):
+            return "completed"
+        return "crashed" if "missing" in statuses else "failed"
+
+    def save(self, status: records.Status) -> None:
+        """Write the run's manifest; hashes of what it produced once it has ended."""
+        artefacts = [
+            path
+            for path in sorted(self.run_dir.rglob("*"))
+            if status != "running" and path.suffix in (".parquet", ".html", ".ipynb", ".png")
+        ]
+        manifest = records.run_manifest(
+            params=self.values,
+            started=self.started,
+            status=status,
+            artefacts=artefacts,
+            base=self.run_dir,
+        )
+        if self.device.kind == "cuda":
+            manifest["machine"]["gpu"] = self.device.title()
+        records.write_json(
+            self.run_dir / "manifest.json",
+            {**manifest, "preset": self.preset, "notebooks": self.outcomes},
+        )
 
 
 def succeeded(run_dir: Path) -> bool:
@@ -97,7 +165,9 @@ def succeeded(run_dir: Path) -> bool:
     return records.read_manifest(run_dir).get("status") == "completed"
 
 
-def _run_folder(output: Path | None, preset: str, *, resume: bool) -> Path:
+def _run_folder(
+    output: Path | None, preset: str, values: Mapping[str, Any], *, resume: bool
+) -> Path:
     if output is None:
         if resume:
             raise ParameterError("--resume needs --output DIR, the folder of the interrupted run")
@@ -108,15 +178,21 @@ def _run_folder(output: Path | None, preset: str, *, resume: bool) -> Path:
             f"{run_dir} exists already and is never overwritten; choose another --output, or add "
             "--resume to finish the run in it"
         )
-    if resume and not (run_dir / "manifest.json").is_file():
-        raise RunFolderError(f"{run_dir} does not hold a run to resume")
+    if resume:
+        manifest = records.read_manifest(run_dir)
+        if not manifest:
+            raise RunFolderError(f"{run_dir} does not hold a run to resume")
+        if manifest.get("params_hash") != records.params_hash(values):
+            raise ParameterError(
+                f"the run in {run_dir} was made with other parameters; resume it with the same "
+                "file and -p options, or choose another --output"
+            )
     return run_dir
 
 
-def _preflight(params: Params) -> None:
+def _preflight(params: Params) -> Device:
     """Device, audio and weights, checked once before any kernel starts."""
     from hybridlab.audio import load_clips
-    from hybridlab.device import resolve_device
     from hybridlab.tenants.base import TenantSpec, resolve_dtype
     from hybridlab.tenants.weights import check_source
 
@@ -138,6 +214,7 @@ def _preflight(params: Params) -> None:
         check_source(
             TenantSpec(model=model, backend=backend, weights=weights, dtype="float32", path=path)
         )
+    return device
 
 
 @contextmanager
@@ -253,70 +330,3 @@ def export_html(notebook: Path) -> Path | None:
     target = notebook.with_suffix(".html")
     target.write_text(body, encoding="utf-8")
     return target
-
-
-# --------------------------------------------------------------------------------------- the run
-
-
-def _previous(run_dir: Path) -> dict[str, Any]:
-    """Outcomes of an earlier, interrupted try in this folder; unfinished parts start over from
-    their finished cases."""
-    return dict(records.read_manifest(run_dir).get("notebooks", {}))
-
-
-def _finish(
-    run_dir: Path,
-    preset: str,
-    values: Mapping[str, Any],
-    outcomes: Mapping[str, Any],
-    started: str,
-    names: list[str],
-) -> None:
-    """Tables, report and manifest; also after an interrupt, so that it can be reported."""
-    statuses = [outcomes.get(name, {}).get("status", "missing") for name in names]
-    status: records.Status = "failed"
-    if all(s in ("completed", "skipped") for s in statuses):
-        status = "completed"
-    elif "missing" in statuses:
-        status = "crashed"
-    _write_manifest(run_dir, preset, values, outcomes, started, status=status)
-    if (run_dir / "parts").is_dir():
-        records.write_parquet(run_dir)
-        _build_report(run_dir)
-    _write_manifest(run_dir, preset, values, outcomes, started, status=status)
-
-
-def _build_report(run_dir: Path) -> None:
-    from hybridlab.report import build_report
-
-    build_report(run_dir)
-
-
-def _write_manifest(
-    run_dir: Path,
-    preset: str,
-    values: Mapping[str, Any],
-    outcomes: Mapping[str, Any],
-    started: str,
-    *,
-    status: records.Status,
-) -> None:
-    done = status != "running"
-    artefacts = [
-        path
-        for path in sorted(run_dir.rglob("*"))
-        if done and path.is_file() and path.suffix in (".parquet", ".html", ".ipynb", ".png")
-    ]
-    manifest = records.run_manifest(
-        params=values, started=started, status=status, artefacts=artefacts, base=run_dir
-    )
-    records.write_json(
-        run_dir / "manifest.json", {**manifest, "preset": preset, "notebooks": dict(outcomes)}
-    )
-
-
-def remove_run(run_dir: Path) -> None:
-    """Delete a run folder, and nothing that is not one."""
-    if not (run_dir / "manifest.json").is_file():
-        raise RunFolderError(f"{run_dir} does not hold a run")
-    shutil.rmtree(run_dir)

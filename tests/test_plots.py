@@ -186,6 +186,21 @@ def test_fastest_is_claimed_only_where_intervals_part() -> None:
     assert "is fastest" not in speed.fastest_words({"a": slow, "b": fast}, pooled=True)
 
 
+def test_an_arm_with_only_a_first_request_is_left_out(tables: Tables) -> None:
+    rows = tables["trials"]
+    rows = rows[(rows["strategy"] != "solo") | rows["first"].astype(bool)]
+    assert "solo" not in str(plots.latency(rows).axes[0].get_yticklabels())
+    assert "No request" in plots.latency(rows[rows["first"].astype(bool)]).texts[0].get_text()
+
+
+def test_a_very_slow_first_request_leaves_the_axis(tables: Tables) -> None:
+    rows = tables["trials"]
+    rows = rows.assign(latency_s=rows["latency_s"].where(~rows["first"].astype(bool), 60.0))
+    ax = plots.latency(rows).axes[0]
+    assert ax.get_xlim()[1] < 5
+    assert any("first: 60 s" in text.get_text() for text in ax.texts)
+
+
 def test_first_requests_do_not_count(tables: Tables) -> None:
     rows = speed.arms_of(tables["trials"])
     assert speed.arm_intervals(rows)["swapping reload"].n == 12

@@ -18,7 +18,7 @@ from hybridlab.tenants.base import TenantSpec
 
 Work = Literal["serve", "alone", "limit", "ageing"]
 #: Options of a case that stand as columns of `cases`.
-OPTION_COLUMNS = ("limit_kind", "limit_value", "remedy", "cycles", "predicted_bytes")
+OPTION_COLUMNS = ("limit_kind", "limit_value", "remedy", "cycles")
 
 
 @dataclass(frozen=True, kw_only=True)

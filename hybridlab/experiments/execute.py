@@ -249,6 +249,19 @@ def _limit(context: Context) -> None:
             },
         )
     context.result["n_trials"] = 2
+    request = planner.Request(
+        audio_s=float(case.options["audio_s"]) or catalog.WINDOW_S,
+        batch=len(batch),
+        new_tokens=case.max_new_tokens,
+    )
+    context.result["predicted_bytes"] = (context.meter.steady_bytes or 0) + (
+        planner.voxtral_request_bytes(
+            catalog.voxtral(case.analyst.model),
+            request,
+            dtype=case.analyst.dtype,
+            card=card_of(context.device) or catalog.HOST,
+        )
+    )
 
 
 def _of_length(samples: Samples, seconds: float) -> Samples:

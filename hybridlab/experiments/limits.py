@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from hybridlab import catalog, planner
-from hybridlab.device import card_of
+from hybridlab import catalog
 from hybridlab.experiments.lab import Lab
 from hybridlab.params import LimitsParams
 
@@ -33,14 +32,4 @@ def _case(lab: Lab, kind: str, value: float) -> Any:
             "audio_s": value if long else 0.0,
             "batch": 1 if long else int(value),
         },
-    )
-
-
-def predicted_request_bytes(lab: Lab, *, audio_s: float, batch: int) -> int:
-    """The planner's transient bytes for such a request to Voxtral on this device."""
-    return planner.voxtral_request_bytes(
-        catalog.voxtral(lab.params.voxtral),
-        planner.Request(audio_s=audio_s, batch=batch, new_tokens=lab.params.max_new_tokens),
-        dtype=lab.analyst.dtype,
-        card=card_of(lab.device) or catalog.HOST,
     )

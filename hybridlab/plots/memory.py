@@ -1,4 +1,4 @@
-"""Figures of bytes: planned, measured, predicted against measured, over time. Axes in GiB."""
+"""Figures of bytes: planned pairs and measured cases. Axes in GiB."""
 
 from __future__ import annotations
 
@@ -128,23 +128,20 @@ def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figu
 
 def _case_stack(row: pd.Series[Any], moment: Moment) -> dict[str, float]:
     """Bytes by owner that sum to the moment's reading; empty where there is none."""
-    total = _number(row, f"{moment}_bytes")
+    total = wording.number_of(row, f"{moment}_bytes")
     if wording.text_of(row, "status") not in ("ok", "oom") or not total > 0:
         return {}
-    steady = min(_or_zero(_number(row, "steady_bytes")), total)
+    steady = min(_or_zero(wording.number_of(row, "steady_bytes")), total)
     above = total - steady if moment == "request_peak" and steady > 0 else 0.0
     resident = total - above
     stack: dict[str, float] = {}
     for owner in ("base", "voxtral", "whisper"):
         # pages of weights that are not touched yet are not resident on a CPU
-        stack[owner] = min(_or_zero(_number(row, f"{owner}_bytes")), resident - sum(stack.values()))
+        stack[owner] = min(
+            _or_zero(wording.number_of(row, f"{owner}_bytes")), resident - sum(stack.values())
+        )
     stack["load" if moment == "load_peak" else "unexplained"] = resident - sum(stack.values())
     return {**stack, "request": above}
-
-
-def _number(row: pd.Series[Any], column: str) -> float:
-    value = row.get(column)
-    return float("nan") if value is None or pd.isna(value) else float(value)
 
 
 def _or_zero(value: float) -> float:
@@ -152,7 +149,7 @@ def _or_zero(value: float) -> float:
 
 
 def _bar_note(total: float, row: pd.Series[Any]) -> str:
-    margin = _number(row, "margin_bytes")
+    margin = wording.number_of(row, "margin_bytes")
     if wording.text_of(row, "status") == "oom":
         return f"out of memory\nat {format_bytes(total)}"
     words = format_bytes(total)
@@ -168,7 +165,7 @@ def memory_finding(rows: pd.DataFrame) -> str:
     if fine.empty:
         return f"Not one of {wording.counted(len(rows), 'case')} could be measured"
     top = fine.iloc[int(fine["peak"].to_numpy().argmax())]
-    margin = _number(top, "margin_bytes")
+    margin = wording.number_of(top, "margin_bytes")
     words = f"{top['label']} peaks at {format_bytes(top['peak'])}"
     if np.isfinite(margin):
         words = f"{top['label']} fits with {_spare(margin)}"
@@ -260,7 +257,9 @@ def three_numbers(cases: pd.DataFrame) -> Figure:
     figure, ax = style.new_axes(style.rows_height(len(rows)))
     longest = float(wording.highest_peak(rows).max())
     for y, (_, row) in enumerate(rows.iterrows()):
-        values = {moment: _number(row, f"{moment}_bytes") / GIB for moment in _MOMENT_LOOK}
+        values = {
+            moment: wording.number_of(row, f"{moment}_bytes") / GIB for moment in _MOMENT_LOOK
+        }
         known = [value for value in values.values() if np.isfinite(value)]
         if not known:
             _text_row(ax, y, wording.failure_words(row) or "ok, but without a memory reading")
@@ -297,9 +296,3 @@ def _three_finding(rows: pd.DataFrame) -> str:
     return f"Loading sets the peak in {loading} of {int(both.sum())} cases (by up to " + (
         f"{format_bytes((load - serve)[both].max())})"
     )
-
-
-# ------------------------------------------------------------------- predicted against measured
-
-
-# ------------------------------------------------------------------------------------- over time

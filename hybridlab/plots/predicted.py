@@ -80,13 +80,13 @@ def prediction_points(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFram
                 {
                     "owner": row["owner"],
                     "label": names.get(row["case_id"], row["case_id"]),
-                    "predicted": _number(row, "predicted_bytes") / GIB,
-                    "measured": _number(row, "bytes") / GIB,
+                    "predicted": wording.number_of(row, "predicted_bytes") / GIB,
+                    "measured": wording.number_of(row, "bytes") / GIB,
                 }
             )
     for label, (_, case) in zip(labels, cases.iterrows(), strict=True):
-        peak = _number(case, "request_peak_bytes") / GIB
-        predicted = _number(case, "predicted_bytes") / GIB
+        peak = wording.number_of(case, "request_peak_bytes") / GIB
+        predicted = wording.number_of(case, "predicted_bytes") / GIB
         rows.append(
             {"owner": "whole case", "label": label, "predicted": predicted, "measured": peak}
         )

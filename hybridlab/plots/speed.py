@@ -1,4 +1,4 @@
-"""Figures of time and text: latency, throughput, timelines (s), word error rate (%)."""
+"""Figures of speed: latency (s) and throughput (requests per minute)."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def latency(trials: pd.DataFrame) -> Figure:
     if not intervals:
         return style.nothing_to_show("No request was timed beyond the first, so no latency.")
     arms = sorted(intervals, key=lambda arm: intervals[arm].value)
+    rows = rows[rows["arm"].isin(arms)]
     figure, ax = style.new_axes(style.rows_height(len(arms), each_in=0.66))
     for y, arm in enumerate(arms):
         _draw_arm(ax, y, rows[rows["arm"] == arm], intervals[arm])
@@ -279,9 +280,3 @@ def throughput(cases: pd.DataFrame) -> Figure:
         title += f", {medians.index[-1]} least: {medians.iloc[-1]:.3g}"
     caption = wording.caption_of(rows, f"n = {len(rows)} cases, bar: their median")
     return style.finish(figure, title, caption)
-
-
-# -------------------------------------------------------------------------------------- timeline
-
-
-# --------------------------------------------------------------------------------------- quality

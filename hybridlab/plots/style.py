@@ -170,16 +170,13 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-# ----------------------------------------------------------------------------------------- words
+# ----------------------------------------------------------------------------------------- notes
 
 
 def note_column(ax: Axes, notes: Sequence[tuple[float, str]]) -> None:
     """Words to the right of the axes, one per row, where they can cover nothing."""
     for y, text in notes:
         ax.text(1.015, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=11)
-
-
-# ---------------------------------------------------------------------------------------- labels
 
 
 # -------------------------------------------------------------------------------------- capacity

@@ -70,6 +70,12 @@ def numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
     return pd.to_numeric(table[column], errors="coerce").astype(float)
 
 
+def number_of(row: pd.Series[Any], column: str) -> float:
+    """A cell as a float; NaN for all that is missing."""
+    value = row.get(column)
+    return float("nan") if value is None or pd.isna(value) else float(value)
+
+
 def text_of(row: pd.Series[Any], column: str) -> str:
     """A cell as text; '' for all that is missing."""
     value = row.get(column)

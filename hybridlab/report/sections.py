@@ -1,4 +1,4 @@
-"""The page's tables and sentences, computed from a run's rows."""
+"""The page's sentences and key figures, computed from a run's rows."""
 
 from __future__ import annotations
 
@@ -131,9 +131,6 @@ def _parity_card(run: Run) -> Any:
     equal = int(parity.sum())
     figure = "all equal" if equal == len(parity) else f"{equal} of {len(parity)} equal"
     return ("Texts against each tenant alone", figure, f"{len(parity)} requests compared")
-
-
-# ---------------------------------------------------------------------------------------- tables
 
 
 # --------------------------------------------------------------------------------------- helpers

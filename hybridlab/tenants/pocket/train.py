@@ -43,7 +43,7 @@ from hybridlab.tenants.processors import voxtral_processor, whisper_processor, w
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_CLIPS = 320
+EVALUATION_CLIPS = 240
 #: Shipped clips: (how many, shortest, longest) in seconds.
 SHIPPED = ((5, 0.0, 8.0), (5, 0.0, 22.0), (3, 31.0, 42.0), (1, 61.0, 66.0))
 

@@ -25,8 +25,8 @@ from hybridlab.tenants.pocket.train_whisper import encode, log_mel, one_cycle
 
 logger = logging.getLogger(__name__)
 
-TRAINING_CLIPS = 4000
-STEPS = 1500
+TRAINING_CLIPS = 2600
+STEPS = 750
 PEAK_RATE = 2e-3
 #: Share of clips with one, two and three windows of 30 s, and how many make a batch.
 WINDOW_SHARES = {1: 0.6, 2: 0.25, 3: 0.15}

@@ -56,8 +56,8 @@ class Stage:
 STAGES = {
     "pocket-m": (
         Stage(window_s=5.0, most_words=5, batch=32, steps=800, peak_rate=3e-3),
-        Stage(window_s=12.0, most_words=12, batch=16, steps=500, peak_rate=2e-3),
-        Stage(window_s=30.0, most_words=12, batch=8, steps=600, peak_rate=1.2e-3),
+        Stage(window_s=12.0, most_words=12, batch=16, steps=350, peak_rate=2e-3),
+        Stage(window_s=30.0, most_words=12, batch=8, steps=400, peak_rate=1.2e-3),
     ),
     "pocket-s": (
         Stage(window_s=5.0, most_words=5, batch=32, steps=450, peak_rate=3e-3),

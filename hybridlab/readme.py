@@ -1,0 +1,120 @@
+"""The README's generated tables: `python -m hybridlab.readme` writes them, a test checks them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from hybridlab import catalog, planner
+from hybridlab.params import NOTEBOOKS
+from hybridlab.units import format_bytes
+
+COLAB = "https://colab.research.google.com"
+REPOSITORY = "hybridlab/hybridlab"
+
+
+def notebooks_table(project: Path) -> str:
+    """Number, question and Colab badge of each notebook, read from its first cell."""
+    rows = []
+    for name in NOTEBOOKS:
+        book = json.loads((project / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        source = "".join(book["cells"][0]["source"])
+        question = re.findall(r"^\*\*(.+)\*\*$", source, flags=re.MULTILINE)[-1]
+        badge = (
+            f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]"
+            f"({COLAB}/github/{REPOSITORY}/blob/main/notebooks/{name}.ipynb)"
+        )
+        rows.append((f"[`{name}`](notebooks/{name}.ipynb)", question, badge))
+    return _table(("notebook", "question", "run it"), rows)
+
+
+def presets_table(project: Path) -> str:
+    """Each preset and the comment that opens its file."""
+    rows = []
+    for path in sorted((project / "params").glob("*.yaml")):
+        if path.name == "claims.yaml":
+            continue
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comment = [line.lstrip("# ") for line in lines if line.startswith("#")]
+        rows.append((f"[`{path.stem}`](params/{path.name})", " ".join(comment)))
+    return _table(("preset", "what it runs"), rows)
+
+
+def plan_table(_: Path) -> str:
+    """What the planner predicts beside Voxtral-Mini-3B on a T4, at each backend's default dtype."""
+    rows = [
+        (
+            plan.whisper,
+            plan.backend,
+            plan.dtype,
+            format_bytes(plan.load_peak_bytes),
+            format_bytes(plan.request_peak_bytes),
+            f"{plan.utilization:.0%}",
+            "fits" if plan.fits else "**does not fit**",
+        )
+        for plan in planner.plan_table(catalog.card("t4"))
+        if plan.dtype == catalog.BACKEND_DEFAULT_DTYPE[plan.backend]
+        and plan.backend != "faster-whisper"
+    ]
+    header = (
+        "Whisper",
+        "backend",
+        "kept in",
+        "load peak",
+        "request peak",
+        "of the card",
+        "verdict",
+    )
+    return _table(header, rows)
+
+
+def cards_table(_: Path) -> str:
+    """The catalog's cards with the bytes that CUDA reports as usable."""
+    rows = [
+        (
+            f"`{card.name}`",
+            card.title,
+            format_bytes(card.usable_bytes),
+            f"{card.memory_bandwidth / 1e9:.0f} GB/s",
+            ", ".join(card.native_dtypes),
+        )
+        for card in catalog.CARDS.values()
+    ]
+    return _table(("card", "name", "usable", "memory bandwidth", "native dtypes"), rows)
+
+
+SECTIONS: dict[str, Callable[[Path], str]] = {
+    "notebooks": notebooks_table,
+    "presets": presets_table,
+    "plan": plan_table,
+    "cards": cards_table,
+}
+
+
+def render(text: str, project: Path) -> str:
+    """The README's text with every generated section renewed."""
+    for name, make in SECTIONS.items():
+        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
+        if not re.search(pattern, text, flags=re.DOTALL):
+            raise ValueError(f"README.md has no section <!-- begin {name} -->")
+        before, _, rest = text.partition(f"<!-- begin {name} -->\n")
+        after = rest[rest.index(f"<!-- end {name} -->") :]
+        text = f"{before}<!-- begin {name} -->\n{make(project)}\n{after}"
+    return text
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    project = Path(__file__).resolve().parent.parent
+    readme = project / "README.md"
+    readme.write_text(render(readme.read_text(encoding="utf-8"), project), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
