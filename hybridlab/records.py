@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.errors import RunFolderError
 from hybridlab.params import Params
+from hybridlab.units import MIB, format_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "ledgers": ("moment", "owner", "bytes", "predicted_bytes"),
     "claims": ("claim", "expected", "measured", "verdict", "reason"),
 }
+
+LEAST_FREE_DISK_BYTES = 200 * MIB
 
 _PACKAGES = (
     "torch",
@@ -202,10 +205,22 @@ def open_part(params: Params, *, device: str) -> Part:
             f"{part.folder} holds a completed run; choose another output_dir (it is never "
             "overwritten)"
         )
+    check_space(part.run_dir)
     for folder in (part.folder, part.figures):
         folder.mkdir(parents=True, exist_ok=True)
     part.close("running")
     return part
+
+
+def check_space(folder: Path) -> None:
+    """`RunFolderError` where the disk of this (perhaps future) folder has no room for a run."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < LEAST_FREE_DISK_BYTES:
+        raise RunFolderError(
+            f"only {format_bytes(free)} are free at {existing}; a run needs "
+            f"{format_bytes(LEAST_FREE_DISK_BYTES)}: free some space or choose another folder"
+        )
 
 
 def default_outputs() -> Path:

@@ -74,6 +74,7 @@ def run_suite(
     run_dir = _run_folder(output, preset, values, resume=resume)
     resolved = split({**values, "output_dir": str(run_dir), "headless": True}, names)
     device = _preflight(next(iter(resolved.values())))
+    records.check_space(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     run = _Run(run_dir=run_dir, preset=preset, values=values, names=names, device=device)
     run.save("running")

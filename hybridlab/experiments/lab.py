@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,18 +12,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
 from hybridlab.device import Device, card_of, resolve_device
-from hybridlab.errors import RunFolderError, UnavailableError, WeightsError
+from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments.case import Case, CaseRunner, RequestSpec
 from hybridlab.params import FROM_MANIFEST, Params
 from hybridlab.records import Part, open_part
 from hybridlab.tenants.base import TenantSpec, resolve_dtype
-from hybridlab.units import GB, MIB, format_bytes
+from hybridlab.units import GB
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_QUESTION = "What is said in this audio?"
-LEAST_FREE_DISK_BYTES = 200 * MIB
 
 
 @dataclass
@@ -47,14 +45,11 @@ class Lab:
 
         `view` makes a live view of running cases (`hybridlab.dashboard.live_view`).
         """
-        device = resolve_device(params.device)
+        try:
+            device = resolve_device(params.device)
+        except UnavailableError as error:
+            _skip(open_part(params, device=params.device), str(error))
         part = open_part(params, device=device.name)
-        free = shutil.disk_usage(part.run_dir).free
-        if free < LEAST_FREE_DISK_BYTES:
-            raise RunFolderError(
-                f"only {format_bytes(free)} are free at {part.run_dir}; a run needs "
-                f"{format_bytes(LEAST_FREE_DISK_BYTES)}: free some space or set output_dir"
-            )
         runner = CaseRunner(
             part=part,
             timeout_s=params.timeout_s,
@@ -84,10 +79,7 @@ class Lab:
 
     def skip(self, reason: str) -> NoReturn:
         """Record that this notebook cannot run here: leave quietly when headless, else raise."""
-        self.part.skip(reason)
-        if self.params.headless:
-            sys.exit(0)
-        raise UnavailableError(reason)
+        _skip(self.part, reason)
 
     # ------------------------------------------------------------------------------- the pair
 
@@ -206,6 +198,14 @@ class Lab:
                 f"{self.part.folder / 'cases'}; repeat them with --resume"
             )
         self.part.close("completed")
+
+
+def _skip(part: Part, reason: str) -> NoReturn:
+    part.skip(reason)
+    if part.params.headless:
+        print(f"skipped: {reason}")  # noqa: T201 - the notebook's last output
+        sys.exit(0)
+    raise UnavailableError(reason)
 
 
 def _request(clip: Clip, number: int, question: str) -> RequestSpec:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,21 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def check_source(spec: TenantSpec) -> None:
-    """Refuse missing or foreign weights before anything is loaded; WeightsError names the fix."""
+    """Refuse a missing backend and missing or foreign weights before anything is loaded:
+    UnavailableError or WeightsError, each with the fix."""
+    if spec.backend == "faster-whisper" and find_spec("faster_whisper") is None:
+        raise UnavailableError(
+            "backend faster-whisper is not installed; pip install 'hybridlab[ct2]', or choose "
+            "openai-whisper or transformers"
+        )
     if spec.weights == "local":
         _check_folder(Path(spec.path).expanduser(), spec.model)
     elif spec.weights == "hub" and spec.backend == "openai-whisper":
         _check_openai_cache(catalog.whisper(spec.model).openai_name)
+    elif spec.weights == "hub" and spec.backend == "faster-whisper":
+        from faster_whisper.utils import _MODELS
+
+        _check_hub(_MODELS[catalog.whisper(spec.model).openai_name])
     elif spec.weights == "hub":
         _check_hub(hub_id(spec.model))
 
@@ -150,8 +161,6 @@ def pretrained(kind: Any, spec: TenantSpec, device: Device) -> nn.Module:
 
 
 def _bitsandbytes(dtype: str, device: Device) -> Any:
-    from importlib.util import find_spec
-
     if find_spec("bitsandbytes") is None or device.kind != "cuda":
         raise UnavailableError(
             f"{dtype} weights need a CUDA device and bitsandbytes; pip install 'hybridlab[quant]', "

@@ -5,14 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hybridlab import catalog
 from hybridlab.audio import Samples, windows
 from hybridlab.device import CpuDevice
-from hybridlab.errors import UnavailableError
 from hybridlab.tenants.base import Span, Text, Transcriber
 from hybridlab.tenants.weights import check_source
 from hybridlab.tenants.whisper_transformers import WhisperTransformers, _joined
@@ -33,11 +31,7 @@ class WhisperCtranslate2(Transcriber):
         return None
 
     def load(self) -> None:
-        if find_spec("faster_whisper") is None:
-            raise UnavailableError(
-                "backend faster-whisper is not installed; pip install 'hybridlab[ct2]', or choose "
-                "openai-whisper or transformers"
-            )
+        check_source(self.spec)
         from faster_whisper import WhisperModel
 
         options = {
@@ -48,7 +42,6 @@ class WhisperCtranslate2(Transcriber):
         if self.spec.weights == "hub":
             self._model = WhisperModel(catalog.whisper(self.spec.model).openai_name, **options)
             return
-        check_source(self.spec)
         with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
             self._model = WhisperModel(str(self._converted(Path(folder))), **options)
 
