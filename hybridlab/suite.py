@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -327,7 +328,11 @@ def export_html(notebook: Path) -> Path | None:
     exporter = HTMLExporter(config=config, exclude_input=True, exclude_input_prompt=True)
     exporter.exclude_output_prompt = True
     exporter.mathjax_url = exporter.require_js_url = ""
-    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
+    book = nbformat.read(notebook, as_version=4)
+    for cell in book.cells:
+        if cell.cell_type == "markdown":  # the page opens offline: no badge from another host
+            cell.source = re.sub(r"\[!\[[^\]]*\]\(https?:[^)]*\)\]\([^)]*\)\s*", "", cell.source)
+    body, _ = exporter.from_notebook_node(book)
     target = notebook.with_suffix(".html")
     target.write_text(body, encoding="utf-8")
     return target

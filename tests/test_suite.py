@@ -45,6 +45,7 @@ def test_a_run_writes_what_the_design_says(finished: Path) -> None:
         html = (finished / "notebooks" / f"{name}.html").read_text()
         assert "Traceback" not in html
         assert "image/png;base64" in html
+        assert 'src="http' not in html
     verdict = json.loads((finished / "verdict.json").read_text())
     assert verdict["answer"]
 
