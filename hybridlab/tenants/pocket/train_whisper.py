@@ -60,9 +60,9 @@ STAGES = {
         Stage(window_s=30.0, most_words=12, batch=8, steps=400, peak_rate=1.2e-3),
     ),
     "pocket-s": (
-        Stage(window_s=5.0, most_words=5, batch=32, steps=450, peak_rate=3e-3),
-        Stage(window_s=12.0, most_words=12, batch=16, steps=150, peak_rate=2e-3),
-        Stage(window_s=30.0, most_words=12, batch=8, steps=150, peak_rate=1.2e-3),
+        Stage(window_s=5.0, most_words=5, batch=32, steps=300, peak_rate=3e-3),
+        Stage(window_s=12.0, most_words=12, batch=16, steps=80, peak_rate=2e-3),
+        Stage(window_s=30.0, most_words=12, batch=8, steps=60, peak_rate=1.2e-3),
     ),
 }
 
