@@ -74,7 +74,9 @@ class WhisperTransformers(Transcriber):
     def save(self, folder: Path) -> None:
         """Write the loaded model and its processor as a folder in hub format."""
         self._model.save_pretrained(folder)
-        self._processor.save_pretrained(folder)
+        # one by one, as the released folders are: the processor alone would write another file
+        self._processor.feature_extractor.save_pretrained(folder)
+        self._processor.tokenizer.save_pretrained(folder)
 
     @torch.inference_mode()
     def transcribe(
