@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from hybridlab.stats import bootstrap_interval, slope_with_interval
+from hybridlab.stats import Interval, bootstrap_interval, slope_with_interval
 from hybridlab.summary import answer_accuracy, case_label, parity_text, percent, race_trials
 from hybridlab.units import MIB, format_bytes, format_seconds
 
@@ -91,6 +91,14 @@ def ageing(samples: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     return sentences + unmeasured(cases)
 
 
+def _median_text(estimate: Interval) -> str:
+    """A median with its interval and n; a single value has no interval."""
+    if estimate.n < 2:
+        return f"{format_seconds(estimate.value)} (n = {estimate.n})"
+    ends = f"{format_seconds(estimate.low)} to {format_seconds(estimate.high)}"
+    return f"{format_seconds(estimate.value)} ({ends}, n = {estimate.n})"
+
+
 def race(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     """04-06: how the arms of this notebook compare, and whether they passed the parity gate."""
     measured = race_trials(trials)
@@ -100,9 +108,8 @@ def race(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
         estimate = bootstrap_interval(own["latency_s"])
         medians[str(arm)] = estimate.value
         sentences.append(
-            f"{arm}: {format_seconds(estimate.value)} per request at the median "
-            f"({format_seconds(estimate.low)} to {format_seconds(estimate.high)}, "
-            f"n = {estimate.n}); text as alone in {parity_text(own['parity'])} requests."
+            f"{arm}: {_median_text(estimate)} per request at the median; text as alone in "
+            f"{parity_text(own['parity'])} requests."
         )
     control = medians.get("sequential / plain")
     if control:

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pandas as pd
+
+from hybridlab import findings
+
+CASES = pd.DataFrame({"status": ["ok"], "case_id": ["a"]})
+
+
+def trials(*latencies: float) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "experiment": "race",
+            "strategy": "sequential",
+            "variant": "plain",
+            "first": False,
+            "latency_s": list(latencies),
+            "parity": True,
+        }
+    )
+
+
+def test_a_single_trial_has_no_interval() -> None:
+    (sentence,) = findings.race(CASES, trials(0.5))
+    assert "500 ms (n = 1)" in sentence
+    assert "1 of 1" in sentence
+
+
+def test_several_trials_have_one() -> None:
+    (sentence,) = findings.race(CASES, trials(1.0, 2.0, 3.0))
+    assert sentence.startswith("sequential / plain: 2 s (1 s to 3 s, n = 3)")
