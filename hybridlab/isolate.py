@@ -305,7 +305,7 @@ class _Server:
             return
         for pid in self.children:
             _kill_group(pid)
-        sys.exit(0)
+        os._exit(0)  # nothing is left to save; imported libraries complain when unloaded
 
 
 def _ended_children() -> Iterator[tuple[int, int]]:
