@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -120,6 +120,3 @@ def timed(tenant: Tenant, phase: str) -> Iterator[None]:
     yield
     tenant.device.synchronize()
     tenant.spans.append(Span(tenant.name, phase, start, time.perf_counter()))
-
-
-Observer = Callable[[Served], None]

@@ -105,14 +105,14 @@ def test_random_weights_do_fixed_work_in_the_true_architecture(backend: str) -> 
     assert again.transcribe([quiet], max_new_tokens=5)[0].tokens == text.tokens
 
 
-def test_random_voxtral_in_miniature_runs_both_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_voxtral_in_miniature_runs_both_jobs() -> None:
     tenant = make_analyst(spec("pocket", weights="random"), CpuDevice())
     tenant.load()
     samples = np.full(40 * 16_000, 0.01, np.float32)
-    (text,) = tenant.transcribe([samples], max_new_tokens=3)
-    (answer,) = tenant.answer([samples], ["Why?"], max_new_tokens=4)
-    assert text.tokens is not None
-    assert len(answer.tokens) <= 4
+    tenant.transcribe([samples], max_new_tokens=3)
+    tenant.answer([samples], ["Why?"], max_new_tokens=4)
+    phases = [span.phase for span in tenant.drain_spans()]
+    assert phases == ["prepare", "encode", "prefill", "decode"] * 2
 
 
 def test_random_values_are_seeded_finite_and_touch_everything() -> None:
