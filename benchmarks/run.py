@@ -21,9 +21,11 @@ from hybridlab.device import CpuDevice
 from hybridlab.isolate import CaseServer
 from hybridlab.meter import Meter
 from hybridlab.records import machine, versions
+from hybridlab.stats import bootstrap_interval
 
 REPEATS = 5
-WORKLOAD_S = 1.0
+WORKLOAD_PRODUCTS = 400
+METER_PAIRS = 40
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -58,27 +60,40 @@ def case_start() -> dict[str, Any]:
 
 
 def meter_overhead() -> dict[str, Any]:
-    """The same arithmetic with and without the sampler at work, in turn."""
+    """The same arithmetic with and without the sampler at work.
+
+    Short stretches in the order A B B A, so that a drifting machine weighs on both alike; the
+    median of their ratios with its interval, and the processor time of the sampler's own thread,
+    which noise does not touch.
+    """
     matrix = np.random.default_rng(0).standard_normal((256, 256))
 
-    def work() -> int:
-        """Products done in a fixed time."""
-        count, until = 0, time.perf_counter() + WORKLOAD_S
-        while time.perf_counter() < until:
+    def work() -> None:
+        for _ in range(WORKLOAD_PRODUCTS):
             _ = matrix @ matrix
-            count += 1
-        return count
 
-    plain, metered, intervals = [], [], []
-    for _ in range(REPEATS):
-        plain.append(work())
+    def metered() -> tuple[float, float, float]:
         with Meter(CpuDevice()) as meter:
-            metered.append(work())
-        intervals.append(meter.sampler.achieved_interval_s() or 0.0)
+            took = seconds(work)
+        sampler = meter.sampler
+        return took, sampler.cpu_s / took, sampler.achieved_interval_s() or 0.0
+
+    work()
+    ratios, shares, intervals = [], [], []
+    for _ in range(METER_PAIRS):
+        before = seconds(work)
+        first, second = metered(), metered()
+        after = seconds(work)
+        ratios.append((first[0] + second[0]) / (before + after))
+        shares += [first[1], second[1]]
+        intervals += [first[2], second[2]]
+    estimate = bootstrap_interval(ratios)
     return {
-        "overhead": 1 - statistics.median(m / p for m, p in zip(metered, plain, strict=True)),
-        "ratios": [round(m / p, 4) for m, p in zip(metered, plain, strict=True)],
+        "overhead": estimate.value - 1,
+        "overhead_interval": [estimate.low - 1, estimate.high - 1],
+        "sampler_cpu_share": statistics.median(shares),
         "sampler_interval_s": statistics.median(intervals),
+        "pairs": len(ratios),
     }
 
 

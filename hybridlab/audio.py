@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,7 @@ Samples = NDArray[np.float32]
 CLIPS_DIR = Path(__file__).parent / "clips"
 #: Below this peak a file holds silence: -80 dB of full scale.
 SILENCE_PEAK = 1e-4
-#: A long recording is cut within the last seconds of a window, where it is quietest.
-CUT_SEARCH_S = 6.0
+#: A long recording is cut where a stretch of this length is quietest.
 CUT_FRAME_S = 0.1
 
 
@@ -90,28 +90,36 @@ def check_clip(path: Path, *, max_s: float = catalog.VOXTRAL_MAX_ANSWER_S) -> fl
 
 
 def windows(samples: Samples, *, window_s: float = catalog.WINDOW_S) -> list[Samples]:
-    """Cut into pieces of at most `window_s`, each border at the quietest 0.1 s of the last 6 s.
+    """Cut into even pieces of at most `window_s`, each border at the quietest 0.1 s nearby.
 
-    Every Whisper backend gets the same pieces, so that their texts and times can be compared.
+    Even, so that no short piece of mere silence is left at the end: Whisper makes up a word for
+    one. Every Whisper backend gets the same pieces, so that their texts and times can be compared.
     """
     longest = round(window_s * catalog.SAMPLE_RATE_HZ)
+    if samples.size <= longest:
+        return [samples]
+    reach = round(catalog.WINDOW_REACH_S * catalog.SAMPLE_RATE_HZ)
+    count = math.ceil(samples.size / (longest - reach))
     pieces = []
-    while samples.size > longest:
-        cut = _quietest(samples, longest)
+    for left in range(count, 1, -1):
+        even = samples.size // left
+        # what is left must still fit, with room to choose the next borders
+        least = samples.size - (left - 1) * (longest - reach // 2)
+        cut = _quietest(samples, max(even - reach, least), min(even + reach, longest))
         pieces.append(samples[:cut])
         samples = samples[cut:]
-    pieces.append(samples)
-    return pieces
+    return [*pieces, samples]
 
 
-def _quietest(samples: Samples, end: int) -> int:
+def _quietest(samples: Samples, start: int, end: int) -> int:
+    """Middle of the quietest frame between the two; of equally quiet ones the most central."""
     frame = round(CUT_FRAME_S * catalog.SAMPLE_RATE_HZ)
-    count = round(CUT_SEARCH_S / CUT_FRAME_S)
-    frames = samples[end - count * frame : end].reshape(count, frame)
+    count = (end - start) // frame
+    frames = samples[start : start + count * frame].reshape(count, frame)
     energy = np.square(frames, dtype=np.float64).sum(axis=1)
-    # of equally quiet frames the last one, which keeps windows long
-    index = count - 1 - int(np.argmin(energy[::-1]))
-    return end - count * frame + index * frame + frame // 2
+    quietest = np.flatnonzero(energy == energy.min())
+    index = quietest[np.argmin(np.abs(quietest - (count - 1) / 2))]
+    return int(start + index * frame + frame // 2)
 
 
 # ------------------------------------------------------------------------------------ collections

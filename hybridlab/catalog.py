@@ -7,6 +7,7 @@ proved against the real architectures on the meta device in `tests/test_catalog.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from hybridlab.errors import ParameterError
 from hybridlab.units import GIB, MIB
@@ -15,6 +16,8 @@ from hybridlab.units import GIB, MIB
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_S = 30.0  # both models see audio in windows of 30 s
+#: For Whisper the lab cuts long audio evenly; a border may move so far to a quiet place.
+WINDOW_REACH_S = 3.0
 MEL_FRAMES_PER_WINDOW = 3_000  # 10 ms hop
 ENCODER_POSITIONS = 1_500  # conv2 halves the frames
 VOXTRAL_TOKENS_PER_WINDOW = 375  # 12.5 audio tokens per second
@@ -369,8 +372,8 @@ WHISPERS: dict[str, WhisperModel] = {
             hub_id="openai/whisper-large-v3-turbo",
             openai_name="turbo",
         ),
-        _whisper("pocket-s", 64, 2, 2, 4, mel_bins=128),
-        _whisper("pocket-m", 96, 3, 2, 6, mel_bins=128),
+        _whisper("pocket-s", 64, 2, 2, 2, mel_bins=128),
+        _whisper("pocket-m", 96, 3, 2, 2, mel_bins=128),
     )
 }
 
@@ -413,6 +416,11 @@ VOXTRALS: dict[str, VoxtralModel] = {
 }
 
 # ------------------------------------------------------------------------------------- backends
+
+#: How attention is computed. `auto` is what transformers does on the device; `expanded_kv` repeats
+#: the KV heads first, which lets the memory-efficient kernel in where grouped heads keep it out.
+Attention = Literal["auto", "math", "efficient", "flash", "expanded_kv"]
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 
 BACKENDS = ("openai-whisper", "transformers", "faster-whisper")
 

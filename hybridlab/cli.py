@@ -35,18 +35,28 @@ def one_line_errors() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+Card = Annotated[str, typer.Option(help="card to plan for, as t4 or l4")]
+VoxtralName = Annotated[str, typer.Option(help="mini-3b or pocket")]
+VoxtralDtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8, int4")]
+Attention = Annotated[
+    str, typer.Option(help="auto (what transformers does), math, efficient, flash, expanded_kv")
+]
+AudioS = Annotated[float, typer.Option(help="length of the audio in seconds")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
 @app.command()
 def plan(
-    card: Annotated[str, typer.Option(help="card to plan for; 'all' lists the cards")] = "t4",
-    voxtral: Annotated[str, typer.Option(help="mini-3b or pocket")] = "mini-3b",
-    voxtral_dtype: Annotated[
-        str, typer.Option(help="auto, bfloat16, float16, int8, int4")
-    ] = "auto",
-    audio_s: Annotated[float, typer.Option(help="length of the audio in seconds")] = 30.0,
+    card: Card = "t4",
+    voxtral: VoxtralName = "mini-3b",
+    voxtral_dtype: VoxtralDtype = "auto",
+    audio_s: AudioS = 30.0,
     new_tokens: Annotated[int, typer.Option(help="tokens generated per request")] = 200,
     beams: Annotated[int, typer.Option(help="Whisper's beams")] = 1,
     batch: Annotated[int, typer.Option(help="requests at once")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="print a JSON list")] = False,
+    attention: Attention = "auto",
+    margin_gb: Annotated[float, typer.Option(help="GB that must stay free")] = 0.0,
+    as_json: AsJson = False,
 ) -> None:
     """Predict what every Whisper takes beside Voxtral on a card."""
     from hybridlab import catalog, planner
@@ -54,30 +64,37 @@ def plan(
     with one_line_errors():
         if min(audio_s, new_tokens, beams, batch) <= 0:
             raise ParameterError("audio-s, new-tokens, beams and batch must be above zero")
-        dtype = None if voxtral_dtype == "auto" else voxtral_dtype
-        if dtype is not None and dtype not in ("float32", "bfloat16", "float16", "int8", "int4"):
-            raise ParameterError.unknown_name(
-                "voxtral_dtype", dtype, ("auto", "float32", "bfloat16", "float16", "int8", "int4")
-            )
         plans = planner.plan_table(
             catalog.card(card),
             voxtral=catalog.voxtral(voxtral),
-            voxtral_dtype=dtype,
+            voxtral_dtype=_one_of("voxtral_dtype", voxtral_dtype, VOXTRAL_DTYPES),
             request=planner.Request(
                 audio_s=audio_s, new_tokens=new_tokens, beams=beams, batch=batch
             ),
+            attention=_one_of("attention", attention, catalog.ATTENTIONS) or "auto",
         )
     if as_json:
         typer.echo(json.dumps([row.as_dict() for row in plans], indent=2))
         return
-    _print_plan(catalog.card(card), plans)
+    _print_plan(catalog.card(card), plans, margin_gb)
 
 
-def _print_plan(card: Any, plans: list[Any]) -> None:
-    from hybridlab.units import format_bytes
+VOXTRAL_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> Any:
+    """A checked choice; None for 'auto'."""
+    if value not in known:
+        raise ParameterError.unknown_name(name, value, known)
+    return None if value == "auto" else value
+
+
+def _print_plan(card: Any, plans: list[Any], margin_gb: float) -> None:
+    from hybridlab import planner
+    from hybridlab.units import GB, format_bytes
 
     header = ("whisper", "backend", "dtype", "load peak", "steady", "request", "of card", "margin")
-    lines = [
+    lines: list[tuple[str, ...]] = [
         (
             p.whisper,
             p.backend,
@@ -86,22 +103,69 @@ def _print_plan(card: Any, plans: list[Any]) -> None:
             format_bytes(p.steady_bytes),
             format_bytes(p.request_peak_bytes),
             f"{p.utilization:.0%}",
-            f"{format_bytes(p.margin_bytes)}{'' if p.fits else '  does not fit'}",
+            f"{format_bytes(p.margin_bytes)}{'' if p.fit == 'fits' else '  ' + p.fit}",
         )
         for p in plans
     ]
-    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
     first = plans[0]
     typer.echo(
         f"{first.voxtral} in {first.voxtral_dtype} and one Whisper on {card.title}: predicted, "
         f"{format_bytes(card.usable_bytes)} usable"
     )
+    _print_table(header, lines, left=3)
+    best = planner.largest_whisper(plans, margin_bytes=int(margin_gb * GB))
+    if best is None:
+        typer.echo(f"No Whisper leaves {margin_gb:g} GB free.")
+        return
+    typer.echo(
+        f"Largest Whisper that leaves {margin_gb:g} GB: {best.whisper} ({best.backend}, "
+        f"{best.dtype}), {format_bytes(best.margin_bytes)} to spare."
+    )
+
+
+def _print_table(header: tuple[str, ...], lines: list[tuple[str, ...]], *, left: int) -> None:
+    """Columns as wide as they must be: the first `left` and the last flush left, others right."""
+    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
     for row in (header, *lines):
-        left = "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False))
-        right = "  ".join(
-            cell.rjust(width) for cell, width in zip(row[3:7], widths[3:], strict=False)
+        cells = [
+            cell.ljust(width) if i < left or i == len(header) - 1 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        typer.echo("  ".join(cells).rstrip())
+
+
+@app.command()
+def fit(
+    whisper: Annotated[str, typer.Argument(help="tiny, base, small, medium, large-v3 or turbo")],
+    card: Card = "t4",
+    backend: Annotated[
+        str, typer.Option(help="openai-whisper, transformers, faster-whisper")
+    ] = "openai-whisper",
+    dtype: Annotated[str, typer.Option(help="what the backend keeps; auto: its default")] = "auto",
+    voxtral: VoxtralName = "mini-3b",
+    audio_s: AudioS = 30.0,
+    attention: Attention = "auto",
+    host_gb: Annotated[float, typer.Option(help="host memory in GB (Colab's T4: 12.7)")] = 12.7,
+    as_json: AsJson = False,
+) -> None:
+    """Ask about one pair: how much of everything fits, and on which cards?"""
+    from hybridlab import catalog
+    from hybridlab.planner.answers import ask
+
+    with one_line_errors():
+        if backend not in catalog.BACKENDS:
+            raise ParameterError.unknown_name("backend", backend, catalog.BACKENDS)
+        answers = ask(
+            catalog.card(card),
+            catalog.whisper(whisper),
+            catalog.voxtral(voxtral),
+            backend=backend,
+            dtype=catalog.BACKEND_DEFAULT_DTYPE[backend] if dtype == "auto" else dtype,
+            audio_s=audio_s,
+            attention=_one_of("attention", attention, catalog.ATTENTIONS) or "auto",
+            host_bytes=int(host_gb * 10**9),
         )
-        typer.echo(f"{left}  {right}  {row[7]}".rstrip())
+    typer.echo(json.dumps(answers.as_dict(), indent=2) if as_json else answers.text())
 
 
 @app.command()

@@ -28,6 +28,15 @@ class Reading:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Account:
+    """Owners that are not tenants. `inside` ones are part of `used_bytes` (on a CPU everything that
+    is resident), `outside` ones are the rest of the device; a missing reading is absent."""
+
+    inside: dict[str, int]
+    outside: dict[str, int]
+
+
 class Device(ABC):
     """A device with a capacity in bytes.
 
@@ -38,14 +47,34 @@ class Device(ABC):
     name: str
     kind: str
     allocator: str  # what `used_bytes` is read from: the `source` of a sample
+    _envelope: int | None = None  # bytes of the smaller card that this device plays
+    _ballast_bytes: int = 0
+    _at_start: int = 0  # of them, what was in use when the envelope began and does not count
 
     @abstractmethod
     def title(self) -> str:
         """The device's own name."""
 
-    @abstractmethod
     def capacity_bytes(self) -> int:
-        """All bytes that models could ever take here, read from the device."""
+        """All bytes that models could ever take here, read from the device; inside an envelope
+        its bytes."""
+        if self._envelope is not None:
+            return self._at_start + self._envelope
+        return self._capacity_bytes()
+
+    @abstractmethod
+    def _capacity_bytes(self) -> int:
+        """The device's own capacity."""
+
+    @property
+    def enveloped(self) -> bool:
+        return self._envelope is not None
+
+    def shrink(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
+        """Say that an envelope of so many bytes is in force, `ballast_bytes` of the device being
+        held by another process for it (`hybridlab.envelope` makes it so)."""
+        self._envelope = n_bytes
+        self._ballast_bytes = ballast_bytes
 
     @abstractmethod
     def free_bytes(self) -> int:
@@ -80,6 +109,10 @@ class Device(ABC):
     def outside_bytes(self) -> Reading:
         """Bytes of the device that are held outside this process' allocator."""
 
+    @abstractmethod
+    def account(self) -> Account:
+        """Bytes right now of owners that are not tenants, for the ledger."""
+
     def stamp(self) -> Any:
         """A point in the device's time; `seconds_between` turns two into a duration."""
         return time.perf_counter()
@@ -110,7 +143,7 @@ class CpuDevice(Device):
 
         return str(machine()["processor"])
 
-    def capacity_bytes(self) -> int:
+    def _capacity_bytes(self) -> int:
         limits = [_meminfo()["MemTotal"]]
         for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
             try:
@@ -122,14 +155,15 @@ class CpuDevice(Device):
         return min(limits)
 
     def free_bytes(self) -> int:
-        return min(_meminfo()["MemAvailable"], self.capacity_bytes())
+        free = min(_meminfo()["MemAvailable"], self._capacity_bytes())
+        return min(free, self.capacity_bytes() - self.used_bytes()) if self.enveloped else free
 
     def used_bytes(self) -> int:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * _page_bytes()
 
     def peak_bytes(self) -> int:
-        return max(_status_bytes("VmHWM"), self.used_bytes())
+        return max(status_bytes("VmHWM"), self.used_bytes())
 
     def reset_peak(self) -> None:
         # writing 5 resets VmHWM to the current resident size (man 5 proc, clear_refs)
@@ -153,9 +187,24 @@ class CpuDevice(Device):
         if trim is not None:  # glibc only
             trim(0)
 
+    def shrink(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
+        self._at_start = self.used_bytes()
+        super().shrink(n_bytes, ballast_bytes=ballast_bytes)
+
     def outside_bytes(self) -> Reading:
+        if self.enveloped:  # the limit is this process' own
+            return Reading(0.0)
         info = _meminfo()
         return Reading(info["MemTotal"] - info["MemAvailable"] - self.used_bytes())
+
+    def account(self) -> Account:
+        """`libraries`: resident pages of mapped files; `free heap`: what malloc holds, unowned."""
+        inside = {"libraries": status_bytes("RssFile")}
+        free_heap = _free_heap_bytes()
+        if free_heap is not None:
+            inside["free heap"] = free_heap
+        others = self.outside_bytes().value
+        return Account(inside, {"other processes": max(0, int(others or 0))})
 
 
 class CudaDevice(Device):
@@ -168,13 +217,16 @@ class CudaDevice(Device):
         self.index = index
         self.name = f"cuda:{index}"
         self._origin: tuple[Any, float] | None = None
+        #: In use on the card before this process came: asked ahead of its first CUDA call, whose
+        #: context would count as a stranger.
+        self.strangers = nvml_used_bytes(index)
 
     def title(self) -> str:
         import torch
 
         return torch.cuda.get_device_name(self.index)
 
-    def capacity_bytes(self) -> int:
+    def _capacity_bytes(self) -> int:
         import torch
 
         return int(torch.cuda.mem_get_info(self.index)[1])
@@ -230,7 +282,27 @@ class CudaDevice(Device):
         used = nvml_used_bytes(self.index)
         if used.value is None:
             return used
-        return Reading(used.value - torch.cuda.memory_reserved(self.index))
+        reserved = torch.cuda.memory_reserved(self.index)
+        return Reading(used.value - self._ballast_bytes - reserved)
+
+    def account(self) -> Account:
+        """`context` is what this process holds beside torch's allocator, told apart from strangers
+        by what was in use before it touched the card (`strangers`)."""
+        import torch
+
+        reserved = int(torch.cuda.memory_reserved(self.index))
+        slack = reserved - int(torch.cuda.memory_allocated(self.index))
+        outside = {"allocator slack": slack}
+        if self.strangers.value is None:  # no NVML: these owners have no reading
+            return Account({}, outside)
+        card = nvml_memory(self.index)
+        strangers = min(int(self.strangers.value) + self._ballast_bytes, card.used_bytes)
+        outside |= {
+            "driver reserved": card.reserved_bytes,
+            "strangers": strangers,
+            "context": max(0, card.used_bytes - strangers - reserved),
+        }
+        return Account({}, outside)
 
     def stamp(self) -> Any:
         import torch
@@ -290,16 +362,34 @@ def card_of(device: Device) -> catalog.Card | None:
 # ------------------------------------------------------------------------------------------ NVML
 
 
-def nvml_used_bytes(index: int = 0) -> Reading:
-    """Bytes in use on the whole card without what the driver reserves (NVML's v2 memory info)."""
+@dataclass(frozen=True)
+class CardMemory:
+    """A whole card's bytes as NVML's v2 memory info has them: they sum to `total_bytes`."""
+
+    total_bytes: int
+    reserved_bytes: int
+    used_bytes: int
+    free_bytes: int
+
+
+def nvml_memory(index: int = 0) -> CardMemory:
+    """The card's memory now, what the driver reserves told apart; `UnavailableError` without
+    NVML."""
     import pynvml
 
     try:
-        handle = _nvml_handle(index)
-        info = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+        info = pynvml.nvmlDeviceGetMemoryInfo(_nvml_handle(index), version=pynvml.nvmlMemory_v2)
     except pynvml.NVMLError as error:
-        return Reading(None, f"no NVML: {error}")
-    return Reading(float(info.used))
+        raise UnavailableError(f"no NVML: {error}") from None
+    return CardMemory(int(info.total), int(info.reserved), int(info.used), int(info.free))
+
+
+def nvml_used_bytes(index: int = 0) -> Reading:
+    """Bytes in use on the whole card without what the driver reserves."""
+    try:
+        return Reading(float(nvml_memory(index).used_bytes))
+    except UnavailableError as error:
+        return Reading(None, str(error))
 
 
 def nvml_facts(index: int = 0) -> dict[str, Any]:
@@ -363,9 +453,38 @@ def _meminfo() -> dict[str, int]:
     return values
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
     with open("/proc/self/status", encoding="utf-8") as file:
         for line in file:
             if line.startswith(field + ":"):
                 return int(line.split()[1]) * KIB
     raise UnavailableError(f"this kernel does not report {field} in /proc/self/status")
+
+
+class _Mallinfo2(ctypes.Structure):
+    """glibc's `struct mallinfo2` (man 3 mallinfo)."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    ]
+
+
+def _free_heap_bytes() -> int | None:
+    """Bytes that malloc keeps without an owner; None where the C library does not say."""
+    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo2 is None:
+        return None
+    mallinfo2.restype = _Mallinfo2
+    return int(mallinfo2().fordblks)

@@ -7,7 +7,14 @@ from collections.abc import Iterable
 import pandas as pd
 
 from hybridlab.stats import Interval, bootstrap_interval, slope_with_interval
-from hybridlab.summary import answer_accuracy, case_label, parity_text, percent, race_trials
+from hybridlab.summary import (
+    answer_accuracy,
+    case_label,
+    edge_table,
+    parity_text,
+    percent,
+    race_trials,
+)
 from hybridlab.units import MIB, format_bytes, format_seconds
 
 
@@ -69,6 +76,29 @@ def limits(cases: pd.DataFrame) -> list[str]:
             f"{format_bytes(row['predicted_bytes'] - row['steady_bytes'])}."
         )
     return sentences + unmeasured(cases)
+
+
+def edge(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
+    """03, second part: what the bisection, the squeeze and the ladder found."""
+    words = {
+        "audio_s": "The longest audio that was served is",
+        "batch": "The largest batch that was served is",
+        "beams": "The most beams that were served are",
+        "squeeze": "A request needs",
+        "ladder": "The ladder ended on",
+    }
+    sentences = [
+        f"{words[row['ask']]} {row['found']} ({row['strategy']}, {row['probes']} probes)."
+        for row in edge_table(cases, probes).assign(ask=list(_asked(cases))).to_dict("records")
+    ]
+    if len(probes):
+        lost = int((~probes["survived"].astype(bool)).sum())
+        sentences.append(f"{lost} of {len(probes)} probes ran out of memory, each on purpose.")
+    return sentences + unmeasured(cases)
+
+
+def _asked(cases: pd.DataFrame) -> pd.Series:
+    return cases[cases["status"] == "ok"]["ask"]
 
 
 def ageing(samples: pd.DataFrame, cases: pd.DataFrame) -> list[str]:

@@ -51,6 +51,8 @@ class Params(BaseModel):
     device: str = "auto"
     card: str = "auto"
     audio: str = ""
+    attention: catalog.Attention = "auto"
+    envelope: str = ""
     language: str = "en"
     question: str = FROM_MANIFEST
     max_new_tokens: Count = 64
@@ -72,8 +74,9 @@ class Params(BaseModel):
             backend=self.whisper_backend,
             dtype=self.whisper_dtype,
         )
-        if self.card != "auto":
-            catalog.card(self.card)
+        for name in (self.card, self.envelope):
+            if name not in ("auto", ""):
+                catalog.card(name)
         if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
             raise ParameterError(
                 f"device {self.device!r} is not known; choose auto, cpu, cuda or cuda:N"
@@ -184,6 +187,33 @@ class LimitsParams(Params):
         "reload",
     ]
     remedy_every: Count = 10
+    edge_asks: list[Literal["audio_s", "batch", "beams"]] = ["audio_s", "batch", "beams"]
+    edge_most: Count = 64
+    edge_envelope_gb: Annotated[float, Field(ge=0)] = 0.0
+    squeeze_strategies: list[Literal["solo", "sequential", "parallel", "swapping"]] = [
+        "sequential",
+        "parallel",
+        "swapping",
+    ]
+    squeeze_repeats: CountOrZero = 4
+    ladder: list[WhisperSize] = ["medium", "small", "base"]
+    ladder_backend: Backend = "transformers"
+    ladder_weights: WeightsSource = "random"
+    ladder_new_tokens: Count = 4
+    ladder_envelope_gb: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _check_ladder(self) -> Self:
+        for size in self.ladder:
+            pocket = size in catalog.POCKET_SIZES
+            check_whisper(
+                size,
+                "pocket" if pocket else self.ladder_weights,
+                self.whisper_path,
+                backend=self.ladder_backend,
+                dtype="auto",
+            )
+        return self
 
 
 class _StrategyParams(Params):

@@ -68,6 +68,17 @@ TABLES: dict[str, tuple[str, ...]] = {
     "spans": ("request_id", "tenant", "phase", "start_s", "end_s"),
     "samples": ("t_s", "source", "bytes"),
     "ledgers": ("moment", "owner", "bytes", "predicted_bytes"),
+    "probes": (
+        "ask",
+        "value",
+        "repeat",
+        "survived",
+        "phase",
+        "requested_bytes",
+        "free_bytes",
+        "slack_bytes",
+        "message",
+    ),
     "claims": ("claim", "expected", "measured", "verdict", "reason"),
 }
 

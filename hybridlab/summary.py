@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hybridlab.stats import Interval, bootstrap_interval, is_stable, word_error_rate
-from hybridlab.units import GIB
+from hybridlab.units import GIB, MIB
 
 EMPTY = "–"
 
@@ -167,19 +167,90 @@ def phase_table(spans: pd.DataFrame) -> pd.DataFrame:
 
 
 def ledger_table(ledgers: pd.DataFrame) -> pd.DataFrame:
-    """Each owner's bytes at each moment, in MiB, beside what the planner predicted."""
+    """Each owner's bytes at each moment in MiB beside what the planner predicted, and the error.
+
+    The `sum` of a moment is what the case used then, with the share that nobody claims.
+    """
+    columns = ["moment", "owner", "MiB", "predicted MiB", "error"]
     if ledgers.empty:
-        return pd.DataFrame(columns=["moment", "owner", "MiB", "predicted MiB"])
-    return pd.DataFrame(
-        {
-            "moment": ledgers["moment"].str.replace("_", " "),
-            "owner": ledgers["owner"],
-            "MiB": [f"{n / 2**20:,.1f}" for n in ledgers["bytes"]],
-            "predicted MiB": [
-                EMPTY if pd.isna(n) else f"{n / 2**20:,.1f}" for n in ledgers["predicted_bytes"]
-            ],
-        }
-    )
+        return pd.DataFrame(columns=columns)
+    rows = []
+    for (_, moment), own in ledgers.groupby(["case_id", "moment"], sort=False):
+        inside = own[own["inside"].astype(bool)] if "inside" in own else own
+        rows += [_owner_row(moment, row) for _, row in inside.iterrows()]
+        used = inside["bytes"].sum()
+        rest = inside[inside["owner"] == "unexplained"]["bytes"].sum()
+        rows.append(
+            {
+                "moment": _moment_words(moment),
+                "owner": f"sum ({rest / used:.1%} unexplained)" if used else "sum",
+                "MiB": f"{used / MIB:,.1f}",
+                "predicted MiB": EMPTY,
+                "error": EMPTY,
+            }
+        )
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _owner_row(moment: Any, row: pd.Series) -> dict[str, str]:
+    known = not pd.isna(row["predicted_bytes"])
+    predicted = float(row["predicted_bytes"]) if known else math.nan
+    off = row["bytes"] / predicted - 1 if known and predicted > 0 and row["bytes"] > 0 else None
+    return {
+        "moment": _moment_words(moment),
+        "owner": row["owner"],
+        "MiB": f"{row['bytes'] / MIB:,.1f}",
+        "predicted MiB": f"{predicted / MIB:,.1f}" if known else EMPTY,
+        "error": EMPTY if off is None else f"{off:+.1%}",
+    }
+
+
+def _moment_words(moment: Any) -> str:
+    return str(moment).replace("_", " ")
+
+
+def least_rooms(probes: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """Of every squeezed request the least room that it survived with: case_id, strategy, repeat,
+    room_bytes."""
+    columns = ["case_id", "strategy", "repeat", "room_bytes"]
+    if probes.empty or "ask" not in probes:
+        return pd.DataFrame(columns=columns)
+    squeezed = probes[(probes["ask"] == "squeeze") & probes["survived"].astype(bool)]
+    least = squeezed.groupby(["case_id", "repeat"], sort=False, as_index=False)["value"].min()
+    names = cases[["case_id", "strategy"]].drop_duplicates()
+    return least.merge(names, on="case_id").rename(columns={"value": "room_bytes"})[columns]
+
+
+ASK_WORDS = {"audio_s": "longest audio", "batch": "largest batch", "beams": "most beams"}
+
+
+def edge_table(cases: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
+    """What was found at the edge: one row for each question, strategy and step of the ladder."""
+    rows: list[dict[str, Any]] = []
+    edge = cases[(cases["experiment"] == "edge") & (cases["status"] == "ok")]
+    for _, case in edge.iterrows():
+        own = probes[probes["case_id"] == case["case_id"]] if len(probes) else probes
+        failures = own[~own["survived"].astype(bool)] if len(own) else own
+        row = {"asked": ASK_WORDS.get(case["ask"], case["ask"]), "strategy": case["strategy"]}
+        row |= {"found": _edge_words(case, cases, probes), "probes": len(own)}
+        phases = failures["phase"].dropna().value_counts() if len(failures) else pd.Series()
+        row["fails in"] = str(phases.index[0]) if len(phases) else EMPTY
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["asked", "strategy", "found", "probes", "fails in"])
+
+
+def _edge_words(case: pd.Series, cases: pd.DataFrame, probes: pd.DataFrame) -> str:
+    if case["ask"] == "squeeze":
+        rooms = least_rooms(probes, cases)
+        own = bootstrap_interval(rooms[rooms["case_id"] == case["case_id"]]["room_bytes"] / MIB)
+        return f"{interval(own)} MiB above the resident pair"
+    if case["ask"] == "ladder":
+        count = int(case["steps_down"])
+        return f"{case['served_by']} after {count} {'step' if count == 1 else 'steps'} down"
+    value, unit = case["largest_value"], " s" if case["ask"] == "audio_s" else ""
+    if not value:
+        return "not even the smallest"
+    return f"{value:g}{unit}" + ("" if case["reached"] else " and more: nothing failed")
 
 
 # ---------------------------------------------------------------------------------------- pieces

@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlab import audio
+from hybridlab import audio, catalog
 from hybridlab.audio import Samples
 from hybridlab.errors import AudioError
 from hybridlab.tenants.pocket.speech import QUESTIONS, answer
@@ -63,9 +63,16 @@ def test_windows_lose_nothing_and_stay_short(seconds: float, seed: int) -> None:
 
 def test_a_window_ends_in_the_pause() -> None:
     samples = np.ones(40 * 16_000, np.float32)
-    samples[27 * 16_000 : 28 * 16_000] = 0
+    samples[17 * 16_000 : 18 * 16_000] = 0
     first = audio.windows(samples)[0]
-    assert 27.0 <= first.size / 16_000 <= 28.0
+    assert 17.0 <= first.size / 16_000 <= 18.0
+
+
+def test_long_audio_is_cut_evenly() -> None:
+    noise = np.random.default_rng(0).standard_normal(61 * 16_000).astype(np.float32)
+    pieces = [piece.size / 16_000 for piece in audio.windows(noise)]
+    assert len(pieces) == 3
+    assert min(pieces) >= 61 / 3 - 2 * catalog.WINDOW_REACH_S
 
 
 def test_manifests_and_folders(tmp_path: Path, tone: Samples) -> None:

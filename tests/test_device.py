@@ -41,6 +41,7 @@ class FakeNvml(SimpleNamespace):
     def __init__(self, *, present: bool = True) -> None:
         super().__init__()
         self.present = present
+        self.used = 5_000
         self.asked: list[Any] = []
 
     def nvmlInit(self) -> None:  # noqa: N802
@@ -52,7 +53,7 @@ class FakeNvml(SimpleNamespace):
 
     def nvmlDeviceGetMemoryInfo(self, handle: int, version: int) -> SimpleNamespace:  # noqa: N802
         self.asked.append(version)
-        return SimpleNamespace(used=5_000)
+        return SimpleNamespace(total=16_000, reserved=400, used=self.used, free=15_600 - self.used)
 
 
 @pytest.fixture
@@ -76,13 +77,49 @@ def test_no_nvml_is_an_empty_value_with_a_reason(nvml: FakeNvml) -> None:
     assert "no NVML" in device.nvml_facts(0)["reason"]
 
 
+def test_a_cuda_account_closes_over_the_card(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML says 5,000 used: 1,200 before this process came, 3,000 reserved by torch."""
+    import torch
+
+    nvml.used = 1_200
+    card = device.CudaDevice(0)
+    nvml.used = 5_000
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: 3_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: 2_600)
+    account = card.account()
+    assert account.inside == {}
+    assert account.outside == {
+        "allocator slack": 400,
+        "driver reserved": 400,
+        "strangers": 1_200,
+        "context": 800,
+    }
+    assert sum(account.outside.values()) + 2_600 == 5_000 + 400
+    card.shrink(9_000, ballast_bytes=300)
+    assert card.account().outside["strangers"] == 1_500
+    assert card.capacity_bytes() == 9_000
+
+
+def test_without_nvml_owners_outside_torch_have_no_reading(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    nvml.present = False
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: 3_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: 2_600)
+    assert device.CudaDevice(0).account().outside == {"allocator slack": 400}
+
+
 class FakeT4(device.CudaDevice):
     """A T4 as torch shows it: bfloat16 'supported' by emulation."""
 
     def title(self) -> str:
         return "Tesla T4"
 
-    def capacity_bytes(self) -> int:
+    def _capacity_bytes(self) -> int:
         return int(14.56 * 2**30)
 
 
@@ -122,3 +159,20 @@ def test_cuda_reads_a_known_allocation() -> None:
     begin = gpu.stamp()
     torch.cuda._sleep(10_000_000)
     assert gpu.seconds(gpu.stamp()) > gpu.seconds(begin)
+
+
+@pytest.mark.gpu
+def test_a_ballast_makes_a_real_card_run_out_of_memory() -> None:
+    import torch
+
+    from hybridlab.envelope import enveloped
+    from hybridlab.oom import out_of_memory
+
+    gpu = device.resolve_device("cuda")
+    torch.zeros(1, device=gpu.name)
+    with enveloped(gpu, 2 * 2**30):
+        assert gpu.capacity_bytes() == 2 * 2**30
+        with pytest.raises(torch.OutOfMemoryError) as caught:
+            torch.empty(3 * 2**30, dtype=torch.uint8, device=gpu.name)
+        assert out_of_memory(caught.value) is not None
+    assert torch.empty(3 * 2**30, dtype=torch.uint8, device=gpu.name).numel() == 3 * 2**30

@@ -9,5 +9,5 @@ from hybridlab.experiments.lab import Lab
 
 def measure(lab: Lab) -> list[dict[str, Any]]:
     """Voxtral alone, doing both jobs on every request."""
-    case = lab.case("baseline", strategy="solo", variant="naive", transcriber=None)
+    case = lab.case("baseline", strategy="solo", variant="naive", transcriber=None, phases=True)
     return lab.runner.run_all([case])

@@ -40,6 +40,7 @@ def _case(lab: Lab, size: str) -> Case:
         transcriber=transcriber,
         requests=lab.requests(1, max_audio_s=catalog.WINDOW_S),
         warmup=0,
+        phases=True,
         max_new_tokens=params.max_new_tokens if pocket else params.sizes_new_tokens,
     )
 

@@ -16,9 +16,9 @@ from hybridlab.isolate import shared_server
 from hybridlab.records import Part, read_rows, write_json
 from hybridlab.tenants.base import TenantSpec
 
-Work = Literal["serve", "alone", "limit", "ageing"]
+Work = Literal["serve", "alone", "limit", "largest", "squeeze", "ladder", "ageing"]
 #: Options of a case that stand as columns of `cases`.
-OPTION_COLUMNS = ("limit_kind", "limit_value", "remedy", "cycles")
+OPTION_COLUMNS = ("limit_kind", "limit_value", "ask", "remedy", "cycles")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,13 @@ class Case:
     language: str = "en"
     max_new_tokens: int = 64
     round: int = 0
+    #: Take the memory of one request apart by phase; its latency is then not one to quote.
+    phases: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    #: A smaller card's memory that the device plays; 0 for its own.
+    envelope_bytes: int = 0
+    #: Whispers from large to small, for the ladder.
+    rungs: tuple[TenantSpec, ...] = ()
 
     @property
     def id(self) -> str:
@@ -61,18 +67,26 @@ class Case:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.experiment}-{self.strategy}-{self.variant}-{size}-r{self.round}-{digest}"
 
+    def common(self) -> dict[str, Any]:
+        """What stands in every row of this case, in whatever table."""
+        return {
+            "case_id": self.id,
+            "experiment": self.experiment,
+            "enveloped": self.envelope_bytes > 0,
+        }
+
     def identity(self) -> dict[str, Any]:
         """The columns of `cases` that say what was measured."""
         whisper = self.transcriber
         return {
-            "case_id": self.id,
-            "experiment": self.experiment,
+            **self.common(),
             "strategy": self.strategy,
             "variant": self.variant,
             "round": self.round,
             "voxtral": self.analyst.model,
             "voxtral_weights": self.analyst.weights,
             "voxtral_dtype": self.analyst.dtype,
+            "attention": self.analyst.attention,
             "whisper_size": whisper.model if whisper else None,
             "whisper_backend": whisper.backend if whisper else None,
             "whisper_weights": whisper.weights if whisper else None,
@@ -134,7 +148,7 @@ class CaseRunner:
     def _in_process(self, case: Case, result_path: Path) -> dict[str, Any]:
         from hybridlab.experiments.execute import execute
 
-        writer = self.part.writer.with_common(case_id=case.id, experiment=case.experiment)
+        writer = self.part.writer.with_common(**case.common())
         if self.inline:
             try:
                 execute(case, writer, result_path)

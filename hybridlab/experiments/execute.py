@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hybridlab import catalog, planner
 from hybridlab.audio import Samples, read_audio
-from hybridlab.device import card_of, resolve_device
+from hybridlab.device import Device, card_of, resolve_device
+from hybridlab.envelope import enveloped
 from hybridlab.errors import UnavailableError
+from hybridlab.experiments import probes
 from hybridlab.experiments.case import Case, RequestSpec
+from hybridlab.experiments.ledger import write_ledgers
 from hybridlab.experiments.rows import (
     Context,
     memory_columns,
     trial_identity,
-    write_ledgers,
     write_samples,
     write_spans,
     write_trial,
 )
 from hybridlab.meter import Meter
+from hybridlab.oom import out_of_memory
 from hybridlab.records import TableWriter, write_json
 from hybridlab.strategies import Request, Served, Strategy, make_strategy
 from hybridlab.tenants import Analyst, Tenant, Text, Transcriber, make_analyst, make_transcriber
-
-_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory", re.I)
 
 
 def execute(case: Case, writer: TableWriter, result_path: Path) -> None:
@@ -45,17 +47,26 @@ def execute(case: Case, writer: TableWriter, result_path: Path) -> None:
     started = time.perf_counter()
     with Meter(device) as meter:
         context = Context(case, device, meter, writer, started)
-        try:
-            WORK[case.work](context)
-            outcome = {"status": "ok", "reason": ""}
-        except UnavailableError as error:
-            outcome = {"status": "skipped", "reason": str(error)}
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            outcome = {"status": "oom", "reason": f"in phase {context.phase}: {_first_line(error)}"}
+        with _playing(case, device):
+            outcome = _outcome(context)
+            columns = memory_columns(context)
     write_samples(context)
-    write_json(result_path, {**memory_columns(context), **context.result, **outcome})
+    write_json(result_path, {**columns, **context.result, **outcome})
+
+
+def _outcome(context: Context) -> dict[str, Any]:
+    """Do the work; what the machine lacks is a status with its reason."""
+    try:
+        WORK[context.case.work](context)
+    except UnavailableError as error:
+        return {"status": "skipped", "reason": str(error)}
+    except (MemoryError, RuntimeError) as error:
+        failure = out_of_memory(error)
+        if failure is None:
+            raise
+        context.result["requested_bytes"] = failure.requested_bytes
+        return {"status": "oom", "reason": f"in phase {context.phase}: {failure.message}"}
+    return {"status": "ok", "reason": ""}
 
 
 def quiet_libraries() -> None:
@@ -67,15 +78,9 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's own error class, Python's, or the CPU allocator's RuntimeError."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return bool(_OUT_OF_MEMORY.search(str(error)))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _playing(case: Case, device: Device) -> AbstractContextManager[None]:
+    """The envelope of the case; nothing where the device plays itself."""
+    return enveloped(device, case.envelope_bytes) if case.envelope_bytes else nullcontext()
 
 
 # ------------------------------------------------------------------------------------------ work
@@ -90,15 +95,19 @@ def _serve(context: Context) -> None:
     audio = {request.clip_id: read_audio(Path(request.path)) for request in case.requests}
     _warm_up(context, strategy, audio)
     served = []
+    apart = case.phases and len(case.requests) == 1
     began = time.perf_counter()
     for index, spec in enumerate(case.requests):
         first = index == 0 and case.warmup == 0
-        outcome = _measured_request(context, strategy, spec, audio[spec.clip_id])
+        outcome = _measured_request(context, strategy, spec, audio[spec.clip_id], phases=apart)
         served.append(outcome)
         parity = _parity(expected, strategy, spec, outcome)
         write_trial(context, spec, outcome, first=first, parity=parity)
     context.result["throughput_rps"] = len(served) / (time.perf_counter() - began)
     context.result["n_trials"] = len(served)
+    if case.phases and not apart:
+        longest = max(case.requests, key=lambda spec: spec.audio_s)
+        _measured_request(context, strategy, longest, audio[longest.clip_id], phases=True)
     write_ledgers(context, strategy)
     context.phase = "close"
     strategy.close()
@@ -120,6 +129,7 @@ def _strategy(context: Context) -> Strategy:
 
 def _load(context: Context, strategy: Strategy) -> None:
     context.phase = "load"
+    context.follow(strategy)
     with context.meter.region("load") as region:
         strategy.open()
     context.meter.settle()
@@ -140,7 +150,12 @@ def _warm_up(context: Context, strategy: Strategy, audio: dict[str, Samples]) ->
 
 
 def _measured_request(
-    context: Context, strategy: Strategy, spec: RequestSpec, samples: Samples
+    context: Context,
+    strategy: Strategy,
+    spec: RequestSpec,
+    samples: Samples,
+    *,
+    phases: bool = False,
 ) -> Served:
     context.phase = "request"
     request = Request(
@@ -150,8 +165,11 @@ def _measured_request(
         language=context.case.language,
         max_new_tokens=context.case.max_new_tokens,
     )
-    with context.meter.region("request"):
-        return strategy.serve(request)
+    with context.meter.region("request") as region:
+        if not phases:
+            return strategy.serve(request)
+        with context.meter.phases(region, strategy.tenants):
+            return strategy.serve(request)
 
 
 def _alone(context: Context) -> None:
@@ -218,7 +236,7 @@ def _limit(context: Context) -> None:
     samples = read_audio(Path(case.requests[0].path))
     batch = [samples] * int(case.options["batch"])
     if case.options["audio_s"]:
-        batch = [_of_length(samples, float(case.options["audio_s"]))]
+        batch = [probes.of_length(samples, float(case.options["audio_s"]))]
     questions = [case.requests[0].question] * len(batch)
     context.phase = "request"
     for number in range(2):
@@ -255,10 +273,24 @@ def _limit(context: Context) -> None:
     )
 
 
-def _of_length(samples: Samples, seconds: float) -> Samples:
-    import numpy as np
+def _largest(context: Context) -> None:
+    strategy = _strategy(context)
+    _load(context, strategy)
+    probes.largest(context, strategy)
+    strategy.close()
 
-    return np.resize(samples, round(seconds * catalog.SAMPLE_RATE_HZ))
+
+def _squeeze(context: Context) -> None:
+    strategy = _strategy(context)
+    _load(context, strategy)
+    audio = {spec.clip_id: read_audio(Path(spec.path)) for spec in context.case.requests}
+    _warm_up(context, strategy, audio)
+    probes.squeeze(context, strategy)
+    strategy.close()
+
+
+def _ladder(context: Context) -> None:
+    probes.climb_down(context, context.case.rungs)
 
 
 def _ageing(context: Context) -> None:
@@ -302,6 +334,9 @@ WORK: dict[str, Callable[[Context], None]] = {
     "serve": _serve,
     "alone": _alone,
     "limit": _limit,
+    "largest": _largest,
+    "squeeze": _squeeze,
+    "ladder": _ladder,
     "ageing": _ageing,
 }
 

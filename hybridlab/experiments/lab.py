@@ -101,6 +101,7 @@ class Lab:
             dtype=dtype,
             path=params.voxtral_path,
             seed=params.seed,
+            attention=params.attention,
         )
 
     @cached_property
@@ -139,6 +140,12 @@ class Lab:
         free = self.device.free_bytes()
         return min(free, int(limit_gb * GB)) if limit_gb else free
 
+    @property
+    def envelope_bytes(self) -> int:
+        """Memory of the card whose envelope the run is inside; 0 without one."""
+        name = self.params.envelope
+        return catalog.card(name).usable_bytes if name else 0
+
     # ------------------------------------------------------------------------------ workloads
 
     def requests(self, count: int, *, max_audio_s: float | None = None) -> tuple[RequestSpec, ...]:
@@ -166,6 +173,7 @@ class Lab:
             "warmup": self.params.warmup,
             "language": self.params.language,
             "max_new_tokens": self.params.max_new_tokens,
+            "envelope_bytes": self.envelope_bytes,
         }
         return Case(**{**fields, **changes})
 

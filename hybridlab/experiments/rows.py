@@ -6,8 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybridlab import catalog, planner
-from hybridlab.device import Device, card_of
+from hybridlab.device import Device
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.meter import Meter, thin
 from hybridlab.records import TableWriter
@@ -29,6 +28,19 @@ class Context:
 
     def since_start(self, stamp_s: float) -> float:
         return stamp_s - self.started_s
+
+    @property
+    def steady_bytes(self) -> int:
+        return self.meter.steady_bytes or 0
+
+    def follow(self, strategy: Strategy) -> None:
+        """Let a failure say in which phase of which tenant it came."""
+
+        def enter(phase: str) -> None:
+            self.phase = phase or "between phases"
+
+        for tenant in strategy.tenants:
+            tenant.on_phase = enter
 
 
 def trial_identity(context: Context, spec: RequestSpec) -> dict[str, Any]:
@@ -126,58 +138,3 @@ def memory_columns(context: Context) -> dict[str, Any]:
         "sampler_interval_s": meter.sampler.achieved_interval_s(),
         "sampler_longest_gap_s": meter.sampler.longest_gap_s(),
     }
-
-
-def write_ledgers(context: Context, strategy: Strategy) -> None:
-    """Owners of the allocator's bytes at three moments; each moment's rows sum to its reading."""
-    meter, device = context.meter, context.device
-    weights = {f"{t.name} weights": t.weights_bytes() or 0 for t in strategy.tenants if t.loaded}
-    base = {"base": meter.base_bytes}
-    steady = meter.steady_bytes or 0
-    request = (meter.peak_bytes("request") or steady) - steady
-    unexplained = steady - meter.base_bytes - sum(weights.values())
-    moments = {
-        "load_peak": {
-            **base,
-            **weights,
-            "unexplained": (meter.peak_bytes("load") or 0)
-            - meter.base_bytes
-            - sum(weights.values()),
-        },
-        "steady": {**base, **weights, "unexplained": unexplained},
-        "request_peak": {**base, **weights, "unexplained": unexplained, "request": request},
-    }
-    predicted = _predicted(context, device)
-    for moment, owners in moments.items():
-        for owner, n_bytes in owners.items():
-            row = {"moment": moment, "owner": owner, "bytes": n_bytes}
-            context.writer.append("ledgers", {**row, "predicted_bytes": predicted.get(owner)})
-    context.result["predicted_bytes"] = meter.base_bytes + sum(
-        value for owner, value in predicted.items()
-    )
-
-
-def _predicted(context: Context, device: Device) -> dict[str, int]:
-    """The planner's word on each owner, for the longest clip of this case."""
-    case = context.case
-    card = card_of(device) or catalog.HOST
-    request = planner.Request(
-        audio_s=max(spec.audio_s for spec in case.requests), new_tokens=case.max_new_tokens
-    )
-    voxtral = catalog.voxtral(case.analyst.model)
-    predicted = {
-        "voxtral weights": planner.voxtral_weights_bytes(voxtral, dtype=case.analyst.dtype),
-        "request": planner.voxtral_request_bytes(
-            voxtral, request, dtype=case.analyst.dtype, card=card
-        ),
-    }
-    if case.transcriber is None:
-        return predicted
-    whisper = catalog.whisper(case.transcriber.model)
-    options = {"backend": case.transcriber.backend, "dtype": case.transcriber.dtype}
-    predicted["whisper weights"] = planner.whisper_weights_bytes(whisper, **options)
-    # all windows of a long clip are one batch of Whisper
-    batch = planner.Request(batch=request.windows, new_tokens=case.max_new_tokens)
-    transient = planner.whisper_request_bytes(whisper, batch, card=card, **options)
-    predicted["request"] = max(predicted["request"], transient)
-    return predicted

@@ -4,6 +4,7 @@ Every title is a finding computed from the rows; a table without rows gives a fi
 is missing. One colour per tenant, everywhere, with a hatch, marker or dash as a second channel.
 """
 
+from hybridlab.plots.edge import survival
 from hybridlab.plots.memory import memory_bars, plan_bars, three_numbers
 from hybridlab.plots.predicted import predicted_against_measured
 from hybridlab.plots.quality import quality
@@ -25,6 +26,7 @@ __all__ = [
     "predicted_against_measured",
     "quality",
     "save",
+    "survival",
     "three_numbers",
     "throughput",
     "timeline",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hybridlab.audio import Samples
-from hybridlab.catalog import BACKEND_DEFAULT_DTYPE
+from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention
 from hybridlab.device import Device
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class TenantSpec:
     dtype: str
     path: str = ""
     seed: int = 0
+    attention: Attention = "auto"
 
     @property
     def has_text(self) -> bool:
@@ -75,6 +76,8 @@ class Tenant(ABC):
         self.spec = spec
         self.device = device
         self.spans: list[Span] = []
+        #: Told 'whisper encode' and the like when a phase begins, '' when it ends: for the meter.
+        self.on_phase: Callable[[str], None] | None = None
 
     @property
     @abstractmethod
@@ -111,11 +114,17 @@ class Transcriber(Tenant):
 
     @abstractmethod
     def transcribe(
-        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+        self,
+        batch: Sequence[Samples],
+        *,
+        language: str = "en",
+        max_new_tokens: int = 224,
+        beams: int = 1,
     ) -> list[Text]:
         """Transcribe clips of any length together.
 
         batch: float32 mono at 16 kHz, each of shape (n,). language: ISO 639-1 code, '' detects it.
+        beams: 1 is greedy.
         With random weights exactly `max_new_tokens` tokens are generated per window.
         """
 

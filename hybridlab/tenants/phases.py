@@ -11,63 +11,70 @@ from typing import Any
 
 from torch import nn
 
-from hybridlab.device import Device
-from hybridlab.tenants.base import Span
+from hybridlab.tenants.base import Span, Tenant
 
 
 class PhaseProbe:
-    """Watches an encoder and an autoregressive decoder of one tenant."""
+    """Watches an encoder and an autoregressive decoder of one tenant.
 
-    def __init__(
-        self, device: Device, tenant: str, *, encoder: nn.Module, decoder: nn.Module
-    ) -> None:
-        self.device = device
+    The first decoder pass after an encoder pass is the prefill, the others are the decode.
+    """
+
+    def __init__(self, tenant: Tenant, *, encoder: nn.Module, decoder: nn.Module) -> None:
         self.tenant = tenant
-        self._marks: list[tuple[str, str, Any]] = []  # (module, 'start'/'end', stamp)
+        self._marks: list[tuple[str, Any]] = []  # (phase, stamp), a start and an end in turn
         self._watching = False
-        for name, module in (("encode", encoder), ("decode", decoder)):
-            module.register_forward_pre_hook(self._hook(name, "start"))
-            module.register_forward_hook(self._hook(name, "end"))
+        self._phase = "prepare"
+        self._fresh = True  # no decoder pass since the last encoder pass
+        encoder.register_forward_pre_hook(self._starts(lambda: "encode"))
+        decoder.register_forward_pre_hook(
+            self._starts(lambda: "prefill" if self._fresh else "decode")
+        )
+        for module in (encoder, decoder):
+            module.register_forward_hook(self._ends)
 
-    def _hook(self, name: str, edge: str) -> Callable[..., None]:
-        def mark(*_: Any) -> None:
+    def _starts(self, phase: Callable[[], str]) -> Callable[..., None]:
+        def start(*_: Any) -> None:
             if self._watching:
-                self._marks.append((name, edge, self.device.stamp()))
+                self._phase = phase()
+                self._mark(self._phase, entering=True)
 
-        return mark
+        return start
+
+    def _ends(self, *_: Any) -> None:
+        if self._watching:
+            self._fresh = self._phase == "encode"
+            self._mark(self._phase, entering=False)
+
+    def _mark(self, phase: str, *, entering: bool) -> None:
+        self._marks.append((phase, self.tenant.device.stamp()))
+        if self.tenant.on_phase is not None:
+            self.tenant.on_phase(f"{self.tenant.name} {phase}" if entering else "")
 
     @contextmanager
-    def call(self, into: list[Span]) -> Iterator[None]:
-        """Append the spans of the call inside to `into`."""
-        self._marks = [("call", "start", self.device.stamp())]
-        self._watching = True
+    def call(self) -> Iterator[None]:
+        """Append the spans of the call inside to the tenant's."""
+        began = self.tenant.device.stamp()
+        self._marks, self._fresh, self._watching = [], True, True
         try:
             yield
         finally:
             self._watching = False
-        into.extend(self._spans())
+        self.tenant.spans.extend(self._spans(began))
         self._marks = []
 
-    def _spans(self) -> Iterator[Span]:
-        """The first decoder pass after an encoder pass is the prefill; the rest are one decode."""
-        times = [(name, edge, self.device.seconds(stamp)) for name, edge, stamp in self._marks]
-        yield self._span("prepare", times[0][2], times[1][2] if len(times) > 1 else times[0][2])
-        decode: tuple[float, float] | None = None
-        fresh = True  # no decoder pass since the last encoder pass
-        for (name, _, start), (_, _, end) in zip(times[1::2], times[2::2], strict=True):
-            if name == "encode":
-                if decode is not None:
-                    yield self._span("decode", *decode)
-                    decode = None
-                yield self._span("encode", start, end)
-                fresh = True
-            elif fresh:
-                yield self._span("prefill", start, end)
-                fresh = False
-            else:
-                decode = (decode[0] if decode else start, end)
-        if decode is not None:
-            yield self._span("decode", *decode)
-
-    def _span(self, phase: str, start: float, end: float) -> Span:
-        return Span(self.tenant, phase, start, end)
+    def _spans(self, began: Any) -> Iterator[Span]:
+        """`prepare` up to the first pass, then the passes; neighbouring decodes are one span."""
+        times = [(phase, self.tenant.device.seconds(stamp)) for phase, stamp in self._marks]
+        start = self.tenant.device.seconds(began)
+        yield Span(self.tenant.name, "prepare", start, times[0][1] if times else start)
+        last: Span | None = None
+        for (phase, entered), (_, left) in zip(times[::2], times[1::2], strict=True):
+            if last is not None and phase == last.phase == "decode":
+                last = Span(self.tenant.name, phase, last.start_s, left)
+                continue
+            if last is not None:
+                yield last
+            last = Span(self.tenant.name, phase, entered, left)
+        if last is not None:
+            yield last

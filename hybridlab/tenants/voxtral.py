@@ -12,6 +12,7 @@ import torch
 from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.errors import AudioError
+from hybridlab.tenants.attention import check_attention, pinned_attention
 from hybridlab.tenants.base import Analyst, Text
 from hybridlab.tenants.phases import PhaseProbe
 from hybridlab.tenants.processors import voxtral_processor
@@ -44,6 +45,7 @@ class VoxtralTransformers(Analyst):
         from transformers import VoxtralForConditionalGeneration, VoxtralProcessor
 
         check_source(self.spec)
+        check_attention(self.spec.attention, self.device)
         if self.spec.weights == "random":
             known = catalog.voxtral(self.spec.model)
             self._processor = voxtral_processor(vocab_size=known.text.vocab_size)
@@ -58,8 +60,7 @@ class VoxtralTransformers(Analyst):
                 self._processor = VoxtralProcessor.from_pretrained(folder_or_id(self.spec))
             self._model = pretrained(VoxtralForConditionalGeneration, self.spec, self.device)
         self._probe = PhaseProbe(
-            self.device,
-            self.name,
+            self,
             encoder=self._model.model.audio_tower,
             decoder=self._model.model.language_model,
         )
@@ -69,10 +70,15 @@ class VoxtralTransformers(Analyst):
         self.device.release()
 
     def transcribe(
-        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+        self,
+        batch: Sequence[Samples],
+        *,
+        language: str = "en",
+        max_new_tokens: int = 224,
+        beams: int = 1,
     ) -> list[Text]:
         _check_length(batch, catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
-        with self._probe.call(self.spans):
+        with self._probe.call():
             inputs = self._processor.apply_transcription_request(
                 audio=list(batch),
                 model_id=hub_id("mini-3b"),
@@ -80,13 +86,13 @@ class VoxtralTransformers(Analyst):
                 sampling_rate=catalog.SAMPLE_RATE_HZ,
                 format=["WAV"] * len(batch),
             )
-            return self._generate(inputs, max_new_tokens)
+            return self._generate(inputs, max_new_tokens, beams=beams)
 
     def answer(
         self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
     ) -> list[Text]:
         _check_length(batch, catalog.VOXTRAL_MAX_ANSWER_S, "a question")
-        with self._probe.call(self.spans):
+        with self._probe.call():
             conversations = [
                 [{"role": "user", "content": [_audio(samples), {"type": "text", "text": question}]}]
                 for samples, question in zip(batch, questions, strict=True)
@@ -95,12 +101,17 @@ class VoxtralTransformers(Analyst):
             return self._generate(inputs, max_new_tokens)
 
     @torch.inference_mode()
-    def _generate(self, inputs: Any, max_new_tokens: int) -> list[Text]:
+    def _generate(self, inputs: Any, max_new_tokens: int, *, beams: int = 1) -> list[Text]:
         inputs = inputs.to(self.device.name, dtype=self._model.dtype)
         fixed = {} if self.spec.has_text else {"min_new_tokens": max_new_tokens}
-        output = self._model.generate(
-            **inputs, do_sample=False, max_new_tokens=max_new_tokens, **fixed
-        )
+        with pinned_attention(self.spec.attention):
+            output = self._model.generate(
+                **inputs,
+                do_sample=False,
+                num_beams=beams,
+                max_new_tokens=max_new_tokens,
+                **fixed,
+            )
         rows = output[:, inputs["input_ids"].shape[1] :].tolist()
         return [self._text(row) for row in rows]
 

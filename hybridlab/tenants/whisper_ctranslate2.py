@@ -64,19 +64,30 @@ class WhisperCtranslate2(Transcriber):
         self.device.release()
 
     def transcribe(
-        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+        self,
+        batch: Sequence[Samples],
+        *,
+        language: str = "en",
+        max_new_tokens: int = 224,
+        beams: int = 1,
     ) -> list[Text]:
         pieces = [windows(samples) for samples in batch]
-        rows = [self._window(piece, language, max_new_tokens) for clip in pieces for piece in clip]
+        rows = [
+            self._window(piece, language, max_new_tokens, beams)
+            for clip in pieces
+            for piece in clip
+        ]
         return _joined(rows, [len(clip) for clip in pieces])
 
-    def _window(self, samples: Samples, language: str, max_new_tokens: int) -> Text:
+    def _window(self, samples: Samples, language: str, max_new_tokens: int, beams: int) -> Text:
         started = self.device.stamp()
+        if self.on_phase is not None:
+            self.on_phase(f"{self.name} decode")
         fixed = {} if self.spec.has_text else {"suppress_tokens": [-1, 50_257]}
         segments, _ = self._model.transcribe(
             samples,
             language=language or None,
-            beam_size=1,
+            beam_size=beams,
             temperature=0.0,
             without_timestamps=True,
             condition_on_previous_text=False,
@@ -85,6 +96,8 @@ class WhisperCtranslate2(Transcriber):
         )
         found = list(segments)  # the generator does the work
         ended = self.device.stamp()
+        if self.on_phase is not None:
+            self.on_phase("")
         self.spans.append(
             Span(self.name, "decode", self.device.seconds(started), self.device.seconds(ended))
         )

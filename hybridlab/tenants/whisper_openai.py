@@ -40,9 +40,7 @@ class WhisperOpenai(Transcriber):
         else:
             self._model = self._converted()
         self._model.eval()
-        self._probe = PhaseProbe(
-            self.device, self.name, encoder=self._model.encoder, decoder=self._model.decoder
-        )
+        self._probe = PhaseProbe(self, encoder=self._model.encoder, decoder=self._model.decoder)
 
     def _released(self) -> nn.Module:
         """openai-whisper's own checkpoint. In float32 as `load_model(device=...)` loads it, the
@@ -108,14 +106,21 @@ class WhisperOpenai(Transcriber):
 
     @torch.inference_mode()
     def transcribe(
-        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+        self,
+        batch: Sequence[Samples],
+        *,
+        language: str = "en",
+        max_new_tokens: int = 224,
+        beams: int = 1,
     ) -> list[Text]:
         import whisper
 
         pieces = [windows(samples) for samples in batch]
-        with self._probe.call(self.spans):
+        with self._probe.call():
             mel = torch.stack([self._mel(piece) for clip in pieces for piece in clip])
-            results = whisper.decode(self._model, mel, self._options(language, max_new_tokens))
+            results = whisper.decode(
+                self._model, mel, self._options(language, max_new_tokens, beams)
+            )
         rows = [Text(result.text.strip(), tuple(result.tokens)) for result in results]
         return _joined(rows, [len(clip) for clip in pieces])
 
@@ -132,7 +137,7 @@ class WhisperOpenai(Transcriber):
         window: Tensor = pad_or_trim(mel[:, :-N_FRAMES], N_FRAMES)
         return window
 
-    def _options(self, language: str, max_new_tokens: int) -> Any:
+    def _options(self, language: str, max_new_tokens: int, beams: int) -> Any:
         from whisper.decoding import DecodingOptions
         from whisper.tokenizer import get_tokenizer
 
@@ -144,6 +149,7 @@ class WhisperOpenai(Transcriber):
             without_timestamps=True,
             suppress_tokens=suppress,
             sample_len=max_new_tokens,
+            beam_size=beams if beams > 1 else None,
             fp16=self.device.kind == "cuda",  # its CPU path is float32 only
         )
 

@@ -61,8 +61,7 @@ class WhisperTransformers(Transcriber):
                 self._processor = load_whisper_processor(folder_or_id(self.spec), known)
             self._model = pretrained(WhisperForConditionalGeneration, self.spec, self.device)
         self._probe = PhaseProbe(
-            self.device,
-            self.name,
+            self,
             encoder=self._model.model.encoder,
             decoder=self._model.model.decoder,
         )
@@ -80,10 +79,15 @@ class WhisperTransformers(Transcriber):
 
     @torch.inference_mode()
     def transcribe(
-        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+        self,
+        batch: Sequence[Samples],
+        *,
+        language: str = "en",
+        max_new_tokens: int = 224,
+        beams: int = 1,
     ) -> list[Text]:
         pieces = [windows(samples) for samples in batch]
-        with self._probe.call(self.spans):
+        with self._probe.call():
             inputs = self._processor.feature_extractor(
                 [piece for clip in pieces for piece in clip],
                 sampling_rate=catalog.SAMPLE_RATE_HZ,
@@ -98,6 +102,7 @@ class WhisperTransformers(Transcriber):
                 task="transcribe",
                 return_timestamps=False,
                 do_sample=False,
+                num_beams=beams,
                 max_new_tokens=max_new_tokens,
                 **fixed,
             )

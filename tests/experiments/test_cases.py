@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from hybridlab import summary
 from hybridlab.errors import WeightsError
-from hybridlab.experiments import beside, execute, race
+from hybridlab.experiments import beside, edge, execute, race
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
 from hybridlab.isolate import CaseServer
-from hybridlab.params import BesideParams, Params, SequentialParams
+from hybridlab.params import BesideParams, LimitsParams, Params, SequentialParams
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
@@ -47,12 +48,69 @@ def test_a_race_of_all_strategies_passes_the_parity_gate(tmp_path: Path) -> None
 
 
 def test_the_ledger_closes_at_every_moment(tmp_path: Path) -> None:
+    """The case's rows sum to what it used, all rows to the device, and little is unexplained."""
     lab = open_lab(tmp_path)
-    row = lab.runner.run(lab.case("race"))
+    row = lab.runner.run(lab.case("beside", phases=True))
     ledgers = lab.table("ledgers")
-    for moment in ("load_peak", "steady", "request_peak"):
-        column = "steady_bytes" if moment == "steady" else f"{moment}_bytes"
-        assert ledgers[ledgers["moment"] == moment]["bytes"].sum() == row[column]
+    phases = {"whisper encode", "whisper decode", "voxtral encode", "voxtral prefill"}
+    assert phases <= set(ledgers["moment"])
+    for moment, own in ledgers.groupby("moment"):
+        inside = own[own["inside"].astype(bool)]
+        used = inside["bytes"].sum()
+        if moment in ("load_peak", "steady"):
+            assert used == row["steady_bytes" if moment == "steady" else f"{moment}_bytes"]
+        assert own["bytes"].sum() == row["capacity_bytes"]
+        unexplained = inside[inside["owner"] == "unexplained"]["bytes"].sum()
+        assert abs(unexplained) <= 0.05 * used, moment
+    requests = ledgers[(ledgers["owner"] == "request") & (ledgers["moment"] == "voxtral encode")]
+    assert (requests["bytes"] > 0).all()
+    assert (requests["predicted_bytes"] > 0).all()
+
+
+def test_the_edge_is_found_with_real_failures(tmp_path: Path) -> None:
+    lab = open_lab(
+        tmp_path,
+        LimitsParams,
+        edge_asks=["batch"],
+        edge_envelope_gb=0.3,
+        edge_most=64,
+        squeeze_strategies=["sequential"],
+        squeeze_repeats=2,
+        ladder=["small", "pocket-m"],
+        ladder_envelope_gb=0.6,
+    )
+    rows = edge.measure(lab)
+    assert [row["status"] for row in rows] == ["ok"] * 3, [row["reason"] for row in rows]
+    probes = lab.table("probes")
+    assert set(probes["ask"]) == {"batch", "squeeze", "ladder"}
+    failed = probes[~probes["survived"].astype(bool)]
+    assert {"batch", "squeeze", "ladder"} <= set(failed["ask"])
+    assert failed["message"].str.contains("alloc", case=False).all()
+    assert failed["phase"].str.len().min() > 0
+    assert rows[0]["reached"]
+    assert 1 <= rows[0]["largest_value"] < 64
+    assert rows[2]["served_by"] == "pocket-m"
+    assert len(lab.table("trials").query("case_id == @rows[2]['case_id']")) == 3
+    table = summary.edge_table(lab.table("cases"), probes)
+    assert list(table["asked"]) == ["largest batch", "squeeze", "ladder"]
+    assert lab.table("cases")["enveloped"].astype(bool).tolist() == [True, False, True]
+    lab.close()
+
+
+def test_pinned_attention_says_the_same(tmp_path: Path) -> None:
+    """math, flash and expanded_kv are ways to compute one thing."""
+    lab = open_lab(tmp_path)
+    said = {}
+    for kind in ("auto", "math", "expanded_kv"):
+        analyst = replace(lab.analyst, attention=kind)
+        row = lab.runner.run(lab.case("race", analyst=analyst))
+        assert row["status"] == "ok", row["reason"]
+        own = lab.table("trials").query("case_id == @row['case_id']")
+        said[kind] = list(zip(own["transcript"], own["answer"], strict=True))
+    assert said["auto"] == said["math"] == said["expanded_kv"]
+    lacking = lab.runner.run(lab.case("race", analyst=replace(lab.analyst, attention="efficient")))
+    assert lacking["status"] == "skipped"
+    assert "no memory-efficient attention kernel" in lacking["reason"]
 
 
 def test_finished_cases_are_not_repeated_and_crashed_ones_are(

@@ -77,12 +77,6 @@ def test_manifest_answers_follow_from_the_text() -> None:
             assert asked["answer"] == answer(asked["kind"], row["text"].split())
 
 
-UNDERTRAINED = pytest.mark.xfail(
-    reason="the shipped pocket models are not trained to their target yet: see the model cards",
-    strict=True,  # better weights must take this mark away
-)
-
-
 # ---------------------------------------------------------------------------------------- Whisper
 
 
@@ -103,7 +97,6 @@ def said() -> dict[str, list[str]]:
     return {backend: transcripts("pocket-m", backend, SHORT) for backend in backends}
 
 
-@UNDERTRAINED
 def test_pocket_m_transcribes_the_clips(said: dict[str, list[str]]) -> None:
     references = [clip.text or "" for clip in SHORT]
     assert word_error_rate(references, said["transformers"]) <= MOST_WER
@@ -130,13 +123,11 @@ def voxtral() -> Iterator[Analyst]:
     tenant.unload()
 
 
-@UNDERTRAINED
 def test_voxtral_transcribes_short_and_long_clips(voxtral: Analyst) -> None:
     texts = [voxtral.transcribe([c.samples()], max_new_tokens=32)[0].text for c in CLIPS]
     assert word_error_rate([clip.text or "" for clip in CLIPS], texts) <= MOST_WER
 
 
-@UNDERTRAINED
 def test_voxtral_answers_short_and_long_clips(voxtral: Analyst) -> None:
     right = []
     for clip in CLIPS:

@@ -46,10 +46,6 @@ def said(clips: list[Clip]) -> dict[str, list[str]]:
     return texts
 
 
-@pytest.mark.xfail(
-    reason="pocket-m is not at its target yet, and an unsure model hears the paddings apart",
-    strict=True,  # better weights must take this mark away
-)
 def test_backends_agree_on_every_shipped_clip(said: dict[str, list[str]]) -> None:
     assert said["openai-whisper"] == said["transformers"] == said["faster-whisper"]
 

@@ -61,8 +61,8 @@ says at least one word, so a window of silence alone gets a made-up one.
 {figures}
 
 Training heard {training} synthetic voices; the figures are from {held_out} others, on clips drawn
-by seed. It took {minutes:.0f} minutes on {cores} cores with
-`python -m hybridlab.tenants.pocket.train --seed {seed}`.
+by seed. It took {minutes:.0f} minutes on {cores} with
+`python -m hybridlab.tenants.pocket.train --only {name} --seed {seed}`.
 """
 
 
@@ -125,6 +125,7 @@ def write_card(folder: Path, name: str, figures: dict[str, Any], minutes: float,
     voxtral = name == "pocket"
     known = catalog.voxtral(name) if voxtral else catalog.whisper(name)
     lines = _lines(figures)
+    cores = len(os.sched_getaffinity(0))
     text = CARD.format(
         title=f"{'Voxtral' if voxtral else 'Whisper'} {name}",
         what="Transcribes spoken digits and answers questions about them."
@@ -136,11 +137,17 @@ def write_card(folder: Path, name: str, figures: dict[str, Any], minutes: float,
         training=len(TRAINING_VOICES),
         held_out=len(HELD_OUT_VOICES),
         minutes=minutes,
-        cores=len(os.sched_getaffinity(0)),
+        cores="1 core" if cores == 1 else f"{cores} cores",
+        name=name,
         seed=seed,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
-    metrics = {"figures": figures, "minutes": round(minutes, 1), "seed": seed}
+    metrics = {
+        "figures": figures,
+        "minutes": round(minutes, 1),
+        "cores": cores,
+        "seed": seed,
+    }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 

@@ -21,22 +21,23 @@ from torch.nn import functional
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
+from hybridlab.tenants.pocket.optimise import optimise
 from hybridlab.tenants.pocket.speech import QUESTIONS, Word, answer, long_utterance, utterance
 from hybridlab.tenants.pocket.train_whisper import (
     FRAME_DIGITS,
     FRAME_NUMBERS,
     FRAME_WEIGHT,
     SILENCE_WEIGHT,
+    VARIATION,
     encode,
     frame_labels,
     log_mel,
-    one_cycle,
 )
 
 logger = logging.getLogger(__name__)
 
-TRAINING_CLIPS = 2000
-STEPS = 600
+TRAINING_CLIPS = 4000
+STEPS = 1500
 PEAK_RATE = 2e-3
 #: Share of clips with one, two and three windows of 30 s, and how many make a batch.
 WINDOW_SHARES = {1: 0.6, 2: 0.25, 3: 0.15}
@@ -84,10 +85,14 @@ def make_examples(
         windows = int(rng.choice(list(WINDOW_SHARES), p=list(WINDOW_SHARES.values())))
         longest_s = catalog.WINDOW_S * windows - 0.1
         if windows == 1:
-            clip = utterance(bank, rng, longest_s=longest_s)
+            clip = utterance(bank, rng, longest_s=longest_s, variation=VARIATION)
         else:
             clip = long_utterance(
-                bank, rng, shortest_s=longest_s - catalog.WINDOW_S + 1.0, longest_s=longest_s
+                bank,
+                rng,
+                shortest_s=longest_s - catalog.WINDOW_S + 1.0,
+                longest_s=longest_s,
+                variation=VARIATION,
             )
         encoded = encode(encoder, window_mels(clip.samples))
         digits, numbers = frame_labels([clip], windows * catalog.ENCODER_POSITIONS)
@@ -149,21 +154,16 @@ def train_voxtral(
     prompts = Prompts(tokenizer)
     token_head = nn.Linear(catalog.voxtral("pocket").text.hidden, FRAME_DIGITS + FRAME_NUMBERS)
     parameters = [*(p for p in model.parameters() if p.requires_grad), *token_head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98))
-    steps, smooth = max(2, round(STEPS * scale)), math.nan
-    model.train()
     batches = _batches(examples, rng)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * one_cycle(step, steps)
-        loss = _loss(model, token_head, next(batches), prompts, rng)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        smooth = loss.item() if step == 0 else 0.95 * smooth + 0.05 * loss.item()
-        if (step + 1) % 50 == 0:
-            logger.info("Voxtral, step %d, loss %.4f", step + 1, smooth)
+    model.train()
+    optimise(
+        parameters,
+        lambda: _loss(model, token_head, next(batches), prompts, rng),
+        label="Voxtral",
+        steps=max(2, round(STEPS * scale)),
+        peak_rate=PEAK_RATE,
+        weight_decay=0.02,
+    )
     return model.eval()
 
 
@@ -188,7 +188,7 @@ def _loss(
     from transformers import DynamicCache
 
     core, rows = model.model, len(batch)
-    encoded = torch.stack([e.encoded for e in batch]).float()
+    encoded = torch.stack([e.encoded.float() for e in batch])
     folded = encoded.reshape(rows, -1, catalog.voxtral("pocket").encoder.ffn)
     audio = core.multi_modal_projector(folded)
     embed = core.get_input_embeddings()

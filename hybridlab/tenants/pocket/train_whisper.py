@@ -11,23 +11,28 @@ a CTC loss instead, the same time left a third of the words wrong.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
-from hybridlab.tenants.pocket.speech import DIGITS, MOST_WORDS, Utterance, Word, utterance
+from hybridlab.tenants.pocket.optimise import optimise
+from hybridlab.tenants.pocket.speech import (
+    DIGITS,
+    MOST_WORDS,
+    Utterance,
+    Variation,
+    Word,
+    utterance,
+)
 from hybridlab.tenants.weights import whisper_config
-
-logger = logging.getLogger(__name__)
 
 PROMPT = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
 END = "<|endoftext|>"
@@ -52,24 +57,28 @@ class Stage:
     peak_rate: float
 
 
+VARIATION = Variation()
+#: Most dB by which the two ends of the spectrum are turned up and down against each other.
+MOST_TILT_DB = 6.0
+
 #: Steps, not minutes, so that a busy machine trains the same model.
 STAGES = {
     "pocket-m": (
-        Stage(window_s=5.0, most_words=5, batch=32, steps=800, peak_rate=3e-3),
-        Stage(window_s=12.0, most_words=12, batch=16, steps=350, peak_rate=2e-3),
-        Stage(window_s=30.0, most_words=12, batch=8, steps=400, peak_rate=1.2e-3),
+        Stage(window_s=5.0, most_words=5, batch=32, steps=1000, peak_rate=3e-3),
+        Stage(window_s=12.0, most_words=12, batch=16, steps=800, peak_rate=2e-3),
+        Stage(window_s=30.0, most_words=12, batch=8, steps=1500, peak_rate=1.5e-3),
     ),
     "pocket-s": (
-        Stage(window_s=5.0, most_words=5, batch=32, steps=300, peak_rate=3e-3),
-        Stage(window_s=12.0, most_words=12, batch=16, steps=80, peak_rate=2e-3),
-        Stage(window_s=30.0, most_words=12, batch=8, steps=60, peak_rate=1.2e-3),
+        Stage(window_s=5.0, most_words=5, batch=32, steps=450, peak_rate=3e-3),
+        Stage(window_s=12.0, most_words=12, batch=16, steps=150, peak_rate=2e-3),
+        Stage(window_s=30.0, most_words=12, batch=8, steps=150, peak_rate=1.2e-3),
     ),
 }
 
 
 #: The decoder's last training, on encoder outputs that are computed once.
-REFINE_WINDOWS = 2400
-REFINE_STEPS = 1000
+REFINE_WINDOWS = 5000
+REFINE_STEPS = 2500
 REFINE_BATCH = 24
 REFINE_RATE = 1e-3
 
@@ -112,9 +121,16 @@ def build(name: str, vocabulary: CompactVocabulary) -> nn.Module:
     return model
 
 
-def log_mel(batch: list[Samples], frames: int, zero_padded: list[bool]) -> Tensor:
+def log_mel(
+    batch: list[Samples],
+    frames: int,
+    zero_padded: list[bool],
+    *,
+    tilt_db: NDArray[np.float64] | None = None,
+) -> Tensor:
     """(batch, 128, frames): Whisper's features, the rest of each window silent as transformers
-    pads it, or zero in the log-mel domain as openai-whisper pads it."""
+    pads it, or zero in the log-mel domain as openai-whisper pads it. `tilt_db` turns the highest
+    band of each clip up by so much against the lowest, as another microphone would."""
     from whisper.audio import HOP_LENGTH, N_FFT, mel_filters
 
     samples = torch.zeros(len(batch), frames * HOP_LENGTH)
@@ -124,6 +140,9 @@ def log_mel(batch: list[Samples], frames: int, zero_padded: list[bool]) -> Tenso
         samples, N_FFT, HOP_LENGTH, window=torch.hann_window(N_FFT), return_complex=True
     )
     mel = (mel_filters("cpu", 128) @ spectrum[..., :-1].abs().square()).clamp(min=1e-10).log10()
+    if tilt_db is not None:
+        bands = torch.linspace(-0.5, 0.5, mel.shape[1])
+        mel = mel + torch.from_numpy(tilt_db).float()[:, None, None] * bands[:, None] / 10
     mel = torch.maximum(mel, mel.amax(dim=(1, 2), keepdim=True) - 8.0)
     mel = (mel + 4.0) / 4.0
     for row, own, zero in zip(mel, batch, zero_padded, strict=True):
@@ -151,7 +170,6 @@ def train_whisper(
     *,
     seed: int = 0,
     scale: float = 1.0,
-    on_stage: Callable[[nn.Module], None] | None = None,
 ) -> nn.Module:
     """Train a pocket Whisper; `scale` multiplies the steps of every stage."""
     torch.manual_seed(seed)
@@ -162,8 +180,6 @@ def train_whisper(
     student = Student(model, frame_head, vocabulary)
     for full in STAGES[name]:
         _train_stage(student, replace(full, steps=max(2, round(full.steps * scale))), bank, rng)
-        if on_stage is not None:
-            on_stage(model)
     if name == "pocket-m":
         refine_decoder(student, bank, rng, steps=max(2, round(REFINE_STEPS * scale)))
     return model.eval()
@@ -179,25 +195,20 @@ def refine_decoder(
 ) -> None:
     """Last, train the decoder alone on full windows whose encoder outputs are computed once: a
     step then costs a tenth, and the encoder stays what Voxtral shares."""
-    clips = [utterance(bank, rng, most_words=12, longest_s=29.9) for _ in range(windows)]
+    clips = [
+        utterance(bank, rng, most_words=MOST_WORDS, longest_s=29.9, variation=VARIATION)
+        for _ in range(windows)
+    ]
     encoded = _encode_all(student.model, clips, rng)
-    parameters = list(student.model.model.decoder.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=REFINE_RATE, weight_decay=0.01, betas=(0.9, 0.98))
-    smooth = math.nan
-    student.model.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = REFINE_RATE * one_cycle(step, steps)
+
+    def next_loss() -> Tensor:
         chosen = rng.integers(0, windows, REFINE_BATCH)
-        hidden = torch.stack([encoded[i] for i in chosen]).float()
-        loss = _said_loss(student, hidden, [clips[i] for i in chosen])
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        smooth = loss.item() if step == 0 else 0.95 * smooth + 0.05 * loss.item()
-        if (step + 1) % 100 == 0:
-            logger.info("decoder alone, step %d, loss %.4f", step + 1, smooth)
+        hidden = torch.stack([encoded[i].float() for i in chosen])
+        return _said_loss(student, hidden, [clips[i] for i in chosen])
+
+    student.model.train()
+    parameters = student.model.model.decoder.parameters()
+    optimise(parameters, next_loss, label="decoder alone", steps=steps, peak_rate=REFINE_RATE)
 
 
 @torch.no_grad()
@@ -223,34 +234,25 @@ class Student:
 def _train_stage(
     student: Student, stage: Stage, bank: dict[str, list[Word]], rng: np.random.Generator
 ) -> None:
-    """One stage with a one-cycle learning rate over its steps."""
-    parameters = [*student.model.parameters(), *student.frame_head.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=stage.peak_rate, weight_decay=0.01, betas=(0.9, 0.98)
-    )
-    smooth = math.nan
-    student.model.train()
-    for step in range(stage.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = stage.peak_rate * one_cycle(step, stage.steps)
+    """One stage: every batch is spoken anew."""
+
+    def next_loss() -> Tensor:
         batch = [
-            utterance(bank, rng, most_words=stage.most_words, longest_s=stage.window_s - 0.1)
+            utterance(
+                bank,
+                rng,
+                most_words=stage.most_words,
+                longest_s=stage.window_s - 0.1,
+                variation=VARIATION,
+            )
             for _ in range(stage.batch)
         ]
-        loss = _loss(student, batch, stage, rng)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        smooth = loss.item() if step == 0 else 0.95 * smooth + 0.05 * loss.item()
-        if (step + 1) % 50 == 0:
-            logger.info("%2.0f s windows, step %d, loss %.4f", stage.window_s, step + 1, smooth)
+        return _loss(student, batch, stage, rng)
 
-
-def one_cycle(step: int, steps: int, *, warmup: int = 60, floor: float = 0.05) -> float:
-    """Share of the peak learning rate: a linear warm-up, then half a cosine down to `floor`."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * cosine)
+    student.model.train()
+    parameters = [*student.model.parameters(), *student.frame_head.parameters()]
+    label = f"{stage.window_s:2.0f} s windows"
+    optimise(parameters, next_loss, label=label, steps=stage.steps, peak_rate=stage.peak_rate)
 
 
 def _loss(
@@ -258,7 +260,9 @@ def _loss(
 ) -> Tensor:
     model = student.model
     frames = round(stage.window_s * FRAMES_PER_SECOND)
-    mel = log_mel([u.samples for u in batch], frames, list(rng.random(len(batch)) < 0.5))
+    tilt_db = rng.uniform(-MOST_TILT_DB, MOST_TILT_DB, len(batch))
+    zero_padded = list(rng.random(len(batch)) < 0.5)
+    mel = log_mel([u.samples for u in batch], frames, zero_padded, tilt_db=tilt_db)
     free = catalog.ENCODER_POSITIONS - frames // 2
     # short windows visit all positions, though most audio starts at the first
     offset = int(rng.integers(0, free + 1)) if rng.random() < 0.3 else 0

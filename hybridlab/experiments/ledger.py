@@ -1,0 +1,120 @@
+"""The ledger of a case: every byte of the device by owner at each moment, and the planner's word.
+
+Rows of a moment with `inside` sum to the bytes that the case used then; with the others they sum to
+the device's capacity. What no owner claims is a row of its own, `unexplained`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybridlab import catalog, planner
+from hybridlab.device import card_of
+from hybridlab.experiments.rows import Context
+from hybridlab.meter import Region
+from hybridlab.strategies import Strategy
+
+
+def write_ledgers(context: Context, strategy: Strategy) -> None:
+    """Rows at the peak while loading, at rest, at the peak while serving, and in each phase."""
+    meter = context.meter
+    weights = {f"{t.name} weights": t.weights_bytes() or 0 for t in strategy.tenants if t.loaded}
+    predicted = predictions(context)
+    steady = meter.steady_bytes or 0
+    loads = [region for region in meter.regions if region.name == "load"]
+    if loads:
+        top = max(loads, key=lambda region: region.peak_bytes)
+        owners = {**weights, "loading": top.peak_bytes - top.end_bytes}
+        _write(context, "load_peak", top.peak_bytes, owners, predicted, account="load")
+    _write(context, "steady", steady, weights, predicted, account="steady")
+    served = _largest_request(context)
+    if served is not None:
+        owners = {**weights, "request": _request_bytes(served, steady)}
+        whole = {**predicted, "request": max(predicted["phases"].values())}
+        _write(context, "request_peak", served.peak_bytes, owners, whole, account="request")
+        for phase, peak in served.phase_peaks.items():
+            if phase:
+                taken = served.phase_live.get(phase, peak - steady)
+                owners = {**weights, "request": taken}
+                said = {**predicted, "request": predicted["phases"].get(phase)}
+                _write(context, phase, peak, owners, said, account="request")
+    context.result["predicted_bytes"] = _predicted_total(context, predicted)
+
+
+def _largest_request(context: Context) -> Region | None:
+    """The request whose phases were taken apart, else the one with the highest peak."""
+    served = [region for region in context.meter.regions if region.name == "request"]
+    traced = [region for region in served if region.phase_peaks]
+    return max(traced or served, key=lambda region: region.peak_bytes, default=None)
+
+
+def _request_bytes(served: Region, steady: int) -> int:
+    """What the request itself held at its peak: tensors where they were traced (a CPU, whose
+    resident memory says nothing about owners), else what the allocator counted above rest."""
+    if not served.phase_live:
+        return served.peak_bytes - steady
+    top = max(served.phase_peaks, key=lambda phase: served.phase_peaks[phase])
+    return served.phase_live.get(top, 0)
+
+
+def _write(
+    context: Context,
+    moment: str,
+    used_bytes: int,
+    owners: Mapping[str, int],
+    predicted: Mapping[str, Any],
+    *,
+    account: str,
+) -> None:
+    meter = context.meter
+    base, now = meter.accounts["base"], meter.accounts[account]
+    inside = {"process": meter.base_bytes, **owners}
+    for owner, n_bytes in now.inside.items():
+        inside[owner] = max(0, n_bytes - base.inside.get(owner, 0))
+    inside["unexplained"] = used_bytes - sum(inside.values())
+    outside = dict(now.outside)
+    outside["free"] = context.device.capacity_bytes() - used_bytes - sum(outside.values())
+    for side, rows in ((True, inside), (False, outside)):
+        for owner, n_bytes in rows.items():
+            row = {"moment": moment, "owner": owner, "bytes": n_bytes, "inside": side}
+            context.writer.append("ledgers", {**row, "predicted_bytes": predicted.get(owner)})
+
+
+def predictions(context: Context) -> dict[str, Any]:
+    """The planner's word on each owner, for the longest clip of this case; `phases` by phase."""
+    case = context.case
+    card = card_of(context.device) or catalog.HOST
+    request = planner.Request(
+        audio_s=max(spec.audio_s for spec in case.requests), new_tokens=case.max_new_tokens
+    )
+    voxtral = catalog.voxtral(case.analyst.model)
+    options: dict[str, Any] = {"card": card, "attention": case.analyst.attention}
+    weights = planner.voxtral_weights_bytes(voxtral, dtype=case.analyst.dtype)
+    found: dict[str, Any] = {"voxtral weights": weights, "loading": 0}
+    phases = {
+        f"voxtral {phase}": size.expected
+        for phase, size in planner.voxtral_phases(
+            voxtral, request, dtype=case.analyst.dtype, **options
+        ).items()
+    }
+    if case.transcriber is not None:
+        whisper = catalog.whisper(case.transcriber.model)
+        kept: dict[str, Any] = {
+            "backend": case.transcriber.backend,
+            "dtype": case.transcriber.dtype,
+        }
+        found["whisper weights"] = planner.whisper_weights_bytes(whisper, **kept)
+        sizes = planner.whisper_phases(whisper, request, **kept, **options)
+        phases |= {f"whisper {phase}": size.expected for phase, size in sizes.items()}
+        phases["whisper prefill"] = phases["whisper decode"]  # the planner tells them not apart
+        if context.device.kind == "cuda":  # the second copy is made on the device alone
+            peak = planner.whisper_load_peak_bytes(whisper, **kept)
+            found["loading"] = peak - found["whisper weights"]
+    return {**found, "phases": phases}
+
+
+def _predicted_total(context: Context, predicted: Mapping[str, Any]) -> int:
+    """The process as it began, and the planner's weights and largest phase."""
+    weights = sum(predicted.get(f"{name} weights", 0) for name in ("voxtral", "whisper"))
+    return int(context.meter.base_bytes + weights + max(predicted["phases"].values()))

@@ -1,0 +1,207 @@
+"""Work of a case that looks for the edge: limits by bisection, the squeeze, the ladder.
+
+Every probe is a real request with real allocations; a failure is the allocator's own error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridlab import catalog
+from hybridlab.audio import Samples, read_audio
+from hybridlab.envelope import Envelope, make_envelope
+from hybridlab.experiments.rows import Context, trial_identity, write_spans
+from hybridlab.oom import OutOfMemory, out_of_memory
+from hybridlab.planner.inverse import largest_fitting
+from hybridlab.strategies import Request, Strategy, make_strategy
+from hybridlab.strategies.ladder import Ladder
+from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
+from hybridlab.units import MIB
+
+#: Room is looked for in steps of this size.
+SQUEEZE_STEP_BYTES = 4 * MIB
+
+
+def attempt(context: Context, work: Callable[[], Any], **labels: Any) -> bool:
+    """Run `work` once and write a row of `probes`; True when it had the memory it wanted."""
+    device, failure = context.device, None
+    began = time.perf_counter()
+    free = device.free_bytes()
+    try:
+        work()
+    except (MemoryError, RuntimeError) as error:
+        failure = out_of_memory(error)
+        if failure is None:
+            raise
+    seconds = time.perf_counter() - began
+    _write_probe(context, failure, free_bytes=free, seconds=seconds, **labels)
+    device.release()
+    return failure is None
+
+
+def _write_probe(context: Context, failure: OutOfMemory | None, **values: Any) -> None:
+    reserved = context.device.reserved_bytes()
+    slack = None if reserved is None else reserved - context.device.used_bytes()
+    context.writer.append(
+        "probes",
+        {
+            **values,
+            "survived": failure is None,
+            "phase": context.phase if failure else None,
+            "requested_bytes": failure.requested_bytes if failure else None,
+            "slack_bytes": slack,
+            "message": failure.message if failure else None,
+        },
+    )
+
+
+def of_length(samples: Samples, seconds: float) -> Samples:
+    """The same audio again and again until it is so long."""
+    return np.resize(samples, round(seconds * catalog.SAMPLE_RATE_HZ))
+
+
+# ----------------------------------------------------------------------------------------- limits
+
+
+def largest(context: Context, strategy: Strategy) -> None:
+    """The longest audio, largest batch or most beams that the resident pair serves."""
+    case = context.case
+    ask, most = str(case.options["ask"]), int(case.options["most"])
+    samples = read_audio(Path(case.requests[0].path))
+    unit = catalog.WINDOW_S if ask == "audio_s" else 1
+
+    def fits(count: int) -> bool:
+        work = _sized_request(context, strategy, samples, ask, count)
+        return attempt(context, work, ask=ask, value=count * unit, repeat=0)
+
+    found = largest_fitting(fits, most=most)
+    context.result["largest_value"] = found * unit
+    context.result["reached"] = found < most  # False: nothing failed up to the most that was tried
+
+
+def _sized_request(
+    context: Context, strategy: Strategy, samples: Samples, ask: str, count: int
+) -> Callable[[], None]:
+    case = context.case
+    batch, beams = [samples], 1
+    if ask == "audio_s":
+        batch = [of_length(samples, count * catalog.WINDOW_S - 0.1)]
+    elif ask == "batch":
+        batch = [samples] * count
+    else:
+        beams = count
+    questions = [case.requests[0].question] * len(batch)
+
+    def work() -> None:
+        if case.transcriber is not None:
+            strategy.transcriber.transcribe(
+                batch, language=case.language, max_new_tokens=case.max_new_tokens, beams=beams
+            )
+        if ask != "beams":  # beams are Whisper's: Voxtral answers greedily
+            strategy.analyst.answer(batch, questions, max_new_tokens=case.max_new_tokens)
+
+    return work
+
+
+# ---------------------------------------------------------------------------------------- squeeze
+
+
+def squeeze(context: Context, strategy: Strategy) -> None:
+    """How little room above the resident pair a request can live with, once per request."""
+    case = context.case
+    audio = {spec.clip_id: read_audio(Path(spec.path)) for spec in case.requests}
+    enough = max(64 * MIB, 2 * ((context.meter.peak_bytes("request") or 0) - context.steady_bytes))
+    with make_envelope(context.device) as envelope:
+        for number, spec in enumerate(case.requests):
+            request = Request(
+                id=spec.id,
+                samples=audio[spec.clip_id],
+                question=spec.question,
+                language=case.language,
+                max_new_tokens=case.max_new_tokens,
+            )
+            _least_room(context, envelope, strategy, request, number, enough)
+
+
+def _least_room(
+    context: Context,
+    envelope: Envelope,
+    strategy: Strategy,
+    request: Request,
+    repeat: int,
+    enough: int,
+) -> None:
+    """Bisect on the room; too little is known to fail at nothing, enough is doubled until it is."""
+
+    def survives(room: int) -> bool:
+        envelope.leave(room)
+        alive = attempt(
+            context, lambda: strategy.serve(request), ask="squeeze", value=room, repeat=repeat
+        )
+        envelope.lift()
+        return alive
+
+    low, high = 0, enough
+    while not survives(high):
+        low, high = high, 2 * high
+    while high - low > SQUEEZE_STEP_BYTES:
+        middle = (low + high) // 2
+        low, high = (low, middle) if survives(middle) else (middle, high)
+
+
+# ----------------------------------------------------------------------------------------- ladder
+
+
+def climb_down(context: Context, rungs: Sequence[TenantSpec]) -> None:
+    """Serve every request on the largest rung that memory allows, stepping down on the way."""
+    case, device = context.case, context.device
+
+    def make(spec: TenantSpec) -> Strategy:
+        return make_strategy(
+            case.strategy,
+            case.variant,
+            transcriber=make_transcriber(spec, device),
+            analyst=make_analyst(case.analyst, device),
+        )
+
+    ladder = Ladder(make, rungs)
+    context.phase = "load"
+    with context.meter.region("load"):
+        ladder.open()
+    context.meter.settle()
+    for spec in case.requests:
+        request = Request(
+            id=spec.id,
+            samples=read_audio(Path(spec.path)),
+            question=spec.question,
+            language=case.language,
+            max_new_tokens=case.max_new_tokens,
+        )
+        with context.meter.region("request"):
+            served = ladder.serve(request)
+        write_spans(context, spec.id, list(served.spans))
+        context.writer.append(
+            "trials",
+            {
+                **trial_identity(context, spec),
+                "variant": ladder.rung.model,
+                "latency_s": served.latency_s,
+                "first": False,
+                "transcript": served.transcript.text if ladder.rung.has_text else None,
+                "answer": served.answer.text if case.analyst.has_text else None,
+                "parity": None,
+            },
+        )
+    for step in ladder.steps:
+        labels = {"ask": "ladder", "value": None, "repeat": 0, "free_bytes": None, "seconds": None}
+        labels |= {"from_size": step.left, "to_size": step.taken, "when": step.when}
+        _write_probe(context, step.failure, **labels)
+    context.result["served_by"] = ladder.rung.model
+    context.result["steps_down"] = len(ladder.steps)
+    context.result["n_trials"] = len(case.requests)
+    ladder.close()

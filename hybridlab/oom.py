@@ -1,0 +1,36 @@
+"""Out of memory as a result: recognised, whoever raised it, and taken apart for a row."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hybridlab.units import GIB, KIB, MIB
+
+#: CUDA's allocator, the CPU's, Python's, the C++ library's and oneDNN's words for it.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc|failed to allocate"
+    r"|could not create a memory object|not enough memory",
+    re.IGNORECASE,
+)
+_REQUESTED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMG]iB)", re.IGNORECASE)
+_UNITS = {"bytes": 1, "kib": KIB, "mib": MIB, "gib": GIB}
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """What an allocation failure says; `requested_bytes` is None where it does not say how much."""
+
+    message: str
+    requested_bytes: int | None
+
+
+def out_of_memory(error: BaseException) -> OutOfMemory | None:
+    """The failure behind this error, or None when it is another fault."""
+    text = str(error).strip()
+    if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text)):
+        return None
+    asked = _REQUESTED.search(text)
+    requested = round(float(asked[1]) * _UNITS[asked[2].lower()]) if asked else None
+    first = text.splitlines()[0] if text else type(error).__name__
+    return OutOfMemory(first, requested)

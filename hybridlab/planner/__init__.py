@@ -1,0 +1,66 @@
+"""Predicted bytes of a pair on a card, from the catalog and formulae. No torch, no measurement.
+
+Every figure here is a prediction; notebooks set the measured one beside it. `weights` says what
+stays, `requests` what a request adds in each phase, `pair` puts both into a ledger against a card,
+`inverse` asks for the most that fits.
+"""
+
+from hybridlab.planner.estimate import Estimate, largest, total
+from hybridlab.planner.inverse import (
+    cards_for,
+    largest_batch,
+    largest_whisper,
+    longest_audio_s,
+    most_beams,
+)
+from hybridlab.planner.pair import (
+    PairPlan,
+    context_bytes,
+    default_voxtral_dtype,
+    plan_pair,
+    plan_table,
+)
+from hybridlab.planner.requests import (
+    Request,
+    attention_bytes,
+    voxtral_kv_bytes,
+    voxtral_phases,
+    voxtral_request_bytes,
+    whisper_phases,
+    whisper_request_bytes,
+)
+from hybridlab.planner.weights import (
+    LoadPath,
+    check_backend_dtype,
+    voxtral_weights_bytes,
+    whisper_load_peak_bytes,
+    whisper_weights_bytes,
+)
+
+__all__ = [
+    "Estimate",
+    "LoadPath",
+    "PairPlan",
+    "Request",
+    "attention_bytes",
+    "cards_for",
+    "check_backend_dtype",
+    "context_bytes",
+    "default_voxtral_dtype",
+    "largest",
+    "largest_batch",
+    "largest_whisper",
+    "longest_audio_s",
+    "most_beams",
+    "plan_pair",
+    "plan_table",
+    "total",
+    "voxtral_kv_bytes",
+    "voxtral_phases",
+    "voxtral_request_bytes",
+    "voxtral_weights_bytes",
+    "whisper_load_peak_bytes",
+    "whisper_phases",
+    "whisper_request_bytes",
+    "whisper_weights_bytes",
+]

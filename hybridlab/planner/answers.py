@@ -1,0 +1,90 @@
+"""Everything the planner can say about one pair, as figures and as text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from hybridlab import catalog
+from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
+from hybridlab.planner.inverse import cards_for, largest_batch, longest_audio_s, most_beams
+from hybridlab.planner.pair import PairPlan, plan_pair
+from hybridlab.planner.requests import Request
+from hybridlab.units import GB, format_bytes, format_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What fits of one pair on one card: predicted, never measured."""
+
+    plan: PairPlan
+    longest_audio_s: float
+    longest_audio_expanded_kv_s: float
+    largest_batch: int
+    most_beams: int
+    host_bytes: int
+    fits_cards: tuple[str, ...]
+    fits_not_cards: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        figures = {name: value for name, value in asdict(self).items() if name != "plan"}
+        fits_host = self.plan.fits_host(self.host_bytes)
+        return {**self.plan.as_dict(), **figures, "fits_host": fits_host}
+
+    def text(self) -> str:
+        """Lines for a terminal."""
+        plan = self.plan
+        spread = f"{format_bytes(plan.total.low)} to {format_bytes(plan.total.high)}"
+        host = "loads" if plan.fits_host(self.host_bytes) else "cannot load"
+        lines = [
+            f"{plan.whisper} ({plan.backend}, {plan.dtype}) beside {plan.voxtral} in "
+            f"{plan.voxtral_dtype} on {plan.card}, predicted:",
+            f"  verdict        {plan.fit}: {format_bytes(plan.total_bytes)} ({spread}) of "
+            f"{format_bytes(plan.capacity.low)} to {format_bytes(plan.capacity.high)}",
+            f"  load peak      {format_bytes(plan.load_peak_bytes)}",
+            f"  at rest        {format_bytes(plan.steady_bytes)}",
+            f"  request peak   {format_bytes(plan.request_peak_bytes)}",
+            f"  longest audio  {format_seconds(self.longest_audio_s)}; with expanded_kv "
+            f"{format_seconds(self.longest_audio_expanded_kv_s)}",
+            f"  largest batch  {self.largest_batch}",
+            f"  most beams     {self.most_beams}",
+            f"  host           a host of {self.host_bytes / GB:.1f} GB {host} it",
+            f"  fits on        {', '.join(self.fits_cards) or 'no card of the catalog'}",
+        ]
+        if self.fits_not_cards:
+            lines.append(f"  not on         {', '.join(self.fits_not_cards)}")
+        return "\n".join(lines)
+
+
+def ask(
+    card: Card,
+    whisper: WhisperModel,
+    voxtral: VoxtralModel,
+    *,
+    backend: str,
+    dtype: str,
+    audio_s: float = catalog.WINDOW_S,
+    attention: Attention = "auto",
+    host_bytes: int,
+) -> Answers:
+    """The pair on this card, its limits, and the cards of the catalog that it fits on."""
+    request = Request(audio_s=audio_s)
+    pair = partial(plan_pair, card, whisper, voxtral, backend=backend, dtype=dtype)
+    plan = pair(request=request, attention=attention)
+    elsewhere = list(cards_for(whisper, voxtral, backend=backend, dtype=dtype, request=request))
+    # only a request's own bytes grow with it: the peak while loading does not bound the audio
+    spare = plan.capacity_bytes - plan.moment("steady").expected
+    room = spare if plan.load_peak_bytes <= plan.capacity_bytes else 0
+    return Answers(
+        plan=plan,
+        longest_audio_s=longest_audio_s(card, voxtral, spare_bytes=room, attention=attention),
+        longest_audio_expanded_kv_s=longest_audio_s(
+            card, voxtral, spare_bytes=room, attention="expanded_kv"
+        ),
+        largest_batch=largest_batch(lambda r: pair(request=r, attention=attention), request),
+        most_beams=most_beams(lambda r: pair(request=r, attention=attention), request),
+        host_bytes=host_bytes,
+        fits_cards=tuple(p.card for p in elsewhere if p.fits),
+        fits_not_cards=tuple(p.card for p in elsewhere if not p.fits),
+    )

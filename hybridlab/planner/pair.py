@@ -1,0 +1,290 @@
+"""The predicted ledger of a pair on a card: every owner at load, at rest, at work and at a swap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hybridlab import catalog
+from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
+from hybridlab.planner.estimate import Estimate, largest, total
+from hybridlab.planner.requests import Request, voxtral_phases, whisper_phases
+from hybridlab.planner.weights import (
+    LoadPath,
+    check_backend_dtype,
+    voxtral_host_bytes,
+    voxtral_weights_bytes,
+    whisper_host_bytes,
+    whisper_load_peak_bytes,
+    whisper_weights_bytes,
+)
+from hybridlab.units import GB, MIB
+
+#: Driver context, loaded kernels and libraries of one process outside PyTorch's allocator. Turing:
+#: 0.11-0.16 GiB in public out-of-memory texts of T4s. Later chips load larger kernel images:
+#: 0.3-0.6 GiB, an assumption until measured on the card.
+CONTEXT_TURING = Estimate(113 * MIB, 144 * MIB, 164 * MIB)
+CONTEXT_LATER = Estimate(300 * MIB, 450 * MIB, 600 * MIB)
+#: cuBLAS' default workspace (PyTorch notes on CUDA: 8 MiB; 32 MiB from Hopper on).
+CUBLAS_WORKSPACE_BYTES = 8 * MIB
+CUBLAS_WORKSPACE_BYTES_HOPPER = 32 * MIB
+#: Blocks that the caching allocator holds and nobody uses, as a share of the transient bytes.
+#: GMLake (ASPLOS 2024) measured 15 % on average for training: an upper bound for inference.
+SLACK_HIGHEST_SHARE = 0.15
+SLACK_SEGMENT_BYTES = 20 * MIB  # small and middle blocks come from segments of 2 and 20 MiB
+
+#: What an operating system, Python and the imported libraries leave of a host for weights.
+HOST_BASE_BYTES = int(2.5 * GB)
+
+#: Who is loaded first: the other's load peak then comes on top of a resident tenant.
+LoadOrder = Literal["voxtral-first", "whisper-first"]
+Fit = Literal["fits", "depends", "does not fit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairPlan:
+    """One row of `hybridlab plan`. All bytes; `total_bytes` is the highest of the moments.
+
+    Plain figures are the expected ones. `ledger` holds each moment's owners with their ranges.
+    `fit` weighs ranges: `fits` when the highest total fits the smallest capacity that the card is
+    sold with, `does not fit` when the lowest total exceeds the largest capacity, `depends` between.
+    """
+
+    card: str
+    voxtral: str
+    voxtral_dtype: str
+    whisper: str
+    backend: str
+    dtype: str
+    attention: str
+    capacity: Estimate
+    host_bytes: int
+    ledger: Mapping[str, Mapping[str, Estimate]]
+
+    def moment(self, name: str) -> Estimate:
+        """A moment's bytes: `load_peak`, `steady`, `request_peak`, `swap_peak`."""
+        return total(list(self.ledger[name].values()))
+
+    @property
+    def weights_bytes(self) -> int:
+        steady = self.ledger["steady"]
+        return steady["voxtral weights"].expected + steady["whisper weights"].expected
+
+    @property
+    def load_peak_bytes(self) -> int:
+        return self.moment("load_peak").expected
+
+    @property
+    def steady_bytes(self) -> int:
+        return self.moment("steady").expected
+
+    @property
+    def request_peak_bytes(self) -> int:
+        return self.moment("request_peak").expected
+
+    @property
+    def total(self) -> Estimate:
+        return largest([self.moment("load_peak"), self.moment("request_peak")])
+
+    @property
+    def total_bytes(self) -> int:
+        return self.total.expected
+
+    @property
+    def capacity_bytes(self) -> int:
+        return self.capacity.expected
+
+    @property
+    def utilization(self) -> float:
+        return self.total_bytes / self.capacity_bytes
+
+    @property
+    def margin_bytes(self) -> int:
+        return self.capacity_bytes - self.total_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether the expected total fits the expected capacity."""
+        return self.margin_bytes >= 0
+
+    @property
+    def fit(self) -> Fit:
+        if self.total.high <= self.capacity.low:
+            return "fits"
+        return "does not fit" if self.total.low > self.capacity.high else "depends"
+
+    def fits_host(self, host_bytes: int) -> bool:
+        """Whether a host of this size can load the pair (Colab's T4 machine has 12.7 GB)."""
+        return self.host_bytes + HOST_BASE_BYTES <= host_bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Flat figures for JSON."""
+        named = ("card", "voxtral", "voxtral_dtype", "whisper", "backend", "dtype", "attention")
+        moments = {
+            "load_peak_bytes": self.load_peak_bytes,
+            "steady_bytes": self.steady_bytes,
+            "request_peak_bytes": self.request_peak_bytes,
+            "swap_peak_bytes": self.moment("swap_peak").expected,
+        }
+        return {
+            **{name: getattr(self, name) for name in named},
+            "weights_bytes": self.weights_bytes,
+            **moments,
+            "total_bytes": self.total_bytes,
+            "total_low_bytes": self.total.low,
+            "total_high_bytes": self.total.high,
+            "capacity_bytes": self.capacity_bytes,
+            "utilization": self.utilization,
+            "margin_bytes": self.margin_bytes,
+            "fits": self.fits,
+            "fit": self.fit,
+            "host_bytes": self.host_bytes,
+            "ledger": {
+                moment: {owner: size.expected for owner, size in owners.items()}
+                for moment, owners in self.ledger.items()
+            },
+        }
+
+
+def context_bytes(card: Card, *, processes: int = 1) -> Estimate:
+    """Driver context, libraries and cuBLAS workspace: one of each per process."""
+    if card is catalog.HOST:
+        return Estimate.exact(0)
+    if card.compute_capability < (8, 0):
+        one = CONTEXT_TURING + Estimate.exact(CUBLAS_WORKSPACE_BYTES)
+    elif card.compute_capability < (9, 0):
+        one = CONTEXT_LATER + Estimate.exact(CUBLAS_WORKSPACE_BYTES)
+    else:
+        one = CONTEXT_LATER + Estimate.exact(CUBLAS_WORKSPACE_BYTES_HOPPER)
+    return one * processes
+
+
+def default_voxtral_dtype(card: Card) -> str:
+    """bfloat16 where the card has it in hardware, else float16 (a T4 only emulates bfloat16)."""
+    return "bfloat16" if "bfloat16" in card.native_dtypes else "float16"
+
+
+def plan_pair(
+    card: Card,
+    whisper: WhisperModel,
+    voxtral: VoxtralModel,
+    *,
+    backend: str,
+    dtype: str,
+    voxtral_dtype: str | None = None,
+    request: Request | None = None,
+    capacity_bytes: int | None = None,
+    attention: Attention = "auto",
+    load_path: LoadPath = "direct",
+    load_order: LoadOrder = "voxtral-first",
+    processes: int = 1,
+) -> PairPlan:
+    """Predicted bytes of this pair, both resident, one request at a time.
+
+    `capacity_bytes` replaces the card's usable bytes where the real device has been asked.
+    """
+    check_backend_dtype(backend, dtype)
+    request = request or Request()
+    voxtral_dtype = voxtral_dtype or default_voxtral_dtype(card)
+    tenants = {"backend": backend, "dtype": dtype}
+    owners = {
+        "context": context_bytes(card, processes=processes),
+        "voxtral weights": Estimate.exact(voxtral_weights_bytes(voxtral, dtype=voxtral_dtype)),
+        "whisper weights": Estimate.exact(whisper_weights_bytes(whisper, **tenants)),
+    }
+    second_copy = (
+        whisper_load_peak_bytes(whisper, **tenants, path=load_path)
+        - owners["whisper weights"].expected
+    )
+    load = {**owners, "second copy": Estimate.exact(second_copy)}
+    if load_order == "whisper-first":  # Whisper's copy has gone before Voxtral comes
+        del load["voxtral weights"]
+        load = max(load, owners, key=lambda rows: total(list(rows.values())).expected)
+    served = largest(
+        [
+            *whisper_phases(whisper, request, **tenants, card=card, attention=attention).values(),
+            *voxtral_phases(
+                voxtral, request, dtype=voxtral_dtype, card=card, attention=attention
+            ).values(),
+        ]
+    )
+    return PairPlan(
+        card=card.name,
+        voxtral=voxtral.name,
+        voxtral_dtype=voxtral_dtype,
+        whisper=whisper.name,
+        backend=backend,
+        dtype=dtype,
+        attention=attention,
+        capacity=_capacity(card, capacity_bytes),
+        host_bytes=max(
+            whisper_host_bytes(whisper, **tenants, path=load_path),
+            voxtral_host_bytes(voxtral, dtype=voxtral_dtype, path=load_path),
+        ),
+        ledger={
+            "load_peak": load,
+            "steady": owners,
+            "request_peak": {**owners, "request": served, "allocator slack": _slack(card, served)},
+            "swap_peak": _swap_owners(owners, second_copy, served),
+        },
+    )
+
+
+def _swap_owners(
+    owners: dict[str, Estimate], second_copy: int, served: Estimate
+) -> dict[str, Estimate]:
+    """Whisper comes in beside a resident Voxtral that works at the same time (an overlapped swap):
+    its second copy and Voxtral's request are there together."""
+    return {**owners, "second copy": Estimate.exact(second_copy), "request": served}
+
+
+def _slack(card: Card, served: Estimate) -> Estimate:
+    if card is catalog.HOST:  # no caching allocator
+        return Estimate.exact(0)
+    highest = int(SLACK_HIGHEST_SHARE * served.high) + SLACK_SEGMENT_BYTES
+    return Estimate(0, SLACK_SEGMENT_BYTES, highest)
+
+
+def _capacity(card: Card, measured: int | None) -> Estimate:
+    if measured is not None:
+        return Estimate.exact(measured)
+    return Estimate(card.usable_bytes, card.usable_bytes, card.usable_bytes_max)
+
+
+def plan_table(
+    card: Card,
+    *,
+    voxtral: VoxtralModel | None = None,
+    sizes: tuple[str, ...] = catalog.WHISPER_SIZES,
+    voxtral_dtype: str | None = None,
+    request: Request | None = None,
+    capacity_bytes: int | None = None,
+    attention: Attention = "auto",
+    load_path: LoadPath = "direct",
+) -> list[PairPlan]:
+    """One plan for each size x backend x dtype that the card runs natively."""
+    return [
+        plan_pair(
+            card,
+            catalog.whisper(size),
+            voxtral or catalog.voxtral("mini-3b"),
+            backend=backend,
+            dtype=dtype,
+            voxtral_dtype=voxtral_dtype,
+            request=request,
+            capacity_bytes=capacity_bytes,
+            attention=attention,
+            load_path=load_path,
+        )
+        for size in sizes
+        for backend, dtype in native_combinations(card)
+    ]
+
+
+def native_combinations(card: Card) -> Iterator[tuple[str, str]]:
+    """Backends and the dtypes that they keep and the card computes in."""
+    for backend in catalog.BACKENDS:
+        for dtype in catalog.BACKEND_DTYPES[backend]:
+            if dtype == "int8" or dtype in card.native_dtypes:
+                yield backend, dtype

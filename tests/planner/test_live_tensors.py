@@ -1,0 +1,130 @@
+"""The planner's request terms against the true architectures, traced tensor by tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    VoxtralForConditionalGeneration,
+    WhisperForConditionalGeneration,
+)
+
+from hybridlab import catalog, planner
+from hybridlab.device import CpuDevice
+from hybridlab.live import LiveTensors
+from hybridlab.planner.requests import encoder_bytes
+from hybridlab.tenants.base import TenantSpec
+from hybridlab.tenants.weights import voxtral_config, whisper_config
+from hybridlab.tenants.whisper_openai import WhisperOpenai
+
+L4 = catalog.card("l4")
+MINI = catalog.voxtral("mini-3b")
+
+
+def on_meta(kind: Any, config: Any) -> Any:
+    with torch.device("meta"):
+        return kind._from_config(config, dtype=torch.float16).eval()
+
+
+@pytest.fixture(scope="module")
+def voxtral() -> Any:
+    return on_meta(VoxtralForConditionalGeneration, voxtral_config(MINI))
+
+
+@pytest.mark.parametrize("windows", [1, 10])
+def test_voxtral_encoder(voxtral: Any, windows: int) -> None:
+    features = torch.empty(windows, 128, 3000, dtype=torch.float16, device="meta")
+    with torch.inference_mode(), LiveTensors() as live:
+        voxtral.get_audio_features(features)
+    predicted = encoder_bytes(MINI.encoder, rows=windows, width=2, backend="transformers")
+    measured = live.peak_bytes + features.nbytes
+    assert measured == pytest.approx(predicted.expected, rel=0.01)
+
+
+@pytest.mark.parametrize("windows", [1, 10])
+def test_voxtral_prefill(voxtral: Any, windows: int) -> None:
+    """The text model alone; its caller holds the merged embeddings, the audio's and the features,
+    which `voxtral_phases` counts as two of five hidden tensors and `features`."""
+    request = planner.Request(audio_s=30.0 * windows, prompt_tokens=8)
+    length = 375 * windows + 8
+    embeddings = torch.empty(1, length, 3072, dtype=torch.float16, device="meta")
+    cache = DynamicCache(config=voxtral.config.text_config)
+    with torch.inference_mode(), LiveTensors() as live:
+        voxtral.model.language_model(
+            inputs_embeds=embeddings, past_key_values=cache, use_cache=True
+        )
+    held = 2 * embeddings.nbytes + windows * 128 * 3000 * 2 + 6 * MINI.text.vocab_size
+    phases = planner.voxtral_phases(MINI, request, dtype="float16", card=L4)
+    assert live.peak_bytes + held == pytest.approx(phases["prefill"].expected, rel=0.02)
+    grown = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert grown == planner.voxtral_kv_bytes(MINI, tokens=length, width=2)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("size", ["base", "large-v3"])
+def test_whisper_of_transformers(size: str, rows: int) -> None:
+    known = catalog.whisper(size)
+    model = on_meta(WhisperForConditionalGeneration, whisper_config(known))
+    features = torch.empty(rows, known.encoder.mel_bins, 3000, dtype=torch.float16, device="meta")
+    with torch.inference_mode(), LiveTensors() as encoding:
+        encoded = model.model.encoder(features)[0]
+    request = planner.Request(batch=rows, new_tokens=1)
+    phases = planner.whisper_phases(
+        known, request, backend="transformers", dtype="float16", card=L4
+    )
+    peak = encoding.peak_bytes + features.nbytes
+    assert peak == pytest.approx(phases["encode"].expected, rel=0.02)
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    ids = torch.empty(rows, 4, dtype=torch.long, device="meta")
+    with torch.inference_mode(), LiveTensors() as decoding:
+        decoded = model.model.decoder(
+            input_ids=ids, encoder_hidden_states=encoded, past_key_values=cache, use_cache=True
+        )
+        model.proj_out(decoded.last_hidden_state[:, -1:])
+    peak = decoding.peak_bytes + encoded.nbytes
+    assert peak == pytest.approx(phases["decode"].expected, rel=0.06)
+
+
+def test_whisper_of_openai_casts_as_it_goes() -> None:
+    """tiny, float32 weights and float16 activations, as `fp16=True` runs it on a GPU."""
+    known = catalog.whisper("tiny")
+    spec = TenantSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
+    tenant = WhisperOpenai(spec, CpuDevice())
+    tenant.load()
+    model: Any = tenant.module()
+    features = torch.zeros(1, 80, 3000, dtype=torch.float16)
+    with torch.inference_mode(), LiveTensors() as encoding:
+        encoded = model.encoder(features)
+    cache, hooks = model.install_kv_cache_hooks()
+    with torch.inference_mode(), LiveTensors() as decoding:
+        logits = model.decoder(torch.zeros(1, 4, dtype=torch.long), encoded, kv_cache=cache)
+    for hook in hooks:
+        hook.remove()
+    phases = planner.whisper_phases(
+        known,
+        planner.Request(new_tokens=1),
+        backend="openai-whisper",
+        dtype="float32",
+        card=L4,
+    )
+    peak = encoding.peak_bytes + features.nbytes
+    assert phases["encode"].low * 0.97 <= peak <= phases["encode"].high * 1.03
+    # all four positions of the prompt get logits here, one each while generating
+    peak = decoding.peak_bytes + encoded.nbytes - logits.nbytes * 3 // 4
+    assert peak == pytest.approx(phases["decode"].expected, rel=0.05)
+
+
+def test_math_kernel_builds_two_score_matrices() -> None:
+    """In float32 on the CPU, where the low end of the range is what the allocator sees at least."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    heads, length = 4, 512
+    query, key, value = (torch.randn(1, heads, length, 64) for _ in range(3))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), LiveTensors() as live:
+        torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    scores = heads * length**2
+    assert 8 * scores <= live.peak_bytes <= 13 * scores

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridlab import catalog, planner
+from hybridlab.errors import ParameterError
+from hybridlab.planner.answers import ask
+from hybridlab.planner.estimate import Estimate
+from hybridlab.planner.inverse import largest_fitting
+from hybridlab.planner.requests import kernel_of
+from hybridlab.planner.weights import voxtral_host_bytes, whisper_host_bytes
+from hybridlab.units import MIB
+
+T4 = catalog.card("t4")
+MINI = catalog.voxtral("mini-3b")
+
+
+def plan(size: str, backend: str, dtype: str) -> planner.PairPlan:
+    return planner.plan_pair(T4, catalog.whisper(size), MINI, backend=backend, dtype=dtype)
+
+
+def test_openai_large_v3_does_not_fit_beside_voxtral_by_default() -> None:
+    row = plan("large-v3", "openai-whisper", "float32")
+    assert not row.fits
+    assert row.margin_bytes < 0
+
+
+def test_large_v3_in_float16_fits() -> None:
+    assert plan("large-v3", "transformers", "float16").fits
+
+
+@pytest.mark.parametrize(
+    ("size", "load_mib", "steady_mib"),
+    [("medium", 4362, 2916), ("large-v3", 8821, 5889), ("turbo", 4618, 3086)],
+)
+def test_openai_load_keeps_two_copies(size: str, load_mib: float, steady_mib: float) -> None:
+    model = catalog.whisper(size)
+    options = {"backend": "openai-whisper", "dtype": "float32"}
+    steady = planner.whisper_weights_bytes(model, **options) / MIB
+    load = planner.whisper_load_peak_bytes(model, **options) / MIB
+    assert steady == pytest.approx(steady_mib, rel=0.01)
+    assert load == pytest.approx(load_mib, rel=0.01)
+
+
+def test_voxtral_weights_in_16_bit() -> None:
+    assert planner.voxtral_weights_bytes(MINI, dtype="float16") == 9_352_542_208
+
+
+def test_kv_cache_of_30_minutes() -> None:
+    tokens = 60 * catalog.VOXTRAL_TOKENS_PER_WINDOW
+    n_bytes = planner.voxtral_kv_bytes(MINI, tokens=tokens, width=2)
+    assert n_bytes / 2**30 == pytest.approx(2.58, abs=0.01)
+
+
+def test_grouped_attention_falls_to_the_math_kernel_on_a_t4_only() -> None:
+    assert kernel_of("auto", T4) == "math"
+    assert kernel_of("auto", catalog.card("l4")) == "flash"
+    assert kernel_of("expanded_kv", T4) == "expanded_kv"
+
+
+@pytest.mark.parametrize(
+    ("audio_s", "scores_mib"), [(30, 18), (300, 1.7 * 1024), (1800, 60 * 1024)]
+)
+def test_one_score_matrix_is_as_large_as_in_public_reports(
+    audio_s: float, scores_mib: float
+) -> None:
+    length = 375 * planner.Request(audio_s=audio_s).windows + 8
+    math = planner.attention_bytes(MINI, length, 1, 2, "math")
+    copies = (3 * 4 + 2 * 2) * length * MINI.text.heads * MINI.text.head_dim
+    assert (math.low - copies) / 2 / MIB == pytest.approx(scores_mib, rel=0.06)
+    assert planner.attention_bytes(MINI, length, 1, 2, "flash").high == 0
+
+
+def test_expanded_kv_makes_long_audio_possible_on_a_t4() -> None:
+    spare = int(2.8 * 2**30)
+    math, expanded = (
+        planner.longest_audio_s(T4, MINI, spare_bytes=spare, attention=kind)
+        for kind in ("auto", "expanded_kv")
+    )
+    assert math < 600 < expanded
+
+
+@given(
+    size=st.sampled_from(catalog.WHISPER_SIZES),
+    card=st.sampled_from(sorted(catalog.CARDS)),
+    audio_s=st.floats(1, 2400),
+    beams=st.integers(1, 8),
+)
+def test_plans_are_consistent(size: str, card: str, audio_s: float, beams: int) -> None:
+    request = planner.Request(audio_s=audio_s, beams=beams)
+    for row in planner.plan_table(catalog.card(card), sizes=(size,), request=request):
+        assert row.weights_bytes < row.steady_bytes <= row.load_peak_bytes
+        assert row.steady_bytes <= row.request_peak_bytes
+        assert row.total_bytes == max(row.load_peak_bytes, row.request_peak_bytes)
+        assert row.total.low <= row.total_bytes <= row.total.high
+        assert row.fits or row.fit != "fits"
+        for moment, owners in row.ledger.items():
+            assert row.moment(moment).expected == sum(size.expected for size in owners.values())
+        assert row.margin_bytes == row.capacity_bytes - row.total_bytes
+        assert row.fits == (row.margin_bytes >= 0)
+
+
+@given(st.floats(1, 1200), st.floats(1, 1200))
+def test_a_longer_audio_never_takes_less(one: float, other: float) -> None:
+    short, long = sorted((one, other))
+    few, many = (
+        planner.voxtral_request_bytes(
+            MINI, planner.Request(audio_s=seconds), dtype="float16", card=T4
+        )
+        for seconds in (short, long)
+    )
+    assert few <= many
+
+
+def test_longest_audio_fills_the_spare_bytes() -> None:
+    spare = 2 * 2**30
+    seconds = planner.longest_audio_s(T4, MINI, spare_bytes=spare)
+    assert seconds % catalog.WINDOW_S == 0
+    longer = planner.Request(audio_s=seconds + catalog.WINDOW_S)
+    assert planner.voxtral_request_bytes(MINI, longer, dtype="float16", card=T4) > spare
+
+
+def test_every_combination_once() -> None:
+    rows = planner.plan_table(T4)
+    keys = [(r.whisper, r.backend, r.dtype) for r in rows]
+    assert len(keys) == len(set(keys))
+    assert {r.whisper for r in rows} == set(catalog.WHISPER_SIZES)
+    assert ("large-v3", "openai-whisper", "float32") in keys
+    assert not any(dtype == "bfloat16" for *_, dtype in keys)
+
+
+def test_impossible_dtype_is_refused() -> None:
+    with pytest.raises(ParameterError, match="openai-whisper cannot keep 'int8'"):
+        plan("tiny", "openai-whisper", "int8")
+
+
+def test_json_of_the_command_and_no_torch() -> None:
+    code = (
+        "import sys; from hybridlab.cli import app; "
+        "app(['plan', '--card', 't4', '--json'], standalone_mode=False); "
+        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rows = json.loads(done.stdout)
+    assert {
+        "whisper",
+        "backend",
+        "dtype",
+        "weights_bytes",
+        "load_peak_bytes",
+        "steady_bytes",
+        "request_peak_bytes",
+        "total_bytes",
+        "capacity_bytes",
+        "utilization",
+        "margin_bytes",
+        "fits",
+    } <= set(rows[0])
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_bisection_finds_the_largest(edge: int, most: int) -> None:
+    asked: list[int] = []
+
+    def fits(count: int) -> bool:
+        asked.append(count)
+        return count <= edge
+
+    assert largest_fitting(fits, most=most) == min(edge, most)
+    assert max(asked) <= most
+    assert len(asked) <= 20
+
+
+def test_an_estimate_adds_and_orders() -> None:
+    assert Estimate(1, 2, 3) + Estimate.exact(4) == Estimate(5, 6, 7)
+    assert planner.largest([Estimate(1, 5, 9), Estimate(2, 3, 10)]) == Estimate(2, 5, 10)
+    with pytest.raises(ValueError, match="ordered"):
+        Estimate(3, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "backend", "fit"),
+    [
+        ("medium", "openai-whisper", "fits"),
+        ("large-v3", "openai-whisper", "does not fit"),
+        ("base", "openai-whisper", "fits"),
+        ("medium", "transformers", "fits"),
+        ("large-v3", "transformers", "fits"),
+        ("base", "transformers", "fits"),
+    ],
+)
+def test_the_three_options_on_a_t4(size: str, backend: str, fit: str) -> None:
+    assert plan(size, backend, catalog.BACKEND_DEFAULT_DTYPE[backend]).fit == fit
+
+
+def test_loading_whisper_first_spares_the_second_copy() -> None:
+    known = {"backend": "openai-whisper", "dtype": "float32"}
+    first, second = (
+        planner.plan_pair(T4, catalog.whisper("large-v3"), MINI, **known, load_order=order)
+        for order in ("voxtral-first", "whisper-first")
+    )
+    copy = 2 * catalog.whisper("large-v3").parameters
+    assert first.load_peak_bytes - second.load_peak_bytes == copy
+    staged = planner.plan_pair(T4, catalog.whisper("large-v3"), MINI, **known, load_path="staged")
+    assert staged.load_peak_bytes == staged.steady_bytes
+    assert staged.host_bytes == voxtral_host_bytes(MINI, dtype="float16", path="staged")
+
+
+def test_a_process_each_costs_a_context_each() -> None:
+    known = {"backend": "transformers", "dtype": "float16"}
+    one, two = (
+        planner.plan_pair(T4, catalog.whisper("base"), MINI, **known, processes=count)
+        for count in (1, 2)
+    )
+    assert two.steady_bytes - one.steady_bytes == planner.context_bytes(T4).expected
+
+
+def test_quantised_voxtral_keeps_head_and_embedding() -> None:
+    kept = 2 * (MINI.parameters - MINI.matrix_parameters)
+    half, eight, four = (
+        planner.voxtral_weights_bytes(MINI, dtype=dtype) for dtype in ("float16", "int8", "int4")
+    )
+    assert kept < four < eight < half
+    assert eight - kept == pytest.approx(MINI.matrix_parameters, rel=0.01)
+    assert four - kept == pytest.approx(0.5625 * MINI.matrix_parameters, rel=0.01)
+
+
+def test_a_colab_host_cannot_stage_what_it_must_build_twice() -> None:
+    large = catalog.whisper("large-v3")
+    assert whisper_host_bytes(large, backend="transformers", dtype="float16") == 0
+    pair = plan("large-v3", "openai-whisper", "float32")
+    assert pair.fits_host(int(12.7e9))
+    assert not pair.fits_host(int(8e9))
+
+
+def test_answers_about_one_pair() -> None:
+    found = ask(
+        T4,
+        catalog.whisper("large-v3"),
+        MINI,
+        backend="transformers",
+        dtype="float16",
+        host_bytes=int(12.7e9),
+    )
+    assert "rtx-3060" in found.fits_not_cards
+    assert {"t4", "l4"} <= set(found.fits_cards)
+    assert found.longest_audio_s < found.longest_audio_expanded_kv_s
+    assert found.largest_batch >= 1
+    assert found.most_beams >= 5
+    assert "verdict        fits" in found.text()
+    assert json.dumps(found.as_dict())
