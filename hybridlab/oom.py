@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from hybridlab.units import GIB, KIB, MIB
 
-#: CUDA's allocator, the CPU's, Python's, the C++ library's and oneDNN's words for it.
+#: CUDA's allocator, the CPU's, Python's, the C++ library's and oneDNN's words for it (oneDNN says
+#: that it could not create a primitive when it finds no memory for its code or its buffers).
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc|failed to allocate"
-    r"|could not create a memory object|not enough memory",
+    r"|could not create a (?:memory object|primitive)|not enough memory",
     re.IGNORECASE,
 )
 _REQUESTED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMG]iB)", re.IGNORECASE)

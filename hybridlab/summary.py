@@ -218,7 +218,8 @@ def least_rooms(probes: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     squeezed = probes[(probes["ask"] == "squeeze") & probes["survived"].astype(bool)]
     least = squeezed.groupby(["case_id", "repeat"], sort=False, as_index=False)["value"].min()
     names = cases[["case_id", "strategy"]].drop_duplicates()
-    return least.merge(names, on="case_id").rename(columns={"value": "room_bytes"})[columns]
+    rooms: pd.DataFrame = least.merge(names, on="case_id").rename(columns={"value": "room_bytes"})
+    return rooms[columns]
 
 
 ASK_WORDS = {"audio_s": "longest audio", "batch": "largest batch", "beams": "most beams"}

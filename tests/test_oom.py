@@ -22,6 +22,7 @@ CPU = (
         (CPU, 150 * MIB),
         ("std::bad_alloc", None),
         ("could not create a memory object", None),
+        ("could not create a primitive", None),
     ],
 )
 def test_the_words_of_each_allocator(text: str, requested: int | None) -> None:

@@ -30,6 +30,7 @@ def write_ledgers(context: Context, strategy: Strategy) -> None:
     _write(context, "steady", steady, weights, predicted, account="steady")
     served = _largest_request(context)
     if served is not None:
+        weights["kept after requests"] = _kept_bytes(context, served)
         owners = {**weights, "request": _request_bytes(served, steady)}
         whole = {**predicted, "request": max(predicted["phases"].values())}
         _write(context, "request_peak", served.peak_bytes, owners, whole, account="request")
@@ -47,6 +48,14 @@ def _largest_request(context: Context) -> Region | None:
     served = [region for region in context.meter.regions if region.name == "request"]
     traced = [region for region in served if region.phase_peaks]
     return max(traced or served, key=lambda region: region.peak_bytes, default=None)
+
+
+def _kept_bytes(context: Context, served: Region) -> int:
+    """What stays resident when a request has ended though no tensor holds it: code that kernels
+    compiled, thread arenas, caches of libraries. Measured as the growth since rest."""
+    rest, now = context.meter.accounts["steady"].inside, context.meter.accounts["request"].inside
+    named = sum(now[owner] - rest.get(owner, 0) for owner in now)
+    return max(0, served.end_bytes - context.steady_bytes - named)
 
 
 def _request_bytes(served: Region, steady: int) -> int:

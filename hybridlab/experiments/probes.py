@@ -23,15 +23,18 @@ from hybridlab.strategies.ladder import Ladder
 from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 from hybridlab.units import MIB
 
-#: Room is looked for in steps of this size.
-SQUEEZE_STEP_BYTES = 4 * MIB
+#: The squeeze ends when the room is known to this share of what is certainly enough.
+SQUEEZE_SHARE = 1 / 64
+LEAST_ENOUGH_BYTES = 64 * MIB
 
 
-def attempt(context: Context, work: Callable[[], Any], **labels: Any) -> bool:
+def attempt(
+    context: Context, work: Callable[[], Any], *, free_bytes: int | None = None, **labels: Any
+) -> bool:
     """Run `work` once and write a row of `probes`; True when it had the memory it wanted."""
     device, failure = context.device, None
     began = time.perf_counter()
-    free = device.free_bytes()
+    free = device.free_bytes() if free_bytes is None else free_bytes
     try:
         work()
     except (MemoryError, RuntimeError) as error:
@@ -115,7 +118,9 @@ def squeeze(context: Context, strategy: Strategy) -> None:
     """How little room above the resident pair a request can live with, once per request."""
     case = context.case
     audio = {spec.clip_id: read_audio(Path(spec.path)) for spec in case.requests}
-    enough = max(64 * MIB, 2 * ((context.meter.peak_bytes("request") or 0) - context.steady_bytes))
+    enough = max(
+        LEAST_ENOUGH_BYTES, 2 * ((context.meter.peak_bytes("request") or 0) - context.steady_bytes)
+    )
     with make_envelope(context.device) as envelope:
         for number, spec in enumerate(case.requests):
             request = Request(
@@ -141,7 +146,12 @@ def _least_room(
     def survives(room: int) -> bool:
         envelope.leave(room)
         alive = attempt(
-            context, lambda: strategy.serve(request), ask="squeeze", value=room, repeat=repeat
+            context,
+            lambda: strategy.serve(request),
+            free_bytes=room,
+            ask="squeeze",
+            value=room,
+            repeat=repeat,
         )
         envelope.lift()
         return alive
@@ -149,7 +159,7 @@ def _least_room(
     low, high = 0, enough
     while not survives(high):
         low, high = high, 2 * high
-    while high - low > SQUEEZE_STEP_BYTES:
+    while high - low > SQUEEZE_SHARE * enough:
         middle = (low + high) // 2
         low, high = (low, middle) if survives(middle) else (middle, high)
 

@@ -68,6 +68,26 @@ def kernel_of(attention: Attention, card: Card) -> Attention:
     return "flash" if card.fused_gqa else "math"
 
 
+# ------------------------------------------------------------------------------------ features
+
+
+def spectrogram_bytes(seconds: float) -> int:
+    """Log-mel features of so much audio while they are computed: 201 bins x 100 frames a second,
+    complex (8 bytes) beside their magnitude and its square (4 each; whisper/audio.py)."""
+    return int(201 * 100 * (8 + 4 + 4) * seconds)
+
+
+def prepare_bytes(rows: int, mel_bins: int, *, backend: str, card: Card) -> Estimate:
+    """openai-whisper computes features on the device, clip by clip, each padded by another 30 s;
+    the other libraries on the host, all at once, which takes device memory only if that is it."""
+    kept = rows * mel_bins * catalog.MEL_FRAMES_PER_WINDOW * 4
+    if backend == "openai-whisper":
+        return Estimate.exact(spectrogram_bytes(2 * catalog.WINDOW_S) + kept)
+    if card is not catalog.HOST:
+        return ZERO
+    return Estimate.exact(rows * spectrogram_bytes(catalog.WINDOW_S) + kept)
+
+
 # ------------------------------------------------------------------------------------- encoder
 
 
@@ -121,7 +141,11 @@ def whisper_phases(
         # casts per operation: the head's whole embedding while decoding, fc1 while encoding
         decode += model.vocab_size * d * width
         encode = encode + Estimate(0, 0, int(4 * d * d * width))
-    return {"encode": encode, "decode": Estimate.exact(decode)}
+    return {
+        "prepare": prepare_bytes(rows, model.encoder.mel_bins, backend=backend, card=card),
+        "encode": encode,
+        "decode": Estimate.exact(decode),
+    }
 
 
 def whisper_request_bytes(
@@ -178,7 +202,9 @@ def voxtral_phases(
     step = whole_kv / (2 * text.layers) + logits
     if kernel_of(attention, card) == "math":  # K and V of one layer, all heads, in float32
         step += 2 * 4 * text.heads * text.head_dim * every * rows
+    mel_bins = model.encoder.mel_bins
     return {
+        "prepare": prepare_bytes(windows, mel_bins, backend="transformers", card=card),
         "encode": encode,
         "prefill": Estimate.exact(prompt_kv + features + hidden + logits) + prefill,
         "decode": Estimate.exact(whole_kv + features + step),

@@ -56,10 +56,14 @@ class PhaseProbe:
         """Append the spans of the call inside to the tenant's."""
         began = self.tenant.device.stamp()
         self._marks, self._fresh, self._watching = [], True, True
+        if self.tenant.on_phase is not None:
+            self.tenant.on_phase(f"{self.tenant.name} prepare")
         try:
             yield
         finally:
             self._watching = False
+        if self.tenant.on_phase is not None:  # after a fault the phase is where it happened
+            self.tenant.on_phase("")
         self.tenant.spans.extend(self._spans(began))
         self._marks = []
 
