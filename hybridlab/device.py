@@ -110,6 +110,11 @@ class Device(ABC):
         """Bytes of the device that are held outside this process' allocator."""
 
     @abstractmethod
+    def count_exactly(self) -> None:
+        """Make the allocator give large blocks back at once, so that what is in use is what is
+        needed: for cases that measure memory, at some cost in time."""
+
+    @abstractmethod
     def account(self) -> Account:
         """Bytes right now of owners that are not tenants, for the ledger."""
 
@@ -130,6 +135,11 @@ class Device(ABC):
                 f"{self.title()} has no {dtype} in hardware and would emulate it slowly; "
                 f"use one of: {', '.join(self.native_dtypes())}"
             )
+
+
+#: glibc's number of the option (malloc.h), and the size from which a block is mapped by itself.
+M_MMAP_THRESHOLD = -3
+EXACT_BLOCK_BYTES = 1024 * KIB
 
 
 class CpuDevice(Device):
@@ -196,6 +206,12 @@ class CpuDevice(Device):
             return Reading(0.0)
         info = _meminfo()
         return Reading(info["MemTotal"] - info["MemAvailable"] - self.used_bytes())
+
+    def count_exactly(self) -> None:
+        # by default glibc keeps freed blocks of up to 32 MiB for later, which reads as in use
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, EXACT_BLOCK_BYTES)
 
     def account(self) -> Account:
         """`libraries`: resident pages of mapped files; `free heap`: what malloc holds, unowned."""
@@ -284,6 +300,9 @@ class CudaDevice(Device):
             return used
         reserved = torch.cuda.memory_reserved(self.index)
         return Reading(used.value - self._ballast_bytes - reserved)
+
+    def count_exactly(self) -> None:
+        return None  # torch counts what is allocated, whatever its cache holds
 
     def account(self) -> Account:
         """`context` is what this process holds beside torch's allocator, told apart from strangers

@@ -9,6 +9,7 @@ import pandas as pd
 from hybridlab.stats import Interval, bootstrap_interval, slope_with_interval
 from hybridlab.summary import (
     answer_accuracy,
+    attention_table,
     case_label,
     edge_table,
     parity_text,
@@ -99,6 +100,21 @@ def edge(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
 
 def _asked(cases: pd.DataFrame) -> pd.Series:
     return cases[cases["status"] == "ok"]["ask"]
+
+
+def attention(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
+    """03, third part: what each kernel takes beside `auto` on the longest audio, and its words."""
+    table = attention_table(cases, trials)
+    fine = table[table["status"] == "ok"]
+    sentences = [
+        f"{row['attention']} attention took {row['request MiB']} MiB above rest for "
+        f"{row['audio s']} s of audio in {row['s']} s"
+        + {"yes": ", saying what auto says.", "no": ", saying something else than auto."}.get(
+            row["same tokens"], "."
+        )
+        for row in fine.tail(len(fine) // max(1, fine["audio s"].nunique())).to_dict("records")
+    ]
+    return sentences + unmeasured(cases)
 
 
 def ageing(samples: pd.DataFrame, cases: pd.DataFrame) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hybridlab import catalog, planner
 from hybridlab.stats import Interval, bootstrap_interval, is_stable, word_error_rate
-from hybridlab.units import GIB, MIB
+from hybridlab.units import GIB, MIB, format_bytes
 
 EMPTY = "–"
 
@@ -59,6 +60,12 @@ def case_label(row: pd.Series) -> str:
     if row["experiment"] == "limits":
         unit = "s of audio" if row["limit_kind"] == "audio_s" else "in a batch"
         return f"{row['limit_value']:g} {unit}"
+    if row["experiment"] == "attention":
+        return f"{row['attention']}, {row['audio_s']:g} s of audio"
+    if row["experiment"] == "edge":
+        return (
+            f"{ASK_WORDS.get(row['ask'], row['ask'])}, {arm_name(row['strategy'], row['variant'])}"
+        )
     if row["experiment"] == "ageing":
         return f"remedy: {row['remedy']}"
     return arm_name(row["strategy"], row["variant"])
@@ -207,6 +214,51 @@ def _owner_row(moment: Any, row: pd.Series) -> dict[str, str]:
 
 def _moment_words(moment: Any) -> str:
     return str(moment).replace("_", " ")
+
+
+def attention_table(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Each attention kernel on each length of audio: bytes above rest, time, and whether it said
+    the same as `auto`."""
+    columns = ["audio s", "attention", "request MiB", "predicted MiB", "s", "same tokens", "status"]
+    rows: list[dict[str, Any]] = []
+    for _, case in cases[cases["experiment"] == "attention"].iterrows():
+        own = trials[(trials["case_id"] == case["case_id"]) & ~trials["first"].astype(bool)]
+        row = {"attention": case["attention"], "status": case["reason"] or case["status"]}
+        row["audio s"] = number(case.get("audio_s"))
+        if case["status"] == "ok":
+            above = case["request_peak_bytes"] - case["steady_bytes"]
+            row["request MiB"] = f"{above / MIB:,.0f}"
+            row["predicted MiB"] = f"{(case['predicted_bytes'] - case['steady_bytes']) / MIB:,.0f}"
+            row["s"] = number(own["latency_s"].median())
+            row["same tokens"] = _same_as_auto(case, cases, trials)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=columns).fillna(EMPTY)
+
+
+def _same_as_auto(case: pd.Series, cases: pd.DataFrame, trials: pd.DataFrame) -> str:
+    twins = cases[(cases["experiment"] == "attention") & (cases["audio_s"] == case["audio_s"])]
+    auto = twins[twins["attention"] == "auto"]["case_id"]
+    said = trials.set_index("case_id")["answer_tokens"]
+    if auto.empty or auto.iloc[0] not in said.index:
+        return EMPTY
+    own, other = (list(said.loc[[name]].iloc[0]) for name in (case["case_id"], auto.iloc[0]))
+    return "yes" if own == other else "no"
+
+
+def attention_plan(card: str = "t4", voxtral: str = "mini-3b") -> pd.DataFrame:
+    """Predicted bytes of one request above the weights under each kernel: 30 s, 5 and 30 min."""
+    known, model = catalog.card(card), catalog.voxtral(voxtral)
+    dtype = planner.default_voxtral_dtype(known)
+    rows = []
+    for kind in ("math", "efficient", "expanded_kv", "flash"):
+        row: dict[str, Any] = {"attention": kind}
+        for name, seconds in (("30 s", 30.0), ("5 min", 300.0), ("30 min", 1800.0)):
+            n_bytes = planner.voxtral_request_bytes(
+                model, planner.Request(audio_s=seconds), dtype=dtype, card=known, attention=kind
+            )
+            row[f"{name}, predicted"] = format_bytes(n_bytes)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def least_rooms(probes: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:

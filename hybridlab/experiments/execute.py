@@ -45,6 +45,8 @@ def execute(case: Case, writer: TableWriter, result_path: Path) -> None:
     torch.manual_seed(case.analyst.seed)
     device = resolve_device(case.device)
     started = time.perf_counter()
+    if case.phases or case.work in MEMORY_WORK:
+        device.count_exactly()
     with Meter(device) as meter:
         context = Context(case, device, meter, writer, started)
         with _playing(case, device):
@@ -241,7 +243,7 @@ def _limit(context: Context) -> None:
     context.phase = "request"
     for number in range(2):
         with context.meter.region("request") as region:
-            analyst.answer(batch, questions, max_new_tokens=case.max_new_tokens)
+            said = analyst.answer(batch, questions, max_new_tokens=case.max_new_tokens)[0]
         spec = case.requests[0]
         context.writer.append(
             "trials",
@@ -252,12 +254,14 @@ def _limit(context: Context) -> None:
                 "latency_s": region.seconds,
                 "first": number == 0,
                 "transcript": None,
-                "answer": None,
+                "answer": said.text if case.analyst.has_text else None,
+                "answer_tokens": list(said.tokens),
                 "expected_answer": None,
                 "parity": None,
             },
         )
     context.result["n_trials"] = 2
+    context.result["audio_s"] = float(case.options["audio_s"])
     request = planner.Request(
         audio_s=float(case.options["audio_s"]) or catalog.WINDOW_S,
         batch=len(batch),
@@ -269,6 +273,7 @@ def _limit(context: Context) -> None:
             request,
             dtype=case.analyst.dtype,
             card=card_of(context.device) or catalog.HOST,
+            attention=case.analyst.attention,
         )
     )
 
@@ -330,6 +335,8 @@ def _apply_remedy(remedy: str, strategy: Strategy) -> None:
         tenant.load()
 
 
+#: Work whose bytes are the result and whose times are not quoted.
+MEMORY_WORK = ("limit", "largest", "squeeze", "ladder")
 WORK: dict[str, Callable[[Context], None]] = {
     "serve": _serve,
     "alone": _alone,

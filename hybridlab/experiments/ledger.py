@@ -98,13 +98,16 @@ def predictions(context: Context) -> dict[str, Any]:
         audio_s=max(spec.audio_s for spec in case.requests), new_tokens=case.max_new_tokens
     )
     voxtral = catalog.voxtral(case.analyst.model)
-    options: dict[str, Any] = {"card": card, "attention": case.analyst.attention}
     weights = planner.voxtral_weights_bytes(voxtral, dtype=case.analyst.dtype)
     found: dict[str, Any] = {"voxtral weights": weights, "loading": 0}
     phases = {
         f"voxtral {phase}": size.expected
         for phase, size in planner.voxtral_phases(
-            voxtral, request, dtype=case.analyst.dtype, **options
+            voxtral,
+            request,
+            dtype=case.analyst.dtype,
+            card=card,
+            attention=case.analyst.attention,
         ).items()
     }
     if case.transcriber is not None:
@@ -114,7 +117,7 @@ def predictions(context: Context) -> dict[str, Any]:
             "dtype": case.transcriber.dtype,
         }
         found["whisper weights"] = planner.whisper_weights_bytes(whisper, **kept)
-        sizes = planner.whisper_phases(whisper, request, **kept, **options)
+        sizes = planner.whisper_phases(whisper, request, **kept, card=card)
         phases |= {f"whisper {phase}": size.expected for phase, size in sizes.items()}
         phases["whisper prefill"] = phases["whisper decode"]  # the planner tells them not apart
         if context.device.kind == "cuda":  # the second copy is made on the device alone

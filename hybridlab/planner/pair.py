@@ -203,7 +203,7 @@ def plan_pair(
         load = max(load, owners, key=lambda rows: total(list(rows.values())).expected)
     served = largest(
         [
-            *whisper_phases(whisper, request, **tenants, card=card, attention=attention).values(),
+            *whisper_phases(whisper, request, **tenants, card=card).values(),
             *voxtral_phases(
                 voxtral, request, dtype=voxtral_dtype, card=card, attention=attention
             ).values(),

@@ -23,8 +23,8 @@ ENCODER_TENSORS = {"transformers": 12, "openai-whisper": 11, "faster-whisper": 1
 
 #: Bytes per score of the math kernel: it upcasts to float32; scores and their softmax are alive
 #: together at least; `_safe_softmax` may hold a mask (1 byte) and its `where` (4) beside them
-#: (aten/native/transformers/attention.cpp).
-MATH_BYTES_PER_SCORE = Estimate(8, 8, 13)
+#: (aten/native/transformers/attention.cpp). Measured on a CPU with torch 2.13: 9.1 to 11.0.
+MATH_BYTES_PER_SCORE = Estimate(8, 10, 13)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,6 @@ def whisper_phases(
     backend: str,
     dtype: str,
     card: Card,
-    attention: Attention = "auto",
 ) -> dict[str, Estimate]:
     """Transient bytes of a Whisper call above its weights, by phase.
 
@@ -127,9 +126,7 @@ def whisper_phases(
     width = compute_width(dtype, backend, card)
     rows = request.batch * (1 if backend == "faster-whisper" else request.whisper_windows)
     d = model.encoder.d_model
-    encode = encoder_bytes(
-        model.encoder, rows=rows, width=width, backend=backend, attention=attention
-    )
+    encode = encoder_bytes(model.encoder, rows=rows, width=width, backend=backend)
     unit = model.encoder.positions * d * width
     tokens = min(request.new_tokens + 4, catalog.WHISPER_MAX_TARGET_POSITIONS)
     hypotheses = rows * request.beams
@@ -149,18 +146,10 @@ def whisper_phases(
 
 
 def whisper_request_bytes(
-    model: WhisperModel,
-    request: Request,
-    *,
-    backend: str,
-    dtype: str,
-    card: Card,
-    attention: Attention = "auto",
+    model: WhisperModel, request: Request, *, backend: str, dtype: str, card: Card
 ) -> int:
     """Expected transient bytes of one Whisper call: the largest of its phases."""
-    phases = whisper_phases(
-        model, request, backend=backend, dtype=dtype, card=card, attention=attention
-    )
+    phases = whisper_phases(model, request, backend=backend, dtype=dtype, card=card)
     return largest(list(phases.values())).expected
 
 
