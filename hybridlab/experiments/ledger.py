@@ -24,20 +24,21 @@ def write_ledgers(context: Context, strategy: Strategy) -> None:
     steady = meter.steady_bytes or 0
     loads = [region for region in meter.regions if region.name == "load"]
     if loads:
-        top = max(loads, key=lambda region: region.peak_bytes)
-        owners = {**weights, "loading": top.peak_bytes - top.end_bytes}
-        _write(context, "load_peak", top.peak_bytes, owners, predicted, account="load")
+        loaded = max(loads, key=lambda region: region.peak_bytes)
+        owners = {**weights, "loading": loaded.peak_bytes - loaded.end_bytes}
+        _write(context, "load_peak", loaded.peak_bytes, owners, predicted, account="load")
     _write(context, "steady", steady, weights, predicted, account="steady")
     served = _largest_request(context)
     if served is not None:
         weights["kept after requests"] = _kept_bytes(context, served)
-        owners = {**weights, "request": _request_bytes(served, steady)}
+        peaks = served.phase_peaks
+        top = max(peaks, key=lambda phase: peaks[phase], default="")
+        owners = {**weights, **_taken(context, strategy, served, top)}
         whole = {**predicted, "request": max(predicted["phases"].values())}
         _write(context, "request_peak", served.peak_bytes, owners, whole, account="request")
-        for phase, peak in served.phase_peaks.items():
+        for phase, peak in peaks.items():
             if phase:
-                taken = served.phase_live.get(phase, peak - steady)
-                owners = {**weights, "request": taken}
+                owners = {**weights, **_taken(context, strategy, served, phase)}
                 said = {**predicted, "request": predicted["phases"].get(phase)}
                 _write(context, phase, peak, owners, said, account="request")
     context.result["predicted_bytes"] = _predicted_total(context, predicted)
@@ -58,13 +59,20 @@ def _kept_bytes(context: Context, served: Region) -> int:
     return max(0, served.end_bytes - context.steady_bytes - named)
 
 
-def _request_bytes(served: Region, steady: int) -> int:
-    """What the request itself held at its peak: tensors where they were traced (a CPU, whose
-    resident memory says nothing about owners), else what the allocator counted above rest."""
+def _taken(context: Context, strategy: Strategy, served: Region, phase: str) -> dict[str, int]:
+    """What the request itself held in a phase: tensors where they were traced (a CPU, whose
+    resident memory says nothing about owners), else what the allocator counted above rest.
+
+    The tracer does not see the copy that oneDNN makes of a bfloat16 head; its size is derived.
+    """
     if not served.phase_live:
-        return served.peak_bytes - steady
-    top = max(served.phase_peaks, key=lambda phase: served.phase_peaks[phase])
-    return served.phase_live.get(top, 0)
+        peak = served.phase_peaks.get(phase, served.peak_bytes)
+        return {"request": peak - context.steady_bytes}
+    taken = {"request": served.phase_live.get(phase, 0)}
+    if phase == "voxtral head" and context.case.analyst.dtype == "bfloat16":
+        module: Any = strategy.analyst.module()
+        taken["request"] += int(module.lm_head.weight.nbytes)
+    return taken
 
 
 def _write(

@@ -20,7 +20,14 @@ class PhaseProbe:
     The first decoder pass after an encoder pass is the prefill, the others are the decode.
     """
 
-    def __init__(self, tenant: Tenant, *, encoder: nn.Module, decoder: nn.Module) -> None:
+    def __init__(
+        self,
+        tenant: Tenant,
+        *,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        head: nn.Module | None = None,
+    ) -> None:
         self.tenant = tenant
         self._marks: list[tuple[str, Any]] = []  # (phase, stamp), a start and an end in turn
         self._watching = False
@@ -32,6 +39,9 @@ class PhaseProbe:
         )
         for module in (encoder, decoder):
             module.register_forward_hook(self._ends)
+        if head is not None:  # a phase of memory alone: its time belongs to the decode
+            head.register_forward_pre_hook(lambda *_: self._tell("head"))
+            head.register_forward_hook(lambda *_: self._tell(""))
 
     def _starts(self, phase: Callable[[], str]) -> Callable[..., None]:
         def start(*_: Any) -> None:
@@ -48,22 +58,23 @@ class PhaseProbe:
 
     def _mark(self, phase: str, *, entering: bool) -> None:
         self._marks.append((phase, self.tenant.device.stamp()))
+        self._tell(phase if entering else "")
+
+    def _tell(self, phase: str) -> None:
         if self.tenant.on_phase is not None:
-            self.tenant.on_phase(f"{self.tenant.name} {phase}" if entering else "")
+            self.tenant.on_phase(f"{self.tenant.name} {phase}" if phase else "")
 
     @contextmanager
     def call(self) -> Iterator[None]:
         """Append the spans of the call inside to the tenant's."""
         began = self.tenant.device.stamp()
         self._marks, self._fresh, self._watching = [], True, True
-        if self.tenant.on_phase is not None:
-            self.tenant.on_phase(f"{self.tenant.name} prepare")
+        self._tell("prepare")
         try:
             yield
         finally:
             self._watching = False
-        if self.tenant.on_phase is not None:  # after a fault the phase is where it happened
-            self.tenant.on_phase("")
+        self._tell("")  # not after a fault: the phase is then where it happened
         self.tenant.spans.extend(self._spans(began))
         self._marks = []
 

@@ -63,6 +63,7 @@ class VoxtralTransformers(Analyst):
             self,
             encoder=self._model.model.audio_tower,
             decoder=self._model.model.language_model,
+            head=self._model.lm_head,
         )
 
     def unload(self) -> None:

@@ -2,8 +2,12 @@
 
 Encoder outputs are computed once per clip. The prefix `<s>[INST][BEGIN_AUDIO][AUDIO]xN` of a clip
 passes the text model once; its KV cache then serves the transcription and every kind of question,
-so that one pass over the long prefix trains six jobs. An auxiliary head, dropped afterwards, names
-digit and word number at every audio token: counting then is learnt in minutes.
+so that one pass over the long prefix trains six jobs.
+
+Auxiliary heads, dropped afterwards, read the middle of the text model: at every audio token they
+name digit and word number, at every token to be said the number of its word. The upper layers then
+find the audio of a number by attention. At the last layer the same heads helped little: nothing
+attends to its output.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +27,14 @@ from torch.nn import functional
 from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.tenants.pocket.optimise import optimise
-from hybridlab.tenants.pocket.speech import QUESTIONS, Word, answer, long_utterance, utterance
+from hybridlab.tenants.pocket.speech import (
+    MOST_WORDS,
+    QUESTIONS,
+    Word,
+    answer,
+    long_utterance,
+    utterance,
+)
 from hybridlab.tenants.pocket.train_whisper import (
     FRAME_DIGITS,
     FRAME_NUMBERS,
@@ -47,8 +59,20 @@ FRAMES_PER_TOKEN = catalog.ENCODER_POSITIONS // catalog.VOXTRAL_TOKENS_PER_WINDO
 WINDOW_SAMPLES = int(catalog.WINDOW_S * catalog.SAMPLE_RATE_HZ)
 
 
-#: Token ids of a prompt after the shared prefix, and of what is to be said.
-Job = tuple[list[int], list[int]]
+#: The hidden state that the auxiliary heads read: after so many of the four layers.
+MIDDLE_LAYER = 2
+#: Numbers of words to be said, and one more for the end after the last.
+SPOKEN_NUMBERS = MOST_WORDS + 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """Token ids of a prompt after the shared prefix and of what is to be said, and for each of the
+    latter the number of its word (-100 where words are not counted)."""
+
+    prompt: list[int]
+    target: list[int]
+    numbers: list[int]
 
 
 @dataclass(frozen=True)
@@ -116,12 +140,19 @@ class Prompts:
 
     def jobs(self, words: tuple[str, ...], rng: np.random.Generator) -> list[Job]:
         """(prompt, target) of the transcription and of one wording of every question."""
-        # a space before every word: one spelling in tokens wherever it stands
-        jobs = [(self.transcribe, self.ids("".join(f" {word}" for word in words)))]
+        jobs = [self._transcription(words)]
         for kind, (canonical, others, _) in QUESTIONS.items():
             wording = canonical if rng.random() < 0.6 else str(rng.choice(list(others)))
-            jobs.append(([*self.ids(wording), 4], self.ids(f" {answer(kind, list(words))}")))
-        return [(prompt, [*target, self.eos]) for prompt, target in jobs]
+            target = [*self.ids(f" {answer(kind, list(words))}"), self.eos]
+            jobs.append(Job([*self.ids(wording), 4], target, [-100] * len(target)))
+        return jobs
+
+    def _transcription(self, words: tuple[str, ...]) -> Job:
+        # a space before every word: one spelling in tokens wherever it stands
+        pieces = [self.ids(f" {word}") for word in words]
+        numbers = [n for n, piece in enumerate(pieces, 1) for _ in piece]
+        target = [token for piece in pieces for token in piece]
+        return Job(self.transcribe, [*target, self.eos], [*numbers, len(words) + 1])
 
 
 def build(encoder: nn.Module) -> nn.Module:
@@ -152,13 +183,13 @@ def train_voxtral(
     examples = make_examples(encoder, bank, count=round(TRAINING_CLIPS * scale), seed=seed + 1)
     model = build(encoder)
     prompts = Prompts(tokenizer)
-    token_head = nn.Linear(catalog.voxtral("pocket").text.hidden, FRAME_DIGITS + FRAME_NUMBERS)
-    parameters = [*(p for p in model.parameters() if p.requires_grad), *token_head.parameters()]
+    heads = Heads(catalog.voxtral("pocket").text.hidden)
+    parameters = [*(p for p in model.parameters() if p.requires_grad), *heads.parameters()]
     batches = _batches(examples, rng)
     model.train()
     optimise(
         parameters,
-        lambda: _loss(model, token_head, next(batches), prompts, rng),
+        lambda: _loss(model, heads, next(batches), prompts, rng),
         label="Voxtral",
         steps=max(2, round(STEPS * scale)),
         peak_rate=PEAK_RATE,
@@ -180,7 +211,7 @@ def _batches(examples: list[Example], rng: np.random.Generator) -> Iterator[list
 
 def _loss(
     model: Any,
-    token_head: nn.Module,
+    heads: Heads,
     batch: list[Example],
     prompts: Prompts,
     rng: np.random.Generator,
@@ -197,20 +228,38 @@ def _loss(
         inputs_embeds=torch.cat([head, audio], dim=1),
         past_key_values=DynamicCache(),
         use_cache=True,
+        output_hidden_states=True,
     )
-    heard = _label_loss(token_head(prefix.last_hidden_state[:, head.shape[1] :]), batch)
+    middle = prefix.hidden_states[MIDDLE_LAYER][:, head.shape[1] :]
+    heard = _label_loss(heads.heard(middle), batch)
     cache = prefix.past_key_values
     jobs = [prompts.jobs(e.words, rng) for e in batch]
     cache.batch_repeat_interleave(len(jobs[0]))
-    tokens, targets = _padded([job for own in jobs for job in own])
+    tokens, targets, numbers = _padded([job for own in jobs for job in own])
     past = audio.shape[1] + 3
     positions = torch.arange(past, past + tokens.shape[1]).expand(tokens.shape[0], -1)
-    hidden = core.language_model(
-        inputs_embeds=embed(tokens), past_key_values=cache, position_ids=positions, use_cache=True
-    ).last_hidden_state
-    wanted = targets >= 0
-    said = functional.cross_entropy(model.lm_head(hidden[wanted]), targets[wanted])
-    return said + FRAME_WEIGHT * heard
+    spoken = core.language_model(
+        inputs_embeds=embed(tokens),
+        past_key_values=cache,
+        position_ids=positions,
+        use_cache=True,
+        output_hidden_states=True,
+    )
+    wanted, counted = targets >= 0, numbers >= 0
+    said = functional.cross_entropy(
+        model.lm_head(spoken.last_hidden_state[wanted]), targets[wanted]
+    )
+    place = heads.place(spoken.hidden_states[MIDDLE_LAYER][counted])
+    return said + FRAME_WEIGHT * (heard + functional.cross_entropy(place, numbers[counted]))
+
+
+class Heads(nn.Module):
+    """What the middle of the text model must know: what is heard, and which word comes next."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.heard = nn.Linear(hidden, FRAME_DIGITS + FRAME_NUMBERS)
+        self.place = nn.Linear(hidden, SPOKEN_NUMBERS)
 
 
 def _label_loss(logits: Tensor, batch: list[Example]) -> Tensor:
@@ -225,9 +274,12 @@ def _label_loss(logits: Tensor, batch: list[Example]) -> Tensor:
     )
 
 
-def _padded(jobs: list[Job]) -> tuple[Tensor, Tensor]:
-    """Inputs and next-token targets (-100 on prompts and padding), both (jobs, longest)."""
-    inputs = [torch.tensor([*prompt, *target[:-1]]) for prompt, target in jobs]
-    targets = [torch.tensor([-100] * (len(prompt) - 1) + target) for prompt, target in jobs]
-    pad = nn.utils.rnn.pad_sequence
-    return pad(inputs, batch_first=True), pad(targets, batch_first=True, padding_value=-100)
+def _padded(jobs: list[Job]) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, next-token targets and numbers of their words (-100 on prompts and padding), each
+    (jobs, longest)."""
+    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True, padding_value=-100)
+    silent = [[-100] * (len(job.prompt) - 1) for job in jobs]
+    inputs = [torch.tensor([*job.prompt, *job.target[:-1]]) for job in jobs]
+    targets = [torch.tensor(own + job.target) for own, job in zip(silent, jobs, strict=True)]
+    numbers = [torch.tensor(own + job.numbers) for own, job in zip(silent, jobs, strict=True)]
+    return pad(inputs).clamp(min=0), pad(targets), pad(numbers)
