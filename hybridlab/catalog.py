@@ -422,6 +422,12 @@ VOXTRALS: dict[str, VoxtralModel] = {
 Attention = Literal["auto", "math", "efficient", "flash", "expanded_kv"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 
+#: How weights reach the device. `direct`: as the backend loads with a device given. `staged`: built
+#: on the host, then moved.
+LoadPath = Literal["direct", "staged"]
+#: Who is loaded first: the other's load peak then comes on top of a resident tenant.
+LoadOrder = Literal["voxtral-first", "whisper-first"]
+
 BACKENDS = ("openai-whisper", "transformers", "faster-whisper")
 
 #: The dtypes in which each backend can KEEP the weights. openai-whisper's default is float32: it

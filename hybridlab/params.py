@@ -160,6 +160,8 @@ class BesideParams(Params):
     sizes_weights: WeightsSource = "random"
     sizes_dtype: WhisperDtype = "auto"
     sizes_new_tokens: Count = 4
+    load_orders: list[catalog.LoadOrder] = ["voxtral-first", "whisper-first"]
+    load_paths: list[catalog.LoadPath] = ["direct"]
     memory_budget_gb: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")

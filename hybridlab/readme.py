@@ -85,10 +85,36 @@ def cards_table(_: Path) -> str:
     return _table(("card", "name", "usable", "memory bandwidth", "native dtypes"), rows)
 
 
+def measured_table(project: Path) -> str:
+    """Full-size pairs measured on a CPU, beside what the planner said: from the published run."""
+    import pandas as pd
+
+    cases = pd.read_parquet(project / "outputs" / "reference" / "full-cpu" / "cases.parquet")
+    rows = []
+    for case in cases[cases["experiment"] == "beside"].to_dict("records"):
+        name = (str(case["whisper_size"]), str(case["whisper_dtype"]))
+        if case["status"] != "ok":
+            rows.append((*name, "–", "–", "–", str(case["reason"])))
+            continue
+        error = case["request_peak_bytes"] / case["predicted_bytes"] - 1
+        rows.append(
+            (
+                *name,
+                format_bytes(case["steady_bytes"]),
+                format_bytes(case["request_peak_bytes"]),
+                format_bytes(case["predicted_bytes"]),
+                f"{error:+.1%}",
+            )
+        )
+    header = ("Whisper", "kept in", "at rest", "peak at work", "predicted peak", "error")
+    return _table(header, rows)
+
+
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "notebooks": notebooks_table,
     "presets": presets_table,
     "plan": plan_table,
+    "measured": measured_table,
     "cards": cards_table,
 }
 

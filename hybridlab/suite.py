@@ -259,6 +259,7 @@ def _run_notebook(params: Params, run_dir: Path, progress: Progress) -> dict[str
                 progress_bar=False,
                 execution_timeout=CELL_TIMEOUT_S,
                 cwd=str(Path.cwd()),
+                extra_arguments=["--IPKernelApp.log_level=40"],  # no advice about transports
             )
     except PapermillExecutionError as failed:
         error = f"{failed.ename}: {_one_line(failed.evalue)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -55,20 +55,27 @@ def memory_table(cases: pd.DataFrame) -> pd.DataFrame:
 
 def case_label(row: pd.Series) -> str:
     """What sets a case apart in a table or plot of its experiment."""
-    if row["experiment"] == "beside":
-        return f"{row['whisper_size']} ({row['whisper_dtype']})"
-    if row["experiment"] == "limits":
-        unit = "s of audio" if row["limit_kind"] == "audio_s" else "in a batch"
-        return f"{row['limit_value']:g} {unit}"
-    if row["experiment"] == "attention":
-        return f"{row['attention']}, {row['audio_s']:g} s of audio"
-    if row["experiment"] == "edge":
-        return (
-            f"{ASK_WORDS.get(row['ask'], row['ask'])}, {arm_name(row['strategy'], row['variant'])}"
-        )
-    if row["experiment"] == "ageing":
-        return f"remedy: {row['remedy']}"
-    return arm_name(row["strategy"], row["variant"])
+    label = _LABELS.get(row["experiment"])
+    return label(row) if label else arm_name(row["strategy"], row["variant"])
+
+
+def _limit_label(row: pd.Series) -> str:
+    unit = "s of audio" if row["limit_kind"] == "audio_s" else "in a batch"
+    return f"{row['limit_value']:g} {unit}"
+
+
+def _edge_label(row: pd.Series) -> str:
+    return f"{ASK_WORDS.get(row['ask'], row['ask'])}, {arm_name(row['strategy'], row['variant'])}"
+
+
+_LABELS: dict[str, Callable[[pd.Series], str]] = {
+    "beside": lambda row: f"{row['whisper_size']} ({row['whisper_dtype']})",
+    "loading": lambda row: f"{row['whisper_size']}, {row['load_order']}, {row['load_path']}",
+    "limits": _limit_label,
+    "edge": _edge_label,
+    "attention": lambda row: f"{row['attention']}, {row['audio_s']:g} s of audio",
+    "ageing": lambda row: f"remedy: {row['remedy']}",
+}
 
 
 def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -197,6 +204,15 @@ def ledger_table(ledgers: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=columns)
+
+
+def of_largest(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """The ledger rows of the case that used most."""
+    fine = cases[cases["status"] == "ok"]
+    if fine.empty or ledgers.empty:
+        return ledgers.head(0)
+    top = fine.loc[fine["request_peak_bytes"].astype(float).idxmax(), "case_id"]
+    return ledgers[ledgers["case_id"] == top]
 
 
 def _owner_row(moment: Any, row: pd.Series) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from hybridlab import catalog, planner
+from hybridlab.catalog import LoadOrder, LoadPath
 from hybridlab.device import card_of
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
@@ -18,7 +20,11 @@ PROCESS_BYTES = 700 * MIB
 def measure(lab: Lab) -> list[dict[str, Any]]:
     """One case per size that the memory allows; the others are recorded with the reason."""
     rows = []
-    cases = [_case(lab, size) for size in cast(BesideParams, lab.params).whisper_sizes]
+    params = cast(BesideParams, lab.params)
+    cases = [_case(lab, size) for size in params.whisper_sizes]
+    cases += [
+        _loading(lab, order, path) for order in params.load_orders for path in params.load_paths
+    ]
     lab.runner.total += len(cases)
     for case in cases:
         lack = shortage(lab, case)
@@ -42,6 +48,19 @@ def _case(lab: Lab, size: str) -> Case:
         warmup=0,
         phases=True,
         max_new_tokens=params.max_new_tokens if pocket else params.sizes_new_tokens,
+    )
+
+
+def _loading(lab: Lab, order: LoadOrder, path: LoadPath) -> Case:
+    """The pair that the parameters name, loaded in this order and on this path."""
+    return lab.case(
+        "loading",
+        analyst=replace(lab.analyst, load_path=path),
+        transcriber=replace(lab.transcriber, load_path=path),
+        load_order=order,
+        requests=lab.requests(1, max_audio_s=catalog.WINDOW_S),
+        warmup=0,
+        phases=True,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hybridlab.catalog import LoadOrder
 from hybridlab.errors import CaseFailedError, HybridlabError
 from hybridlab.isolate import shared_server
 from hybridlab.records import Part, read_rows, write_json
@@ -54,6 +55,7 @@ class Case:
     #: Take the memory of one request apart by phase; its latency is then not one to quote.
     phases: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    load_order: LoadOrder = "voxtral-first"
     #: A smaller card's memory that the device plays; 0 for its own.
     envelope_bytes: int = 0
     #: Whispers from large to small, for the ladder.
@@ -87,6 +89,8 @@ class Case:
             "voxtral_weights": self.analyst.weights,
             "voxtral_dtype": self.analyst.dtype,
             "attention": self.analyst.attention,
+            "load_order": self.load_order,
+            "load_path": self.analyst.load_path,
             "whisper_size": whisper.model if whisper else None,
             "whisper_backend": whisper.backend if whisper else None,
             "whisper_weights": whisper.weights if whisper else None,

@@ -120,13 +120,15 @@ def _strategy(context: Context) -> Strategy:
     transcriber = None
     if case.transcriber is not None:
         transcriber = make_transcriber(case.transcriber, context.device)
-    return make_strategy(
+    strategy = make_strategy(
         case.strategy,
         case.variant,
         transcriber=transcriber,
         analyst=make_analyst(case.analyst, context.device),
         options=dict(case.options.get("strategy", {})),
     )
+    strategy.load_order = case.load_order
+    return strategy
 
 
 def _load(context: Context, strategy: Strategy) -> None:

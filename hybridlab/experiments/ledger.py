@@ -129,7 +129,7 @@ def predictions(context: Context) -> dict[str, Any]:
         phases |= {f"whisper {phase}": size.expected for phase, size in sizes.items()}
         phases["whisper prefill"] = phases["whisper decode"]  # the planner tells them not apart
         if context.device.kind == "cuda":  # the second copy is made on the device alone
-            peak = planner.whisper_load_peak_bytes(whisper, **kept)
+            peak = planner.whisper_load_peak_bytes(whisper, **kept, path=case.transcriber.load_path)
             found["loading"] = peak - found["whisper weights"]
     return {**found, "phases": phases}
 

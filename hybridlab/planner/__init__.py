@@ -30,7 +30,6 @@ from hybridlab.planner.requests import (
     whisper_request_bytes,
 )
 from hybridlab.planner.weights import (
-    LoadPath,
     check_backend_dtype,
     voxtral_weights_bytes,
     whisper_load_peak_bytes,
@@ -39,7 +38,6 @@ from hybridlab.planner.weights import (
 
 __all__ = [
     "Estimate",
-    "LoadPath",
     "PairPlan",
     "Request",
     "attention_bytes",

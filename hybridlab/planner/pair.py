@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hybridlab import catalog
-from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
+from hybridlab.catalog import (
+    Attention,
+    Card,
+    LoadOrder,
+    LoadPath,
+    VoxtralModel,
+    WhisperModel,
+)
 from hybridlab.planner.estimate import Estimate, largest, total
 from hybridlab.planner.requests import Request, voxtral_phases, whisper_phases
 from hybridlab.planner.weights import (
-    LoadPath,
     check_backend_dtype,
     voxtral_host_bytes,
     voxtral_weights_bytes,
@@ -37,8 +43,6 @@ SLACK_SEGMENT_BYTES = 20 * MIB  # small and middle blocks come from segments of 
 #: What an operating system, Python and the imported libraries leave of a host for weights.
 HOST_BASE_BYTES = int(2.5 * GB)
 
-#: Who is loaded first: the other's load peak then comes on top of a resident tenant.
-LoadOrder = Literal["voxtral-first", "whisper-first"]
 Fit = Literal["fits", "depends", "does not fit"]
 
 

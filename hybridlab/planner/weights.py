@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from hybridlab import catalog
-from hybridlab.catalog import VoxtralModel, WhisperModel
+from hybridlab.catalog import LoadPath, VoxtralModel, WhisperModel
 from hybridlab.errors import ParameterError
 from hybridlab.units import BYTES_PER_DTYPE
-
-#: `direct`: as the backend loads with a device given. `staged`: built on the host, then moved.
-LoadPath = Literal["direct", "staged"]
 
 #: bitsandbytes' 4-bit keeps one float32 scale per block of 64 values (its `quantize_4bit`).
 INT4_BLOCK = 64

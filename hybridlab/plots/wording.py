@@ -121,11 +121,14 @@ def _case_words(row: pd.Series[Any], several: dict[str, bool], sizes: bool) -> s
         return limit_words(text_of(row, "limit_kind"), float(row["limit_value"]))
     if experiment == "ageing" and text_of(row, "remedy"):
         return f"remedy {text_of(row, 'remedy')}"
-    if experiment == "baseline":
-        return "Voxtral alone"
-    if experiment == "alone":
-        return "each by itself"
-    return arm_label(row) + (f" {size}" if sizes and size else "")
+    known = {
+        "baseline": "Voxtral alone",
+        "alone": "each by itself",
+        "loading": f"{size} {text_of(row, 'load_order')} {text_of(row, 'load_path')}",
+        "edge": f"edge: {text_of(row, 'ask')}, {arm_label(row)}",
+        "attention": f"attention {text_of(row, 'attention')}",
+    }
+    return known.get(experiment, arm_label(row) + (f" {size}" if sizes and size else ""))
 
 
 def limit_words(kind: str, value: float) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hybridlab.audio import Samples
+from hybridlab.catalog import LoadOrder
 from hybridlab.errors import ParameterError
 from hybridlab.tenants.base import Analyst, Span, Tenant, Text, Transcriber
 
@@ -50,6 +51,9 @@ class Strategy(ABC):
     name: ClassVar[str]
     variants: ClassVar[tuple[str, ...]]
 
+    #: Who is loaded first; changed before `open`.
+    load_order: LoadOrder = "voxtral-first"
+
     def __init__(self, transcriber: Transcriber | None, analyst: Analyst, *, variant: str) -> None:
         self._transcriber = transcriber
         self.analyst = analyst
@@ -64,7 +68,7 @@ class Strategy(ABC):
 
     @property
     def tenants(self) -> list[Tenant]:
-        """Voxtral first: the order in which they are loaded."""
+        """Voxtral first."""
         return [self.analyst] if self._transcriber is None else [self.analyst, self._transcriber]
 
     @property
@@ -73,7 +77,8 @@ class Strategy(ABC):
         return self.tenants
 
     def open(self) -> None:
-        for tenant in self.resident:
+        in_turn = self.resident if self.load_order == "voxtral-first" else self.resident[::-1]
+        for tenant in in_turn:
             with timed(tenant, "load"):
                 tenant.load()
 

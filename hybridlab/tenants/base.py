@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hybridlab.audio import Samples
-from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention
-from hybridlab.device import Device
+from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention, LoadPath
+from hybridlab.device import CpuDevice, Device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +28,7 @@ class TenantSpec:
     path: str = ""
     seed: int = 0
     attention: Attention = "auto"
+    load_path: LoadPath = "direct"
 
     @property
     def has_text(self) -> bool:
@@ -78,6 +79,11 @@ class Tenant(ABC):
         self.spans: list[Span] = []
         #: Told 'whisper encode' and the like when a phase begins, '' when it ends: for the meter.
         self.on_phase: Callable[[str], None] | None = None
+
+    @property
+    def first_stop(self) -> Device:
+        """Where weights are built before they reach the device: the host, if they are staged."""
+        return CpuDevice() if self.spec.load_path == "staged" else self.device
 
     @property
     @abstractmethod

@@ -53,12 +53,14 @@ class VoxtralTransformers(Analyst):
                 VoxtralForConditionalGeneration,
                 voxtral_config(known),
                 self.spec,
-                self.device.name,
+                self.first_stop.name,
             )
         else:
             with one_line_errors(self.spec):
                 self._processor = VoxtralProcessor.from_pretrained(folder_or_id(self.spec))
-            self._model = pretrained(VoxtralForConditionalGeneration, self.spec, self.device)
+            self._model = pretrained(VoxtralForConditionalGeneration, self.spec, self.first_stop)
+        if self.spec.load_path == "staged":
+            self._model.to(self.device.name)
         self._probe = PhaseProbe(
             self,
             encoder=self._model.model.audio_tower,

@@ -44,13 +44,13 @@ class WhisperOpenai(Transcriber):
 
     def _released(self) -> nn.Module:
         """openai-whisper's own checkpoint. In float32 as `load_model(device=...)` loads it, the
-        double copy on the GPU included; float16 is cast on the host first."""
+        double copy on the GPU included unless staged; float16 is cast on the host first."""
         import whisper
 
         name = catalog.whisper(self.spec.model).openai_name
         if self.spec.dtype == "float32":
-            model: nn.Module = whisper.load_model(name, device=self.device.name)
-            return model
+            model: nn.Module = whisper.load_model(name, device=self.first_stop.name)
+            return model.to(self.device.name)
         return half_with_float_norms(whisper.load_model(name, device="cpu")).to(self.device.name)
 
     def _converted(self) -> nn.Module:
@@ -74,10 +74,12 @@ class WhisperOpenai(Transcriber):
         return model.to(self.device.name)
 
     def _random(self) -> nn.Module:
-        with empty_weights_on(self.device.name):
+        with empty_weights_on(self.first_stop.name):
             model = self._architecture()
         fill_random(model, seed=self.spec.seed)
-        return half_with_float_norms(model) if self.spec.dtype == "float16" else model
+        if self.spec.dtype == "float16":
+            half_with_float_norms(model)
+        return model.to(self.device.name)
 
     def _architecture(self) -> nn.Module:
         from whisper.model import ModelDimensions, Whisper

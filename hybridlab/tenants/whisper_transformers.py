@@ -53,13 +53,15 @@ class WhisperTransformers(Transcriber):
                 WhisperForConditionalGeneration,
                 whisper_config(known),
                 self.spec,
-                self.device.name,
+                self.first_stop.name,
             )
             self._model.generation_config = whisper_generation_config(vocab_size=known.vocab_size)
         else:
             with one_line_errors(self.spec):
                 self._processor = load_whisper_processor(folder_or_id(self.spec), known)
-            self._model = pretrained(WhisperForConditionalGeneration, self.spec, self.device)
+            self._model = pretrained(WhisperForConditionalGeneration, self.spec, self.first_stop)
+        if self.spec.load_path == "staged":
+            self._model.to(self.device.name)
         self._probe = PhaseProbe(
             self,
             encoder=self._model.model.encoder,
