@@ -169,11 +169,26 @@ def run_with_little_memory(case: Case, writer: Any, result: Path) -> None:
 
 def test_sizes_that_do_not_fit_are_skipped_with_the_bytes_they_need(tmp_path: Path) -> None:
     lab = open_lab(tmp_path, BesideParams, whisper_sizes=["tiny", "large-v3"], memory_budget_gb=1.5)
-    rows = beside.measure(lab)
+    rows = beside.measure(lab)[:2]
     assert [row["status"] for row in rows] == ["ok", "skipped"]
     assert "needs" in rows[1]["reason"]
     assert rows[0]["whisper_bytes"] == 37_760_640 * 4
     lab.close()
+
+
+def test_the_pair_is_loaded_in_both_orders(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path, BesideParams, whisper_sizes=[], load_paths=["direct", "staged"])
+    rows = beside.measure(lab)
+    assert [(row["load_order"], row["load_path"], row["status"]) for row in rows] == [
+        ("voxtral-first", "direct", "ok"),
+        ("voxtral-first", "staged", "ok"),
+        ("whisper-first", "direct", "ok"),
+        ("whisper-first", "staged", "ok"),
+    ]
+    spans = lab.table("spans").query("phase == 'load'")
+    order = spans.sort_values("start_s").groupby("case_id", sort=False)["tenant"].first()
+    assert order[rows[0]["case_id"]] == "voxtral"
+    assert order[rows[2]["case_id"]] == "whisper"
 
 
 def test_inline_gives_the_same_columns(tmp_path: Path) -> None:

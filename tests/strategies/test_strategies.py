@@ -44,7 +44,12 @@ class _Fake:
         return None
 
     def transcribe(
-        self, batch: Sequence[Samples], *, language: str = "en", max_new_tokens: int = 224
+        self,
+        batch: Sequence[Samples],
+        *,
+        language: str = "en",
+        max_new_tokens: int = 224,
+        beams: int = 1,
     ) -> list[Text]:
         assert self._is_loaded
         thread = "main" if threading.current_thread() is threading.main_thread() else "other"
@@ -98,6 +103,16 @@ def test_sequential_loads_once_and_runs_whisper_first() -> None:
     log = serve("sequential", "plain", count=1)
     assert log[:2] == [("voxtral", "load"), ("whisper", "load")]
     assert log[2:4] == [("whisper", "transcribe main"), ("voxtral", "answer")]
+
+
+def test_whisper_can_be_loaded_first() -> None:
+    log: list[tuple[str, str]] = []
+    made = make_strategy(
+        "sequential", "plain", transcriber=FakeWhisper(log), analyst=FakeVoxtral(log)
+    )
+    made.load_order = "whisper-first"
+    made.open()
+    assert log == [("whisper", "load"), ("voxtral", "load")]
 
 
 def test_solo_never_loads_whisper() -> None:

@@ -48,12 +48,26 @@ from hybridlab.tenants.pocket.train_whisper import (
 
 logger = logging.getLogger(__name__)
 
-TRAINING_CLIPS = 4000
-STEPS = 1500
-PEAK_RATE = 2e-3
-#: Share of clips with one, two and three windows of 30 s, and how many make a batch.
-WINDOW_SHARES = {1: 0.6, 2: 0.25, 3: 0.15}
+#: How many clips of one, two and three windows of 30 s make a batch.
 BATCHES = {1: 16, 2: 8, 3: 6}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cycle:
+    """A stretch of training on clips of its own with one cycle of the learning rate;
+    `window_shares` are the shares of clips with one, two and three windows."""
+
+    clips: int
+    steps: int
+    peak_rate: float
+    window_shares: dict[int, float]
+
+
+#: Mostly short clips first; then long ones, whose words must be counted across windows.
+CYCLES = (
+    Cycle(clips=4000, steps=1500, peak_rate=2e-3, window_shares={1: 0.6, 2: 0.25, 3: 0.15}),
+    Cycle(clips=3000, steps=900, peak_rate=1.5e-3, window_shares={1: 0.3, 2: 0.35, 3: 0.35}),
+)
 WINDOW_FRAMES = catalog.MEL_FRAMES_PER_WINDOW
 FRAMES_PER_TOKEN = catalog.ENCODER_POSITIONS // catalog.VOXTRAL_TOKENS_PER_WINDOW
 WINDOW_SAMPLES = int(catalog.WINDOW_S * catalog.SAMPLE_RATE_HZ)
@@ -100,13 +114,18 @@ def window_mels(samples: Samples) -> Tensor:
 
 @torch.inference_mode()
 def make_examples(
-    encoder: nn.Module, bank: dict[str, list[Word]], *, count: int, seed: int
+    encoder: nn.Module,
+    bank: dict[str, list[Word]],
+    *,
+    count: int,
+    window_shares: dict[int, float],
+    seed: int,
 ) -> list[Example]:
     """Random clips of one to three windows with their encoder outputs."""
     rng = np.random.default_rng(seed)
     examples = []
     for number in range(count):
-        windows = int(rng.choice(list(WINDOW_SHARES), p=list(WINDOW_SHARES.values())))
+        windows = int(rng.choice(list(window_shares), p=list(window_shares.values())))
         longest_s = catalog.WINDOW_S * windows - 0.1
         if windows == 1:
             clip = utterance(bank, rng, longest_s=longest_s, variation=VARIATION)
@@ -179,30 +198,60 @@ def train_voxtral(
 ) -> nn.Module:
     """Train projector and text model; `scale` multiplies clips and steps."""
     torch.manual_seed(seed)
+    student = Student(build(encoder), Heads(catalog.voxtral("pocket").text.hidden))
+    for number, cycle in enumerate(CYCLES):
+        own_seed = seed + 1 + number
+        train_cycle(student, cycle, encoder, bank, Prompts(tokenizer), seed=own_seed, scale=scale)
+    return student.model.eval()
+
+
+@dataclass(frozen=True)
+class Student:
+    """What is trained: the model, and the heads that are dropped."""
+
+    model: nn.Module
+    heads: Heads
+
+
+def train_cycle(
+    student: Student,
+    cycle: Cycle,
+    encoder: nn.Module,
+    bank: dict[str, list[Word]],
+    prompts: Prompts,
+    *,
+    seed: int,
+    scale: float = 1.0,
+) -> None:
+    """One cycle: its clips pass the frozen encoder once, then batches of them train the rest."""
     rng = np.random.default_rng(seed)
-    examples = make_examples(encoder, bank, count=round(TRAINING_CLIPS * scale), seed=seed + 1)
-    model = build(encoder)
-    prompts = Prompts(tokenizer)
-    heads = Heads(catalog.voxtral("pocket").text.hidden)
-    parameters = [*(p for p in model.parameters() if p.requires_grad), *heads.parameters()]
-    batches = _batches(examples, rng)
-    model.train()
+    examples = make_examples(
+        encoder,
+        bank,
+        count=round(cycle.clips * scale),
+        window_shares=cycle.window_shares,
+        seed=seed,
+    )
+    batches = _batches(examples, cycle.window_shares, rng)
+    student.model.train()
+    trained = [p for p in student.model.parameters() if p.requires_grad]
     optimise(
-        parameters,
-        lambda: _loss(model, heads, next(batches), prompts, rng),
+        [*trained, *student.heads.parameters()],
+        lambda: _loss(student.model, student.heads, next(batches), prompts, rng),
         label="Voxtral",
-        steps=max(2, round(STEPS * scale)),
-        peak_rate=PEAK_RATE,
+        steps=max(2, round(cycle.steps * scale)),
+        peak_rate=cycle.peak_rate,
         weight_decay=0.02,
     )
-    return model.eval()
 
 
-def _batches(examples: list[Example], rng: np.random.Generator) -> Iterator[list[Example]]:
+def _batches(
+    examples: list[Example], window_shares: dict[int, float], rng: np.random.Generator
+) -> Iterator[list[Example]]:
     """Endless batches of clips with the same number of windows."""
-    groups = {n: [e for e in examples if e.windows == n] for n in WINDOW_SHARES}
+    groups = {n: [e for e in examples if e.windows == n] for n in window_shares}
     # shares count clips, so the larger batches of short clips come less often than their share
-    weights = np.array([WINDOW_SHARES[n] / BATCHES[n] for n in groups])
+    weights = np.array([window_shares[n] / BATCHES[n] for n in groups])
     while True:
         windows = int(rng.choice(list(groups), p=weights / weights.sum()))
         chosen = rng.integers(0, len(groups[windows]), BATCHES[windows])
