@@ -211,8 +211,8 @@ def of_largest(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     fine = cases[cases["status"] == "ok"]
     if fine.empty or ledgers.empty:
         return ledgers.head(0)
-    top = fine.loc[fine["request_peak_bytes"].astype(float).idxmax(), "case_id"]
-    return ledgers[ledgers["case_id"] == top]
+    largest = fine.sort_values("request_peak_bytes").iloc[-1]
+    return ledgers[ledgers["case_id"] == largest["case_id"]]
 
 
 def _owner_row(moment: Any, row: pd.Series) -> dict[str, str]:
