@@ -212,7 +212,8 @@ def of_largest(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     if fine.empty or ledgers.empty:
         return ledgers.head(0)
     largest = fine.sort_values("request_peak_bytes").iloc[-1]
-    return ledgers[ledgers["case_id"] == largest["case_id"]]
+    own: pd.DataFrame = ledgers[ledgers["case_id"] == largest["case_id"]]
+    return own
 
 
 def _owner_row(moment: Any, row: pd.Series) -> dict[str, str]:
