@@ -10,8 +10,8 @@ from hybridlab.units import GIB, KIB, MIB
 #: CUDA's allocator, the CPU's, Python's, the C++ library's and oneDNN's words for it (oneDNN says
 #: that it could not create a primitive when it finds no memory for its code or its buffers).
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc|failed to allocate"
-    r"|could not create a (?:memory object|primitive)|not enough memory",
+    r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc"
+    r"|(?:failed|unable) to allocate|could not create a (?:memory object|primitive)|not enough memory",
     re.IGNORECASE,
 )
 _REQUESTED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMG]iB)", re.IGNORECASE)
@@ -27,10 +27,12 @@ class OutOfMemory:
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory | None:
-    """The failure behind this error, or None when it is another fault."""
+    """The failure behind this error, or None when it is another fault. Libraries wrap what they
+    catch, so what an error came from is looked at too."""
     text = str(error).strip()
     if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text)):
-        return None
+        origin = error.__cause__ or error.__context__
+        return out_of_memory(origin) if origin is not None else None
     asked = _REQUESTED.search(text)
     requested = round(float(asked[1]) * _UNITS[asked[2].lower()]) if asked else None
     first = text.splitlines()[0] if text else type(error).__name__

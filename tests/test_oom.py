@@ -37,3 +37,15 @@ def test_other_faults_are_not_out_of_memory() -> None:
     failure = out_of_memory(MemoryError())
     assert failure is not None
     assert failure.message == "MemoryError"
+
+
+def test_a_wrapped_failure_is_found() -> None:
+    try:
+        try:
+            raise MemoryError("Unable to allocate 1.83 MiB for an array")
+        except MemoryError as inner:
+            raise ValueError("cannot convert this") from inner
+    except ValueError as error:
+        failure = out_of_memory(error)
+    assert failure is not None
+    assert failure.message.startswith("Unable to allocate")

@@ -62,7 +62,7 @@ def _outcome(context: Context) -> dict[str, Any]:
         WORK[context.case.work](context)
     except UnavailableError as error:
         return {"status": "skipped", "reason": str(error)}
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:  # libraries wrap an allocation failure in whatever they like
         failure = out_of_memory(error)
         if failure is None:
             raise

@@ -37,7 +37,7 @@ def attempt(
     free = device.free_bytes() if free_bytes is None else free_bytes
     try:
         work()
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:  # libraries wrap an allocation failure in whatever they like
         failure = out_of_memory(error)
         if failure is None:
             raise

@@ -53,7 +53,7 @@ class Ladder:
             failure = None
             try:
                 return self.strategy.serve(request)
-            except (MemoryError, RuntimeError) as error:
+            except Exception as error:  # libraries wrap an allocation failure in whatever they like
                 failure = out_of_memory(error)
                 if failure is None:
                     raise
@@ -66,7 +66,7 @@ class Ladder:
         try:
             strategy.open()
             self.strategy = strategy
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:  # libraries wrap an allocation failure in whatever they like
             failure = out_of_memory(error)
             if failure is None:
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from hybridlab.strategies.base import Request, Strategy
 from hybridlab.tenants.base import Text
@@ -25,5 +25,8 @@ class Parallel(Strategy):
 
     def _serve(self, request: Request) -> tuple[Text, Text]:
         transcript = self._pool.submit(self._transcribe, request)
-        answer = self._answer(request)
+        try:
+            answer = self._answer(request)
+        finally:  # after a fault, too, no thread is left at work
+            wait([transcript])
         return transcript.result(), answer
