@@ -11,7 +11,8 @@ from hybridlab.units import GIB, KIB, MIB
 #: that it could not create a primitive when it finds no memory for its code or its buffers).
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc"
-    r"|(?:failed|unable) to allocate|could not create a (?:memory object|primitive)|not enough memory",
+    r"|(?:failed|unable) to allocate|not enough memory"
+    r"|could not create a (?:memory object|primitive)",
     re.IGNORECASE,
 )
 _REQUESTED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMG]iB)", re.IGNORECASE)
