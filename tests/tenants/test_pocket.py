@@ -124,9 +124,9 @@ def voxtral() -> Iterator[Analyst]:
 
 
 UNDERTRAINED = pytest.mark.xfail(
-    reason="the shipped pocket Voxtral is not trained to its target yet: words repeated, or late in "
-    "a clip of several windows, are dropped or doubled, and 53 of 56 answers on the shipped clips "
-    "are right (on 240 others 97 % and more of each kind, see its model card)",
+    reason="the shipped pocket Voxtral is not trained to its target yet: words repeated or late in "
+    "clips of several windows are dropped or doubled, and 53 of 56 answers on the shipped clips "
+    "are right (on 240 others 96 % and more of each kind, see its model card)",
     strict=True,  # better weights must take this mark away
 )
 
