@@ -51,23 +51,28 @@ def _largest_request(context: Context) -> Region | None:
     return max(traced or served, key=lambda region: region.peak_bytes, default=None)
 
 
+def _named_growth_bytes(context: Context) -> int:
+    """Growth since rest of the owners that the device itself can name (libraries, free heap)."""
+    rest, now = context.meter.accounts["steady"].inside, context.meter.accounts["request"].inside
+    return sum(now[owner] - rest.get(owner, 0) for owner in now)
+
+
 def _kept_bytes(context: Context, served: Region) -> int:
     """What stays resident when a request has ended though no tensor holds it: code that kernels
     compiled, thread arenas, caches of libraries. Measured as the growth since rest."""
-    rest, now = context.meter.accounts["steady"].inside, context.meter.accounts["request"].inside
-    named = sum(now[owner] - rest.get(owner, 0) for owner in now)
-    return max(0, served.end_bytes - context.steady_bytes - named)
+    return max(0, served.end_bytes - context.steady_bytes - _named_growth_bytes(context))
 
 
 def _taken(context: Context, strategy: Strategy, served: Region, phase: str) -> dict[str, int]:
     """What the request itself held in a phase: tensors where they were traced (a CPU, whose
-    resident memory says nothing about owners), else what the allocator counted above rest.
+    resident memory says nothing about owners), else what came above rest and went again.
 
     The tracer does not see the copy that oneDNN makes of a bfloat16 head; its size is derived.
     """
     if not served.phase_live:
         peak = served.phase_peaks.get(phase, served.peak_bytes)
-        return {"request": peak - context.steady_bytes}
+        grown = _named_growth_bytes(context) + _kept_bytes(context, served)
+        return {"request": max(0, peak - context.steady_bytes - grown)}
     taken = {"request": served.phase_live.get(phase, 0)}
     if phase == "voxtral head" and context.case.analyst.dtype == "bfloat16":
         module: Any = strategy.analyst.module()
