@@ -192,7 +192,7 @@ class LimitsParams(Params):
     attention_kinds: list[catalog.Attention] = list(catalog.ATTENTIONS)
     attention_audio_s: list[Annotated[float, Field(gt=0)]] = [30.0, 300.0]
     edge_asks: list[Literal["audio_s", "batch", "beams"]] = ["audio_s", "batch", "beams"]
-    edge_most: Count = 64
+    edge_most: Count = 16
     edge_envelope_gb: Annotated[float, Field(ge=0)] = 0.0
     squeeze_strategies: list[Literal["solo", "sequential", "parallel", "swapping"]] = [
         "sequential",
