@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridlab import records
+from hybridlab import MEASUREMENT_VERSION, records
 from hybridlab.errors import RunFolderError
 from hybridlab.params import SequentialParams
 
@@ -69,7 +69,7 @@ def test_manifest_says_where_it_comes_from(tmp_path: Path) -> None:
     opened.close("completed")
     manifest = records.read_manifest(opened.folder)
     assert manifest["status"] == "completed"
-    assert manifest["measurement_version"] == 1
+    assert manifest["measurement_version"] == MEASUREMENT_VERSION
     assert manifest["params"]["trials"] == 8
     assert manifest["versions"]["torch"]
     assert manifest["machine"]["cores"] >= 1
