@@ -15,6 +15,7 @@ import numpy as np
 from hybridlab import catalog
 from hybridlab.audio import Samples, read_audio
 from hybridlab.envelope import Envelope, make_envelope
+from hybridlab.errors import UnavailableError
 from hybridlab.experiments.rows import Context, trial_identity, write_spans
 from hybridlab.oom import OutOfMemory, out_of_memory
 from hybridlab.planner.inverse import largest_fitting
@@ -159,6 +160,8 @@ def _least_room(
     low, high = 0, enough
     while not survives(high):
         low, high = high, 2 * high
+        if high > context.device.capacity_bytes():
+            raise UnavailableError("a request fails with all the memory of the device to spare")
     while high - low > SQUEEZE_SHARE * enough:
         middle = (low + high) // 2
         low, high = (low, middle) if survives(middle) else (middle, high)
