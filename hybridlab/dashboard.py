@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab import catalog, planner
-from hybridlab.device import Device, nvml_used_bytes
+from hybridlab.device import Device
+from hybridlab.device.nvml import nvml_used_bytes
 from hybridlab.experiments.case import Case
 from hybridlab.params import Params
 from hybridlab.records import Part

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from hybridlab.device import Device, status_bytes
+from hybridlab.device import Device
+from hybridlab.device.linux import status_bytes
 from hybridlab.errors import UnavailableError
 from hybridlab.units import format_bytes
 

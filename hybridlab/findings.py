@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import pandas as pd
 
-from hybridlab.stats import Interval, bootstrap_interval, slope_with_interval
+from hybridlab import wear
+from hybridlab.stats import Interval, bootstrap_interval
 from hybridlab.summary import (
     answer_accuracy,
     attention_table,
     case_label,
     edge_table,
+    forecast_words,
     parity_text,
     percent,
     race_trials,
@@ -117,24 +120,27 @@ def attention(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     return sentences + unmeasured(cases)
 
 
-def ageing(samples: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """03, second half: the trend of each remedy, with its interval."""
+def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """03, last part: what many cycles did to memory in each arm, and when it would run out."""
+    own = cases[cases["experiment"] == "ageing"]
     sentences = []
-    rows = samples[samples["source"] == "after-cycle"]
-    for _, case in cases[cases["status"] == "ok"].iterrows():
-        own = rows[rows["case_id"] == case["case_id"]]
-        own = own[own["cycle"] >= own["cycle"].max() * 0.2]
-        fit = slope_with_interval(list(own["cycle"]), list(own["bytes"]))
-        if fit.n < 3:
-            sentences.append(f"{case_label(case)}: too few cycles for a trend.")
+    for arm in wear.arms(cycles):
+        slope = arm.slope(arm.occupied)
+        if math.isnan(slope.value):
+            sentences.append(f"{arm.name}: too few cycles for a trend.")
             continue
-        per_100 = [value * 100 / MIB for value in (fit.value, fit.low, fit.high)]
-        word = "grows" if fit.low > 0 else "shrinks" if fit.high < 0 else "shows no trend"
+        per_100 = [value / MIB for value in (slope.value, slope.low, slope.high)]
+        word = "grows" if slope.low > 0 else "shrinks" if slope.high < 0 else "shows no trend"
         sentences.append(
-            f"{case_label(case)}: memory {word}, {per_100[0]:+.1f} MiB per 100 cycles "
-            f"({per_100[1]:+.1f} to {per_100[2]:+.1f})."
+            f"{arm.name}: memory {word}, {per_100[0]:+.2f} MiB per {wear.PER_CYCLES} cycles "
+            f"({per_100[1]:+.2f} to {per_100[2]:+.2f}); {forecast_words(arm, own)}."
         )
-    return sentences + unmeasured(cases)
+    changed = int((~cycles["same_text"].astype(bool)).sum())
+    if len(cycles):
+        sentences.append(
+            f"{len(cycles) - changed} of {len(cycles)} cycles said what they said first."
+        )
+    return sentences + unmeasured(own)
 
 
 def _median_text(estimate: Interval) -> str:

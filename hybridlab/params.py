@@ -183,10 +183,14 @@ class LimitsParams(Params):
     limit_audio_s: list[Annotated[float, Field(gt=0)]] = [30.0, 120.0, 480.0]
     limit_batches: list[Count] = [1, 4, 16]
     ageing_cycles: Count = 40
-    ageing_remedies: list[Literal["none", "empty-cache", "reload"]] = [
+    ageing_requests: Count = 10
+    ageing_max_audio_s: Annotated[float, Field(gt=0)] = 30.0
+    ageing_strategies: list[Literal["sequential", "swapping"]] = ["sequential", "swapping"]
+    ageing_remedies: list[Literal["none", "empty-cache", "expandable-segments", "restart"]] = [
         "none",
         "empty-cache",
-        "reload",
+        "expandable-segments",
+        "restart",
     ]
     remedy_every: Count = 10
     attention_kinds: list[catalog.Attention] = list(catalog.ATTENTIONS)

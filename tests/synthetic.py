@@ -222,15 +222,40 @@ def _limits(writer: records.TableWriter, name: str) -> None:
             if kind == "audio_s" and value == 480:
                 row |= {"status": "oom", "reason": "in phase request: CUDA out of memory"}
             writer.append("cases", row)
-    for remedy, creep in {"none": 0.9, "empty-cache": 0.0, "reload": 0.02}.items():
-        writer.append("cases", case(f"ageing-{remedy}", "ageing", remedy=remedy) | memory(3.06))
-        rng = np.random.default_rng(1)
-        for cycle in range(40):
-            n_bytes = 12 * GIB + (60 * (cycle > 0) + creep * cycle + rng.normal(0, 2)) * MIB
-            writer.with_common(case_id=f"ageing-{remedy}", experiment="ageing").append(
-                "samples",
-                {"t_s": cycle * 1.2, "source": "after-cycle", "bytes": n_bytes, "cycle": cycle},
-            )
+    _ageing(writer)
+
+
+def _ageing(writer: records.TableWriter) -> None:
+    """Growth without a remedy and under swapping; none with the others."""
+    for strategy in ("sequential", "swapping"):
+        for remedy, creep in {"none": 0.9, "empty-cache": 0.0, "restart": 0.02}.items():
+            case_id = f"ageing-{strategy}-{remedy}"
+            row = case(case_id, "ageing", strategy=strategy, remedy=remedy) | memory(3.06)
+            writer.append("cases", row)
+            rng = np.random.default_rng(1)
+            for cycle in range(60):
+                reserved = 12 * GIB + (60 * (cycle > 0) + creep * cycle + rng.normal(0, 2)) * MIB
+                writer.with_common(case_id=case_id, experiment="ageing").append(
+                    "cycles",
+                    {
+                        "strategy": strategy,
+                        "remedy": remedy,
+                        "cycle": cycle,
+                        "request_id": f"clip-{cycle % 5}",
+                        "latency_s": 1.2 + 0.05 * (cycle % 5) + rng.normal(0, 0.01),
+                        "housekeeping_s": 0.3 * (remedy != "none" and cycle % 10 == 9),
+                        "same_text": True,
+                        "allocated_bytes": 11 * GIB,
+                        "reserved_bytes": reserved,
+                        "outside_bytes": 400 * MIB,
+                        "resident_bytes": 3 * GIB,
+                        "pinned_bytes": 0,
+                        "peak_active_bytes": 11.5 * GIB,
+                        "peak_reserved_bytes": reserved,
+                        "largest_block_bytes": 2 * GIB,
+                        "fragmentation": 1 - 11.5 * GIB / reserved,
+                    },
+                )
 
 
 def _race(writer: records.TableWriter, name: str) -> None:

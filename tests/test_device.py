@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hybridlab import device
+from hybridlab.device import nvml as nvml_module
 from hybridlab.errors import ParameterError, UnavailableError
 
 
@@ -60,21 +61,21 @@ class FakeNvml(SimpleNamespace):
 def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     fake = FakeNvml()
     monkeypatch.setitem(sys.modules, "pynvml", fake)
-    device._nvml_handle.cache_clear()
+    nvml_module.nvml_handle.cache_clear()
     return fake
 
 
 def test_nvml_memory_is_read_in_its_second_version(nvml: FakeNvml) -> None:
-    assert device.nvml_used_bytes(0).value == 5_000
+    assert nvml_module.nvml_used_bytes(0).value == 5_000
     assert nvml.asked == [2]
 
 
 def test_no_nvml_is_an_empty_value_with_a_reason(nvml: FakeNvml) -> None:
     nvml.present = False
-    reading = device.nvml_used_bytes(0)
+    reading = nvml_module.nvml_used_bytes(0)
     assert reading.value is None
     assert "Driver Not Loaded" in reading.reason
-    assert "no NVML" in device.nvml_facts(0)["reason"]
+    assert "no NVML" in nvml_module.nvml_facts(0)["reason"]
 
 
 def test_a_cuda_account_closes_over_the_card(

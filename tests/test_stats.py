@@ -94,9 +94,22 @@ def test_slope_finds_a_trend_in_noise() -> None:
     assert slope.low > 0
 
 
-def test_slope_needs_three_points_and_a_spread() -> None:
-    assert math.isnan(slope_with_interval([0, 1], [1, 2]).value)
-    assert math.isnan(slope_with_interval([1, 1, 1], [1, 2, 3]).value)
+def test_slope_needs_five_readings_and_a_spread() -> None:
+    assert math.isnan(slope_with_interval([0, 1, 2, 3], [1, 2, 3, 4]).value)
+    assert math.isnan(slope_with_interval([1] * 5, [1, 2, 3, 4, 5]).value)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.7])
+def test_an_interval_of_a_slope_covers_it_as_often_as_it_says(memory: float) -> None:
+    hits = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        noise = np.zeros(120)
+        for i in range(1, 120):
+            noise[i] = memory * noise[i - 1] + rng.normal()
+        slope = slope_with_interval(list(range(100)), list(noise[20:]))
+        hits += slope.low <= 0 <= slope.high
+    assert 180 <= hits <= 199  # 95 % of 200 are 190
 
 
 def test_word_error_rate_ignores_case_and_punctuation() -> None:

@@ -101,12 +101,14 @@ class Rows:
         self.case(f"age-{remedy}", "ageing", remedy=remedy, notebook="03")
         for cycle in range(41):
             self.add(
-                "samples",
+                "cycles",
                 case_id=f"age-{remedy}",
                 notebook="03",
-                source="after-cycle",
+                device=self.device,
+                strategy="sequential",
+                remedy=remedy,
                 cycle=cycle,
-                bytes=8 * GIB,
+                allocated_bytes=8 * GIB,
                 reserved_bytes=9 * GIB + growth * cycle + (cycle % 3) * MIB,
             )
 
@@ -457,11 +459,11 @@ def test_fragmentation_is_growth_of_idle_reserved_bytes(
 def test_allocated_bytes_alone_do_not_show_fragmentation(claims: list[Claim]) -> None:
     rows = Rows(device="cuda:0")
     rows.ageing("none", growth=10 * MIB)
-    for row in rows.rows["samples"]:
+    for row in rows.rows["cycles"]:
         del row["reserved_bytes"]
     row = judged(claims, rows)["fragmentation-grows"]
     assert row["verdict"] == "inconclusive"
-    assert "allocated bytes only" in row["reason"]
+    assert "no reserved bytes" in row["reason"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from hybridlab.tenants.base import TenantSpec
 
 Work = Literal["serve", "alone", "limit", "largest", "squeeze", "ladder", "ageing"]
 #: Options of a case that stand as columns of `cases`.
-OPTION_COLUMNS = ("limit_kind", "limit_value", "ask", "remedy", "cycles")
+OPTION_COLUMNS = ("limit_kind", "limit_value", "ask", "remedy", "first_cycle", "cycles")
 
 
 @dataclass(frozen=True, kw_only=True)

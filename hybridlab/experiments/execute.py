@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from hybridlab import catalog, planner
-from hybridlab.audio import Samples, read_audio
+from hybridlab.audio import read_audio
 from hybridlab.device import Device, card_of, resolve_device
 from hybridlab.envelope import enveloped
 from hybridlab.errors import UnavailableError
-from hybridlab.experiments import probes
+from hybridlab.experiments import cycles, probes, serving
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.ledger import write_ledgers
 from hybridlab.experiments.rows import (
@@ -31,7 +31,7 @@ from hybridlab.experiments.rows import (
 from hybridlab.meter import Meter
 from hybridlab.oom import out_of_memory
 from hybridlab.records import TableWriter, write_json
-from hybridlab.strategies import Request, Served, Strategy, make_strategy
+from hybridlab.strategies import Served, Strategy
 from hybridlab.tenants import Analyst, Tenant, Text, Transcriber, make_analyst, make_transcriber
 
 
@@ -91,17 +91,19 @@ def _playing(case: Case, device: Device) -> AbstractContextManager[None]:
 def _serve(context: Context) -> None:
     """A stream of requests under one strategy, with the parity gate against `expected_texts`."""
     case = context.case
-    strategy = _strategy(context)
+    strategy = serving.strategy_of(context)
     expected = read_texts(case.options.get("expected_texts"))
-    _load(context, strategy)
-    audio = {request.clip_id: read_audio(Path(request.path)) for request in case.requests}
-    _warm_up(context, strategy, audio)
+    serving.load(context, strategy)
+    audio = serving.read_clips(context)
+    serving.warm_up(context, strategy, audio)
     served = []
     apart = case.phases and len(case.requests) == 1
     began = time.perf_counter()
     for index, spec in enumerate(case.requests):
         first = index == 0 and case.warmup == 0
-        outcome = _measured_request(context, strategy, spec, audio[spec.clip_id], phases=apart)
+        outcome = serving.measured_request(
+            context, strategy, spec, audio[spec.clip_id], phases=apart
+        )
         served.append(outcome)
         parity = _parity(expected, strategy, spec, outcome)
         write_trial(context, spec, outcome, first=first, parity=parity)
@@ -109,71 +111,10 @@ def _serve(context: Context) -> None:
     context.result["n_trials"] = len(served)
     if case.phases and not apart:
         longest = max(case.requests, key=lambda spec: spec.audio_s)
-        _measured_request(context, strategy, longest, audio[longest.clip_id], phases=True)
+        serving.measured_request(context, strategy, longest, audio[longest.clip_id], phases=True)
     write_ledgers(context, strategy)
     context.phase = "close"
     strategy.close()
-
-
-def _strategy(context: Context) -> Strategy:
-    case = context.case
-    transcriber = None
-    if case.transcriber is not None:
-        transcriber = make_transcriber(case.transcriber, context.device)
-    strategy = make_strategy(
-        case.strategy,
-        case.variant,
-        transcriber=transcriber,
-        analyst=make_analyst(case.analyst, context.device),
-        options=dict(case.options.get("strategy", {})),
-    )
-    strategy.load_order = case.load_order
-    return strategy
-
-
-def _load(context: Context, strategy: Strategy) -> None:
-    context.phase = "load"
-    context.follow(strategy)
-    with context.meter.region("load") as region:
-        strategy.open()
-    context.meter.settle()
-    context.result["load_s"] = region.seconds
-    for tenant in strategy.tenants:
-        context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes() if tenant.loaded else None
-        write_spans(context, None, tenant.drain_spans())
-
-
-def _warm_up(context: Context, strategy: Strategy, audio: dict[str, Samples]) -> None:
-    """Requests before the measured ones; the first of them is recorded apart as a trial of its
-    own, since a first request pays for lazy initialisation."""
-    for index in range(context.case.warmup):
-        spec = context.case.requests[index % len(context.case.requests)]
-        outcome = _measured_request(context, strategy, spec, audio[spec.clip_id])
-        if index == 0:
-            write_trial(context, spec, outcome, first=True, parity=None, suffix="-first")
-
-
-def _measured_request(
-    context: Context,
-    strategy: Strategy,
-    spec: RequestSpec,
-    samples: Samples,
-    *,
-    phases: bool = False,
-) -> Served:
-    context.phase = "request"
-    request = Request(
-        id=spec.id,
-        samples=samples,
-        question=spec.question,
-        language=context.case.language,
-        max_new_tokens=context.case.max_new_tokens,
-    )
-    with context.meter.region("request") as region:
-        if not phases:
-            return strategy.serve(request)
-        with context.meter.phases(region, strategy.tenants):
-            return strategy.serve(request)
 
 
 def _alone(context: Context) -> None:
@@ -281,60 +222,23 @@ def _limit(context: Context) -> None:
 
 
 def _largest(context: Context) -> None:
-    strategy = _strategy(context)
-    _load(context, strategy)
+    strategy = serving.strategy_of(context)
+    serving.load(context, strategy)
     probes.largest(context, strategy)
     strategy.close()
 
 
 def _squeeze(context: Context) -> None:
-    strategy = _strategy(context)
-    _load(context, strategy)
-    audio = {spec.clip_id: read_audio(Path(spec.path)) for spec in context.case.requests}
-    _warm_up(context, strategy, audio)
+    strategy = serving.strategy_of(context)
+    serving.load(context, strategy)
+    audio = serving.read_clips(context)
+    serving.warm_up(context, strategy, audio)
     probes.squeeze(context, strategy)
     strategy.close()
 
 
 def _ladder(context: Context) -> None:
     probes.climb_down(context, context.case.rungs)
-
-
-def _ageing(context: Context) -> None:
-    """Many mixed requests with one housekeeping remedy; bytes after each cycle show the trend."""
-    case = context.case
-    remedy, every = str(case.options["remedy"]), int(case.options["every"])
-    strategy = _strategy(context)
-    _load(context, strategy)
-    audio = {request.clip_id: read_audio(Path(request.path)) for request in case.requests}
-    for cycle in range(int(case.options["cycles"])):
-        spec = case.requests[cycle % len(case.requests)]
-        outcome = _measured_request(context, strategy, spec, audio[spec.clip_id])
-        if remedy != "none" and (cycle + 1) % every == 0:
-            context.phase = f"remedy {remedy}"
-            _apply_remedy(remedy, strategy)
-        write_trial(context, spec, outcome, first=cycle == 0, parity=None, cycle=cycle)
-        context.writer.append(
-            "samples",
-            {
-                "t_s": context.since_start(time.perf_counter()),
-                "source": "after-cycle",
-                "bytes": context.device.used_bytes(),
-                "reserved_bytes": context.device.reserved_bytes(),
-                "cycle": cycle,
-            },
-        )
-    strategy.close()
-
-
-def _apply_remedy(remedy: str, strategy: Strategy) -> None:
-    if remedy == "empty-cache":
-        strategy.device.release()
-        return
-    for tenant in strategy.tenants:
-        tenant.unload()
-    for tenant in strategy.tenants:
-        tenant.load()
 
 
 #: Work whose bytes are the result and whose times are not quoted.
@@ -346,7 +250,7 @@ WORK: dict[str, Callable[[Context], None]] = {
     "largest": _largest,
     "squeeze": _squeeze,
     "ladder": _ladder,
-    "ageing": _ageing,
+    "ageing": cycles.age,
 }
 
 # ---------------------------------------------------------------------------------------- parity

@@ -16,6 +16,7 @@ from hybridlab import catalog
 from hybridlab.audio import Samples, read_audio
 from hybridlab.envelope import Envelope, make_envelope
 from hybridlab.errors import UnavailableError
+from hybridlab.experiments import serving
 from hybridlab.experiments.rows import Context, trial_identity, write_spans
 from hybridlab.oom import OutOfMemory, out_of_memory
 from hybridlab.planner.inverse import largest_fitting
@@ -118,19 +119,13 @@ def _sized_request(
 def squeeze(context: Context, strategy: Strategy) -> None:
     """How little room above the resident pair a request can live with, once per request."""
     case = context.case
-    audio = {spec.clip_id: read_audio(Path(spec.path)) for spec in case.requests}
+    audio = serving.read_clips(context)
     enough = max(
         LEAST_ENOUGH_BYTES, 2 * ((context.meter.peak_bytes("request") or 0) - context.steady_bytes)
     )
     with make_envelope(context.device) as envelope:
         for number, spec in enumerate(case.requests):
-            request = Request(
-                id=spec.id,
-                samples=audio[spec.clip_id],
-                question=spec.question,
-                language=case.language,
-                max_new_tokens=case.max_new_tokens,
-            )
+            request = serving.request_of(context, spec, audio[spec.clip_id])
             _least_room(context, envelope, strategy, request, number, enough)
 
 
@@ -188,13 +183,7 @@ def climb_down(context: Context, rungs: Sequence[TenantSpec]) -> None:
         ladder.open()
     context.meter.settle()
     for spec in case.requests:
-        request = Request(
-            id=spec.id,
-            samples=read_audio(Path(spec.path)),
-            question=spec.question,
-            language=case.language,
-            max_new_tokens=case.max_new_tokens,
-        )
+        request = serving.request_of(context, spec, read_audio(Path(spec.path)))
         with context.meter.region("request"):
             served = ladder.serve(request)
         write_spans(context, spec.id, list(served.spans))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hybridlab import catalog, records
-from hybridlab.device import nvml_facts
+from hybridlab.device.nvml import nvml_facts
 from hybridlab.experiments.lab import Lab
 from hybridlab.units import format_bytes
 

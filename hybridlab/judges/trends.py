@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from hybridlab import wear
 from hybridlab.claims import CureRule, GrowthRule, QualityRule
 from hybridlab.judges.evidence import Bench, Finding, Verdict, no_rows
 from hybridlab.standings import LEAST_TRIALS, compare, numbers
@@ -61,28 +62,26 @@ def _trend(bench: Bench, remedy: str) -> tuple[Trend, str, str]:
 
     Allocated bytes alone cannot show fragmentation: what is lost is reserved and not allocated.
     """
-    cases = bench.of("ageing")
-    names = cases["remedy"] if "remedy" in cases else pd.Series(index=cases.index, dtype=object)
-    cases = cases[names == remedy]
-    ids = ", ".join(cases["case_id"])
-    samples = bench.rows("samples")
-    samples = samples[samples["source"] == "after-cycle"]
-    samples = samples.merge(cases[["notebook", "case_id"]], on=["notebook", "case_id"])
-    reserved, allocated = numbers(samples, "reserved_bytes"), numbers(samples, "bytes")
-    cycle = numbers(samples, "cycle")
-    keep = (cycle > 0) & reserved.notna() & allocated.notna()  # cycle 0 pays for all first times
-    if len(samples) and not reserved.notna().any():
-        return "unclear", f"{remedy}: the rows hold allocated bytes only, not reserved ones", ids
-    if keep.sum() < LEAST_CYCLES:
-        return "unclear", f"{remedy}: {keep.sum()} cycles, {LEAST_CYCLES} are needed", ids
-    idle = (reserved - allocated)[keep]
-    slope = slope_with_interval(cycle[keep].to_list(), idle.to_list())
-    cycles = float(np.ptp(cycle[keep]))
-    low, mid, high = (bound * cycles for bound in (slope.low, slope.value, slope.high))
-    limit = LEAST_GROWTH_SHARE * float(reserved[keep].median())
+    cycles = bench.rows("cycles")
+    cases = bench.of("ageing")[["notebook", "case_id"]]
+    cycles = cycles[cycles["remedy"] == remedy].merge(cases, on=["notebook", "case_id"])
+    ids = ", ".join(cycles["case_id"].unique())
+    arm = next((arm for arm in wear.arms(cycles) if arm.strategy == "sequential"), None)
+    if arm is None:
+        return "unclear", f"{remedy}: no cycles", ids
+    rows = arm.settled
+    reserved, allocated = numbers(rows, "reserved_bytes"), numbers(rows, "allocated_bytes")
+    if not (reserved.notna() & allocated.notna()).any():
+        return "unclear", f"{remedy}: the rows hold no reserved bytes", ids
+    if len(rows) < LEAST_CYCLES:
+        return "unclear", f"{remedy}: {len(rows)} cycles, {LEAST_CYCLES} are needed", ids
+    slope = slope_with_interval(list(rows["cycle"]), list(reserved - allocated))
+    cycles_seen = float(np.ptp(rows["cycle"]))
+    low, mid, high = (bound * cycles_seen for bound in (slope.low, slope.value, slope.high))
+    limit = LEAST_GROWTH_SHARE * float(reserved.median())
     told = (
         f"{format_bytes(mid)} [{format_bytes(low)}, {format_bytes(high)}] of growth over "
-        f"{cycles:.0f} cycles"
+        f"{cycles_seen:.0f} cycles"
     )
     trend: Trend = "grows" if low > limit else "flat" if high <= limit else "unclear"
     return trend, told, ids

@@ -4,14 +4,15 @@ Every title is a finding computed from the rows; a table without rows gives a fi
 is missing. One colour per tenant, everywhere, with a hatch, marker or dash as a second channel.
 """
 
+from hybridlab.plots.ageing import ageing
 from hybridlab.plots.edge import survival
+from hybridlab.plots.limits import limits
 from hybridlab.plots.memory import memory_bars, plan_bars, three_numbers
 from hybridlab.plots.predicted import predicted_against_measured
 from hybridlab.plots.quality import quality
 from hybridlab.plots.speed import latency, latency_ecdf, throughput
 from hybridlab.plots.style import save
 from hybridlab.plots.timelines import memory_over_time, timeline
-from hybridlab.plots.trends import ageing, limits
 from hybridlab.stats import bootstrap_interval
 
 __all__ = [

@@ -120,7 +120,7 @@ def _case_words(row: pd.Series[Any], several: dict[str, bool], sizes: bool) -> s
     if experiment == "limits" and text_of(row, "limit_kind"):
         return limit_words(text_of(row, "limit_kind"), float(row["limit_value"]))
     if experiment == "ageing" and text_of(row, "remedy"):
-        return f"remedy {text_of(row, 'remedy')}"
+        return f"{text_of(row, 'strategy')}, remedy {text_of(row, 'remedy')}"
     known = {
         "baseline": "Voxtral alone",
         "alone": "each by itself",

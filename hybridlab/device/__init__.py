@@ -1,0 +1,55 @@
+"""Where models run now: CUDA with its allocator and NVML, or the host with its own memory."""
+
+from __future__ import annotations
+
+from hybridlab import catalog
+from hybridlab.device.base import Account, Device, Reading, Wear
+from hybridlab.device.cpu import CpuDevice
+from hybridlab.device.cuda import CudaDevice
+from hybridlab.errors import ParameterError, UnavailableError
+
+__all__ = [
+    "Account",
+    "CpuDevice",
+    "CudaDevice",
+    "Device",
+    "Reading",
+    "Wear",
+    "card_of",
+    "resolve_device",
+]
+
+
+def resolve_device(name: str) -> Device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device; `UnavailableError` where it is not there."""
+    if name == "cpu":
+        return CpuDevice()
+    import torch
+
+    if name == "auto":
+        return CudaDevice(0) if torch.cuda.is_available() else CpuDevice()
+    prefix, _, number = name.partition(":")
+    if prefix != "cuda" or not (number or "0").isdigit():
+        raise ParameterError(f"device {name!r} is not known; choose auto, cpu, cuda or cuda:N")
+    index = int(number or "0")
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise UnavailableError(
+            f"device {name!r} is not there: this machine has {count} CUDA devices; set device to "
+            "cpu or auto, or use a preset for the CPU (params/pocket.yaml)"
+        )
+    return CudaDevice(index)
+
+
+def card_of(device: Device) -> catalog.Card | None:
+    """The catalog's card with this device's name, if any."""
+    if device.kind != "cuda":
+        return None
+    words = device.title().lower().replace("-", " ").split()
+    total = device.capacity_bytes()
+    for card in catalog.CARDS.values():
+        key = card.name.split("-")
+        same_name = all(part in words for part in key if not part.isdigit() or len(part) == 4)
+        if same_name and abs(total - card.usable_bytes) < 0.1 * card.usable_bytes:
+            return card
+    return None

@@ -1,0 +1,169 @@
+"""What every device can be asked, and in which words it answers.
+
+A reading that a machine cannot give is `None`, never a zero; `Reading.reason` says why.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from hybridlab.errors import UnavailableError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A number from the machine, or the reason why there is none."""
+
+    value: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Owners that are not tenants. `inside` ones are part of `used_bytes` (on a CPU everything that
+    is resident), `outside` ones are the rest of the device; a missing reading is absent."""
+
+    inside: dict[str, int]
+    outside: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wear:
+    """What many requests may have done to memory, read after one of them, in bytes.
+
+    `allocated` is in use, `reserved` is what the allocator holds for it, `outside` what this
+    process holds of the device beside the allocator, `resident` and `pinned` are the host's;
+    the peaks are since `reset_peak`. A reading that this device cannot give is None.
+    """
+
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    outside_bytes: int | None = None
+    resident_bytes: int | None = None
+    pinned_bytes: int | None = None
+    peak_active_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    largest_block_bytes: int | None = None
+
+    @property
+    def fragmentation(self) -> float | None:
+        """1 - peak active / peak reserved (GMLake, arXiv 2401.08156); of what is held now where
+        the allocator keeps no peaks."""
+        active, reserved = self.peak_active_bytes, self.peak_reserved_bytes
+        if active is None or reserved is None:
+            active, reserved = self.allocated_bytes, self.reserved_bytes
+        if active is None or not reserved:
+            return None
+        return 1 - active / reserved
+
+
+class Device(ABC):
+    """A device with a capacity in bytes.
+
+    `used_bytes` and `peak_bytes` are the allocator's side of memory: torch's caching allocator on
+    CUDA, this process' resident memory on the CPU.
+    """
+
+    name: str
+    kind: str
+    allocator: str  # what `used_bytes` is read from: the `source` of a sample
+    _envelope: int | None = None  # bytes of the smaller card that this device plays
+    _ballast_bytes: int = 0
+    _at_start: int = 0  # of them, what was in use when the envelope began and does not count
+
+    @abstractmethod
+    def title(self) -> str:
+        """The device's own name."""
+
+    def capacity_bytes(self) -> int:
+        """All bytes that models could ever take here, read from the device; inside an envelope
+        its bytes."""
+        if self._envelope is not None:
+            return self._at_start + self._envelope
+        return self._capacity_bytes()
+
+    @abstractmethod
+    def _capacity_bytes(self) -> int:
+        """The device's own capacity."""
+
+    @property
+    def enveloped(self) -> bool:
+        return self._envelope is not None
+
+    def shrink(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
+        """Say that an envelope of so many bytes is in force, `ballast_bytes` of the device being
+        held by another process for it (`hybridlab.envelope` makes it so)."""
+        self._envelope = n_bytes
+        self._ballast_bytes = ballast_bytes
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """Bytes that a new allocation could take now."""
+
+    @abstractmethod
+    def used_bytes(self) -> int: ...
+
+    @abstractmethod
+    def peak_bytes(self) -> int:
+        """Highest `used_bytes` since `reset_peak`, seen by the allocator itself."""
+
+    @abstractmethod
+    def reset_peak(self) -> None: ...
+
+    @abstractmethod
+    def native_dtypes(self) -> tuple[str, ...]:
+        """Dtypes that the device computes in without emulation."""
+
+    @abstractmethod
+    def synchronize(self) -> None: ...
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give freed memory back: collect garbage, then empty the allocator's cache."""
+
+    def reserved_bytes(self) -> int | None:
+        """Bytes that a caching allocator holds, in use or not; None where there is none."""
+        return None
+
+    @abstractmethod
+    def outside_bytes(self) -> Reading:
+        """Bytes of the device that are held outside this process' allocator."""
+
+    @abstractmethod
+    def count_exactly(self) -> None:
+        """Make the allocator give large blocks back at once, so that what is in use is what is
+        needed: for cases that measure memory, at some cost in time."""
+
+    @abstractmethod
+    def account(self) -> Account:
+        """Bytes right now of owners that are not tenants, for the ledger."""
+
+    @abstractmethod
+    def wear(self) -> Wear:
+        """What memory looks like after a cycle of requests."""
+
+    def expand_segments(self) -> None:
+        """Let the allocator's segments grow in place, before anything is allocated;
+        `UnavailableError` where the allocator cannot."""
+        raise UnavailableError("expandable segments are an option of torch's CUDA allocator")
+
+    def stamp(self) -> Any:
+        """A point in the device's time; `seconds_between` turns two into a duration."""
+        return time.perf_counter()
+
+    def seconds(self, stamp: Any) -> float:
+        """The stamp on the host's `perf_counter` clock, waiting for the device if need be."""
+        return float(stamp)
+
+    def check_dtype(self, dtype: str) -> None:
+        """`UnavailableError` for a dtype that this device would only emulate."""
+        if dtype in ("int8", "int4"):
+            return
+        if dtype not in self.native_dtypes():
+            raise UnavailableError(
+                f"{self.title()} has no {dtype} in hardware and would emulate it slowly; "
+                f"use one of: {', '.join(self.native_dtypes())}"
+            )

@@ -1,0 +1,85 @@
+"""NVML: what only the driver knows of a card. Without it every reading is empty, with a reason."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from hybridlab.device.base import Reading
+from hybridlab.errors import UnavailableError
+
+
+@dataclass(frozen=True)
+class CardMemory:
+    """A whole card's bytes as NVML's v2 memory info has them: they sum to `total_bytes`."""
+
+    total_bytes: int
+    reserved_bytes: int
+    used_bytes: int
+    free_bytes: int
+
+
+def nvml_memory(index: int = 0) -> CardMemory:
+    """The card's memory now, what the driver reserves told apart; `UnavailableError` without
+    NVML."""
+    import pynvml
+
+    try:
+        info = pynvml.nvmlDeviceGetMemoryInfo(nvml_handle(index), version=pynvml.nvmlMemory_v2)
+    except pynvml.NVMLError as error:
+        raise UnavailableError(f"no NVML: {error}") from None
+    return CardMemory(int(info.total), int(info.reserved), int(info.used), int(info.free))
+
+
+def nvml_used_bytes(index: int = 0) -> Reading:
+    """Bytes in use on the whole card without what the driver reserves."""
+    try:
+        return Reading(float(nvml_memory(index).used_bytes))
+    except UnavailableError as error:
+        return Reading(None, str(error))
+
+
+def nvml_facts(index: int = 0) -> dict[str, Any]:
+    """Driver, name, temperature and clocks; missing readings carry their reason."""
+    import pynvml
+
+    try:
+        handle = nvml_handle(index)
+    except pynvml.NVMLError as error:
+        return {"reason": f"no NVML: {error}"}
+    queries = {
+        "driver": pynvml.nvmlSystemGetDriverVersion,
+        "name": lambda: pynvml.nvmlDeviceGetName(handle),
+        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(
+            handle, pynvml.NVML_TEMPERATURE_GPU
+        ),
+        "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+        "other_processes": lambda: _strangers(handle),
+    }
+    facts: dict[str, Any] = {}
+    for name, query in queries.items():
+        try:
+            facts[name] = query()
+        except pynvml.NVMLError as error:
+            facts[name] = None
+            facts[f"{name}_reason"] = str(error)
+    return facts
+
+
+def _strangers(handle: Any) -> int:
+    """How many other processes compute on this card."""
+    import pynvml
+
+    processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    return sum(process.pid != os.getpid() for process in processes)
+
+
+@cache
+def nvml_handle(index: int) -> Any:
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml.nvmlDeviceGetHandleByIndex(index)

@@ -1,0 +1,83 @@
+"""What every work of a case that serves requests does: make the strategy, load it, serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hybridlab.audio import Samples, read_audio
+from hybridlab.experiments.case import RequestSpec
+from hybridlab.experiments.rows import Context, write_spans, write_trial
+from hybridlab.strategies import Request, Served, Strategy, make_strategy
+from hybridlab.tenants import make_analyst, make_transcriber
+
+
+def strategy_of(context: Context) -> Strategy:
+    """The case's strategy over its tenants, nothing loaded yet."""
+    case = context.case
+    transcriber = None
+    if case.transcriber is not None:
+        transcriber = make_transcriber(case.transcriber, context.device)
+    strategy = make_strategy(
+        case.strategy,
+        case.variant,
+        transcriber=transcriber,
+        analyst=make_analyst(case.analyst, context.device),
+        options=dict(case.options.get("strategy", {})),
+    )
+    strategy.load_order = case.load_order
+    return strategy
+
+
+def load(context: Context, strategy: Strategy) -> None:
+    """Load what stays resident, measured; a failure from here on says in which phase it came."""
+    context.phase = "load"
+    context.follow(strategy)
+    with context.meter.region("load") as region:
+        strategy.open()
+    context.meter.settle()
+    context.result["load_s"] = region.seconds
+    for tenant in strategy.tenants:
+        context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes() if tenant.loaded else None
+        write_spans(context, None, tenant.drain_spans())
+
+
+def read_clips(context: Context) -> dict[str, Samples]:
+    """The audio of all requests by clip."""
+    return {spec.clip_id: read_audio(Path(spec.path)) for spec in context.case.requests}
+
+
+def warm_up(context: Context, strategy: Strategy, audio: dict[str, Samples]) -> None:
+    """Requests before the measured ones; the first of them is recorded apart as a trial of its
+    own, since a first request pays for lazy initialisation."""
+    for index in range(context.case.warmup):
+        spec = context.case.requests[index % len(context.case.requests)]
+        outcome = measured_request(context, strategy, spec, audio[spec.clip_id])
+        if index == 0:
+            write_trial(context, spec, outcome, first=True, parity=None, suffix="-first")
+
+
+def measured_request(
+    context: Context,
+    strategy: Strategy,
+    spec: RequestSpec,
+    samples: Samples,
+    *,
+    phases: bool = False,
+) -> Served:
+    context.phase = "request"
+    request = request_of(context, spec, samples)
+    with context.meter.region("request") as region:
+        if not phases:
+            return strategy.serve(request)
+        with context.meter.phases(region, strategy.tenants):
+            return strategy.serve(request)
+
+
+def request_of(context: Context, spec: RequestSpec, samples: Samples) -> Request:
+    return Request(
+        id=spec.id,
+        samples=samples,
+        question=spec.question,
+        language=context.case.language,
+        max_new_tokens=context.case.max_new_tokens,
+    )

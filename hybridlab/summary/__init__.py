@@ -1,0 +1,54 @@
+"""Tables that people read: rows of a run, summarised with units in their headings. No torch."""
+
+from hybridlab.summary.ageing import ageing_table, forecast_words, wear_table
+from hybridlab.summary.edge import edge_table, least_rooms
+from hybridlab.summary.memory import (
+    attention_plan,
+    attention_table,
+    ledger_table,
+    memory_table,
+    of_largest,
+)
+from hybridlab.summary.race import (
+    answer_accuracy,
+    latency_table,
+    phase_table,
+    quality_table,
+    race_trials,
+    same_answer,
+)
+from hybridlab.summary.words import (
+    EMPTY,
+    arm_name,
+    case_label,
+    interval,
+    number,
+    parity_text,
+    percent,
+)
+
+__all__ = [
+    "EMPTY",
+    "ageing_table",
+    "answer_accuracy",
+    "arm_name",
+    "attention_plan",
+    "attention_table",
+    "case_label",
+    "edge_table",
+    "forecast_words",
+    "interval",
+    "latency_table",
+    "least_rooms",
+    "ledger_table",
+    "memory_table",
+    "number",
+    "of_largest",
+    "parity_text",
+    "percent",
+    "phase_table",
+    "quality_table",
+    "race_trials",
+    "same_answer",
+    "wear_table",
+]

@@ -1,0 +1,123 @@
+"""Tables of requests: latency and throughput per arm, words per tenant, seconds per phase."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from hybridlab.stats import bootstrap_interval, is_stable, word_error_rate
+from hybridlab.summary.words import arm_name, gib, interval, number, parity_text, percent
+
+
+def race_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials of the races without first requests, with a column `arm`."""
+    if trials.empty:
+        return trials.assign(arm=pd.Series(dtype=str))
+    kept = trials[(trials["experiment"] == "race") & ~trials["first"].astype(bool)]
+    return kept.assign(
+        arm=[arm_name(s, v) for s, v in zip(kept["strategy"], kept["variant"], strict=True)]
+    )
+
+
+def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """One row per arm of a race: latency, throughput, peak, parity, quality."""
+    rows = []
+    measured = race_trials(trials)
+    for arm, own in measured.groupby("arm", sort=False):
+        strategy, variant = str(arm).split(" / ")
+        arm_cases = cases[
+            (cases["experiment"] == "race")
+            & (cases["strategy"] == strategy)
+            & (cases["variant"] == variant)
+        ]
+        first = trials[
+            (trials["experiment"] == "race")
+            & (trials["strategy"] == strategy)
+            & (trials["variant"] == variant)
+            & trials["first"].astype(bool)
+        ]
+        rows.append(
+            {
+                "strategy": arm,
+                "n": len(own),
+                "median s": interval(bootstrap_interval(own["latency_s"])),
+                "p95 s": f"{np.quantile(own['latency_s'], 0.95):.3g}",
+                "first s": number(first["latency_s"].median() if len(first) else None),
+                "RTFx": number(float(own["audio_s"].sum() / own["latency_s"].sum())),
+                "requests/s": number(arm_cases["throughput_rps"].median()),
+                "peak GiB": gib(_highest(arm_cases)),
+                "parity": parity_text(own["parity"]),
+                "WER": percent(_wer(own)),
+                "answers right": percent(answer_accuracy(own)),
+                "stable": "yes" if is_stable(list(own["latency_s"])) else "no",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _highest(cases: pd.DataFrame) -> float | None:
+    columns = [c for c in ("load_peak_bytes", "request_peak_bytes") if c in cases]
+    values = cases[columns].to_numpy(dtype=float) if columns else np.empty(0)
+    return float(np.nanmax(values)) if values.size and not np.isnan(values).all() else None
+
+
+def _wer(trials: pd.DataFrame) -> float | None:
+    said = trials[trials["transcript"].notna() & trials["reference"].notna()]
+    return word_error_rate(list(said["reference"]), list(said["transcript"]))
+
+
+def same_answer(expected: str, given: str) -> bool:
+    """Whether an answer is the expected one, case and punctuation ignored."""
+    return _words(expected) == _words(given)
+
+
+def _words(text: str) -> str:
+    return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())
+
+
+def answer_accuracy(trials: pd.DataFrame) -> float | None:
+    """Share of right answers among those whose answer is known; None without any."""
+    known = trials[trials["answer"].notna() & trials["expected_answer"].notna()]
+    if known.empty:
+        return None
+    pairs = zip(known["expected_answer"], known["answer"], strict=True)
+    return float(np.mean([same_answer(expected, given) for expected, given in pairs]))
+
+
+def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """WER and answer accuracy of each tenant alone (experiment `alone`)."""
+    alone = trials[trials["experiment"] == "alone"]
+    return pd.DataFrame(
+        [
+            {
+                "tenant": tenant,
+                "clips": own["clip_id"].nunique(),
+                "WER": percent(_wer(own)),
+                "answers right": percent(answer_accuracy(own)),
+                "median s": interval(
+                    bootstrap_interval(own[~own["first"].astype(bool)]["latency_s"])
+                ),
+            }
+            for tenant, own in alone.groupby("variant", sort=False)
+        ]
+    )
+
+
+def phase_table(spans: pd.DataFrame) -> pd.DataFrame:
+    """Median seconds of each phase of each tenant."""
+    if spans.empty:
+        return pd.DataFrame(columns=["tenant", "phase", "n", "median s"])
+    seconds = spans.assign(seconds=spans["end_s"] - spans["start_s"])
+    return pd.DataFrame(
+        [
+            {
+                "tenant": t,
+                "phase": p,
+                "n": len(own),
+                "median s": interval(bootstrap_interval(own["seconds"])),
+            }
+            for (t, p), own in seconds.groupby(["tenant", "phase"], sort=False)
+        ]
+    )
