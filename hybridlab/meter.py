@@ -102,6 +102,16 @@ class Listened(Protocol):
     on_phase: Callable[[str], None] | None
 
 
+@dataclass(frozen=True)
+class Ended:
+    """The end of a phase: bytes in use, of them the request's living tensors, and the owners that
+    are not tenants."""
+
+    used_bytes: int
+    live_bytes: int
+    account: Account
+
+
 @dataclass
 class Region:
     """One measured piece of work, in bytes of the allocator's side."""
@@ -115,13 +125,19 @@ class Region:
     phase_peaks: dict[str, int] = field(default_factory=dict)
     #: Of those, tensors that the request made, as `LiveTensors` saw them.
     phase_live: dict[str, int] = field(default_factory=dict)
+    #: What there was when each phase ended, the last time that it did.
+    phase_ends: dict[str, Ended] = field(default_factory=dict)
 
-    def note(self, phase: str, peak_bytes: int, live_bytes: int | None) -> None:
-        """A peak seen in this phase ('' between phases)."""
+    def note(
+        self, phase: str, peak_bytes: int, live_bytes: int | None, ended: Ended | None
+    ) -> None:
+        """A peak seen in this phase ('' between phases), and what there was at its end."""
         self.peak_bytes = max(self.peak_bytes, peak_bytes)
         self.phase_peaks[phase] = max(self.phase_peaks.get(phase, 0), peak_bytes)
         if live_bytes is not None:
             self.phase_live[phase] = max(self.phase_live.get(phase, 0), live_bytes)
+        if ended is not None:
+            self.phase_ends[phase] = ended
 
     @property
     def peak_above_start_bytes(self) -> int:
@@ -196,7 +212,12 @@ class Meter:
 
         def enter(phase: str) -> None:
             nonlocal current
-            region.note(current, self.device.peak_bytes(), live.take_peak() if live else None)
+            ended = None
+            if live is not None:
+                used, account = self.device.used_bytes(), self.device.account()
+                ended = Ended(used, live.now_bytes, account)
+            peak = self.device.peak_bytes()
+            region.note(current, peak, live.take_peak() if live else None, ended)
             self.device.reset_peak()
             current = phase
 

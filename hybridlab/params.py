@@ -60,6 +60,7 @@ class Params(BaseModel):
     warmup: CountOrZero = 1
     seed: CountOrZero = 0
     timeout_s: Annotated[float, Field(gt=0)] = 1800.0
+    most_foreign_cpu: Annotated[float, Field(ge=0, le=1)] = 0.25
     output_dir: str = ""
     headless: bool = False
     inline: bool = False

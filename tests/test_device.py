@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from hybridlab import device
+from hybridlab.bystanders import Watch, interference
 from hybridlab.device import nvml as nvml_module
 from hybridlab.errors import ParameterError, UnavailableError
 
@@ -38,12 +41,19 @@ class FakeNvml(SimpleNamespace):
         pass
 
     nvmlMemory_v2 = 2  # noqa: N815 - pynvml's own name
+    nvmlClocksEventReasonSwPowerCap = 0x4  # noqa: N815
+    nvmlClocksEventReasonHwSlowdown = 0x8  # noqa: N815
+    nvmlClocksEventReasonSwThermalSlowdown = 0x20  # noqa: N815
+    nvmlClocksEventReasonHwThermalSlowdown = 0x40  # noqa: N815
+    nvmlClocksEventReasonHwPowerBrakeSlowdown = 0x80  # noqa: N815
 
     def __init__(self, *, present: bool = True) -> None:
         super().__init__()
         self.present = present
         self.used = 5_000
         self.asked: list[Any] = []
+        self.pids: list[int] = []
+        self.clocks = 0x1  # idle
 
     def nvmlInit(self) -> None:  # noqa: N802
         if not self.present:
@@ -55,6 +65,12 @@ class FakeNvml(SimpleNamespace):
     def nvmlDeviceGetMemoryInfo(self, handle: int, version: int) -> SimpleNamespace:  # noqa: N802
         self.asked.append(version)
         return SimpleNamespace(total=16_000, reserved=400, used=self.used, free=15_600 - self.used)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
+        return [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self.pids]
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: int) -> int:  # noqa: N802
+        return self.clocks
 
 
 @pytest.fixture
@@ -76,6 +92,42 @@ def test_no_nvml_is_an_empty_value_with_a_reason(nvml: FakeNvml) -> None:
     assert reading.value is None
     assert "Driver Not Loaded" in reading.reason
     assert "no NVML" in nvml_module.nvml_facts(0)["reason"]
+
+
+def test_neighbours_are_the_other_processes_on_the_card(nvml: FakeNvml) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    nvml.pids = [os.getpid(), child.pid, 1]  # this process, its ballast, a stranger
+    assert nvml_module.nvml_neighbours(0).value == 1
+    child.communicate(b"\n")
+
+
+def test_a_container_that_hides_process_ids_gives_no_count_but_a_reason(nvml: FakeNvml) -> None:
+    for nvml.pids in ([], [1, 2]):  # none at all, or those of another namespace
+        reading = nvml_module.nvml_neighbours(0)
+        assert reading.value is None
+        assert "hides process ids" in reading.reason
+    watch = Watch(device.CudaDevice(0))
+    columns = watch.columns()
+    assert columns["foreign_gpu_processes"] is None
+    assert interference(columns, most_foreign_cpu=1.0) == ""
+
+
+def test_lowered_clocks_and_strangers_during_a_case_are_noted(nvml: FakeNvml) -> None:
+    nvml.pids = [os.getpid()]
+    watch = Watch(device.CudaDevice(0))
+    nvml.clocks, nvml.pids = 0x4 | 0x20, [os.getpid(), 1]
+    watch.look()
+    nvml.clocks, nvml.pids = 0x1, [os.getpid()]
+    columns = watch.columns()
+    assert columns["throttled"] == "heat, power cap"
+    assert columns["foreign_gpu_processes"] == 1
+    assert "1 other processes computed" in interference(columns, most_foreign_cpu=1.0)
+
+
+def test_a_busy_host_is_no_place_for_times() -> None:
+    columns = {"foreign_gpu_processes": None, "foreign_cpu_share": 0.6}
+    assert "60%" in interference(columns, most_foreign_cpu=0.25)
+    assert interference(columns, most_foreign_cpu=0.6) == ""
 
 
 def test_a_cuda_account_closes_over_the_card(

@@ -141,6 +141,11 @@ class Device(ABC):
     def account(self) -> Account:
         """Bytes right now of owners that are not tenants, for the ledger."""
 
+    def unnamed_bytes(self) -> int | None:
+        """What is in use without the owners that `account` names, where Python objects count as
+        well; None on a device that holds tensors alone."""
+        return None
+
     @abstractmethod
     def wear(self) -> Wear:
         """What memory looks like after a cycle of requests."""
@@ -149,6 +154,14 @@ class Device(ABC):
         """Let the allocator's segments grow in place, before anything is allocated;
         `UnavailableError` where the allocator cannot."""
         raise UnavailableError("expandable segments are an option of torch's CUDA allocator")
+
+    def neighbours(self) -> Reading:
+        """How many other processes compute on the device now."""
+        return Reading(None, "only a GPU knows who computes on it")
+
+    def slowed_by(self) -> set[str]:
+        """Why the device's clocks are lower than they could be, right now."""
+        return set()
 
     def stamp(self) -> Any:
         """A point in the device's time; `seconds_between` turns two into a duration."""

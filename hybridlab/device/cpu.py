@@ -89,6 +89,9 @@ class CpuDevice(Device):
         others = self.outside_bytes().value
         return Account(inside, {"other processes": max(0, int(others or 0))})
 
+    def unnamed_bytes(self) -> int:
+        return self.used_bytes() - sum(self.account().inside.values())
+
     def wear(self) -> Wear:
         """malloc is everyone's allocator here, torch's too, and keeps no peaks."""
         heap = linux.heap()

@@ -8,7 +8,12 @@ from typing import Any
 
 from hybridlab.device import linux
 from hybridlab.device.base import Account, Device, Reading, Wear
-from hybridlab.device.nvml import nvml_memory, nvml_used_bytes
+from hybridlab.device.nvml import (
+    nvml_memory,
+    nvml_neighbours,
+    nvml_slowed_by,
+    nvml_used_bytes,
+)
 
 
 class CudaDevice(Device):
@@ -129,6 +134,12 @@ class CudaDevice(Device):
         stamp.synchronize()
         origin, at = self._origin
         return at + float(origin.elapsed_time(stamp)) / 1e3
+
+    def neighbours(self) -> Reading:
+        return nvml_neighbours(self.index)
+
+    def slowed_by(self) -> set[str]:
+        return nvml_slowed_by(self.index)
 
     def wear(self) -> Wear:
         import torch

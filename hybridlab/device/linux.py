@@ -6,6 +6,7 @@ import ctypes
 import os
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from hybridlab.errors import UnavailableError
 from hybridlab.units import KIB
@@ -26,6 +27,19 @@ def statm(pid: int) -> int:
     return os.open(f"/proc/{pid}/statm", os.O_RDONLY)
 
 
+def is_own(pid: int) -> bool:
+    """Whether this is the current process or one that it started."""
+    return pid == os.getpid() or _parent(pid) == os.getpid()
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return None  # it has ended
+    return int(text.rpartition(")")[2].split()[1])
+
+
 def meminfo() -> dict[str, int]:
     values = {}
     with open("/proc/meminfo", encoding="ascii") as file:
@@ -33,6 +47,29 @@ def meminfo() -> dict[str, int]:
             name, _, rest = line.partition(":")
             values[name] = int(rest.split()[0]) * KIB
     return values
+
+
+def processor_seconds() -> float:
+    """Seconds that all processors together were busy since the machine started, what a hypervisor
+    took from them included."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _idle, _iowait, irq, soft, steal, *_ = file.readline().split()[1:]
+    ticks = sum(map(int, (user, nice, system, irq, soft, steal)))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def throttle_counters() -> dict[str, int]:
+    """How often the kernel held back the processors, by reason; without those it does not count."""
+    counters = {}
+    quota = Path("/sys/fs/cgroup/cpu.stat")
+    if quota.is_file():
+        lines = dict(line.split() for line in quota.read_text().splitlines())
+        if "nr_throttled" in lines:
+            counters["the container's CPU quota"] = int(lines["nr_throttled"])
+    heat = list(Path("/sys/devices/system/cpu").glob("cpu*/thermal_throttle/core_throttle_count"))
+    if heat:
+        counters["processor heat"] = sum(int(path.read_text()) for path in heat)
+    return counters
 
 
 def status_bytes(field: str) -> int:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from hybridlab.device.base import Reading
+from hybridlab.device.linux import is_own
 from hybridlab.errors import UnavailableError
 
 
@@ -57,7 +58,7 @@ def nvml_facts(index: int = 0) -> dict[str, Any]:
         ),
         "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
         "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
-        "other_processes": lambda: _strangers(handle),
+        "other_processes": lambda: nvml_neighbours(index).value,
     }
     facts: dict[str, Any] = {}
     for name, query in queries.items():
@@ -69,12 +70,43 @@ def nvml_facts(index: int = 0) -> dict[str, Any]:
     return facts
 
 
-def _strangers(handle: Any) -> int:
-    """How many other processes compute on this card."""
+def nvml_neighbours(index: int = 0) -> Reading:
+    """How many processes beside this one and its children compute on the card.
+
+    In a container NVML may name no process at all, or only processes of another namespace: where
+    this process cannot find itself, it cannot tell who the others are.
+    """
     import pynvml
 
-    processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    return sum(process.pid != os.getpid() for process in processes)
+    try:
+        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(nvml_handle(index))
+    except pynvml.NVMLError as error:
+        return Reading(None, f"no NVML: {error}")
+    pids = {int(process.pid) for process in processes}
+    if os.getpid() not in pids:
+        return Reading(None, "NVML does not show this process (a container hides process ids)")
+    return Reading(float(sum(not is_own(pid) for pid in pids)))
+
+
+#: NVML's reasons for lower clocks that a measurement should know of.
+_SLOWED = {
+    "nvmlClocksEventReasonSwPowerCap": "power cap",
+    "nvmlClocksEventReasonHwSlowdown": "hardware slowdown",
+    "nvmlClocksEventReasonSwThermalSlowdown": "heat",
+    "nvmlClocksEventReasonHwThermalSlowdown": "heat",
+    "nvmlClocksEventReasonHwPowerBrakeSlowdown": "power brake",
+}
+
+
+def nvml_slowed_by(index: int = 0) -> set[str]:
+    """Why the card's clocks are lowered now; empty where NVML does not say."""
+    import pynvml
+
+    try:
+        bits = int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(nvml_handle(index)))
+    except pynvml.NVMLError:
+        return set()  # a card without this reading, or no NVML: its absence stands in the facts
+    return {word for name, word in _SLOWED.items() if bits & int(getattr(pynvml, name))}
 
 
 @cache

@@ -22,6 +22,10 @@ Work = Literal["serve", "alone", "limit", "largest", "squeeze", "ladder", "agein
 OPTION_COLUMNS = ("limit_kind", "limit_value", "ask", "remedy", "first_cycle", "cycles")
 
 
+#: What a resumed run tries again.
+REPEATED = ("crashed", "timeout", "invalid")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RequestSpec:
     """A request before its audio is read."""
@@ -56,6 +60,8 @@ class Case:
     phases: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     load_order: LoadOrder = "voxtral-first"
+    #: Other processes may use this share of the processors before the case's times are invalid.
+    most_foreign_cpu: float = 1.0
     #: A smaller card's memory that the device plays; 0 for its own.
     envelope_bytes: int = 0
     #: Whispers from large to small, for the ladder.
@@ -122,7 +128,9 @@ class CaseRunner:
     def run(self, case: Case) -> dict[str, Any]:
         self.total = max(self.total, self.done + 1)
         finished = self.part.finished_cases().get(case.id)
-        if finished is None or finished["status"] in ("crashed", "timeout"):
+        if finished is None or finished["status"] in REPEATED:
+            finished = self._run(case)
+        if finished["status"] == "invalid":  # strangers come and go: one more try
             finished = self._run(case)
         self.done += 1
         self._report_progress(case)

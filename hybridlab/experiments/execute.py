@@ -14,6 +14,7 @@ import torch
 
 from hybridlab import catalog, planner
 from hybridlab.audio import read_audio
+from hybridlab.bystanders import Watch, interference
 from hybridlab.device import Device, card_of, resolve_device
 from hybridlab.envelope import enveloped
 from hybridlab.errors import UnavailableError
@@ -49,9 +50,13 @@ def execute(case: Case, writer: TableWriter, result_path: Path) -> None:
         device.count_exactly()
     with Meter(device) as meter:
         context = Context(case, device, meter, writer, started)
+        watch = Watch(device)
         with _playing(case, device):
             outcome = _outcome(context)
-            columns = memory_columns(context)
+            columns = memory_columns(context) | watch.columns()
+    disturbed = interference(columns, most_foreign_cpu=case.most_foreign_cpu)
+    if disturbed and case.work in TIMED_WORK and outcome["status"] == "ok":
+        outcome = {"status": "invalid", "reason": disturbed}
     write_samples(context)
     write_json(result_path, {**columns, **context.result, **outcome})
 
@@ -243,6 +248,8 @@ def _ladder(context: Context) -> None:
 
 #: Work whose bytes are the result and whose times are not quoted.
 MEMORY_WORK = ("limit", "largest", "squeeze", "ladder")
+#: Work whose times are quoted: they are invalid where strangers were at work.
+TIMED_WORK = ("serve", "alone", "ageing")
 WORK: dict[str, Callable[[Context], None]] = {
     "serve": _serve,
     "alone": _alone,

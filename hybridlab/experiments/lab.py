@@ -174,6 +174,7 @@ class Lab:
             "language": self.params.language,
             "max_new_tokens": self.params.max_new_tokens,
             "envelope_bytes": self.envelope_bytes,
+            "most_foreign_cpu": self.params.most_foreign_cpu,
         }
         return Case(**{**fields, **changes})
 

@@ -10,38 +10,45 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridlab import catalog, planner
-from hybridlab.device import card_of
+from hybridlab.device import Account, card_of
 from hybridlab.experiments.rows import Context
-from hybridlab.meter import Region
+from hybridlab.meter import Ended, Region
 from hybridlab.strategies import Strategy
 
 
 def write_ledgers(context: Context, strategy: Strategy) -> None:
     """Rows at the peak while loading, at rest, at the peak while serving, and in each phase."""
     meter = context.meter
-    weights = {f"{t.name} weights": t.weights_bytes() or 0 for t in strategy.tenants if t.loaded}
+    weights = _resident(strategy)
     predicted = predictions(context)
     steady = meter.steady_bytes or 0
     loads = [region for region in meter.regions if region.name == "load"]
     if loads:
         loaded = max(loads, key=lambda region: region.peak_bytes)
         owners = {**weights, "loading": loaded.peak_bytes - loaded.end_bytes}
-        _write(context, "load_peak", loaded.peak_bytes, owners, predicted, account="load")
-    _write(context, "steady", steady, weights, predicted, account="steady")
+        _write(
+            context, "load_peak", loaded.peak_bytes, owners, predicted, now=meter.accounts["load"]
+        )
+    _write(context, "steady", steady, weights, predicted, now=meter.accounts["steady"])
     served = _largest_request(context)
     if served is not None:
-        weights["kept after requests"] = _kept_bytes(context, served)
         peaks = served.phase_peaks
         top = max(peaks, key=lambda phase: peaks[phase], default="")
-        owners = {**weights, **_taken(context, strategy, served, top)}
         whole = {**predicted, "request": max(predicted["phases"].values())}
-        _write(context, "request_peak", served.peak_bytes, owners, whole, account="request")
+        _write_phase(context, strategy, served, top, "request_peak", served.peak_bytes, whole)
         for phase, peak in peaks.items():
             if phase:
-                owners = {**weights, **_taken(context, strategy, served, phase)}
                 said = {**predicted, "request": predicted["phases"].get(phase)}
-                _write(context, phase, peak, owners, said, account="request")
+                _write_phase(context, strategy, served, phase, phase, peak, said)
     context.result["predicted_bytes"] = _predicted_total(context, predicted)
+
+
+def _resident(strategy: Strategy) -> dict[str, int]:
+    """Weights of the loaded tenants, and their processors where those share the device."""
+    loaded = [tenant for tenant in strategy.tenants if tenant.loaded]
+    weights = {f"{tenant.name} weights": tenant.weights_bytes() or 0 for tenant in loaded}
+    processors = {f"{t.name} processor": t.processor_bytes for t in loaded}
+    return weights | {owner: n for owner, n in processors.items() if n is not None}
 
 
 def _largest_request(context: Context) -> Region | None:
@@ -51,33 +58,39 @@ def _largest_request(context: Context) -> Region | None:
     return max(traced or served, key=lambda region: region.peak_bytes, default=None)
 
 
-def _named_growth_bytes(context: Context) -> int:
-    """Growth since rest of the owners that the device itself can name (libraries, free heap)."""
-    rest, now = context.meter.accounts["steady"].inside, context.meter.accounts["request"].inside
-    return sum(now[owner] - rest.get(owner, 0) for owner in now)
+def _write_phase(
+    context: Context,
+    strategy: Strategy,
+    served: Region,
+    phase: str,
+    moment: str,
+    peak_bytes: int,
+    predicted: Mapping[str, Any],
+) -> None:
+    """A phase's peak by owner. What is not a tensor and not the device's to name, but stays when
+    the phase has ended, is `kept`: code that kernels compiled, thread arenas, caches."""
+    rest = context.meter.accounts["steady"].inside
+    end = served.phase_ends.get(phase) or _end_of(context, served)
+    named = sum(n_bytes - rest.get(owner, 0) for owner, n_bytes in end.account.inside.items())
+    kept = max(0, end.used_bytes - end.live_bytes - context.steady_bytes - named)
+    owners = {**_resident(strategy), "kept": kept}
+    if phase in served.phase_live:
+        owners["request"] = served.phase_live[phase] + _unseen_bytes(context, strategy, phase)
+    else:  # not traced: what came above rest and went again
+        owners["request"] = max(0, peak_bytes - context.steady_bytes - named - kept)
+    _write(context, moment, peak_bytes, owners, predicted, now=end.account)
 
 
-def _kept_bytes(context: Context, served: Region) -> int:
-    """What stays resident when a request has ended though no tensor holds it: code that kernels
-    compiled, thread arenas, caches of libraries. Measured as the growth since rest."""
-    return max(0, served.end_bytes - context.steady_bytes - _named_growth_bytes(context))
+def _end_of(context: Context, served: Region) -> Ended:
+    return Ended(served.end_bytes, 0, context.meter.accounts["request"])
 
 
-def _taken(context: Context, strategy: Strategy, served: Region, phase: str) -> dict[str, int]:
-    """What the request itself held in a phase: tensors where they were traced (a CPU, whose
-    resident memory says nothing about owners), else what came above rest and went again.
-
-    The tracer does not see the copy that oneDNN makes of a bfloat16 head; its size is derived.
-    """
-    if not served.phase_live:
-        peak = served.phase_peaks.get(phase, served.peak_bytes)
-        grown = _named_growth_bytes(context) + _kept_bytes(context, served)
-        return {"request": max(0, peak - context.steady_bytes - grown)}
-    taken = {"request": served.phase_live.get(phase, 0)}
+def _unseen_bytes(context: Context, strategy: Strategy, phase: str) -> int:
+    """The copy that oneDNN makes of a bfloat16 head, which no tracer of tensors sees: derived."""
     if phase == "voxtral head" and context.case.analyst.dtype == "bfloat16":
         module: Any = strategy.analyst.module()
-        taken["request"] += int(module.lm_head.weight.nbytes)
-    return taken
+        return int(module.lm_head.weight.nbytes)
+    return 0
 
 
 def _write(
@@ -87,10 +100,10 @@ def _write(
     owners: Mapping[str, int],
     predicted: Mapping[str, Any],
     *,
-    account: str,
+    now: Account,
 ) -> None:
     meter = context.meter
-    base, now = meter.accounts["base"], meter.accounts[account]
+    base = meter.accounts["base"]
     inside = {"process": meter.base_bytes, **owners}
     for owner, n_bytes in now.inside.items():
         inside[owner] = max(0, n_bytes - base.inside.get(owner, 0))

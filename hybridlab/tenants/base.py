@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -79,6 +80,17 @@ class Tenant(ABC):
         self.spans: list[Span] = []
         #: Told 'whisper encode' and the like when a phase begins, '' when it ends: for the meter.
         self.on_phase: Callable[[str], None] | None = None
+        #: What the processor (tokenizer, mel filters) took where the host is the device.
+        self.processor_bytes: int | None = None
+
+    @contextmanager
+    def _building_processor(self) -> Iterator[None]:
+        """Count what building the processor inside takes of the device's own memory."""
+        before = self.device.unnamed_bytes()
+        yield
+        after = self.device.unnamed_bytes()
+        if before is not None and after is not None:
+            self.processor_bytes = after - before
 
     @property
     def first_stop(self) -> Device:

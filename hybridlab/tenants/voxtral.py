@@ -48,7 +48,8 @@ class VoxtralTransformers(Analyst):
         check_attention(self.spec.attention, self.device)
         if self.spec.weights == "random":
             known = catalog.voxtral(self.spec.model)
-            self._processor = voxtral_processor(vocab_size=known.text.vocab_size)
+            with self._building_processor():
+                self._processor = voxtral_processor(vocab_size=known.text.vocab_size)
             self._model = random_transformers(
                 VoxtralForConditionalGeneration,
                 voxtral_config(known),
@@ -56,7 +57,7 @@ class VoxtralTransformers(Analyst):
                 self.first_stop.name,
             )
         else:
-            with one_line_errors(self.spec):
+            with one_line_errors(self.spec), self._building_processor():
                 self._processor = VoxtralProcessor.from_pretrained(folder_or_id(self.spec))
             self._model = pretrained(VoxtralForConditionalGeneration, self.spec, self.first_stop)
         if self.spec.load_path == "staged":

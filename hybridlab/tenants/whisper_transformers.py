@@ -46,9 +46,10 @@ class WhisperTransformers(Transcriber):
         check_source(self.spec)
         known = catalog.whisper(self.spec.model)
         if self.spec.weights == "random":
-            self._processor = whisper_processor(
-                vocab_size=known.vocab_size, num_mel_bins=known.encoder.mel_bins
-            )
+            with self._building_processor():
+                self._processor = whisper_processor(
+                    vocab_size=known.vocab_size, num_mel_bins=known.encoder.mel_bins
+                )
             self._model = random_transformers(
                 WhisperForConditionalGeneration,
                 whisper_config(known),
@@ -57,7 +58,7 @@ class WhisperTransformers(Transcriber):
             )
             self._model.generation_config = whisper_generation_config(vocab_size=known.vocab_size)
         else:
-            with one_line_errors(self.spec):
+            with one_line_errors(self.spec), self._building_processor():
                 self._processor = load_whisper_processor(folder_or_id(self.spec), known)
             self._model = pretrained(WhisperForConditionalGeneration, self.spec, self.first_stop)
         if self.spec.load_path == "staged":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from hybridlab import summary
 from hybridlab.errors import WeightsError
-from hybridlab.experiments import beside, edge, execute, race
+from hybridlab.experiments import ageing, beside, edge, execute, race
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
 from hybridlab.isolate import CaseServer
@@ -22,7 +24,8 @@ pytestmark = pytest.mark.usefixtures("case_server")
 
 
 def open_lab(tmp_path: Path, model: type[Params] = SequentialParams, **values: Any) -> Lab:
-    values = {"output_dir": str(tmp_path / "run"), "trials": 2, "max_new_tokens": 12, **values}
+    small = {"output_dir": str(tmp_path / "run"), "trials": 2, "max_new_tokens": 12}
+    values = {**small, "most_foreign_cpu": 1.0, **values}
     return Lab.open(model.from_mapping({"headless": True, **values}))
 
 
@@ -96,6 +99,54 @@ def test_the_edge_is_found_with_real_failures(tmp_path: Path) -> None:
     table = summary.edge_table(lab.table("cases"), probes)
     assert list(table["asked"]) == ["largest batch", "squeeze", "ladder"]
     assert lab.table("cases")["enveloped"].astype(bool).tolist() == [True, False, True]
+    lab.close()
+
+
+def test_ageing_reads_memory_after_every_cycle_and_a_worker_can_be_replaced(tmp_path: Path) -> None:
+    lab = open_lab(
+        tmp_path,
+        LimitsParams,
+        ageing_cycles=6,
+        ageing_requests=2,
+        ageing_max_audio_s=8.0,
+        ageing_strategies=["sequential", "swapping"],
+        ageing_remedies=["none", "empty-cache", "expandable-segments", "restart"],
+        remedy_every=3,
+    )
+    rows = ageing.measure(lab)
+    cycles = lab.table("cycles")
+    skipped = [row for row in rows if row["remedy"] == "expandable-segments"]
+    if lab.device.kind == "cpu":
+        assert {row["status"] for row in skipped} == {"skipped"}
+        assert "CUDA" in skipped[0]["reason"]
+    assert {row["status"] for row in rows if row not in skipped} == {"ok"}
+    for (_, remedy), own in cycles.groupby(["strategy", "remedy"]):
+        assert sorted(own["cycle"]) == list(range(6))
+        assert own["same_text"].astype(bool).all()
+        assert (own["resident_bytes"] > 100 * 2**20).all()
+        assert own["fragmentation"].between(0, 1).all()
+        kept_house = set(own[own["housekeeping_s"] > 0]["cycle"])
+        assert kept_house == {"none": set(), "empty-cache": {2, 5}, "restart": {3}}[remedy]
+    loads = lab.table("spans").query("phase == 'load' and tenant == 'whisper'")
+    swapped = loads[loads["case_id"].str.contains("swapping") & loads["request_id"].notna()]
+    assert len(swapped) == 6 * 3  # under swapping a cycle loads and unloads Whisper
+    lab.close()
+
+
+def test_a_stranger_makes_the_times_of_a_case_invalid(tmp_path: Path) -> None:
+    """Another process keeps one processor busy: said, repeated once, and never taken for ok."""
+    lab = open_lab(tmp_path, most_foreign_cpu=0.1, trials=1)
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        row = lab.runner.run(lab.case("race"))
+    finally:
+        busy.kill()
+        busy.wait()
+    assert row["status"] == "invalid"
+    assert "end them and repeat" in row["reason"]
+    assert row["foreign_cpu_share"] > 0.1
+    limits = lab.case("limits", work="limit", options={"batch": 1, "audio_s": 0.0})
+    assert lab.runner.run(replace(limits, most_foreign_cpu=0.0))["status"] == "ok"  # bytes stand
     lab.close()
 
 
