@@ -7,6 +7,8 @@ O_APPEND, by whichever process observed them: a crash loses at most the row in f
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -19,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,15 +136,41 @@ class TableWriter:
         if missing:
             raise ValueError(f"a row of {table} lacks {', '.join(missing)}")
         line = json.dumps(_plain(full), ensure_ascii=False, allow_nan=False) + "\n"
+        path = self.folder / f"{table}.jsonl"
         try:
-            with open(self.folder / f"{table}.jsonl", "a", encoding="utf-8") as file:
-                file.write(line)
+            _append_whole(path, line.encode())
         except OSError as error:
             raise RunFolderError(
-                f"cannot write {self.folder / table}.jsonl: {error.strerror}; free some space and "
-                "repeat with --resume"
+                f"cannot write {path}: {error.strerror}; free some space and repeat with --resume"
             ) from None
         return full
+
+
+def _append_whole(path: Path, line: bytes) -> None:
+    """All of the line or nothing: what a full disk or a killed writer left of a row goes."""
+    with open(path, "ab+", buffering=0) as file:
+        end = _drop_torn_row(file)
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            if path.is_file():
+                file.truncate(end)
+            raise
+
+
+def _drop_torn_row(file: FileIO) -> int:
+    """Cut a last row without its newline off; the size that is left."""
+    end = file.seek(0, os.SEEK_END)
+    if end == 0:
+        return 0
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return end
+    file.seek(0)
+    end = file.read().rfind(b"\n") + 1
+    file.truncate(end)
+    return end
 
 
 def _plain(value: Any) -> Any:
@@ -237,8 +266,33 @@ def open_part(params: Params, *, device: str) -> Part:
     check_space(part.run_dir)
     for folder in (part.folder, part.figures):
         folder.mkdir(parents=True, exist_ok=True)
+    _claim(part.folder)
     part.close("running")
     return part
+
+
+#: Folders that this process writes, with the open files that lock them until it ends.
+_CLAIMED: dict[Path, FileIO] = {}
+
+
+def _claim(folder: Path) -> None:
+    """Refuse a part that another living process is writing; a lock ends with its process."""
+    if folder in _CLAIMED:
+        return
+    file = open(folder / "lock", "ab+", buffering=0)  # noqa: SIM115 - open as long as the process
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RunFolderError(
+            f"{folder} is being written by another run; wait for its end or choose another "
+            "output_dir"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise
+        # a mounted drive without locks: two runs in one folder are then the reader's care
+    _CLAIMED[folder] = file
 
 
 def check_space(folder: Path) -> None:

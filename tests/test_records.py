@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +99,55 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
     writer = records.TableWriter(Path("/dev/full"), {})
     with pytest.raises(RunFolderError, match="cannot write"):
         writer.append("samples", sample("a", 1))
+
+
+def test_a_torn_row_goes_when_the_next_one_is_written(tmp_path: Path) -> None:
+    opened = part(tmp_path)
+    opened.writer.append("samples", sample("a", 1))
+    path = opened.folder / "samples.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"case_id": "b", "by')
+    opened.writer.append("samples", sample("c", 3))
+    assert [row["case_id"] for row in records.read_rows(path)] == ["a", "c"]
+
+
+def write_until_the_disk_is_full(folder: Path) -> None:
+    """A limit on the size of files stands for a disk that fills: a row is written in part."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    writer = records.TableWriter(folder, {})
+    try:
+        for number in range(100):
+            writer.append("samples", sample(f"case-{number}", number))
+    except RunFolderError as error:
+        print(error)
+
+
+def test_a_disk_that_fills_leaves_whole_rows(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from tests.test_records import write_until_the_disk_is_full;"
+        f"write_until_the_disk_is_full(Path({str(tmp_path)!r}))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "free some space and repeat with --resume" in ended.stdout
+    rows = records.read_rows(tmp_path / "samples.jsonl")
+    assert 2 <= len(rows) < 100
+    assert (tmp_path / "samples.jsonl").read_bytes().endswith(b"}\n")
+    records.TableWriter(tmp_path, {}).append("samples", sample("after", 1))
+    assert records.read_rows(tmp_path / "samples.jsonl")[-1]["case_id"] == "after"
+
+
+def test_two_runs_never_write_one_part(tmp_path: Path) -> None:
+    code = (
+        "import sys; from hybridlab import records; from hybridlab.params import SequentialParams;"
+        f"params = SequentialParams.from_mapping({{'output_dir': {str(tmp_path / 'run')!r}}});"
+        "records.open_part(params, device='cpu'); print('open', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "open\n"
+    with pytest.raises(RunFolderError, match="being written by another run"):
+        part(tmp_path)
+    other.communicate("")
+    assert part(tmp_path).folder.is_dir()  # the lock has gone with its process

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import pandas as pd
+
 from hybridlab.params import NOTEBOOKS
 from hybridlab.plots import wording
 from hybridlab.report.model import (
@@ -120,6 +122,7 @@ def machine_facts(run: Run) -> list[tuple[str, str]]:
         ("Device", _device_words(run)),
         ("Processor", f"{processor}, {words(machine.pop('cores', None))} cores"),
         ("Host memory", as_bytes(machine.pop("memory_bytes", None))),
+        *_monitor_facts(run.cases),
         ("System", f"{system}, Python {words(machine.pop('python', None))}"),
     ]
     facts += [(name.replace("_", " ").capitalize(), words(item)) for name, item in machine.items()]
@@ -134,6 +137,34 @@ def machine_facts(run: Run) -> list[tuple[str, str]]:
         ("Parameters' hash", words(run.origin("params_hash"))),
     ]
     return [(label, text) for label, text in facts if text != EMPTY]
+
+
+def _monitor_facts(cases: pd.DataFrame) -> list[tuple[str, str]]:
+    """How closely memory was watched, and who else was at work meanwhile."""
+    facts = []
+    interval = wording.numbers(cases, "sampler_interval_s").median()
+    gap = wording.numbers(cases, "sampler_longest_gap_s").max()
+    if not (is_missing(interval) or is_missing(gap)):
+        facts.append(
+            (
+                "Memory sampled",
+                f"every {as_seconds(interval)}, longest gap {as_seconds(gap)}: curves may miss a "
+                "spike shorter than that, peaks come from the allocator and miss none",
+            )
+        )
+    foreign = wording.numbers(cases, "foreign_cpu_share").max()
+    if not is_missing(foreign):
+        spoilt = int((cases["status"] == "invalid").sum())
+        facts.append(
+            (
+                "Other processes",
+                f"used at most {wording.percent(foreign)} of the processors during a case; "
+                f"{wording.counted(spoilt, 'case')} invalid for it",
+            )
+        )
+        slowed = sorted({str(why) for why in wording.present(cases, "throttled")})
+        facts.append(("Clocks lowered", ", ".join(slowed) or "nothing said so during a case"))
+    return facts
 
 
 def _device_words(run: Run) -> str:

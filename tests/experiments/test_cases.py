@@ -192,6 +192,20 @@ def test_a_case_that_breaks_is_recorded_with_its_reason(tmp_path: Path) -> None:
     assert "does not exist" in row["reason"]
 
 
+def test_a_full_disk_ends_a_case_in_one_line_and_a_repeat_finds_room(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path, trials=1)
+    table = lab.part.folder / "trials.jsonl"
+    table.symlink_to("/dev/full")
+    case = lab.case("race", warmup=0)
+    row = lab.runner.run(case)
+    assert row["status"] == "crashed"
+    assert "free some space and repeat with --resume" in row["reason"]
+    table.unlink()
+    assert lab.runner.run(case)["status"] == "ok"
+    assert len(lab.table("trials")) == 1
+    lab.close()
+
+
 def test_a_hung_case_is_a_timeout(tmp_path: Path) -> None:
     lab = open_lab(tmp_path, timeout_s=0.3)
     assert lab.runner.run(lab.case("race"))["status"] == "timeout"

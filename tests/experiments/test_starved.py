@@ -1,0 +1,84 @@
+"""No memory left in each phase in turn: a real failure of the allocator, said with its phase, after
+which the same process serves the same request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridlab.audio import load_clips, read_audio
+from hybridlab.device import CpuDevice
+from hybridlab.envelope import make_envelope
+from hybridlab.isolate import CaseServer
+from hybridlab.oom import out_of_memory
+from hybridlab.strategies import make_strategy
+from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
+
+#: So many clips at once that every phase asks for megabytes, which no free list still holds.
+BATCH = 12
+ROOM_BYTES = 256 * 1024
+PHASES = [
+    *("whisper prepare", "whisper encode", "whisper prefill", "whisper decode"),
+    *("voxtral prepare", "voxtral encode", "voxtral prefill", "voxtral head", "voxtral decode"),
+]
+
+
+def starve(phase: str, path: str) -> None:
+    """Serve a batch with no memory from the beginning of this phase on, then serve it again."""
+    device = CpuDevice()
+    device.count_exactly()
+    whisper = TenantSpec(
+        model="pocket-m", backend="transformers", weights="pocket", dtype="float32"
+    )
+    voxtral = TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
+    strategy = make_strategy(
+        "sequential",
+        "plain",
+        transcriber=make_transcriber(whisper, device),
+        analyst=make_analyst(voxtral, device),
+    )
+    strategy.open()
+    clip = min(load_clips(""), key=lambda clip: clip.audio_s)
+    batch = [read_audio(Path(clip.path))] * BATCH
+    said: dict[str, Any] = {"phase": None, "oom": False}
+
+    def serve() -> None:
+        strategy.transcriber.transcribe(batch, max_new_tokens=8)
+        strategy.analyst.answer(batch, ["What is the first digit?"] * BATCH, max_new_tokens=8)
+
+    with make_envelope(device) as envelope:
+
+        def enter(name: str) -> None:
+            said["phase"] = name or said["phase"]
+            if name == phase:
+                device.release()
+                envelope.leave(ROOM_BYTES)
+
+        for tenant in strategy.tenants:
+            tenant.on_phase = enter
+        try:
+            serve()
+        except Exception as error:
+            envelope.lift()
+            said |= {"failed": repr(error), "oom": out_of_memory(error) is not None}
+    for tenant in strategy.tenants:
+        tenant.on_phase = None
+    serve()
+    Path(path).write_text(json.dumps({**said, "served_again": True}))
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_allocation_failure_in_a_phase(
+    phase: str, tmp_path: Path, case_server: CaseServer
+) -> None:
+    path = tmp_path / "said.json"
+    log = tmp_path / "log"
+    ended = case_server.run(starve, phase, str(path), log=log)
+    assert ended.ok, log.read_text()
+    said = json.loads(path.read_text())
+    assert said["oom"], said
+    assert said["phase"] == phase
+    assert said["served_again"]
