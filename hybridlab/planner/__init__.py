@@ -2,7 +2,7 @@
 
 Every figure here is a prediction; notebooks set the measured one beside it. `weights` says what
 stays, `requests` what a request adds in each phase, `pair` puts both into a ledger against a card,
-`inverse` asks for the most that fits.
+`sharing` compares the strategies, `inverse` asks for the most that fits.
 """
 
 from hybridlab.planner.estimate import Estimate, largest, total
@@ -29,6 +29,7 @@ from hybridlab.planner.requests import (
     whisper_phases,
     whisper_request_bytes,
 )
+from hybridlab.planner.sharing import ways
 from hybridlab.planner.weights import (
     check_backend_dtype,
     voxtral_weights_bytes,
@@ -57,6 +58,7 @@ __all__ = [
     "voxtral_phases",
     "voxtral_request_bytes",
     "voxtral_weights_bytes",
+    "ways",
     "whisper_load_peak_bytes",
     "whisper_phases",
     "whisper_request_bytes",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from hybridlab import catalog
 from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
+from hybridlab.planner.estimate import Estimate
 from hybridlab.planner.inverse import cards_for, largest_batch, longest_audio_s, most_beams
-from hybridlab.planner.pair import PairPlan, plan_pair
+from hybridlab.planner.pair import PairPlan, fit_of, plan_pair
 from hybridlab.planner.requests import Request
+from hybridlab.planner.sharing import ways
 from hybridlab.units import GB, format_bytes, format_seconds
 
 
@@ -26,11 +29,21 @@ class Answers:
     host_bytes: int
     fits_cards: tuple[str, ...]
     fits_not_cards: tuple[str, ...]
+    sharing: Mapping[str, Estimate]
 
     def as_dict(self) -> dict[str, Any]:
-        figures = {name: value for name, value in asdict(self).items() if name != "plan"}
+        figures = {name: v for name, v in asdict(self).items() if name not in ("plan", "sharing")}
+        sharing = {
+            way: {
+                "total_bytes": needed.expected,
+                "total_low_bytes": needed.low,
+                "total_high_bytes": needed.high,
+                "fit": fit_of(needed, self.plan.capacity),
+            }
+            for way, needed in self.sharing.items()
+        }
         fits_host = self.plan.fits_host(self.host_bytes)
-        return {**self.plan.as_dict(), **figures, "fits_host": fits_host}
+        return {**self.plan.as_dict(), **figures, "fits_host": fits_host, "sharing": sharing}
 
     def text(self) -> str:
         """Lines for a terminal."""
@@ -54,6 +67,10 @@ class Answers:
         ]
         if self.fits_not_cards:
             lines.append(f"  not on         {', '.join(self.fits_not_cards)}")
+        lines.append("  by strategy, at the worst moment:")
+        for way, needed in self.sharing.items():
+            fit = fit_of(needed, plan.capacity)
+            lines.append(f"    {way:<28} {format_bytes(needed.expected):>9}  {fit}")
         return "\n".join(lines)
 
 
@@ -87,4 +104,13 @@ def ask(
         host_bytes=host_bytes,
         fits_cards=tuple(p.card for p in elsewhere if p.fits),
         fits_not_cards=tuple(p.card for p in elsewhere if not p.fits),
+        sharing=ways(
+            card,
+            whisper,
+            voxtral,
+            backend=backend,
+            dtype=dtype,
+            request=request,
+            attention=attention,
+        ),
     )

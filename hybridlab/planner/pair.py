@@ -114,9 +114,7 @@ class PairPlan:
 
     @property
     def fit(self) -> Fit:
-        if self.total.high <= self.capacity.low:
-            return "fits"
-        return "does not fit" if self.total.low > self.capacity.high else "depends"
+        return fit_of(self.total, self.capacity)
 
     def fits_host(self, host_bytes: int) -> bool:
         """Whether a host of this size can load the pair (Colab's T4 machine has 12.7 GB)."""
@@ -149,6 +147,13 @@ class PairPlan:
                 for moment, owners in self.ledger.items()
             },
         }
+
+
+def fit_of(needed: Estimate, capacity: Estimate) -> Fit:
+    """`fits` whatever the range holds, `does not fit` at all, or `depends` between the two."""
+    if needed.high <= capacity.low:
+        return "fits"
+    return "does not fit" if needed.low > capacity.high else "depends"
 
 
 def context_bytes(card: Card, *, processes: int = 1) -> Estimate:
@@ -229,7 +234,11 @@ def plan_pair(
         ledger={
             "load_peak": load,
             "steady": owners,
-            "request_peak": {**owners, "request": served, "allocator slack": _slack(card, served)},
+            "request_peak": {
+                **owners,
+                "request": served,
+                "allocator slack": slack_bytes(card, served),
+            },
             "swap_peak": _swap_owners(owners, second_copy, served),
         },
     )
@@ -243,7 +252,8 @@ def _swap_owners(
     return {**owners, "second copy": Estimate.exact(second_copy), "request": served}
 
 
-def _slack(card: Card, served: Estimate) -> Estimate:
+def slack_bytes(card: Card, served: Estimate) -> Estimate:
+    """What a caching allocator holds beside so many transient bytes without using it."""
     if card is catalog.HOST:  # no caching allocator
         return Estimate.exact(0)
     highest = int(SLACK_HIGHEST_SHARE * served.high) + SLACK_SEGMENT_BYTES

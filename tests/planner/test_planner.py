@@ -231,6 +231,56 @@ def test_quantised_voxtral_keeps_head_and_embedding() -> None:
     assert four - kept == pytest.approx(0.5625 * MINI.matrix_parameters, rel=0.01)
 
 
+def test_a_quantiser_replaces_the_layers_that_are_counted_as_matrices() -> None:
+    """transformers' own rule of what its bitsandbytes integration leaves alone, on true shapes."""
+    import torch
+    from transformers import VoxtralForConditionalGeneration
+    from transformers.quantizers.base import get_keys_to_not_convert
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    from hybridlab.tenants.weights import voxtral_config
+
+    with torch.device("meta"):
+        model = VoxtralForConditionalGeneration(voxtral_config(MINI))
+    kept = get_keys_to_not_convert(model)
+    replaced = [
+        module
+        for name, module in model.named_modules()
+        if type(module) is torch.nn.Linear and should_convert_module(name, kept)
+    ]
+    assert sum(layer.weight.numel() for layer in replaced) == MINI.matrix_parameters
+    rows = sum(layer.out_features for layer in replaced)
+    assert planner.voxtral_weights_bytes(MINI, dtype="int8") == (
+        MINI.matrix_parameters + 4 * rows + 2 * (MINI.parameters - MINI.matrix_parameters)
+    )
+
+
+@given(
+    size=st.sampled_from(catalog.WHISPER_SIZES),
+    card=st.sampled_from(sorted(catalog.CARDS)),
+    audio_s=st.floats(1, 1800),
+    batch=st.integers(1, 8),
+)
+def test_sharing_less_never_takes_more(size: str, card: str, audio_s: float, batch: int) -> None:
+    kept: dict[str, str] = {"backend": "openai-whisper", "dtype": "float32"}
+    pair = (catalog.card(card), catalog.whisper(size), MINI)
+    request = planner.Request(audio_s=audio_s, batch=batch)
+    found = planner.ways(*pair, **kept, request=request)
+    bytes_of = {way: needed.expected for way, needed in found.items()}
+    assert bytes_of["swapping both"] <= bytes_of["swapping Whisper"] <= bytes_of["sequential"]
+    assert bytes_of["sequential"] <= bytes_of["parallel, one process"]
+    assert bytes_of["parallel, one process"] < bytes_of["parallel, two processes"]
+    assert bytes_of["swapping Whisper"] <= bytes_of["swapping Whisper, overlapped"]
+    assert found["sequential"] == planner.plan_pair(*pair, **kept, request=request).total
+
+
+def test_swapping_both_makes_room_for_what_cannot_be_resident() -> None:
+    kept: dict[str, str] = {"backend": "openai-whisper", "dtype": "float32"}
+    found = planner.ways(T4, catalog.whisper("large-v3"), MINI, **kept)
+    assert found["sequential"].low > T4.usable_bytes_max
+    assert found["swapping both"].high < T4.usable_bytes
+
+
 def test_a_colab_host_cannot_stage_what_it_must_build_twice() -> None:
     large = catalog.whisper("large-v3")
     assert whisper_host_bytes(large, backend="transformers", dtype="float16") == 0
