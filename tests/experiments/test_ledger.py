@@ -1,0 +1,139 @@
+"""The ledger closes whatever the machine reads: an invariant over random cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridlab.device import Account, CpuDevice
+from hybridlab.experiments.case import Case, RequestSpec
+from hybridlab.experiments.ledger import write_ledgers
+from hybridlab.experiments.rows import Context
+from hybridlab.meter import Ended, Meter, Region
+from hybridlab.records import TableWriter
+from hybridlab.strategies import Strategy
+from hybridlab.tenants import TenantSpec
+
+N_BYTES = st.integers(0, 2**36)
+PHASES = ("whisper encode", "voxtral prefill", "voxtral decode", "")
+
+
+class Machine(CpuDevice):
+    """A device whose readings are given."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.given_bytes = capacity_bytes
+
+    def _capacity_bytes(self) -> int:
+        return self.given_bytes
+
+
+class Kept(TableWriter):
+    """Keeps the rows instead of writing them."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def append(self, table: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        assert table == "ledgers"
+        self.rows.append(dict(row))
+        return dict(row)
+
+
+accounts = st.builds(
+    Account,
+    inside=st.fixed_dictionaries({"libraries": N_BYTES, "free heap": N_BYTES}),
+    outside=st.dictionaries(st.sampled_from(["context", "strangers"]), N_BYTES),
+)
+ends = st.builds(Ended, used_bytes=N_BYTES, live_bytes=N_BYTES, account=accounts)
+regions = st.builds(
+    Region,
+    name=st.sampled_from(["load", "request"]),
+    start_bytes=N_BYTES,
+    peak_bytes=N_BYTES,
+    end_bytes=N_BYTES,
+    phase_peaks=st.dictionaries(st.sampled_from(PHASES), N_BYTES),
+    phase_live=st.dictionaries(st.sampled_from(PHASES), N_BYTES),
+    phase_ends=st.dictionaries(st.sampled_from(PHASES), ends),
+)
+tenants = st.builds(
+    lambda name, loaded, weights, processor: SimpleNamespace(
+        name=name, loaded=loaded, weights_bytes=lambda: weights, processor_bytes=processor
+    ),
+    name=st.sampled_from(["voxtral", "whisper"]),
+    loaded=st.booleans(),
+    weights=st.none() | N_BYTES,
+    processor=st.none() | N_BYTES,
+)
+
+
+def case() -> Case:
+    request = RequestSpec(
+        id="r",
+        clip_id="c",
+        path="",
+        audio_s=8.0,
+        reference=None,
+        question="",
+        expected_answer=None,
+        kind="",
+    )
+    spec = {"backend": "transformers", "weights": "pocket", "dtype": "float32"}
+    return Case(
+        experiment="beside",
+        work="serve",
+        strategy="sequential",
+        variant="plain",
+        analyst=TenantSpec(model="pocket", **spec),
+        transcriber=TenantSpec(model="pocket-m", **spec),
+        device="cpu",
+        requests=(request,),
+    )
+
+
+@given(
+    capacity_bytes=N_BYTES,
+    base_bytes=N_BYTES,
+    steady_bytes=N_BYTES,
+    of_moment=st.fixed_dictionaries(
+        dict.fromkeys(("base", "load", "steady", "request"), accounts)
+    ),
+    seen=st.lists(regions, max_size=4),
+    pair=st.lists(tenants, max_size=2, unique_by=lambda tenant: tenant.name),
+)
+def test_rows_sum_to_what_was_used_and_to_the_device(
+    capacity_bytes: int,
+    base_bytes: int,
+    steady_bytes: int,
+    of_moment: dict[str, Account],
+    seen: list[Region],
+    pair: list[Any],
+) -> None:
+    device, writer = Machine(capacity_bytes), Kept()
+    meter = Meter(device, regions=seen, base_bytes=base_bytes, steady_bytes=steady_bytes)
+    meter.accounts = of_moment
+    strategy = cast(Strategy, SimpleNamespace(tenants=pair))
+    write_ledgers(Context(case(), device, meter, writer, 0.0), strategy)
+    table = pd.DataFrame(writer.rows)
+    used = {"steady": steady_bytes}
+    loads = [region.peak_bytes for region in seen if region.name == "load"]
+    if loads:
+        used["load_peak"] = max(loads)
+    requests = [region for region in seen if region.name == "request"]
+    if requests:
+        traced = [region for region in requests if region.phase_peaks] or requests
+        top = max(traced, key=lambda region: region.peak_bytes)
+        used["request_peak"] = top.peak_bytes
+        used |= {phase: peak for phase, peak in top.phase_peaks.items() if phase}
+    assert set(table["moment"]) == set(used)
+    for moment, own in table.groupby("moment"):
+        inside = own[own["inside"].astype(bool)]
+        assert inside["bytes"].sum() == used[str(moment)]
+        assert own["bytes"].sum() == capacity_bytes
+        assert own["owner"].is_unique
+        assert (own["owner"] == "unexplained").sum() == 1
