@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from hybridlab import wear
+from hybridlab.records import AT_ONCE
 from hybridlab.stats import Interval, bootstrap_interval
 from hybridlab.summary import (
     answer_accuracy,
@@ -171,3 +172,19 @@ def race(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
             if arm != "sequential / plain"
         ]
     return sentences + unmeasured(cases)
+
+
+def at_once(ledgers: pd.DataFrame) -> list[str]:
+    """05: whose bytes the peak was while both tenants worked."""
+    sentences = []
+    for _, own in ledgers[ledgers["moment"] == AT_ONCE].groupby("case_id", sort=False):
+        shares = own[own["owner"].str.endswith(" request")]
+        names = shares["owner"].str.removesuffix(" request").str.capitalize()
+        sizes = shares["bytes"].map(format_bytes)
+        words = [f"{name} {size}" for name, size in zip(names, sizes, strict=True)]
+        together = format_bytes(shares["bytes"].sum())
+        sentences.append(
+            f"While both worked, their requests held {together} together at most: "
+            f"{' and '.join(words)}."
+        )
+    return sentences

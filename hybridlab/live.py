@@ -8,6 +8,7 @@ request whose latency nobody quotes. Tensors inside a fused operation are not se
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,8 +25,10 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     4096
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[int], None] | None = None) -> None:
+        """`on_change` is told the bytes that are alive whenever that number changes."""
         super().__init__()  # type: ignore[no-untyped-call]
+        self.on_change = on_change
         self.now_bytes = 0
         self.peak_bytes = 0
         self._live: dict[int, int] = {}
@@ -38,7 +41,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             key = storage._cdata
             if key not in given and key not in self._live:
                 self._live[key] = storage.nbytes()
-                self.now_bytes += storage.nbytes()
+                self._count(storage.nbytes())
                 weakref.finalize(storage, self._freed, key)
         self.peak_bytes = max(self.peak_bytes, self.now_bytes)
         return found
@@ -49,7 +52,12 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return peak
 
     def _freed(self, key: int) -> None:
-        self.now_bytes -= self._live.pop(key)
+        self._count(-self._live.pop(key))
+
+    def _count(self, n_bytes: int) -> None:
+        self.now_bytes += n_bytes
+        if self.on_change is not None:
+            self.on_change(self.now_bytes)
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from hybridlab.device import Account, Device
+from hybridlab.together import Attribution, Tally, attribution
 from hybridlab.units import MIB
 
 SAMPLE_INTERVAL_S = 0.010
@@ -125,6 +126,8 @@ class Region:
     phase_peaks: dict[str, int] = field(default_factory=dict)
     #: Of those, tensors that the request made, as `LiveTensors` saw them.
     phase_live: dict[str, int] = field(default_factory=dict)
+    #: Whose bytes the peak was, where tenants worked at once and were told apart.
+    at_once: Tally | None = None
     #: What there was when each phase ended, the last time that it did.
     phase_ends: dict[str, Ended] = field(default_factory=dict)
 
@@ -231,6 +234,14 @@ class Meter:
             enter("")
             for tenant, listener in zip(tenants, before, strict=True):
                 tenant.on_phase = listener
+
+    @contextmanager
+    def apart(self, region: Region) -> Iterator[Attribution]:
+        """Inside, tell the tenants apart that work at once on one request: for their bytes, not for
+        times that are quoted."""
+        with attribution(self.device) as told:
+            yield told
+        region.at_once = told.tally
 
     def settle(self) -> int:
         """Give freed memory back and read the steady state."""

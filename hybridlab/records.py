@@ -103,6 +103,9 @@ TABLES: dict[str, tuple[str, ...]] = {
     "claims": ("claim", "expected", "measured", "verdict", "reason"),
 }
 
+#: The moment of a ledger at which tenants that work at once held most together.
+AT_ONCE = "both at work"
+
 LEAST_FREE_DISK_BYTES = 200 * MIB
 
 _PACKAGES = (

@@ -13,7 +13,9 @@ from hybridlab import catalog, planner
 from hybridlab.device import Account, card_of
 from hybridlab.experiments.rows import Context
 from hybridlab.meter import Ended, Region
+from hybridlab.records import AT_ONCE
 from hybridlab.strategies import Strategy
+from hybridlab.together import Tally
 
 
 def write_ledgers(context: Context, strategy: Strategy) -> None:
@@ -40,7 +42,31 @@ def write_ledgers(context: Context, strategy: Strategy) -> None:
             if phase:
                 said = {**predicted, "request": predicted["phases"].get(phase)}
                 _write_phase(context, strategy, served, phase, phase, peak, said)
+    for region in meter.regions:
+        if region.at_once is not None:
+            _write_at_once(context, strategy, region, region.at_once, predicted)
     context.result["predicted_bytes"] = _predicted_total(context, predicted)
+
+
+def _write_at_once(
+    context: Context,
+    strategy: Strategy,
+    served: Region,
+    tally: Tally,
+    predicted: Mapping[str, Any],
+) -> None:
+    """Both tenants at work: each one's share of the moment when they held most together."""
+    end = _end_of(context, served)
+    owners = {**_resident(strategy), "kept": _kept(context, end)}
+    owners |= {f"{name} request": n_bytes for name, n_bytes in tally.at_peak.items()}
+    most = {
+        f"{name} request": max(
+            (size for phase, size in predicted["phases"].items() if phase.startswith(name)),
+            default=None,
+        )
+        for name in tally.at_peak
+    }
+    _write(context, AT_ONCE, served.peak_bytes, owners, {**predicted, **most}, now=end.account)
 
 
 def _resident(strategy: Strategy) -> dict[str, int]:
@@ -53,7 +79,11 @@ def _resident(strategy: Strategy) -> dict[str, int]:
 
 def _largest_request(context: Context) -> Region | None:
     """The request whose phases were taken apart, else the one with the highest peak."""
-    served = [region for region in context.meter.regions if region.name == "request"]
+    served = [
+        region
+        for region in context.meter.regions
+        if region.name == "request" and region.at_once is None
+    ]
     traced = [region for region in served if region.phase_peaks]
     return max(traced or served, key=lambda region: region.peak_bytes, default=None)
 
@@ -69,16 +99,26 @@ def _write_phase(
 ) -> None:
     """A phase's peak by owner. What is not a tensor and not the device's to name, but stays when
     the phase has ended, is `kept`: code that kernels compiled, thread arenas, caches."""
-    rest = context.meter.accounts["steady"].inside
     end = served.phase_ends.get(phase) or _end_of(context, served)
-    named = sum(n_bytes - rest.get(owner, 0) for owner, n_bytes in end.account.inside.items())
-    kept = max(0, end.used_bytes - end.live_bytes - context.steady_bytes - named)
+    kept = _kept(context, end)
     owners = {**_resident(strategy), "kept": kept}
     if phase in served.phase_live:
         owners["request"] = served.phase_live[phase] + _unseen_bytes(context, strategy, phase)
     else:  # not traced: what came above rest and went again
-        owners["request"] = max(0, peak_bytes - context.steady_bytes - named - kept)
+        grown = _named_growth(context, end)
+        owners["request"] = max(0, peak_bytes - context.steady_bytes - grown - kept)
     _write(context, moment, peak_bytes, owners, predicted, now=end.account)
+
+
+def _named_growth(context: Context, end: Ended) -> int:
+    """Growth since rest of the owners that the device itself can name (libraries, free heap)."""
+    rest = context.meter.accounts["steady"].inside
+    return sum(n_bytes - rest.get(owner, 0) for owner, n_bytes in end.account.inside.items())
+
+
+def _kept(context: Context, end: Ended) -> int:
+    grown = end.used_bytes - end.live_bytes - context.steady_bytes
+    return max(0, grown - _named_growth(context, end))
 
 
 def _end_of(context: Context, served: Region) -> Ended:

@@ -47,6 +47,20 @@ def run(lab: Lab, arms: list[Arm], *, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+def tell_apart(lab: Lab, arm: Arm) -> dict[str, Any]:
+    """One request whose bytes are told apart by tenant while both are at work."""
+    case = lab.case(
+        "at_once",
+        strategy=arm.strategy,
+        variant=arm.variant,
+        requests=lab.requests(1),
+        warmup=1,
+        phases=True,
+        options={"strategy": dict(arm.options)},
+    )
+    return lab.runner.run(case)
+
+
 def _case(lab: Lab, arm: Arm, number: int, texts_path: str) -> Case:
     changes: dict[str, Any] = {"transcriber": None} if arm.strategy == "solo" else {}
     return lab.case(

@@ -69,6 +69,9 @@ def measured_request(
     with context.meter.region("request") as region:
         if not phases:
             return strategy.serve(request)
+        if strategy.at_once:
+            with context.meter.apart(region) as told:
+                return strategy.serve(request, around=told.around)
         with context.meter.phases(region, strategy.tenants):
             return strategy.serve(request)
 

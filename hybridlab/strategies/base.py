@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hybridlab.audio import Samples
 from hybridlab.catalog import LoadOrder
@@ -42,6 +42,9 @@ class Served:
         return self.end_s - self.start_s
 
 
+Around = Callable[[str], AbstractContextManager[Any]]
+
+
 class Strategy(ABC):
     """Serves requests one at a time with a transcriber and an analyst.
 
@@ -51,6 +54,8 @@ class Strategy(ABC):
     name: ClassVar[str]
     variants: ClassVar[tuple[str, ...]]
 
+    #: Whether both tenants work on a request at the same time.
+    at_once: ClassVar[bool] = False
     #: Who is loaded first; changed before `open`.
     load_order: LoadOrder = "voxtral-first"
 
@@ -59,6 +64,7 @@ class Strategy(ABC):
         self.analyst = analyst
         self.variant = variant
         self.device = analyst.device
+        self._around: Around = nullcontext
 
     @property
     def transcriber(self) -> Transcriber:
@@ -87,8 +93,10 @@ class Strategy(ABC):
             if tenant.loaded:
                 tenant.unload()
 
-    def serve(self, request: Request) -> Served:
-        """Serve one request; the device is idle before and after."""
+    def serve(self, request: Request, *, around: Around = nullcontext) -> Served:
+        """Serve one request; the device is idle before and after. `around` makes a context for
+        each tenant's share of it, by the tenant's name."""
+        self._around = around
         self.device.synchronize()
         start = time.perf_counter()
         transcript, answer = self._serve(request)
@@ -108,14 +116,16 @@ class Strategy(ABC):
         """Transcript and answer of this request."""
 
     def _transcribe(self, request: Request) -> Text:
-        return self.transcriber.transcribe(
-            [request.samples], language=request.language, max_new_tokens=request.max_new_tokens
-        )[0]
+        with self._around(self.transcriber.name):
+            return self.transcriber.transcribe(
+                [request.samples], language=request.language, max_new_tokens=request.max_new_tokens
+            )[0]
 
     def _answer(self, request: Request) -> Text:
-        return self.analyst.answer(
-            [request.samples], [request.question], max_new_tokens=request.max_new_tokens
-        )[0]
+        with self._around(self.analyst.name):
+            return self.analyst.answer(
+                [request.samples], [request.question], max_new_tokens=request.max_new_tokens
+            )[0]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ class Parallel(Strategy):
     cores or the memory bus that both share: two threads do not make two devices."""
 
     name = "parallel"
+    at_once = True
     variants = ("threads",)
 
     def open(self) -> None:

@@ -41,6 +41,7 @@ _LABELS: dict[str, Callable[[pd.Series], str]] = {
     "limits": _limit_label,
     "edge": _edge_label,
     "attention": lambda row: f"{row['attention']}, {row['audio_s']:g} s of audio",
+    "at_once": lambda row: f"{arm_name(row['strategy'], row['variant'])}, told apart",
     "ageing": lambda row: f"{row['strategy']}, remedy {row['remedy']}",
 }
 

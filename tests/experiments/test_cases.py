@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hybridlab import summary
+from hybridlab import findings, summary
 from hybridlab.errors import WeightsError
 from hybridlab.experiments import ageing, beside, edge, execute, race
 from hybridlab.experiments.case import Case
@@ -19,6 +19,7 @@ from hybridlab.experiments.lab import Lab
 from hybridlab.isolate import CaseServer
 from hybridlab.oom import out_of_memory
 from hybridlab.params import BesideParams, LimitsParams, Params, SequentialParams
+from hybridlab.records import AT_ONCE
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
@@ -69,6 +70,24 @@ def test_the_ledger_closes_at_every_moment(tmp_path: Path) -> None:
     requests = ledgers[(ledgers["owner"] == "request") & (ledgers["moment"] == "voxtral encode")]
     assert (requests["bytes"] > 0).all()
     assert (requests["predicted_bytes"] > 0).all()
+
+
+def test_tenants_that_work_at_once_are_told_apart(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path)
+    row = race.tell_apart(lab, race.Arm("parallel", "threads"))
+    assert row["status"] == "ok", row["reason"]
+    ledgers = lab.table("ledgers")
+    own = ledgers[ledgers["moment"] == AT_ONCE]
+    shares = own[own["owner"].isin(["voxtral request", "whisper request"])]
+    assert len(shares) == 2
+    assert (shares["bytes"] > 2**20).any()
+    assert (shares["predicted_bytes"] > 0).all()
+    inside = own[own["inside"].astype(bool)]
+    assert own["bytes"].sum() == row["capacity_bytes"]
+    assert inside["bytes"].sum() == row["request_peak_bytes"]
+    unexplained = inside[inside["owner"] == "unexplained"]["bytes"].sum()
+    assert abs(unexplained) <= 0.05 * inside["bytes"].sum()
+    assert "their requests held" in findings.at_once(ledgers)[0]
 
 
 def test_the_edge_is_found_with_real_failures(tmp_path: Path) -> None:

@@ -100,9 +100,7 @@ def case() -> Case:
     capacity_bytes=N_BYTES,
     base_bytes=N_BYTES,
     steady_bytes=N_BYTES,
-    of_moment=st.fixed_dictionaries(
-        dict.fromkeys(("base", "load", "steady", "request"), accounts)
-    ),
+    of_moment=st.fixed_dictionaries(dict.fromkeys(("base", "load", "steady", "request"), accounts)),
     seen=st.lists(regions, max_size=4),
     pair=st.lists(tenants, max_size=2, unique_by=lambda tenant: tenant.name),
 )
