@@ -408,7 +408,6 @@ VOXTRALS: dict[str, VoxtralModel] = {
                 head_dim=32,
                 ffn=384,
                 vocab_size=4096,
-                rope_theta=1e4,
             ),
             hub_id="",
         ),

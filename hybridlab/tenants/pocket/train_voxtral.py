@@ -1,17 +1,21 @@
 """Training of the pocket Voxtral on the frozen encoder of `pocket-m`.
 
-Encoder outputs are computed once per clip. The prefix `<s>[INST][BEGIN_AUDIO][AUDIO]xN` of a clip
-passes the text model once; its KV cache then serves the transcription and every kind of question,
-so that one pass over the long prefix trains six jobs. An auxiliary head, dropped afterwards, names
-digit and word number at every audio token: counting then is learnt in minutes.
+The prefix `<s>[INST][BEGIN_AUDIO][AUDIO]xN` of a clip passes the text model once; behind it the
+transcription and every kind of question are packed into one sequence in which no job sees another,
+so that one pass trains six jobs.
+
+Auxiliary heads, dropped afterwards, name at every audio token what the layers should have found out
+by then: where words begin, then which digit it is and how many words there were, then the largest
+and smallest so far. Without them counting is not learnt in this time, and the answers follow from
+the count. A first cycle on clips without most of their silence costs little and learns nearly all;
+the second one learns to find the words in full clips.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,108 +24,109 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hybridlab import catalog
-from hybridlab.audio import Samples
 from hybridlab.tenants.pocket.optimise import optimise
-from hybridlab.tenants.pocket.speech import QUESTIONS, Word, answer, long_utterance, utterance
+from hybridlab.tenants.pocket.speech import MOST_WORDS, QUESTIONS, Word, answer
 from hybridlab.tenants.pocket.train_whisper import (
     FRAME_DIGITS,
     FRAME_NUMBERS,
     FRAME_WEIGHT,
     SILENCE_WEIGHT,
-    VARIATION,
-    encode,
-    frame_labels,
-    log_mel,
+)
+from hybridlab.tenants.pocket.voxtral_clips import (
+    Clip,
+    encode_clips,
+    random_join,
+    thinned,
+    windows_of,
 )
 
-logger = logging.getLogger(__name__)
-
 TRAINING_CLIPS = 4000
-STEPS = 1500
-PEAK_RATE = 2e-3
-#: Share of clips with one, two and three windows of 30 s, and how many make a batch.
-WINDOW_SHARES = {1: 0.6, 2: 0.25, 3: 0.15}
-BATCHES = {1: 16, 2: 8, 3: 6}
-WINDOW_FRAMES = catalog.MEL_FRAMES_PER_WINDOW
-FRAMES_PER_TOKEN = catalog.ENCODER_POSITIONS // catalog.VOXTRAL_TOKENS_PER_WINDOW
-WINDOW_SAMPLES = int(catalog.WINDOW_S * catalog.SAMPLE_RATE_HZ)
+#: Steps and peak learning rate on thinned and on full clips.
+THIN_STEPS, THIN_RATE = 2500, 3e-3
+FULL_STEPS, FULL_RATE = 1200, 1.5e-3
+WEIGHT_DECAY = 0.02
+#: Shares of clips with one, two and three windows: of thinned ones each by itself, of full ones
+#: whole batches, which must be equally long.
+SHARES = {1: 0.4, 2: 0.3, 3: 0.3}
+THIN_BATCH = 32
+FULL_BATCHES = {1: 16, 2: 8, 3: 6}
+#: So many of the longer clips are windows of others, joined.
+JOINED_SHARE = 0.6
+#: A batch of thinned clips keeps one of these numbers of silent tokens at most.
+SILENCES = (0, 20, 60)
+#: Windows with more words are not joined: MOST_WORDS is soon reached.
+MOST_WINDOW_WORDS = 8
 
-
-#: Token ids of a prompt after the shared prefix, and of what is to be said.
-Job = tuple[list[int], list[int]]
+#: What a head reads: the label, the layer it reads after (0: the projector), how many classes.
+HEADS = {
+    "begins": ("onset", 0, 2),
+    "sounds": ("digit", 0, FRAME_DIGITS),
+    "digit": ("digit", 2, FRAME_DIGITS),
+    "number": ("number", 2, FRAME_NUMBERS),
+    "count": ("count", 2, FRAME_NUMBERS),
+    "largest": ("largest", 3, FRAME_DIGITS),
+    "smallest": ("smallest", 3, FRAME_DIGITS),
+    "said": ("digit", 4, FRAME_DIGITS),
+}
+#: Cross entropy weighs rare classes up: beginnings of words, numbers against silence.
+CLASS_WEIGHTS = {
+    "begins": torch.tensor([1.0, 5.0]),
+    "number": torch.tensor([SILENCE_WEIGHT] + [1.0] * (FRAME_NUMBERS - 1)),
+}
+#: After this layer the text side knows which word is to be said next, or the end.
+PLACE_LAYER, PLACES = 2, MOST_WORDS + 2
 
 
 @dataclass(frozen=True)
-class Example:
-    """A clip's words and what the frozen encoder makes of it: (windows, 1500, d) in float16;
-    `digits` and `numbers` label its audio tokens, (windows x 375,)."""
+class Job:
+    """Token ids of a prompt after the shared prefix and of what is to be said, and for each of the
+    latter the number of its word (-100 where words are not counted)."""
 
-    words: tuple[str, ...]
-    encoded: Tensor
-    digits: Tensor
-    numbers: Tensor
-
-    @property
-    def windows(self) -> int:
-        return self.encoded.shape[0]
-
-
-def window_mels(samples: Samples) -> Tensor:
-    """(windows, 128, 3000) exactly as Voxtral's processor computes them: the whole audio padded
-    with silence to a multiple of 30 s, its features normalised together, then cut."""
-    windows = max(1, math.ceil(samples.size / WINDOW_SAMPLES))
-    mel = log_mel([samples], windows * WINDOW_FRAMES, [False])[0]
-    return mel.reshape(mel.shape[0], windows, WINDOW_FRAMES).transpose(0, 1)
-
-
-@torch.inference_mode()
-def make_examples(
-    encoder: nn.Module, bank: dict[str, list[Word]], *, count: int, seed: int
-) -> list[Example]:
-    """Random clips of one to three windows with their encoder outputs."""
-    rng = np.random.default_rng(seed)
-    examples = []
-    for number in range(count):
-        windows = int(rng.choice(list(WINDOW_SHARES), p=list(WINDOW_SHARES.values())))
-        longest_s = catalog.WINDOW_S * windows - 0.1
-        if windows == 1:
-            clip = utterance(bank, rng, longest_s=longest_s, variation=VARIATION)
-        else:
-            clip = long_utterance(
-                bank,
-                rng,
-                shortest_s=longest_s - catalog.WINDOW_S + 1.0,
-                longest_s=longest_s,
-                variation=VARIATION,
-            )
-        encoded = encode(encoder, window_mels(clip.samples))
-        digits, numbers = frame_labels([clip], windows * catalog.ENCODER_POSITIONS)
-        tokens = [labels[0].reshape(-1, FRAMES_PER_TOKEN).amax(1) for labels in (digits, numbers)]
-        examples.append(Example(clip.words, encoded.half().clone(), tokens[0], tokens[1]))
-        if (number + 1) % 500 == 0:
-            logger.info("encoded %d of %d clips", number + 1, count)
-    return examples
+    prompt: list[int]
+    target: list[int]
+    numbers: list[int]
 
 
 class Prompts:
-    """Token ids of the jobs after the shared prefix, exactly as the processor makes them."""
+    """The jobs of a clip in token ids, exactly as the processor makes them."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+        self.ids = cache(lambda text: list(tokenizer.encode(text, add_special_tokens=False)))
         self.eos = 2
         self.transcribe = [4, *self.ids("lang:en"), 34]
 
-    def ids(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
-
     def jobs(self, words: tuple[str, ...], rng: np.random.Generator) -> list[Job]:
-        """(prompt, target) of the transcription and of one wording of every question."""
+        """The transcription and one wording of every question."""
         # a space before every word: one spelling in tokens wherever it stands
-        jobs = [(self.transcribe, self.ids("".join(f" {word}" for word in words)))]
+        pieces = [self.ids(f" {word}") for word in words]
+        numbers = [number for number, piece in enumerate(pieces, 1) for _ in piece]
+        target = [token for piece in pieces for token in piece]
+        jobs = [Job(self.transcribe, [*target, self.eos], [*numbers, len(words) + 1])]
         for kind, (canonical, others, _) in QUESTIONS.items():
             wording = canonical if rng.random() < 0.6 else str(rng.choice(list(others)))
-            jobs.append(([*self.ids(wording), 4], self.ids(f" {answer(kind, list(words))}")))
-        return [(prompt, [*target, self.eos]) for prompt, target in jobs]
+            target = [*self.ids(f" {answer(kind, list(words))}"), self.eos]
+            jobs.append(Job([*self.ids(wording), 4], target, [-100] * len(target)))
+        return jobs
+
+
+class Heads(nn.Module):
+    """The auxiliary heads."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.of_audio = nn.ModuleDict(
+            {name: nn.Linear(hidden, classes) for name, (_, _, classes) in HEADS.items()}
+        )
+        self.place = nn.Linear(hidden, PLACES)
+
+    def loss(self, layers: tuple[Tensor, ...], clips: list[Clip]) -> Tensor:
+        """Sum of cross entropies over the audio tokens; `layers` hold them without the prompt."""
+        total = torch.zeros(())
+        for name, (label, layer, _) in HEADS.items():
+            wanted = torch.stack([clip.labels[label] for clip in clips]).flatten()
+            logits = self.of_audio[name](layers[layer]).flatten(0, 1)
+            total = total + functional.cross_entropy(logits, wanted, weight=CLASS_WEIGHTS.get(name))
+        return total
 
 
 def build(encoder: nn.Module) -> nn.Module:
@@ -149,85 +154,127 @@ def train_voxtral(
     """Train projector and text model; `scale` multiplies clips and steps."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    examples = make_examples(encoder, bank, count=round(TRAINING_CLIPS * scale), seed=seed + 1)
-    model = build(encoder)
-    prompts = Prompts(tokenizer)
-    token_head = nn.Linear(catalog.voxtral("pocket").text.hidden, FRAME_DIGITS + FRAME_NUMBERS)
-    parameters = [*(p for p in model.parameters() if p.requires_grad), *token_head.parameters()]
-    batches = _batches(examples, rng)
+    clips = encode_clips(encoder, bank, count=round(TRAINING_CLIPS * scale), seed=seed + 1)
+    model, prompts = build(encoder), Prompts(tokenizer)
+    heads = Heads(catalog.voxtral("pocket").text.hidden)
+    trained = [*(p for p in model.parameters() if p.requires_grad), *heads.parameters()]
+    corpus = Corpus(clips, rng)
+
+    def loss_of_next(batches: Iterator[list[Clip]]) -> Tensor:
+        return _loss(model, heads, next(batches), prompts, rng)
+
     model.train()
-    optimise(
-        parameters,
-        lambda: _loss(model, token_head, next(batches), prompts, rng),
-        label="Voxtral",
-        steps=max(2, round(STEPS * scale)),
-        peak_rate=PEAK_RATE,
-        weight_decay=0.02,
-    )
+    for label, batches, steps, rate in (
+        ("thinned", corpus.thin_batches(), THIN_STEPS, THIN_RATE),
+        ("full", corpus.full_batches(), FULL_STEPS, FULL_RATE),
+    ):
+        optimise(
+            trained,
+            partial(loss_of_next, batches),
+            label=f"Voxtral on {label} clips",
+            steps=max(2, round(steps * scale)),
+            peak_rate=rate,
+            weight_decay=WEIGHT_DECAY,
+        )
     return model.eval()
 
 
-def _batches(examples: list[Example], rng: np.random.Generator) -> Iterator[list[Example]]:
-    """Endless batches of clips with the same number of windows."""
-    groups = {n: [e for e in examples if e.windows == n] for n in WINDOW_SHARES}
-    # shares count clips, so the larger batches of short clips come less often than their share
-    weights = np.array([WINDOW_SHARES[n] / BATCHES[n] for n in groups])
-    while True:
-        windows = int(rng.choice(list(groups), p=weights / weights.sum()))
-        chosen = rng.integers(0, len(groups[windows]), BATCHES[windows])
-        yield [groups[windows][i] for i in chosen]
+class Corpus:
+    """Endless clips: encoded ones as they are, and windows of them joined anew."""
+
+    def __init__(self, clips: dict[int, list[Clip]], rng: np.random.Generator) -> None:
+        self.clips, self.rng = clips, rng
+        windows = [window for own in clips.values() for clip in own for window in windows_of(clip)]
+        self.pool = [window for window in windows if len(window.words) <= MOST_WINDOW_WORDS]
+
+    def clip(self, windows: int) -> Clip:
+        """A random clip with so many windows."""
+        if windows > 1 and self.rng.random() < JOINED_SHARE:
+            return random_join(self.pool, windows, self.rng)
+        own = self.clips[windows]
+        return own[int(self.rng.integers(0, len(own)))]
+
+    def thin_batches(self) -> Iterator[list[Clip]]:
+        while True:
+            lengths = self.rng.choice(list(SHARES), THIN_BATCH, p=list(SHARES.values()))
+            batch = [self.clip(int(windows)) for windows in lengths]
+            yield thinned(batch, self.rng, most_silence=int(self.rng.choice(SILENCES)))
+
+    def full_batches(self) -> Iterator[list[Clip]]:
+        while True:
+            windows = int(self.rng.choice(list(SHARES), p=list(SHARES.values())))
+            yield [self.clip(windows) for _ in range(FULL_BATCHES[windows])]
 
 
 def _loss(
-    model: Any,
-    token_head: nn.Module,
-    batch: list[Example],
-    prompts: Prompts,
-    rng: np.random.Generator,
+    model: Any, heads: Heads, clips: list[Clip], prompts: Prompts, rng: np.random.Generator
 ) -> Tensor:
     from transformers import DynamicCache
 
-    core, rows = model.model, len(batch)
-    encoded = torch.stack([e.encoded.float() for e in batch])
-    folded = encoded.reshape(rows, -1, catalog.voxtral("pocket").encoder.ffn)
-    audio = core.multi_modal_projector(folded)
+    core = model.model
+    audio = core.multi_modal_projector(torch.stack([clip.tokens for clip in clips]))
     embed = core.get_input_embeddings()
-    head = embed(torch.tensor([1, 3, 25])).expand(rows, -1, -1)
+    head = embed(torch.tensor([1, 3, 25])).expand(len(clips), -1, -1)
     prefix = core.language_model(
         inputs_embeds=torch.cat([head, audio], dim=1),
         past_key_values=DynamicCache(),
         use_cache=True,
+        output_hidden_states=True,
     )
-    heard = _label_loss(token_head(prefix.last_hidden_state[:, head.shape[1] :]), batch)
-    cache = prefix.past_key_values
-    jobs = [prompts.jobs(e.words, rng) for e in batch]
-    cache.batch_repeat_interleave(len(jobs[0]))
-    tokens, targets = _padded([job for own in jobs for job in own])
-    past = audio.shape[1] + 3
-    positions = torch.arange(past, past + tokens.shape[1]).expand(tokens.shape[0], -1)
-    hidden = core.language_model(
-        inputs_embeds=embed(tokens), past_key_values=cache, position_ids=positions, use_cache=True
-    ).last_hidden_state
-    wanted = targets >= 0
-    said = functional.cross_entropy(model.lm_head(hidden[wanted]), targets[wanted])
-    return said + FRAME_WEIGHT * heard
-
-
-def _label_loss(logits: Tensor, batch: list[Example]) -> Tensor:
-    """Cross entropy of digit and word number at every audio token."""
-    digits = torch.stack([e.digits for e in batch]).flatten()
-    numbers = torch.stack([e.numbers for e in batch]).flatten()
-    weight = torch.ones(FRAME_NUMBERS)
-    weight[0] = SILENCE_WEIGHT
-    digit_logits, number_logits = logits[..., :FRAME_DIGITS], logits[..., FRAME_DIGITS:]
-    return functional.cross_entropy(digit_logits.flatten(0, 1), digits) + functional.cross_entropy(
-        number_logits.flatten(0, 1), numbers, weight=weight
+    heard = heads.loss(tuple(h[:, head.shape[1] :] for h in prefix.hidden_states), clips)
+    packed = pack([prompts.jobs(clip.words, rng) for clip in clips], past=3 + audio.shape[1])
+    spoken = core.language_model(
+        inputs_embeds=embed(packed.tokens),
+        past_key_values=prefix.past_key_values,
+        position_ids=packed.positions,
+        attention_mask=packed.mask,
+        use_cache=True,
+        output_hidden_states=True,
     )
+    wanted, counted = packed.targets >= 0, packed.numbers >= 0
+    said = functional.cross_entropy(
+        model.lm_head(spoken.last_hidden_state[wanted]), packed.targets[wanted]
+    )
+    place = functional.cross_entropy(
+        heads.place(spoken.hidden_states[PLACE_LAYER][counted]), packed.numbers[counted]
+    )
+    return said + FRAME_WEIGHT * (heard + place)
 
 
-def _padded(jobs: list[Job]) -> tuple[Tensor, Tensor]:
-    """Inputs and next-token targets (-100 on prompts and padding), both (jobs, longest)."""
-    inputs = [torch.tensor([*prompt, *target[:-1]]) for prompt, target in jobs]
-    targets = [torch.tensor([-100] * (len(prompt) - 1) + target) for prompt, target in jobs]
-    pad = nn.utils.rnn.pad_sequence
-    return pad(inputs, batch_first=True), pad(targets, batch_first=True, padding_value=-100)
+@dataclass(frozen=True)
+class Packed:
+    """All jobs of each clip in one row: `tokens`, `positions`, next-token `targets` and `numbers`
+    of their words (-100 where none), each (clips, length), and who may look at what: `mask`,
+    (clips, 1, length, past + length)."""
+
+    tokens: Tensor
+    positions: Tensor
+    targets: Tensor
+    numbers: Tensor
+    mask: Tensor
+
+
+def pack(jobs: list[list[Job]], *, past: int) -> Packed:
+    """Each job sees the `past` tokens of the prefix and itself, and continues their positions."""
+    rows, length = len(jobs), max(sum(map(_inputs, own)) for own in jobs)
+    tokens, positions = (torch.zeros(rows, length, dtype=torch.long) for _ in range(2))
+    targets, numbers, owner = (torch.full((rows, length), -100) for _ in range(3))
+    for row, own in enumerate(jobs):
+        start = 0
+        for index, job in enumerate(own):
+            end, first = start + _inputs(job), start + len(job.prompt) - 1
+            tokens[row, start:end] = torch.tensor([*job.prompt, *job.target[:-1]])
+            positions[row, start:end] = torch.arange(past, past + end - start)
+            targets[row, first:end] = torch.tensor(job.target)
+            numbers[row, first:end] = torch.tensor(job.numbers)
+            owner[row, start:end] = index
+            start = end
+    same = owner[:, :, None] == owner[:, None, :]
+    mask = same & torch.ones(length, length, dtype=torch.bool).tril()
+    seen = torch.ones(rows, length, past, dtype=torch.bool)
+    return Packed(tokens, positions, targets, numbers, torch.cat([seen, mask], dim=2)[:, None])
+
+
+def _inputs(job: Job) -> int:
+    """Tokens that a job puts in: its last target is only wanted."""
+    return len(job.prompt) + len(job.target) - 1
