@@ -152,7 +152,8 @@ class VoxtralAloneParams(Params):
 
 
 class BesideParams(Params):
-    """`sizes_*` describe the Whispers of `whisper_sizes`, measured one after the other."""
+    """`sizes_*` describe the Whispers of `whisper_sizes`, measured one after the other; `load_*`
+    the ways in which the pair itself is loaded (no `load_backends`: its own)."""
 
     notebook: ClassVar[str] = "02_whisper_beside_voxtral"
 
@@ -163,6 +164,8 @@ class BesideParams(Params):
     sizes_new_tokens: Count = 4
     load_orders: list[catalog.LoadOrder] = ["voxtral-first", "whisper-first"]
     load_paths: list[catalog.LoadPath] = ["direct"]
+    load_backends: list[Backend] = []
+    load_dtypes: list[WhisperDtype] = ["auto"]
     memory_budget_gb: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
@@ -175,6 +178,15 @@ class BesideParams(Params):
                 backend=self.sizes_backend,
                 dtype=self.sizes_dtype,
             )
+        for backend in self.load_backends or [self.whisper_backend]:
+            for dtype in self.load_dtypes:
+                check_whisper(
+                    self.whisper_size,
+                    self.whisper_weights,
+                    self.whisper_path,
+                    backend=backend,
+                    dtype=dtype,
+                )
         return self
 
 

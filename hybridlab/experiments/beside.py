@@ -8,9 +8,11 @@ from typing import Any, cast
 from hybridlab import catalog, planner
 from hybridlab.catalog import LoadOrder, LoadPath
 from hybridlab.device import card_of
+from hybridlab.errors import UnavailableError
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
 from hybridlab.params import BesideParams
+from hybridlab.tenants.base import TenantSpec, resolve_dtype
 from hybridlab.units import MIB, format_bytes
 
 #: A process with torch and transformers imported, before any model (measured: 0.4-0.7 GiB).
@@ -23,7 +25,10 @@ def measure(lab: Lab) -> list[dict[str, Any]]:
     params = cast(BesideParams, lab.params)
     cases = [_case(lab, size) for size in params.whisper_sizes]
     cases += [
-        _loading(lab, order, path) for order in params.load_orders for path in params.load_paths
+        _loading(lab, spec, order, path)
+        for spec in _loaded_whispers(lab, params)
+        for order in params.load_orders
+        for path in params.load_paths
     ]
     lab.runner.total += len(cases)
     for case in cases:
@@ -51,12 +56,24 @@ def _case(lab: Lab, size: str) -> Case:
     )
 
 
-def _loading(lab: Lab, order: LoadOrder, path: LoadPath) -> Case:
-    """The pair that the parameters name, loaded in this order and on this path."""
+def _loaded_whispers(lab: Lab, params: BesideParams) -> list[TenantSpec]:
+    """The pair's Whisper in each backend and dtype that its loading is to be measured in."""
+    found = []
+    for backend in params.load_backends or [params.whisper_backend]:
+        for asked in params.load_dtypes:
+            dtype = asked
+            if asked == "auto":
+                dtype = resolve_dtype(asked, backend=backend, device=lab.device, role="transcriber")
+            found.append(replace(lab.transcriber, backend=backend, dtype=dtype))
+    return found
+
+
+def _loading(lab: Lab, spec: TenantSpec, order: LoadOrder, path: LoadPath) -> Case:
+    """The pair with this Whisper, loaded in this order and on this path."""
     return lab.case(
         "loading",
         analyst=replace(lab.analyst, load_path=path),
-        transcriber=replace(lab.transcriber, load_path=path),
+        transcriber=replace(spec, load_path=path),
         load_order=order,
         requests=lab.requests(1, max_audio_s=catalog.WINDOW_S),
         warmup=0,
@@ -83,6 +100,11 @@ def needed_bytes(lab: Lab, case: Case) -> int:
 
 def shortage(lab: Lab, case: Case) -> str:
     """Why this case cannot be measured here; empty when it can."""
+    assert case.transcriber is not None
+    try:
+        lab.device.check_dtype(case.transcriber.dtype)
+    except UnavailableError as error:
+        return str(error)
     needed, budget = needed_bytes(lab, case), lab.budget_bytes
     if needed <= budget:
         return ""

@@ -37,7 +37,10 @@ def _edge_label(row: pd.Series) -> str:
 
 _LABELS: dict[str, Callable[[pd.Series], str]] = {
     "beside": lambda row: f"{row['whisper_size']} ({row['whisper_dtype']})",
-    "loading": lambda row: f"{row['whisper_size']}, {row['load_order']}, {row['load_path']}",
+    "loading": lambda row: (
+        f"{row['whisper_size']} ({row['whisper_backend']}, {row['whisper_dtype']}), "
+        f"{row['load_order']}, {row['load_path']}"
+    ),
     "limits": _limit_label,
     "edge": _edge_label,
     "attention": lambda row: f"{row['attention']}, {row['audio_s']:g} s of audio",

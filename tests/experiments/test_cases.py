@@ -275,6 +275,27 @@ def test_the_pair_is_loaded_in_both_orders(tmp_path: Path) -> None:
     assert order[rows[2]["case_id"]] == "whisper"
 
 
+def test_loading_is_measured_in_each_backend_and_dtype_that_the_device_has(tmp_path: Path) -> None:
+    lab = open_lab(
+        tmp_path,
+        BesideParams,
+        whisper_sizes=[],
+        load_orders=["voxtral-first"],
+        load_backends=["openai-whisper", "transformers"],
+        load_dtypes=["auto", "float16"],
+    )
+    rows = beside.measure(lab)
+    seen = [(row["whisper_backend"], row["whisper_dtype"], row["status"]) for row in rows]
+    half = "ok" if "float16" in lab.device.native_dtypes() else "skipped"
+    assert seen == [
+        ("openai-whisper", "float32", "ok"),
+        ("openai-whisper", "float16", half),
+        ("transformers", "float32", "ok"),
+        ("transformers", "float16", half),
+    ]
+    assert half == "ok" or "no float16 in hardware" in rows[1]["reason"]
+
+
 def test_inline_gives_the_same_columns(tmp_path: Path) -> None:
     lab = open_lab(tmp_path, inline=True)
     row = lab.runner.run(lab.case("race"))
