@@ -58,14 +58,18 @@ def _case(lab: Lab, size: str) -> Case:
 
 def _loaded_whispers(lab: Lab, params: BesideParams) -> list[TenantSpec]:
     """The pair's Whisper in each backend and dtype that its loading is to be measured in."""
-    found = []
-    for backend in params.load_backends or [params.whisper_backend]:
-        for asked in params.load_dtypes:
-            dtype = asked
-            if asked == "auto":
-                dtype = resolve_dtype(asked, backend=backend, device=lab.device, role="transcriber")
-            found.append(replace(lab.transcriber, backend=backend, dtype=dtype))
-    return found
+    return [
+        replace(lab.transcriber, backend=backend, dtype=_kept(lab, backend, dtype))
+        for backend in params.load_backends or [params.whisper_backend]
+        for dtype in params.load_dtypes
+    ]
+
+
+def _kept(lab: Lab, backend: str, dtype: str) -> str:
+    """The dtype that is asked for, even one that the device lacks: that is a case's reason."""
+    if dtype != "auto":
+        return dtype
+    return resolve_dtype(dtype, backend=backend, device=lab.device, role="transcriber")
 
 
 def _loading(lab: Lab, spec: TenantSpec, order: LoadOrder, path: LoadPath) -> Case:
