@@ -105,8 +105,8 @@ def attention_cases() -> pd.DataFrame:
     lacking = {"experiment": "attention", "status": "skipped", "reason": "no such kernel"}
     return pd.DataFrame(
         [
-            {**row, "case_id": "a", "attention": "auto", "request_peak_bytes": 150 * MIB},
-            {**row, "case_id": "m", "attention": "math", "request_peak_bytes": 600 * MIB},
+            {**row, "case_id": "a", "attention": "auto", "request_bytes": 100 * MIB},
+            {**row, "case_id": "m", "attention": "math", "request_bytes": 500 * MIB},
             {**lacking, "case_id": "e", "attention": "efficient"},
         ]
     )

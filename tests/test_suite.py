@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
+import yaml
 
 from hybridlab import records, suite
 from hybridlab.errors import ParameterError, RunFolderError
@@ -141,3 +144,21 @@ def test_an_interrupt_leaves_a_run_that_can_be_reported_and_resumed(
     monkeypatch.setattr(suite, "_run_notebook", real)
     suite.run_suite(SMALL, preset="small", only=["00"], output=folder, resume=True)
     assert suite.succeeded(folder)
+
+
+def test_two_runs_at_once_do_not_meet(tmp_path: Path) -> None:
+    preset = tmp_path / "small.yaml"
+    preset.write_text(yaml.safe_dump(SMALL))
+    folders = [tmp_path / "one", tmp_path / "two"]
+    command = [sys.executable, "-m", "hybridlab.cli", "run", str(preset), "--only", "00"]
+    runs = [
+        subprocess.Popen(
+            [*command, "--output", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for folder in folders
+    ]
+    for run, folder in zip(runs, folders, strict=True):
+        said, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, said.decode()
+        assert records.read_manifest(folder)["status"] == "completed"
+        assert len(pd.read_parquet(folder / "cases.parquet")) == 1

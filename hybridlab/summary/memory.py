@@ -96,8 +96,7 @@ def attention_table(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
         row = {"attention": case["attention"], "status": case["reason"] or case["status"]}
         row["audio s"] = number(case.get("audio_s"))
         if case["status"] == "ok":
-            above = case["request_peak_bytes"] - case["steady_bytes"]
-            row["request MiB"] = f"{above / MIB:,.0f}"
+            row["request MiB"] = f"{case['request_bytes'] / MIB:,.0f}"
             row["predicted MiB"] = f"{(case['predicted_bytes'] - case['steady_bytes']) / MIB:,.0f}"
             row["s"] = number(own["latency_s"].median())
             row["same tokens"] = _same_as_auto(case, cases, trials)
