@@ -18,7 +18,7 @@ from hybridlab.strategies import make_strategy
 from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 
 #: So many clips at once that every phase asks for megabytes, which no free list still holds.
-BATCH = 12
+BATCH = 24
 ROOM_BYTES = 256 * 1024
 PHASES = [
     *("whisper prepare", "whisper encode", "whisper prefill", "whisper decode"),

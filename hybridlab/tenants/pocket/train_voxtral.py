@@ -43,7 +43,7 @@ from hybridlab.tenants.pocket.voxtral_clips import (
 TRAINING_CLIPS = 4000
 #: Steps and peak learning rate on thinned and on full clips.
 THIN_STEPS, THIN_RATE = 2500, 3e-3
-FULL_STEPS, FULL_RATE = 1200, 1.5e-3
+FULL_STEPS, FULL_RATE = 1000, 2e-3
 WEIGHT_DECAY = 0.02
 #: Shares of clips with one, two and three windows: of thinned ones each by itself, of full ones
 #: whole batches, which must be equally long.
