@@ -13,6 +13,9 @@ from typing import Any
 from hybridlab.device import Device, Reading
 from hybridlab.device.linux import processor_seconds, throttle_counters
 
+#: The kernel counts processor time in ticks of 10 ms: over less than this a share means nothing.
+LEAST_S = 0.5
+
 
 @dataclass(frozen=True)
 class _Moment:
@@ -25,7 +28,8 @@ class _Moment:
 class Watch:
     """Begins when made; `columns` tells what has happened since then.
 
-    `foreign_cpu_share`: share of all processors that other processes used.
+    `foreign_cpu_share`: share of all processors that other processes used; None over so short a
+    time that it cannot be told.
     `foreign_gpu_processes`: most other processes that were seen computing on the card.
     `throttled`: why clocks were lowered ('' where nothing says so).
     """
@@ -45,7 +49,7 @@ class Watch:
     def columns(self) -> dict[str, Any]:
         self.look()
         ended = _now()
-        seconds = max(1e-9, (ended.at_s - self._begun.at_s) * (os.cpu_count() or 1))
+        elapsed = ended.at_s - self._begun.at_s
         own = ended.own_s - self._begun.own_s
         foreign = max(0.0, ended.busy_s - self._begun.busy_s - own)
         seen = [reading.value for reading in self._neighbours if reading.value is not None]
@@ -55,7 +59,9 @@ class Watch:
             if count > self._begun.throttles.get(name, 0)
         }
         return {
-            "foreign_cpu_share": min(1.0, foreign / seconds),
+            "foreign_cpu_share": min(1.0, foreign / elapsed / (os.cpu_count() or 1))
+            if elapsed >= LEAST_S
+            else None,
             "foreign_gpu_processes": max(seen) if seen else None,
             "foreign_gpu_reason": "" if seen else self._neighbours[-1].reason,
             "throttled": ", ".join(sorted(self._slowed | grown)),
@@ -68,7 +74,7 @@ def interference(columns: dict[str, Any], *, most_foreign_cpu: float) -> str:
         count = int(columns["foreign_gpu_processes"])
         return f"{count} other processes computed on the GPU meanwhile; end them and repeat"
     share = columns["foreign_cpu_share"]
-    if share > most_foreign_cpu:
+    if share is not None and share > most_foreign_cpu:
         return (
             f"other processes used {share:.0%} of the processors meanwhile, more than "
             f"most_foreign_cpu allows ({most_foreign_cpu:.0%}); end them and repeat with --resume"

@@ -128,6 +128,9 @@ def test_a_busy_host_is_no_place_for_times() -> None:
     columns = {"foreign_gpu_processes": None, "foreign_cpu_share": 0.6}
     assert "60%" in interference(columns, most_foreign_cpu=0.25)
     assert interference(columns, most_foreign_cpu=0.6) == ""
+    unknown = Watch(device.CpuDevice()).columns()  # over in no time
+    assert unknown["foreign_cpu_share"] is None
+    assert interference(unknown, most_foreign_cpu=0.0) == ""
 
 
 def test_a_cuda_account_closes_over_the_card(
