@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Protocol, Self
 
 from hybridlab.device import Account, Device
@@ -174,13 +173,8 @@ class Meter:
         self.sampler.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.sampler.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self.sampler.__exit__()
 
     @contextmanager
     def region(self, name: str) -> Iterator[Region]:

@@ -164,7 +164,7 @@ class Device(ABC):
         return set()
 
     def stamp(self) -> Any:
-        """A point in the device's time; `seconds_between` turns two into a duration."""
+        """A point in the device's time; `seconds` puts it on the host's clock."""
         return time.perf_counter()
 
     def seconds(self, stamp: Any) -> float:

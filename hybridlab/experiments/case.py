@@ -20,8 +20,6 @@ from hybridlab.tenants.base import TenantSpec
 Work = Literal["serve", "alone", "limit", "largest", "squeeze", "ladder", "ageing"]
 #: Options of a case that stand as columns of `cases`.
 OPTION_COLUMNS = ("limit_kind", "limit_value", "ask", "remedy", "first_cycle", "cycles")
-
-
 #: What a resumed run tries again.
 REPEATED = ("crashed", "timeout", "invalid")
 

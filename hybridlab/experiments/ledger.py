@@ -126,11 +126,21 @@ def _end_of(context: Context, served: Region) -> Ended:
 
 
 def _unseen_bytes(context: Context, strategy: Strategy, phase: str) -> int:
-    """The copy that oneDNN makes of a bfloat16 head, which no tracer of tensors sees: derived."""
+    """What a tracer of tensors does not see, derived: the audio as arrays before it is a tensor,
+    and the copy that oneDNN makes of a bfloat16 head."""
+    if phase == "voxtral prepare":
+        return planner.audio_array_bytes(_longest_request(context))
     if phase == "voxtral head" and context.case.analyst.dtype == "bfloat16":
         module: Any = strategy.analyst.module()
         return int(module.lm_head.weight.nbytes)
     return 0
+
+
+def _longest_request(context: Context) -> planner.Request:
+    case = context.case
+    return planner.Request(
+        audio_s=max(spec.audio_s for spec in case.requests), new_tokens=case.max_new_tokens
+    )
 
 
 def _write(
@@ -160,9 +170,7 @@ def predictions(context: Context) -> dict[str, Any]:
     """The planner's word on each owner, for the longest clip of this case; `phases` by phase."""
     case = context.case
     card = card_of(context.device) or catalog.HOST
-    request = planner.Request(
-        audio_s=max(spec.audio_s for spec in case.requests), new_tokens=case.max_new_tokens
-    )
+    request = _longest_request(context)
     voxtral = catalog.voxtral(case.analyst.model)
     weights = planner.voxtral_weights_bytes(voxtral, dtype=case.analyst.dtype)
     found: dict[str, Any] = {"voxtral weights": weights, "loading": 0}

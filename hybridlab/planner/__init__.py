@@ -23,6 +23,7 @@ from hybridlab.planner.pair import (
 from hybridlab.planner.requests import (
     Request,
     attention_bytes,
+    audio_array_bytes,
     voxtral_kv_bytes,
     voxtral_phases,
     voxtral_request_bytes,
@@ -42,6 +43,7 @@ __all__ = [
     "PairPlan",
     "Request",
     "attention_bytes",
+    "audio_array_bytes",
     "cards_for",
     "check_backend_dtype",
     "context_bytes",

@@ -88,19 +88,21 @@ def prepare_bytes(rows: int, mel_bins: int, *, backend: str, card: Card) -> Esti
     return Estimate.exact(rows * spectrogram_bytes(catalog.WINDOW_S) + kept)
 
 
-#: Bytes per sample of the audio in a Voxtral request while its features are made: base64 of a
-#: 16-bit WAV (2 x 4/3), decoded to float64 (8), as float32 (4), as a tensor (4). With the
-#: spectrogram 672 kB per second of audio; measured on a CPU with 4 to 16 min: 681 to 685.
-CARRIED_BYTES_PER_SAMPLE = 2 * 4 / 3 + 8 + 4 + 4
+def audio_array_bytes(request: Request) -> int:
+    """The audio of a Voxtral request on the host before it is a tensor: base64 of a 16-bit WAV
+    (2 x 4/3 bytes a sample), decoded to float64 (8) and float32 (4) by mistral-common."""
+    samples = request.batch * request.audio_s * catalog.SAMPLE_RATE_HZ
+    return int((2 * 4 / 3 + 8 + 4) * samples)
 
 
 def carried_audio_bytes(request: Request, *, card: Card) -> Estimate:
-    """The audio itself on its way through mistral-common: on the host, which takes device memory
-    only if that is it."""
+    """The audio itself while features are made, as arrays and as a float32 tensor: on the host,
+    which takes device memory only if that is it. With the spectrogram 672 kB per second of audio;
+    measured on a CPU with 4 to 16 min: 681 to 685."""
     if card is not catalog.HOST:
         return ZERO
-    samples = request.batch * request.audio_s * catalog.SAMPLE_RATE_HZ
-    return Estimate.exact(CARRIED_BYTES_PER_SAMPLE * samples)
+    tensor = 4 * request.batch * request.audio_s * catalog.SAMPLE_RATE_HZ
+    return Estimate.exact(audio_array_bytes(request) + tensor)
 
 
 # ------------------------------------------------------------------------------------- encoder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -154,16 +155,20 @@ def test_ageing_reads_memory_after_every_cycle_and_a_worker_can_be_replaced(tmp_
 
 def test_a_stranger_makes_the_times_of_a_case_invalid(tmp_path: Path) -> None:
     """Another process keeps one processor busy: said, repeated once, and never taken for ok."""
-    lab = open_lab(tmp_path, most_foreign_cpu=0.1, trials=1)
+    share = 0.25 / (os.cpu_count() or 1)
+    lab = open_lab(tmp_path, most_foreign_cpu=share, trials=4)
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         row = lab.runner.run(lab.case("race"))
+        taken_apart = lab.runner.run(lab.case("beside", phases=True))
     finally:
         busy.kill()
         busy.wait()
     assert row["status"] == "invalid"
     assert "end them and repeat" in row["reason"]
-    assert row["foreign_cpu_share"] > 0.1
+    assert row["foreign_cpu_share"] > share
+    assert taken_apart["foreign_cpu_share"] > share
+    assert taken_apart["status"] == "ok"  # it is about bytes
     limits = lab.case("limits", work="limit", options={"batch": 1, "audio_s": 0.0})
     assert lab.runner.run(replace(limits, most_foreign_cpu=0.0))["status"] == "ok"  # bytes stand
     lab.close()
