@@ -29,10 +29,15 @@ def markdown(sentences: Iterable[str]) -> str:
 
 
 def unmeasured(cases: pd.DataFrame) -> list[str]:
-    """One sentence for each case that gave no measurement, with its reason."""
+    """What gave no measurement, with its reason; cases of one name and status share a sentence."""
+    lost = cases[cases["status"] != "ok"]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for _, row in lost.iterrows():
+        reasons.setdefault((case_label(row), row["status"]), []).append(row["reason"])
     return [
-        f"{case_label(row)} was not measured ({row['status']}): {row['reason']}."
-        for _, row in cases[cases["status"] != "ok"].iterrows()
+        f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
+        f"{own[0]}."
+        for (label, status), own in reasons.items()
     ]
 
 

@@ -29,3 +29,19 @@ def test_a_single_trial_has_no_interval() -> None:
 def test_several_trials_have_one() -> None:
     (sentence,) = findings.race(CASES, trials(1.0, 2.0, 3.0))
     assert sentence.startswith("sequential / plain: 2 s (1 s to 3 s, n = 3)")
+
+
+def test_lost_cases_of_one_name_share_a_sentence() -> None:
+    lost = pd.DataFrame(
+        {
+            "experiment": "ageing",
+            "strategy": ["sequential", "sequential", "swapping", "swapping"],
+            "remedy": "restart",
+            "status": ["invalid", "invalid", "invalid", "ok"],
+            "reason": ["a stranger", "another", "a third", ""],
+        }
+    )
+    assert findings.unmeasured(lost) == [
+        "sequential, remedy restart was not measured (invalid, 2 cases): a stranger.",
+        "swapping, remedy restart was not measured (invalid): a third.",
+    ]
