@@ -421,6 +421,11 @@ VOXTRALS: dict[str, VoxtralModel] = {
 Attention = Literal["auto", "math", "efficient", "flash", "expanded_kv"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 
+#: How Voxtral's tokens are decoded. `generate`: as transformers does by default. `static`: the same
+#: with a KV cache of fixed size, which transformers compiles on a GPU. `loop`: a plain greedy loop.
+Decoding = Literal["generate", "static", "loop"]
+DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
+
 #: How weights reach the device. `direct`: as the backend loads with a device given. `staged`: built
 #: on the host, then moved.
 LoadPath = Literal["direct", "staged"]

@@ -244,7 +244,12 @@ class _StrategyParams(Params):
 class SequentialParams(_StrategyParams):
     notebook: ClassVar[str] = "04_sequential"
 
-    sequential_variants: list[Literal["plain", "empty-cache"]] = ["plain", "empty-cache"]
+    solo_variants: list[Literal["naive", "shared-prefix"]] = ["naive", "shared-prefix"]
+    sequential_variants: list[
+        Literal["plain", "empty-cache", "expandable-segments", "asyncio", "batched"]
+    ] = ["plain", "empty-cache", "asyncio", "batched"]
+    batch: Count = 4
+    in_flight: Count = 2
 
 
 class ParallelParams(_StrategyParams):

@@ -8,6 +8,7 @@ from typing import Any
 
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
+from hybridlab.params import SequentialParams
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,16 @@ class Arm:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-SOLO = Arm("solo", "naive")
 CONTROL = Arm("sequential", "plain")
+
+
+def sequential_arms(params: SequentialParams) -> list[Arm]:
+    """The variants of `sequential` with the options that each takes."""
+    options: dict[str, dict[str, Any]] = {
+        "asyncio": {"in_flight": params.in_flight},
+        "batched": {"batch": params.batch},
+    }
+    return [Arm("sequential", name, options.get(name, {})) for name in params.sequential_variants]
 
 
 def run(lab: Lab, arms: list[Arm], *, rounds: int) -> list[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from hybridlab.audio import Samples, read_audio
 from hybridlab.experiments.case import RequestSpec
 from hybridlab.experiments.rows import Context, write_spans, write_trial
-from hybridlab.strategies import Request, Served, Strategy, make_strategy
+from hybridlab.strategies import Inbox, Request, Served, Strategy, make_strategy
 from hybridlab.tenants import make_analyst, make_transcriber
 
 
@@ -74,6 +75,27 @@ def measured_request(
                 return strategy.serve(request, around=told.around)
         with context.meter.phases(region, strategy.tenants):
             return strategy.serve(request)
+
+
+def measured_stream(
+    context: Context, strategy: Strategy, audio: dict[str, Samples], *, phases: bool = False
+) -> Iterator[tuple[RequestSpec, Served]]:
+    """All requests of the case: each measured by itself or, where the variant works on several at
+    once, all together."""
+    specs = context.case.requests
+    if not strategy.streams:
+        for spec in specs:
+            yield (
+                spec,
+                measured_request(context, strategy, spec, audio[spec.clip_id], phases=phases),
+            )
+        return
+    context.phase = "request"
+    by_id = {spec.id: spec for spec in specs}
+    inbox = Inbox([request_of(context, spec, audio[spec.clip_id]) for spec in specs])
+    with context.meter.region("request"):
+        for served in strategy.stream(inbox):
+            yield by_id[served.request.id], served
 
 
 def request_of(context: Context, spec: RequestSpec, samples: Samples) -> Request:

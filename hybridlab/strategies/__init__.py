@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from hybridlab.errors import ParameterError
-from hybridlab.strategies.base import Request, Served, Strategy
+from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.parallel import Parallel
+from hybridlab.strategies.pipelined import Pipelined
+from hybridlab.strategies.requests import Inbox, Request, Served
 from hybridlab.strategies.sequential import Sequential
 from hybridlab.strategies.solo import Solo
 from hybridlab.strategies.swapping import Swapping
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (Solo, Sequential, Parallel, Swapping)
+    strategy.name: strategy for strategy in (Solo, Sequential, Parallel, Pipelined, Swapping)
 }
 
-__all__ = ["STRATEGIES", "Request", "Served", "Strategy", "make_strategy"]
+__all__ = ["STRATEGIES", "Inbox", "Request", "Served", "Strategy", "make_strategy"]
 
 
 def make_strategy(

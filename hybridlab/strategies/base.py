@@ -1,4 +1,4 @@
-"""One request, what came of it, and the interface of every strategy."""
+"""The interface of every strategy."""
 
 from __future__ import annotations
 
@@ -6,41 +6,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hybridlab.audio import Samples
 from hybridlab.catalog import LoadOrder
 from hybridlab.errors import ParameterError
+from hybridlab.strategies.requests import Inbox, Request, Served
 from hybridlab.tenants.base import Analyst, Span, Tenant, Text, Transcriber
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A clip with a question about it: one transcript and one answer are wanted."""
-
-    id: str
-    samples: Samples
-    question: str
-    language: str = "en"
-    max_new_tokens: int = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """A served request; times on the host's perf_counter clock."""
-
-    request: Request
-    transcript: Text
-    answer: Text
-    start_s: float
-    end_s: float
-    spans: tuple[Span, ...]
-
-    @property
-    def latency_s(self) -> float:
-        return self.end_s - self.start_s
-
 
 Around = Callable[[str], AbstractContextManager[Any]]
 
@@ -56,6 +27,8 @@ class Strategy(ABC):
 
     #: Whether both tenants work on a request at the same time.
     at_once: ClassVar[bool] = False
+    #: Variants whose `stream` works on several requests at once, which `serve` cannot show.
+    streaming: ClassVar[tuple[str, ...]] = ()
     #: Who is loaded first; changed before `open`.
     load_order: LoadOrder = "voxtral-first"
 
@@ -111,9 +84,19 @@ class Strategy(ABC):
             spans=tuple(span for tenant in self.tenants for span in tenant.drain_spans()),
         )
 
+    def stream(self, inbox: Inbox) -> Iterator[Served]:
+        """Serve what comes in, in its order."""
+        for request in inbox:
+            yield self.serve(request)
+
     @abstractmethod
     def _serve(self, request: Request) -> tuple[Text, Text]:
         """Transcript and answer of this request."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether only `stream` shows what this variant is for."""
+        return self.variant in self.streaming
 
     def _transcribe(self, request: Request) -> Text:
         with self._around(self.transcriber.name):

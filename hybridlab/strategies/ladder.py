@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from hybridlab.errors import UnavailableError
 from hybridlab.oom import OutOfMemory, out_of_memory
-from hybridlab.strategies.base import Request, Served, Strategy
+from hybridlab.strategies.base import Strategy
+from hybridlab.strategies.requests import Request, Served
 from hybridlab.tenants.base import TenantSpec
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from hybridlab.strategies.base import Request, Strategy
+from hybridlab.strategies.base import Strategy
+from hybridlab.strategies.requests import Request
 from hybridlab.tenants.base import Text
 
 

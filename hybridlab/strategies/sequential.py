@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from hybridlab.strategies.base import Request, Strategy
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from hybridlab.strategies.base import Strategy
+from hybridlab.strategies.requests import Inbox, Request, Served
 from hybridlab.tenants.base import Text
 
 
 class Sequential(Strategy):
-    """`plain`: Whisper, then Voxtral. `empty-cache`: the allocator's cache is given back in
-    between, which trades latency for a smaller reservation. Bound by the sum of both times."""
+    """`plain`: Whisper, then Voxtral; bound by the sum of both times.
+
+    `empty-cache`: the allocator's cache is given back in between, which trades latency for a
+    smaller reservation. `expandable-segments`: the allocator's segments grow in place (CUDA only),
+    which fragments less. `asyncio`: an orchestrator has `in_flight` requests on the way and lets
+    one tenant at a time at the device; bound as `plain`, and a request waits for another one's
+    turn. `batched`: up to `batch` requests that are there go through each tenant in one call;
+    bound by compute rather than by the weights that every decoded token reads, at the price of
+    the batch's bytes and of waiting for its longest member.
+    """
 
     name = "sequential"
-    variants = ("plain", "empty-cache")
+    variants = ("plain", "empty-cache", "expandable-segments", "asyncio", "batched")
+    streaming = ("asyncio", "batched")
+
+    def __init__(self, *args: Any, in_flight: int = 2, batch: int = 4, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.in_flight = in_flight
+        self.batch = batch
+
+    def open(self) -> None:
+        if self.variant == "expandable-segments":
+            self.device.expand_segments()
+        super().open()
 
     def _serve(self, request: Request) -> tuple[Text, Text]:
         transcript = self._transcribe(request)
@@ -21,3 +46,74 @@ class Sequential(Strategy):
         if self.variant == "empty-cache":
             self.device.release()
         return transcript, answer
+
+    def stream(self, inbox: Inbox) -> Iterator[Served]:
+        if self.variant == "batched":
+            return self._batches(inbox)
+        if self.variant == "asyncio":
+            return self._orchestrated(inbox)
+        return super().stream(inbox)
+
+    def _batches(self, inbox: Inbox) -> Iterator[Served]:
+        while taken := inbox.take(self.batch):
+            start, samples = time.perf_counter(), [request.samples for request in taken]
+            most = max(request.max_new_tokens for request in taken)
+            transcripts = self.transcriber.transcribe(
+                samples, language=taken[0].language, max_new_tokens=most
+            )
+            questions = [request.question for request in taken]
+            answers = self.analyst.answer(samples, questions, max_new_tokens=most)
+            self.device.synchronize()
+            end = time.perf_counter()
+            spans = [span for tenant in self.tenants for span in tenant.drain_spans()]
+            for request, transcript, answer in zip(taken, transcripts, answers, strict=True):
+                yield Served(
+                    request=request,
+                    transcript=transcript,
+                    answer=answer,
+                    start_s=start,
+                    end_s=end,
+                    spans=tuple(spans),
+                )
+                spans = []  # the batch's spans stand once, with its first request
+
+    def _orchestrated(self, inbox: Inbox) -> Iterator[Served]:
+        """Requests in the order in which they are done."""
+        with asyncio.Runner() as runner:
+            lock, start = asyncio.Lock(), runner.get_loop().create_task
+            slots = {start(self._slot(inbox, lock)) for _ in range(self.in_flight)}
+            try:
+                while slots:
+                    done, slots = runner.run(_first_of(slots))
+                    for served in [slot.result() for slot in done]:
+                        if served is not None:
+                            slots.add(start(self._slot(inbox, lock)))
+                            yield served
+            finally:  # the runner waits for threads that wait for requests
+                inbox.stop()
+
+    async def _slot(self, inbox: Inbox, lock: asyncio.Lock) -> Served | None:
+        """The next request from its arrival to its end; None when there will be no more."""
+        taken = await asyncio.to_thread(inbox.take)
+        if not taken:
+            return None
+        start = time.perf_counter()
+        async with lock:
+            transcript = await asyncio.to_thread(self._transcribe, taken[0])
+            spans = self.transcriber.drain_spans()
+        async with lock:
+            answer = await asyncio.to_thread(self._answer, taken[0])
+            spans += self.analyst.drain_spans()
+            self.device.synchronize()
+        return Served(
+            request=taken[0],
+            transcript=transcript,
+            answer=answer,
+            start_s=start,
+            end_s=time.perf_counter(),
+            spans=tuple(spans),
+        )
+
+
+async def _first_of(tasks: set[Any]) -> tuple[set[Any], set[Any]]:
+    return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hybridlab.strategies.base import Request, Strategy, timed
+from hybridlab.strategies.base import Strategy, timed
+from hybridlab.strategies.requests import Request
 from hybridlab.tenants.base import Analyst, Tenant, Text, Transcriber
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hybridlab.audio import Samples
-from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention, LoadPath
+from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention, Decoding, LoadPath
 from hybridlab.device import CpuDevice, Device
+from hybridlab.errors import UnavailableError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +31,7 @@ class TenantSpec:
     seed: int = 0
     attention: Attention = "auto"
     load_path: LoadPath = "direct"
+    decoding: Decoding = "loop"
 
     @property
     def has_text(self) -> bool:
@@ -158,6 +160,26 @@ class Analyst(Transcriber):
         self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
     ) -> list[Text]:
         """Answer `questions[i]` about `batch[i]`, greedily."""
+
+    def hear(self, samples: Samples) -> Heard:
+        """Encode and prefill one clip, once for any number of jobs. `UnavailableError` where the
+        library behind this analyst cannot."""
+        raise UnavailableError(
+            f"{self.name} through {self.spec.backend} cannot use again what it heard; use solo / "
+            "naive"
+        )
+
+
+class Heard(ABC):
+    """A clip in an analyst's memory, until this object goes."""
+
+    @abstractmethod
+    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> Text:
+        """As `Transcriber.transcribe` of this clip."""
+
+    @abstractmethod
+    def answer(self, question: str, *, max_new_tokens: int = 200) -> Text:
+        """As `Analyst.answer` about this clip."""
 
 
 def storage_bytes(module: nn.Module) -> int:

@@ -13,7 +13,8 @@ from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.errors import AudioError
 from hybridlab.tenants.attention import check_attention, pinned_attention
-from hybridlab.tenants.base import Analyst, Text
+from hybridlab.tenants.base import Analyst, Heard, Text
+from hybridlab.tenants.decoding import GreedyLoop, Heading
 from hybridlab.tenants.phases import PhaseProbe
 from hybridlab.tenants.processors import voxtral_processor
 from hybridlab.tenants.weights import (
@@ -25,6 +26,9 @@ from hybridlab.tenants.weights import (
     random_transformers,
     voxtral_config,
 )
+
+#: Control tokens of Voxtral's tokenizer: the end of an instruction, and the wish for a transcript.
+INST_END, TRANSCRIBE = 4, 34
 
 
 class VoxtralTransformers(Analyst):
@@ -68,9 +72,10 @@ class VoxtralTransformers(Analyst):
             decoder=self._model.model.language_model,
             head=self._model.lm_head,
         )
+        self._loop = GreedyLoop(self._model, may_end=self.spec.has_text)
 
     def unload(self) -> None:
-        self._model = self._processor = self._probe = None  # type: ignore[assignment]
+        self._model = self._processor = self._probe = self._loop = None  # type: ignore[assignment]
         self.device.release()
 
     def transcribe(
@@ -83,14 +88,17 @@ class VoxtralTransformers(Analyst):
     ) -> list[Text]:
         _check_length(batch, catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
         with self._probe.call():
-            inputs = self._processor.apply_transcription_request(
-                audio=list(batch),
-                model_id=hub_id("mini-3b"),
-                language=language or None,
-                sampling_rate=catalog.SAMPLE_RATE_HZ,
-                format=["WAV"] * len(batch),
-            )
+            inputs = self._transcription(batch, language)
             return self._generate(inputs, max_new_tokens, beams=beams)
+
+    def _transcription(self, batch: Sequence[Samples], language: str) -> Any:
+        return self._processor.apply_transcription_request(
+            audio=list(batch),
+            model_id=hub_id("mini-3b"),
+            language=language or None,
+            sampling_rate=catalog.SAMPLE_RATE_HZ,
+            format=["WAV"] * len(batch),
+        )
 
     def answer(
         self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
@@ -104,25 +112,76 @@ class VoxtralTransformers(Analyst):
             inputs = self._processor.apply_chat_template(conversations)
             return self._generate(inputs, max_new_tokens)
 
+    def hear(self, samples: Samples) -> Heard:
+        return _VoxtralHeard(self, samples)
+
     @torch.inference_mode()
     def _generate(self, inputs: Any, max_new_tokens: int, *, beams: int = 1) -> list[Text]:
         inputs = inputs.to(self.device.name, dtype=self._model.dtype)
-        fixed = {} if self.spec.has_text else {"min_new_tokens": max_new_tokens}
         with pinned_attention(self.spec.attention):
-            output = self._model.generate(
-                **inputs,
-                do_sample=False,
-                num_beams=beams,
-                max_new_tokens=max_new_tokens,
-                **fixed,
-            )
-        rows = output[:, inputs["input_ids"].shape[1] :].tolist()
+            if self.spec.decoding == "loop" and beams == 1:
+                rows = self._loop.say(self._loop.prefill(inputs), max_new_tokens)
+            else:
+                rows = self._library_rows(inputs, max_new_tokens, beams)
         return [self._text(row) for row in rows]
+
+    def _library_rows(self, inputs: Any, max_new_tokens: int, beams: int) -> list[list[int]]:
+        options: dict[str, Any] = {}
+        if not self.spec.has_text:
+            options["min_new_tokens"] = max_new_tokens
+        if self.spec.decoding == "static":
+            options["cache_implementation"] = "static"
+        output = self._model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=beams,
+            max_new_tokens=max_new_tokens,
+            **options,
+        )
+        rows: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return rows
 
     def _text(self, row: list[int]) -> Text:
         # ids below 1000 are the tokenizer's control tokens (end of sequence, padding)
         tokens = tuple(token for token in row if token >= 1000)
         return Text(self._processor.tokenizer.decode(tokens).strip() if tokens else "", tokens)
+
+
+class _VoxtralHeard(Heard):
+    """`<s>[INST][BEGIN_AUDIO][AUDIO]xN`, with which transcription and questions both begin, encoded
+    and prefilled; every job continues from there and is then forgotten."""
+
+    def __init__(self, tenant: VoxtralTransformers, samples: Samples) -> None:
+        _check_length([samples], catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
+        self._tenant = tenant
+        with tenant._probe.call():
+            inputs = tenant._transcription([samples], "")
+            audio = (inputs["input_ids"][0] == tenant._model.config.audio_token_id).nonzero()
+            self._length = int(audio[-1]) + 1
+            for name in ("input_ids", "attention_mask"):
+                inputs[name] = inputs[name][:, : self._length]
+            inputs = inputs.to(tenant.device.name, dtype=tenant._model.dtype)
+            with torch.inference_mode(), pinned_attention(tenant.spec.attention):
+                self._heading: Heading = tenant._loop.prefill(inputs)
+
+    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> Text:
+        spoken = self._ids(f"lang:{language}") if language else []
+        return self._continue([INST_END, *spoken, TRANSCRIBE], max_new_tokens)
+
+    def answer(self, question: str, *, max_new_tokens: int = 200) -> Text:
+        return self._continue([*self._ids(question), INST_END], max_new_tokens)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tenant._processor.tokenizer.encode(text, add_special_tokens=False))
+
+    @torch.inference_mode()
+    def _continue(self, prompt: list[int], max_new_tokens: int) -> Text:
+        tenant, loop = self._tenant, self._tenant._loop
+        with tenant._probe.call(), pinned_attention(tenant.spec.attention):
+            loop.rewind(self._heading, self._length)
+            loop.extend(self._heading, torch.tensor([prompt], device=tenant.device.name))
+            (row,) = loop.say(self._heading, max_new_tokens)
+        return tenant._text(row)
 
 
 def _audio(samples: Samples) -> dict[str, str]:

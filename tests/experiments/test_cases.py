@@ -34,7 +34,7 @@ def open_lab(tmp_path: Path, model: type[Params] = SequentialParams, **values: A
 def test_a_race_of_all_strategies_passes_the_parity_gate(tmp_path: Path) -> None:
     lab = open_lab(tmp_path)
     arms = [
-        race.SOLO,
+        race.Arm("solo", "naive"),
         race.CONTROL,
         race.Arm("parallel", "threads"),
         race.Arm("swapping", "reload", {"swap": "both"}),

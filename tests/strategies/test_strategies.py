@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 
 from hybridlab.audio import Samples
 from hybridlab.device import CpuDevice
-from hybridlab.errors import ParameterError
-from hybridlab.strategies import STRATEGIES, Request, make_strategy
-from hybridlab.tenants.base import Analyst, TenantSpec, Text, Transcriber
+from hybridlab.errors import ParameterError, UnavailableError
+from hybridlab.strategies import STRATEGIES, Inbox, Request, Strategy, make_strategy
+from hybridlab.tenants.base import Analyst, Heard, TenantSpec, Text, Transcriber
 
 SPEC = TenantSpec(model="x", backend="transformers", weights="pocket", dtype="float32")
 
@@ -66,8 +67,20 @@ class FakeVoxtral(_Fake, Analyst):
         self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
     ) -> list[Text]:
         assert self._is_loaded
-        self.log.append((self.name, "answer"))
+        self.log.append((self.name, f"answer {len(batch)}" if len(batch) > 1 else "answer"))
         return [Text(question, (2,)) for question in questions]
+
+    def hear(self, samples: Samples) -> Heard:
+        self.log.append((self.name, "hear"))
+        return FakeHeard()
+
+
+class FakeHeard(Heard):
+    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> Text:
+        return Text("one", (1,))
+
+    def answer(self, question: str, *, max_new_tokens: int = 200) -> Text:
+        return Text(question, (2,))
 
 
 def serve(strategy: str, variant: str, count: int = 2, **options: object) -> list[tuple[str, str]]:
@@ -91,9 +104,38 @@ def serve(strategy: str, variant: str, count: int = 2, **options: object) -> lis
     return log
 
 
+def requests(count: int) -> list[Request]:
+    return [
+        Request(id=str(number), samples=np.zeros(16_000, np.float32), question=f"why {number}")
+        for number in range(count)
+    ]
+
+
+def streaming(name: str, variant: str, **options: object) -> tuple[Strategy, list[tuple[str, str]]]:
+    log: list[tuple[str, str]] = []
+    made = make_strategy(
+        name,
+        variant,
+        transcriber=FakeWhisper(log),
+        analyst=FakeVoxtral(log),
+        options=dict(options),
+    )
+    made.open()
+    log.clear()
+    return made, log
+
+
+#: What only a GPU has.
+CUDA_ONLY = {("sequential", "expandable-segments")}
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_variant_serves_and_gives_everything_back(name: str) -> None:
     for variant in STRATEGIES[name].variants:
+        if (name, variant) in CUDA_ONLY:
+            with pytest.raises(UnavailableError, match="CUDA"):
+                serve(name, variant)
+            continue
         log = serve(name, variant)
         loads = sum(what == "load" for _, what in log)
         assert loads == sum(what == "unload" for _, what in log) >= 1
@@ -151,3 +193,106 @@ def test_a_strategy_without_its_transcriber_says_so() -> None:
     made = make_strategy("sequential", "plain", transcriber=None, analyst=FakeVoxtral([]))
     with pytest.raises(ParameterError, match="needs a transcriber"):
         _ = made.transcriber
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [(name, variant) for name, kind in STRATEGIES.items() for variant in kind.streaming],
+)
+def test_a_stream_serves_every_request_once(name: str, variant: str) -> None:
+    before = set(threading.enumerate())
+    made, _ = streaming(name, variant)
+    served = list(made.stream(Inbox(requests(7))))
+    made.close()
+    assert sorted(one.request.id for one in served) == [str(number) for number in range(7)]
+    assert all(one.answer.text == one.request.question for one in served)
+    assert all(one.transcript.text == "one" for one in served)
+    assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [("pipelined", "lookahead"), ("sequential", "asyncio")]
+)
+def test_a_fault_in_a_stream_comes_out_and_leaves_no_thread(name: str, variant: str) -> None:
+    before = set(threading.enumerate())
+    made, _ = streaming(name, variant)
+    seen = 0
+
+    def fail(*_: object, **__: object) -> list[Text]:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            raise MemoryError("no room")
+        return [Text("one", (1,))]
+
+    made.transcriber.transcribe = fail  # type: ignore[method-assign]
+    with pytest.raises(MemoryError, match="no room"):
+        list(made.stream(Inbox(requests(7))))
+    assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [("pipelined", "lookahead"), ("sequential", "asyncio")]
+)
+def test_whoever_leaves_a_stream_early_leaves_no_thread(name: str, variant: str) -> None:
+    before = set(threading.enumerate())
+    made, _ = streaming(name, variant)
+    never = time.perf_counter() + 3600
+    stream = made.stream(Inbox(requests(2), [0.0, never]))
+    assert next(stream).request.id == "0"
+    stream.close()  # type: ignore[attr-defined]
+    assert set(threading.enumerate()) == before
+
+
+def test_the_pipeline_hears_the_next_request_while_voxtral_answers() -> None:
+    made, log = streaming("pipelined", "lookahead")
+    heard_second = threading.Event()
+    transcribe, answer = made.transcriber.transcribe, made.analyst.answer
+
+    def hear(*arguments: Any, **options: Any) -> list[Text]:
+        texts = transcribe(*arguments, **options)
+        if log.count(("whisper", "transcribe other")) == 2:
+            heard_second.set()
+        return texts
+
+    def reply(*arguments: Any, **options: Any) -> list[Text]:
+        assert heard_second.wait(10), "Whisper waited for Voxtral"
+        return answer(*arguments, **options)
+
+    made.transcriber.transcribe = hear  # type: ignore[method-assign]
+    made.analyst.answer = reply  # type: ignore[method-assign]
+    assert len(list(made.stream(Inbox(requests(2))))) == 2
+
+
+def test_batches_take_what_is_there_and_wait_for_nobody() -> None:
+    made, log = streaming("sequential", "batched", batch=3)
+    now = time.perf_counter()
+    due = [now, now, now, now, now + 0.2]
+    served = list(made.stream(Inbox(requests(5), due)))
+    assert [what for who, what in log if who == "voxtral"] == ["answer 3", "answer", "answer"]
+    assert served[-1].start_s >= due[-1]
+
+
+def test_one_tenant_at_a_time_under_the_orchestrators_lock() -> None:
+    made, _ = streaming("sequential", "asyncio", in_flight=3)
+    at_work, together = 0, []
+    lock = threading.Lock()
+
+    def slowly(texts: Any) -> Any:
+        def work(*arguments: Any, **options: Any) -> list[Text]:
+            nonlocal at_work
+            with lock:
+                at_work += 1
+                together.append(at_work)
+            time.sleep(0.002)
+            with lock:
+                at_work -= 1
+            found: list[Text] = texts(*arguments, **options)
+            return found
+
+        return work
+
+    made.transcriber.transcribe = slowly(made.transcriber.transcribe)  # type: ignore[method-assign]
+    made.analyst.answer = slowly(made.analyst.answer)  # type: ignore[method-assign]
+    assert len(list(made.stream(Inbox(requests(6))))) == 6
+    assert set(together) == {1}
