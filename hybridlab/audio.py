@@ -89,6 +89,11 @@ def check_clip(path: Path, *, max_s: float = catalog.VOXTRAL_MAX_ANSWER_S) -> fl
     return seconds
 
 
+def of_length(samples: Samples, seconds: float) -> Samples:
+    """The same audio again and again until it is so long."""
+    return np.resize(samples, round(seconds * catalog.SAMPLE_RATE_HZ))
+
+
 def windows(samples: Samples, *, window_s: float = catalog.WINDOW_S) -> list[Samples]:
     """Cut into even pieces of at most `window_s`, each border at the quietest 0.1 s nearby.
 

@@ -241,6 +241,14 @@ class _StrategyParams(Params):
     rounds: Count = 2
 
 
+class RaceParams(_StrategyParams):
+    """A race that ends with requests that come at their own times."""
+
+    arrival_loads: list[Annotated[float, Field(gt=0)]] = [0.3, 0.6, 0.9, 1.2]
+    arrival_requests: Count = 24
+    arrival_max_audio_s: Annotated[float, Field(gt=0)] = 30.0
+
+
 class SequentialParams(_StrategyParams):
     notebook: ClassVar[str] = "04_sequential"
 
@@ -252,17 +260,19 @@ class SequentialParams(_StrategyParams):
     in_flight: Count = 2
 
 
-class ParallelParams(_StrategyParams):
+class ParallelParams(RaceParams):
     notebook: ClassVar[str] = "05_parallel"
 
     parallel_variants: list[Literal["threads"]] = ["threads"]
 
 
-class SwappingParams(_StrategyParams):
+class SwappingParams(RaceParams):
     notebook: ClassVar[str] = "06_swapping"
 
     swapping_variants: list[Literal["reload"]] = ["reload"]
     swap: Literal["whisper", "both"] = "whisper"
+    break_even_audio_s: list[Annotated[float, Field(gt=0)]] = [15.0, 30.0, 60.0]
+    break_even_repeats: Count = 4
 
 
 class VerdictParams(Params):

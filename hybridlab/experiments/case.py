@@ -17,9 +17,14 @@ from hybridlab.isolate import shared_server
 from hybridlab.records import Part, read_rows, write_json
 from hybridlab.tenants.base import TenantSpec
 
-Work = Literal["serve", "alone", "limit", "largest", "squeeze", "ladder", "ageing"]
+Work = Literal["serve", "alone", "arrive", "limit", "largest", "squeeze", "ladder", "ageing"]
 #: Options of a case that stand as columns of `cases`.
-OPTION_COLUMNS = ("limit_kind", "limit_value", "ask", "remedy", "first_cycle", "cycles")
+OPTION_COLUMNS = (
+    *("limit_kind", "limit_value"),
+    "ask",
+    *("remedy", "first_cycle", "cycles"),
+    *("rate_rps", "load"),
+)
 #: What a resumed run tries again.
 REPEATED = ("crashed", "timeout", "invalid")
 
@@ -36,6 +41,8 @@ class RequestSpec:
     question: str
     expected_answer: str | None
     kind: str
+    #: The clip is repeated, or cut, to `audio_s` seconds.
+    resized: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from hybridlab import catalog, planner
-from hybridlab.audio import read_audio
+from hybridlab.audio import of_length, read_audio
 from hybridlab.bystanders import Watch, interference
 from hybridlab.device import Device, card_of, resolve_device
 from hybridlab.envelope import enveloped
 from hybridlab.errors import UnavailableError
-from hybridlab.experiments import cycles, probes, serving
+from hybridlab.experiments import cycles, probes, queueing, serving
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.ledger import write_ledgers
 from hybridlab.experiments.rows import (
@@ -184,7 +184,7 @@ def _limit(context: Context) -> None:
     samples = read_audio(Path(case.requests[0].path))
     batch = [samples] * int(case.options["batch"])
     if case.options["audio_s"]:
-        batch = [probes.of_length(samples, float(case.options["audio_s"]))]
+        batch = [of_length(samples, float(case.options["audio_s"]))]
     questions = [case.requests[0].question] * len(batch)
     context.phase = "request"
     for number in range(2):
@@ -250,10 +250,11 @@ def _ladder(context: Context) -> None:
 MEMORY_WORK = ("limit", "largest", "squeeze", "ladder")
 #: Work whose times are quoted (but for requests taken apart by phase, which are about bytes): they
 #: are invalid where strangers were at work.
-TIMED_WORK = ("serve", "alone", "ageing")
+TIMED_WORK = ("serve", "alone", "arrive", "ageing")
 WORK: dict[str, Callable[[Context], None]] = {
     "serve": _serve,
     "alone": _alone,
+    "arrive": queueing.arrive,
     "limit": _limit,
     "largest": _largest,
     "squeeze": _squeeze,

@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hybridlab import catalog
-from hybridlab.audio import Samples, read_audio
+from hybridlab.audio import Samples, of_length, read_audio
 from hybridlab.envelope import Envelope, make_envelope
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import serving
@@ -63,11 +61,6 @@ def _write_probe(context: Context, failure: OutOfMemory | None, **values: Any) -
             "message": failure.message if failure else None,
         },
     )
-
-
-def of_length(samples: Samples, seconds: float) -> Samples:
-    """The same audio again and again until it is so long."""
-    return np.resize(samples, round(seconds * catalog.SAMPLE_RATE_HZ))
 
 
 # ----------------------------------------------------------------------------------------- limits

@@ -49,7 +49,9 @@ def run(lab: Lab, arms: list[Arm], *, rounds: int) -> list[dict[str, Any]]:
     if rows[0]["status"] not in ("ok", "invalid"):  # invalid are its times, not its texts
         return rows  # without reference texts no arm could pass the parity gate
     rows += [
-        lab.runner.run(_case(lab, arm, number, texts_path))
+        lab.runner.run(
+            arm_case(lab, "race", arm, round=number, options={"expected_texts": texts_path})
+        )
         for number in range(rounds)
         for arm in arms
     ]
@@ -58,25 +60,20 @@ def run(lab: Lab, arms: list[Arm], *, rounds: int) -> list[dict[str, Any]]:
 
 def tell_apart(lab: Lab, arm: Arm) -> dict[str, Any]:
     """One request whose bytes are told apart by tenant while both are at work."""
-    case = lab.case(
-        "at_once",
-        strategy=arm.strategy,
-        variant=arm.variant,
-        requests=lab.requests(1),
-        warmup=1,
-        phases=True,
-        options={"strategy": dict(arm.options)},
-    )
-    return lab.runner.run(case)
+    fields: dict[str, Any] = {"requests": lab.requests(1), "warmup": 1, "phases": True}
+    return lab.runner.run(arm_case(lab, "at_once", arm, **fields))
 
 
-def _case(lab: Lab, arm: Arm, number: int, texts_path: str) -> Case:
-    changes: dict[str, Any] = {"transcriber": None} if arm.strategy == "solo" else {}
+def arm_case(
+    lab: Lab, experiment: str, arm: Arm, *, options: Mapping[str, Any] | None = None, **fields: Any
+) -> Case:
+    """A case in which this arm serves; `fields` replace fields of `Case`."""
+    if arm.strategy == "solo":
+        fields["transcriber"] = None
     return lab.case(
-        "race",
+        experiment,
         strategy=arm.strategy,
         variant=arm.variant,
-        round=number,
-        options={"expected_texts": texts_path, "strategy": dict(arm.options)},
-        **changes,
+        options={**(options or {}), "strategy": dict(arm.options)},
+        **fields,
     )

@@ -68,7 +68,10 @@ def write_trial(
     parity: bool | None,
     suffix: str = "",
     cycle: int | None = None,
+    due_s: float | None = None,
 ) -> None:
+    """A row of `trials`, and the spans of its request. `due_s`: when the request arrived, where it
+    may have had to wait until it was served."""
     request_id = spec.id + suffix
     write_spans(context, request_id, list(served.spans))
     context.writer.append(
@@ -76,7 +79,8 @@ def write_trial(
         {
             **trial_identity(context, spec),
             "request_id": request_id,
-            "latency_s": served.latency_s,
+            "latency_s": served.end_s - (served.start_s if due_s is None else due_s),
+            "wait_s": None if due_s is None else served.start_s - due_s,
             "first": first,
             "transcript": served.transcript.text if _has_text(context) else None,
             "answer": served.answer.text if context.case.analyst.has_text else None,

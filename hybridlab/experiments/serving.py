@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hybridlab.audio import Samples, read_audio
+from hybridlab.audio import Samples, of_length, read_audio
 from hybridlab.experiments.case import RequestSpec
 from hybridlab.experiments.rows import Context, write_spans, write_trial
 from hybridlab.strategies import Inbox, Request, Served, Strategy, make_strategy
@@ -44,7 +44,12 @@ def load(context: Context, strategy: Strategy) -> None:
 
 def read_clips(context: Context) -> dict[str, Samples]:
     """The audio of all requests by clip."""
-    return {spec.clip_id: read_audio(Path(spec.path)) for spec in context.case.requests}
+    return {spec.clip_id: read_clip(spec) for spec in context.case.requests}
+
+
+def read_clip(spec: RequestSpec) -> Samples:
+    samples = read_audio(Path(spec.path))
+    return of_length(samples, spec.audio_s) if spec.resized else samples
 
 
 def warm_up(context: Context, strategy: Strategy, audio: dict[str, Samples]) -> None:

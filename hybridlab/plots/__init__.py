@@ -5,6 +5,8 @@ is missing. One colour per tenant, everywhere, with a hatch, marker or dash as a
 """
 
 from hybridlab.plots.ageing import ageing
+from hybridlab.plots.arrivals import arrivals
+from hybridlab.plots.break_even import break_even
 from hybridlab.plots.edge import survival
 from hybridlab.plots.limits import limits
 from hybridlab.plots.memory import memory_bars, plan_bars, three_numbers
@@ -17,7 +19,9 @@ from hybridlab.stats import bootstrap_interval
 
 __all__ = [
     "ageing",
+    "arrivals",
     "bootstrap_interval",
+    "break_even",
     "latency",
     "latency_ecdf",
     "limits",

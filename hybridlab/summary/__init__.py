@@ -1,6 +1,7 @@
 """Tables that people read: rows of a run, summarised with units in their headings. No torch."""
 
 from hybridlab.summary.ageing import ageing_table, forecast_words, wear_table
+from hybridlab.summary.arrivals import arrivals_table
 from hybridlab.summary.edge import edge_table, least_rooms
 from hybridlab.summary.memory import (
     attention_plan,
@@ -32,6 +33,7 @@ __all__ = [
     "ageing_table",
     "answer_accuracy",
     "arm_name",
+    "arrivals_table",
     "attention_plan",
     "attention_table",
     "case_label",

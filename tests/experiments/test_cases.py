@@ -8,18 +8,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from hybridlab import findings, summary
+from hybridlab import findings, summary, waiting
 from hybridlab.errors import WeightsError
-from hybridlab.experiments import ageing, beside, edge, execute, race
+from hybridlab.experiments import ageing, arrivals, beside, edge, execute, race
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
 from hybridlab.isolate import CaseServer
 from hybridlab.oom import out_of_memory
-from hybridlab.params import BesideParams, LimitsParams, Params, SequentialParams
+from hybridlab.params import BesideParams, LimitsParams, Params, SequentialParams, SwappingParams
 from hybridlab.records import AT_ONCE
 
 pytestmark = pytest.mark.usefixtures("case_server")
@@ -51,6 +51,29 @@ def test_a_race_of_all_strategies_passes_the_parity_gate(tmp_path: Path) -> None
     assert (spans["end_s"] >= spans["start_s"]).all()
     lab.close()
     assert json.loads((lab.part.folder / "manifest.json").read_text())["status"] == "completed"
+
+
+def test_requests_at_their_own_times_wait_for_each_other(tmp_path: Path) -> None:
+    lab = open_lab(
+        tmp_path, SwappingParams, arrival_requests=4, arrival_loads=[5.0], break_even_repeats=2
+    )
+    params = cast(SwappingParams, lab.params)
+    arms = [race.CONTROL, race.Arm("pipelined", "lookahead")]
+    assert arrivals.measure(lab, arms, params) == []  # without a race there is no capacity
+    race.run(lab, [race.CONTROL], rounds=1)
+    rows = arrivals.measure(lab, arms, params)
+    rows += arrivals.lengths(lab, arms, params)
+    assert [row["status"] for row in rows] == ["ok"] * 4, [row["reason"] for row in rows]
+    trials = lab.table("trials")
+    queued = trials[(trials["experiment"] == "arrivals") & ~trials["first"].astype(bool)]
+    assert len(queued) == 8
+    assert (queued["latency_s"] >= queued["wait_s"]).all()
+    last = queued.groupby("case_id")["wait_s"].last()
+    assert (last > 0.01).all()  # five times as many requests as can be served
+    services = waiting.service_times(trials)
+    assert set(services["audio_s"]) == {15.0, 30.0, 60.0}
+    assert (services["n"] == 2).all()
+    assert len(waiting.break_even(services, control="sequential / plain")) == 3 * 8
 
 
 def test_the_ledger_closes_at_every_moment(tmp_path: Path) -> None:

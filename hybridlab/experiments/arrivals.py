@@ -1,0 +1,72 @@
+"""05 and 06, last part: arms under requests that come at their own times (an open loop), and what
+a request of each length takes, from which the break-even map follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hybridlab.experiments.lab import Lab
+from hybridlab.experiments.race import CONTROL, Arm, arm_case
+from hybridlab.params import RaceParams, SwappingParams
+
+
+def measure(lab: Lab, arms: list[Arm], params: RaceParams) -> list[dict[str, Any]]:
+    """Every arm at every load, a share of what `sequential / plain` served in this notebook's race
+    with no pause between requests. All arms meet the same arrivals."""
+    capacity = capacity_rps(lab)
+    if capacity is None or not params.arrival_loads:
+        return []
+    requests = lab.requests(params.arrival_requests, max_audio_s=params.arrival_max_audio_s)
+    return lab.runner.run_all(
+        [
+            arm_case(
+                lab,
+                "arrivals",
+                arm,
+                work="arrive",
+                requests=requests,
+                round=number,
+                options={
+                    "rate_rps": load * capacity,
+                    "load": load,
+                    "seed": params.seed + number,
+                },
+            )
+            for number, load in enumerate(params.arrival_loads)
+            for arm in arms
+        ]
+    )
+
+
+def lengths(lab: Lab, arms: list[Arm], params: SwappingParams) -> list[dict[str, Any]]:
+    """Requests of several lengths, one after the other, under every arm; the clip is repeated."""
+    (asked,) = lab.requests(1)
+    requests = tuple(
+        replace(
+            asked,
+            id=f"{asked.id}-{audio_s:g}s-{number}",
+            clip_id=f"{asked.clip_id}-{audio_s:g}s",
+            audio_s=audio_s,
+            reference=None,
+            expected_answer=None,
+            resized=True,
+        )
+        for number in range(params.break_even_repeats)
+        for audio_s in params.break_even_audio_s
+    )
+    if not requests:
+        return []
+    return lab.runner.run_all([arm_case(lab, "lengths", arm, requests=requests) for arm in arms])
+
+
+def capacity_rps(lab: Lab) -> float | None:
+    """Requests per second of the control in a closed loop; None where it was not measured."""
+    cases = lab.table("cases")
+    own = cases[
+        (cases["experiment"] == "race")
+        & (cases["strategy"] == CONTROL.strategy)
+        & (cases["variant"] == CONTROL.variant)
+        & (cases["status"] == "ok")
+    ]
+    return None if own.empty else float(own["throughput_rps"].median())

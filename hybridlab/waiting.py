@@ -1,0 +1,121 @@
+"""What waiting adds to latency: measured where requests come at their own times, and foreseen from
+service times alone. No torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+#: The knee is the last rate whose p95 is within so many times that at the lowest rate.
+KNEE_RATIO = 2.0
+
+
+def arrival_points(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """One row per arm and offered rate: `arm, strategy, rate_rps, load, n, p50_s, p95_s, wait_s`
+    (the median of what requests waited), `served_rps`."""
+    own = trials[trials["experiment"] == "arrivals"] if len(trials) else trials
+    rows = []
+    for case_id, group in own.groupby("case_id", sort=False) if len(own) else ():
+        if (group["first"].astype(bool)).all():
+            continue
+        case = cases[cases["case_id"] == case_id].iloc[-1]
+        if case["status"] != "ok":
+            continue
+        latencies = group.loc[~group["first"].astype(bool), "latency_s"].to_numpy(dtype=float)
+        rows.append(
+            {
+                "arm": f"{case['strategy']} / {case['variant']}",
+                "strategy": case["strategy"],
+                "rate_rps": case["rate_rps"],
+                "load": case["load"],
+                "n": len(latencies),
+                "p50_s": float(np.quantile(latencies, 0.5)),
+                "p95_s": float(np.quantile(latencies, 0.95)),
+                "wait_s": float(group["wait_s"].median()),
+                "served_rps": case["throughput_rps"],
+                "latencies": latencies,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def knees(points: pd.DataFrame) -> dict[str, float]:
+    """Per arm the highest rate (requests/s), of those tried without a gap from the lowest, at
+    which p95 is still within `KNEE_RATIO` times that at the lowest."""
+    found = {}
+    for arm, own in points.groupby("arm", sort=False) if len(points) else ():
+        ranked = own.sort_values("rate_rps")
+        within = ranked["p95_s"] <= KNEE_RATIO * ranked["p95_s"].iloc[0]
+        held = ranked[within.cummin()]
+        found[str(arm)] = float(held["rate_rps"].max())
+    return found
+
+
+def mean_latency_s(service_s: float, variation: float, interval_s: float) -> float:
+    """Mean time in the system of Poisson arrivals, on average every `interval_s`, at one server.
+
+    `variation` is the squared coefficient of variation of the service time. Infinite where requests
+    come faster than they can be served. Source: the Pollaczek-Khinchine formula for M/G/1 queues,
+    W = s + l s^2 (1 + c^2) / 2 (1 - l s) with the rate l = 1 / interval.
+    """
+    load = service_s / interval_s
+    if load >= 1:
+        return float("inf")
+    return service_s + load * service_s * (1 + variation) / (2 * (1 - load))
+
+
+def service_times(trials: pd.DataFrame) -> pd.DataFrame:
+    """What requests of each length take by themselves: one row per arm and `audio_s` with `n`,
+    `service_s` (mean) and `variation` (squared coefficient of variation)."""
+    own = trials[trials["experiment"] == "lengths"] if len(trials) else trials
+    own = own[~own["first"].astype(bool)] if len(own) else own
+    rows = []
+    keys = ["strategy", "variant", "audio_s"]
+    for _, group in own.groupby(keys, sort=False) if len(own) else ():
+        seconds, one = group["latency_s"].to_numpy(dtype=float), group.iloc[0]
+        rows.append(
+            {
+                "arm": f"{one['strategy']} / {one['variant']}",
+                "audio_s": float(one["audio_s"]),
+                "n": len(seconds),
+                "service_s": float(seconds.mean()),
+                "variation": float(seconds.var() / seconds.mean() ** 2),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def break_even(services: pd.DataFrame, *, control: str, intervals: int = 8) -> pd.DataFrame:
+    """Where an arm's mean latency is below that of the control: one row per other arm, audio length
+    and mean interval between arrivals, with `ratio` (arm over control; infinite where only the arm
+    is overrun, 0 where only the control is, NaN where both are).
+
+    Derived from measured service times by `mean_latency_s`, not measured.
+    """
+    base = services[services["arm"] == control].set_index("audio_s")
+    others = services[(services["arm"] != control) & services["audio_s"].isin(base.index)]
+    if base.empty or others.empty:
+        return pd.DataFrame(columns=["arm", "audio_s", "interval_s", "ratio"])
+    lowest, highest = services["service_s"].min(), services["service_s"].max()
+    grid = np.geomspace(lowest, 30 * highest, intervals)
+    rows = []
+    for _, own in others.iterrows():
+        stays = base.loc[own["audio_s"]]
+        for interval_s in grid:
+            mine = mean_latency_s(own["service_s"], own["variation"], interval_s)
+            theirs = mean_latency_s(stays["service_s"], stays["variation"], interval_s)
+            rows.append(
+                {
+                    "arm": own["arm"],
+                    "audio_s": own["audio_s"],
+                    "interval_s": interval_s,
+                    "ratio": _ratio(mine, theirs),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _ratio(mine: float, theirs: float) -> float:
+    if np.isinf(theirs):
+        return float("nan") if np.isinf(mine) else 0.0
+    return mine / theirs
