@@ -264,6 +264,8 @@ class ParallelParams(RaceParams):
     notebook: ClassVar[str] = "05_parallel"
 
     parallel_variants: list[Literal["threads"]] = ["threads"]
+    interference_requests: Count = 4
+    interference_repeats: CountOrZero = 5
 
 
 class SwappingParams(RaceParams):

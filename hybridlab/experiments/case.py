@@ -17,7 +17,9 @@ from hybridlab.isolate import shared_server
 from hybridlab.records import Part, read_rows, write_json
 from hybridlab.tenants.base import TenantSpec
 
-Work = Literal["serve", "alone", "arrive", "limit", "largest", "squeeze", "ladder", "ageing"]
+Work = Literal[
+    "serve", "alone", "arrive", "collide", "limit", "largest", "squeeze", "ladder", "ageing"
+]
 #: Options of a case that stand as columns of `cases`.
 OPTION_COLUMNS = (
     *("limit_kind", "limit_value"),

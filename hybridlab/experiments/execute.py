@@ -18,7 +18,7 @@ from hybridlab.bystanders import Watch, interference
 from hybridlab.device import Device, card_of, resolve_device
 from hybridlab.envelope import enveloped
 from hybridlab.errors import UnavailableError
-from hybridlab.experiments import cycles, probes, queueing, serving
+from hybridlab.experiments import colliding, cycles, probes, queueing, serving
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.ledger import write_ledgers
 from hybridlab.experiments.rows import (
@@ -250,11 +250,12 @@ def _ladder(context: Context) -> None:
 MEMORY_WORK = ("limit", "largest", "squeeze", "ladder")
 #: Work whose times are quoted (but for requests taken apart by phase, which are about bytes): they
 #: are invalid where strangers were at work.
-TIMED_WORK = ("serve", "alone", "arrive", "ageing")
+TIMED_WORK = ("serve", "alone", "arrive", "collide", "ageing")
 WORK: dict[str, Callable[[Context], None]] = {
     "serve": _serve,
     "alone": _alone,
     "arrive": queueing.arrive,
+    "collide": colliding.collide,
     "limit": _limit,
     "largest": _largest,
     "squeeze": _squeeze,

@@ -8,6 +8,7 @@ from hybridlab.plots.ageing import ageing
 from hybridlab.plots.arrivals import arrivals
 from hybridlab.plots.break_even import break_even
 from hybridlab.plots.edge import survival
+from hybridlab.plots.interference import interference
 from hybridlab.plots.limits import limits
 from hybridlab.plots.memory import memory_bars, plan_bars, three_numbers
 from hybridlab.plots.predicted import predicted_against_measured
@@ -22,6 +23,7 @@ __all__ = [
     "arrivals",
     "bootstrap_interval",
     "break_even",
+    "interference",
     "latency",
     "latency_ecdf",
     "limits",

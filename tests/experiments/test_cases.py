@@ -12,14 +12,22 @@ from typing import Any, cast
 
 import pytest
 
-from hybridlab import findings, summary, waiting
+from hybridlab import findings, plots, summary, waiting
 from hybridlab.errors import WeightsError
-from hybridlab.experiments import ageing, arrivals, beside, edge, execute, race
+from hybridlab.experiments import ageing, arrivals, beside, edge, execute, interference, race
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
+from hybridlab.interference import slowdowns
 from hybridlab.isolate import CaseServer
 from hybridlab.oom import out_of_memory
-from hybridlab.params import BesideParams, LimitsParams, Params, SequentialParams, SwappingParams
+from hybridlab.params import (
+    BesideParams,
+    LimitsParams,
+    ParallelParams,
+    Params,
+    SequentialParams,
+    SwappingParams,
+)
 from hybridlab.records import AT_ONCE
 
 pytestmark = pytest.mark.usefixtures("case_server")
@@ -74,6 +82,25 @@ def test_requests_at_their_own_times_wait_for_each_other(tmp_path: Path) -> None
     assert set(services["audio_s"]) == {15.0, 30.0, 60.0}
     assert (services["n"] == 2).all()
     assert len(waiting.break_even(services, control="sequential / plain")) == 3 * 8
+
+
+def test_every_two_parties_collide_and_nobody_is_left_at_work(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path, ParallelParams, interference_requests=1, interference_repeats=3)
+    row = interference.measure(lab, cast(ParallelParams, lab.params))
+    assert row is not None
+    assert row["status"] == "ok", row["reason"]
+    spans = lab.table("spans")
+    labels = spans["request_id"].dropna().str.split(":").str[0]
+    pairs = {"voxtral+whisper", "voxtral+copy", "whisper+copy"}
+    assert pairs | {"alone"} <= set(labels)
+    for pair in pairs:
+        own = spans[spans["request_id"].astype(str).str.startswith(pair)]
+        assert set(own["tenant"]) == set(pair.split("+"))
+    found = slowdowns(spans)
+    beside = found[(found["tenant"] == "voxtral") & (found["phase"] == "encode")]
+    assert "copy-in" in set(beside["other_phase"])
+    assert (beside["low"] <= beside["slowdown"]).all()
+    assert "suffers most" in plots.interference(spans).get_suptitle()
 
 
 def test_the_ledger_closes_at_every_moment(tmp_path: Path) -> None:
