@@ -62,7 +62,7 @@ def _factor(value: float, digits: int = 2) -> str:
 def _finding(cells: pd.DataFrame) -> str:
     sure = cells[cells["low"] > 1]
     if sure.empty:
-        return "No phase is slowed beyond the noise by whatever runs beside it"
+        return "No phase is slowed beyond the noise by what runs beside it"
     worst = sure.sort_values("low").iloc[-1]
     beside = str(worst["by"]).replace("\n", " ")
     slowed = str(worst["slowed"])

@@ -100,7 +100,7 @@ def test_every_two_parties_collide_and_nobody_is_left_at_work(tmp_path: Path) ->
     beside = found[(found["tenant"] == "voxtral") & (found["phase"] == "encode")]
     assert "copy-in" in set(beside["other_phase"])
     assert (beside["low"] <= beside["slowdown"]).all()
-    assert "suffers most" in plots.interference(spans).get_suptitle()
+    assert "beside" in plots.interference(spans).get_suptitle()
 
 
 def test_the_ledger_closes_at_every_moment(tmp_path: Path) -> None:

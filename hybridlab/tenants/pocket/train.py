@@ -1,7 +1,6 @@
 """Make the pocket models and the shipped clips: `python -m hybridlab.tenants.pocket.train`.
 
-Needs espeak-ng. Measured: `pocket-m` 28 minutes on two cores, `pocket-s` 7 on one; of `pocket` only
-a trial, 32 on one core and some more for its clips.
+Needs espeak-ng. Measured: `pocket-m` 28 minutes on two cores, `pocket-s` 7 and `pocket` 48 on one.
 Every figure in a model card is measured here.
 """
 
