@@ -256,7 +256,9 @@ class ParallelParams(_StrategyParams):
 class SwappingParams(_StrategyParams):
     notebook: ClassVar[str] = "06_swapping"
 
-    swapping_variants: list[Literal["reload"]] = ["reload"]
+    swapping_variants: list[
+        Literal["reload-warm", "reload-cold", "to-cpu", "pinned", "arena", "arena-overlapped"]
+    ] = ["reload-warm", "reload-cold", "arena", "arena-overlapped"]
     swap: Literal["whisper", "both"] = "whisper"
 
 
