@@ -19,6 +19,8 @@ from hybridlab.summary import (
     parity_text,
     percent,
     race_trials,
+    swap_seconds,
+    swap_spans,
 )
 from hybridlab.units import MIB, format_bytes, format_seconds
 
@@ -177,6 +179,22 @@ def race(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
             if arm != "sequential / plain"
         ]
     return sentences + unmeasured(cases)
+
+
+def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """06: what a request's swaps take in each variant, and how near its copy comes to the link."""
+    totals = swap_seconds(spans, cases).sum(axis=1).sort_values()
+    stages = swap_spans(spans, cases)
+    sentences = []
+    for variant, seconds in totals.items():
+        text = f"Swapping by {variant} takes {format_seconds(float(seconds))} per request"
+        copies = stages[(stages["variant"] == variant) & (stages["stage"] == "copy-in")]
+        copies = copies[~copies["once"].astype(bool)]
+        share = (copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]).median()
+        if not pd.isna(share):
+            text += f"; its copy in reaches {percent(share)} of the link's own speed"
+        sentences.append(text + ".")
+    return sentences
 
 
 def at_once(ledgers: pd.DataFrame) -> list[str]:

@@ -271,7 +271,9 @@ class ParallelParams(RaceParams):
 class SwappingParams(RaceParams):
     notebook: ClassVar[str] = "06_swapping"
 
-    swapping_variants: list[Literal["reload"]] = ["reload"]
+    swapping_variants: list[
+        Literal["reload-warm", "reload-cold", "to-cpu", "pinned", "arena", "arena-overlapped"]
+    ] = ["reload-warm", "reload-cold", "arena", "arena-overlapped"]
     swap: Literal["whisper", "both"] = "whisper"
     break_even_audio_s: list[Annotated[float, Field(gt=0)]] = [15.0, 30.0, 60.0]
     break_even_repeats: Count = 4

@@ -68,7 +68,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "expected_answer",
         "parity",
     ),
-    "spans": ("request_id", "tenant", "phase", "start_s", "end_s"),
+    "spans": ("request_id", "tenant", "phase", "start_s", "end_s", "bytes"),
     "samples": ("t_s", "source", "bytes"),
     "ledgers": ("moment", "owner", "bytes", "predicted_bytes"),
     "probes": (

@@ -28,7 +28,7 @@ RACES: dict[str, list[tuple[str, str, float]]] = {
     "06_swapping": [
         ("solo", "naive", 1.63),
         ("sequential", "plain", 1.20),
-        ("swapping", "reload", 2.36),
+        ("swapping", "reload-warm", 2.36),
     ],
 }
 
@@ -328,6 +328,7 @@ def _serve(writer: records.TableWriter, row: dict[str, Any], seconds: float, *, 
                     "phase": phase,
                     "start_s": clock + (start + shift) * latency,
                     "end_s": clock + (end + shift) * latency,
+                    "bytes": None,
                 },
             )
         clock += latency + 0.1
@@ -344,6 +345,7 @@ def _curve(writer: records.TableWriter, case_id: str) -> None:
                 "phase": "load",
                 "start_s": start,
                 "end_s": end,
+                "bytes": None,
             },
         )
     for step in range(160):

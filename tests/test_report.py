@@ -139,7 +139,7 @@ def test_statuses_verdicts_and_reasons_are_shown(page: Page) -> None:
 
 
 def test_strategies_stand_against_the_control_of_their_own_notebook(page: Page) -> None:
-    row = page.text.split("swapping reload", 1)[1][:160]
+    row = page.text.split("swapping reload-warm", 1)[1][:160]
     assert "2.38 s" in row
     assert "× 1.95" in row or "× 1.96" in row
     assert "equal" in row

@@ -129,7 +129,7 @@ def race(**options: Any) -> Rows:
     rows.arm("sequential", "plain", "05", factor=2.0)
     rows.arm("parallel", "threads", "05", factor=2.0 * 0.7, peak=11 * GIB)
     rows.arm("sequential", "plain", "06")
-    rows.arm("swapping", "reload", "06", factor=3.0, peak=8 * GIB)
+    rows.arm("swapping", "reload-warm", "06", factor=3.0, peak=8 * GIB)
     return rows
 
 
@@ -276,7 +276,7 @@ def test_order_claims_are_refuted(claims: list[Claim]) -> None:
     rows.arm("sequential", "plain", "05", peak=12 * GIB)
     rows.arm("parallel", "threads", "05", factor=2.0, peak=11 * GIB)
     rows.arm("sequential", "plain", "06", peak=12 * GIB)
-    rows.arm("swapping", "reload", "06", factor=0.5, peak=11.5 * GIB)
+    rows.arm("swapping", "reload-warm", "06", factor=0.5, peak=11.5 * GIB)
     found = judged(claims, rows)
     for claim in ("swapping-lowest-memory", "parallel-highest-memory", "swapping-reload-cost"):
         assert found[claim]["verdict"] == "refuted", found[claim]
@@ -291,7 +291,7 @@ def test_order_claims_stay_open_where_rows_are_missing_few_or_alike(claims: list
     for strategy, variant in (
         ("sequential", "plain"),
         ("parallel", "threads"),
-        ("swapping", "reload"),
+        ("swapping", "reload-warm"),
     ):
         few.arm(strategy, variant, "04", requests=BASE_S[:2])
         alike.arm(strategy, variant, "04")
@@ -344,7 +344,7 @@ def test_sequential_is_safest_when_the_others_take_more(claims: list[Claim]) -> 
     for strategy, variant, peak in (
         ("sequential", "plain", 9 * GIB),
         ("parallel", "threads", 10 * GIB),
-        ("swapping", "reload", 11 * GIB),
+        ("swapping", "reload-warm", 11 * GIB),
     ):
         rows.arm(strategy, variant, "04", peak=peak)
     assert judged(claims, rows)["sequential-safest"]["verdict"] == "supported"
@@ -504,7 +504,7 @@ def test_the_winner_is_the_fastest_against_its_own_control() -> None:
     assert "slower" in found.why_not
     assert "95 % interval" in found.why
     assert found.highest_throughput.startswith("parallel")
-    assert found.safest_margin.startswith("swapping (reload), 6.56 GiB")
+    assert found.safest_margin.startswith("swapping (reload-warm), 6.56 GiB")
     assert "Whisper pocket-m (transformers" in found.pair
 
 

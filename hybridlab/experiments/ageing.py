@@ -30,7 +30,7 @@ def _cases(lab: Lab, params: LimitsParams, strategy: str, remedy: str) -> list[C
             "ageing",
             work="ageing",
             strategy=strategy,
-            variant="reload" if strategy == "swapping" else "plain",
+            variant="reload-warm" if strategy == "swapping" else "plain",
             warmup=0,
             round=number,
             requests=lab.requests(params.ageing_requests, max_audio_s=params.ageing_max_audio_s),

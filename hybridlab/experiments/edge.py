@@ -43,7 +43,12 @@ def _largest(lab: Lab, ask: str) -> Case:
 
 def _squeeze(lab: Lab, strategy: str) -> Case:
     params = cast(LimitsParams, lab.params)
-    variants = {"sequential": "plain", "parallel": "threads", "swapping": "reload", "solo": "naive"}
+    variants = {
+        "sequential": "plain",
+        "parallel": "threads",
+        "swapping": "reload-warm",
+        "solo": "naive",
+    }
     return lab.case(
         "edge",
         work="squeeze",

@@ -70,11 +70,15 @@ def _write_at_once(
 
 
 def _resident(strategy: Strategy) -> dict[str, int]:
-    """Weights of the loaded tenants, and their processors where those share the device."""
+    """Weights of the loaded tenants, their processors where those share the device, and what the
+    strategy holds itself."""
     loaded = [tenant for tenant in strategy.tenants if tenant.loaded]
-    weights = {f"{tenant.name} weights": tenant.weights_bytes() or 0 for tenant in loaded}
+    here = {t.name: t.weights_bytes() for t in loaded}
+    # no bytes: they are away, and a row would compare nothing with the planner's word
+    weights = {f"{name} weights": n or 0 for name, n in here.items() if n != 0}
     processors = {f"{t.name} processor": t.processor_bytes for t in loaded}
-    return weights | {owner: n for owner, n in processors.items() if n is not None}
+    known = {owner: n for owner, n in processors.items() if n is not None}
+    return weights | known | strategy.owners()
 
 
 def _largest_request(context: Context) -> Region | None:
@@ -197,7 +201,8 @@ def predictions(context: Context) -> dict[str, Any]:
         if context.device.kind == "cuda":  # the second copy is made on the device alone
             peak = planner.whisper_load_peak_bytes(whisper, **kept, path=case.transcriber.load_path)
             found["loading"] = peak - found["whisper weights"]
-    return {**found, "phases": phases}
+    waiting = {f"{name} host copy": found.get(f"{name} weights") for name in ("voxtral", "whisper")}
+    return {**found, **waiting, "phases": phases}
 
 
 def _predicted_total(context: Context, predicted: Mapping[str, Any]) -> int:

@@ -105,6 +105,7 @@ def write_spans(context: Context, request_id: str | None, spans: list[Span]) -> 
                 "phase": span.phase,
                 "start_s": context.since_start(span.start_s),
                 "end_s": context.since_start(span.end_s),
+                "bytes": span.n_bytes,
             },
         )
 

@@ -37,8 +37,11 @@ def load(context: Context, strategy: Strategy) -> None:
         strategy.open()
     context.meter.settle()
     context.result["load_s"] = region.seconds
+    context.result["link_bytes_per_s"] = strategy.link_bytes_per_s
+    context.result["host_copy_bytes"] = strategy.host_copy_bytes()
     for tenant in strategy.tenants:
-        context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes() if tenant.loaded else None
+        stays = tenant in strategy.resident
+        context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes() if stays else None
         write_spans(context, None, tenant.drain_spans())
 
 

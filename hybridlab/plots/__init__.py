@@ -15,6 +15,7 @@ from hybridlab.plots.predicted import predicted_against_measured
 from hybridlab.plots.quality import quality
 from hybridlab.plots.speed import latency, latency_ecdf, throughput
 from hybridlab.plots.style import save
+from hybridlab.plots.swaps import swap_stages
 from hybridlab.plots.timelines import memory_over_time, timeline
 from hybridlab.stats import bootstrap_interval
 
@@ -34,6 +35,7 @@ __all__ = [
     "quality",
     "save",
     "survival",
+    "swap_stages",
     "three_numbers",
     "throughput",
     "timeline",

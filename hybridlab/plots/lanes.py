@@ -11,12 +11,18 @@ from hybridlab.plots import style
 TENANTS = ("voxtral", "whisper")
 #: Of each phase: how strong the tenant's colour is, and the hatch.
 PHASE_LOOK = {
+    "disk": (0.3, "\\\\\\"),
     "load": (0.45, "xxx"),
+    "host": (0.3, "xxx"),
+    "pin": (0.3, "***"),
+    "allocate": (0.3, "ooo"),
+    "copy-in": (0.6, "|||"),
+    "copy-out": (0.45, "+++"),
     "prepare": (0.2, ""),
     "encode": (1.0, ""),
     "prefill": (0.75, "///"),
     "decode": (0.5, "..."),
-    "unload": (0.25, "---"),
+    "release": (0.25, "---"),
     "wait": (0.08, ""),
 }
 #: Neighbouring bands of one phase this close together, as a share of the axis, are drawn as one.

@@ -31,6 +31,8 @@ class Strategy(ABC):
     streaming: ClassVar[tuple[str, ...]] = ()
     #: Who is loaded first; changed before `open`.
     load_order: LoadOrder = "voxtral-first"
+    #: Where weights cross a link: its own speed, measured in `open`.
+    link_bytes_per_s: float | None = None
 
     def __init__(self, transcriber: Transcriber | None, analyst: Analyst, *, variant: str) -> None:
         self._transcriber = transcriber
@@ -55,9 +57,19 @@ class Strategy(ABC):
         """The tenants that stay loaded between requests."""
         return self.tenants
 
+    def in_load_order(self, tenants: list[Tenant]) -> list[Tenant]:
+        return tenants if self.load_order == "voxtral-first" else tenants[::-1]
+
+    def owners(self) -> dict[str, int]:
+        """Bytes of the device that the strategy itself holds beside the tenants' weights."""
+        return {}
+
+    def host_copy_bytes(self) -> int:
+        """Bytes of host memory in which weights wait for their turn."""
+        return 0
+
     def open(self) -> None:
-        in_turn = self.resident if self.load_order == "voxtral-first" else self.resident[::-1]
-        for tenant in in_turn:
+        for tenant in self.in_load_order(self.resident):
             with timed(tenant, "load"):
                 tenant.load()
 
@@ -112,9 +124,9 @@ class Strategy(ABC):
 
 
 @contextmanager
-def timed(tenant: Tenant, phase: str) -> Iterator[None]:
+def timed(tenant: Tenant, phase: str, n_bytes: int | None = None) -> Iterator[None]:
     """Record the work inside as a span of this tenant, waiting for the device at its end."""
     start = time.perf_counter()
     yield
     tenant.device.synchronize()
-    tenant.spans.append(Span(tenant.name, phase, start, time.perf_counter()))
+    tenant.spans.append(Span(tenant.name, phase, start, time.perf_counter(), n_bytes))

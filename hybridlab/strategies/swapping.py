@@ -1,24 +1,23 @@
-"""Only one resident at a time, or only Voxtral: weights are loaded again for each request."""
+"""Only one resident at a time, or only Voxtral: weights come in when they are needed."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from hybridlab.strategies.base import Strategy, timed
+from hybridlab.strategies.movers import MOVERS, Swap
 from hybridlab.strategies.requests import Request
 from hybridlab.tenants.base import Analyst, Tenant, Text, Transcriber
 
 
 class Swapping(Strategy):
-    """`reload`: drop the weights and load them again from where they came (files are usually in
-    the page cache by then). `swap='whisper'` keeps Voxtral resident, `'both'` swaps both.
+    """How weights leave and come back is the variant: see the classes of `movers`.
+    `swap='whisper'` keeps Voxtral resident, `'both'` swaps both.
 
-    Bound by disk, host memory and the link; nothing is ever copied out, since inference does not
-    change weights.
+    Bound by disk, host memory and the link; only `to-cpu` copies anything out, since inference does
+    not change weights.
     """
 
     name = "swapping"
-    variants = ("reload",)
+    variants = tuple(MOVERS)
 
     def __init__(
         self,
@@ -26,30 +25,52 @@ class Swapping(Strategy):
         analyst: Analyst,
         *,
         variant: str,
-        swap: Literal["whisper", "both"] = "whisper",
+        swap: Swap = "whisper",
     ) -> None:
         super().__init__(transcriber, analyst, variant=variant)
         self.swap = swap
+        self.mover = MOVERS[variant](self.device, swap=swap)
 
     @property
     def resident(self) -> list[Tenant]:
         return [self.analyst] if self.swap == "whisper" else []
 
+    def open(self) -> None:
+        try:
+            for tenant in self.in_load_order(self.tenants):
+                if tenant in self.resident:
+                    with timed(tenant, "load"):
+                        tenant.load()
+                else:
+                    self.mover.prepare(tenant)
+            self.mover.ready()
+        except BaseException:  # also an interrupt: nothing stays pinned
+            self.close()
+            raise
+        self.link_bytes_per_s = self.mover.link_bytes_per_s
+
+    def close(self) -> None:
+        self.mover.close()
+        super().close()
+
+    def owners(self) -> dict[str, int]:
+        return self.mover.owners()
+
+    def host_copy_bytes(self) -> int:
+        return self.mover.host_copy_bytes()
+
     def _serve(self, request: Request) -> tuple[Text, Text]:
-        self._bring_in(self.transcriber)
-        transcript = self._transcribe(request)
-        self._drop(self.transcriber)
-        self._bring_in(self.analyst)
-        answer = self._answer(request)
+        self.mover.bring_in(self.transcriber)
+        if self.swap == "whisper":
+            transcript = self._transcribe(request)
+        else:
+            with self.mover.during(self.analyst):
+                transcript = self._transcribe(request)
+        self.mover.drop(self.transcriber)
         if self.swap == "both":
-            self._drop(self.analyst)
+            self.mover.bring_in(self.analyst)
+        with self.mover.during(self.transcriber):
+            answer = self._answer(request)
+        if self.swap == "both":
+            self.mover.drop(self.analyst)
         return transcript, answer
-
-    def _bring_in(self, tenant: Tenant) -> None:
-        if not tenant.loaded:
-            with timed(tenant, "load"):
-                tenant.load()
-
-    def _drop(self, tenant: Tenant) -> None:
-        with timed(tenant, "unload"):
-            tenant.unload()

@@ -18,6 +18,7 @@ from hybridlab.summary.race import (
     race_trials,
     same_answer,
 )
+from hybridlab.summary.swaps import swap_seconds, swap_spans, swap_table
 from hybridlab.summary.words import (
     EMPTY,
     arm_name,
@@ -52,5 +53,8 @@ __all__ = [
     "quality_table",
     "race_trials",
     "same_answer",
+    "swap_seconds",
+    "swap_spans",
+    "swap_table",
     "wear_table",
 ]

@@ -49,12 +49,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Span:
-    """One phase of one tenant on the host's perf_counter clock, in seconds."""
+    """One phase of one tenant on the host's perf_counter clock, in seconds; `n_bytes` where the
+    phase moves, takes or frees so many."""
 
     tenant: str
     phase: str
     start_s: float
     end_s: float
+    n_bytes: int | None = None
 
 
 def resolve_dtype(requested: str, *, backend: str, device: Device, role: Role) -> str:
@@ -101,7 +103,9 @@ class Tenant(ABC):
 
     @property
     @abstractmethod
-    def loaded(self) -> bool: ...
+    def loaded(self) -> bool:
+        """Whether the model is there; under swapping its weights may be away for a while, which
+        `weights_bytes` tells."""
 
     @abstractmethod
     def load(self) -> None:
@@ -116,10 +120,10 @@ class Tenant(ABC):
         """The loaded torch module; None for backends whose weights torch does not hold."""
 
     def weights_bytes(self) -> int | None:
-        """Bytes of parameters and buffers, each storage once; None where torch does not hold
-        them."""
+        """Bytes of parameters and buffers on the device, each storage once; None where torch does
+        not hold them."""
         module = self.module()
-        return None if module is None else storage_bytes(module)
+        return None if module is None else storage_bytes(module, on=self.device.kind)
 
     def drain_spans(self) -> list[Span]:
         spans, self.spans = self.spans, []
@@ -182,12 +186,15 @@ class Heard(ABC):
         """As `Analyst.answer` about this clip."""
 
 
-def storage_bytes(module: nn.Module) -> int:
-    """Bytes of all parameters and buffers of a module; tied tensors and views count once."""
+def storage_bytes(module: nn.Module, *, on: str = "") -> int:
+    """Bytes of all parameters and buffers of a module, or of those on one kind of device; tied
+    tensors and views count once."""
     storages: dict[int, int] = {}
     tensors: list[Any] = [*module.parameters(), *module.buffers()]
     for tensor in tensors:
         if tensor.is_sparse:  # openai-whisper's alignment heads: a few hundred bytes, no storage
+            continue
+        if on and tensor.device.type != on:
             continue
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()

@@ -74,6 +74,42 @@ def folder_or_id(spec: TenantSpec) -> str:
     return hub_id(spec.model)
 
 
+def weight_files(spec: TenantSpec) -> list[Path]:
+    """The files that hold this spec's weights; `UnavailableError` where there are none on a disk
+    to be read."""
+    if spec.weights == "random":
+        raise UnavailableError(
+            f"random weights of {spec.model} are computed, not read from files; use weights hub, "
+            "local or pocket, or the variant reload-warm"
+        )
+    check_source(spec)
+    if spec.weights == "hub" and spec.backend == "openai-whisper":
+        files = [_openai_file(catalog.whisper(spec.model).openai_name)]
+    elif spec.weights == "hub":
+        files = _hub_files(spec)
+    else:
+        files = sorted(Path(folder_or_id(spec)).glob("*.safetensors"))
+    if not files or not all(file.is_file() for file in files):
+        raise UnavailableError(
+            f"the {spec.weights} weights of {spec.model} are not on this disk yet; run once with "
+            "the variant reload-warm, which fetches them"
+        )
+    return files
+
+
+def _hub_files(spec: TenantSpec) -> list[Path]:
+    """What the hub's cache holds of it: the folder beside its configuration."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, pattern = hub_id(spec.model), "*.safetensors"
+    if spec.backend == "faster-whisper":
+        from faster_whisper.utils import _MODELS
+
+        repository, pattern = _MODELS[catalog.whisper(spec.model).openai_name], "model.bin"
+    config = try_to_load_from_cache(repository, "config.json")
+    return sorted(Path(config).parent.glob(pattern)) if isinstance(config, str) else []
+
+
 def _check_folder(folder: Path, model: str) -> None:
     config_path = folder / "config.json"
     if not config_path.is_file():
@@ -113,22 +149,29 @@ def _check_hub(repository: str) -> None:
         ) from None
 
 
+def _openai_file(name: str) -> Path:
+    """Where openai-whisper keeps this checkpoint."""
+    import whisper
+
+    cache = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
+    return cache / Path(whisper._MODELS[name]).name
+
+
 def _check_openai_cache(name: str) -> None:
     import socket
     from urllib.parse import urlparse
 
     import whisper
 
-    url = whisper._MODELS[name]
-    cache = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
-    if (cache / Path(url).name).is_file():
+    url, file = whisper._MODELS[name], _openai_file(name)
+    if file.is_file():
         return
     try:
         socket.create_connection((str(urlparse(url).hostname), 443), timeout=HUB_TIMEOUT_S).close()
     except OSError as error:
         raise WeightsError(
-            f"openai-whisper's {name} is not in {cache} and its server did not answer ({error}); "
-            "run once while online, or use weights 'local', 'random' or 'pocket'"
+            f"openai-whisper's {name} is not in {file.parent} and its server did not answer "
+            f"({error}); run once while online, or use weights 'local', 'random' or 'pocket'"
         ) from None
 
 

@@ -45,7 +45,7 @@ def test_a_race_of_all_strategies_passes_the_parity_gate(tmp_path: Path) -> None
         race.Arm("solo", "naive"),
         race.CONTROL,
         race.Arm("parallel", "threads"),
-        race.Arm("swapping", "reload", {"swap": "both"}),
+        race.Arm("swapping", "reload-warm", {"swap": "both"}),
     ]
     rows = race.run(lab, arms, rounds=1)
     assert [row["status"] for row in rows] == ["ok"] * 5, [row["reason"] for row in rows]

@@ -14,6 +14,7 @@ from hybridlab.audio import Samples
 from hybridlab.device import CpuDevice
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.strategies import STRATEGIES, Inbox, Request, Strategy, make_strategy
+from hybridlab.strategies.movers import MOVERS
 from hybridlab.tenants.base import Analyst, Heard, TenantSpec, Text, Transcriber
 
 SPEC = TenantSpec(model="x", backend="transformers", weights="pocket", dtype="float32")
@@ -131,7 +132,8 @@ CUDA_ONLY = {("sequential", "expandable-segments")}
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_variant_serves_and_gives_everything_back(name: str) -> None:
-    for variant in STRATEGIES[name].variants:
+    moved = set(MOVERS) - {"reload-warm"}  # need real weights: test_swapping.py
+    for variant in set(STRATEGIES[name].variants) - moved:
         if (name, variant) in CUDA_ONLY:
             with pytest.raises(UnavailableError, match="CUDA"):
                 serve(name, variant)
@@ -166,14 +168,14 @@ def test_parallel_runs_whisper_on_another_thread() -> None:
 
 
 def test_swapping_whisper_keeps_voxtral_resident() -> None:
-    log = serve("swapping", "reload", count=3)
+    log = serve("swapping", "reload-warm", count=3)
     assert log.count(("whisper", "load")) == 3
     assert log.count(("voxtral", "load")) == 1
 
 
 def test_swapping_both_never_has_two_resident() -> None:
     resident: set[str] = set()
-    for tenant, what in serve("swapping", "reload", count=2, swap="both"):
+    for tenant, what in serve("swapping", "reload-warm", count=2, swap="both"):
         if what == "load":
             resident.add(tenant)
         elif what == "unload":

@@ -1,0 +1,84 @@
+"""What a swap is made of: its stages by variant, in ms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from hybridlab.plots import style, wording
+from hybridlab.summary import swap_seconds, swap_spans
+from hybridlab.units import format_seconds
+
+#: Of each stage: colour and hatch. Blues wait for memory, oranges move bytes.
+STAGE_LOOK = {
+    "disk": ("#8c564b", "xx"),
+    "load": ("#de8f05", "//"),
+    "allocate": ("#56b4e9", ".."),
+    "copy-in": ("#d55e00", "\\\\"),
+    "copy-out": ("#cc78bc", "++"),
+    "release": ("#0173b2", ""),
+}
+#: The variant whose copies run behind other work.
+HIDDEN = "arena-overlapped"
+
+
+@style.styled
+def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
+    """Horizontal bars, one per variant: the median of each stage of a request's swaps, stacked."""
+    table = swap_seconds(spans, cases)
+    if table.empty:
+        return style.nothing_to_show("No swap was recorded.")
+    table = table.loc[table.sum(axis=1).sort_values().index]
+    figure, ax = style.new_axes(style.rows_height(len(table)))
+    left = np.zeros(len(table))
+    for stage in table.columns:
+        colour, hatch = STAGE_LOOK[stage]
+        width = table[stage].to_numpy() * 1e3
+        ax.barh(
+            range(len(table)),
+            width,
+            left=left,
+            height=0.62,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0.6,
+            zorder=3,
+        )
+        left += width
+    counts = swap_spans(spans, cases).query("stage == 'release'")["variant"].value_counts()
+    names = [f"{name}\n(n = {counts[name]}{_behind(str(name))})" for name in table.index]
+    ax.set_yticks(range(len(table)), names)
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel("all stages of a request's swaps (ms)")
+    totals = table.sum(axis=1)
+    style.note_column(ax, [(y, format_seconds(total)) for y, total in enumerate(totals)])
+    handles = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=stage)
+        for stage, (colour, hatch) in STAGE_LOOK.items()
+        if stage in table
+    ]
+    style.legend_below(ax, handles=handles, columns=6)
+    race = cases[(cases["experiment"] == "race") & (cases["strategy"] == "swapping")]
+    words = f"n = {counts.sum()} swaps; medians of stages, first requests left out"
+    return style.finish(figure, _finding(totals), wording.caption_of(race, words))
+
+
+def _behind(variant: str) -> str:
+    return ", copies behind work" if variant == HIDDEN else ""
+
+
+def _finding(totals: pd.Series[float]) -> str:
+    """The cheapest swap that hides nothing, against the reload; totals in s by variant."""
+    seen = totals.drop(HIDDEN, errors="ignore")
+    if seen.empty:
+        return f"{HIDDEN} swaps in {format_seconds(float(totals.iloc[0]))}, behind other work"
+    best = str(seen.idxmin())
+    text = f"{best} takes {format_seconds(float(seen[best]))} to swap"
+    if "reload-warm" in seen and best != "reload-warm":
+        slower = float(seen["reload-warm"] / seen[best])
+        text += f", reload-warm {format_seconds(float(seen['reload-warm']))}: {slower:.3g} times"
+    return text

@@ -1,0 +1,261 @@
+"""Swapping with pocket models: bits, texts, who holds what, faults."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hybridlab import arena
+from hybridlab.audio import Samples, load_clips, read_audio
+from hybridlab.device import CpuDevice, linux
+from hybridlab.errors import UnavailableError
+from hybridlab.strategies import Request, Served, make_strategy, movers
+from hybridlab.strategies.movers import MOVERS
+from hybridlab.strategies.swapping import Swapping
+from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
+from hybridlab.tenants.pocket import pocket_dir
+from hybridlab.tenants.weights import weight_files
+from tests.strategies.test_arena import digest
+
+HERE = ("reload-warm", "reload-cold", "arena", "arena-overlapped")
+BACKENDS = ("openai-whisper", "transformers")
+
+
+def spec(model: str, backend: str = "transformers", **changes: Any) -> TenantSpec:
+    fields: dict[str, Any] = {"weights": "pocket", "dtype": "float32", **changes}
+    return TenantSpec(model=model, backend=backend, **fields)
+
+
+def strategy(variant: str, *, backend: str = "transformers", swap: str = "whisper") -> Swapping:
+    device = CpuDevice()
+    made = make_strategy(
+        "swapping",
+        variant,
+        transcriber=make_transcriber(spec("pocket-m", backend), device),
+        analyst=make_analyst(spec("pocket"), device),
+        options={"swap": swap},
+    )
+    assert isinstance(made, Swapping)
+    return made
+
+
+@pytest.fixture(scope="module")
+def clip() -> Samples:
+    return read_audio(Path(load_clips()[0].path))
+
+
+def ask(made: Swapping, clip: Samples) -> Served:
+    return made.serve(Request(id="r", samples=clip, question="last", max_new_tokens=16))
+
+
+@pytest.fixture(scope="module")
+def alone(clip: Samples) -> dict[str, tuple[int, ...]]:
+    """What each tenant says by itself."""
+    said = {}
+    for backend in BACKENDS:
+        whisper = make_transcriber(spec("pocket-m", backend), CpuDevice())
+        whisper.load()
+        said[backend] = whisper.transcribe([clip], max_new_tokens=16)[0].tokens
+    voxtral = make_analyst(spec("pocket"), CpuDevice())
+    voxtral.load()
+    said["answer"] = voxtral.answer([clip], ["last"], max_new_tokens=16)[0].tokens
+    return said
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_stays() -> Iterator[None]:
+    yield
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("arena")]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("swap", ["whisper", "both"])
+@pytest.mark.parametrize("variant", HERE)
+def test_texts_are_those_of_each_tenant_alone(
+    variant: str, swap: str, backend: str, clip: Samples, alone: dict[str, tuple[int, ...]]
+) -> None:
+    made = strategy(variant, backend=backend, swap=swap)
+    made.open()
+    for _ in range(2):
+        served = ask(made, clip)
+        assert served.transcript.tokens == alone[backend]
+        assert served.answer.tokens == alone["answer"]
+    made.close()
+    assert not any(tenant.loaded for tenant in made.tenants)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_thousand_swaps_leave_every_bit_and_the_text(
+    backend: str, clip: Samples, alone: dict[str, tuple[int, ...]]
+) -> None:
+    made = strategy("arena", backend=backend, swap="both")
+    expected = {}
+    for tenant in strategy("arena", backend=backend).tenants:
+        tenant.load()
+        expected[tenant.name] = digest(tenant.module())  # type: ignore[arg-type]
+    made.open()
+    for number in range(1, 1001):
+        for tenant in made.tenants:
+            made.mover.bring_in(tenant)
+            if number % 250 == 0:
+                assert digest(tenant.module()) == expected[tenant.name]  # type: ignore[arg-type]
+            made.mover.drop(tenant)
+    for tenant in made.tenants:
+        tenant.drain_spans()
+    served = ask(made, clip)
+    assert served.transcript.tokens == alone[backend]
+    assert served.answer.tokens == alone["answer"]
+    made.close()
+
+
+def test_swapping_both_holds_one_tenant_in_one_fixed_block(clip: Samples) -> None:
+    made = strategy("arena", swap="both")
+    made.open()
+    mover = made.mover
+    assert isinstance(mover, movers.InArena)
+    assert mover.shared is not None
+    fixed = mover.shared.data_ptr()
+    assert mover.shared.nbytes == max(a.n_bytes for a in mover.arenas.values())
+    assert made.owners()["swap block"] == mover.shared.nbytes
+    mover.bring_in(made.transcriber)
+    assert [tenant.weights_bytes() for tenant in made.tenants] == [0, mover.shared.nbytes]
+    assert "swap block" not in made.owners()
+    with pytest.raises(RuntimeError, match="still holds the other"):
+        mover.bring_in(made.analyst)
+    mover.drop(made.transcriber)
+    served = ask(made, clip)
+    assert mover.shared.data_ptr() == fixed
+    assert not [span for span in served.spans if span.phase == "allocate"]
+    made.close()
+    assert mover.shared is None
+    assert not mover.owners()
+
+
+def test_swapping_whisper_gives_its_memory_back_while_voxtral_works(clip: Samples) -> None:
+    made = strategy("arena")
+    made.open()
+    made.transcriber.drain_spans()
+    seen = []
+    made.analyst.on_phase = lambda phase: seen.append(made.transcriber.weights_bytes())
+    served = ask(made, clip)
+    assert set(seen) == {0}
+    size = made.host_copy_bytes()
+    assert [(s.phase, s.n_bytes) for s in served.spans if s.n_bytes is not None] == [
+        ("allocate", size),
+        ("copy-in", size),
+        ("release", size),
+    ]
+    assert made.owners() == {"whisper host copy": size}
+    assert made.link_bytes_per_s is not None
+    made.close()
+    assert made.host_copy_bytes() == 0
+
+
+def test_the_overlapped_copy_runs_while_the_other_tenant_works(clip: Samples) -> None:
+    made = strategy("arena-overlapped")
+    made.open()
+    ask(made, clip)
+    served = ask(made, clip)
+    (copy,) = [span for span in served.spans if span.phase == "copy-in"]
+    work = [span for span in served.spans if span.tenant == "voxtral"]
+    assert work[0].start_s <= copy.start_s <= max(span.end_s for span in work)
+    assert made.transcriber.weights_bytes() == made.host_copy_bytes()  # it waits in its place
+    made.close()
+
+
+def test_a_fault_while_it_copies_aside_comes_out_and_the_next_request_is_served(
+    clip: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = strategy("arena-overlapped")
+    made.open()
+    expected = ask(made, clip).transcript
+
+    def interrupted(self: arena.Arena, block: torch.Tensor) -> None:
+        block[: self.n_bytes // 2].copy_(self.host[: self.n_bytes // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(arena.Arena, "copy_in", interrupted)
+        ask(made, clip)
+    assert made.transcriber.weights_bytes() == 0
+    assert ask(made, clip).transcript == expected
+    made.close()
+
+
+def test_a_failed_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = strategy("arena", swap="both")
+
+    def fails(*_: object) -> float:
+        raise UnavailableError("no link")
+
+    monkeypatch.setattr(arena, "link_bytes_per_s", fails)
+    with pytest.raises(UnavailableError, match="no link"):
+        made.open()
+    assert not any(tenant.loaded for tenant in made.tenants)
+    assert made.host_copy_bytes() == 0
+
+
+# -------------------------------------------------------------------------- what a machine lacks
+
+
+@pytest.mark.parametrize("variant", ["to-cpu", "pinned"])
+def test_a_device_that_is_the_host_has_nothing_to_move(variant: str) -> None:
+    with pytest.raises(UnavailableError, match=f"{variant}.*the device is the host.*use arena"):
+        strategy(variant)
+
+
+def test_weights_that_torch_does_not_hold_cannot_be_moved(clip: Samples) -> None:
+    pytest.importorskip("faster_whisper")
+    made = strategy("arena", backend="faster-whisper")
+    with pytest.raises(UnavailableError, match=r"faster-whisper holds.*use reload-warm"):
+        made.open()
+    assert not made.transcriber.loaded
+
+
+def test_random_weights_are_nowhere_on_the_disk() -> None:
+    device = CpuDevice()
+    made = make_strategy(
+        "swapping",
+        "reload-cold",
+        transcriber=make_transcriber(spec("tiny", weights="random"), device),
+        analyst=make_analyst(spec("pocket"), device),
+    )
+    with pytest.raises(UnavailableError, match=r"computed, not read.*reload-warm"):
+        made.open()
+    assert not made.analyst.loaded
+
+
+def test_a_cold_reload_tells_what_came_from_the_disk(clip: Samples) -> None:
+    made = strategy("reload-cold")
+    made.open()
+    spans = ask(made, clip).spans
+    made.close()
+    (disk,) = [span for span in spans if span.phase == "disk"]
+    (file,) = weight_files(spec("pocket-m"))
+    assert file.parent == pocket_dir("pocket-m")
+    assert disk.n_bytes is not None
+    # a file system without a page cache to drop reads nothing, and the row says so
+    assert 0 <= disk.n_bytes <= 1.5 * file.stat().st_size
+    assert [s.phase for s in spans if s.tenant == "whisper"][:2] == ["disk", "load"]
+
+
+def test_dropping_the_page_cache_makes_the_disk_work(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(os.urandom(4 << 20))
+    linux.drop_page_cache(file)
+    before = linux.read_from_disk_bytes()
+    file.read_bytes()
+    cold = linux.read_from_disk_bytes() - before
+    file.read_bytes()
+    assert linux.read_from_disk_bytes() - before == cold  # the second time it comes from memory
+
+
+def test_every_way_says_what_bounds_it() -> None:
+    for mover in MOVERS.values():
+        assert "Bound by" in (mover.__doc__ or ""), mover
