@@ -250,7 +250,9 @@ class SequentialParams(_StrategyParams):
 class ParallelParams(_StrategyParams):
     notebook: ClassVar[str] = "05_parallel"
 
-    parallel_variants: list[Literal["threads"]] = ["threads"]
+    parallel_variants: list[
+        Literal["threads", "streams", "processes", "processes-mps", "ctranslate2", "whisper-on-cpu"]
+    ] = ["threads", "processes"]
 
 
 class SwappingParams(_StrategyParams):

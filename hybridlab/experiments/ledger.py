@@ -70,8 +70,9 @@ def _write_at_once(
 
 
 def _resident(strategy: Strategy) -> dict[str, int]:
-    """Weights of the loaded tenants, and their processors where those share the device."""
-    loaded = [tenant for tenant in strategy.tenants if tenant.loaded]
+    """Weights of the tenants loaded on the device, and their processors where those share it."""
+    here = [t for t in strategy.tenants if t.device.kind == strategy.device.kind]
+    loaded = [tenant for tenant in here if tenant.loaded]
     weights = {f"{tenant.name} weights": tenant.weights_bytes() or 0 for tenant in loaded}
     processors = {f"{t.name} processor": t.processor_bytes for t in loaded}
     return weights | {owner: n for owner, n in processors.items() if n is not None}
