@@ -158,7 +158,7 @@ def test_the_device_counts_an_adopted_worker_and_forgets_it_when_it_ends() -> No
     with Worker("one") as worker:
         assert worker.pid is not None
         member = device.adopt("one", worker.pid, lambda: None)
-        assert member.empty_bytes < size  # shared libraries are not counted again
+        assert member.overhead_bytes < size  # shared libraries are not counted again
         device.reset_peak()
         before = member.used_bytes()
         worker.call(fill, size)

@@ -92,13 +92,16 @@ class CpuDevice(Device):
 
     def account(self) -> Account:
         """`libraries`: resident pages of mapped files; `free heap`: what malloc holds, unowned;
-        `workers`: what the members held before they had any work."""
+        `workers`: what members hold without their work: their own interpreters' pages and copies of
+        pages that they had inherited."""
         inside = {"libraries": linux.status_bytes("RssFile")}
         heap = linux.heap()
         if heap is not None:
             inside["free heap"] = heap.free_bytes
         if self.members:
-            inside["workers"] = sum(m.empty_bytes for m in self.members if m.alive)
+            here = [member for member in self.members if member.alive]
+            inside["libraries"] += sum(member.library_bytes for member in here)
+            inside["workers"] = sum(member.overhead_bytes for member in here)
         others = self.outside_bytes().value
         return Account(inside, {"other processes": max(0, int(others or 0))})
 

@@ -50,15 +50,30 @@ def peak_resident_bytes(pid: int) -> int:
         return 0  # a process that is ending has a status without memory
 
 
-def private_bytes(pid: int) -> int:
-    """Resident pages that no other process maps: what the process' end would give back; 0 when it
-    has ended. Walks its page tables, which takes some milliseconds."""
+@dataclass(frozen=True)
+class Pages:
+    """Resident pages of a process, in bytes. `private` ones no other process maps: its end would
+    give them back; `clean` ones are those of mapped files (libraries). `inherited` ones were
+    written before a fork and are still shared."""
+
+    private_clean_bytes: int = 0
+    private_dirty_bytes: int = 0
+    inherited_bytes: int = 0
+
+    @property
+    def private_bytes(self) -> int:
+        return self.private_clean_bytes + self.private_dirty_bytes
+
+
+def pages(pid: int) -> Pages:
+    """All zero when it has ended. Walks the process' page tables: takes some milliseconds."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return Pages()
     rows = dict(line.split(":", 1) for line in text.splitlines()[1:])
-    return sum(int(rows[name].split()[0]) * KIB for name in ("Private_Clean", "Private_Dirty"))
+    names = ("Private_Clean", "Private_Dirty", "Shared_Dirty")
+    return Pages(*(int(rows[name].split()[0]) * KIB for name in names))
 
 
 def reset_peak(pid: int | str) -> None:

@@ -24,8 +24,9 @@ class Member(ABC):
     `release` gives back what the worker's allocator keeps; it is called while the worker is idle.
     """
 
-    #: What it held of the device before it had any work to do.
-    empty_bytes = 0
+    #: Of its bytes, what an idle worker holds on a host, and pages of libraries.
+    overhead_bytes = 0
+    library_bytes = 0
 
     def __init__(self, name: str, pid: int, release: Callable[[], None]) -> None:
         self.name = name
@@ -72,20 +73,23 @@ class HostMember(Member):
     """Resident pages of the process without those that others map as well.
 
     A forked worker shares its libraries with the case's process, whose resident memory counts
-    them already: what is left is what the worker's end would give back. How much is shared is read
-    when a peak is reset or read, since that takes milliseconds, and holds in between; pages that
-    are written to meanwhile count from the next such moment.
+    them already: what is left is what the worker's end would give back. Pages that two workers
+    share with each other alone count for none. How much is shared is read when a peak is reset or
+    read, since that takes milliseconds, and holds in between.
     """
 
     def __init__(self, name: str, pid: int, release: Callable[[], None]) -> None:
         super().__init__(name, pid, release)
-        self._shared_bytes = 0
+        self._at_first = linux.pages(pid)
         self._look_at_shared()
-        self.empty_bytes = self.used_bytes()
 
     def _look_at_shared(self) -> None:
-        resident = linux.resident_bytes(self.pid)
-        self._shared_bytes = max(0, resident - linux.private_bytes(self.pid))
+        resident, now = linux.resident_bytes(self.pid), linux.pages(self.pid)
+        self._shared_bytes = max(0, resident - now.private_bytes)
+        self.library_bytes = now.private_clean_bytes
+        # Python counts references in its objects: using an inherited one makes a copy of its page
+        copied = max(0, self._at_first.inherited_bytes - now.inherited_bytes)
+        self.overhead_bytes = self._at_first.private_dirty_bytes + copied
 
     def used_bytes(self) -> int:
         if self.ended:

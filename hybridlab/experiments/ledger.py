@@ -11,6 +11,7 @@ from typing import Any
 
 from hybridlab import catalog, planner
 from hybridlab.device import Account, card_of
+from hybridlab.experiments.placement import shares_device
 from hybridlab.experiments.rows import Context
 from hybridlab.meter import Ended, Region
 from hybridlab.records import AT_ONCE
@@ -185,7 +186,7 @@ def predictions(context: Context) -> dict[str, Any]:
             attention=case.analyst.attention,
         ).items()
     }
-    if case.transcriber is not None:
+    if case.transcriber is not None and shares_device(case.variant):
         whisper = catalog.whisper(case.transcriber.model)
         kept: dict[str, Any] = {
             "backend": case.transcriber.backend,

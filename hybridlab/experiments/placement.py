@@ -47,6 +47,11 @@ def transcriber_spec(variant: str, spec: TenantSpec, device: Device) -> TenantSp
     return spec
 
 
+def shares_device(variant: str) -> bool:
+    """Whether Whisper's bytes are the device's."""
+    return variant != "whisper-on-cpu"
+
+
 def place(variant: str, transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
     """The tenants of a variant, nothing loaded yet. `UnavailableError` for what is not there."""
     placing = PLACINGS.get(variant, _beside)
