@@ -36,7 +36,8 @@ def load(context: Context, strategy: Strategy) -> None:
     context.meter.settle()
     context.result["load_s"] = region.seconds
     for tenant in strategy.tenants:
-        context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes() if tenant.loaded else None
+        here = tenant.loaded and tenant.device.kind == context.device.kind
+        context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes() if here else None
         write_spans(context, None, tenant.drain_spans())
 
 
