@@ -38,7 +38,7 @@ class Watch:
         self.device = device
         self._neighbours: list[Reading] = []
         self._slowed: set[str] = set()
-        self._begun = _now()
+        self._begun = self._now()
         self.look()
 
     def look(self) -> None:
@@ -48,7 +48,7 @@ class Watch:
 
     def columns(self) -> dict[str, Any]:
         self.look()
-        ended = _now()
+        ended = self._now()
         elapsed = ended.at_s - self._begun.at_s
         own = ended.own_s - self._begun.own_s
         foreign = max(0.0, ended.busy_s - self._begun.busy_s - own)
@@ -67,6 +67,12 @@ class Watch:
             "throttled": ", ".join(sorted(self._slowed | grown)),
         }
 
+    def _now(self) -> _Moment:
+        used = os.times()
+        own = used.user + used.system + used.children_user + used.children_system
+        own += sum(member.cpu_s for member in self.device.members)
+        return _Moment(time.perf_counter(), processor_seconds(), own, throttle_counters())
+
 
 def interference(columns: dict[str, Any], *, most_foreign_cpu: float) -> str:
     """Why the times of a case with these columns cannot be trusted; '' where they can."""
@@ -80,9 +86,3 @@ def interference(columns: dict[str, Any], *, most_foreign_cpu: float) -> str:
             f"most_foreign_cpu allows ({most_foreign_cpu:.0%}); end them and repeat with --resume"
         )
     return ""
-
-
-def _now() -> _Moment:
-    used = os.times()
-    own = used.user + used.system + used.children_user + used.children_system
-    return _Moment(time.perf_counter(), processor_seconds(), own, throttle_counters())

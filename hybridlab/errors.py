@@ -44,3 +44,11 @@ class RunFolderError(HybridlabError):
 
 class CaseFailedError(HybridlabError):
     """An inline case failed; in a process of its own it would have been a recorded result."""
+
+
+class WorkerLostError(HybridlabError):
+    """A worker's process ended while it was needed: its request has no answer yet."""
+
+
+class WorkerFaultError(HybridlabError):
+    """A fault in a worker that is neither the lab's own nor out of memory, with its traceback."""

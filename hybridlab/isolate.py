@@ -64,15 +64,15 @@ class Exit:
     def ok(self) -> bool:
         return self.code == 0
 
-    def reason(self) -> str:
+    def reason(self, whose: str = "the case's") -> str:
         """One sentence for the `reason` column."""
         if self.timed_out:
             return f"stopped after {self.seconds:.0f} s (timeout_s)"
         if self.signal is not None:
             name = signal.Signals(self.signal).name
             hint = "; the host may have run out of memory" if name == "SIGKILL" else ""
-            return f"the case's process was ended by {name}{hint}"
-        return f"the case's process ended with exit code {self.code}"
+            return f"{whose} process was ended by {name}{hint}"
+        return f"{whose} process ended with exit code {self.code}"
 
 
 # ---------------------------------------------------------------------------------------- client
@@ -146,27 +146,68 @@ class CaseServer:
         called four times a second while it runs. An interrupt here (Ctrl-C, a stop button) closes
         the connection, at which the server ends the child and its own children.
         """
+        with self.fork(function, *arguments, log=log) as child:
+            while (ended := child.wait(TICK_S)) is None:
+                if child.seconds > timeout_s:
+                    return Exit(None, signal.SIGKILL, child.seconds, timed_out=True)
+                if on_tick is not None:
+                    on_tick(child.pid)
+            return ended
+
+    def fork(
+        self, function: Callable[..., None], *arguments: Any, log: Path | None = None
+    ) -> Child:
+        """Begin `function(*arguments)` in a fresh process; it lives at most as long as the `Child`
+        that stands for it here, and as this process."""
         self.start()
         job = pickle.dumps((function, arguments))
-        started = time.monotonic()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
             connection.connect(self.address)
-            _send(connection, pickle.dumps((job, str(log) if log else "", str(Path.cwd()))))
-            pid = _receive(connection)
-            while not select.select([connection], [], [], TICK_S)[0]:
-                if time.monotonic() - started > timeout_s:
-                    seconds = time.monotonic() - started
-                    return Exit(None, signal.SIGKILL, seconds, timed_out=True)
-                if on_tick is not None and pid is not None:
-                    on_tick(int(pid))
-            answer = _receive(connection)
-        seconds = time.monotonic() - started
+            send(connection, pickle.dumps((job, str(log) if log else "", str(Path.cwd()))))
+            pid = receive(connection)
+        except BaseException:
+            connection.close()
+            raise
+        if pid is None:
+            connection.close()
+            raise UnavailableError("the case server went away before it had forked a process")
+        return Child(int(pid), connection)
+
+
+class Child:
+    """A process that the server forked for this one. Closing it ends the process and whatever that
+    has started; so does the end of this process."""
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid = pid
+        self.connection = connection
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def wait(self, timeout_s: float) -> Exit | None:
+        """How it ended; None if it has not within this time."""
+        if not select.select([self.connection], [], [], timeout_s)[0]:
+            return None
+        answer = receive(self.connection)
         if answer is None:
             raise UnavailableError("the case server went away in the middle of a case")
         status = pickle.loads(answer)
         if os.WIFSIGNALED(status):
-            return Exit(None, os.WTERMSIG(status), seconds)
-        return Exit(os.WEXITSTATUS(status), None, seconds)
+            return Exit(None, os.WTERMSIG(status), self.seconds)
+        return Exit(os.WEXITSTATUS(status), None, self.seconds)
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 _shared: CaseServer | None = None
@@ -180,11 +221,12 @@ def shared_server() -> CaseServer:
     return _shared.start()
 
 
-def _send(connection: socket.socket, payload: bytes) -> None:
+def send(connection: socket.socket, payload: bytes) -> None:
+    """One framed message."""
     connection.sendall(struct.pack("!Q", len(payload)) + payload)
 
 
-def _receive(connection: socket.socket) -> bytes | None:
+def receive(connection: socket.socket) -> bytes | None:
     """One framed message; None at the end of the stream."""
     header = _receive_exactly(connection, 8)
     if header is None:
@@ -234,7 +276,7 @@ class _Server:
 
     def _accept(self, listener: Any) -> None:
         connection, _ = listener.accept()
-        message = _receive(connection)
+        message = receive(connection)
         if message is None:
             connection.close()
             return
@@ -247,7 +289,7 @@ class _Server:
         with contextlib.suppress(OSError):  # both sides set it, so that a kill finds the group
             os.setpgid(pid, pid)
         self.children[pid] = connection
-        _send(connection, str(pid).encode())
+        send(connection, str(pid).encode())
         self.selector.register(connection, selectors.EVENT_READ, self._client_gone)
 
     def _become_case(self, connection: socket.socket, job: bytes, log: str, folder: str) -> None:
@@ -289,7 +331,7 @@ class _Server:
                 continue
             self.selector.unregister(connection)
             with contextlib.suppress(OSError):  # the client may have left in the meantime
-                _send(connection, pickle.dumps(status))
+                send(connection, pickle.dumps(status))
             connection.close()
 
     def _client_gone(self, connection: Any) -> None:

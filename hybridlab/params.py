@@ -263,7 +263,9 @@ class SequentialParams(_StrategyParams):
 class ParallelParams(RaceParams):
     notebook: ClassVar[str] = "05_parallel"
 
-    parallel_variants: list[Literal["threads"]] = ["threads"]
+    parallel_variants: list[
+        Literal["threads", "streams", "processes", "processes-mps", "ctranslate2", "whisper-on-cpu"]
+    ] = ["threads", "processes"]
     interference_requests: Count = 4
     interference_repeats: CountOrZero = 5
 

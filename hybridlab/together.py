@@ -2,7 +2,7 @@
 
 One allocator serves both, so its own peak names nobody. On CUDA every tenant gets a stream of its
 own for one request and the allocator's history is replayed by stream; on a CPU every tenant's
-thread traces its tensors.
+thread traces its tensors. Tenants in processes of their own have an allocator each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -112,6 +112,28 @@ def replay(events: Iterable[Mapping[str, Any]], names: Mapping[int, str], tally:
             tally.put(owner, tally.now[owner] - size)
 
 
+class MemberPeaks(Attribution):
+    """Tenants in workers: each process' own peak above what it held before. Their sum is what the
+    device's peak is made of, and an upper bound, since the two need not fall together."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__()
+        self.members = [member for member in device.members if member.alive]
+
+    def around(self, name: str) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def __enter__(self) -> Self:
+        self._before = {member.name: member.used_bytes() for member in self.members}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for member in self.members:
+            self.tally.put(member.name, member.peak_bytes() - self._before[member.name])
+
+
 def attribution(device: Device) -> Attribution:
     """The way of telling tenants apart on this device."""
+    if device.members:
+        return MemberPeaks(device)
     return TensorTraces() if device.kind == "cpu" else StreamHistory(device)

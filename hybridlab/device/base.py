@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from hybridlab.device.members import Member
 from hybridlab.errors import UnavailableError
 
 
@@ -64,7 +67,8 @@ class Device(ABC):
     """A device with a capacity in bytes.
 
     `used_bytes` and `peak_bytes` are the allocator's side of memory: torch's caching allocator on
-    CUDA, this process' resident memory on the CPU.
+    CUDA, this process' resident memory on the CPU; those of `members` are part of both. Processes
+    have no joint peak: the peak is the sum of each one's own, an upper bound.
     """
 
     name: str
@@ -73,6 +77,10 @@ class Device(ABC):
     _envelope: int | None = None  # bytes of the smaller card that this device plays
     _ballast_bytes: int = 0
     _at_start: int = 0  # of them, what was in use when the envelope began and does not count
+    #: Processes beside this one whose bytes count as the case's; changed by `adopt` alone.
+    members: tuple[Member, ...] = ()
+    #: Whether `count_exactly` was asked for, for the members to do the same.
+    exact: bool = False
 
     @abstractmethod
     def title(self) -> str:
@@ -98,6 +106,16 @@ class Device(ABC):
         held by another process for it (`hybridlab.envelope` makes it so)."""
         self._envelope = n_bytes
         self._ballast_bytes = ballast_bytes
+
+    def adopt(self, name: str, pid: int, release: Callable[[], None]) -> Member:
+        """Count this worker's process as part of the case from now on."""
+        member = self._member(name, pid, release)
+        self.members = (*self.members, member)
+        return member
+
+    @abstractmethod
+    def _member(self, name: str, pid: int, release: Callable[[], None]) -> Member:
+        """A member of this device's kind."""
 
     @abstractmethod
     def free_bytes(self) -> int:
@@ -149,6 +167,11 @@ class Device(ABC):
     @abstractmethod
     def wear(self) -> Wear:
         """What memory looks like after a cycle of requests."""
+
+    def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
+        """A queue of its own for the work of the thread that enters what this makes; `first` gives
+        it the higher priority."""
+        raise UnavailableError("a CPU has no streams; use the variant threads or processes")
 
     def expand_segments(self) -> None:
         """Let the allocator's segments grow in place, before anything is allocated;

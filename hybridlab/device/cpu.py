@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from hybridlab.device import linux
 from hybridlab.device.base import Account, Device, Reading, Wear
+from hybridlab.device.members import HostMember, Member
 from hybridlab.units import KIB
 
 #: The size from which a block is mapped by itself where bytes are counted exactly.
@@ -41,15 +43,20 @@ class CpuDevice(Device):
         return min(free, self.capacity_bytes() - self.used_bytes()) if self.enveloped else free
 
     def used_bytes(self) -> int:
-        return int(os.pread(linux.statm(os.getpid()), 128, 0).split()[1]) * linux.page_bytes()
+        own = int(os.pread(linux.statm(os.getpid()), 128, 0).split()[1]) * linux.page_bytes()
+        return own + sum(member.used_bytes() for member in self.members)
 
     def peak_bytes(self) -> int:
-        return max(linux.status_bytes("VmHWM"), self.used_bytes())
+        own = linux.status_bytes("VmHWM")
+        return max(own + sum(m.peak_bytes() for m in self.members), self.used_bytes())
 
     def reset_peak(self) -> None:
-        # writing 5 resets VmHWM to the current resident size (man 5 proc, clear_refs)
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
+        linux.reset_peak("self")
+        for member in self.members:
+            member.reset_peak()
+
+    def _member(self, name: str, pid: int, release: Callable[[], None]) -> Member:
+        return HostMember(name, pid, release)
 
     def native_dtypes(self) -> tuple[str, ...]:
         import torch
@@ -65,6 +72,8 @@ class CpuDevice(Device):
     def release(self) -> None:
         gc.collect()
         linux.trim_heap()
+        for member in self.members:
+            member.release()
 
     def shrink(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
         self._at_start = self.used_bytes()
@@ -77,15 +86,22 @@ class CpuDevice(Device):
         return Reading(info["MemTotal"] - info["MemAvailable"] - self.used_bytes())
 
     def count_exactly(self) -> None:
+        self.exact = True
         # by default glibc keeps freed blocks of up to 32 MiB for later, which reads as in use
         linux.set_mmap_threshold(EXACT_BLOCK_BYTES)
 
     def account(self) -> Account:
-        """`libraries`: resident pages of mapped files; `free heap`: what malloc holds, unowned."""
+        """`libraries`: resident pages of mapped files; `free heap`: what malloc holds, unowned;
+        `workers`: what members hold without their work: their own interpreters' pages and copies of
+        pages that they had inherited."""
         inside = {"libraries": linux.status_bytes("RssFile")}
         heap = linux.heap()
         if heap is not None:
             inside["free heap"] = heap.free_bytes
+        if self.members:
+            here = [member for member in self.members if member.alive]
+            inside["libraries"] += sum(member.library_bytes for member in here)
+            inside["workers"] = sum(member.overhead_bytes for member in here)
         others = self.outside_bytes().value
         return Account(inside, {"other processes": max(0, int(others or 0))})
 

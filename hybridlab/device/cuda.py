@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from hybridlab.device import linux
 from hybridlab.device.base import Account, Device, Reading, Wear
+from hybridlab.device.members import Member, ReportedMember
 from hybridlab.device.nvml import (
     nvml_memory,
     nvml_neighbours,
@@ -49,17 +52,24 @@ class CudaDevice(Device):
     def used_bytes(self) -> int:
         import torch
 
-        return int(torch.cuda.memory_allocated(self.index))
+        own = int(torch.cuda.memory_allocated(self.index))
+        return own + sum(member.used_bytes() for member in self.members)
 
     def peak_bytes(self) -> int:
         import torch
 
-        return int(torch.cuda.max_memory_allocated(self.index))
+        own = int(torch.cuda.max_memory_allocated(self.index))
+        return own + sum(member.peak_bytes() for member in self.members)
 
     def reset_peak(self) -> None:
         import torch
 
         torch.cuda.reset_peak_memory_stats(self.index)
+        for member in self.members:
+            member.reset_peak()
+
+    def _member(self, name: str, pid: int, release: Callable[[], None]) -> Member:
+        return ReportedMember(name, pid, release)
 
     def native_dtypes(self) -> tuple[str, ...]:
         import torch
@@ -79,31 +89,29 @@ class CudaDevice(Device):
 
         gc.collect()
         torch.cuda.empty_cache()
+        for member in self.members:
+            member.release()
 
-    def reserved_bytes(self) -> int | None:
+    def reserved_bytes(self) -> int:
         import torch
 
-        return int(torch.cuda.memory_reserved(self.index))
+        own = int(torch.cuda.memory_reserved(self.index))
+        return own + sum(member.reserved_bytes() for member in self.members)
 
     def outside_bytes(self) -> Reading:
-        import torch
-
         used = nvml_used_bytes(self.index)
         if used.value is None:
             return used
-        reserved = torch.cuda.memory_reserved(self.index)
-        return Reading(used.value - self._ballast_bytes - reserved)
+        return Reading(used.value - self._ballast_bytes - self.reserved_bytes())
 
     def count_exactly(self) -> None:
         return None  # torch counts what is allocated, whatever its cache holds
 
     def account(self) -> Account:
-        """`context` is what this process holds beside torch's allocator, told apart from strangers
-        by what was in use before it touched the card (`strangers`)."""
-        import torch
-
-        reserved = int(torch.cuda.memory_reserved(self.index))
-        slack = reserved - int(torch.cuda.memory_allocated(self.index))
+        """`context` is what this process and its members hold beside torch's allocator, told apart
+        from strangers by what was in use before they touched the card (`strangers`)."""
+        reserved = self.reserved_bytes()
+        slack = reserved - self.used_bytes()
         outside = {"allocator slack": slack}
         if self.strangers.value is None:  # no NVML: these owners have no reading
             return Account({}, outside)
@@ -136,7 +144,7 @@ class CudaDevice(Device):
         return at + float(origin.elapsed_time(stamp)) / 1e3
 
     def neighbours(self) -> Reading:
-        return nvml_neighbours(self.index)
+        return nvml_neighbours(self.index, own=[member.pid for member in self.members])
 
     def slowed_by(self) -> set[str]:
         return nvml_slowed_by(self.index)
@@ -170,6 +178,17 @@ class CudaDevice(Device):
             if block["state"] == "inactive"
         ]
         return max(int(torch.cuda.mem_get_info(self.index)[0]), *holes, 0)
+
+    def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
+        import torch
+
+        # a lower number is served first; 0 is the default stream's
+        stream: Any = torch.cuda.Stream(self.index, priority=-1 if first else 0)  # type: ignore[no-untyped-call]
+
+        def entered() -> AbstractContextManager[Any]:
+            return torch.cuda.stream(stream)
+
+        return entered
 
     def expand_segments(self) -> None:
         import torch

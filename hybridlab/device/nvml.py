@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -70,8 +71,8 @@ def nvml_facts(index: int = 0) -> dict[str, Any]:
     return facts
 
 
-def nvml_neighbours(index: int = 0) -> Reading:
-    """How many processes beside this one and its children compute on the card.
+def nvml_neighbours(index: int = 0, *, own: Collection[int] = ()) -> Reading:
+    """How many processes beside this one, its children and its `own` workers compute on the card.
 
     In a container NVML may name no process at all, or only processes of another namespace: where
     this process cannot find itself, it cannot tell who the others are.
@@ -85,7 +86,7 @@ def nvml_neighbours(index: int = 0) -> Reading:
     pids = {int(process.pid) for process in processes}
     if os.getpid() not in pids:
         return Reading(None, "NVML does not show this process (a container hides process ids)")
-    return Reading(float(sum(not is_own(pid) for pid in pids)))
+    return Reading(float(sum(pid not in own and not is_own(pid) for pid in pids)))
 
 
 #: NVML's reasons for lower clocks that a measurement should know of.

@@ -11,6 +11,7 @@ from typing import Any
 
 from hybridlab import catalog, planner
 from hybridlab.device import Account, card_of
+from hybridlab.experiments.placement import shares_device
 from hybridlab.experiments.rows import Context
 from hybridlab.meter import Ended, Region
 from hybridlab.records import AT_ONCE
@@ -70,9 +71,10 @@ def _write_at_once(
 
 
 def _resident(strategy: Strategy) -> dict[str, int]:
-    """Weights of the loaded tenants, their processors where those share the device, and what the
-    strategy holds itself."""
-    loaded = [tenant for tenant in strategy.tenants if tenant.loaded]
+    """Weights of the tenants loaded on the device, their processors where those share it, and what
+    the strategy holds itself."""
+    there = [t for t in strategy.tenants if t.device.kind == strategy.device.kind]
+    loaded = [tenant for tenant in there if tenant.loaded]
     here = {t.name: t.weights_bytes() for t in loaded}
     # no bytes: they are away, and a row would compare nothing with the planner's word
     weights = {f"{name} weights": n or 0 for name, n in here.items() if n != 0}
@@ -188,7 +190,7 @@ def predictions(context: Context) -> dict[str, Any]:
             attention=case.analyst.attention,
         ).items()
     }
-    if case.transcriber is not None:
+    if case.transcriber is not None and shares_device(case.variant):
         whisper = catalog.whisper(case.transcriber.model)
         kept: dict[str, Any] = {
             "backend": case.transcriber.backend,

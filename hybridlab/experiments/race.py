@@ -8,7 +8,9 @@ from typing import Any
 
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
+from hybridlab.experiments.placement import transcriber_spec
 from hybridlab.params import SequentialParams
+from hybridlab.tenants.base import TenantSpec
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,48 @@ def sequential_arms(params: SequentialParams) -> list[Arm]:
 
 def run(lab: Lab, arms: list[Arm], *, rounds: int) -> list[dict[str, Any]]:
     """Measure each tenant alone, then `rounds` times all arms in turn (A B C A B C ...), so that a
-    machine that drifts slows all arms alike."""
-    lab.runner.total = 1 + rounds * len(arms)
-    texts_path = str(lab.part.folder / "texts-alone.json")
-    alone = lab.case(
-        "alone",
-        work="alone",
-        strategy="alone",
-        variant="both",
-        warmup=0,
-        options={"texts_path": texts_path},
-    )
-    rows = [lab.runner.run(alone)]
-    if rows[0]["status"] not in ("ok", "invalid"):  # invalid are its times, not its texts
+    machine that drifts slows all arms alike. An arm with a Whisper of another backend has the texts
+    of that one alone to equal."""
+    own = lab.transcriber.backend
+    backends = dict.fromkeys([own, *(_whisper(lab, arm).backend for arm in arms)])
+    lab.runner.total = len(backends) + rounds * len(arms)
+    rows, texts = [], {}
+    for backend in backends:
+        row = lab.runner.run(_alone(lab, arms, backend))
+        rows.append(row)
+        if row["status"] in ("ok", "invalid"):  # invalid are its times, not its texts
+            texts[backend] = _texts_path(lab, backend)
+    if own not in texts:
         return rows  # without reference texts no arm could pass the parity gate
     rows += [
-        lab.runner.run(
-            arm_case(lab, "race", arm, round=number, options={"expected_texts": texts_path})
-        )
+        lab.runner.run(_race_case(lab, arm, number, texts.get(_whisper(lab, arm).backend, "")))
         for number in range(rounds)
         for arm in arms
     ]
     return rows
+
+
+def _whisper(lab: Lab, arm: Arm) -> TenantSpec:
+    """The Whisper of this arm: some variants have another one than the pair's."""
+    return transcriber_spec(arm.variant, lab.transcriber, lab.device)
+
+
+def _texts_path(lab: Lab, backend: str) -> str:
+    return str(lab.part.folder / f"texts-alone-{backend}.json")
+
+
+def _alone(lab: Lab, arms: list[Arm], backend: str) -> Case:
+    pair_s = backend == lab.transcriber.backend
+    others = (spec for spec in (_whisper(lab, arm) for arm in arms) if spec.backend == backend)
+    return lab.case(
+        "alone" if pair_s else f"alone_{backend}",
+        work="alone",
+        strategy="alone",
+        variant="both",
+        transcriber=lab.transcriber if pair_s else next(others),
+        warmup=0,
+        options={"texts_path": _texts_path(lab, backend)},
+    )
 
 
 def tell_apart(lab: Lab, arm: Arm) -> dict[str, Any]:
@@ -64,16 +86,19 @@ def tell_apart(lab: Lab, arm: Arm) -> dict[str, Any]:
     return lab.runner.run(arm_case(lab, "at_once", arm, **fields))
 
 
+def _race_case(lab: Lab, arm: Arm, number: int, texts_path: str) -> Case:
+    return arm_case(lab, "race", arm, round=number, options={"expected_texts": texts_path})
+
+
 def arm_case(
     lab: Lab, experiment: str, arm: Arm, *, options: Mapping[str, Any] | None = None, **fields: Any
 ) -> Case:
     """A case in which this arm serves; `fields` replace fields of `Case`."""
-    if arm.strategy == "solo":
-        fields["transcriber"] = None
     return lab.case(
         experiment,
         strategy=arm.strategy,
         variant=arm.variant,
+        transcriber=None if arm.strategy == "solo" else _whisper(lab, arm),
         options={**(options or {}), "strategy": dict(arm.options)},
         **fields,
     )

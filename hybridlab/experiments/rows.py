@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hybridlab.device import Device
@@ -25,6 +28,9 @@ class Context:
     started_s: float
     phase: str = "load"
     result: dict[str, Any] = field(default_factory=dict)
+    #: What lives as long as the case, its workers for one.
+    stack: ExitStack = field(default_factory=ExitStack)
+    log: Path | None = None
 
     def since_start(self, stamp_s: float) -> float:
         return stamp_s - self.started_s
@@ -34,13 +40,18 @@ class Context:
         return self.meter.steady_bytes or 0
 
     def follow(self, strategy: Strategy) -> None:
-        """Let a failure say in which phase of which tenant it came."""
+        """Let a failure say in which phase of which tenant it came: the tenant that failed is still
+        in its phase when another one, at work at the same time, has left its own."""
+        current: dict[str, str] = {}
 
-        def enter(phase: str) -> None:
-            self.phase = phase or "between phases"
+        def enter(tenant: str, phase: str) -> None:
+            current.pop(tenant, None)
+            if phase:
+                current[tenant] = phase
+            self.phase = next(iter(current.values()), "between phases")
 
         for tenant in strategy.tenants:
-            tenant.on_phase = enter
+            tenant.on_phase = partial(enter, tenant.name)
 
 
 def trial_identity(context: Context, spec: RequestSpec) -> dict[str, Any]:

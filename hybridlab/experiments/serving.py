@@ -7,22 +7,21 @@ from pathlib import Path
 
 from hybridlab.audio import Samples, of_length, read_audio
 from hybridlab.experiments.case import RequestSpec
+from hybridlab.experiments.placement import Site, place
 from hybridlab.experiments.rows import Context, write_spans, write_trial
 from hybridlab.strategies import Inbox, Request, Served, Strategy, make_strategy
-from hybridlab.tenants import make_analyst, make_transcriber
 
 
 def strategy_of(context: Context) -> Strategy:
     """The case's strategy over its tenants, nothing loaded yet."""
     case = context.case
-    transcriber = None
-    if case.transcriber is not None:
-        transcriber = make_transcriber(case.transcriber, context.device)
+    site = Site(context.device, context.stack, context.log)
+    transcriber, analyst = place(case.variant, case.transcriber, case.analyst, site)
     strategy = make_strategy(
         case.strategy,
         case.variant,
         transcriber=transcriber,
-        analyst=make_analyst(case.analyst, context.device),
+        analyst=analyst,
         options=dict(case.options.get("strategy", {})),
     )
     strategy.load_order = case.load_order
@@ -40,7 +39,7 @@ def load(context: Context, strategy: Strategy) -> None:
     context.result["link_bytes_per_s"] = strategy.link_bytes_per_s
     context.result["host_copy_bytes"] = strategy.host_copy_bytes()
     for tenant in strategy.tenants:
-        stays = tenant in strategy.resident
+        stays = tenant in strategy.resident and tenant.device.kind == context.device.kind
         context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes() if stays else None
         write_spans(context, None, tenant.drain_spans())
 

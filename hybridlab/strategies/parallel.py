@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.requests import Request
@@ -10,25 +13,56 @@ from hybridlab.tenants.base import Text
 
 
 class Parallel(Strategy):
-    """`threads`: one thread each, one default stream. Bound by the GIL between kernels, and by the
-    cores or the memory bus that both share: two threads do not make two devices."""
+    """One thread for each tenant; the variant says where the tenants are and what they share.
+
+    `threads`: one process, one default stream. Bound by Python's lock between kernels, and by the
+    cores or the memory bus that both share: two threads do not make two devices.
+    `streams`: a CUDA stream each, Whisper's with the higher priority. Kernels may overlap where one
+    leaves multiprocessors idle; decoding reads all weights for each token, so the memory bus bounds
+    it, and launches still take turns at Python's lock.
+    `processes`: a worker each, so no shared lock. On a GPU the driver gives one process after the
+    other the whole card in slices of time: bound by the sum of both, with a context each to pay in
+    bytes. On a CPU each has its share of the cores: bound by the slower tenant on that share.
+    `processes-mps`: the same two workers behind NVIDIA MPS, which lets their kernels run at once:
+    bound by the bus and the multiprocessors instead of the time slices.
+    `ctranslate2`: Whisper by CTranslate2, which lets go of Python's lock while it computes and
+    launches from C++: of `threads`' bounds the device's remain.
+    `whisper-on-cpu`: Whisper on the host while Voxtral has the GPU: bound by the slower of the two,
+    on most hosts Whisper on its cores, which also launch Voxtral's kernels.
+    """
 
     name = "parallel"
     at_once = True
-    variants = ("threads",)
+    variants = (
+        "threads",
+        "streams",
+        "processes",
+        "processes-mps",
+        "ctranslate2",
+        "whisper-on-cpu",
+    )
 
     def open(self) -> None:
+        """`UnavailableError` for `streams` on a device without them."""
+        self._lanes: dict[str, Callable[[], AbstractContextManager[Any]]] = {}
+        if self.variant == "streams":
+            self._lanes = {
+                self.transcriber.name: self.device.new_stream(first=True),
+                self.analyst.name: self.device.new_stream(),
+            }
         super().open()
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="whisper")
-
-    def close(self) -> None:
-        self._pool.shutdown()
-        super().close()
 
     def _serve(self, request: Request) -> tuple[Text, Text]:
-        transcript = self._pool.submit(self._transcribe, request)
-        try:
+        # a thread per request: after a fault, too, it is joined and none is left
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="whisper") as pool:
+            transcript = pool.submit(self._transcribe, request)
             answer = self._answer(request)
-        finally:  # after a fault, too, no thread is left at work
-            wait([transcript])
         return transcript.result(), answer
+
+    def _transcribe(self, request: Request) -> Text:
+        with self._lanes.get(self.transcriber.name, nullcontext)():
+            return super()._transcribe(request)
+
+    def _answer(self, request: Request) -> Text:
+        with self._lanes.get(self.analyst.name, nullcontext)():
+            return super()._answer(request)

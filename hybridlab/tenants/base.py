@@ -86,6 +86,8 @@ class Tenant(ABC):
         self.on_phase: Callable[[str], None] | None = None
         #: What the processor (tokenizer, mel filters) took where the host is the device.
         self.processor_bytes: int | None = None
+        #: How often its process was lost in mid-request and started again.
+        self.restarts = 0
 
     @contextmanager
     def _building_processor(self) -> Iterator[None]:

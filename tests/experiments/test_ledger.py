@@ -62,10 +62,15 @@ regions = st.builds(
     phase_ends=st.dictionaries(st.sampled_from(PHASES), ends),
 )
 tenants = st.builds(
-    lambda name, loaded, weights, processor: SimpleNamespace(
-        name=name, loaded=loaded, weights_bytes=lambda: weights, processor_bytes=processor
+    lambda name, kind, loaded, weights, processor: SimpleNamespace(
+        name=name,
+        device=SimpleNamespace(kind=kind),
+        loaded=loaded,
+        weights_bytes=lambda: weights,
+        processor_bytes=processor,
     ),
     name=st.sampled_from(["voxtral", "whisper"]),
+    kind=st.sampled_from(["cpu", "cuda"]),
     loaded=st.booleans(),
     weights=st.none() | N_BYTES,
     processor=st.none() | N_BYTES,
@@ -115,7 +120,7 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
     device, writer = Machine(capacity_bytes), Kept()
     meter = Meter(device, regions=seen, base_bytes=base_bytes, steady_bytes=steady_bytes)
     meter.accounts = of_moment
-    strategy = cast(Strategy, SimpleNamespace(tenants=pair))
+    strategy = cast(Strategy, SimpleNamespace(tenants=pair, device=device))
     write_ledgers(Context(case(), device, meter, writer, 0.0), strategy)
     table = pd.DataFrame(writer.rows)
     used = {"steady": steady_bytes}
@@ -129,6 +134,8 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
         used["request_peak"] = top.peak_bytes
         used |= {phase: peak for phase, peak in top.phase_peaks.items() if phase}
     assert set(table["moment"]) == set(used)
+    elsewhere = {f"{tenant.name} weights" for tenant in pair if tenant.device.kind != device.kind}
+    assert not elsewhere & set(table["owner"])
     for moment, own in table.groupby("moment"):
         inside = own[own["inside"].astype(bool)]
         assert inside["bytes"].sum() == used[str(moment)]

@@ -1,0 +1,111 @@
+"""Where a variant has its tenants: in this process, in workers, by another library, on the host.
+
+The one place that knows; strategies are given tenants and do not ask.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hybridlab.catalog import BACKEND_DEFAULT_DTYPE
+from hybridlab.device import CpuDevice, Device
+from hybridlab.device.mps import multi_process_service
+from hybridlab.errors import UnavailableError
+from hybridlab.tenants import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
+from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
+from hybridlab.workers import Worker
+
+Tenants = tuple[Transcriber | None, Analyst]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where tenants are made."""
+
+    device: Device
+    #: Holds what lives as long as the case.
+    stack: ExitStack
+    #: What workers print goes here; None drops it.
+    log: Path | None = None
+
+
+Placing = Callable[[TenantSpec | None, TenantSpec, Site], Tenants]
+
+
+def transcriber_spec(variant: str, spec: TenantSpec, device: Device) -> TenantSpec:
+    """The Whisper that this variant has in place of the pair's."""
+    if variant == "ctranslate2" and spec.backend != "faster-whisper":
+        known = spec.dtype if spec.dtype in ("float32", "float16", "int8") else None
+        default = BACKEND_DEFAULT_DTYPE["faster-whisper"] if device.kind == "cuda" else "float32"
+        return replace(spec, backend="faster-whisper", dtype=known or default)
+    if variant == "whisper-on-cpu":
+        return replace(spec, dtype="float32")
+    return spec
+
+
+def shares_device(variant: str) -> bool:
+    """Whether Whisper's bytes are the device's."""
+    return variant != "whisper-on-cpu"
+
+
+def place(variant: str, transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
+    """The tenants of a variant, nothing loaded yet. `UnavailableError` for what is not there."""
+    placing = PLACINGS.get(variant, _beside)
+    return placing(transcriber, analyst, site)
+
+
+def _beside(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
+    """Both in this process."""
+    made = make_transcriber(transcriber, site.device) if transcriber is not None else None
+    return made, make_analyst(analyst, site.device)
+
+
+def _on_host(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
+    if site.device.kind == "cpu":
+        raise UnavailableError(
+            "the device is the CPU already; whisper-on-cpu needs a GPU beside it"
+        )
+    made = make_transcriber(transcriber, CpuDevice()) if transcriber is not None else None
+    return made, make_analyst(analyst, site.device)
+
+
+def _in_workers(
+    transcriber: TenantSpec | None,
+    analyst: TenantSpec,
+    site: Site,
+    *,
+    environment: dict[str, str] | None = None,
+) -> Tenants:
+    device = site.device
+    if device.kind == "cpu" and device.enveloped:
+        raise UnavailableError(
+            "an envelope on a CPU limits one process and a worker is another; use the variant "
+            "threads, or no envelope"
+        )
+    count = 1 if transcriber is None else 2
+    threads = max(1, len(os.sched_getaffinity(0)) // count) if device.kind == "cpu" else None
+    second = None
+    if transcriber is not None:
+        worker = site.stack.enter_context(Worker("whisper", log=site.log))
+        second = RemoteTranscriber(
+            transcriber, device, worker, threads=threads, environment=environment
+        )
+    worker = site.stack.enter_context(Worker("voxtral", log=site.log))
+    first = RemoteAnalyst(analyst, device, worker, threads=threads, environment=environment)
+    return second, first
+
+
+def _behind_mps(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
+    environment = site.stack.enter_context(multi_process_service(site.device))
+    return _in_workers(transcriber, analyst, site, environment=environment)
+
+
+PLACINGS: dict[str, Placing] = {
+    "processes": _in_workers,
+    "processes-mps": _behind_mps,
+    "whisper-on-cpu": _on_host,
+}

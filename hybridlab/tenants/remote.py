@@ -1,0 +1,234 @@
+"""Tenants that live in a worker: the same interface, the work in another process.
+
+A worker that is lost in the middle of a request is started again, its tenant loaded again, and the
+request tried once more; a second loss is the caller's `WorkerLostError`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hybridlab.audio import Samples
+from hybridlab.device import CpuDevice, Device, resolve_device
+from hybridlab.device.members import Member, Report
+from hybridlab.errors import WorkerLostError
+from hybridlab.tenants.base import Analyst, Role, Span, Tenant, TenantSpec, Text, Transcriber
+from hybridlab.tenants.make import make_analyst, make_transcriber
+from hybridlab.workers import Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hosting:
+    """How a worker is to host its tenant."""
+
+    role: Role
+    spec: TenantSpec
+    device: str
+    #: Threads of torch's pool on a CPU: the worker's share of the cores. None leaves torch's own.
+    threads: int | None = None
+    #: Set before the worker first touches the device.
+    environment: Mapping[str, str]
+    #: Count bytes exactly (`Device.count_exactly`).
+    exact: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """What a call gave, and the state of the tenant after it."""
+
+    value: Any
+    spans: list[Span]
+    loaded: bool
+    weights_bytes: int | None
+    processor_bytes: int | None
+    report: Report
+
+
+class _Remote(Tenant):
+    """The caller's side: remembers the state that the last answer told."""
+
+    def __init__(
+        self,
+        spec: TenantSpec,
+        device: Device,
+        worker: Worker,
+        *,
+        threads: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(spec, device)
+        self.worker = worker
+        self.hosting = Hosting(
+            role=self.role,
+            spec=spec,
+            device=device.name,
+            threads=threads,
+            environment=dict(environment or {}),
+            exact=device.exact,
+        )
+        self._loaded = False
+        self._weights_bytes: int | None = None
+        self._member = self._begin()
+
+    def _begin(self) -> Member:
+        """A fresh worker that hosts the tenant, nothing loaded yet."""
+        pid = self.worker.start().call(os.getpid)
+        member = self.device.adopt(self.name, pid, self._release)
+        self.worker.call(_host, self.hosting)
+        return member
+
+    @property
+    def loaded(self) -> bool:
+        return self._loaded
+
+    def load(self) -> None:
+        self._ask("load")
+
+    def unload(self) -> None:
+        self._ask("unload")
+
+    def module(self) -> None:
+        return None  # torch holds it in another process
+
+    def weights_bytes(self) -> int | None:
+        return self._weights_bytes if self._loaded else None
+
+    def _release(self) -> None:
+        if self._loaded:
+            self._ask("release")
+
+    def _request(self, method: str, *arguments: Any, **keywords: Any) -> list[Text]:
+        """A request to the tenant, tried once more when its process is lost."""
+        start = time.perf_counter()
+        try:
+            return list(self._ask(method, *arguments, **keywords))
+        except WorkerLostError:
+            self.spans.append(Span(self.name, "lost", start, time.perf_counter()))
+        self._restart()
+        return list(self._ask(method, *arguments, **keywords))
+
+    def _restart(self) -> None:
+        start = time.perf_counter()
+        self.restarts += 1
+        self._member = self._begin()
+        self.load()
+        self.spans.append(Span(self.name, "restart", start, time.perf_counter()))
+
+    def _ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            answer = self.worker.call(
+                _ask, method, arguments, keywords, reset_peak=self._member.wants_reset()
+            )
+        except WorkerLostError:
+            self._member.ended = True
+            self._loaded = False
+            raise
+        except Exception:
+            if self.on_phase is not None:  # where it happened
+                self.on_phase(self.worker.call(_last_phase))
+            raise
+        self._loaded = answer.loaded
+        self._weights_bytes = answer.weights_bytes
+        self.processor_bytes = answer.processor_bytes
+        self._member.hear(answer.report)
+        self.spans.extend(answer.spans)
+        return answer.value
+
+
+class RemoteTranscriber(_Remote, Transcriber):
+    """A Whisper in a worker."""
+
+    def transcribe(
+        self,
+        batch: Sequence[Samples],
+        *,
+        language: str = "en",
+        max_new_tokens: int = 224,
+        beams: int = 1,
+    ) -> list[Text]:
+        return self._request(
+            "transcribe", list(batch), language=language, max_new_tokens=max_new_tokens, beams=beams
+        )
+
+
+class RemoteAnalyst(RemoteTranscriber, Analyst):
+    """A Voxtral in a worker."""
+
+    def answer(
+        self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
+    ) -> list[Text]:
+        return self._request("answer", list(batch), list(questions), max_new_tokens=max_new_tokens)
+
+
+# -------------------------------------------------------------------------- inside the worker
+
+
+@dataclass
+class _Hosted:
+    tenant: Tenant
+    phase: str = ""
+
+
+_hosted: _Hosted | None = None  # one worker, one tenant
+
+
+def _host(hosting: Hosting) -> None:
+    """Make the tenant; the environment first, since a library may read it when it is loaded."""
+    global _hosted
+    os.environ.update(hosting.environment)
+    if hosting.threads is not None:
+        import torch
+
+        torch.set_num_threads(hosting.threads)
+    device = resolve_device(hosting.device)
+    if hosting.exact:
+        device.count_exactly()
+    make: Callable[..., Tenant] = make_analyst if hosting.role == "analyst" else make_transcriber
+    _hosted = _Hosted(make(hosting.spec, device))
+    _hosted.tenant.on_phase = _enter
+
+
+def _enter(phase: str) -> None:
+    _the_hosted().phase = phase or "between phases"
+
+
+def _last_phase() -> str:
+    return _the_hosted().phase
+
+
+def _the_hosted() -> _Hosted:
+    if _hosted is None:
+        raise RuntimeError("this worker was asked before it was given a tenant")
+    return _hosted
+
+
+def _ask(
+    method: str, arguments: Sequence[Any], keywords: Mapping[str, Any], *, reset_peak: bool
+) -> _Answer:
+    hosted = _the_hosted()
+    tenant, device = hosted.tenant, hosted.tenant.device
+    if reset_peak:
+        device.reset_peak()
+    if method in ("load", "unload"):
+        hosted.phase = method
+    owner: Any = device if method == "release" else tenant
+    value = getattr(owner, method)(*arguments, **keywords)
+    device.synchronize()
+    return _Answer(
+        value=value,
+        spans=tenant.drain_spans(),
+        loaded=tenant.loaded,
+        weights_bytes=tenant.weights_bytes() if tenant.loaded else None,
+        processor_bytes=tenant.processor_bytes,
+        report=_report(device),
+    )
+
+
+def _report(device: Device) -> Report:
+    if isinstance(device, CpuDevice):  # the kernel tells the caller
+        return Report(0, 0, 0)
+    return Report(device.used_bytes(), device.peak_bytes(), device.reserved_bytes() or 0)

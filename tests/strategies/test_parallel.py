@@ -1,0 +1,363 @@
+"""Parallel variants over the pocket pair: same texts, survived faults, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridlab.audio import load_clips, read_audio
+from hybridlab.device import CpuDevice
+from hybridlab.errors import UnavailableError, WorkerLostError
+from hybridlab.experiments import execute, race, serving
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.lab import Lab
+from hybridlab.experiments.placement import Site, place, transcriber_spec
+from hybridlab.isolate import ADDRESS_VARIABLE
+from hybridlab.oom import out_of_memory
+from hybridlab.params import ParallelParams
+from hybridlab.strategies import Request, Strategy, make_strategy
+from hybridlab.tenants import TenantSpec
+from hybridlab.tenants.remote import RemoteTranscriber
+from tests.strategies.test_strategies import FakeVoxtral, FakeWhisper
+from tests.workers_at_work import (
+    alive,
+    descendants,
+    die_when_decoding,
+    run_out_in_requests,
+    wait_until,
+)
+
+pytestmark = pytest.mark.usefixtures("case_server")
+
+WHISPER = TenantSpec(
+    model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32", seed=1
+)
+VOXTRAL = TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
+
+
+class Gpu(CpuDevice):
+    """A device that is no CPU, as far as anyone asks."""
+
+    kind = "cuda"
+
+    def __init__(self) -> None:
+        self.entered: list[tuple[bool, str]] = []
+
+    def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
+        @contextmanager
+        def stream() -> Iterator[None]:
+            main = threading.current_thread() is threading.main_thread()
+            self.entered.append((first, "main" if main else "other"))
+            yield
+
+        return stream
+
+
+@pytest.fixture(scope="module")
+def request_() -> Request:
+    clip = load_clips("")[0]
+    question = clip.questions[0].text
+    samples = read_audio(Path(clip.path))
+    return Request(id="one", samples=samples, question=question, max_new_tokens=12)
+
+
+@contextmanager
+def opened(variant: str) -> Iterator[Strategy]:
+    device = CpuDevice()
+    with ExitStack() as stack:
+        tenants = place(variant, WHISPER, VOXTRAL, Site(device, stack))
+        strategy = make_strategy("parallel", variant, transcriber=tenants[0], analyst=tenants[1])
+        strategy.open()
+        yield strategy
+
+
+@pytest.fixture(scope="module")
+def said(case_server: object, request_: Request) -> tuple[str, str]:
+    """Transcript and answer by both in one process."""
+    with opened("threads") as strategy:
+        served = strategy.serve(request_)
+        strategy.close()
+    assert served.transcript.text
+    assert served.answer.text
+    return served.transcript.text, served.answer.text
+
+
+def open_lab(tmp_path: Path, **values: Any) -> Lab:
+    small = {"output_dir": str(tmp_path / "run"), "trials": 2, "max_new_tokens": 12}
+    given = {**small, "most_foreign_cpu": 1.0, "headless": True, **values}
+    return Lab.open(ParallelParams.from_mapping(given))
+
+
+def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
+    request_: Request, said: tuple[str, str]
+) -> None:
+    with opened("processes") as strategy:
+        pids = [tenant.worker.pid for tenant in strategy.tenants]  # type: ignore[attr-defined]
+        served = strategy.serve(request_)
+        assert (served.transcript.text, served.answer.text) == said
+        assert {(span.tenant, span.phase) for span in served.spans} >= {
+            ("whisper", "encode"),
+            ("whisper", "decode"),
+            ("voxtral", "encode"),
+            ("voxtral", "decode"),
+        }
+        for span in served.spans:
+            if span.phase != "load":
+                assert served.start_s <= span.start_s <= span.end_s <= served.end_s
+        assert (strategy.analyst.weights_bytes() or 0) > 9_000_000
+        strategy.close()
+        assert not any(tenant.loaded for tenant in strategy.tenants)
+    assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("role", ["transcriber", "analyst"])
+def test_a_worker_killed_in_mid_request_is_replaced_and_the_request_answered(
+    request_: Request, said: tuple[str, str], role: str
+) -> None:
+    with opened("processes") as strategy:
+        victim: Any = getattr(strategy, role)
+        first = victim.worker.pid
+        victim.worker.call(die_when_decoding)
+        served = strategy.serve(request_)
+        assert (served.transcript.text, served.answer.text) == said
+        assert victim.restarts == 1
+        assert sum(tenant.restarts for tenant in strategy.tenants) == 1
+        phases = [span.phase for span in served.spans if span.tenant == victim.name]
+        assert "lost" in phases and "restart" in phases
+        assert not alive(first)
+        again = strategy.serve(request_)
+        assert (again.transcript.text, again.answer.text) == said
+        assert victim.restarts == 1
+
+
+def test_a_request_whose_worker_is_lost_twice_is_reported_lost(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened("processes") as strategy:
+        victim = strategy.transcriber
+        assert isinstance(victim, RemoteTranscriber)
+        load = victim.load
+
+        def load_and_arm() -> None:
+            load()
+            victim.worker.call(die_when_decoding)
+
+        monkeypatch.setattr(victim, "load", load_and_arm)
+        victim.worker.call(die_when_decoding)
+        with pytest.raises(WorkerLostError, match=r"worker whisper was lost: .*SIGKILL"):
+            strategy.serve(request_)
+        assert victim.restarts == 1
+        assert not victim.loaded
+        assert strategy.analyst.loaded
+        strategy.close()
+
+
+@pytest.mark.parametrize("role", ["transcriber", "analyst"])
+def test_out_of_memory_in_one_worker_leaves_no_thread_and_the_other_idle(
+    request_: Request, said: tuple[str, str], role: str
+) -> None:
+    with opened("processes") as strategy:
+        victim: Any = getattr(strategy, role)
+        seen: list[str] = []
+        victim.on_phase = seen.append
+        victim.worker.call(run_out_in_requests)
+        before = threading.active_count()
+        with pytest.raises(MemoryError) as caught:
+            strategy.serve(request_)
+        failure = out_of_memory(caught.value)
+        assert failure is not None and failure.requested_bytes == 1 << 60
+        assert seen == [f"{victim.name} encode"]
+        assert threading.active_count() == before
+        assert victim.restarts == 0
+        strategy.close()
+
+
+def test_a_failure_in_a_thread_leaves_no_thread(request_: Request) -> None:
+    log: list[tuple[str, str]] = []
+    whisper = FakeWhisper(log)
+    strategy = make_strategy("parallel", "threads", transcriber=whisper, analyst=FakeVoxtral(log))
+    strategy.open()
+    whisper.unload()  # its next request fails
+    before = threading.active_count()
+    with pytest.raises(AssertionError):
+        strategy.serve(request_)
+    assert threading.active_count() == before
+    assert ("voxtral", "answer") in log
+
+
+def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Request) -> None:
+    device, log = Gpu(), []  # type: ignore[var-annotated]
+    tenants = FakeWhisper(log), FakeVoxtral(log)
+    for tenant in tenants:
+        tenant.device = device
+    strategy = make_strategy("parallel", "streams", transcriber=tenants[0], analyst=tenants[1])
+    strategy.open()
+    strategy.serve(request_)
+    assert sorted(device.entered) == [(False, "main"), (True, "other")]
+
+
+@pytest.mark.parametrize(
+    ("variant", "reason"),
+    [
+        ("streams", "a CPU has no streams; use"),
+        ("processes-mps", "the device is a CPU; use"),
+        ("whisper-on-cpu", "the device is the CPU already"),
+    ],
+)
+def test_what_the_device_lacks_is_a_skipped_case_with_the_reason(
+    tmp_path: Path, variant: str, reason: str
+) -> None:
+    lab = open_lab(tmp_path)
+    row = lab.runner.run(lab.case("race", strategy="parallel", variant=variant))
+    assert row["status"] == "skipped"
+    assert reason in row["reason"]
+
+
+def test_workers_are_not_put_into_an_envelope_that_cannot_hold_them() -> None:
+    device = CpuDevice()
+    device.shrink(1 << 30)
+    with ExitStack() as stack, pytest.raises(UnavailableError, match="limits one process"):
+        place("processes", WHISPER, VOXTRAL, Site(device, stack))
+
+
+def test_whisper_on_the_host_is_made_there_in_a_dtype_of_the_host() -> None:
+    gpu = Gpu()
+    half = transcriber_spec("whisper-on-cpu", WHISPER, gpu)
+    assert half.dtype == "float32"
+    with ExitStack() as stack:
+        whisper, voxtral = place("whisper-on-cpu", half, VOXTRAL, Site(gpu, stack))
+    assert whisper is not None
+    assert whisper.device.kind == "cpu"
+    assert voxtral.device is gpu
+
+
+def test_ctranslate2_changes_the_backend_and_keeps_a_dtype_that_it_has() -> None:
+    cpu, gpu = CpuDevice(), Gpu()
+    assert transcriber_spec("ctranslate2", WHISPER, cpu).backend == "faster-whisper"
+    for dtype, device, expected in (
+        ("float32", cpu, "float32"),
+        ("bfloat16", cpu, "float32"),
+        ("bfloat16", gpu, "float16"),
+        ("float16", gpu, "float16"),
+    ):
+        spec = TenantSpec(model="tiny", backend="transformers", weights="hub", dtype=dtype)
+        assert transcriber_spec("ctranslate2", spec, device).dtype == expected
+    assert transcriber_spec("threads", WHISPER, cpu) is WHISPER
+
+
+def test_a_race_of_the_variants_passes_the_parity_gate_each_with_its_own_whisper(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("faster_whisper")
+    lab = open_lab(tmp_path)
+    arms = [race.Arm("parallel", variant) for variant in ("processes", "ctranslate2")]
+    rows = race.run(lab, arms, rounds=1)
+    assert [row["status"] for row in rows] == ["ok"] * 4, [row["reason"] for row in rows]
+    assert [row["whisper_backend"] for row in rows[2:]] == ["openai-whisper", "faster-whisper"]
+    assert rows[2]["worker_restarts"] == 0
+    trials = lab.table("trials")
+    measured = trials[(trials["experiment"] == "race") & ~trials["first"].astype(bool)]
+    assert len(measured) == 4
+    assert measured["parity"].astype(bool).all()
+
+
+def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path, trials=20)
+    trials = lab.part.folder / "trials.jsonl"
+    killed: list[int] = []
+
+    def kill_one(_: Case, pid: int) -> None:
+        if killed or not trials.exists():
+            return
+        server = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        killed.append(min(descendants(server) - {pid}))
+        os.kill(killed[0], signal.SIGKILL)
+
+    (alone,) = race.run(lab, [], rounds=0)
+    texts = race._texts_path(lab, alone["whisper_backend"])
+    case = race._case(lab, race.Arm("parallel", "processes"), 0, texts)
+    trials.unlink()
+    lab.runner.on_tick = kill_one
+    row = lab.runner.run(case)
+    assert killed
+    assert row["status"] == "ok", row["reason"]
+    assert row["worker_restarts"] == 1
+    measured = lab.table("trials")
+    measured = measured[~measured["first"].astype(bool)]
+    assert len(measured) == 20
+    assert measured["parity"].astype(bool).all()
+    assert {"restart", "lost"} <= set(lab.table("spans")["phase"])
+
+
+def test_out_of_memory_in_a_worker_is_the_result_of_its_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = open_lab(tmp_path)
+    load = serving.load
+    workers: list[Any] = []
+
+    def load_and_arm(context: Any, strategy: Any) -> None:
+        load(context, strategy)
+        workers.extend(tenant.worker for tenant in strategy.tenants)
+        strategy.transcriber.worker.call(run_out_in_requests)
+
+    monkeypatch.setattr(serving, "load", load_and_arm)
+    result = tmp_path / "result.json"
+    case = lab.case("race", strategy="parallel", variant="processes", warmup=0)
+    execute.execute(case, lab.part.writer.with_common(**case.common()), result)
+    row = json.loads(result.read_text())
+    assert row["status"] == "oom"
+    assert row["reason"].startswith("in phase whisper encode: ")
+    assert row["requested_bytes"] == 1 << 60
+    assert len(workers) == 2
+    assert all(worker.pid is None for worker in workers)
+
+
+RACE = """
+import sys
+from pathlib import Path
+from hybridlab.experiments import race
+from hybridlab.experiments.lab import Lab
+from hybridlab.params import ParallelParams
+
+values = {"headless": True, "output_dir": sys.argv[1], "most_foreign_cpu": 1.0, "trials": 500}
+lab = Lab.open(ParallelParams.from_mapping(values))
+try:
+    race.tell_apart(lab, race.CONTROL)
+    lab.runner.run(lab.case("race", strategy="parallel", variant="processes"))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_ctrl_c_in_a_race_ends_its_case_and_workers(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != ADDRESS_VARIABLE}
+    lab = subprocess.Popen(
+        [sys.executable, "-c", RACE, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert lab.stdout is not None
+    try:
+        # the server, the case and its two workers
+        assert wait_until(lambda: len(descendants(lab.pid)) == 4, timeout_s=60)
+        lab.send_signal(signal.SIGINT)
+        assert lab.stdout.readline() == "interrupted\n"
+        assert wait_until(lambda: len(descendants(lab.pid)) == 1)  # the server waits for more
+    finally:
+        server = descendants(lab.pid)
+        lab.communicate()
+    assert wait_until(lambda: not any(alive(pid) for pid in server))

@@ -1,0 +1,172 @@
+"""Workers: calls, faults, ends. Real processes, real kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from hybridlab.device import CpuDevice
+from hybridlab.errors import UnavailableError, WorkerFaultError, WorkerLostError
+from hybridlab.isolate import CaseServer
+from hybridlab.oom import out_of_memory
+from hybridlab.workers import Worker
+from tests.workers_at_work import (
+    alive,
+    allocate_too_much,
+    fill,
+    hang,
+    wait_until,
+)
+
+pytestmark = pytest.mark.usefixtures("case_server")
+
+
+def raise_unavailable() -> None:
+    raise UnavailableError("no such thing here")
+
+
+def raise_key_error() -> None:
+    {}["missing"]  # type: ignore[index]
+
+
+def start_worker_and_hang(path: str) -> None:
+    worker = Worker("inner").start()
+    Path(path).write_text(f"{os.getpid()} {worker.pid}")
+    worker.call(hang, path + ".inner")
+
+
+def test_calls_run_in_another_process_that_keeps_its_state() -> None:
+    with Worker("one") as worker:
+        assert worker.call(os.getpid) == worker.pid != os.getpid()
+        assert worker.call(fill, 1) == 1
+        assert worker.call(fill, 1) == 2
+        pid = worker.pid
+    assert pid is not None and not alive(pid)
+    assert worker.pid is None
+
+
+def test_two_workers_work_at_once() -> None:
+    with Worker("one") as one, Worker("two") as two:
+        assert one.call(fill, 1) == two.call(fill, 1) == 1
+        assert one.pid != two.pid
+
+
+def test_the_lab_s_own_errors_come_back_as_they_are() -> None:
+    with Worker("one") as worker:
+        with pytest.raises(UnavailableError, match="no such thing here"):
+            worker.call(raise_unavailable)
+        assert worker.call(os.getpid) == worker.pid
+
+
+def test_out_of_memory_in_a_worker_is_recognised_with_what_was_asked_for() -> None:
+    with Worker("one") as worker:
+        with pytest.raises(MemoryError) as caught:
+            worker.call(allocate_too_much)
+        failure = out_of_memory(caught.value)
+        assert failure is not None
+        assert failure.requested_bytes == 1 << 60
+        assert worker.call(os.getpid) == worker.pid
+
+
+def test_another_fault_comes_back_with_its_traceback() -> None:
+    with (
+        Worker("one") as worker,
+        pytest.raises(WorkerFaultError, match=r"(?s)raise_key_error.*KeyError: 'missing'"),
+    ):
+        worker.call(raise_key_error)
+
+
+def test_a_worker_killed_in_mid_call_is_lost_with_the_signal_and_can_start_again(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "pid"
+    with Worker("whisper") as worker:
+        first = worker.pid
+        assert first is not None
+
+        def kill() -> None:
+            assert wait_until(path.exists)
+            os.kill(first, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(WorkerLostError, match=r"worker whisper was lost: .*SIGKILL"):
+            worker.call(hang, str(path))
+        killer.join()
+        with pytest.raises(WorkerLostError, match="start it first"):
+            worker.call(os.getpid)
+        worker.start()
+        assert worker.call(os.getpid) == worker.pid != first
+    assert not alive(first)
+
+
+def test_a_worker_that_is_ended_while_idle_is_lost_at_the_next_call() -> None:
+    with Worker("one") as worker:
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerLostError, match="SIGKILL"):
+            worker.call(os.getpid)
+
+
+def test_an_interrupt_in_a_call_leaves_no_worker(tmp_path: Path) -> None:
+    """What Ctrl-C does: the call is left, its answer must never be taken for the next one's."""
+    path = tmp_path / "pid"
+    worker = Worker("one").start()
+    pid = worker.pid
+    assert pid is not None
+
+    def interrupt() -> None:
+        assert wait_until(path.exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        worker.call(hang, str(path))
+    thread.join()
+    assert worker.pid is None
+    assert wait_until(lambda: not alive(pid))
+
+
+@pytest.mark.parametrize("how", ["timeout", "kill"])
+def test_workers_end_with_the_process_that_asked_for_them(
+    case_server: CaseServer, tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "pids"
+    inner = Path(f"{path}.inner")
+    if how == "timeout":
+        ended = case_server.run(start_worker_and_hang, str(path), timeout_s=1.0)
+        assert ended.timed_out
+    else:
+        with case_server.fork(start_worker_and_hang, str(path)) as child:
+            assert wait_until(inner.exists)
+            os.kill(child.pid, signal.SIGKILL)
+            assert child.wait(10) is not None
+    pids = [int(pid) for pid in path.read_text().split()]
+    assert len(pids) == 2
+    assert wait_until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_the_device_counts_an_adopted_worker_and_forgets_it_when_it_ends() -> None:
+    """A known answer: 64 MiB that a worker takes are 64 MiB more in use, and gone with it."""
+    size = 64 << 20
+    device = CpuDevice()
+    with Worker("one") as worker:
+        assert worker.pid is not None
+        member = device.adopt("one", worker.pid, lambda: None)
+        assert member.overhead_bytes < size  # shared libraries are not counted again
+        device.reset_peak()
+        before = member.used_bytes()
+        worker.call(fill, size)
+        assert member.peak_bytes() - before == pytest.approx(size, rel=0.05)
+        assert member.used_bytes() - before == pytest.approx(size, rel=0.05)
+        assert device.used_bytes() > device.account().inside["workers"]
+        assert device.peak_bytes() >= device.used_bytes() >= member.used_bytes()
+        assert member.cpu_s > 0
+    assert not member.alive
+    assert member.used_bytes() == member.peak_bytes() == 0
+    assert member.cpu_s > 0
