@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from hybridlab import wear
+from hybridlab import waiting, wear
 from hybridlab.records import AT_ONCE
 from hybridlab.stats import Interval, bootstrap_interval
 from hybridlab.summary import (
@@ -210,4 +210,21 @@ def at_once(ledgers: pd.DataFrame) -> list[str]:
             f"While both worked, their requests held {together} together at most: "
             f"{' and '.join(words)}."
         )
+    return sentences
+
+
+def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """05 and 06: what each arm holds of requests that come at their own times."""
+    points = waiting.arrival_points(trials, cases)
+    sentences = []
+    for arm, rate in waiting.knees(points).items():
+        own = points[points["arm"] == arm]
+        last = float(own["rate_rps"].max())
+        words = (
+            f"its p95 stays within {waiting.KNEE_RATIO:g} times that at the lowest rate up to the "
+            f"highest that was tried, {last:.3g} requests/s"
+            if rate == last
+            else f"its knee is at {rate:.3g} requests/s, of {last:.3g} that were tried"
+        )
+        sentences.append(f"{arm} under requests at their own times: {words}.")
     return sentences

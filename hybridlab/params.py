@@ -247,6 +247,7 @@ class RaceParams(_StrategyParams):
     arrival_loads: list[Annotated[float, Field(gt=0)]] = [0.3, 0.6, 0.9, 1.2]
     arrival_requests: Count = 24
     arrival_max_audio_s: Annotated[float, Field(gt=0)] = 30.0
+    arrival_arms: Count = 2
 
 
 class SequentialParams(_StrategyParams):
@@ -266,6 +267,7 @@ class ParallelParams(RaceParams):
     parallel_variants: list[
         Literal["threads", "streams", "processes", "processes-mps", "ctranslate2", "whisper-on-cpu"]
     ] = ["threads", "processes"]
+    pipelined_variants: list[Literal["lookahead"]] = ["lookahead"]
     interference_requests: Count = 4
     interference_repeats: CountOrZero = 5
 

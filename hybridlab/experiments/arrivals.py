@@ -9,14 +9,17 @@ from typing import Any
 from hybridlab.experiments.lab import Lab
 from hybridlab.experiments.race import CONTROL, Arm, arm_case
 from hybridlab.params import RaceParams, SwappingParams
+from hybridlab.summary import arm_name, race_trials
 
 
 def measure(lab: Lab, arms: list[Arm], params: RaceParams) -> list[dict[str, Any]]:
-    """Every arm at every load, a share of what `sequential / plain` served in this notebook's race
-    with no pause between requests. All arms meet the same arrivals."""
+    """The control and the fastest others at every load, a share of what `sequential / plain` served
+    in this notebook's race with no pause between requests. All meet the same arrivals."""
     capacity = capacity_rps(lab)
     if capacity is None or not params.arrival_loads:
         return []
+    others = [arm for arm in arms if arm != CONTROL]
+    contenders = [CONTROL, *fastest(lab, others, params.arrival_arms)]
     requests = lab.requests(params.arrival_requests, max_audio_s=params.arrival_max_audio_s)
     return lab.runner.run_all(
         [
@@ -34,7 +37,7 @@ def measure(lab: Lab, arms: list[Arm], params: RaceParams) -> list[dict[str, Any
                 },
             )
             for number, load in enumerate(params.arrival_loads)
-            for arm in arms
+            for arm in contenders
         ]
     )
 
@@ -58,6 +61,14 @@ def lengths(lab: Lab, arms: list[Arm], params: SwappingParams) -> list[dict[str,
     if not requests:
         return []
     return lab.runner.run_all([arm_case(lab, "lengths", arm, requests=requests) for arm in arms])
+
+
+def fastest(lab: Lab, arms: list[Arm], most: int) -> list[Arm]:
+    """Up to `most` of these arms with the lowest median latency in this notebook's race."""
+    medians = race_trials(lab.table("trials")).groupby("arm")["latency_s"].median()
+    raced = {arm_name(arm.strategy, arm.variant): arm for arm in arms}
+    ranked = medians[medians.index.isin(list(raced))].sort_values(kind="stable")
+    return [raced[str(name)] for name in ranked.index[:most]]
 
 
 def capacity_rps(lab: Lab) -> float | None:
