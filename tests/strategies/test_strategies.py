@@ -13,7 +13,7 @@ from hybridlab.audio import Samples
 from hybridlab.device import CpuDevice
 from hybridlab.errors import ParameterError
 from hybridlab.strategies import STRATEGIES, Request, make_strategy
-from hybridlab.strategies.movers import MOVERS
+from hybridlab.strategies.swapping import MOVERS
 from hybridlab.tenants.base import Analyst, TenantSpec, Text, Transcriber
 
 SPEC = TenantSpec(model="x", backend="transformers", weights="pocket", dtype="float32")

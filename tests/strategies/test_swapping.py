@@ -16,9 +16,9 @@ from hybridlab import arena
 from hybridlab.audio import Samples, load_clips, read_audio
 from hybridlab.device import CpuDevice, Device, linux
 from hybridlab.errors import UnavailableError
-from hybridlab.strategies import Request, Served, make_strategy, movers
-from hybridlab.strategies.movers import MOVERS
-from hybridlab.strategies.swapping import Swapping
+from hybridlab.strategies import Request, Served, make_strategy
+from hybridlab.strategies.arenas import InArena
+from hybridlab.strategies.swapping import MOVERS, Swapping
 from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 from hybridlab.tenants.pocket import pocket_dir
 from hybridlab.tenants.weights import weight_files
@@ -125,7 +125,7 @@ def test_swapping_both_holds_one_tenant_in_one_fixed_block(clip: Samples) -> Non
     made = strategy("arena", swap="both")
     made.open()
     mover = made.mover
-    assert isinstance(mover, movers.InArena)
+    assert isinstance(mover, InArena)
     assert mover.shared is not None
     fixed = mover.shared.data_ptr()
     assert mover.shared.nbytes == max(a.n_bytes for a in mover.arenas.values())
