@@ -22,6 +22,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.base
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.arena
 
 readme: $(VENV)/.base
 	$(BIN)/python -m hybridlab.readme

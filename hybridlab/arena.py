@@ -217,7 +217,8 @@ def _unregister(runtime: Any, block: Tensor) -> None:
 
 def link_bytes_per_s(source: Tensor, target: Tensor, device: Device) -> float:
     """The link's own speed: a plain copy of `target.nbytes` bytes from memory of the kind that the
-    weights wait in, median over `LINK_COPIES` after one that is not counted."""
+    weights wait in, median over `LINK_COPIES` after one that is not counted. Where the host is the
+    device and the block fits its caches, that is their speed, which a swap finds cold."""
     seconds = []
     for _ in range(LINK_COPIES + 1):
         device.synchronize()

@@ -311,6 +311,7 @@ def _serve(writer: records.TableWriter, row: dict[str, Any], seconds: float, *, 
         latency = seconds * (2.2 if first else 1.0) + abs(rng.normal(0, 0.04))
         trial = _trial(strategy, variant, index, latency, first=first, number=seed)
         own.append("trials", trial)
+        swap = [("whisper", "load", -0.02, 0.0), ("whisper", "release", 0.49, 0.5)]
         for tenant, phase, start, end in (
             ("whisper", "prepare", 0.0, 0.03),
             ("whisper", "encode", 0.03, 0.2),
@@ -318,6 +319,7 @@ def _serve(writer: records.TableWriter, row: dict[str, Any], seconds: float, *, 
             ("voxtral", "encode", 0.5, 0.62),
             ("voxtral", "prefill", 0.62, 0.7),
             ("voxtral", "decode", 0.7, 1.0),
+            *(swap if strategy == "swapping" else []),
         ):
             shift = -0.45 if strategy == "parallel" and tenant == "voxtral" else 0.0
             own.append(

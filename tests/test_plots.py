@@ -47,6 +47,7 @@ DRAWN: dict[str, Callable[[Tables], Figure]] = {
     "latency": lambda t: plots.latency(t["trials"]),
     "latency_ecdf": lambda t: plots.latency_ecdf(t["trials"]),
     "throughput": lambda t: plots.throughput(t["cases"]),
+    "swap_stages": lambda t: plots.swap_stages(t["spans"], t["cases"]),
     "limits": lambda t: plots.limits(t["cases"]),
     "ageing": lambda t: plots.ageing(t["cycles"], t["cases"]),
     "quality": lambda t: plots.quality(t["trials"]),

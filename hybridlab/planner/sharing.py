@@ -32,7 +32,8 @@ def ways(
     `sequential`: both resident, one at a time. `parallel, one process`: both at work at once.
     `parallel, two processes`: the same with a second driver context. `swapping Whisper`: Voxtral
     stays, Whisper comes and goes. `swapping Whisper, overlapped`: it comes while Voxtral works.
-    `swapping both`: one at a time is there at all.
+    `swapping both`: one at a time is there at all; `fixed block`: in a block of the larger's size
+    that is never given back. Arenas keep a copy of every swapped tenant on the host as well.
     """
     request = request or Request()
     voxtral_dtype = voxtral_dtype or default_voxtral_dtype(card)
@@ -54,6 +55,7 @@ def ways(
     voxtral_alone = total([context, v, at_work(v_request)])
     whisper_beside = largest([loading, resident + at_work(w_request)])
     whisper_alone = largest([context + w_loading, total([context, w, at_work(w_request)])])
+    block = total([context, largest([v, w]), at_work(largest([v_request, w_request]))])
     return {
         "sequential": largest([loading, resident + at_work(largest([v_request, w_request]))]),
         "parallel, one process": both_at_work,
@@ -61,4 +63,5 @@ def ways(
         "swapping Whisper": largest([voxtral_alone, whisper_beside]),
         "swapping Whisper, overlapped": largest([loading + at_work(v_request), whisper_beside]),
         "swapping both": largest([voxtral_alone, whisper_alone]),
+        "swapping both, fixed block": largest([block, context + w_loading]),
     }

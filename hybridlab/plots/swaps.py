@@ -79,6 +79,7 @@ def _finding(totals: pd.Series[float]) -> str:
     best = str(seen.idxmin())
     text = f"{best} takes {format_seconds(float(seen[best]))} to swap"
     if "reload-warm" in seen and best != "reload-warm":
-        slower = float(seen["reload-warm"] / seen[best])
-        text += f", reload-warm {format_seconds(float(seen['reload-warm']))}: {slower:.3g} times"
+        reload_s = float(seen["reload-warm"])
+        text += f", reload-warm {format_seconds(reload_s)}: "
+        text += f"{reload_s / float(seen[best]):.3g} times as long"
     return text

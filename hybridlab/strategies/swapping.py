@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from hybridlab.strategies.arenas import ArenaOverlapped, InArena
 from hybridlab.strategies.base import Strategy, timed
-from hybridlab.strategies.movers import MOVERS, Swap
+from hybridlab.strategies.copies import Pinned, ToCpu
+from hybridlab.strategies.movers import Mover, ReloadCold, ReloadWarm, Swap
 from hybridlab.strategies.requests import Request
 from hybridlab.tenants.base import Analyst, Tenant, Text, Transcriber
 
+MOVERS: dict[str, type[Mover]] = {
+    "reload-warm": ReloadWarm,
+    "reload-cold": ReloadCold,
+    "to-cpu": ToCpu,
+    "pinned": Pinned,
+    "arena": InArena,
+    "arena-overlapped": ArenaOverlapped,
+}
+
 
 class Swapping(Strategy):
-    """How weights leave and come back is the variant: see the classes of `movers`.
+    """How weights leave and come back is the variant: see the classes of `MOVERS`.
     `swap='whisper'` keeps Voxtral resident, `'both'` swaps both.
 
     Bound by disk, host memory and the link; only `to-cpu` copies anything out, since inference does

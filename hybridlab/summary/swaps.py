@@ -13,7 +13,9 @@ from hybridlab.units import GB
 SWAP_STAGES = ("disk", "load", "allocate", "copy-in", "copy-out", "release")
 #: Made once, when the case starts, to be able to swap.
 ONCE_STAGES = ("host", "pin")
-#: Stages that cross the link.
+#: Stages that move bytes, as opposed to taking or freeing them.
+MOVING = ("disk", "host", "copy-in", "copy-out")
+#: Of them, those that cross the link.
 LINKED = ("copy-in", "copy-out")
 COLUMNS = ["variant", "tenant", "stage", "once", "seconds", "bytes", "link_bytes_per_s"]
 
@@ -53,7 +55,7 @@ def swap_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     )
     for (variant, tenant, once, stage), own in groups:
         n_bytes = float(pd.to_numeric(own["bytes"]).median())
-        rate = n_bytes / float(own["seconds"].median()) if stage != "release" else np.nan
+        rate = n_bytes / float(own["seconds"].median()) if stage in MOVING else np.nan
         link = float(own["link_bytes_per_s"].median()) if stage in LINKED else np.nan
         rows.append(
             {

@@ -108,6 +108,7 @@ def case() -> Case:
     of_moment=st.fixed_dictionaries(dict.fromkeys(("base", "load", "steady", "request"), accounts)),
     seen=st.lists(regions, max_size=4),
     pair=st.lists(tenants, max_size=2, unique_by=lambda tenant: tenant.name),
+    held=st.dictionaries(st.sampled_from(["whisper host copy", "swap block"]), N_BYTES),
 )
 def test_rows_sum_to_what_was_used_and_to_the_device(
     capacity_bytes: int,
@@ -116,11 +117,12 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
     of_moment: dict[str, Account],
     seen: list[Region],
     pair: list[Any],
+    held: dict[str, int],
 ) -> None:
     device, writer = Machine(capacity_bytes), Kept()
     meter = Meter(device, regions=seen, base_bytes=base_bytes, steady_bytes=steady_bytes)
     meter.accounts = of_moment
-    strategy = cast(Strategy, SimpleNamespace(tenants=pair, device=device))
+    strategy = cast(Strategy, SimpleNamespace(tenants=pair, device=device, owners=lambda: held))
     write_ledgers(Context(case(), device, meter, writer, 0.0), strategy)
     table = pd.DataFrame(writer.rows)
     used = {"steady": steady_bytes}

@@ -267,7 +267,9 @@ def test_sharing_less_never_takes_more(size: str, card: str, audio_s: float, bat
     request = planner.Request(audio_s=audio_s, batch=batch)
     found = planner.ways(*pair, **kept, request=request)
     bytes_of = {way: needed.expected for way, needed in found.items()}
+    assert bytes_of["swapping both"] <= bytes_of["swapping both, fixed block"]
     assert bytes_of["swapping both"] <= bytes_of["swapping Whisper"] <= bytes_of["sequential"]
+    assert bytes_of["swapping both, fixed block"] <= bytes_of["sequential"]
     assert bytes_of["sequential"] <= bytes_of["parallel, one process"]
     assert bytes_of["parallel, one process"] < bytes_of["parallel, two processes"]
     assert bytes_of["swapping Whisper"] <= bytes_of["swapping Whisper, overlapped"]

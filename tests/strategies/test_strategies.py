@@ -14,7 +14,7 @@ from hybridlab.audio import Samples
 from hybridlab.device import CpuDevice
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.strategies import STRATEGIES, Inbox, Request, Strategy, make_strategy
-from hybridlab.strategies.movers import MOVERS
+from hybridlab.strategies.swapping import MOVERS
 from hybridlab.tenants.base import Analyst, Heard, TenantSpec, Text, Transcriber
 
 SPEC = TenantSpec(model="x", backend="transformers", weights="pocket", dtype="float32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ import torch
 
 from hybridlab import arena
 from hybridlab.audio import Samples, load_clips, read_audio
-from hybridlab.device import CpuDevice, linux
+from hybridlab.device import CpuDevice, Device, linux
 from hybridlab.errors import UnavailableError
-from hybridlab.strategies import Request, Served, make_strategy, movers
-from hybridlab.strategies.movers import MOVERS
-from hybridlab.strategies.swapping import Swapping
+from hybridlab.strategies import Request, Served, make_strategy
+from hybridlab.strategies.arenas import InArena
+from hybridlab.strategies.swapping import MOVERS, Swapping
 from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 from hybridlab.tenants.pocket import pocket_dir
 from hybridlab.tenants.weights import weight_files
-from tests.strategies.test_arena import digest
+from tests.strategies.test_arena import FakeCudart, digest
 
 HERE = ("reload-warm", "reload-cold", "arena", "arena-overlapped")
 BACKENDS = ("openai-whisper", "transformers")
@@ -32,8 +33,14 @@ def spec(model: str, backend: str = "transformers", **changes: Any) -> TenantSpe
     return TenantSpec(model=model, backend=backend, **fields)
 
 
-def strategy(variant: str, *, backend: str = "transformers", swap: str = "whisper") -> Swapping:
-    device = CpuDevice()
+def strategy(
+    variant: str,
+    *,
+    backend: str = "transformers",
+    swap: str = "whisper",
+    device: Device | None = None,
+) -> Swapping:
+    device = device or CpuDevice()
     made = make_strategy(
         "swapping",
         variant,
@@ -118,7 +125,7 @@ def test_swapping_both_holds_one_tenant_in_one_fixed_block(clip: Samples) -> Non
     made = strategy("arena", swap="both")
     made.open()
     mover = made.mover
-    assert isinstance(mover, movers.InArena)
+    assert isinstance(mover, InArena)
     assert mover.shared is not None
     fixed = mover.shared.data_ptr()
     assert mover.shared.nbytes == max(a.n_bytes for a in mover.arenas.values())
@@ -196,6 +203,55 @@ def test_a_failed_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(arena, "link_bytes_per_s", fails)
     with pytest.raises(UnavailableError, match="no link"):
+        made.open()
+    assert not any(tenant.loaded for tenant in made.tenants)
+    assert made.host_copy_bytes() == 0
+
+
+# ---------------------------------------------------------------------- a device beyond the host
+
+
+class PretendGpu(CpuDevice):
+    """Host memory that says it is a GPU's: the logic of pins and copies, without the driver."""
+
+    kind = "cuda"
+
+
+@pytest.mark.parametrize("swap", ["whisper", "both"])
+@pytest.mark.parametrize("variant", ["to-cpu", "pinned", "arena", "arena-overlapped"])
+def test_beyond_the_host_texts_are_the_same_and_nothing_stays_pinned(
+    variant: str,
+    swap: str,
+    clip: Samples,
+    alone: dict[str, tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cudart = FakeCudart()
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    monkeypatch.setattr(arena, "beside_other_work", lambda device: nullcontext())
+    made = strategy(variant, swap=swap, device=PretendGpu())
+    made.open()
+    assert made.link_bytes_per_s is not None
+    pinned = 0 if variant in ("to-cpu", "pinned") else 1 if swap == "whisper" else 2
+    assert len(cudart.registered) == pinned
+    for _ in range(2):
+        served = ask(made, clip)
+        assert served.transcript.tokens == alone["transformers"]
+        assert served.answer.tokens == alone["answer"]
+    phases = {span.phase for span in served.spans}
+    assert ("copy-out" in phases) == (variant == "to-cpu")
+    assert {"copy-in", "release"} <= phases
+    assert not {"load", "host", "pin"} & phases
+    assert made.host_copy_bytes() > 0
+    made.close()
+    assert not cudart.registered
+
+
+def test_a_refused_pin_leaves_nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: FakeCudart(code=2))
+    made = strategy("arena", device=PretendGpu())
+    with pytest.raises(UnavailableError, match="did not pin"):
         made.open()
     assert not any(tenant.loaded for tenant in made.tenants)
     assert made.host_copy_bytes() == 0

@@ -1,0 +1,120 @@
+"""Swapping tensor by tensor: `to-cpu` and `pinned`, for devices with memory of their own."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hybridlab import arena
+from hybridlab.device import Device
+from hybridlab.strategies.movers import (
+    Mover,
+    Swap,
+    link_speed,
+    load_to_swap,
+    module_of,
+    need_link,
+    stage,
+)
+from hybridlab.tenants.base import Tenant, storage_bytes
+
+
+class ToCpu(Mover):
+    """`module.to("cpu")` and back, as many programs do it: both ways, tensor by tensor.
+
+    Bound by the link at its pageable speed (the driver copies through a small pinned buffer of its
+    own), and paid twice, since weights that never changed are copied out as well.
+    """
+
+    def __init__(self, device: Device, *, swap: Swap) -> None:
+        super().__init__(device, swap=swap)
+        need_link(device, "to-cpu")
+        self.away: dict[str, int] = {}
+        self.largest_bytes = 0
+
+    def prepare(self, tenant: Tenant) -> None:
+        module = load_to_swap(tenant, "to-cpu")
+        n_bytes = storage_bytes(module)
+        arena.check_host_room(n_bytes, self.device)
+        self.largest_bytes = max(self.largest_bytes, n_bytes)
+        self.drop(tenant)
+
+    def ready(self) -> None:
+        self.link_bytes_per_s = link_speed(self.largest_bytes, self.device, pinned=False)
+
+    def bring_in(self, tenant: Tenant) -> None:
+        if tenant.name in self.away:
+            with stage(tenant, "copy-in", self.away[tenant.name]):
+                module_of(tenant, "to-cpu").to(self.device.name)
+            del self.away[tenant.name]
+
+    def drop(self, tenant: Tenant) -> None:
+        module = module_of(tenant, "to-cpu")
+        n_bytes = storage_bytes(module)
+        with stage(tenant, "copy-out", n_bytes):
+            module.to("cpu")
+        self.away[tenant.name] = n_bytes
+        with stage(tenant, "release", n_bytes):
+            self.device.release()
+
+    def host_copy_bytes(self) -> int:
+        return sum(self.away.values())
+
+    def close(self) -> None:
+        self.away.clear()
+
+
+class Pinned(Mover):
+    """Every storage waits in pinned memory of its own and is copied in by itself; nothing goes out.
+
+    Bound by the link, and by one allocation and one launch per tensor, which small tensors do not
+    pay back. torch's `pin_memory` rounds each one up to a power of two: host memory is dearer than
+    the weights.
+    """
+
+    def __init__(self, device: Device, *, swap: Swap) -> None:
+        super().__init__(device, swap=swap)
+        need_link(device, "pinned")
+        self.masters: dict[str, list[tuple[arena.Slot, Tensor]]] = {}
+        self.here: set[str] = set()
+
+    def prepare(self, tenant: Tenant) -> None:
+        slots = arena.layout(load_to_swap(tenant, "pinned"))
+        arena.check_host_room(sum(slot.n_bytes for slot in slots), self.device)
+        with stage(tenant, "pin", sum(slot.n_bytes for slot in slots)):
+            self.masters[tenant.name] = [
+                (slot, arena.bytes_of(slot.views[0].tensor).cpu().pin_memory()) for slot in slots
+            ]
+        self.here.add(tenant.name)
+        self.drop(tenant)
+
+    def ready(self) -> None:
+        largest = max(map(_master_bytes, self.masters.values()))
+        self.link_bytes_per_s = link_speed(largest, self.device, pinned=True)
+
+    def bring_in(self, tenant: Tenant) -> None:
+        if tenant.name in self.here:
+            return
+        masters = self.masters[tenant.name]
+        with stage(tenant, "copy-in", _master_bytes(masters)):
+            for slot, master in masters:
+                copy = master.to(self.device.name, non_blocking=True)
+                slot.point_to(copy.untyped_storage(), 0)
+        self.here.add(tenant.name)
+
+    def drop(self, tenant: Tenant) -> None:
+        masters = self.masters[tenant.name]
+        with stage(tenant, "release", _master_bytes(masters)):
+            self.here.discard(tenant.name)
+            for slot, _ in masters:
+                slot.let_go(self.device.name)
+            self.device.release()
+
+    def host_copy_bytes(self) -> int:
+        return sum(map(_master_bytes, self.masters.values()))
+
+    def close(self) -> None:
+        self.masters.clear()
+
+
+def _master_bytes(masters: list[tuple[arena.Slot, Tensor]]) -> int:
+    return sum(slot.n_bytes for slot, _ in masters)
