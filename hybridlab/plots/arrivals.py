@@ -45,10 +45,12 @@ def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     words = f"n = {int(points['n'].sum())} requests, {int(points['n'].min())} for each point"
     ring = f"ring: last rate with p95 within {KNEE_RATIO:g} times that at the lowest"
     caption = wording.caption_of(None, words, ring, wording.device_words(cases))
-    return style.finish(figure, _finding(held), caption)
+    return style.finish(figure, _finding(held, float(points["rate_rps"].max())), caption)
 
 
-def _finding(held: dict[str, float]) -> str:
+def _finding(held: dict[str, float], highest: float) -> str:
+    if min(held.values()) == highest:
+        return f"No arm reaches its knee up to {highest:.3g} requests per second"
     best, worst = max(held, key=lambda arm: held[arm]), min(held, key=lambda arm: held[arm])
     if held[best] == held[worst]:
         return f"All {len(held)} arms hold the same rate, {held[best]:.3g} requests per second"

@@ -11,14 +11,13 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from hybridlab.plots import style, wording
-from hybridlab.units import format_seconds
 from hybridlab.waiting import break_even as ratios_of
 from hybridlab.waiting import service_times
 
 CONTROL = "sequential / plain"
 #: Ratios beyond these have the colour of the end of the scale.
 LEAST, MOST = 0.5, 2.0
-#: An arm that is at most so much slower is called even.
+#: Latencies closer than this ratio are called even.
 EVEN = 1.05
 
 
@@ -71,14 +70,16 @@ def _cell(ratio: float) -> str:
 def _finding(cells: pd.DataFrame) -> str:
     words = []
     for arm, own in cells.groupby("arm", sort=False):
-        better = own[own["ratio"] < 1]
-        even = own[own["ratio"] <= EVEN]
+        told = own[own["ratio"].notna()]
+        better, even = told[told["ratio"] < 1 / EVEN], told[told["ratio"] <= EVEN]
         if len(better):
-            words.append(f"{arm} beats {CONTROL} in {len(better)} of {len(own)} cells")
+            words.append(f"{arm} beats {CONTROL} in {len(better)} of {len(told)} cells")
         elif len(even):
-            since = format_seconds(float(even["interval_s"].min()))
-            words.append(f"{arm} is within {EVEN - 1:.0%} from {since} between arrivals on")
+            share = (
+                f"in {len(even)} of {len(told)} cells" if len(even) < len(told) else "everywhere"
+            )
+            words.append(f"{arm} is within {EVEN - 1:.0%} of {CONTROL} {share}")
         else:
-            lowest = own["ratio"].min()
+            lowest = told["ratio"].min()
             words.append(f"{arm} beats {CONTROL} nowhere ({lowest:.2f} times its latency at best)")
     return "; ".join(words)

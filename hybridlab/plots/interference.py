@@ -21,6 +21,7 @@ PARTIES = {"voxtral": "Voxtral", "whisper": "Whisper", "copy": "weights"}
 def interference(spans: pd.DataFrame) -> Figure:
     """Rows: who is slowed; columns: by whom; a cell has the factor and its 95 % interval."""
     found = slowdowns(spans[spans["experiment"] == "interference"] if len(spans) else spans)
+    found = found[np.isfinite(found["high"].astype(float))]  # the others could be anything
     if found.empty:
         return style.nothing_to_show("No two parties were measured at once, so no interference.")
     cells = found.assign(
@@ -49,7 +50,7 @@ def interference(spans: pd.DataFrame) -> Figure:
         None,
         "times as long as alone, by least squares over spans, and the bootstrap 95 % interval",
         f"n = {int(cells['n'].min())} spans or more for each row",
-        "empty: never long enough at once",
+        "empty: too seldom at once to tell",
         wording.device_words(spans),
     )
     return style.finish(figure, _finding(cells), caption)
