@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hybridlab.device import linux
+
+LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Report:
 class Member(ABC):
     """A worker's process as its case's device counts it; all zero when it has ended.
 
-    `release` gives back what the worker's allocator keeps; it is called while the worker is idle.
+    `release`, called while the worker is idle, makes it give back what its allocator keeps.
     """
 
     #: Of its bytes, what an idle worker holds on a host, and pages of libraries.
@@ -31,7 +34,7 @@ class Member(ABC):
     def __init__(self, name: str, pid: int, release: Callable[[], None]) -> None:
         self.name = name
         self.pid = pid
-        self.release = release
+        self._release = release
         self.ended = False  # set when it is known to be gone: its number may be given again
         self._cpu_s = 0.0
 
@@ -45,6 +48,10 @@ class Member(ABC):
     @property
     def alive(self) -> bool:
         return not self.ended and linux.cpu_seconds(self.pid) is not None
+
+    def release(self) -> None:
+        """Give freed memory back."""
+        self._release()
 
     @abstractmethod
     def used_bytes(self) -> int: ...
@@ -74,16 +81,21 @@ class HostMember(Member):
 
     A forked worker shares its libraries with the case's process, whose resident memory counts
     them already: what is left is what the worker's end would give back. Pages that two workers
-    share with each other alone count for none. How much is shared is read when a peak is reset or
-    read, since that takes milliseconds, and holds in between.
+    share with each other alone count for none. How much is shared takes milliseconds to read: it
+    is read when memory is released and after that at most every `LOOK_EVERY_S`.
     """
 
     def __init__(self, name: str, pid: int, release: Callable[[], None]) -> None:
         super().__init__(name, pid, release)
         self._at_first = linux.pages(pid)
-        self._look_at_shared()
+        self._look()
 
-    def _look_at_shared(self) -> None:
+    def release(self) -> None:
+        super().release()
+        self._look()
+
+    def _look(self) -> None:
+        self._looked_s = time.monotonic()
         resident, now = linux.resident_bytes(self.pid), linux.pages(self.pid)
         self._shared_bytes = max(0, resident - now.private_bytes)
         self.library_bytes = now.private_clean_bytes
@@ -99,13 +111,13 @@ class HostMember(Member):
     def peak_bytes(self) -> int:
         if self.ended:
             return 0
-        self._look_at_shared()
+        if time.monotonic() - self._looked_s > LOOK_EVERY_S:
+            self._look()
         return max(linux.peak_resident_bytes(self.pid) - self._shared_bytes, self.used_bytes())
 
     def reset_peak(self) -> None:
         if not self.ended:
             linux.reset_peak(self.pid)
-            self._look_at_shared()
 
     def hear(self, report: Report) -> None:
         return None  # the kernel can be asked at any time

@@ -1,0 +1,72 @@
+"""What working at once gains, as JSON on stdout: `python -m benchmarks.parallel`.
+
+The pocket pair under sequential/plain and the variants of parallel, interleaved in rounds; ratios
+of throughput are taken within a round, since machines differ and drift. No other work should run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+from typing import Any
+
+from hybridlab.experiments import race
+from hybridlab.experiments.lab import Lab
+from hybridlab.params import ParallelParams
+from hybridlab.records import machine, versions
+from hybridlab.stats import bootstrap_interval
+
+ROUNDS = 5
+TRIALS = 16
+VARIANTS = ("threads", "processes")
+
+
+def throughputs(folder: str, variants: tuple[str, ...], rounds: int) -> dict[str, list[Any]]:
+    """Requests per second of each arm in each round, and the share of the processors that others
+    used meanwhile."""
+    values = {"output_dir": folder, "headless": True, "most_foreign_cpu": 1.0, "trials": TRIALS}
+    lab = Lab.open(ParallelParams.from_mapping(values))
+    arms = [race.CONTROL, *(race.Arm("parallel", variant) for variant in variants)]
+    found: dict[str, list[Any]] = {"foreign_cpu_share": []}
+    for row in race.run(lab, arms, rounds=rounds):
+        if row["status"] != "ok":
+            raise SystemExit(f"{row['case_id']}: {row['status']}: {row['reason']}")
+        if row["experiment"] == "race":
+            arm = f"{row['strategy']}/{row['variant']}"
+            found.setdefault(arm, []).append(row["throughput_rps"])
+            found["foreign_cpu_share"].append(row["foreign_cpu_share"])
+    lab.close()
+    return found
+
+
+def main() -> None:
+    variants = tuple(sys.argv[1:]) or VARIANTS
+    with tempfile.TemporaryDirectory(prefix="hybridlab-bench-") as folder:
+        found = throughputs(f"{folder}/run", variants, ROUNDS)
+    shares = found.pop("foreign_cpu_share")
+    control = found["sequential/plain"]
+    results: dict[str, Any] = {
+        "machine": machine(),
+        "versions": versions(),
+        "cores_usable": len(os.sched_getaffinity(0)),
+        "most_foreign_cpu_share": max(share for share in shares if share is not None),
+        "arms": {},
+    }
+    for arm, values in found.items():
+        ratio = bootstrap_interval(
+            [own / other for own, other in zip(values, control, strict=True)]
+        )
+        results["arms"][arm] = {
+            "median_rps": statistics.median(values),
+            "values_rps": [round(value, 3) for value in values],
+            "over_sequential": ratio.value,
+            "over_sequential_interval": [ratio.low, ratio.high],
+        }
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
