@@ -33,8 +33,13 @@ from hybridlab.standings import (
 from hybridlab.stats import Interval, bootstrap_interval
 from hybridlab.units import format_bytes
 
-#: The strategies that the original analysis compares.
-COMPARED = ("sequential", "parallel", "swapping")
+#: The strategies that the original analysis compares, as it means them: its claims say nothing of
+#: batches, an orchestrator or weights that wait in an arena.
+COMPARED = {
+    "sequential": ("sequential/plain", "sequential/empty-cache", "sequential/expandable-segments"),
+    "parallel": ("parallel/*",),
+    "swapping": ("swapping/reload*",),
+}
 RESIDENCY_TOLERANCE = 0.1
 
 # -------------------------------------------------------------------------------------- extremes
@@ -71,8 +76,12 @@ def _extremes(rule: ExtremeRule, arms: Sequence[Standing]) -> dict[str, Standing
     return {
         name: max(own, key=lambda arm: sign * _figure(rule, arm).value)
         for name in COMPARED
-        if (own := [arm for arm in known if arm.strategy == name])
+        if (own := [arm for arm in known if _matches(arm.arm, COMPARED[name])])
     }
+
+
+def _matches(arm: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatch(arm, pattern) for pattern in patterns)
 
 
 def _figure(rule: ExtremeRule, arm: Standing) -> Interval:
@@ -161,7 +170,7 @@ def judge_faster(rule: FasterRule, bench: Bench) -> Finding:
 
 
 def _best(rule: FasterRule, patterns: Sequence[str], arms: Sequence[Standing]) -> Standing | None:
-    own = [arm for arm in arms if any(fnmatch.fnmatch(arm.arm, p) for p in patterns)]
+    own = [arm for arm in arms if _matches(arm.arm, patterns)]
     if rule.figure == "latency":
         return min(own, key=lambda arm: arm.relative.value, default=None)
     return max(own, key=lambda arm: arm.rate.value, default=None)
@@ -207,9 +216,7 @@ def judge_safest(rule: SafestRule, bench: Bench) -> Finding:
     """No failure of its own, and no other strategy without failures has a lower peak."""
     failures = _ended(bench, ("oom", "crashed", "timeout"))
     own = failures.get(rule.strategy, (0, 0))
-    others = {
-        name: failures[name] for name in COMPARED if name in failures and name != rule.strategy
-    }
+    others = {name: ended for name, ended in failures.items() if name != rule.strategy}
     told = ", ".join(f"{name} {bad} of {n} failed" for name, (bad, n) in failures.items())
     if own[0] and any(bad == 0 for bad, _ in others.values()):
         return Finding(
@@ -219,7 +226,7 @@ def judge_safest(rule: SafestRule, bench: Bench) -> Finding:
         )
     lowest = ExtremeRule(test="extreme", strategy=rule.strategy, figure="peak_bytes", end="lowest")
     # a strategy that failed is out of the comparison: its peak, where it lived, is no safety
-    safe = [arm for arm in bench.standings if failures[arm.strategy][0] == 0]
+    safe = [arm for arm in bench.standings if failures.get(arm.strategy, (0, 0))[0] == 0]
     chosen = _extremes(lowest, safe)
     if own[0] or rule.strategy not in chosen or len(others) < len(COMPARED) - 1:
         return no_rows(
@@ -239,18 +246,22 @@ def judge_safest(rule: SafestRule, bench: Bench) -> Finding:
 
 
 def _ended(bench: Bench, statuses: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """By strategy: cases of the race that ended in one of these ways, and all that were run."""
+    """By compared strategy: cases of the race that ended in one of these ways, and all that were
+    run."""
     race = main_pair(bench.cases[bench.cases["experiment"] == "race"])
     race = race[race["status"] != "skipped"]
-    return {
-        str(name): (int(own["status"].isin(statuses).sum()), len(own))
-        for name, own in race.groupby("strategy", sort=True)
-    }
+    arms = race["strategy"] + "/" + race["variant"]
+    found = {}
+    for name, patterns in sorted(COMPARED.items()):
+        own = race[[_matches(arm, patterns) for arm in arms]]
+        if len(own):
+            found[name] = int(own["status"].isin(statuses).sum()), len(own)
+    return found
 
 
 def judge_oom_risk(rule: OomRiskRule, bench: Bench) -> Finding:
     """Shares of cases that ran out of memory."""
-    counts = {name: n for name, n in _ended(bench, ("oom",)).items() if name in COMPARED}
+    counts = _ended(bench, ("oom",))
     if rule.strategy not in counts or len(counts) < len(COMPARED):
         return no_rows(f"needs race cases of {', '.join(COMPARED)}")
     shares = {name: bad / n for name, (bad, n) in counts.items()}
