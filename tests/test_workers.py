@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from hybridlab.bystanders import Watch
 from hybridlab.device import CpuDevice
+from hybridlab.device.members import Report, ReportedMember
 from hybridlab.errors import UnavailableError, WorkerFaultError, WorkerLostError
 from hybridlab.isolate import CaseServer
 from hybridlab.oom import out_of_memory
@@ -170,3 +173,33 @@ def test_the_device_counts_an_adopted_worker_and_forgets_it_when_it_ends() -> No
     assert not member.alive
     assert member.used_bytes() == member.peak_bytes() == 0
     assert member.cpu_s > 0
+
+
+def use_processor(seconds: float) -> None:
+    while time.process_time() < seconds:
+        pass
+
+
+def test_processor_time_of_a_worker_is_no_stranger_s() -> None:
+    device = CpuDevice()
+    with Worker("one") as worker:
+        assert worker.pid is not None
+        device.adopt("one", worker.pid, lambda: None)
+        watch = Watch(device)
+        before = watch._now().own_s
+        worker.call(use_processor, 0.3)
+        assert watch._now().own_s - before >= 0.2  # the kernel counts in ticks of 10 ms
+
+
+def test_bytes_that_only_the_worker_can_read_are_as_it_last_said() -> None:
+    member = ReportedMember("one", os.getpid(), lambda: None)
+    member.hear(Report(used_bytes=10, peak_bytes=50, reserved_bytes=60))
+    assert (member.used_bytes(), member.peak_bytes(), member.reserved_bytes()) == (10, 50, 60)
+    member.reset_peak()
+    assert member.peak_bytes() == 10
+    assert member.wants_reset()
+    assert not member.wants_reset()
+    member.hear(Report(used_bytes=20, peak_bytes=30, reserved_bytes=60))
+    assert member.peak_bytes() == 30
+    member.ended = True
+    assert (member.used_bytes(), member.reserved_bytes()) == (0, 0)

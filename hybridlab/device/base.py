@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +167,15 @@ class Device(ABC):
     @abstractmethod
     def wear(self) -> Wear:
         """What memory looks like after a cycle of requests."""
+
+    def threads_each(self, sharers: int) -> int | None:
+        """Threads for each of so many that compute here at once; None where threads do not
+        compute."""
+        return None
+
+    def shared_by(self, sharers: int) -> AbstractContextManager[Any]:
+        """Inside, work that begins uses its share of the device where that can be said."""
+        return nullcontext()
 
     def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
         """A queue of its own for the work of the thread that enters what this makes; `first` gives

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hybridlab.device import linux
@@ -65,6 +66,24 @@ class CpuDevice(Device):
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return ("float32", "bfloat16")
         return ("float32",)
+
+    def threads_each(self, sharers: int) -> int:
+        import torch
+
+        return max(1, torch.get_num_threads() // sharers)
+
+    @contextmanager
+    def shared_by(self, sharers: int) -> Iterator[None]:
+        """Each sharer gets its share of the cores: two pools of threads that both have all of them
+        wait for each other at every barrier. Holds for this thread and for those that it starts."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads_each(sharers))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def synchronize(self) -> None:
         return None

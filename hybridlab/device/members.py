@@ -8,8 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hybridlab.device import linux
+from hybridlab.units import MIB
 
+#: When pages are looked at again.
 LOOK_EVERY_S = 1.0
+LOOK_GROWN_BYTES = MIB
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,12 @@ class HostMember(Member):
     A forked worker shares its libraries with the case's process, whose resident memory counts
     them already: what is left is what the worker's end would give back. Pages that two workers
     share with each other alone count for none. How much is shared takes milliseconds to read: it
-    is read when memory is released and after that at most every `LOOK_EVERY_S`.
+    is read when memory is released, and with a peak where the process has grown or a while passed.
     """
 
     def __init__(self, name: str, pid: int, release: Callable[[], None]) -> None:
         super().__init__(name, pid, release)
+        self._most_resident_bytes = 0
         self._at_first = linux.pages(pid)
         self._look()
 
@@ -97,6 +101,7 @@ class HostMember(Member):
     def _look(self) -> None:
         self._looked_s = time.monotonic()
         resident, now = linux.resident_bytes(self.pid), linux.pages(self.pid)
+        self._most_resident_bytes = max(self._most_resident_bytes, resident)
         self._shared_bytes = max(0, resident - now.private_bytes)
         self.library_bytes = now.private_clean_bytes
         # Python counts references in its objects: using an inherited one makes a copy of its page
@@ -111,7 +116,8 @@ class HostMember(Member):
     def peak_bytes(self) -> int:
         if self.ended:
             return 0
-        if time.monotonic() - self._looked_s > LOOK_EVERY_S:
+        grown = linux.resident_bytes(self.pid) - self._most_resident_bytes
+        if grown > LOOK_GROWN_BYTES or time.monotonic() - self._looked_s > LOOK_EVERY_S:
             self._look()
         return max(linux.peak_resident_bytes(self.pid) - self._shared_bytes, self.used_bytes())
 

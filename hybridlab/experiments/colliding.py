@@ -116,7 +116,7 @@ def _together(context: Context, two: tuple[Party, Party], repeats: int) -> None:
             done[number].set()
         return spans
 
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with context.device.shared_by(2), ThreadPoolExecutor(max_workers=2) as pool:
         for found in [pool.submit(work, 0), pool.submit(work, 1)]:
             for spec_id, spans in found.result():
                 write_spans(context, f"{label}:{spec_id}", spans)

@@ -5,7 +5,6 @@ The one place that knows; strategies are given tenants and do not ask.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -87,7 +86,7 @@ def _in_workers(
             "threads, or no envelope"
         )
     count = 1 if transcriber is None else 2
-    threads = max(1, len(os.sched_getaffinity(0)) // count) if device.kind == "cpu" else None
+    threads = device.threads_each(count)
     second = None
     if transcriber is not None:
         worker = site.stack.enter_context(Worker("whisper", log=site.log))

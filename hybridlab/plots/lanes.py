@@ -23,6 +23,8 @@ PHASE_LOOK = {
     "prefill": (0.75, "///"),
     "decode": (0.5, "..."),
     "release": (0.25, "---"),
+    "lost": (0.12, "ooo"),
+    "restart": (0.45, "|||"),
     "wait": (0.08, ""),
 }
 #: Neighbouring bands of one phase this close together, as a share of the axis, are drawn as one.

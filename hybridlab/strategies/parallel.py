@@ -13,7 +13,8 @@ from hybridlab.tenants.base import Text
 
 
 class Parallel(Strategy):
-    """One thread for each tenant; the variant says where the tenants are and what they share.
+    """One thread for each tenant; the variant says where the tenants are and what they share. On a
+    CPU each gets half the cores.
 
     `threads`: one process, one default stream. Bound by Python's lock between kernels, and by the
     cores or the memory bus that both share: two threads do not make two devices.
@@ -22,7 +23,7 @@ class Parallel(Strategy):
     it, and launches still take turns at Python's lock.
     `processes`: a worker each, so no shared lock. On a GPU the driver gives one process after the
     other the whole card in slices of time: bound by the sum of both, with a context each to pay in
-    bytes. On a CPU each has its share of the cores: bound by the slower tenant on that share.
+    bytes. On a CPU bound by the slower tenant on its half of the cores.
     `processes-mps`: the same two workers behind NVIDIA MPS, which lets their kernels run at once:
     bound by the bus and the multiprocessors instead of the time slices.
     `ctranslate2`: Whisper by CTranslate2, which lets go of Python's lock while it computes and
@@ -54,7 +55,10 @@ class Parallel(Strategy):
 
     def _serve(self, request: Request) -> tuple[Text, Text]:
         # a thread per request: after a fault, too, it is joined and none is left
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="whisper") as pool:
+        with (
+            self.device.shared_by(2),
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="whisper") as pool,
+        ):
             transcript = pool.submit(self._transcribe, request)
             answer = self._answer(request)
         return transcript.result(), answer

@@ -25,8 +25,9 @@ from hybridlab.experiments.placement import Site, place, transcriber_spec
 from hybridlab.isolate import ADDRESS_VARIABLE
 from hybridlab.oom import out_of_memory
 from hybridlab.params import ParallelParams
+from hybridlab.records import AT_ONCE
 from hybridlab.strategies import Request, Strategy, make_strategy
-from hybridlab.tenants import TenantSpec
+from hybridlab.tenants import TenantSpec, Text
 from hybridlab.tenants.remote import RemoteTranscriber
 from tests.strategies.test_strategies import FakeVoxtral, FakeWhisper
 from tests.workers_at_work import (
@@ -34,6 +35,7 @@ from tests.workers_at_work import (
     descendants,
     die_when_decoding,
     run_out_in_requests,
+    torch_threads,
     wait_until,
 )
 
@@ -114,6 +116,7 @@ def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
         for span in served.spans:
             if span.phase != "load":
                 assert served.start_s <= span.start_s <= span.end_s <= served.end_s
+        assert strategy.transcriber.worker.call(torch_threads) == CpuDevice().threads_each(2)  # type: ignore[attr-defined]
         assert (strategy.analyst.weights_bytes() or 0) > 9_000_000
         strategy.close()
         assert not any(tenant.loaded for tenant in strategy.tenants)
@@ -195,6 +198,36 @@ def test_a_failure_in_a_thread_leaves_no_thread(request_: Request) -> None:
     assert ("voxtral", "answer") in log
 
 
+def test_on_a_cpu_each_tenant_computes_on_its_half_of_the_cores(request_: Request) -> None:
+    """torch's threads as each tenant's thread sees them, and as they were before."""
+    import torch
+
+    seen: dict[str, int] = {}
+
+    class Whisper(FakeWhisper):
+        def transcribe(self, *arguments: Any, **keywords: Any) -> list[Text]:
+            seen["whisper"] = torch.get_num_threads()
+            return super().transcribe(*arguments, **keywords)
+
+    class Voxtral(FakeVoxtral):
+        def answer(self, *arguments: Any, **keywords: Any) -> list[Text]:
+            seen["voxtral"] = torch.get_num_threads()
+            return super().answer(*arguments, **keywords)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        strategy = make_strategy(
+            "parallel", "threads", transcriber=Whisper([]), analyst=Voxtral([])
+        )
+        strategy.open()
+        strategy.serve(request_)
+        assert seen == {"whisper": 2, "voxtral": 2}
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Request) -> None:
     device, log = Gpu(), []  # type: ignore[var-annotated]
     tenants = FakeWhisper(log), FakeVoxtral(log)
@@ -271,6 +304,21 @@ def test_a_race_of_the_variants_passes_the_parity_gate_each_with_its_own_whisper
     assert measured["parity"].astype(bool).all()
 
 
+def test_the_ledger_of_workers_closes_and_names_each_one_s_request(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path)
+    row = race.tell_apart(lab, race.Arm("parallel", "processes"))
+    assert row["status"] == "ok", row["reason"]
+    ledgers = lab.table("ledgers")
+    for moment, own in ledgers.groupby("moment"):
+        assert own["bytes"].sum() == row["capacity_bytes"]
+        inside = own[own["inside"].astype(bool)].set_index("owner")["bytes"]
+        assert abs(inside["unexplained"]) <= 0.05 * inside.sum(), moment
+        assert inside["workers"] > 0
+    at_once = ledgers[ledgers["moment"] == AT_ONCE].set_index("owner")["bytes"]
+    assert at_once["whisper request"] > 0
+    assert at_once["voxtral request"] > 0
+
+
 def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> None:
     lab = open_lab(tmp_path, trials=20)
     trials = lab.part.folder / "trials.jsonl"
@@ -329,6 +377,7 @@ from pathlib import Path
 from hybridlab.experiments import race
 from hybridlab.experiments.lab import Lab
 from hybridlab.params import ParallelParams
+from hybridlab.records import AT_ONCE
 
 values = {"headless": True, "output_dir": sys.argv[1], "most_foreign_cpu": 1.0, "trials": 500}
 lab = Lab.open(ParallelParams.from_mapping(values))
