@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from hybridlab.summary import EMPTY
 from hybridlab.units import format_bytes
 from hybridlab.verdict import (
     TARGET,
+    Constraints,
     Recommendation,
     answer_sentence,
     judge,
@@ -44,8 +46,26 @@ class Conclusion:
         counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
         sentences = [self.answer, f"Of {len(self.claims)} claims: {counts}."]
         if self.recommendation is not None:
-            sentences.insert(1, self.recommendation.why)
+            sentences[1:1] = [self.recommendation.why, self.recommendation.flip_words]
         return sentences
+
+    @property
+    def goals(self) -> pd.DataFrame:
+        """The best arm for each goal, and the runner-up."""
+        goals = self.recommendation.goals if self.recommendation else ()
+        return pd.DataFrame(
+            [
+                {
+                    "goal": goal.goal,
+                    "pick": goal.arm,
+                    "its figure": goal.figure,
+                    "runner-up": goal.runner_up or EMPTY,
+                    "the runner-up's": goal.runner_up_figure or EMPTY,
+                }
+                for goal in goals
+            ],
+            columns=["goal", "pick", "its figure", "runner-up", "the runner-up's"],
+        )
 
 
 def conclude(lab: Lab, run_dir: Path) -> Conclusion:
@@ -64,14 +84,15 @@ def conclude(lab: Lab, run_dir: Path) -> Conclusion:
     if not read_rows(lab.part.folder / "claims.jsonl"):
         for row in claims:
             lab.part.writer.append("claims", {"experiment": "verdict", **row})
-    write_verdict(
-        run_dir,
-        device=lab.device.name,
-        card=card,
-        target=target,
+    constraints = Constraints(
         min_margin_bytes=params.min_margin_bytes,
+        max_p95_s=params.max_p95_s or math.inf,
+        max_wer=params.max_wer if params.max_wer < 1 else math.inf,
     )
-    found = recommend(tables["cases"], tables["trials"], min_margin_bytes=params.min_margin_bytes)
+    write_verdict(
+        run_dir, device=lab.device.name, card=card, target=target, constraints=constraints
+    )
+    found = recommend(tables["cases"], tables["trials"], constraints)
     return Conclusion(
         tables=tables,
         answer=answer_sentence(

@@ -289,6 +289,8 @@ class VerdictParams(Params):
     run: str = ""
     claims: str = ""
     min_margin_bytes: CountOrZero = 0
+    max_p95_s: Annotated[float, Field(ge=0)] = 0.0
+    max_wer: Annotated[float, Field(ge=0)] = 1.0
 
 
 NOTEBOOKS: dict[str, type[Params]] = {

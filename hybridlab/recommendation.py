@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hybridlab.standings import (
@@ -17,6 +19,37 @@ from hybridlab.standings import (
 )
 from hybridlab.stats import Interval
 from hybridlab.units import format_bytes, format_seconds
+
+#: So often the trials are drawn again to see whether the choice stays.
+RESAMPLES = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """What an arm must keep to be recommended; the defaults ask for nothing. An arm whose figure is
+    unknown does not keep it."""
+
+    min_margin_bytes: int = 0
+    max_p95_s: float = math.inf
+    max_wer: float = math.inf
+
+    def keeps(self, arm: Standing) -> bool:
+        return (
+            (self.min_margin_bytes == 0 or arm.margin_bytes >= self.min_margin_bytes)
+            and (math.isinf(self.max_p95_s) or arm.p95_s <= self.max_p95_s)
+            and (math.isinf(self.max_wer) or arm.wer <= self.max_wer)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """The best arm for one goal, and the one behind it."""
+
+    goal: str
+    arm: str
+    figure: str
+    runner_up: str
+    runner_up_figure: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +73,24 @@ class Recommendation:
     margin_bytes: float
     highest_throughput: str
     safest_margin: str
+    goals: tuple[Goal, ...]
+    #: Share of resamples of the trials in which another arm has the lowest median.
+    flips: float
+
+    @property
+    def flip_words(self) -> str:
+        """How firm the choice is, in a sentence."""
+        return (
+            f"When the trials are drawn again, another way has the lowest median in "
+            f"{self.flips:.0%} of {RESAMPLES} draws."
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def recommend(
-    cases: pd.DataFrame, trials: pd.DataFrame, *, min_margin_bytes: int = 0
+    cases: pd.DataFrame, trials: pd.DataFrame, constraints: Constraints | None = None
 ) -> Recommendation | None:
     """The arm with the lowest median latency; None where no race case can be compared.
 
@@ -54,13 +98,11 @@ def recommend(
     the notebooks are not interleaved with each other; seconds are shown beside them. Arms whose
     95 % intervals overlap the fastest one's are a tie, which goes to the smaller peak. First
     requests, failed cases and cases whose texts differ from each tenant's alone are left out; so
-    are arms with a margin below `min_margin_bytes` (an unknown margin is below any but 0).
+    are arms that do not keep the constraints.
     """
+    keeps = (constraints or Constraints()).keeps
     arms = [
-        arm
-        for arm in standings(cases, trials)
-        if not math.isnan(arm.relative.value)
-        and (min_margin_bytes == 0 or arm.margin_bytes >= min_margin_bytes)
+        arm for arm in standings(cases, trials) if not math.isnan(arm.relative.value) and keeps(arm)
     ]
     if not arms:
         return None
@@ -89,7 +131,58 @@ def recommend(
         margin_bytes=best.margin_bytes,
         highest_throughput=_throughput_text(throughput),
         safest_margin=_margin_text(safest),
+        goals=_goals(arms),
+        flips=_flips(best, arms),
     )
+
+
+def _goals(arms: list[Standing]) -> tuple[Goal, ...]:
+    """Each goal's best and second arm; of equal ones the faster. A goal without figures is not
+    there."""
+    wanted: tuple[tuple[str, Callable[[Standing], float], Callable[[Standing], str]], ...] = (
+        ("lowest latency", lambda arm: arm.relative.value, lambda arm: _seconds(arm.latency_s)),
+        ("highest throughput", lambda arm: -arm.rate.value, _rate_text),
+        (
+            "safest margin",
+            lambda arm: -arm.margin_bytes,
+            lambda arm: f"{format_bytes(arm.margin_bytes)} to spare",
+        ),
+        ("best quality", lambda arm: arm.wer, lambda arm: f"word error rate {arm.wer:.1%}"),
+    )
+    found = []
+    for goal, cost, text in wanted:
+        known = sorted(
+            (arm for arm in arms if not math.isnan(cost(arm))),
+            key=lambda arm: (cost(arm), arm.relative.value),
+        )
+        if known:
+            second = known[1] if len(known) > 1 else None
+            found.append(
+                Goal(
+                    goal=goal,
+                    arm=known[0].name,
+                    figure=text(known[0]),
+                    runner_up=second.name if second else "",
+                    runner_up_figure=text(second) if second else "",
+                )
+            )
+    return tuple(found)
+
+
+def _rate_text(arm: Standing) -> str:
+    return f"{arm.throughput_rps:.3g} requests/s, {arm.rate.value:.2f} x its control"
+
+
+def _flips(best: Standing, arms: list[Standing]) -> float:
+    """How often another arm wins when every arm's trials are drawn again, with replacement."""
+    rng = np.random.default_rng(0)
+    medians = np.array(
+        [
+            np.median(rng.choice(arm.relatives, (RESAMPLES, len(arm.relatives))), axis=1)
+            for arm in arms
+        ]
+    )
+    return float((medians.argmin(axis=0) != arms.index(best)).mean())
 
 
 def _ties(fastest: Standing, arm: Standing) -> bool:

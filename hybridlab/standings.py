@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hybridlab.stats import Interval, bootstrap_interval
+from hybridlab.stats import Interval, bootstrap_interval, word_error_rate
 from hybridlab.units import MIB
 
 CONTROL = ("sequential", "plain")
@@ -52,6 +52,12 @@ class Standing:
     rate: Interval
     peak: Interval
     margin_bytes: float
+    #: Seconds within which 95 % of the requests were served.
+    p95_s: float
+    #: Word error rate of all transcripts that have a reference; not-a-number without any.
+    wer: float
+    #: Every request's latency over the control's.
+    relatives: tuple[float, ...]
     case_ids: tuple[str, ...]
 
     @property
@@ -179,8 +185,20 @@ def _standing(strategy: str, variant: str, cases: pd.DataFrame, trials: pd.DataF
         rate=span(cases["rate"], n=len(trials)),
         peak=span(cases["peak_bytes"], n=len(trials)),
         margin_bytes=float(numbers(cases, "margin_bytes").min()),
+        p95_s=float(np.quantile(trials["latency_s"], 0.95)),
+        wer=_word_error_rate(trials),
+        relatives=tuple(trials["relative"].dropna()),
         case_ids=tuple(cases["case_id"]),
     )
+
+
+def _word_error_rate(trials: pd.DataFrame) -> float:
+    if not {"transcript", "reference"} <= set(trials.columns):
+        return math.nan
+    said = trials[trials["transcript"].notna() & trials["reference"].notna()]
+    if said.empty:
+        return math.nan
+    return word_error_rate(list(said["reference"]), list(said["transcript"]))
 
 
 def span(values: Iterable[float], *, n: int) -> Interval:

@@ -15,7 +15,7 @@ from hybridlab.catalog import Card
 from hybridlab.claims import Claim, load_claims
 from hybridlab.judges import Bench, Planner, decide
 from hybridlab.planner import PairPlan
-from hybridlab.recommendation import Recommendation, recommend
+from hybridlab.recommendation import Constraints, Recommendation, recommend
 from hybridlab.records import run_table, write_json
 from hybridlab.standings import is_value, main_pair, numbers
 from hybridlab.units import GB, format_bytes, format_seconds
@@ -23,6 +23,7 @@ from hybridlab.units import GB, format_bytes, format_seconds
 __all__ = [
     "OPTIONS",
     "Claim",
+    "Constraints",
     "Recommendation",
     "answer_sentence",
     "judge",
@@ -250,11 +251,11 @@ def write_verdict(
     device: str,
     card: str | None = None,
     target: str = TARGET,
-    min_margin_bytes: int = 0,
+    constraints: Constraints | None = None,
 ) -> Path:
     """Write `<run>/verdict.json` from the run's rows and return its path."""
     cases, trials = (run_table(run_dir, table) for table in ("cases", "trials"))
-    found = recommend(cases, trials, min_margin_bytes=min_margin_bytes)
+    found = recommend(cases, trials, constraints)
     path = run_dir / "verdict.json"
     write_json(
         path,

@@ -12,11 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hybridlab import verdict
+from hybridlab import plots, verdict
 from hybridlab.claims import CLAIMS_FILE, Claim, load_claims
 from hybridlab.errors import ParameterError
 from hybridlab.judges import JUDGES
+from hybridlab.plots.pareto import pareto_front
 from hybridlab.records import COMMON_COLUMNS, TABLES
+from hybridlab.standings import standings
 from hybridlab.units import GB, GIB, MIB
 
 VERDICTS = {"supported", "refuted", "inconclusive", "not testable here"}
@@ -534,10 +536,46 @@ def test_a_tie_goes_to_the_smaller_peak() -> None:
 def test_an_arm_without_enough_margin_is_not_recommended() -> None:
     rows = race()
     tables = rows.tables["cases"], rows.tables["trials"]
-    found = verdict.recommend(*tables, min_margin_bytes=4 * GIB)
+    found = verdict.recommend(*tables, verdict.Constraints(min_margin_bytes=4 * GIB))
     assert found is not None
     assert found.strategy == "sequential"
-    assert verdict.recommend(*tables, min_margin_bytes=100 * GIB) is None
+    assert verdict.recommend(*tables, verdict.Constraints(min_margin_bytes=100 * GIB)) is None
+    assert verdict.recommend(*tables, verdict.Constraints(max_p95_s=1e-6)) is None
+    # whatever says no words that could be judged does not keep a limit on their errors
+    assert verdict.recommend(*tables, verdict.Constraints(max_wer=0.5)) is None
+
+
+def test_each_goal_has_its_pick_and_its_runner_up() -> None:
+    rows = race()
+    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
+    assert found is not None
+    goals = {goal.goal: goal for goal in found.goals}
+    assert set(goals) == {"lowest latency", "highest throughput", "safest margin"}
+    assert goals["lowest latency"].arm == f"{found.strategy} ({found.variant})"
+    assert goals["safest margin"].arm == "swapping (reload-warm)"
+    assert all(goal.runner_up and goal.runner_up != goal.arm for goal in found.goals)
+
+
+@pytest.mark.parametrize(("factor", "flips"), [(0.5, False), (0.9999, True)])
+def test_the_choice_flips_where_arms_are_alike(factor: float, flips: bool) -> None:
+    rows = Rows()
+    rows.arm("sequential", "plain", "05", peak=9 * GIB)
+    rows.arm("parallel", "threads", "05", factor=factor, peak=9 * GIB)
+    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
+    assert found is not None
+    assert (found.flips > 0.05) == flips
+    assert "drawn again" in found.flip_words
+
+
+def test_the_front_holds_whatever_nobody_beats_in_both() -> None:
+    rows = Rows()
+    for variant, factor, peak in (("a", 0.5, 9), ("b", 0.8, 7), ("c", 0.9, 8), ("d", 1.5, 6)):
+        rows.arm("parallel", variant, "05", factor=factor, peak=peak * GIB)
+    rows.arm("sequential", "plain", "05", peak=10 * GIB)
+    arms = standings(rows.tables["cases"], rows.tables["trials"])
+    assert [arm.variant for arm in pareto_front(arms)] == ["a", "b", "d"]
+    title = plots.pareto(rows.tables["cases"], rows.tables["trials"]).get_suptitle()
+    assert title.startswith("3 of 5 arms are worth a thought: parallel (d) saves 3.00 GiB")
 
 
 def test_no_race_no_recommendation() -> None:

@@ -11,6 +11,7 @@ from hybridlab.plots.edge import survival
 from hybridlab.plots.interference import interference
 from hybridlab.plots.limits import limits
 from hybridlab.plots.memory import memory_bars, plan_bars, three_numbers
+from hybridlab.plots.pareto import pareto
 from hybridlab.plots.predicted import predicted_against_measured
 from hybridlab.plots.quality import quality
 from hybridlab.plots.speed import latency, latency_ecdf, throughput
@@ -30,6 +31,7 @@ __all__ = [
     "limits",
     "memory_bars",
     "memory_over_time",
+    "pareto",
     "plan_bars",
     "predicted_against_measured",
     "quality",
