@@ -23,6 +23,8 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.base
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.arena
+	$(BIN)/python -m benchmarks.parallel
+	$(BIN)/python -m benchmarks.decoding
 
 readme: $(VENV)/.base
 	$(BIN)/python -m hybridlab.readme
