@@ -237,11 +237,15 @@ class LimitsParams(Params):
         return self
 
 
-class _StrategyParams(Params):
+class StrategyParams(Params):
+    """A race; housekeeping is for its arms but not for the control."""
+
     rounds: Count = 2
+    clean_every: CountOrZero = 0
+    restart_above: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class RaceParams(_StrategyParams):
+class RaceParams(StrategyParams):
     """A race that ends with requests that come at their own times."""
 
     arrival_loads: list[Annotated[float, Field(gt=0)]] = [0.3, 0.6, 0.9, 1.2]
@@ -250,7 +254,7 @@ class RaceParams(_StrategyParams):
     arrival_arms: Count = 2
 
 
-class SequentialParams(_StrategyParams):
+class SequentialParams(StrategyParams):
     notebook: ClassVar[str] = "04_sequential"
 
     solo_variants: list[Literal["naive", "shared-prefix"]] = ["naive", "shared-prefix"]

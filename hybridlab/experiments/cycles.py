@@ -8,6 +8,7 @@ from dataclasses import asdict
 from hybridlab.experiments import serving
 from hybridlab.experiments.rows import Context, write_trial
 from hybridlab.strategies import Served
+from hybridlab.strategies.housekeeping import Housekeeper
 
 
 def age(context: Context) -> None:
@@ -23,28 +24,22 @@ def age(context: Context) -> None:
     strategy = serving.strategy_of(context)
     serving.load(context, strategy)
     housekeeping_s = context.since_start(time.perf_counter()) if first else 0.0
+    every = int(case.options["every"]) if remedy == "empty-cache" else 0
+    keeper = Housekeeper(strategy, clean_every=every)
     audio = serving.read_clips(context)
     said: dict[str, list[tuple[int, ...]]] = {}
     for cycle in range(first, first + int(case.options["cycles"])):
         spec = case.requests[cycle % len(case.requests)]
         served = serving.measured_request(context, strategy, spec, audio[spec.clip_id])
         write_trial(context, spec, served, first=cycle == first, parity=None, cycle=cycle)
-        if remedy == "empty-cache" and (cycle + 1) % int(case.options["every"]) == 0:
-            housekeeping_s += _emptied(context)
+        context.phase = "housekeeping"
+        housekeeping_s += keeper.after_request()
         tokens = _tokens(served)
         same = said.setdefault(spec.id, tokens) == tokens
         _write_cycle(context, cycle, served, housekeeping_s=housekeeping_s, same_text=same)
         housekeeping_s = 0.0
     context.result["n_trials"] = int(case.options["cycles"])
     strategy.close()
-
-
-def _emptied(context: Context) -> float:
-    """Seconds that it took to give back what the allocator kept."""
-    context.phase = "remedy empty-cache"
-    began = time.perf_counter()
-    context.device.release()
-    return time.perf_counter() - began
 
 
 def _tokens(served: Served) -> list[tuple[int, ...]]:

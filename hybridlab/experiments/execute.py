@@ -33,6 +33,7 @@ from hybridlab.meter import Meter
 from hybridlab.oom import out_of_memory
 from hybridlab.records import TableWriter, write_json
 from hybridlab.strategies import Served, Strategy
+from hybridlab.strategies.housekeeping import Housekeeper
 from hybridlab.tenants import Analyst, Tenant, Text, Transcriber, make_analyst, make_transcriber
 
 
@@ -103,6 +104,7 @@ def _serve(context: Context) -> None:
     serving.load(context, strategy)
     audio = serving.read_clips(context)
     serving.warm_up(context, strategy, audio)
+    keeper = Housekeeper(strategy, **case.options.get("housekeeping", {}))
     apart = case.phases and len(case.requests) == 1
     began = time.perf_counter()
     for index, (spec, outcome) in enumerate(
@@ -111,8 +113,11 @@ def _serve(context: Context) -> None:
         first = index == 0 and case.warmup == 0
         parity = _parity(expected, strategy, spec, outcome)
         write_trial(context, spec, outcome, first=first, parity=parity)
+        keeper.after_request()
     context.result["throughput_rps"] = len(case.requests) / (time.perf_counter() - began)
     context.result["n_trials"] = len(case.requests)
+    context.result["cleanings"], context.result["restarts"] = keeper.cleanings, keeper.restarts
+    context.result["housekeeping_s"] = keeper.seconds
     context.result["worker_restarts"] = sum(tenant.restarts for tenant in strategy.tenants)
     if case.phases and not apart:
         longest = max(case.requests, key=lambda spec: spec.audio_s)

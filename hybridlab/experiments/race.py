@@ -9,7 +9,7 @@ from typing import Any
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
 from hybridlab.experiments.placement import transcriber_spec
-from hybridlab.params import SequentialParams
+from hybridlab.params import SequentialParams, StrategyParams
 from hybridlab.tenants.base import TenantSpec
 
 
@@ -87,7 +87,16 @@ def tell_apart(lab: Lab, arm: Arm) -> dict[str, Any]:
 
 
 def _race_case(lab: Lab, arm: Arm, number: int, texts_path: str) -> Case:
-    return arm_case(lab, "race", arm, round=number, options={"expected_texts": texts_path})
+    options = {"expected_texts": texts_path, "housekeeping": _housekeeping(lab, arm)}
+    return arm_case(lab, "race", arm, round=number, options=options)
+
+
+def _housekeeping(lab: Lab, arm: Arm) -> dict[str, Any]:
+    """What the parameters ask for; the control, which all arms are held against, has none."""
+    params = lab.params
+    if arm == CONTROL or not isinstance(params, StrategyParams):
+        return {}
+    return {"clean_every": params.clean_every, "restart_above": params.restart_above}
 
 
 def arm_case(

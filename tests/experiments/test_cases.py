@@ -61,6 +61,18 @@ def test_a_race_of_all_strategies_passes_the_parity_gate(tmp_path: Path) -> None
     assert json.loads((lab.part.folder / "manifest.json").read_text())["status"] == "completed"
 
 
+def test_housekeeping_between_requests_changes_no_text(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path, restart_above=0.0001)  # a heap always holds so much unused
+    arms = [race.CONTROL, race.Arm("sequential", "empty-cache"), race.Arm("swapping", "arena")]
+    rows = race.run(lab, arms, rounds=1)
+    assert [row["status"] for row in rows] == ["ok"] * 4, [row["reason"] for row in rows]
+    restarts = {(row["strategy"], row["variant"]): row["restarts"] for row in rows[1:]}
+    assert restarts.pop(("sequential", "plain")) == 0
+    assert all(count == 2 for count in restarts.values()), restarts
+    trials = lab.table("trials")
+    assert trials[trials["experiment"] == "race"]["parity"].dropna().astype(bool).all()
+
+
 def test_requests_at_their_own_times_wait_for_each_other(tmp_path: Path) -> None:
     lab = open_lab(
         tmp_path, SwappingParams, arrival_requests=4, arrival_loads=[5.0], break_even_repeats=2

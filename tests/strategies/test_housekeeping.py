@@ -1,0 +1,71 @@
+"""Housekeeping over a strategy and a device that only count."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from hybridlab.device.base import Wear
+from hybridlab.errors import UnavailableError
+from hybridlab.strategies import Strategy
+from hybridlab.strategies.housekeeping import Housekeeper
+
+
+class Counting:
+    """Strategy and device in one: notes what is asked of it."""
+
+    name, variant, streams = "sequential", "plain", False
+
+    def __init__(self, shares: list[float]) -> None:
+        self.shares = shares
+        self.asked: list[str] = []
+
+    @property
+    def device(self) -> Any:
+        return self
+
+    def release(self) -> None:
+        self.asked.append("release")
+
+    def open(self) -> None:
+        self.asked.append("open")
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+    def wear(self) -> Wear:
+        share = self.shares.pop(0)
+        return Wear(peak_active_bytes=round(1000 * (1 - share)), peak_reserved_bytes=1000)
+
+
+def kept(shares: list[float], requests: int, **options: Any) -> tuple[Housekeeper, list[str]]:
+    counting = Counting(shares)
+    keeper = Housekeeper(cast(Strategy, counting), **options)
+    assert all(keeper.after_request() >= 0 for _ in range(requests))
+    return keeper, counting.asked
+
+
+def test_by_default_nothing_is_done() -> None:
+    keeper, asked = kept([], 3)
+    assert not asked
+    assert keeper.cleanings == keeper.restarts == 0
+
+
+def test_memory_is_given_back_every_so_many_requests() -> None:
+    keeper, asked = kept([], 7, clean_every=3)
+    assert asked == ["release", "release"]
+    assert keeper.cleanings == 2
+
+
+def test_above_the_bound_everything_is_loaded_again() -> None:
+    keeper, asked = kept([0.1, 0.4, 0.2], 3, restart_above=0.3)
+    assert asked == ["close", "release", "open"]
+    assert keeper.restarts == 1
+
+
+def test_requests_on_the_way_forbid_a_restart() -> None:
+    counting = Counting([])
+    counting.streams = True
+    with pytest.raises(UnavailableError, match="set restart_above"):
+        Housekeeper(cast(Strategy, counting), restart_above=0.5)
