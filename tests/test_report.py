@@ -122,6 +122,14 @@ def test_answer_and_verdict_are_shown(page: Page) -> None:
         assert text in page.text
 
 
+def test_goals_and_how_firm_the_choice_is_are_shown(page: Page) -> None:
+    for text in (
+        "parallel (threads), 1.05 s; then sequential (plain), 1.21 s",
+        "another way wins in 3% of draws of the same trials",
+    ):
+        assert text in page.text
+
+
 def test_statuses_verdicts_and_reasons_are_shown(page: Page) -> None:
     for text in (
         "completed",

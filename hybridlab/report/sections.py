@@ -54,7 +54,21 @@ def recommendation(run: Run) -> list[tuple[str, str]]:
         "why_not": "Why not the runner-up",
     }
     rows = [(label, words(given.get(name), empty="")) for name, label in labels.items()]
+    if isinstance(given.get("flips"), float):
+        share = f"{given['flips']:.0%}"
+        rows.append(("How firm", f"another way wins in {share} of draws of the same trials"))
+    goals = [goal for goal in given.get("goals") or [] if isinstance(goal, dict)]
+    rows += [(words(goal.get("goal"), empty="").capitalize(), _goal(goal)) for goal in goals]
     return [(label, text) for label, text in rows if text]
+
+
+def _goal(goal: dict[str, Any]) -> str:
+    """'solo (shared-prefix), 55.7 ms; then parallel (threads), 89.7 ms'."""
+    best, second = (
+        ", ".join(words(goal.get(name), empty="") for name in names)
+        for names in (("arm", "figure"), ("runner_up", "runner_up_figure"))
+    )
+    return f"{best}; then {second}" if goal.get("runner_up") else best
 
 
 def missing(run: Run) -> list[str]:
