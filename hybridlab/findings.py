@@ -91,7 +91,10 @@ def limits(cases: pd.DataFrame) -> list[str]:
 
 
 def edge(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
-    """03, second part: what the bisection, the squeeze and the ladder found."""
+    """03, second part: what the bisection, the squeeze and the ladder found; nothing where none was
+    asked for."""
+    if cases.empty:
+        return []
     words = {
         "audio_s": "The longest audio that was served is",
         "batch": "The largest batch that was served is",
@@ -99,18 +102,15 @@ def edge(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
         "squeeze": "A request needs",
         "ladder": "The ladder ended on",
     }
+    asked = cases[cases["status"] == "ok"]["ask"]
     sentences = [
         f"{words[row['ask']]} {row['found']} ({row['strategy']}, {row['probes']} probes)."
-        for row in edge_table(cases, probes).assign(ask=list(_asked(cases))).to_dict("records")
+        for row in edge_table(cases, probes).assign(ask=list(asked)).to_dict("records")
     ]
     if len(probes):
         lost = int((~probes["survived"].astype(bool)).sum())
         sentences.append(f"{lost} of {len(probes)} probes ran out of memory, each on purpose.")
     return sentences + unmeasured(cases)
-
-
-def _asked(cases: pd.DataFrame) -> pd.Series:
-    return cases[cases["status"] == "ok"]["ask"]
 
 
 def attention(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from hybridlab import findings
+from hybridlab import findings, plots, summary
 
 CASES = pd.DataFrame({"status": ["ok"], "case_id": ["a"]})
 
@@ -45,3 +45,13 @@ def test_lost_cases_of_one_name_share_a_sentence() -> None:
         "sequential, remedy restart was not measured (invalid, 2 cases): a stranger.",
         "swapping, remedy restart was not measured (invalid): a third.",
     ]
+
+
+def test_an_edge_that_nobody_asked_for_is_no_fault() -> None:
+    """A preset may leave it out; the rows of other cases then have no such columns."""
+    others = pd.DataFrame({"case_id": ["a"], "experiment": "ageing", "status": "ok"})
+    cases, probes = others[others["experiment"] == "edge"], pd.DataFrame()
+    assert findings.edge(cases, probes) == []
+    assert findings.attention(cases, probes) == []
+    assert summary.edge_table(cases, probes).empty
+    assert plots.survival(probes, cases).axes == []
