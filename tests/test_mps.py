@@ -18,8 +18,11 @@ from tests.workers_at_work import alive, hang, wait_until
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
-#: `-f` serves in the foreground until told to quit; without it commands are read from stdin.
-DAEMON = """#!{python}
+#: `-f` serves in the foreground until told to quit; without it commands are read from stdin. Its
+#: second line is a command to sh and a string to Python: a shebang cannot hold a path with a space.
+DAEMON = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
 import os, pathlib, sys, time
 folder = pathlib.Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"])
 control, quit = folder / "control", folder / "quit"

@@ -80,7 +80,7 @@ def test_requests_at_their_own_times_wait_for_each_other(tmp_path: Path) -> None
     params = cast(SwappingParams, lab.params)
     arms = [race.CONTROL, race.Arm("pipelined", "lookahead")]
     assert arrivals.measure(lab, arms, params) == []  # without a race there is no capacity
-    race.run(lab, [race.CONTROL], rounds=1)
+    race.run(lab, arms, rounds=1)
     rows = arrivals.measure(lab, arms, params)
     rows += arrivals.lengths(lab, arms, params)
     assert [row["status"] for row in rows] == ["ok"] * 4, [row["reason"] for row in rows]

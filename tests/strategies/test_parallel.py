@@ -333,7 +333,7 @@ def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> No
 
     (alone,) = race.run(lab, [], rounds=0)
     texts = race._texts_path(lab, alone["whisper_backend"])
-    case = race._case(lab, race.Arm("parallel", "processes"), 0, texts)
+    case = race._race_case(lab, race.Arm("parallel", "processes"), 0, texts)
     trials.unlink()
     lab.runner.on_tick = kill_one
     row = lab.runner.run(case)
