@@ -31,7 +31,7 @@ def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
             linewidth=2,
             markersize=7,
             color=colour,
-            label=f"{arm} (knee at {held[str(arm)]:.3g} / s)",
+            label=f"{arm} ({_knee_words(held[str(arm)], float(ranked['rate_rps'].max()))})",
         )
         knee = ranked[ranked["rate_rps"] == held[str(arm)]]
         ax.plot(knee["rate_rps"], knee["p95_s"], "o", mfc="none", mec=colour, markersize=15)
@@ -46,6 +46,10 @@ def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     ring = f"ring: last rate with p95 within {KNEE_RATIO:g} times that at the lowest"
     caption = wording.caption_of(None, words, ring, wording.device_words(cases))
     return style.finish(figure, _finding(held, float(points["rate_rps"].max())), caption)
+
+
+def _knee_words(knee: float, highest: float) -> str:
+    return f"no knee up to {knee:.3g} / s" if knee == highest else f"knee at {knee:.3g} / s"
 
 
 def _finding(held: dict[str, float], highest: float) -> str:
