@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from hybridlab.audio import Samples
 from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
+
+# a shell lets its background jobs, and all that they start, ignore Ctrl-C, which is tested here
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
