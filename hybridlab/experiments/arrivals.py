@@ -9,7 +9,7 @@ from typing import Any
 from hybridlab.experiments.lab import Lab
 from hybridlab.experiments.race import CONTROL, Arm, arm_case
 from hybridlab.params import RaceParams, SwappingParams
-from hybridlab.summary import arm_name, race_trials
+from hybridlab.standings import standings
 
 
 def measure(lab: Lab, arms: list[Arm], params: RaceParams) -> list[dict[str, Any]]:
@@ -64,11 +64,16 @@ def lengths(lab: Lab, arms: list[Arm], params: SwappingParams) -> list[dict[str,
 
 
 def fastest(lab: Lab, arms: list[Arm], most: int) -> list[Arm]:
-    """Up to `most` of these arms with the lowest median latency in this notebook's race."""
-    medians = race_trials(lab.table("trials")).groupby("arm")["latency_s"].median()
-    raced = {arm_name(arm.strategy, arm.variant): arm for arm in arms}
-    ranked = medians[medians.index.isin(list(raced))].sort_values(kind="stable")
-    return [raced[str(name)] for name in ranked.index[:most]]
+    """Up to `most` of these arms with the lowest latency over the control's in this notebook's
+    race; one whose cases failed or whose texts differ is not among them."""
+    raced = {(arm.strategy, arm.variant): arm for arm in arms}
+    found = [
+        standing
+        for standing in standings(lab.table("cases"), lab.table("trials"))
+        if (standing.strategy, standing.variant) in raced
+    ]
+    found.sort(key=lambda standing: standing.relative.value)
+    return [raced[standing.strategy, standing.variant] for standing in found[:most]]
 
 
 def capacity_rps(lab: Lab) -> float | None:

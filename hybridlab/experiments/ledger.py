@@ -6,7 +6,7 @@ the device's capacity. What no owner claims is a row of its own, `unexplained`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridlab import catalog, planner
@@ -16,13 +16,15 @@ from hybridlab.experiments.rows import Context
 from hybridlab.meter import Ended, Region
 from hybridlab.records import AT_ONCE
 from hybridlab.strategies import Strategy
+from hybridlab.tenants.base import Tenant
 from hybridlab.together import Tally
 
 
 def write_ledgers(context: Context, strategy: Strategy) -> None:
     """Rows at the peak while loading, at rest, at the peak while serving, and in each phase."""
     meter = context.meter
-    weights = _resident(strategy)
+    # a tenant that swaps may be in now, but was not before the first request
+    weights = _held(strategy, strategy.resident)
     predicted = predictions(context)
     steady = meter.steady_bytes or 0
     loads = [region for region in meter.regions if region.name == "load"]
@@ -58,7 +60,7 @@ def _write_at_once(
 ) -> None:
     """Both tenants at work: each one's share of the moment when they held most together."""
     end = _end_of(context, served)
-    owners = {**_resident(strategy), "kept": _kept(context, end)}
+    owners = {**_held(strategy, strategy.tenants), "kept": _kept(context, end)}
     owners |= {f"{name} request": n_bytes for name, n_bytes in tally.at_peak.items()}
     most = {
         f"{name} request": max(
@@ -70,10 +72,10 @@ def _write_at_once(
     _write(context, AT_ONCE, served.peak_bytes, owners, {**predicted, **most}, now=end.account)
 
 
-def _resident(strategy: Strategy) -> dict[str, int]:
-    """Weights of the tenants loaded on the device, their processors where those share it, and what
-    the strategy holds itself."""
-    there = [t for t in strategy.tenants if t.device.kind == strategy.device.kind]
+def _held(strategy: Strategy, tenants: Sequence[Tenant]) -> dict[str, int]:
+    """Weights of those of the tenants that are loaded on the device, their processors where those
+    share it, and what the strategy holds itself."""
+    there = [t for t in tenants if t.device.kind == strategy.device.kind]
     loaded = [tenant for tenant in there if tenant.loaded]
     here = {t.name: t.weights_bytes() for t in loaded}
     # no bytes: they are away, and a row would compare nothing with the planner's word
@@ -107,7 +109,7 @@ def _write_phase(
     the phase has ended, is `kept`: code that kernels compiled, thread arenas, caches."""
     end = served.phase_ends.get(phase) or _end_of(context, served)
     kept = _kept(context, end)
-    owners = {**_resident(strategy), "kept": kept}
+    owners = {**_held(strategy, strategy.tenants), "kept": kept}
     if phase in served.phase_live:
         owners["request"] = served.phase_live[phase] + _unseen_bytes(context, strategy, phase)
     else:  # not traced: what came above rest and went again

@@ -19,9 +19,10 @@ def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     arms = [a for a in found if not math.isnan(a.relative.value) and not math.isnan(a.peak_bytes)]
     if not arms:
         return style.nothing_to_show("No race case can be compared, so there is no trade.")
+    arms.sort(key=lambda arm: (arm.relative.value, arm.name))
     front = pareto_front(arms)
     figure, ax = style.new_axes(style.rows_height(len(arms), each_in=0.46))
-    for y, arm in enumerate(sorted(arms, key=lambda arm: (arm.relative.value, arm.name))):
+    for y, arm in enumerate(arms):
         best = arm in front
         colour = style.STRATEGY_COLOURS.get(arm.strategy, style.MUTED)
         marker = style.STRATEGY_MARKERS.get(arm.strategy, "o")
@@ -31,9 +32,8 @@ def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
             ax.hlines(y, arm.relative.low, arm.relative.high, color=colour, linewidth=2.2)
         words = f"{arm.relative.value:.2f} x · peak {format_bytes(arm.peak_bytes)}"
         style.note_column(ax, [(y, words)])
-    names = [arm.name for arm in sorted(arms, key=lambda arm: (arm.relative.value, arm.name))]
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_yticks(range(len(arms)), [arm.name for arm in arms])
+    ax.set_ylim(len(arms) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
     ax.axvline(1.0, color=style.CAPACITY_COLOUR, linestyle="--", linewidth=1.2)
     ax.set_xlim(left=0)

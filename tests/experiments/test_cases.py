@@ -73,6 +73,21 @@ def test_housekeeping_between_requests_changes_no_text(tmp_path: Path) -> None:
     assert trials[trials["experiment"] == "race"]["parity"].dropna().astype(bool).all()
 
 
+def test_the_ledger_at_rest_knows_nothing_of_weights_that_came_with_a_request(
+    tmp_path: Path,
+) -> None:
+    """Under this variant Whisper is in again when the last request ends."""
+    lab = open_lab(tmp_path, trials=1)
+    row = lab.runner.run(lab.case("race", strategy="swapping", variant="arena-overlapped"))
+    ledgers = lab.table("ledgers")
+    for moment in ("load_peak", "steady"):
+        own = ledgers[(ledgers["moment"] == moment) & ledgers["inside"].astype(bool)]
+        assert "whisper weights" not in set(own["owner"])
+        unexplained = own[own["owner"] == "unexplained"]["bytes"].sum()
+        assert abs(unexplained) <= 0.05 * own["bytes"].sum(), moment
+    assert row["status"] == "ok", row["reason"]
+
+
 def test_requests_at_their_own_times_wait_for_each_other(tmp_path: Path) -> None:
     lab = open_lab(
         tmp_path, SwappingParams, arrival_requests=4, arrival_loads=[5.0], break_even_repeats=2

@@ -122,7 +122,9 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
     device, writer = Machine(capacity_bytes), Kept()
     meter = Meter(device, regions=seen, base_bytes=base_bytes, steady_bytes=steady_bytes)
     meter.accounts = of_moment
-    strategy = cast(Strategy, SimpleNamespace(tenants=pair, device=device, owners=lambda: held))
+    strategy = cast(
+        Strategy, SimpleNamespace(tenants=pair, resident=pair, device=device, owners=lambda: held)
+    )
     write_ledgers(Context(case(), device, meter, writer, 0.0), strategy)
     table = pd.DataFrame(writer.rows)
     used = {"steady": steady_bytes}

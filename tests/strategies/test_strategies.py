@@ -84,16 +84,22 @@ class FakeHeard(Heard):
         return Text(question, (2,))
 
 
-def serve(strategy: str, variant: str, count: int = 2, **options: object) -> list[tuple[str, str]]:
+def opened(name: str, variant: str, **options: object) -> tuple[Strategy, list[tuple[str, str]]]:
+    """The strategy over fakes, and what they note."""
     log: list[tuple[str, str]] = []
     made = make_strategy(
-        strategy,
+        name,
         variant,
         transcriber=FakeWhisper(log),
         analyst=FakeVoxtral(log),
         options=dict(options),
     )
     made.open()
+    return made, log
+
+
+def serve(strategy: str, variant: str, count: int = 2, **options: object) -> list[tuple[str, str]]:
+    made, log = opened(strategy, variant, **options)
     for number in range(count):
         request = Request(id=str(number), samples=np.zeros(16_000, np.float32), question="why")
         served = made.serve(request)
@@ -113,15 +119,7 @@ def requests(count: int) -> list[Request]:
 
 
 def streaming(name: str, variant: str, **options: object) -> tuple[Strategy, list[tuple[str, str]]]:
-    log: list[tuple[str, str]] = []
-    made = make_strategy(
-        name,
-        variant,
-        transcriber=FakeWhisper(log),
-        analyst=FakeVoxtral(log),
-        options=dict(options),
-    )
-    made.open()
+    made, log = opened(name, variant, **options)
     log.clear()
     return made, log
 
