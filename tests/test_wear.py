@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hybridlab import findings, summary, wear
+from hybridlab import findings, plots, summary, wear
 from hybridlab.units import MIB
 
 CYCLES = 200
@@ -110,3 +110,19 @@ def test_findings_and_table_say_what_was_seen() -> None:
     assert row["cycles"] == CYCLES
     assert row["fragmentation"] == "80.0 %"
     assert row["out of memory"].startswith("in 2.4 h")
+
+
+def test_one_step_is_no_pace() -> None:
+    """A single jump tilts the line; it is called a step, and nothing is forecast from it."""
+    table = cycles(growth_mib=0.01, noise_mib=0.01)
+    table.loc[table["cycle"] >= 120, "resident_bytes"] += 3 * MIB
+    arm = arm_of(table)
+    assert arm.slope("resident_bytes").low > 0
+    assert arm.single_step("resident_bytes") == pytest.approx(3 * MIB, rel=0.05)
+    assert "one step of 3" in " ".join(plots.ageing(table, CASES).get_suptitle().split())
+    assert "no pace" in summary.ageing_table(table, CASES)["out of memory"].iloc[0]
+
+
+def test_spread_growth_is_no_step() -> None:
+    assert arm_of(cycles(growth_mib=0.5, noise_mib=0.01)).single_step("resident_bytes") is None
+    assert arm_of(cycles(growth_mib=-0.5)).single_step("resident_bytes") is None

@@ -39,7 +39,7 @@ def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         axes[0][column].set_title(strategy, loc="left")
         axes[1][column].set_xlabel("cycle (one request each)")
     axes[0][0].set_ylabel(f"{_occupied_words(found)} after\nthe cycle, against the first (MiB)")
-    axes[1][0].set(ylabel="latency (ms)", ylim=(0, None))
+    axes[1][0].set(ylabel="latency (ms)", ylim=(0, axes[1][0].get_ylim()[1] * 1.06))
     style.legend_below(axes[0][0], columns=4)
     most = int(cycles.groupby(["strategy", "remedy"])["cycle"].nunique().max())
     caption = wording.caption_of(
@@ -87,6 +87,9 @@ def ageing_finding(found: list[wear.Arm]) -> str:
         return "No growth can be told from zero, under any strategy and remedy"
     worst = max(growing, key=lambda name: known[name].value)
     words = f"{known[worst].value / MIB:.3g} MiB per {wear.PER_CYCLES} cycles ({worst})"
+    step = next(arm for arm in found if arm.name == worst).single_step(found[0].occupied)
+    if step is not None:
+        words += f", most of it in one step of {step / MIB:.3g} MiB"
     if len(known) == 1:
         return f"Memory grows by {words}"
     most = "by" if len(growing) == 1 else "at most by"

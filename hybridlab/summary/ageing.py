@@ -58,6 +58,8 @@ def forecast_words(arm: wear.Arm, cases: pd.DataFrame) -> str:
         return "no margin is known"
     ahead = wear.forecast(arm, float(margins.min()))
     if np.isfinite(ahead.expected_s):
+        if arm.single_step(arm.occupied) is not None:
+            return "grew in one step: no pace to forecast by"
         return (
             f"in {_hours(ahead.expected_s)} at this pace, {_hours(ahead.earliest_s)} at the least"
         )
