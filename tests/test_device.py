@@ -54,6 +54,7 @@ class FakeNvml(SimpleNamespace):
         self.asked: list[Any] = []
         self.pids: list[int] = []
         self.clocks = 0x1  # idle
+        self.millijoules: int | None = 2_500
 
     def nvmlInit(self) -> None:  # noqa: N802
         if not self.present:
@@ -68,6 +69,11 @@ class FakeNvml(SimpleNamespace):
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
         return [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self.pids]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:  # noqa: N802
+        if self.millijoules is None:
+            raise self.NVMLError("Not Supported")
+        return self.millijoules
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: int) -> int:  # noqa: N802
         return self.clocks
@@ -92,6 +98,14 @@ def test_no_nvml_is_an_empty_value_with_a_reason(nvml: FakeNvml) -> None:
     assert reading.value is None
     assert "Driver Not Loaded" in reading.reason
     assert "no NVML" in nvml_module.nvml_facts(0)["reason"]
+
+
+def test_energy_is_read_in_joules_or_is_missing_with_a_reason(nvml: FakeNvml) -> None:
+    assert nvml_module.nvml_energy_j().value == 2.5
+    nvml.millijoules = None
+    assert nvml_module.nvml_energy_j().value is None
+    assert "Not Supported" in nvml_module.nvml_energy_j().reason
+    assert device.CpuDevice().energy_j().value is None
 
 
 def test_neighbours_are_the_other_processes_on_the_card(nvml: FakeNvml) -> None:

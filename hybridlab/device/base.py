@@ -191,6 +191,10 @@ class Device(ABC):
         """How many other processes compute on the device now."""
         return Reading(None, "only a GPU knows who computes on it")
 
+    def energy_j(self) -> Reading:
+        """Joules used up to now, from a start that does not matter: differences count."""
+        return Reading(None, "only a GPU counts its energy")
+
     def slowed_by(self) -> set[str]:
         """Why the device's clocks are lower than they could be, right now."""
         return set()

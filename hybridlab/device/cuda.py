@@ -12,6 +12,7 @@ from hybridlab.device import linux
 from hybridlab.device.base import Account, Device, Reading, Wear
 from hybridlab.device.members import Member, ReportedMember
 from hybridlab.device.nvml import (
+    nvml_energy_j,
     nvml_memory,
     nvml_neighbours,
     nvml_slowed_by,
@@ -145,6 +146,9 @@ class CudaDevice(Device):
 
     def neighbours(self) -> Reading:
         return nvml_neighbours(self.index, own=[member.pid for member in self.members])
+
+    def energy_j(self) -> Reading:
+        return nvml_energy_j(self.index)
 
     def slowed_by(self) -> set[str]:
         return nvml_slowed_by(self.index)

@@ -110,6 +110,17 @@ def nvml_slowed_by(index: int = 0) -> set[str]:
     return {word for name, word in _SLOWED.items() if bits & int(getattr(pynvml, name))}
 
 
+def nvml_energy_j(index: int = 0) -> Reading:
+    """Joules that the whole card has used since the driver was loaded (Volta and later)."""
+    import pynvml
+
+    try:
+        millijoules = pynvml.nvmlDeviceGetTotalEnergyConsumption(nvml_handle(index))
+    except pynvml.NVMLError as error:
+        return Reading(None, f"NVML gives no energy: {error}")
+    return Reading(millijoules / 1e3)
+
+
 @cache
 def nvml_handle(index: int) -> Any:
     import pynvml

@@ -15,7 +15,7 @@ import torch
 from hybridlab import catalog, planner
 from hybridlab.audio import of_length, read_audio
 from hybridlab.bystanders import Watch, interference
-from hybridlab.device import Device, card_of, resolve_device
+from hybridlab.device import Device, Reading, card_of, resolve_device
 from hybridlab.envelope import enveloped
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import colliding, cycles, probes, queueing, serving
@@ -106,7 +106,7 @@ def _serve(context: Context) -> None:
     serving.warm_up(context, strategy, audio)
     keeper = Housekeeper(strategy, **case.options.get("housekeeping", {}))
     apart = case.phases and len(case.requests) == 1
-    began = time.perf_counter()
+    began, energy = time.perf_counter(), context.device.energy_j()
     for index, (spec, outcome) in enumerate(
         serving.measured_stream(context, strategy, audio, phases=apart)
     ):
@@ -115,6 +115,7 @@ def _serve(context: Context) -> None:
         write_trial(context, spec, outcome, first=first, parity=parity)
         keeper.after_request()
     context.result["throughput_rps"] = len(case.requests) / (time.perf_counter() - began)
+    context.result |= _energy_columns(energy, context.device.energy_j(), len(case.requests))
     context.result["n_trials"] = len(case.requests)
     context.result["cleanings"], context.result["restarts"] = keeper.cleanings, keeper.restarts
     context.result["housekeeping_s"] = keeper.seconds
@@ -125,6 +126,13 @@ def _serve(context: Context) -> None:
     write_ledgers(context, strategy)
     context.phase = "close"
     strategy.close()
+
+
+def _energy_columns(before: Reading, after: Reading, requests: int) -> dict[str, Any]:
+    """Joules of the whole device for each request, idle power and neighbours included."""
+    if before.value is None or after.value is None:
+        return {"request_energy_j": None, "energy_reason": before.reason or after.reason}
+    return {"request_energy_j": (after.value - before.value) / requests, "energy_reason": ""}
 
 
 def _alone(context: Context) -> None:
@@ -159,7 +167,8 @@ def _alone_request(
         transcript = tenant.transcribe(
             [samples], language=case.language, max_new_tokens=case.max_new_tokens
         )[0]
-        if isinstance(tenant, Analyst):
+        if isinstance(tenant, Analyst):  # its answers are held against those of a race: apart
+            write_spans(context, f"{spec.id}-transcript", tenant.drain_spans())
             answer = tenant.answer([samples], [spec.question], max_new_tokens=case.max_new_tokens)[
                 0
             ]

@@ -18,6 +18,7 @@ from hybridlab.summary.race import (
     race_trials,
     same_answer,
 )
+from hybridlab.summary.slowdown import slowdown_table
 from hybridlab.summary.swaps import swap_seconds, swap_spans, swap_table
 from hybridlab.summary.words import (
     EMPTY,
@@ -53,6 +54,7 @@ __all__ = [
     "quality_table",
     "race_trials",
     "same_answer",
+    "slowdown_table",
     "swap_seconds",
     "swap_spans",
     "swap_table",

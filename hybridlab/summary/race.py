@@ -22,7 +22,7 @@ def race_trials(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
-    """One row per arm of a race: latency, throughput, peak, parity, quality."""
+    """One row per arm of a race: latency, throughput, energy, peak, margin, parity, quality."""
     rows = []
     measured = race_trials(trials)
     for arm, own in measured.groupby("arm", sort=False):
@@ -44,11 +44,14 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "n": len(own),
                 "median s": interval(bootstrap_interval(own["latency_s"])),
                 "p95 s": f"{np.quantile(own['latency_s'], 0.95):.3g}",
+                "p99 s": f"{np.quantile(own['latency_s'], 0.99):.3g}",
                 "first s": number(first["latency_s"].median() if len(first) else None),
                 # audio over time on the clock: requests of a batch share theirs
                 "RTFx": number(own["audio_s"].mean() * arm_cases["throughput_rps"].median()),
                 "requests/s": number(arm_cases["throughput_rps"].median()),
+                "J/request": number(_median(arm_cases, "request_energy_j")),
                 "peak GiB": gib(_highest(arm_cases)),
+                "margin GiB": gib(_median(arm_cases, "margin_bytes")),
                 "parity": parity_text(own["parity"]),
                 "WER": percent(_wer(own)),
                 "answers right": percent(answer_accuracy(own)),
@@ -56,6 +59,12 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _median(cases: pd.DataFrame, column: str) -> float | None:
+    """None where no case has a reading, or the run is from before it was taken."""
+    values = pd.to_numeric(cases.get(column, pd.Series(dtype=float)), errors="coerce").dropna()
+    return float(values.median()) if len(values) else None
 
 
 def _highest(cases: pd.DataFrame) -> float | None:
