@@ -52,6 +52,7 @@ class Params(BaseModel):
     card: str = "auto"
     audio: str = ""
     attention: catalog.Attention = "auto"
+    decoding: catalog.Decoding = "loop"
     envelope: str = ""
     language: str = "en"
     question: str = FROM_MANIFEST

@@ -102,6 +102,7 @@ class Case:
             "voxtral_weights": self.analyst.weights,
             "voxtral_dtype": self.analyst.dtype,
             "attention": self.analyst.attention,
+            "decoding": self.analyst.decoding,
             "load_order": self.load_order,
             "load_path": self.analyst.load_path,
             "whisper_size": whisper.model if whisper else None,

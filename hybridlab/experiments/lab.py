@@ -102,6 +102,7 @@ class Lab:
             path=params.voxtral_path,
             seed=params.seed,
             attention=params.attention,
+            decoding=params.decoding,
         )
 
     @cached_property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import itertools
 from typing import Any
 
@@ -12,7 +11,15 @@ import torch
 from torch import nn
 
 from hybridlab import arena
-from hybridlab.arena import ALIGNMENT_BYTES, Arena, Pin, device_block, host_block, layout
+from hybridlab.arena import (
+    ALIGNMENT_BYTES,
+    Arena,
+    Pin,
+    device_block,
+    host_block,
+    layout,
+    weights_digest,
+)
 from hybridlab.device import CpuDevice
 from hybridlab.errors import UnavailableError
 from hybridlab.tenants.base import storage_bytes
@@ -41,15 +48,6 @@ class Odd(nn.Module):
 def values(module: nn.Module) -> dict[str, Any]:
     named = [*module.named_parameters(), *module.named_buffers()]
     return {name: tensor.to_dense().tolist() for name, tensor in named}
-
-
-def digest(module: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        found.update(name.encode())
-        dense = tensor.detach().to_dense().contiguous()
-        found.update(dense.view(torch.uint8).numpy().tobytes() if dense.numel() else b"")
-    return found.hexdigest()
 
 
 def test_each_storage_is_laid_out_once_and_aligned() -> None:
@@ -113,13 +111,13 @@ def test_weights_that_are_away_hold_no_memory_and_cannot_be_used() -> None:
 
 def test_one_block_serves_modules_of_different_size_in_turn() -> None:
     small, large = nn.Linear(3, 3), nn.Linear(40, 40)
-    digests = [digest(small), digest(large)]
+    digests = [weights_digest(small), weights_digest(large)]
     arenas = [Arena(small, CPU), Arena(large, CPU)]
     block = device_block(max(made.n_bytes for made in arenas), CPU)
     for _ in range(3):
         for module, made, expected in zip((small, large), arenas, digests, strict=True):
             made.copy_in(block)
-            assert digest(module) == expected
+            assert weights_digest(module) == expected
             made.release()
 
 
@@ -129,7 +127,7 @@ def test_an_interrupted_copy_leaves_the_weights_away_and_loadable(
     fault: type[BaseException], where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = Odd()
-    before = digest(module)
+    before = weights_digest(module)
     made = Arena(module, CPU)
     if where == "copy":
         block: Any = _HalfWritten(fault)
@@ -151,7 +149,7 @@ def test_an_interrupted_copy_leaves_the_weights_away_and_loadable(
     assert not made.here
     assert storage_bytes(module) == 0
     made.copy_in(device_block(made.n_bytes, CPU))
-    assert digest(module) == before
+    assert weights_digest(module) == before
 
 
 class _HalfWritten:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from hybridlab import arena
+from hybridlab.arena import weights_digest
 from hybridlab.audio import Samples, load_clips, read_audio
 from hybridlab.device import CpuDevice, Device, linux
 from hybridlab.errors import UnavailableError
@@ -22,7 +23,7 @@ from hybridlab.strategies.swapping import MOVERS, Swapping
 from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 from hybridlab.tenants.pocket import pocket_dir
 from hybridlab.tenants.weights import weight_files
-from tests.strategies.test_arena import FakeCudart, digest
+from tests.strategies.test_arena import FakeCudart
 
 HERE = ("reload-warm", "reload-cold", "arena", "arena-overlapped")
 BACKENDS = ("openai-whisper", "transformers")
@@ -105,13 +106,13 @@ def test_a_thousand_swaps_leave_every_bit_and_the_text(
     expected = {}
     for tenant in strategy("arena", backend=backend).tenants:
         tenant.load()
-        expected[tenant.name] = digest(tenant.module())  # type: ignore[arg-type]
+        expected[tenant.name] = weights_digest(tenant.module())  # type: ignore[arg-type]
     made.open()
     for number in range(1, 1001):
         for tenant in made.tenants:
             made.mover.bring_in(tenant)
             if number % 250 == 0:
-                assert digest(tenant.module()) == expected[tenant.name]  # type: ignore[arg-type]
+                assert weights_digest(tenant.module()) == expected[tenant.name]  # type: ignore[arg-type]
             made.mover.drop(tenant)
     for tenant in made.tenants:
         tenant.drain_spans()
