@@ -25,6 +25,7 @@ bench: $(VENV)/.base
 	$(BIN)/python -m benchmarks.arena
 	$(BIN)/python -m benchmarks.parallel
 	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.prefix
 	$(BIN)/python -m benchmarks.swaps
 
 readme: $(VENV)/.base
