@@ -18,6 +18,7 @@ from hybridlab.summary import (
     forecast_words,
     parity_text,
     percent,
+    quality_by_size,
     race_trials,
     swap_seconds,
     swap_spans,
@@ -126,6 +127,18 @@ def attention(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
         for row in fine.tail(len(fine) // max(1, fine["audio s"].nunique())).to_dict("records")
     ]
     return sentences + unmeasured(cases)
+
+
+def quality(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """02, last part: how many words each tenant alone gets wrong."""
+    table = quality_by_size(trials, cases)
+    if table.empty:
+        return []
+    return [
+        f"{row['model']} ({row['weights']} weights): {row['quality']}, {row['WER %']} % of "
+        f"{row['words']} words wrong."
+        for row in table.to_dict("records")
+    ]
 
 
 def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:

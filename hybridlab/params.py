@@ -153,8 +153,9 @@ class VoxtralAloneParams(Params):
 
 
 class BesideParams(Params):
-    """`sizes_*` describe the Whispers of `whisper_sizes`, measured one after the other; `load_*`
-    the ways in which the pair itself is loaded (no `load_backends`: its own)."""
+    """`sizes_*` describe the Whispers of `whisper_sizes`, measured one after the other, and of
+    `quality_sizes`, whose text is held against the manifest's; `load_*` the ways in which the pair
+    itself is loaded (no `load_backends`: its own)."""
 
     notebook: ClassVar[str] = "02_whisper_beside_voxtral"
 
@@ -168,10 +169,11 @@ class BesideParams(Params):
     load_backends: list[Backend] = []
     load_dtypes: list[WhisperDtype] = ["auto"]
     memory_budget_gb: Annotated[float, Field(ge=0)] = 0.0
+    quality_sizes: list[WhisperSize] = ["pocket-s", "pocket-m"]
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        for size in self.whisper_sizes:
+        for size in [*self.whisper_sizes, *self.quality_sizes]:
             check_whisper(
                 size,
                 "pocket" if size in catalog.POCKET_SIZES else self.sizes_weights,

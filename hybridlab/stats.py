@@ -129,26 +129,27 @@ def _student_quantile(share: float, freedom: float) -> float:
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
-def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Word errors over reference words, both in lower case without punctuation; 0.03 is 3 %.
-
-    Clips without a word in the reference are left out; NaN where none is left.
+def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[tuple[int, int]]:
+    """Errors and reference words of each pair, both texts through Whisper's own normaliser for any
+    language (lower case, no punctuation, nothing in brackets). Its English one would join spoken
+    digits to one number, a single word. Pairs without a word in the reference are left out.
     """
     import jiwer
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-    clean = jiwer.Compose(
-        [
-            jiwer.ToLowerCase(),
-            jiwer.SubstituteRegexes({r"[^\w\s']": " "}),
-            jiwer.RemoveMultipleSpaces(),
-            jiwer.Strip(),
-        ]
-    )
-    pairs = [
-        (clean(reference), clean(hypothesis))
-        for reference, hypothesis in zip(references, hypotheses, strict=True)
-    ]
-    pairs = [pair for pair in pairs if pair[0]]
-    if not pairs:
-        return math.nan
-    return float(jiwer.wer([pair[0] for pair in pairs], [pair[1] for pair in pairs]))
+    normalise, found = BasicTextNormalizer(), []
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        expected = normalise(reference).strip()
+        if expected:
+            seen = jiwer.process_words(expected, normalise(hypothesis).strip())
+            wrong = seen.substitutions + seen.deletions
+            found.append((wrong + seen.insertions, wrong + seen.hits))
+    return found
+
+
+def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """All errors over all reference words, as `word_errors` counts them; 0.03 is 3 %. NaN without a
+    reference."""
+    found = word_errors(references, hypotheses)
+    words = sum(count for _, count in found)
+    return sum(errors for errors, _ in found) / words if words else math.nan

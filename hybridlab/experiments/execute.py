@@ -136,13 +136,15 @@ def _energy_columns(before: Reading, after: Reading, requests: int) -> dict[str,
 
 
 def _alone(context: Context) -> None:
-    """Each tenant by itself on every clip and question: the texts that parity is held against."""
+    """Each tenant by itself on every clip and question: the texts that parity is held against.
+    Options `only` (a tenant's name) and `answers` (False: transcripts alone) leave work out."""
     case, device = context.case, context.device
     texts: dict[str, list[int]] = {}
     tenants: list[Tenant] = [make_analyst(case.analyst, device)]
     if case.transcriber is not None:
         tenants.append(make_transcriber(case.transcriber, device))
-    for tenant in tenants:
+    only = case.options.get("only")
+    for tenant in tenants if only is None else [own for own in tenants if own.name == only]:
         context.phase = f"load {tenant.name}"
         with context.meter.region("load"):
             tenant.load()
@@ -152,7 +154,9 @@ def _alone(context: Context) -> None:
             context.phase = f"{tenant.name} alone"
             _alone_request(context, tenant, spec, texts, first=number == 0)
         tenant.unload()
-    write_json(Path(case.options["texts_path"]), texts)
+    context.result["n_trials"] = len(case.requests)
+    if "texts_path" in case.options:
+        write_json(Path(case.options["texts_path"]), texts)
 
 
 def _alone_request(
@@ -167,7 +171,8 @@ def _alone_request(
         transcript = tenant.transcribe(
             [samples], language=case.language, max_new_tokens=case.max_new_tokens
         )[0]
-        if isinstance(tenant, Analyst):  # its answers are held against those of a race: apart
+        if isinstance(tenant, Analyst) and case.options.get("answers", True):
+            # its answers are held against those of a race: their spans apart
             write_spans(context, f"{spec.id}-transcript", tenant.drain_spans())
             answer = tenant.answer([samples], [spec.question], max_new_tokens=case.max_new_tokens)[
                 0
@@ -182,8 +187,8 @@ def _alone_request(
             "variant": tenant.name,
             "latency_s": region.seconds,
             "first": first,
-            "transcript": transcript.text,
-            "answer": answer.text if answer else None,
+            "transcript": transcript.text if tenant.spec.has_text else None,
+            "answer": answer.text if answer and tenant.spec.has_text else None,
             "parity": None,
         },
     )

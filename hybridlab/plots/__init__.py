@@ -14,6 +14,7 @@ from hybridlab.plots.memory import memory_bars, plan_bars, three_numbers
 from hybridlab.plots.pareto import pareto
 from hybridlab.plots.predicted import predicted_against_measured
 from hybridlab.plots.quality import quality
+from hybridlab.plots.quality_memory import quality_memory
 from hybridlab.plots.speed import latency, latency_ecdf, throughput
 from hybridlab.plots.style import save
 from hybridlab.plots.swaps import swap_stages
@@ -35,6 +36,7 @@ __all__ = [
     "plan_bars",
     "predicted_against_measured",
     "quality",
+    "quality_memory",
     "save",
     "survival",
     "swap_stages",

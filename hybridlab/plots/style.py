@@ -110,7 +110,9 @@ def finish(figure: Figure, title: str, caption: str) -> Figure:
     Constrained layout would put a legend and a caption outside the axes into the same place.
     """
     width, height = figure.get_size_inches()
-    figure.suptitle(textwrap.fill(title.strip(), round(width * 7.9)), x=0.012, ha="left", va="top")
+    title = title.strip().replace(" %", "\u00a0%")  # never apart at the end of a line
+    filled = textwrap.fill(title, round(width * 7.9)).replace("\u00a0", " ")
+    figure.suptitle(filled, x=0.012, ha="left", va="top")
     lines = textwrap.wrap(caption, round(width * 11.8))
     caption_in = 0.12 + len(lines) * _CAPTION_POINTS * 1.35 / 72
     legend_in = max((_legend_height_in(legend) for legend in figure.legends), default=0.0)

@@ -10,6 +10,7 @@ from hybridlab.summary.memory import (
     memory_table,
     of_largest,
 )
+from hybridlab.summary.quality import RULE, Quality, qualities, quality_by_size
 from hybridlab.summary.race import (
     answer_accuracy,
     latency_table,
@@ -32,6 +33,8 @@ from hybridlab.summary.words import (
 
 __all__ = [
     "EMPTY",
+    "RULE",
+    "Quality",
     "ageing_table",
     "answer_accuracy",
     "arm_name",
@@ -51,6 +54,8 @@ __all__ = [
     "parity_text",
     "percent",
     "phase_table",
+    "qualities",
+    "quality_by_size",
     "quality_table",
     "race_trials",
     "same_answer",

@@ -41,6 +41,9 @@ _LABELS: dict[str, Callable[[pd.Series], str]] = {
         f"{row['whisper_size']} ({row['whisper_backend']}, {row['whisper_dtype']}), "
         f"{row['load_order']}, {row['load_path']}"
     ),
+    "quality": lambda row: (
+        f"quality of {row['voxtral' if row['variant'] == 'voxtral' else 'whisper_size']}"
+    ),
     "limits": _limit_label,
     "edge": _edge_label,
     "attention": lambda row: f"{row['attention']}, {row['audio_s']:g} s of audio",
