@@ -12,6 +12,7 @@ from hybridlab.records import AT_ONCE
 from hybridlab.stats import Interval, bootstrap_interval
 from hybridlab.summary import (
     answer_accuracy,
+    arm_name,
     attention_table,
     case_label,
     edge_table,
@@ -172,8 +173,11 @@ def _median_text(estimate: Interval) -> str:
     return f"{format_seconds(estimate.value)} ({ends}, n = {estimate.n})"
 
 
-def race(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
-    """04-06: how the arms of this notebook compare, and whether they passed the parity gate."""
+def race(
+    cases: pd.DataFrame, trials: pd.DataFrame, probes: pd.DataFrame | None = None
+) -> list[str]:
+    """04-06: how the arms of this notebook compare, whether they passed the parity gate, and which
+    of them had to step down to a smaller Whisper (`probes`)."""
     measured = race_trials(trials)
     sentences = []
     medians: dict[str, float] = {}
@@ -191,7 +195,25 @@ def race(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
             for arm, value in medians.items()
             if arm != "sequential / plain"
         ]
-    return sentences + unmeasured(cases)
+    return sentences + stepped_down(cases, probes) + unmeasured(cases)
+
+
+def stepped_down(cases: pd.DataFrame, probes: pd.DataFrame | None) -> list[str]:
+    """Each step that an arm took down the ladder and went on from, once for all rounds."""
+    if probes is None or probes.empty or "to_size" not in probes:
+        return []
+    steps = probes[(probes["experiment"] == "race") & probes["to_size"].notna()]
+    own = steps.merge(cases[cases["status"] == "ok"][["case_id", "strategy", "variant"]])
+    own = own.drop_duplicates(["strategy", "variant", "from_size", "to_size", "when"])
+    return [
+        f"{arm_name(row['strategy'], row['variant'])}: stepped down from {row['from_size']} to "
+        f"{row['to_size']} {_when(row['when'])}: {row['message'].rstrip('.')}; no request was lost."
+        for row in own.to_dict("records")
+    ]
+
+
+def _when(step: str) -> str:
+    return "before the first request" if step == "load" else f"at request {step}"
 
 
 def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:

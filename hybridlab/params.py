@@ -144,6 +144,20 @@ def check_whisper(size: str, weights: str, path: str, *, backend: str, dtype: st
         )
 
 
+def check_fallback(larger: str, size: str, weights: str) -> None:
+    """`ParameterError` where nobody can step down from `larger` to `size`."""
+    if weights == "local":
+        raise ParameterError(
+            "whisper_weights 'local' are those of one Whisper; fallback_sizes need hub, random or "
+            "pocket weights"
+        )
+    if catalog.whisper(size).parameters >= catalog.whisper(larger).parameters:
+        raise ParameterError(
+            f"fallback_sizes has {size!r} after {larger!r}, which is no smaller; name the sizes "
+            "from large to small, without the pair's own"
+        )
+
+
 class SetupParams(Params):
     notebook: ClassVar[str] = "00_setup"
 
@@ -241,11 +255,30 @@ class LimitsParams(Params):
 
 
 class StrategyParams(Params):
-    """A race; housekeeping is for its arms but not for the control."""
+    """A race; housekeeping and the fallback to smaller Whispers are for its arms but not for the
+    control."""
 
     rounds: Count = 2
     clean_every: CountOrZero = 0
     restart_above: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fallback_sizes: list[WhisperSize] = []
+
+    @model_validator(mode="after")
+    def _check_fallback(self) -> Self:
+        """Each is smaller than the one before, which the pair's own begins."""
+        larger = self.whisper_size
+        for size in self.fallback_sizes:
+            check_fallback(larger, size, self.whisper_weights)
+            pocket = size in catalog.POCKET_SIZES
+            check_whisper(
+                size,
+                "pocket" if pocket else self.whisper_weights,
+                self.whisper_path,
+                backend=self.whisper_backend,
+                dtype=self.whisper_dtype,
+            )
+            larger = size
+        return self
 
 
 class RaceParams(StrategyParams):

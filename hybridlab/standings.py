@@ -92,9 +92,11 @@ def standings(cases: pd.DataFrame, trials: pd.DataFrame) -> list[Standing]:
 
 
 def race_cases(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Race cases of the main pair that ended well and said what each tenant says alone."""
+    """Race cases of the main pair that ended well, with the Whisper that they began with, and said
+    what each tenant says alone."""
     race = main_pair(with_notebook(cases[cases["experiment"] == "race"]))
     race = race[race["status"] == "ok"]
+    race = race[~(numbers(race, "steps_down") > 0)]  # a smaller Whisper served: another pair
     broken = with_notebook(trials)
     broken = broken[is_value(broken["parity"], False)]
     wrong = set(zip(broken["notebook"], broken["case_id"], strict=True))

@@ -75,8 +75,8 @@ def test_a_disturbed_case_keeps_its_text_and_loses_its_times() -> None:
 def test_figure_table_and_sentences_say_the_same() -> None:
     title = " ".join(plots.quality_memory(TRIALS, CASES).get_suptitle().split())
     assert title == (
-        "Whisper large gets 10.0 % of the words wrong; Voxtral pocket, with 20 % of its bytes, "
-        "gets 20.0 %"
+        "Whisper large gets 10 % of the words wrong; Voxtral pocket, with 20 % of its bytes, "
+        "gets 20 %"
     )
     assert list(summary.quality_by_size(TRIALS, CASES)["quality"]) == ["best", "good", "poor"]
     assert findings.quality(TRIALS, CASES)[0].startswith("Whisper large (pocket weights): best")

@@ -52,6 +52,11 @@ class Member(ABC):
     def alive(self) -> bool:
         return not self.ended and linux.cpu_seconds(self.pid) is not None
 
+    def leave(self) -> None:
+        """Its process is about to be ended: what it took until now is kept."""
+        _ = self.cpu_s
+        self.ended = True
+
     def release(self) -> None:
         """Give freed memory back."""
         self._release()

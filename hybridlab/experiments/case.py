@@ -71,7 +71,7 @@ class Case:
     most_foreign_cpu: float = 1.0
     #: A smaller card's memory that the device plays; 0 for its own.
     envelope_bytes: int = 0
-    #: Whispers from large to small, for the ladder.
+    #: Whispers from large to small, the case's own first: the ladder. Empty: no stepping down.
     rungs: tuple[TenantSpec, ...] = ()
 
     @property

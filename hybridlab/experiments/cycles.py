@@ -30,7 +30,8 @@ def age(context: Context) -> None:
     said: dict[str, list[tuple[int, ...]]] = {}
     for cycle in range(first, first + int(case.options["cycles"])):
         spec = case.requests[cycle % len(case.requests)]
-        served = serving.measured_request(context, strategy, spec, audio[spec.clip_id])
+        request = serving.request_of(context, spec, audio[spec.clip_id])
+        served = serving.measured_request(context, strategy, request)
         write_trial(context, spec, served, first=cycle == first, parity=None, cycle=cycle)
         context.phase = "housekeeping"
         housekeeping_s += keeper.after_request()

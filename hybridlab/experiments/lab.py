@@ -14,7 +14,7 @@ from hybridlab.audio import Clip, load_clips
 from hybridlab.device import Device, card_of, resolve_device
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments.case import Case, CaseRunner, RequestSpec
-from hybridlab.params import FROM_MANIFEST, Params
+from hybridlab.params import FROM_MANIFEST, Params, StrategyParams
 from hybridlab.records import Part, open_part
 from hybridlab.tenants.base import TenantSpec, resolve_dtype
 from hybridlab.units import GB
@@ -68,7 +68,7 @@ class Lab:
         from hybridlab.tenants.weights import check_source
 
         try:
-            for spec in (self.analyst, self.transcriber):
+            for spec in (self.analyst, self.transcriber, *self.fallbacks):
                 check_source(spec)
         except UnavailableError as error:
             self.skip(str(error))
@@ -115,6 +115,22 @@ class Lab:
             weights=params.whisper_weights,
             dtype=params.whisper_dtype,
         )
+
+    @cached_property
+    def fallbacks(self) -> list[TenantSpec]:
+        """The smaller Whispers that a race steps down to, in order: the pair's own in all else."""
+        params = self.params
+        if not isinstance(params, StrategyParams):
+            return []
+        return [
+            self.whisper_spec(
+                size,
+                backend=params.whisper_backend,
+                weights="pocket" if size in catalog.POCKET_SIZES else params.whisper_weights,
+                dtype=params.whisper_dtype,
+            )
+            for size in params.fallback_sizes
+        ]
 
     def whisper_spec(self, size: str, *, backend: str, weights: str, dtype: str) -> TenantSpec:
         resolved = resolve_dtype(dtype, backend=backend, device=self.device, role="transcriber")

@@ -26,7 +26,7 @@ class Site:
     """Where tenants are made."""
 
     device: Device
-    #: Holds what lives as long as the case.
+    #: Holds what lives as long as the tenants.
     stack: ExitStack
     #: What workers print goes here; None drops it.
     log: Path | None = None
@@ -93,8 +93,10 @@ def _in_workers(
         second = RemoteTranscriber(
             transcriber, device, worker, threads=threads, environment=environment
         )
+        site.stack.callback(second.leave)
     worker = site.stack.enter_context(Worker("voxtral", log=site.log))
     first = RemoteAnalyst(analyst, device, worker, threads=threads, environment=environment)
+    site.stack.callback(first.leave)
     return second, first
 
 

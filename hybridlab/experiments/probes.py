@@ -1,4 +1,4 @@
-"""Work of a case that looks for the edge: limits by bisection, the squeeze, the ladder.
+"""Work of a case that looks for the edge: limits by bisection, the squeeze.
 
 Every probe is a real request with real allocations; a failure is the allocator's own error.
 """
@@ -6,7 +6,7 @@ Every probe is a real request with real allocations; a failure is the allocator'
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,10 @@ from hybridlab.audio import Samples, of_length, read_audio
 from hybridlab.envelope import Envelope, make_envelope
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import serving
-from hybridlab.experiments.rows import Context, trial_identity, write_spans
+from hybridlab.experiments.rows import Context
 from hybridlab.oom import OutOfMemory, out_of_memory
 from hybridlab.planner.inverse import largest_fitting
-from hybridlab.strategies import Request, Strategy, make_strategy
-from hybridlab.strategies.ladder import Ladder
-from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
+from hybridlab.strategies import Request, Strategy
 from hybridlab.units import MIB
 
 #: The squeeze ends when the room is known to this share of what is certainly enough.
@@ -42,12 +40,13 @@ def attempt(
         if failure is None:
             raise
     seconds = time.perf_counter() - began
-    _write_probe(context, failure, free_bytes=free, seconds=seconds, **labels)
+    write_probe(context, failure, free_bytes=free, seconds=seconds, **labels)
     device.release()
     return failure is None
 
 
-def _write_probe(context: Context, failure: OutOfMemory | None, **values: Any) -> None:
+def write_probe(context: Context, failure: OutOfMemory | None, **values: Any) -> None:
+    """A row of `probes`; `failure` None where what was tried had its memory."""
     reserved = context.device.reserved_bytes()
     slack = None if reserved is None else reserved - context.device.used_bytes()
     context.writer.append(
@@ -153,50 +152,3 @@ def _least_room(
     while high - low > SQUEEZE_SHARE * enough:
         middle = (low + high) // 2
         low, high = (low, middle) if survives(middle) else (middle, high)
-
-
-# ----------------------------------------------------------------------------------------- ladder
-
-
-def climb_down(context: Context, rungs: Sequence[TenantSpec]) -> None:
-    """Serve every request on the largest rung that memory allows, stepping down on the way."""
-    case, device = context.case, context.device
-
-    def make(spec: TenantSpec) -> Strategy:
-        return make_strategy(
-            case.strategy,
-            case.variant,
-            transcriber=make_transcriber(spec, device),
-            analyst=make_analyst(case.analyst, device),
-        )
-
-    ladder = Ladder(make, rungs)
-    context.phase = "load"
-    with context.meter.region("load"):
-        ladder.open()
-    context.meter.settle()
-    for spec in case.requests:
-        request = serving.request_of(context, spec, read_audio(Path(spec.path)))
-        with context.meter.region("request"):
-            served = ladder.serve(request)
-        write_spans(context, spec.id, list(served.spans))
-        context.writer.append(
-            "trials",
-            {
-                **trial_identity(context, spec),
-                "variant": ladder.rung.model,
-                "latency_s": served.latency_s,
-                "first": False,
-                "transcript": served.transcript.text if ladder.rung.has_text else None,
-                "answer": served.answer.text if case.analyst.has_text else None,
-                "parity": None,
-            },
-        )
-    for step in ladder.steps:
-        labels = {"ask": "ladder", "value": None, "repeat": 0, "free_bytes": None, "seconds": None}
-        labels |= {"from_size": step.left, "to_size": step.taken, "when": step.when}
-        _write_probe(context, step.failure, **labels)
-    context.result["served_by"] = ladder.rung.model
-    context.result["steps_down"] = len(ladder.steps)
-    context.result["n_trials"] = len(case.requests)
-    ladder.close()

@@ -27,7 +27,7 @@ def arrive(context: Context) -> None:
     context.phase = "request"
     with context.meter.region("request"):
         due = (time.perf_counter() + LEAD_S + np.cumsum(gaps)).tolist()
-        asked = [serving.request_of(context, spec, audio[spec.clip_id]) for spec in case.requests]
+        asked = serving.requests_of(context, audio)
         by_id = {spec.id: (spec, due_s) for spec, due_s in zip(case.requests, due, strict=True)}
         for served in strategy.stream(Inbox(asked, due)):
             spec, due_s = by_id[served.request.id]

@@ -88,7 +88,16 @@ def tell_apart(lab: Lab, arm: Arm) -> dict[str, Any]:
 
 def _race_case(lab: Lab, arm: Arm, number: int, texts_path: str) -> Case:
     options = {"expected_texts": texts_path, "housekeeping": _housekeeping(lab, arm)}
-    return arm_case(lab, "race", arm, round=number, options=options)
+    return arm_case(lab, "race", arm, round=number, options=options, rungs=_rungs(lab, arm))
+
+
+def _rungs(lab: Lab, arm: Arm) -> tuple[TenantSpec, ...]:
+    """The Whispers of this arm from large to small; none for the control, for an arm without a
+    Whisper, and where the parameters name no smaller one."""
+    if arm == CONTROL or arm.strategy == "solo" or not lab.fallbacks:
+        return ()
+    smaller = (transcriber_spec(arm.variant, spec, lab.device) for spec in lab.fallbacks)
+    return (_whisper(lab, arm), *smaller)
 
 
 def _housekeeping(lab: Lab, arm: Arm) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from hybridlab.tenants.base import Span
 class Context:
     """What the work of a case has at hand."""
 
-    case: Case
+    case: Case  # with the Whisper that serves now, where the ladder stepped down
     device: Device
     meter: Meter
     writer: TableWriter
@@ -97,8 +97,15 @@ def write_trial(
             "answer": served.answer.text if context.case.analyst.has_text else None,
             "parity": parity,
             "cycle": cycle,
+            **_served_by(context),
         },
     )
+
+
+def _served_by(context: Context) -> dict[str, str]:
+    """Which Whisper it was, in a case that may step down to a smaller one."""
+    whisper = context.case.transcriber
+    return {"served_by": whisper.model} if context.case.rungs and whisper is not None else {}
 
 
 def _has_text(context: Context) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from hybridlab.audio import Samples, of_length, read_audio
@@ -12,10 +13,11 @@ from hybridlab.experiments.rows import Context, write_spans, write_trial
 from hybridlab.strategies import Inbox, Request, Served, Strategy, make_strategy
 
 
-def strategy_of(context: Context) -> Strategy:
-    """The case's strategy over its tenants, nothing loaded yet."""
+def strategy_of(context: Context, *, stack: ExitStack | None = None) -> Strategy:
+    """The case's strategy over its tenants, nothing loaded yet. `stack` holds what lives as long
+    as they do, the case's own without one."""
     case = context.case
-    site = Site(context.device, context.stack, context.log)
+    site = Site(context.device, stack or context.stack, context.log)
     transcriber, analyst = place(case.variant, case.transcriber, case.analyst, site)
     strategy = make_strategy(
         case.strategy,
@@ -59,21 +61,16 @@ def warm_up(context: Context, strategy: Strategy, audio: dict[str, Samples]) -> 
     own, since a first request pays for lazy initialisation."""
     for index in range(context.case.warmup):
         spec = context.case.requests[index % len(context.case.requests)]
-        outcome = measured_request(context, strategy, spec, audio[spec.clip_id])
+        request = request_of(context, spec, audio[spec.clip_id])
+        outcome = measured_request(context, strategy, request)
         if index == 0:
             write_trial(context, spec, outcome, first=True, parity=None, suffix="-first")
 
 
 def measured_request(
-    context: Context,
-    strategy: Strategy,
-    spec: RequestSpec,
-    samples: Samples,
-    *,
-    phases: bool = False,
+    context: Context, strategy: Strategy, request: Request, *, phases: bool = False
 ) -> Served:
     context.phase = "request"
-    request = request_of(context, spec, samples)
     with context.meter.region("request") as region:
         if not phases:
             return strategy.serve(request)
@@ -85,24 +82,22 @@ def measured_request(
 
 
 def measured_stream(
-    context: Context, strategy: Strategy, audio: dict[str, Samples], *, phases: bool = False
-) -> Iterator[tuple[RequestSpec, Served]]:
-    """All requests of the case: each measured by itself or, where the variant works on several at
-    once, all together."""
-    specs = context.case.requests
+    context: Context, strategy: Strategy, requests: Sequence[Request], *, phases: bool = False
+) -> Iterator[Served]:
+    """These requests: each measured by itself or, where the variant works on several at once, all
+    together."""
     if not strategy.streams:
-        for spec in specs:
-            yield (
-                spec,
-                measured_request(context, strategy, spec, audio[spec.clip_id], phases=phases),
-            )
+        for request in requests:
+            yield measured_request(context, strategy, request, phases=phases)
         return
     context.phase = "request"
-    by_id = {spec.id: spec for spec in specs}
-    inbox = Inbox([request_of(context, spec, audio[spec.clip_id]) for spec in specs])
     with context.meter.region("request"):
-        for served in strategy.stream(inbox):
-            yield by_id[served.request.id], served
+        yield from strategy.stream(Inbox(requests))
+
+
+def requests_of(context: Context, audio: dict[str, Samples]) -> list[Request]:
+    """All requests of the case."""
+    return [request_of(context, spec, audio[spec.clip_id]) for spec in context.case.requests]
 
 
 def request_of(context: Context, spec: RequestSpec, samples: Samples) -> Request:

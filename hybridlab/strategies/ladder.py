@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hybridlab.errors import UnavailableError
 from hybridlab.oom import OutOfMemory, out_of_memory
 from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.requests import Request, Served
 from hybridlab.tenants.base import TenantSpec
+
+#: None stands for a strategy without a Whisper.
+Rung = TenantSpec | None
+#: How a strategy that is open serves these requests; each is answered in its turn.
+Serve = Callable[[Strategy, Sequence[Request]], Iterator[Served]]
 
 
 @dataclass(frozen=True)
@@ -18,69 +22,93 @@ class Step:
 
     left: str
     taken: str | None
-    when: str  # 'load', or the id of the request
+    when: str  # 'load' before the first request, then the id of the first without an answer
     failure: OutOfMemory
 
 
 class Ladder:
-    """Serves with the largest Whisper that memory allows; `rungs` go from large to small."""
+    """Serves with the largest Whisper that memory allows; `rungs` go from large to small. With a
+    single rung there is nowhere to step, and a failure passes through as it is.
 
-    def __init__(self, make: Callable[[TenantSpec], Strategy], rungs: Sequence[TenantSpec]) -> None:
-        self.make = make
+    make: a strategy over this rung, nothing loaded yet. load: brings it up, with all that has to
+    fit before the first request. on_step: told of a step before the smaller Whisper is loaded; what
+    else the strategy left had taken goes back there.
+    """
+
+    def __init__(
+        self,
+        rungs: Sequence[Rung],
+        *,
+        make: Callable[[Rung], Strategy],
+        load: Callable[[Strategy], None],
+        on_step: Callable[[Step], None],
+    ) -> None:
         self.rungs = list(rungs)
+        self.make = make
+        self.load = load
+        self.on_step = on_step
+        self.alone = len(self.rungs) == 1
         self.steps: list[Step] = []
-        self.strategy: Strategy | None = None
+        self._strategy: Strategy | None = None
+        self._ready = False
 
     @property
-    def rung(self) -> TenantSpec:
-        """The Whisper that serves now."""
-        return self.rungs[0]
+    def strategy(self) -> Strategy:
+        """The strategy that is open."""
+        assert self._strategy is not None, "open the ladder first"
+        return self._strategy
 
-    def open(self) -> None:
-        """Load the first rung that fits. `UnavailableError` when none does."""
-        while self.strategy is None:
-            self._load("load")
-
-    def close(self) -> None:
-        if self.strategy is not None:
-            self.strategy.close()
-            self.strategy = None
-
-    def serve(self, request: Request) -> Served:
-        """Serve, on smaller and smaller rungs if need be."""
-        while True:
-            while self.strategy is None:
-                self._load(request.id)
+    def open(self, when: str = "load") -> None:
+        """Load the first rung that fits. `MemoryError` when none does."""
+        while not self._ready:
             failure = None
             try:
-                return self.strategy.serve(request)
+                self._strategy = self.make(self.rungs[0])
+                self.load(self._strategy)
+                self._ready = True
             except Exception as error:  # libraries wrap an allocation failure in whatever they like
-                failure = out_of_memory(error)
-                if failure is None:
-                    raise
-            # outside the handler: its traceback would keep the failed request's tensors alive
-            self._step_down(request.id, failure)
+                failure = self._lack(error)
+            # outside the handler: its traceback would keep the failed work's tensors alive
+            if failure is not None:
+                self._step_down(when, failure)
 
-    def _load(self, when: str) -> None:
-        strategy = self.make(self.rung)
-        failure = None
-        try:
-            strategy.open()
-            self.strategy = strategy
-        except Exception as error:  # libraries wrap an allocation failure in whatever they like
-            failure = out_of_memory(error)
-            if failure is None:
-                raise
-        if failure is not None:
-            self.strategy = strategy
+    def close(self) -> None:
+        if self._strategy is not None:
+            self._strategy.close()
+        self._strategy, self._ready = None, False
+
+    def serve(self, requests: Sequence[Request], serve: Serve) -> Iterator[Served]:
+        """Serve them all, on smaller and smaller rungs if need be: what was answered stays so, and
+        the next rung gets exactly those that were not, in their order."""
+        left = list(requests)
+        when = "load"
+        while True:
+            self.open(when)
+            failure = None
+            try:
+                for served in serve(self.strategy, tuple(left)):
+                    left = [request for request in left if request is not served.request]
+                    yield served
+                return
+            except Exception as error:  # libraries wrap an allocation failure in whatever they like
+                failure = self._lack(error)
+            when = left[0].id if left else requests[-1].id
             self._step_down(when, failure)
+
+    def _lack(self, error: Exception) -> OutOfMemory:
+        """The allocation failure behind this error; any other fault is raised again."""
+        failure = out_of_memory(error)
+        if failure is None or self.alone:
+            raise error
+        return failure
 
     def _step_down(self, when: str, failure: OutOfMemory) -> None:
         self.close()
-        smaller = self.rungs[1].model if len(self.rungs) > 1 else None
-        self.steps.append(Step(self.rung.model, smaller, when, failure))
+        names = [rung.model for rung in self.rungs[:2] if rung is not None]
+        smaller = names[1] if len(names) > 1 else None
+        step = Step(names[0], smaller, when, failure)
+        self.steps.append(step)
+        self.on_step(step)
         if smaller is None:
-            raise UnavailableError(
-                f"not even {self.rung.model} fits beside Voxtral: {failure.message}"
-            )
+            raise MemoryError(f"not even {step.left} fits beside Voxtral: {failure.message}")
         self.rungs.pop(0)

@@ -91,6 +91,11 @@ class _Remote(Tenant):
     def unload(self) -> None:
         self._ask("unload")
 
+    def leave(self) -> None:
+        """Its worker is about to be ended."""
+        self._member.leave()
+        self._loaded = False
+
     def module(self) -> None:
         return None  # torch holds it in another process
 

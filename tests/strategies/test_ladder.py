@@ -2,80 +2,137 @@
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from hybridlab.errors import UnavailableError
 from hybridlab.strategies import Request
-from hybridlab.strategies.ladder import Ladder
+from hybridlab.strategies.ladder import Ladder, Step
 from hybridlab.tenants.base import TenantSpec
 
 OOM = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
-def rungs(*sizes: str) -> list[TenantSpec]:
-    return [
-        TenantSpec(model=size, backend="transformers", weights="random", dtype="float16")
-        for size in sizes
-    ]
+class Held:
+    """What a failed piece of work had allocated."""
 
 
 class Pair:
-    """Fails while loading or while serving, by size."""
+    """Fails while loading or at a request, by size; `batch` requests are answered together."""
 
-    def __init__(self, size: str, fails: dict[str, str], log: list[str]) -> None:
-        self.size, self.fails, self.log = size, fails, log
+    alive: ClassVar[weakref.WeakSet[Held]] = weakref.WeakSet()
+
+    def __init__(self, size: str, fails: dict[str, str], log: list[str], batch: int) -> None:
+        self.size, self.fails, self.log, self.batch = size, fails, log, batch
+
+    def _work(self, what: str) -> None:
+        held = Held()
+        self.alive.add(held)
+        if self.fails.get(self.size) == what:
+            raise RuntimeError(OOM)
 
     def open(self) -> None:
-        if self.fails.get(self.size) == "load":
-            raise RuntimeError(OOM)
+        self.log.append(f"open {self.size}" + (" beside garbage" if self.alive else ""))
+        self._work("load")
 
-    def serve(self, request: Request) -> Any:
-        if self.fails.get(self.size) == request.id:
-            raise RuntimeError(OOM)
-        return f"{request.id} by {self.size}"
+    def stream(self, requests: Sequence[Request]) -> Iterator[Any]:
+        for start in range(0, len(requests), self.batch):
+            taken = requests[start : start + self.batch]
+            for request in taken:
+                self._work(request.id)
+            for request in taken:
+                yield Answered(request, f"{request.id} by {self.size}")
 
     def close(self) -> None:
-        self.log.append(f"closed {self.size}")
+        self.log.append(f"close {self.size}")
 
 
-def request(name: str) -> Request:
-    return Request(id=name, samples=np.zeros(1, np.float32), question="?")
+class Answered:
+    def __init__(self, request: Request, text: str) -> None:
+        self.request, self.text = request, text
 
 
-def ladder(fails: dict[str, str], log: list[str], *sizes: str) -> Ladder:
-    return Ladder(lambda spec: Pair(spec.model, fails, log), rungs(*sizes))  # type: ignore[arg-type]
+def climb(
+    fails: dict[str, str], *sizes: str, batch: int = 1, log: list[str] | None = None
+) -> tuple[Ladder, list[Step]]:
+    told: list[Step] = []
+    rungs = [
+        TenantSpec(model=size, backend="transformers", weights="random", dtype="float16")
+        for size in sizes
+    ]
+    noted = [] if log is None else log
+    ladder = Ladder(
+        rungs,
+        make=lambda rung: Pair(rung.model, fails, noted, batch),  # type: ignore[union-attr,arg-type,return-value]
+        load=lambda pair: pair.open(),
+        on_step=told.append,
+    )
+    return ladder, told
+
+
+def served(ladder: Ladder, names: str) -> list[str]:
+    requests = [Request(id=name, samples=np.zeros(1, np.float32), question="?") for name in names]
+    answered: Any = ladder.serve(requests, lambda pair, left: pair.stream(left))  # type: ignore[arg-type]
+    return [one.text for one in answered]
+
+
+def steps(told: list[Step]) -> list[tuple[str, str | None, str]]:
+    return [(step.left, step.taken, step.when) for step in told]
 
 
 def test_steps_down_while_loading_and_while_serving_and_loses_nothing() -> None:
     log: list[str] = []
-    found = ladder({"large-v3": "load", "medium": "b"}, log, "large-v3", "medium", "base")
-    found.open()
-    served = [str(found.serve(request(name))) for name in "abc"]
-    assert served == ["a by medium", "b by base", "c by base"]
-    assert [(step.left, step.taken, step.when) for step in found.steps] == [
-        ("large-v3", "medium", "load"),
-        ("medium", "base", "b"),
+    ladder, told = climb({"large-v3": "load", "medium": "b"}, "large-v3", "medium", "base", log=log)
+    ladder.open()
+    assert served(ladder, "abc") == ["a by medium", "b by base", "c by base"]
+    assert steps(told) == [("large-v3", "medium", "load"), ("medium", "base", "b")]
+    assert told == ladder.steps
+    assert told[0].failure.requested_bytes == 2 * 2**30
+    assert log == ["open large-v3", "close large-v3", "open medium", "close medium", "open base"]
+
+
+def test_a_batch_that_failed_is_served_again_as_a_whole() -> None:
+    ladder, told = climb({"medium": "d", "small": "load"}, "medium", "small", "base", batch=2)
+    ladder.open()
+    assert served(ladder, "abcde") == [
+        *("a by medium", "b by medium"),
+        *("c by base", "d by base", "e by base"),
     ]
-    assert found.steps[0].failure.requested_bytes == 2 * 2**30
-    assert log == ["closed large-v3", "closed medium"]
+    assert steps(told) == [("medium", "small", "c"), ("small", "base", "c")]
+
+
+def test_nothing_of_the_failed_work_is_left_when_the_smaller_one_is_loaded() -> None:
+    log: list[str] = []
+    ladder, _ = climb({"medium": "load", "small": "b"}, "medium", "small", "base", log=log)
+    ladder.open()
+    served(ladder, "ab")
+    assert [entry for entry in log if "open" in entry] == ["open medium", "open small", "open base"]
 
 
 def test_says_so_when_not_even_the_smallest_fits() -> None:
-    found = ladder({"base": "load"}, [], "base")
-    with pytest.raises(UnavailableError, match="not even base fits"):
-        found.open()
-    assert found.steps[-1].taken is None
+    ladder, told = climb({"small": "load", "base": "load"}, "small", "base")
+    with pytest.raises(MemoryError, match="not even base fits beside Voxtral: CUDA out of memory"):
+        ladder.open()
+    assert steps(told) == [("small", "base", "load"), ("base", None, "load")]
 
 
-def test_other_faults_pass_through() -> None:
-    class Broken(Pair):
-        def open(self) -> None:
-            raise RuntimeError("shape mismatch")
+def test_a_single_rung_is_no_ladder() -> None:
+    ladder, told = climb({"base": "b"}, "base")
+    ladder.open()
+    with pytest.raises(RuntimeError, match=r"^CUDA out of memory"):
+        served(ladder, "ab")
+    assert told == []
 
-    found = Ladder(lambda spec: Broken(spec.model, {}, []), rungs("base", "tiny"))  # type: ignore[arg-type,return-value]
+
+def test_other_faults_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(pair: Pair) -> None:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(Pair, "open", broken)
+    ladder, told = climb({}, "base", "tiny")
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        found.open()
-    assert found.steps == []
+        ladder.open()
+    assert told == []

@@ -1,0 +1,174 @@
+"""The fallback ladder as an option of a race: real failures of the allocator in the middle of a
+stream, while loading, and with nothing that fits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridlab import findings
+from hybridlab.device import CpuDevice
+from hybridlab.envelope import make_envelope
+from hybridlab.experiments import execute, race
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.lab import Lab
+from hybridlab.isolate import CaseServer
+from hybridlab.params import ParallelParams, SequentialParams
+from hybridlab.standings import standings
+
+pytestmark = pytest.mark.usefixtures("case_server")
+
+ROOM_BYTES = 256 * 1024
+SERVED_BEFORE = 2
+ARMS = [
+    race.Arm("parallel", "threads"),
+    race.Arm("sequential", "batched", {"batch": 2}),
+    race.Arm("sequential", "asyncio", {"in_flight": 2}),
+    race.Arm("pipelined", "lookahead"),
+    race.Arm("swapping", "arena-overlapped"),
+]
+
+
+def open_lab(tmp_path: Path, **values: Any) -> Lab:
+    small = {
+        "output_dir": str(tmp_path / "run"),
+        "device": "cpu",
+        "headless": True,
+        "trials": 4,
+        "max_new_tokens": 8,
+        "most_foreign_cpu": 1.0,
+        "whisper_size": "base",
+        "whisper_backend": "transformers",
+        "whisper_weights": "random",
+        "fallback_sizes": ["pocket-m"],
+    }
+    return Lab.open(SequentialParams.from_mapping({**small, **values}))
+
+
+def starve(case: Case, writer: Any, result: Path) -> None:
+    """Run the case; after some requests nothing more can be allocated than there is by then."""
+    envelope, write, written = make_envelope(CpuDevice()), execute.write_trial, []
+
+    def write_and_starve(context: Any, spec: Any, served: Any, **columns: Any) -> None:
+        write(context, spec, served, **columns)
+        written.append(spec.id)
+        if len(written) == SERVED_BEFORE:
+            context.device.release()
+            envelope.leave(ROOM_BYTES)
+
+    execute.write_trial = write_and_starve
+    execute.execute(case, writer.with_common(**case.common()), result)
+
+
+def longer_in_the_end(case: Case) -> Case:
+    """The last requests are of two windows, which fit into nothing that the first ones left."""
+    early, late = case.requests[:SERVED_BEFORE], case.requests[SERVED_BEFORE:]
+    longer = (
+        replace(spec, clip_id=f"{spec.clip_id}-long", audio_s=59.0, resized=True) for spec in late
+    )
+    return replace(case, requests=(*early, *longer))
+
+
+def finished(lab: Lab, case: Case, result: Path) -> dict[str, Any]:
+    row = {**case.identity(), "stable": None, **json.loads(result.read_text())}
+    return lab.part.writer.append("cases", row)
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.variant)
+def test_a_failure_in_mid_stream_steps_down_and_loses_no_request(
+    arm: race.Arm, tmp_path: Path, case_server: CaseServer
+) -> None:
+    lab = open_lab(tmp_path, whisper_size="small")
+    case = longer_in_the_end(race._race_case(lab, arm, 0, ""))
+    result, log = tmp_path / "result.json", tmp_path / "log"
+    ended = case_server.run(starve, case, lab.part.writer, result, log=log)
+    assert ended.ok, log.read_text()
+    row = finished(lab, case, result)
+    assert row["status"] == "ok", row["reason"]
+    assert (row["served_by"], row["steps_down"]) == ("pocket-m", 1)
+    trials = lab.table("trials")
+    trials = trials[~trials["first"].astype(bool)]
+    assert list(trials["request_id"]) == [spec.id for spec in case.requests]
+    assert list(trials["served_by"]) == ["small"] * SERVED_BEFORE + ["pocket-m"] * 2
+    assert trials["transcript"].isna().tolist() == [True, True, False, False]  # random weights
+    (step,) = lab.table("probes").to_dict("records")
+    assert (step["from_size"], step["to_size"]) == ("small", "pocket-m")
+    assert step["when"] == case.requests[SERVED_BEFORE].id
+    assert not step["survived"]
+    assert step["phase"]
+    sentence = findings.stepped_down(lab.table("cases"), lab.table("probes"))[0]
+    assert "stepped down from small to pocket-m at request" in sentence
+    assert standings(lab.table("cases"), lab.table("trials")) == []  # no result of this pair
+
+
+def test_a_race_steps_down_while_loading_but_its_control_does_not(tmp_path: Path) -> None:
+    """The envelope leaves no room for the larger Whisper from the beginning."""
+    lab = open_lab(tmp_path, whisper_size="small", trials=1)
+    envelope = {"envelope_bytes": 600 * 10**6}
+    arms = [race.CONTROL, race.Arm("sequential", "empty-cache"), race.Arm("solo", "naive")]
+    rungs = [race._rungs(lab, arm) for arm in arms]
+    assert [len(own) for own in rungs] == [0, 2, 0]
+    rows = [
+        lab.runner.run(race.arm_case(lab, "race", arm, rungs=own, **envelope))
+        for arm, own in zip(arms, rungs, strict=True)
+    ]
+    assert [row["status"] for row in rows] == ["oom", "ok", "ok"], [row["reason"] for row in rows]
+    assert rows[1]["served_by"] == "pocket-m"
+    (step,) = lab.table("probes").to_dict("records")
+    assert step["when"] == "load"
+    said = findings.race(lab.table("cases"), lab.table("trials"), lab.table("probes"))
+    assert any("from small to pocket-m before the first request" in text for text in said)
+
+
+def test_nothing_that_fits_is_out_of_memory_with_every_step(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path, whisper_size="small", fallback_sizes=["base"], trials=1)
+    arm = race.Arm("sequential", "empty-cache")
+    rungs = race._rungs(lab, arm)
+    case = race.arm_case(lab, "race", arm, rungs=rungs, envelope_bytes=250 * 10**6)
+    row = lab.runner.run(case)
+    assert row["status"] == "oom"
+    assert "in phase load: not even base fits beside Voxtral" in row["reason"]
+    steps = lab.table("probes")
+    assert list(steps["from_size"]) == ["small", "base"]
+    assert list(steps["to_size"].fillna("")) == ["base", ""]
+    said = findings.stepped_down(lab.table("cases"), steps)
+    assert said == []  # the reason of the case says it
+
+
+def test_workers_of_the_larger_whisper_are_gone_when_the_smaller_one_is_loaded(
+    tmp_path: Path,
+) -> None:
+    """Each rung has workers of its own."""
+    lab = open_lab(tmp_path, trials=2)
+    row = lab.runner.run(race._race_case(lab, race.Arm("parallel", "processes"), 0, ""))
+    assert row["status"] == "ok", row["reason"]
+    assert (row["served_by"], row["steps_down"]) == ("base", 0)
+
+
+def test_parity_after_a_step_is_about_the_answer_alone() -> None:
+    def tokens(*numbers: int) -> Any:
+        return type("Said", (), {"tokens": numbers})
+
+    class Pair:
+        name = "sequential"
+        transcriber = device = type("On", (), {"kind": "cpu", "device": None})
+
+    Pair.transcriber.device = Pair.device
+    spec: Any = type("Spec", (), {"id": "a", "clip_id": "c"})
+    expected = {"answer/a": [1], "whisper/c": [2]}
+    for answer, stepped, parity in [((1,), False, False), ((1,), True, None), ((9,), True, False)]:
+        served: Any = type("S", (), {"answer": tokens(*answer), "transcript": tokens(3)})
+        found = execute._parity(expected, Pair(), spec, served, stepped=stepped)  # type: ignore[arg-type]
+        assert found is parity
+
+
+def test_only_smaller_sizes_can_be_stepped_down_to() -> None:
+    pair = {"whisper_size": "small", "whisper_weights": "random"}
+    for sizes in (["small"], ["medium"], ["tiny", "base"]):
+        with pytest.raises(Exception, match="which is no smaller"):
+            ParallelParams.from_mapping({**pair, "fallback_sizes": sizes})
+    assert ParallelParams.from_mapping({**pair, "fallback_sizes": ["base", "pocket-m"]})
