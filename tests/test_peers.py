@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.peers import __main__ as command
-from benchmarks.peers.arms import BASELINE, OURS, PEERS, LentWhisper, OffloadedWhisper, twin
+from benchmarks.peers.arms import (
+    BASELINE,
+    OURS,
+    PEERS,
+    LentWhisper,
+    OffloadedWhisper,
+    Pair,
+    saved,
+    twin,
+)
 from benchmarks.peers.race import Outcome, Said, run, summary, table
 from hybridlab.audio import load_clips
 from hybridlab.device import CpuDevice
 from hybridlab.errors import HybridlabError, ParameterError, UnavailableError
+from hybridlab.strategies import Request
 from hybridlab.tenants import TenantSpec
 
 WHISPER = TenantSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32")
@@ -43,6 +54,9 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert rows["original"]["values_rps"] == [1.0, 0.5, 1.0]
     assert rows["twice"]["median_latency_s"] == 0.5
     assert rows["twice"]["n"] == 6
+    # latencies are held against the same request of the same round
+    assert rows["twice"]["latency_over_original"] == 0.5
+    assert rows["twice"]["latency_over_original_interval"] == [0.5, 0.5]
 
 
 def test_words_are_held_against_what_is_known() -> None:
@@ -84,7 +98,7 @@ def test_without_its_baseline_there_is_no_race() -> None:
     def broken() -> Any:
         raise ValueError("no file\nand a long story")
 
-    with pytest.raises(HybridlabError, match="cannot run: ValueError: no file$"):
+    with pytest.raises(HybridlabError, match=r"cannot run: ValueError: no file$"):
         run({BASELINE: broken}, [], rounds=1)
 
 
@@ -134,6 +148,25 @@ def test_bad_input_is_one_clear_line(arguments: list[str], words: str, tmp_path:
     with pytest.raises(ParameterError, match=words) as caught:
         command.parameters(command.parser().parse_args(arguments), str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_random_weights_do_exactly_the_fixed_work(tmp_path: Path) -> None:
+    device = CpuDevice()
+    random = replace(WHISPER, model="pocket-s", weights="random")
+    voxtral = TenantSpec(
+        model="pocket", backend="transformers", weights="random", dtype="float32", seed=1
+    )
+    makers = Pair(saved(random, device, tmp_path), voxtral, device).makers()
+    tokens = {"whisper": 4, "voxtral": 4}
+    samples = load_clips(limit=1)[0].samples()
+    request = Request(id="a", samples=samples, question="What?", max_new_tokens=4)
+    found = run(makers, [request], rounds=1, fixed_tokens=tokens)
+    passes = {name: own.passes for name, own in found.items() if own.status == "ok"}
+    assert {"original", "transformers-pipeline", *OURS} <= set(passes)
+    assert passes["original"] == passes["transformers-pipeline"] == tokens
+    assert passes["sequential/plain"] == passes["swapping/arena"] == tokens
+    assert passes["solo/shared-prefix"] == {"voxtral": 9}  # hears once, then twice four
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """Our ways of sharing against what people run today, as JSON on stdout and a table on stderr:
 `python -m benchmarks.peers [--voxtral mini-3b --whisper tiny --weights random --rounds 5]`.
 
-All arms take turns in one process, on the same clips and questions. No other work should run.
+All arms take turns in one process, on the same clips and questions. No other work should run. The
+device holds Voxtral once and Whisper once for each library; an arm that finds no room is `oom`.
+A pipelined request's latency has its wait for the one before in it: compare its throughput.
 """
 
 from __future__ import annotations

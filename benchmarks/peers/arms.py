@@ -139,16 +139,21 @@ def _unhooked(module: nn.Module) -> Iterator[None]:
 
 
 class PlainVoxtral(VoxtralTransformers):
-    """The lab's prompts and transformers' `model.generate(do_sample=False)`."""
+    """The lab's prompts and transformers' `model.generate(do_sample=False)`; one for all peers."""
 
     def __init__(self, lent: LentVoxtral) -> None:
         super().__init__(replace(lent.spec, decoding="generate"), lent.device)
         self._lent = lent
 
     def load(self) -> None:
+        if self.loaded:
+            return
         self._lent.load()
         self._model, self._processor = twin(self._lent.module()), self._lent._processor
         self._probe = Unwatched()  # type: ignore[assignment]
+
+    def unload(self) -> None:
+        return None
 
 
 class PeerWhisper(Transcriber):

@@ -74,6 +74,8 @@ def run(
             _warm_up(strategies[name], requests[0], outcomes[name], fixed_tokens or {})
         except Exception as error:
             outcomes[name].fail(error)
+            if name in strategies:
+                strategies.pop(name).close()
         if name == BASELINE and outcomes[name].status != "ok":
             raise HybridlabError(f"the baseline cannot run: {outcomes[name].reason}")
     for _ in range(rounds):
@@ -156,7 +158,7 @@ def summary(
 ) -> dict[str, dict[str, Any]]:
     """What each arm comes to; `references` and `answers` by request. Ratios of throughput are taken
     within a round, since machines drift. `with_text`: the tenants whose words mean something."""
-    control = outcomes[BASELINE].rates()
+    control = outcomes[BASELINE]
     return {
         name: _row(outcome, control, references, answers, with_text)
         for name, outcome in outcomes.items()
@@ -165,7 +167,7 @@ def summary(
 
 def _row(
     outcome: Outcome,
-    control: list[float],
+    control: Outcome,
     references: Mapping[str, str | None],
     answers: Mapping[str, str | None],
     with_text: Collection[str],
@@ -188,8 +190,11 @@ def _row(
         row["status"] = "invalid"
         row["reason"] = f"{empty} of {len(said)} requests got an empty transcript or answer"
     latency = bootstrap_interval([item.latency_s for item in said])
-    # an arm that broke in a later round has fewer than the baseline
-    ratio = bootstrap_interval([own / other for own, other in zip(rates, control, strict=False)])
+    # an arm that broke in a later round has fewer rounds than the baseline
+    ratio = bootstrap_interval(
+        [own / other for own, other in zip(rates, control.rates(), strict=False)]
+    )
+    slower = bootstrap_interval(_paired(outcome, control))
     row |= {
         "median_latency_s": _known(latency.value),
         "latency_interval_s": _bounds(latency),
@@ -197,6 +202,8 @@ def _row(
         "values_rps": [round(rate, 4) for rate in rates],
         "throughput_over_original": _known(ratio.value),
         "throughput_over_original_interval": _bounds(ratio),
+        "latency_over_original": _known(slower.value),
+        "latency_over_original_interval": _bounds(slower),
         "wer": _word_errors(said, references) if "whisper" in with_text else None,
         "answers_right": None,
         "answers_known": 0,
@@ -209,6 +216,15 @@ def _row(
         right = sum(own.strip().lower() == wanted.strip().lower() for own, wanted in known)
         row |= {"answers_right": right, "answers_known": len(known)}
     return row
+
+
+def _paired(outcome: Outcome, control: Outcome) -> list[float]:
+    """Each request's latency over the baseline's of the same request in the same round."""
+    ratios = []
+    for own, other in zip(outcome.said, control.said, strict=False):
+        took = {item.request_id: item.latency_s for item in other}
+        ratios += [item.latency_s / took[item.request_id] for item in own]
+    return ratios
 
 
 def _word_errors(said: Sequence[Said], references: Mapping[str, str | None]) -> float | None:
