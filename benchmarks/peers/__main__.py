@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from benchmarks.peers.arms import PEERS, Pair, saved
 from benchmarks.peers.race import run, summary, table
 from hybridlab.audio import read_audio
+from hybridlab.bystanders import Watch
 from hybridlab.errors import HybridlabError, ParameterError
 from hybridlab.experiments.execute import quiet_libraries
 from hybridlab.experiments.lab import Lab
@@ -107,7 +108,9 @@ def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     with_text = [name for name, spec in tenants.items() if spec.has_text]
     fixed = {name: params.max_new_tokens for name in tenants if name not in with_text}
     pair = Pair(whisper, lab.analyst, lab.device)
+    watch = Watch(lab.device)
     outcomes = run(pair.makers(), requests, rounds=params.rounds, fixed_tokens=fixed)
+    bystanders = watch.columns()
     lab.close()
     return {
         "machine": machine(),
@@ -116,6 +119,7 @@ def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
         "device": lab.device.title(),
         "dtypes": {"whisper": lab.transcriber.dtype, "voxtral": lab.analyst.dtype},
         "fixed": fixed_work(params, fixed),
+        "bystanders": bystanders,
         "peers": PEERS,
         "arms": summary(
             outcomes,

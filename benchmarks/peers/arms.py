@@ -310,7 +310,8 @@ class WholeCall(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype
+        own: torch.dtype = self.model.dtype
+        return own
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
         return self.model.generate(*arguments, **options)
