@@ -20,13 +20,14 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-bench: $(VENV)/.base
+bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.arena
 	$(BIN)/python -m benchmarks.parallel
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.prefix
 	$(BIN)/python -m benchmarks.swaps
+	$(BIN)/python -m benchmarks.peers
 
 readme: $(VENV)/.base
 	$(BIN)/python -m hybridlab.readme

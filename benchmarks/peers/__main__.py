@@ -1,0 +1,171 @@
+"""Our ways of sharing against what people run today, as JSON on stdout and a table on stderr:
+`python -m benchmarks.peers [--voxtral mini-3b --whisper tiny --weights random --rounds 5]`.
+
+All arms take turns in one process, on the same clips and questions. No other work should run. The
+device holds Voxtral once and Whisper once for each library; an arm that finds no room is `oom`.
+A pipelined request's latency has its wait for the one before in it: compare its throughput.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+from benchmarks.peers.arms import PEERS, Pair, saved
+from benchmarks.peers.race import run, summary, table
+from hybridlab.audio import read_audio
+from hybridlab.bystanders import Watch
+from hybridlab.errors import HybridlabError, ParameterError
+from hybridlab.experiments.execute import quiet_libraries
+from hybridlab.experiments.lab import Lab
+from hybridlab.params import SequentialParams
+from hybridlab.records import machine, versions
+from hybridlab.strategies import Request
+
+WEIGHTS = ("pocket", "random", "hub")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ParameterError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = OneLineParser(prog="python -m benchmarks.peers", description=__doc__)
+    made.add_argument("--voxtral", default="pocket", help="pocket or mini-3b")
+    made.add_argument(
+        "--whisper", default="pocket-m", help="pocket-s, pocket-m, or a released size"
+    )
+    made.add_argument("--weights", default="pocket", help="of all but pocket models: random or hub")
+    made.add_argument("--voxtral-dtype", default="auto")
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--trials", type=int, default=8, help="requests of each arm in each round")
+    made.add_argument("--max-new-tokens", type=int, default=64)
+    made.add_argument("--device", default="auto")
+    made.add_argument("--audio", default="", help="a folder or manifest (default: shipped clips)")
+    made.add_argument("--out", default="", help="write the JSON to this file, too")
+    return made
+
+
+def parameters(options: argparse.Namespace, folder: str) -> SequentialParams:
+    """The arguments as the notebooks' parameters, which check them."""
+    if options.weights not in WEIGHTS:
+        raise ParameterError.unknown_name("weights", options.weights, WEIGHTS)
+
+    def source(model: str) -> str:
+        return "pocket" if model.startswith("pocket") else str(options.weights)
+
+    if options.weights != "pocket" == source(options.voxtral) == source(options.whisper):
+        raise ParameterError(
+            f"weights {options.weights!r} fit neither model: pocket models have pocket weights"
+        )
+    if options.out and not Path(options.out).expanduser().absolute().parent.is_dir():
+        raise ParameterError(f"the folder of --out {options.out!r} does not exist")
+    return SequentialParams.from_mapping(
+        {
+            "voxtral": options.voxtral,
+            "voxtral_weights": source(options.voxtral),
+            "voxtral_dtype": options.voxtral_dtype,
+            "whisper_size": options.whisper,
+            "whisper_weights": source(options.whisper),
+            "rounds": options.rounds,
+            "trials": options.trials,
+            "max_new_tokens": options.max_new_tokens,
+            "device": options.device,
+            "audio": options.audio,
+            "output_dir": f"{folder}/run",
+        }
+    )
+
+
+def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
+    params = parameters(options, folder)
+    quiet_libraries()
+    lab = Lab.open(params)
+    lab.preflight()
+    specs = lab.requests(params.trials)
+    clips = {spec.path: read_audio(Path(spec.path)) for spec in specs}
+    # a request's own number, since the same clip may come with the same question again
+    requests = [
+        Request(
+            id=f"{number}-{spec.id}",
+            samples=clips[spec.path],
+            question=spec.question,
+            language=params.language,
+            max_new_tokens=params.max_new_tokens,
+        )
+        for number, spec in enumerate(specs)
+    ]
+    by_id = dict(zip((request.id for request in requests), specs, strict=True))
+    whisper = saved(lab.transcriber, lab.device, Path(folder) / "whisper")
+    tenants = {"whisper": whisper, "voxtral": lab.analyst}
+    with_text = [name for name, spec in tenants.items() if spec.has_text]
+    fixed = {name: params.max_new_tokens for name in tenants if name not in with_text}
+    pair = Pair(whisper, lab.analyst, lab.device)
+    watch = Watch(lab.device)
+    outcomes = run(pair.makers(), requests, rounds=params.rounds, fixed_tokens=fixed)
+    bystanders = watch.columns()
+    lab.close()
+    return {
+        "machine": machine(),
+        "versions": versions() | {"accelerate": metadata.version("accelerate")},
+        "arguments": vars(options),
+        "device": lab.device.title(),
+        "dtypes": {"whisper": lab.transcriber.dtype, "voxtral": lab.analyst.dtype},
+        "fixed": fixed_work(params, fixed),
+        "bystanders": bystanders,
+        "peers": PEERS,
+        "arms": summary(
+            outcomes,
+            references={name: spec.reference for name, spec in by_id.items()},
+            answers={name: spec.expected_answer for name, spec in by_id.items()},
+            with_text=with_text,
+        ),
+    }
+
+
+def fixed_work(params: SequentialParams, tokens: Mapping[str, int]) -> list[str]:
+    """What is the same for all arms."""
+    most = params.max_new_tokens
+    return [
+        f"{params.trials} requests a round, the same clips and questions in the same order",
+        f"language {params.language}, greedy, no timestamps, audio in windows of at most 30 s",
+        *(
+            f"exactly {count} tokens of {name} for each job and window"
+            for name, count in tokens.items()
+        ),
+        *(
+            f"at most {most} tokens of {name} for each job and window; it may end before"
+            for name in ("whisper", "voxtral")
+            if name not in tokens
+        ),
+        *(
+            ["solo's transcript is Voxtral's, which may end: not the same work as the others'"]
+            if list(tokens) == ["whisper"]
+            else []
+        ),
+    ]
+
+
+def main() -> None:
+    try:
+        options = parser().parse_args()
+        with tempfile.TemporaryDirectory(prefix="hybridlab-peers-") as folder:
+            result = measured(options, folder)
+    except HybridlabError as error:
+        raise SystemExit(f"error: {error}") from None
+    text = json.dumps(result, indent=2)
+    if options.out:
+        Path(options.out).expanduser().write_text(text + "\n", encoding="utf-8")
+    print(text)
+    print(table(result["arms"]), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
