@@ -31,6 +31,33 @@ def test_several_trials_have_one() -> None:
     assert sentence.startswith("sequential / plain: 2 s (1 s to 3 s, n = 3)")
 
 
+def test_a_step_down_the_ladder_is_said_once_for_all_rounds() -> None:
+    cases = pd.DataFrame(
+        {
+            "case_id": ["a", "b", "c"],
+            "strategy": "parallel",
+            "variant": "threads",
+            "status": ["ok", "ok", "oom"],
+        }
+    )
+    probes = pd.DataFrame(
+        {
+            "experiment": "race",
+            "case_id": ["a", "b", "c"],
+            "from_size": "medium",
+            "to_size": ["small", "small", None],
+            "when": ["clip-03", "clip-03", "load"],
+            "message": "CUDA out of memory.",
+        }
+    )
+    assert findings.stepped_down(cases, probes) == [
+        "parallel / threads: stepped down from medium to small at request clip-03: CUDA out of "
+        "memory; no request was lost."
+    ]
+    assert findings.stepped_down(cases, probes.iloc[:0]) == []
+    assert findings.race(CASES, trials(0.5), probes.iloc[:0]) == findings.race(CASES, trials(0.5))
+
+
 def test_lost_cases_of_one_name_share_a_sentence() -> None:
     lost = pd.DataFrame(
         {

@@ -13,12 +13,13 @@ import pytest
 from hybridlab import findings
 from hybridlab.device import CpuDevice
 from hybridlab.envelope import make_envelope
-from hybridlab.experiments import execute, race
+from hybridlab.experiments import execute, race, serving
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
 from hybridlab.isolate import CaseServer
 from hybridlab.params import ParallelParams, SequentialParams
 from hybridlab.standings import standings
+from hybridlab.strategies import Request
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
@@ -64,15 +65,6 @@ def starve(case: Case, writer: Any, result: Path) -> None:
     execute.execute(case, writer.with_common(**case.common()), result)
 
 
-def longer_in_the_end(case: Case) -> Case:
-    """The last requests are of two windows, which fit into nothing that the first ones left."""
-    early, late = case.requests[:SERVED_BEFORE], case.requests[SERVED_BEFORE:]
-    longer = (
-        replace(spec, clip_id=f"{spec.clip_id}-long", audio_s=59.0, resized=True) for spec in late
-    )
-    return replace(case, requests=(*early, *longer))
-
-
 def finished(lab: Lab, case: Case, result: Path) -> dict[str, Any]:
     row = {**case.identity(), "stable": None, **json.loads(result.read_text())}
     return lab.part.writer.append("cases", row)
@@ -82,8 +74,8 @@ def finished(lab: Lab, case: Case, result: Path) -> dict[str, Any]:
 def test_a_failure_in_mid_stream_steps_down_and_loses_no_request(
     arm: race.Arm, tmp_path: Path, case_server: CaseServer
 ) -> None:
-    lab = open_lab(tmp_path, whisper_size="small")
-    case = longer_in_the_end(race._race_case(lab, arm, 0, ""))
+    lab = open_lab(tmp_path)
+    case = replace(race._race_case(lab, arm, 0, ""), envelope_bytes=16 * 10**9)
     result, log = tmp_path / "result.json", tmp_path / "log"
     ended = case_server.run(starve, case, lab.part.writer, result, log=log)
     assert ended.ok, log.read_text()
@@ -93,15 +85,15 @@ def test_a_failure_in_mid_stream_steps_down_and_loses_no_request(
     trials = lab.table("trials")
     trials = trials[~trials["first"].astype(bool)]
     assert list(trials["request_id"]) == [spec.id for spec in case.requests]
-    assert list(trials["served_by"]) == ["small"] * SERVED_BEFORE + ["pocket-m"] * 2
+    assert list(trials["served_by"]) == ["base"] * SERVED_BEFORE + ["pocket-m"] * 2
     assert trials["transcript"].isna().tolist() == [True, True, False, False]  # random weights
     (step,) = lab.table("probes").to_dict("records")
-    assert (step["from_size"], step["to_size"]) == ("small", "pocket-m")
+    assert (step["from_size"], step["to_size"]) == ("base", "pocket-m")
     assert step["when"] == case.requests[SERVED_BEFORE].id
     assert not step["survived"]
     assert step["phase"]
     sentence = findings.stepped_down(lab.table("cases"), lab.table("probes"))[0]
-    assert "stepped down from small to pocket-m at request" in sentence
+    assert "stepped down from base to pocket-m at request" in sentence
     assert standings(lab.table("cases"), lab.table("trials")) == []  # no result of this pair
 
 
@@ -139,14 +131,35 @@ def test_nothing_that_fits_is_out_of_memory_with_every_step(tmp_path: Path) -> N
     assert said == []  # the reason of the case says it
 
 
+def fail_in_workers(case: Case, writer: Any, result: Path) -> None:
+    """Run the case; its own Whisper fails at the last request."""
+    serve, load = serving.measured_request, serving.load
+
+    def fail(context: Any, strategy: Any, request: Request, **options: Any) -> Any:
+        if context.case.transcriber == case.transcriber and request.id == case.requests[-1].id:
+            raise MemoryError("failed to allocate")
+        return serve(context, strategy, request, **options)
+
+    def look(context: Any, strategy: Any) -> None:
+        context.result["alive"] = [member.alive for member in context.device.members]
+        load(context, strategy)
+
+    serving.measured_request, serving.load = fail, look
+    execute.execute(case, writer.with_common(**case.common()), result)
+
+
 def test_workers_of_the_larger_whisper_are_gone_when_the_smaller_one_is_loaded(
-    tmp_path: Path,
+    tmp_path: Path, case_server: CaseServer
 ) -> None:
-    """Each rung has workers of its own."""
     lab = open_lab(tmp_path, trials=2)
-    row = lab.runner.run(race._race_case(lab, race.Arm("parallel", "processes"), 0, ""))
+    case = race._race_case(lab, race.Arm("parallel", "processes"), 0, "")
+    result, log = tmp_path / "result.json", tmp_path / "log"
+    ended = case_server.run(fail_in_workers, case, lab.part.writer, result, log=log)
+    assert ended.ok, log.read_text()
+    row = finished(lab, case, result)
     assert row["status"] == "ok", row["reason"]
-    assert (row["served_by"], row["steps_down"]) == ("base", 0)
+    assert (row["served_by"], row["steps_down"]) == ("pocket-m", 1)
+    assert row["alive"] == [False, False, True, True]
 
 
 def test_parity_after_a_step_is_about_the_answer_alone() -> None:
