@@ -247,9 +247,10 @@ def judge_safest(rule: SafestRule, bench: Bench) -> Finding:
 
 def _ended(bench: Bench, statuses: Sequence[str]) -> dict[str, tuple[int, int]]:
     """By compared strategy: cases of the race that ended in one of these ways, and all that were
-    run."""
+    run. One that had to step down to a smaller Whisper ran out of memory, too."""
     race = main_pair(bench.cases[bench.cases["experiment"] == "race"])
     race = race[race["status"] != "skipped"]
+    race = race.assign(status=race["status"].mask(numbers(race, "steps_down") > 0, "oom"))
     arms = race["strategy"] + "/" + race["variant"]
     found = {}
     for name, patterns in sorted(COMPARED.items()):
@@ -272,7 +273,8 @@ def judge_oom_risk(rule: OomRiskRule, bench: Bench) -> Finding:
     if own != worst:
         verdict = "supported" if own > worst else "refuted"
         reason = f"{rule.strategy} ran out of memory {'more' if own > worst else 'less'} often"
-    race = bench.cases[(bench.cases["experiment"] == "race") & (bench.cases["status"] == "oom")]
+    race = bench.cases[bench.cases["experiment"] == "race"]
+    race = race[(race["status"] == "oom") | (numbers(race, "steps_down") > 0)]
     return Finding(
         verdict=verdict,
         measured=", ".join(f"{name} {bad} of {n} cases" for name, (bad, n) in counts.items()),
