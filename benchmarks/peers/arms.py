@@ -39,6 +39,7 @@ OURS = (
     "sequential/plain",
     "solo/shared-prefix",
     "parallel/threads",
+    "parallel/ctranslate2",
     "pipelined/lookahead",
     "swapping/arena",
     "swapping/reload-warm",
