@@ -20,6 +20,7 @@ from hybridlab.isolate import CaseServer
 from hybridlab.params import ParallelParams, SequentialParams
 from hybridlab.standings import standings
 from hybridlab.strategies import Request
+from hybridlab.strategies.sequential import Sequential
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
@@ -160,6 +161,49 @@ def test_workers_of_the_larger_whisper_are_gone_when_the_smaller_one_is_loaded(
     assert row["status"] == "ok", row["reason"]
     assert (row["served_by"], row["steps_down"]) == ("pocket-m", 1)
     assert row["alive"] == [False, False, True, True]
+
+
+def fail_to_restart(case: Case, writer: Any, result: Path) -> None:
+    """Run the case; its own Whisper cannot be loaded a second time."""
+    load, loaded = Sequential.open, []
+
+    def once(strategy: Sequential) -> None:
+        loaded.append(strategy.transcriber.spec.model)
+        if loaded == ["base", "base"]:
+            raise MemoryError("failed to allocate")
+        load(strategy)
+
+    Sequential.open = once  # type: ignore[method-assign]
+    execute.execute(case, writer.with_common(**case.common()), result)
+
+
+def test_a_restart_that_finds_no_memory_steps_down(tmp_path: Path, case_server: CaseServer) -> None:
+    lab = open_lab(tmp_path, trials=3, restart_above=0.0001)  # a heap always holds so much unused
+    case = race._race_case(lab, race.Arm("sequential", "empty-cache"), 0, "")
+    result, log = tmp_path / "result.json", tmp_path / "log"
+    ended = case_server.run(fail_to_restart, case, lab.part.writer, result, log=log)
+    assert ended.ok, log.read_text()
+    row = finished(lab, case, result)
+    assert (row["status"], row["served_by"], row["steps_down"]) == ("ok", "pocket-m", 1)
+    trials = lab.table("trials")
+    trials = trials[~trials["first"].astype(bool)]
+    assert list(trials["request_id"]) == [spec.id for spec in case.requests]
+    assert list(trials["served_by"]) == ["base", "pocket-m", "pocket-m"]
+
+
+def test_a_race_with_memory_enough_stays_on_its_own_whisper(tmp_path: Path) -> None:
+    own = {"whisper_size": "pocket-m", "whisper_weights": "pocket"}
+    lab = open_lab(tmp_path, **own, fallback_sizes=["pocket-s"], trials=2)
+    lab.preflight()
+    rows = race.run(lab, [race.CONTROL, race.Arm("sequential", "batched")], rounds=1)
+    assert [row["status"] for row in rows] == ["ok"] * 3, [row["reason"] for row in rows]
+    assert (rows[2]["served_by"], rows[2]["steps_down"]) == ("pocket-m", 0)
+    assert "served_by" not in rows[1]
+    trials = lab.table("trials")
+    assert trials[trials["experiment"] == "race"]["parity"].dropna().astype(bool).all()
+    assert rows[2]["case_id"] in set(lab.table("ledgers")["case_id"])
+    assert lab.table("probes").empty
+    assert len(findings.race(lab.table("cases"), trials, lab.table("probes"))) == 3
 
 
 def test_parity_after_a_step_is_about_the_answer_alone() -> None:
