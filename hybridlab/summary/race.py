@@ -40,7 +40,7 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
         ]
         rows.append(
             {
-                "strategy": arm,
+                "strategy": f"{arm} (stepped down)" if _stepped(arm_cases) else arm,
                 "n": len(own),
                 "median s": interval(bootstrap_interval(own["latency_s"])),
                 "p95 s": f"{np.quantile(own['latency_s'], 0.95):.3g}",
@@ -59,6 +59,11 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _stepped(cases: pd.DataFrame) -> bool:
+    """Whether a smaller Whisper than the pair's served some of the requests."""
+    return bool(pd.to_numeric(cases.get("steps_down", pd.Series(dtype=float))).gt(0).any())
 
 
 def _median(cases: pd.DataFrame, column: str) -> float | None:
