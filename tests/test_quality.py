@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from hybridlab import findings, plots, summary
 from hybridlab.experiments import quality
@@ -124,6 +125,26 @@ def test_labels_cover_no_mark_and_no_other_label(wrong: tuple[int, ...]) -> None
         assert ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
         assert not any(box.overlaps(other) for other in labels[index + 1 :])
         assert not any(box.contains(*mark) for mark in marks)
+
+
+PRESETS = {
+    "pocket": ["pocket-s", "pocket-m"],
+    "option-a": ["medium"],
+    "option-b": ["large-v3"],
+    "option-c": ["base"],
+    "colab-t4": ["tiny", "base", "small", "medium", "turbo", "large-v3"],
+    "full-cpu": [],
+    "t4-envelope": [],
+    "ageing": [],
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_ask_for_quality_where_their_weights_have_text(name: str) -> None:
+    folder = Path(__file__).resolve().parent.parent / "params"
+    values = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    own = {key: value for key, value in values.items() if key in BesideParams.model_fields}
+    assert BesideParams.from_mapping(own).quality_sizes == PRESETS[name]
 
 
 def test_a_size_is_named_where_cases_of_all_kinds_stand_together() -> None:
