@@ -23,6 +23,7 @@ from hybridlab.summary import (
     race_trials,
     swap_seconds,
     swap_spans,
+    tenant_name,
 )
 from hybridlab.units import MIB, format_bytes, format_seconds
 
@@ -131,15 +132,29 @@ def attention(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
 
 
 def quality(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """02, last part: how many words each tenant alone gets wrong."""
-    table = quality_by_size(trials, cases)
-    if table.empty:
-        return []
-    return [
+    """02, last part: how many words each tenant alone gets wrong, and what was left out."""
+    sentences = [
         f"{row['model']} ({row['weights']} weights): {row['quality']}, {row['WER %']} % of "
         f"{row['words']} words wrong."
-        for row in table.to_dict("records")
+        for row in quality_by_size(trials, cases).to_dict("records")
     ]
+    return sentences + _without_quality(cases)
+
+
+def _without_quality(cases: pd.DataFrame) -> list[str]:
+    """Models without text share a sentence; of a disturbed case only the times are lost."""
+    if cases.empty:
+        return []
+    own = cases[cases["experiment"] == "quality"]
+    own = own.assign(name=[tenant_name(row) for _, row in own.iterrows()])
+    sentences = []
+    for status, words in (
+        ("skipped", "Not held against the references"),
+        ("invalid", "Their texts count, their times do not"),
+    ):
+        for reason, same in own[own["status"] == status].groupby("reason", sort=False):
+            sentences.append(f"{words}: {', '.join(same['name'])} ({reason}).")
+    return sentences + unmeasured(own[~own["status"].isin(["skipped", "invalid"])])
 
 
 def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:

@@ -7,11 +7,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from hybridlab import findings, plots, summary
 from hybridlab.experiments import quality
 from hybridlab.experiments.lab import Lab
 from hybridlab.params import BesideParams
+from hybridlab.plots import wording
 from hybridlab.units import MIB
 
 WORDS = "one two three four five six seven eight nine ten"
@@ -75,11 +77,82 @@ def test_a_disturbed_case_keeps_its_text_and_loses_its_times() -> None:
 def test_figure_table_and_sentences_say_the_same() -> None:
     title = " ".join(plots.quality_memory(TRIALS, CASES).get_suptitle().split())
     assert title == (
-        "Whisper large gets 10 % of the words wrong; Voxtral pocket, with 20 % of its bytes, "
+        "Whisper large gets 10 % of the words wrong; Voxtral pocket, with 47 % of its memory, "
         "gets 20 %"
     )
     assert list(summary.quality_by_size(TRIALS, CASES)["quality"]) == ["best", "good", "poor"]
     assert findings.quality(TRIALS, CASES)[0].startswith("Whisper large (pocket weights): best")
+
+
+def test_the_smallest_may_be_no_clearly_worse() -> None:
+    trials = pd.DataFrame([*said("large", 0), *said("v", 0, clips=9), *said("v", 1, clips=1)])
+    title = " ".join(plots.quality_memory(trials, CASES).get_suptitle().split())
+    assert title == (
+        "Whisper large gets none of 100 words wrong; Voxtral pocket, with 47 % of its memory, "
+        "gets 1.0 %, which is not clearly more"
+    )
+
+
+def test_what_was_left_out_is_said_once() -> None:
+    lost = [{**case(s, 9, status="skipped"), "reason": quality.NO_TEXT} for s in ("tiny", "base")]
+    busy = [{**case(s, 9, status="invalid"), "reason": "busy by 30%"} for s in ("large", "small")]
+    broken = {**case("turbo", 9, status="oom"), "reason": "no memory"}
+    sentences = findings.quality(TRIALS, pd.DataFrame([*busy, *lost, broken]))
+    assert len(sentences) == 5
+    assert sentences[2:] == [
+        f"Not held against the references: Whisper tiny, Whisper base ({quality.NO_TEXT}).",
+        "Their texts count, their times do not: Whisper large, Whisper small (busy by 30%).",
+        "quality of turbo was not measured (oom): no memory.",
+    ]
+
+
+SIZES = {"tiny": 75, "base": 140, "small": 460, "medium": 1450, "turbo": 1540, "large-v3": 2940}
+
+
+@pytest.mark.parametrize("wrong", [(4, 3, 2, 1, 0, 0), (1,) * 6, (9, 0, 9, 0, 9, 0)])
+def test_labels_cover_no_mark_and_no_other_label(wrong: tuple[int, ...]) -> None:
+    sizes = [case(size, mib) for size, mib in SIZES.items()]
+    trials = [row for size, n in zip(SIZES, wrong, strict=True) for row in said(size, n)]
+    cases = pd.DataFrame([*sizes, case("v", 8900, tenant="voxtral")])
+    figure = plots.quality_memory(pd.DataFrame([*trials, *said("v", 1)]), cases)
+    (ax,) = figure.axes
+    figure.draw_without_rendering()
+    labels = [text.get_window_extent() for text in ax.texts if text.get_text()]
+    marks = [ax.transData.transform(line.get_xydata()[0]) for line in ax.lines]
+    assert len(labels) == len(marks) == 7
+    for index, box in enumerate(labels):
+        assert ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1
+        assert ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
+        assert not any(box.overlaps(other) for other in labels[index + 1 :])
+        assert not any(box.contains(*mark) for mark in marks)
+
+
+PRESETS = {
+    "pocket": ["pocket-s", "pocket-m"],
+    "option-a": ["medium"],
+    "option-b": ["large-v3"],
+    "option-c": ["base"],
+    "colab-t4": ["tiny", "base", "small", "medium", "turbo", "large-v3"],
+    "full-cpu": [],
+    "t4-envelope": [],
+    "ageing": [],
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_ask_for_quality_where_their_weights_have_text(name: str) -> None:
+    folder = Path(__file__).resolve().parent.parent / "params"
+    values = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    own = {key: value for key, value in values.items() if key in BesideParams.model_fields}
+    assert BesideParams.from_mapping(own).quality_sizes == PRESETS[name]
+
+
+def test_a_size_is_named_where_cases_of_all_kinds_stand_together() -> None:
+    assert list(wording.case_labels(CASES)) == [
+        "large by itself",
+        "small by itself",
+        "pocket by itself",
+    ]
 
 
 @pytest.mark.parametrize("trials", [pd.DataFrame(), TRIALS.assign(reference=None)])

@@ -5,89 +5,127 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from hybridlab.plots import style, wording
 from hybridlab.summary import RULE, Quality, qualities
 from hybridlab.units import GIB, MIB
 
 _MARKERS = {"voxtral": "o", "whisper": "s"}
-#: Labels closer than this, in shares of the axes, are moved apart.
-_APART_X, _APART_Y = 0.3, 0.09
+#: Beyond this ratio of largest to smallest, a linear axis would push the small ones together.
+_LOG_RATIO = 8.0
+#: Size of a mark and of the words beside it.
+_POINTS = 11
+#: How far words may move from their mark, in points, the nearest place first.
+_UPS = [sign * step for step in range(0, 240, 3) for sign in (1, -1)]
 
 
 @style.styled
 def quality_memory(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
-    """A mark per tenant alone on the reader's clips: bytes of its weights, word error rate with its
-    interval, and beside it how fast it transcribes."""
-    found = [one for one in qualities(trials, cases) if one.weights_bytes is not None]
+    """A mark per tenant alone on the reader's clips: the most bytes that it took, its word error
+    rate with the interval, and beside it how fast it transcribes."""
+    found = [one for one in qualities(trials, cases) if one.peak_bytes]
     if not found:
         return style.nothing_to_show(
             "No tenant's text was held against a reference (no quality_sizes, weights without "
             "text, or clips without a reference)."
         )
-    unit, name = (
-        (GIB, "GiB") if max(one.weights_bytes or 0 for one in found) > GIB else (MIB, "MiB")
-    )
     figure, ax = style.new_axes(4.4)
+    unit, name = (GIB, "GiB") if max(_bytes(one) for one in found) > GIB else (MIB, "MiB")
     for one in found:
-        colour, at = style.OWNER_COLOURS[one.tenant], (one.weights_bytes or 0) / unit
+        colour, at = style.OWNER_COLOURS[one.tenant], _bytes(one) / unit
         ax.vlines(at, one.wer.low * 100, one.wer.high * 100, color=colour, linewidth=2.2)
-        ax.plot(at, one.wer.value * 100, _MARKERS[one.tenant], color=colour, markersize=11)
-    ax.set_xlim(0, 1.5 * ax.get_xlim()[1])
-    ax.set_ylim(*_limits(ax))
-    _label(ax, found, unit)
-    ax.set_xlabel(f"weights on the device ({name})")
+        ax.plot(at, one.wer.value * 100, _MARKERS[one.tenant], color=colour, ms=_POINTS)
+    _limits(ax, [_bytes(one) / unit for one in found])
+    ax.set_xlabel(f"memory at the peak, the empty process left out ({name})")
     ax.set_ylabel("word error rate (%)")
-    caption = wording.caption_of(
+    style.finish(figure, quality_finding(found), _caption(found, cases))
+    _label(figure, ax, found, unit)
+    return figure
+
+
+def _bytes(one: Quality) -> float:
+    return one.peak_bytes or 0.0
+
+
+def _limits(ax: Axes, sizes: list[float]) -> None:
+    """Room to the right for a label, above for those moved up, below for a mark at zero."""
+    smallest, largest = min(sizes), max(sizes)
+    if largest > _LOG_RATIO * smallest:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set_xlim(smallest / 1.4, largest * (largest / smallest) ** 0.5)
+    else:
+        ax.set_xlim(0, 1.6 * largest)
+    top = max(ax.get_ylim()[1], 1.0)
+    ax.set_ylim(-0.08 * top, 1.15 * top)
+
+
+def _caption(found: list[Quality], cases: pd.DataFrame) -> str:
+    timed = any(one.rtfx.n for one in found)
+    return wording.caption_of(
         None,
         f"n = {max(one.clips for one in found)} clips, each tenant alone; bar: bootstrap 95 % "
-        "interval over clips; x: seconds of audio per second",
+        "interval over clips",
+        "RTFx: seconds of audio per second of work, median without the first clip"
+        if timed
+        else "no RTFx: other processes were at work",
         RULE,
         "weights: " + ", ".join(sorted({one.weights for one in found})),
         wording.device_words(cases[cases["experiment"] == "quality"]),
     )
-    return style.finish(figure, quality_finding(found), caption)
 
 
-def _limits(ax: Axes) -> tuple[float, float]:
-    """From just below zero, so that a mark at zero is whole, with room for a label on top."""
-    top = max(ax.get_ylim()[1], 1.0)
-    return -0.06 * top, 1.08 * top
-
-
-def _label(ax: Axes, found: list[Quality], unit: float) -> None:
-    """Words to the right of each mark, those that would meet moved upwards."""
-    low, high = ax.get_ylim()
-    taken: list[tuple[float, float]] = []
-    for one in sorted(found, key=lambda one: one.wer.value):
-        x = (one.weights_bytes or 0) / unit
-        y = one.wer.value * 100
-        across, up = x / ax.get_xlim()[1], (y - low) / (high - low)
-        while any(abs(across - a) < _APART_X and abs(up - b) < _APART_Y for a, b in taken):
-            up += _APART_Y
-        taken.append((across, up))
-        speed = f", {one.rtfx.value:.3g} x" if one.rtfx.n else ""
-        ax.annotate(
-            f"{name_of(one)}: {one.word}{speed}",
-            (x, low + up * (high - low)),
-            xytext=(11, 0),
+def _label(figure: Figure, ax: Axes, found: list[Quality], unit: float) -> None:
+    """Words to the right of each mark, moved up or down until they cover no mark and no words; a
+    line leads from a mark to words that had to move."""
+    figure.draw_without_rendering()  # places are known only after the layout
+    half = 0.6 * _POINTS * figure.dpi / 72
+    spots = [(_bytes(one) / unit, one.wer.value * 100) for one in found]
+    marks = [ax.transData.transform(spot) for spot in spots]
+    taken = [Bbox.from_bounds(x - half, y - half, 2 * half, 2 * half) for x, y in marks]
+    for one, spot in zip(found, spots, strict=True):
+        text = ax.annotate(
+            _words(one),
+            spot,
+            xytext=(_POINTS, 0),
             textcoords="offset points",
             va="center",
+            fontsize=_POINTS,
+            bbox={"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.8},
         )
+        for up in _UPS:
+            text.set_position((_POINTS, up))
+            box = text.get_window_extent()
+            inside = ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
+        if abs(text.get_position()[1]) > _POINTS:
+            ax.annotate(
+                "",
+                spot,
+                xytext=text.get_position(),
+                textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": style.MUTED, "lw": 0.8, "shrinkA": 0},
+            )
 
 
-def name_of(one: Quality) -> str:
-    return f"{'Voxtral' if one.tenant == 'voxtral' else 'Whisper'} {one.model}"
+def _words(one: Quality) -> str:
+    """'Whisper pocket-m: best, RTFx 12.3'; no speed where others disturbed it."""
+    speed = f", RTFx {one.rtfx.value:.3g}" if one.rtfx.n else ""
+    return f"{one.name}: {one.word}{speed}"
 
 
 def quality_finding(found: list[Quality]) -> str:
-    """Which text is best, and what the smallest tenant's costs."""
-    best, smallest = found[0], min(found, key=lambda one: one.weights_bytes or 0)
-    words = f"{name_of(best)} gets {wording.percent(best.wer.value)} of the words wrong"
+    """Whose text is best, and what the tenant with the least memory gives up for it."""
+    best, smallest = found[0], min(found, key=_bytes)
+    share = wording.percent(best.wer.value)
+    wrong = f"{share} of the" if best.wer.value else f"none of {best.words}"
+    words = f"{best.name} gets {wrong} words wrong"
     if smallest is best:
-        return words + (" and is the smallest, too" if len(found) > 1 else "")
-    share = (smallest.weights_bytes or 0) / (best.weights_bytes or 1)
-    return (
-        f"{words}; {name_of(smallest)}, with {wording.percent(share)} of its bytes, gets "
-        f"{wording.percent(smallest.wer.value)}"
-    )
+        return words + (" and takes the least memory, too" if len(found) > 1 else "")
+    rate = wording.percent(smallest.wer.value)
+    share = wording.percent(_bytes(smallest) / _bytes(best))
+    clear = ", which is not clearly more" if smallest.word == "best" else ""
+    return f"{words}; {smallest.name}, with {share} of its memory, gets {rate}{clear}"

@@ -125,6 +125,7 @@ def _case_words(row: pd.Series[Any], several: dict[str, bool], sizes: bool) -> s
         "baseline": "Voxtral alone",
         "alone": "each by itself",
         "loading": f"{size} {text_of(row, 'load_order')} {text_of(row, 'load_path')}",
+        "quality": f"{size or text_of(row, 'voxtral')} by itself",
         "edge": f"edge: {text_of(row, 'ask')}, {arm_label(row)}",
         "attention": f"attention {text_of(row, 'attention')}",
     }

@@ -10,7 +10,7 @@ from hybridlab.summary.memory import (
     memory_table,
     of_largest,
 )
-from hybridlab.summary.quality import RULE, Quality, qualities, quality_by_size
+from hybridlab.summary.quality import RULE, Quality, qualities, quality_by_size, tenant_name
 from hybridlab.summary.race import (
     answer_accuracy,
     latency_table,
@@ -63,5 +63,6 @@ __all__ = [
     "swap_seconds",
     "swap_spans",
     "swap_table",
+    "tenant_name",
     "wear_table",
 ]

@@ -22,7 +22,8 @@ RULE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """A tenant alone: share of wrong words, audio seconds per second, bytes it takes."""
+    """A tenant alone: share of wrong words, audio seconds per second, bytes it takes (the peak
+    includes the weights, but not the process before it loaded them)."""
 
     tenant: str
     model: str
@@ -34,6 +35,10 @@ class Quality:
     weights_bytes: float | None
     peak_bytes: float | None
     word: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.tenant.capitalize()} {self.model}"
 
 
 def qualities(trials: pd.DataFrame, cases: pd.DataFrame) -> list[Quality]:
@@ -72,7 +77,8 @@ def _quality(case: pd.Series, trials: pd.DataFrame) -> Quality | None:
 
 
 def _wer(counts: list[tuple[int, int]]) -> Interval:
-    """Errors over words of all clips; the interval resamples clips."""
+    """Errors over words of all clips; the interval resamples clips. Without a single error it has
+    no width: few clips say little of errors that are rarer than one in all their words."""
     errors, words = np.array(counts, dtype=float).T
     draws = np.random.default_rng(0).integers(0, len(words), (RESAMPLES, len(words)))
     rates = errors[draws].sum(axis=1) / words[draws].sum(axis=1)
@@ -89,12 +95,19 @@ def _word(wer: Interval, best: Interval) -> str:
     return "decent" if wer.value <= DECENT_WER else "poor"
 
 
+def tenant_name(case: pd.Series) -> str:
+    """'Whisper pocket-m' or 'Voxtral pocket': the tenant that a case of `quality` is about."""
+    if case["variant"] == "voxtral":
+        return f"Voxtral {case['voxtral']}"
+    return f"Whisper {case['whisper_size']}"
+
+
 def quality_by_size(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per tenant alone: WER, RTFx, bytes, and the word that `RULE` gives it."""
     return pd.DataFrame(
         [
             {
-                "model": f"{'Voxtral' if one.tenant == 'voxtral' else 'Whisper'} {one.model}",
+                "model": one.name,
                 "weights": one.weights,
                 "clips": one.clips,
                 "words": one.words,
