@@ -110,12 +110,33 @@ def measured_table(project: Path) -> str:
     return _table(header, rows)
 
 
+def peers_table(project: Path) -> str:
+    """The ways of sharing beside what people run today: from the published benchmark."""
+    path = project / "outputs" / "reference" / "benchmarks" / "peers.json"
+    rows = []
+    for name, arm in json.loads(path.read_text(encoding="utf-8"))["arms"].items():
+        if arm["status"] != "ok":
+            rows.append((f"`{name}`", arm["status"], "–", "–"))
+            continue
+        low, high = arm["throughput_over_original_interval"]
+        rows.append(
+            (
+                f"`{name}`",
+                f"{arm['median_latency_s'] * 1e3:.0f} ms",
+                f"{arm['median_rps']:.1f}",
+                f"{arm['throughput_over_original']:.2f} ({low:.2f} to {high:.2f})",
+            )
+        )
+    return _table(("way", "median latency", "requests/s", "throughput over `original`"), rows)
+
+
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "notebooks": notebooks_table,
     "presets": presets_table,
     "plan": plan_table,
     "measured": measured_table,
     "cards": cards_table,
+    "peers": peers_table,
 }
 
 

@@ -498,7 +498,7 @@ def test_quality_is_an_order_of_word_error_rates(
     rows = Rows(full_size=True, weights="hub")
     words = ["one", "two", "three", "four", "five"]
     for size, errors in wrong.items():
-        rows.case(size, "beside", whisper_size=size)
+        rows.case(size, "quality", whisper_size=size)
         text = " ".join(["nought"] * errors + words[errors:])
         for number in range(n):
             about = {"case_id": size, "notebook": "02", "request_id": f"q{number}"}

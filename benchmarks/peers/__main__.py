@@ -115,7 +115,7 @@ def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     return {
         "machine": machine(),
         "versions": versions() | {"accelerate": metadata.version("accelerate")},
-        "arguments": vars(options),
+        "arguments": {name: value for name, value in vars(options).items() if name != "out"},
         "device": lab.device.title(),
         "dtypes": {"whisper": lab.transcriber.dtype, "voxtral": lab.analyst.dtype},
         "fixed": fixed_work(params, fixed),

@@ -92,7 +92,7 @@ def _trend(bench: Bench, remedy: str) -> tuple[Trend, str, str]:
 
 def judge_quality(rule: QualityRule, bench: Bench) -> Finding:
     """Word error rates per clip of each size, compared in the stated order."""
-    cases = bench.of("beside")
+    cases = bench.of("quality")
     trials = bench.trials.drop(columns="whisper_size", errors="ignore").merge(
         cases[["notebook", "case_id", "whisper_size"]].drop_duplicates(), on=["notebook", "case_id"]
     )
