@@ -92,10 +92,13 @@ def break_even(services: pd.DataFrame, *, control: str, intervals: int = 8) -> p
 
     Derived from measured service times by `mean_latency_s`, not measured.
     """
+    nothing = pd.DataFrame(columns=["arm", "audio_s", "interval_s", "ratio"])
+    if services.empty:
+        return nothing
     base = services[services["arm"] == control].set_index("audio_s")
     others = services[(services["arm"] != control) & services["audio_s"].isin(base.index)]
     if base.empty or others.empty:
-        return pd.DataFrame(columns=["arm", "audio_s", "interval_s", "ratio"])
+        return nothing
     lowest, highest = services["service_s"].min(), services["service_s"].max()
     grid = np.geomspace(lowest, 30 * highest, intervals)
     rows = []

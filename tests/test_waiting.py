@@ -99,3 +99,10 @@ def test_without_rows_nothing_is_claimed() -> None:
     assert waiting.arrival_points(empty, pd.DataFrame()).empty
     assert waiting.break_even(services(quick=[1.0]), control=CONTROL).empty
     assert summary.arrivals_table(empty, pd.DataFrame()).empty
+
+
+def test_a_race_without_lengths_has_no_break_even() -> None:
+    """`break_even_audio_s: []` leaves rows of other experiments only."""
+    trials = pd.DataFrame({"experiment": ["race"], "first": [False], "latency_s": [1.0]})
+    assert waiting.break_even(waiting.service_times(trials), control=CONTROL).empty
+    assert not plots.break_even(trials).axes
