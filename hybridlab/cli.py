@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -284,6 +285,63 @@ def report(run_dir: Annotated[Path, typer.Argument(help="a run folder")]) -> Non
         from hybridlab.report import build_report
 
         typer.echo(f"report: {_short(build_report(run_dir.expanduser().absolute()))}")
+
+
+@app.command()
+def verdict(
+    run_dir: Annotated[Path, typer.Argument(help="a run folder")],
+    max_p95_s: Annotated[float, typer.Option(help="most seconds for 95 % of requests")] = 0.0,
+    min_margin_gb: Annotated[float, typer.Option(help="GB that must stay free")] = 0.0,
+    max_wer: Annotated[float, typer.Option(help="most words wrong, 0.05 is 5 %")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Say which way of sharing a run recommends, and what became of every claim."""
+    from hybridlab.units import GB
+    from hybridlab.verdict import Constraints, read_verdict
+
+    with one_line_errors():
+        if min(max_p95_s, min_margin_gb, max_wer) < 0:
+            raise ParameterError("max-p95-s, min-margin-gb and max-wer must not be below zero")
+        constraints = Constraints(
+            min_margin_bytes=int(min_margin_gb * GB),
+            max_p95_s=max_p95_s or math.inf,
+            max_wer=max_wer if max_wer < 1 else math.inf,
+        )
+        asked = constraints != Constraints()
+        found = read_verdict(run_dir.expanduser().absolute(), constraints if asked else None)
+    if as_json:
+        typer.echo(json.dumps(_without_nan(found), indent=2))
+        return
+    _print_verdict(found)
+
+
+def _print_verdict(found: dict[str, Any]) -> None:
+    typer.echo(found["answer"])
+    recommendation = found["recommendation"]
+    if recommendation is not None:
+        header = ("goal", "pick", "its figure", "runner-up", "the runner-up's")
+        names = ("goal", "arm", "figure", "runner_up", "runner_up_figure")
+        goals: list[tuple[str, ...]] = [
+            tuple(goal[name] for name in names) for goal in recommendation["goals"]
+        ]
+        typer.echo("")
+        _print_table(header, goals, left=len(header))
+        typer.echo(f"\nWhy: {recommendation['why']}.")
+        if recommendation["runner_up"]:
+            why_not = recommendation["why_not"]
+            typer.echo(f"Runner-up {recommendation['runner_up']}: {why_not}.")
+    typer.echo("")
+    claims: list[tuple[str, ...]] = [(row["verdict"], row["sentence"]) for row in found["claims"]]
+    _print_table(("verdict", "claim"), claims, left=2)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON knows no not-a-number: what is missing is null."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def main() -> None:

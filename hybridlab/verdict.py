@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from hybridlab import catalog
 from hybridlab import planner as default_planner
 from hybridlab.catalog import Card
 from hybridlab.claims import Claim, load_claims
+from hybridlab.errors import RunFolderError
 from hybridlab.judges import Bench, Planner, decide
 from hybridlab.planner import PairPlan
 from hybridlab.recommendation import Constraints, Recommendation, recommend
@@ -29,6 +31,7 @@ __all__ = [
     "judge",
     "load_claims",
     "options_table",
+    "read_verdict",
     "recommend",
     "write_verdict",
 ]
@@ -36,6 +39,7 @@ __all__ = [
 #: The options of the original analysis: which Whisper beside Voxtral on one 15 GB T4.
 OPTIONS = {"A": "medium", "B": "large-v3", "C": "base"}
 TARGET = "t4"
+NOTHING_KEEPS = "No way of sharing that was measured keeps what is asked for."
 
 
 def judge(
@@ -263,6 +267,37 @@ def write_verdict(
             "answer": answer_sentence(cases, found, device=device, card=card, target=target),
             "recommendation": found.as_dict() if found else None,
             "options": options_table(target, cases),
+            "device": device,
+            "card": card,
+            "target": target,
         },
     )
     return path
+
+
+def read_verdict(run_dir: Path, constraints: Constraints | None = None) -> dict[str, Any]:
+    """What `write_verdict` wrote, under other constraints computed anew from the run's rows, with
+    every claim. `RunFolderError` where the folder holds no verdict."""
+    path = run_dir / "verdict.json"
+    if not path.is_file():
+        raise RunFolderError(
+            f"{run_dir} holds no verdict.json; name the folder of a run whose notebook 07 has "
+            "completed, as in outputs/"
+        )
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError:
+        raise RunFolderError(f"{path} is damaged; write it again with --resume") from None
+    if constraints is not None:
+        cases, trials = (run_table(run_dir, table) for table in ("cases", "trials"))
+        chosen = recommend(cases, trials, constraints)
+        found["recommendation"] = chosen.as_dict() if chosen else None
+        found["answer"] = NOTHING_KEEPS
+        if chosen:
+            device = found.get("device") or str(cases["device"].iloc[0])  # older runs wrote none
+            target = found.get("target") or TARGET
+            found["answer"] = answer_sentence(
+                cases, chosen, device=device, card=found.get("card"), target=target
+            )
+    claims = run_table(run_dir, "claims")
+    return {**found, "claims": claims.to_dict("records")}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hybridlab.cli import app, join_overrides
+from hybridlab.verdict import NOTHING_KEEPS
+from tests.synthetic import write_run
 
 PRESET = "params/pocket.yaml"
 
@@ -40,6 +43,8 @@ def test_plan_prints_all_six_sizes_beside_voxtral() -> None:
         (("run", PRESET, "-p", "whisper_backend=faster"), "whisper_backend"),
         (("run", PRESET, "--resume"), "needs --output"),
         (("report", "/no/such/run"), "/no/such/run"),
+        (("verdict", "/no/such/run"), "holds no verdict.json"),
+        (("verdict", "/no/such/run", "--max-p95-s", "-1"), "must not be below zero"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -98,3 +103,19 @@ def test_overrides_in_papermills_way() -> None:
 def test_help_needs_no_torch() -> None:
     code = "import sys, hybridlab.cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_verdict_is_printed_and_computed_anew_under_constraints(tmp_path: Path) -> None:
+    folder = str(write_run(tmp_path))
+    code, text = run("verdict", folder)
+    assert code == 0
+    assert "Why: lowest median latency" in text and "Runner-up sequential plain" in text
+    code, text = run("verdict", folder, "--json")
+    found = json.loads(text)
+    assert found["recommendation"]["variant"] == "threads"
+    assert len(found["claims"]) > 1 and found["claims"][0]["verdict"]
+    code, text = run("verdict", folder, "--max-p95-s", "1e9", "--json")
+    fastest = json.loads(text)["recommendation"]
+    assert fastest["median_s"] < 1e9 and fastest["n"] > 1
+    code, text = run("verdict", folder, "--max-p95-s", "0.001")
+    assert code == 0 and NOTHING_KEEPS in text

@@ -646,7 +646,7 @@ def test_write_verdict_reads_a_runs_rows(tmp_path: Path) -> None:
             (folder / f"{table}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     path = verdict.write_verdict(tmp_path, device="cpu")
     written = json.loads(path.read_text(encoding="utf-8"))
-    assert set(written) == {"answer", "recommendation", "options"}
+    assert set(written) == {"answer", "recommendation", "options", "device", "card", "target"}
     assert written["recommendation"]["strategy"] == "parallel"
     assert {"pair", "strategy", "variant", "why", "runner_up", "why_not"} <= set(
         written["recommendation"]
