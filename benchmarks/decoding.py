@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--attention", default="auto", choices=catalog.ATTENTIONS)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     options = parser.parse_args()
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, backend="transformers", device=device, role="analyst")
@@ -89,7 +90,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {kind: [] for kind in tenants}
     traffic = copy_traffic_bytes_per_s(device)
     n_bytes = 0
-    for _ in range(REPEATS):
+    for _ in range(options.repeats):
         for kind, tenant in tenants.items():
             seconds[kind].append(token_seconds(tenant, options.tokens))
             n_bytes = read_bytes(tenant)
