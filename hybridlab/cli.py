@@ -296,6 +296,7 @@ def verdict(
     as_json: AsJson = False,
 ) -> None:
     """Say which way of sharing a run recommends, and what became of every claim."""
+    from hybridlab.records import plain
     from hybridlab.units import GB
     from hybridlab.verdict import Constraints, read_verdict
 
@@ -310,7 +311,7 @@ def verdict(
         asked = constraints != Constraints()
         found = read_verdict(run_dir.expanduser().absolute(), constraints if asked else None)
     if as_json:
-        typer.echo(json.dumps(_without_nan(found), indent=2))
+        typer.echo(json.dumps(plain(found), indent=2))
         return
     _print_verdict(found)
 
@@ -333,15 +334,6 @@ def _print_verdict(found: dict[str, Any]) -> None:
     typer.echo("")
     claims: list[tuple[str, ...]] = [(row["verdict"], row["sentence"]) for row in found["claims"]]
     _print_table(("verdict", "claim"), claims, left=2)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON knows no not-a-number: what is missing is null."""
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def main() -> None:

@@ -138,7 +138,7 @@ class TableWriter:
         missing = [name for name in TABLES[table] if name not in full]
         if missing:
             raise ValueError(f"a row of {table} lacks {', '.join(missing)}")
-        line = json.dumps(_plain(full), ensure_ascii=False, allow_nan=False) + "\n"
+        line = json.dumps(plain(full), ensure_ascii=False, allow_nan=False) + "\n"
         path = self.folder / f"{table}.jsonl"
         try:
             _append_whole(path, line.encode())
@@ -176,12 +176,12 @@ def _drop_torn_row(file: FileIO) -> int:
     return end
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON-ready: numpy scalars become Python's, not-a-number becomes an empty value."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
@@ -394,7 +394,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write in one step, so that a reader never sees half a manifest."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(_plain(value), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(plain(value), indent=2) + "\n", encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         raise RunFolderError(f"cannot write {path}: {error.strerror}") from None
@@ -414,7 +414,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def params_hash(values: Mapping[str, Any]) -> str:
     """Twelve hex digits over the resolved parameters."""
-    text = json.dumps(_plain(values), sort_keys=True)
+    text = json.dumps(plain(values), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

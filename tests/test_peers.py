@@ -183,3 +183,14 @@ def test_a_small_race_of_the_real_arms(tmp_path: Path) -> None:
         assert row["transcripts"] == row["answers"] == row["n"] == 2, name
         assert row["wer"] < 0.2, name
     assert arms["original"]["throughput_over_original"] == 1.0
+
+
+def test_each_of_ours_has_the_whisper_of_its_variant() -> None:
+    device = CpuDevice()
+    voxtral = TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
+    makers = Pair(WHISPER, voxtral, device).makers()
+    backends = {
+        name: makers[name]().transcriber.spec.backend for name in OURS if "solo" not in name
+    }
+    assert backends.pop("parallel/ctranslate2") == "faster-whisper"
+    assert set(backends.values()) == {"openai-whisper"}

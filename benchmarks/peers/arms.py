@@ -369,9 +369,10 @@ class Pair:
 
     def _ours(self, name: str) -> Strategy:
         strategy, variant = name.split("/")
+        spec = transcriber_spec(variant, self.whisper, self.device)
         whisper: Transcriber | None = self.lent_whisper
         if strategy == "solo":
             whisper = None
-        elif strategy == "swapping":  # its weights come and go
-            whisper = make_transcriber(self.whisper, self.device)
+        elif strategy == "swapping" or spec != self.whisper:  # weights of its own, or that go
+            whisper = make_transcriber(spec, self.device)
         return make_strategy(strategy, variant, transcriber=whisper, analyst=self.lent_voxtral)
