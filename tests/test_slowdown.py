@@ -63,3 +63,10 @@ def test_requests_of_a_batch_share_their_call() -> None:
 @pytest.mark.parametrize("rows", [pd.DataFrame(), pd.DataFrame({"experiment": []})])
 def test_a_run_without_races_has_an_empty_table(rows: pd.DataFrame) -> None:
     assert summary.slowdown_table(pd.DataFrame(), rows).empty
+
+
+def test_a_case_that_stepped_down_is_no_measure_of_sharing() -> None:
+    spans = pd.DataFrame([span("race", "clip-1", "whisper", "decode", 1.0)])
+    cases = pd.DataFrame([{**case("race", "race", "s", "threads", 1), "steps_down": 1}])
+    assert summary.slowdown_table(spans, cases).empty
+    assert len(summary.slowdown_table(spans, cases.assign(steps_down=0))) == 1

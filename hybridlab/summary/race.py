@@ -7,8 +7,17 @@ import re
 import numpy as np
 import pandas as pd
 
+from hybridlab.standings import numbers
 from hybridlab.stats import bootstrap_interval, is_stable, word_error_rate
-from hybridlab.summary.words import arm_name, gib, interval, number, parity_text, percent
+from hybridlab.summary.words import (
+    arm_name,
+    gib,
+    interval,
+    number,
+    number_or_none,
+    parity_text,
+    percent,
+)
 
 
 def race_trials(trials: pd.DataFrame) -> pd.DataFrame:
@@ -63,13 +72,12 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
 
 def _stepped(cases: pd.DataFrame) -> bool:
     """Whether a smaller Whisper than the pair's served some of the requests."""
-    return bool(pd.to_numeric(cases.get("steps_down", pd.Series(dtype=float))).gt(0).any())
+    return bool((numbers(cases, "steps_down") > 0).any())
 
 
 def _median(cases: pd.DataFrame, column: str) -> float | None:
     """None where no case has a reading, or the run is from before it was taken."""
-    values = pd.to_numeric(cases.get(column, pd.Series(dtype=float)), errors="coerce").dropna()
-    return float(values.median()) if len(values) else None
+    return number_or_none(numbers(cases, column).median())
 
 
 def _highest(cases: pd.DataFrame) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from hybridlab.standings import numbers
 from hybridlab.stats import bootstrap_interval
 from hybridlab.summary.words import arm_name, interval, number
 
@@ -16,11 +17,12 @@ def slowdown_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per arm and tenant: median seconds at work for a request, and how many times as long
     as alone for the same request.
 
-    First requests are left out. Solo arms have no row: there Voxtral does both jobs. Where several
-    requests share one call (`batched`) its seconds are shared out evenly and there is no interval.
+    First requests are left out, and cases in which a smaller Whisper served. Solo arms have no row:
+    there Voxtral does both jobs. Where several requests share one call (`batched`) its seconds are
+    shared out evenly and there is no interval.
     """
     alone = _without_first(_at_work(spans, cases, "alone"))
-    race = _at_work(spans, cases, "race")
+    race = _at_work(spans, cases[~(numbers(cases, "steps_down") > 0)], "race")
     usual = alone.groupby(["whisper_backend", "tenant", "request_id"])["seconds"].median()
     rows = []
     for (strategy, variant, tenant), own in race[race["strategy"] != "solo"].groupby(
