@@ -49,5 +49,5 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP_INSTALL) --editable '.[dev,ct2]'
+	$(PIP_INSTALL) --editable '.[dev,ct2,browser]'
 	touch $@
