@@ -1,0 +1,107 @@
+"""Progress of a run: a bar over notebooks and one over the current one's cases, with the time left;
+plain lines without a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hybridlab.forecast import Forecast
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+    from hybridlab.suite import Progress
+
+Listener = Callable[["Progress"], None]
+
+
+@contextmanager
+def progress(earlier_s: dict[str, float]) -> Iterator[Listener]:
+    """A listener for `run_suite`, drawing on stderr; `earlier_s` as of `earlier_seconds`."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal or console.no_color:
+        yield plain_listener(earlier_s)
+        return
+    with bars(console) as drawn:
+        yield bar_listener(drawn, earlier_s)
+
+
+def left_words(seconds: float | None) -> str:
+    """The time left, said no finer than it is known."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"about {max(5, round(seconds / 5) * 5)} s left"
+    return f"about {round(seconds / 60)} min left"
+
+
+def plain_listener(earlier_s: dict[str, float]) -> Listener:
+    """A line as each notebook begins."""
+    told: list[str] = []
+    forecast = Forecast(notebooks=[], earlier_s=earlier_s)
+
+    def listen(state: Progress) -> None:
+        forecast.notebooks = state.notebooks
+        if not state.current or state.current in told:
+            return
+        told.append(state.current)
+        forecast.begin(state.current)
+        left = left_words(forecast.left_s(0, 0))
+        line = f"[{len(told)}/{len(state.notebooks)}] {state.current:<28} {left}"
+        typer.echo(line.rstrip(), err=True)
+
+    return listen
+
+
+def bars(console: Any) -> Bars:
+    """Both bars' columns."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description:<27}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]:<17}"),
+        console=console,
+        expand=True,
+    )
+
+
+def bar_listener(drawn: Bars, earlier_s: dict[str, float]) -> Listener:
+    """Moves the outer bar by notebooks, the inner one by cases; the inner begins anew with each."""
+    forecast = Forecast(notebooks=[], earlier_s=earlier_s)
+    outer = drawn.add_task("notebooks", total=1.0, count="", left="")
+    inner = drawn.add_task("", total=None, count="", left="", visible=False)
+    shown: list[str] = []
+
+    def listen(state: Progress) -> None:
+        forecast.notebooks = state.notebooks
+        if state.current not in shown:
+            shown.append(state.current)
+            forecast.begin(state.current)
+            drawn.reset(inner, description=f"  {state.current}", visible=True, total=None)
+        total = state.cases_total
+        share = state.cases_done / total if total else 0.0
+        drawn.update(
+            outer,
+            total=float(len(state.notebooks)),
+            completed=state.finished + min(share, 0.99) * (state.finished < len(state.notebooks)),
+            count=f"{state.finished}/{len(state.notebooks)}",
+            left=left_words(forecast.left_s(state.cases_done, total)),
+        )
+        drawn.update(
+            inner,
+            total=total or None,
+            completed=state.cases_done,
+            count=f"{state.cases_done}/{total} cases" if total else "",
+            visible=state.finished < len(state.notebooks),
+        )
+
+    return listen
