@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hybridlab import catalog
+from hybridlab.defaults import AUTO, filled
 from hybridlab.errors import ParameterError
 
 VoxtralName = Literal["mini-3b", "pocket"]
@@ -39,6 +40,7 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     notebook: ClassVar[str] = ""
 
+    preset: str = AUTO
     voxtral: VoxtralName = "pocket"
     voxtral_weights: WeightsSource = "pocket"
     voxtral_path: str = ""
@@ -92,12 +94,13 @@ class Params(BaseModel):
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Validate `values`; every problem is a one-line `ParameterError` naming the fix."""
+        """Validate `values`, filled from their `preset`; every problem is a one-line
+        `ParameterError` naming the fix."""
         for name in values:
             if name not in cls.model_fields:
                 raise ParameterError.unknown_name("parameter", name, cls.model_fields)
         try:
-            return cls(**values)
+            return cls(**filled(values, cls.model_fields))
         except ValidationError as error:
             raise ParameterError(_one_line(error)) from None
 
@@ -107,13 +110,16 @@ class Params(BaseModel):
 
         papermill only warns of a parameter that the notebook does not declare; here a plain value
         whose name no notebook knows is refused. Names that belong to other notebooks are left
-        alone, since one file of parameters may serve all eight.
+        alone, since one file of parameters may serve all eight. A value that is the parameter's
+        default counts as not given: the preset may fill it.
         """
         known = all_parameter_names()
         for name, value in namespace.items():
             if _is_parameter(name, value) and name not in known:
                 raise ParameterError.unknown_name("parameter", name, cls.model_fields)
-        return cls.from_mapping({n: v for n, v in namespace.items() if n in cls.model_fields})
+        fields = cls.model_fields
+        own = {n: v for n, v in namespace.items() if n in fields}
+        return cls.from_mapping({n: v for n, v in own.items() if not _same(v, fields[n].default)})
 
 
 def check_voxtral(name: str, weights: str, path: str) -> None:
@@ -404,6 +410,11 @@ def parse_override(name: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Equal and of one type: True is not 1, and 8.0 is not 8."""
+    return type(value) is type(default) and bool(value == default)
 
 
 def _is_parameter(name: str, value: Any) -> bool:

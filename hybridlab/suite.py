@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab import records
+from hybridlab.defaults import NONE
 from hybridlab.device import Device, resolve_device
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
@@ -73,7 +74,8 @@ def run_suite(
     """
     names = [parameters_of(name).notebook for name in only or NOTEBOOKS]
     run_dir = _run_folder(output, preset, values, resume=resume)
-    resolved = split({**values, "output_dir": str(run_dir), "headless": True}, names)
+    given = {"preset": NONE, **values, "output_dir": str(run_dir), "headless": True}
+    resolved = split(given, names)
     device = _preflight(next(iter(resolved.values())))
     records.check_space(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -279,13 +281,14 @@ def _run_notebook(params: Params, run_dir: Path, progress: Progress) -> dict[str
 
 def _given(params: Params) -> dict[str, Any]:
     """Only what differs from the notebook's own defaults, so that its parameter cell stays short;
-    the run folder and `headless` always do."""
+    the run folder and `headless` always do. A preset is filled in already."""
     defaults = type(params)()
-    return {
+    given = {
         name: value
         for name, value in params.model_dump().items()
         if value != getattr(defaults, name) or name in ("output_dir", "headless")
     }
+    return {**given, "preset": NONE}
 
 
 def _one_line(text: str) -> str:
