@@ -38,7 +38,7 @@ class WeightsError(HybridlabError):
         """The hub keeps `repository` for those who say who they are."""
         return cls(
             f"{repository} is not open to everybody: accept its terms on its page, then set "
-            "HF_TOKEN to a Hugging Face token (on Colab: a secret of that name with notebook access)"
+            "HF_TOKEN to a Hugging Face token (on Colab a secret of that name with notebook access)"
         )
 
 

@@ -61,7 +61,7 @@ def test_a_closed_one_names_the_token_in_one_line(
     monkeypatch: pytest.MonkeyPatch, asked: list[str], answer: Any
 ) -> None:
     answering(monkeypatch, answer)
-    with pytest.raises(WeightsError, match=r"someone/closed.*HF_TOKEN.*Colab: a secret") as caught:
+    with pytest.raises(WeightsError, match=r"someone/closed.*HF_TOKEN.*Colab a secret") as caught:
         hub.check_hub(CLOSED)
     assert asked == ["token"]
     assert "\n" not in str(caught.value)
