@@ -7,10 +7,10 @@ gives each notebook the names that it declares and refuses a name that no notebo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -91,6 +91,12 @@ class Params(BaseModel):
                 "or leave it empty for the clips that ship with hybridlab"
             )
         return self
+
+    @classmethod
+    def named(cls, notebook: str) -> type[Self]:
+        """The same parameters for a notebook of this name beside the project's own."""
+        fields = {"__module__": cls.__module__, "notebook": notebook}
+        return cast(type[Self], type(cls.__name__, (cls,), fields))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -359,23 +365,24 @@ def all_parameter_names() -> set[str]:
     return {name for model in NOTEBOOKS.values() for name in model.model_fields}
 
 
-def parameters_of(name: str) -> type[Params]:
-    """The model of a notebook, named in full or by its number ('02')."""
-    for notebook, model in NOTEBOOKS.items():
-        if name in (notebook, notebook[:2]):
+def parameters_of(name: str, notebooks: Mapping[str, type[Params]] | None = None) -> type[Params]:
+    """The model of a notebook, named in full or by its number ('02'); of the project's own, or of
+    `notebooks`."""
+    known = NOTEBOOKS if notebooks is None else notebooks
+    for notebook, model in known.items():
+        if name == notebook or (name == notebook[:2] and name.isdigit()):
             return model
-    raise ParameterError.unknown_name("notebook", name, NOTEBOOKS)
+    raise ParameterError.unknown_name("notebook", name, known)
 
 
-def split(values: Mapping[str, Any], notebooks: list[str]) -> dict[str, Params]:
+def split(values: Mapping[str, Any], models: Iterable[type[Params]]) -> dict[str, Params]:
     """A flat file's values as validated parameters of each notebook that declares them."""
     known = all_parameter_names()
     for name in values:
         if name not in known:
             raise ParameterError.unknown_name("parameter", name, sorted(known))
     resolved = {}
-    for notebook in notebooks:
-        model = parameters_of(notebook)
+    for model in models:
         own = {n: v for n, v in values.items() if n in model.model_fields}
         resolved[model.notebook] = model.from_mapping(own)
     return resolved
