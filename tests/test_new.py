@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import papermill
 import pytest
 from typer.testing import CliRunner
 
@@ -46,7 +45,8 @@ def test_a_new_notebook_passes_every_check(checkout: Path, source: str) -> None:
     assert issubclass(model, NOTEBOOKS[source]) and model.notebook == NAME
     notebook_checks.check(checkout / "notebooks" / f"{NAME}.ipynb", model)
     model.from_mapping(read_yaml(checkout / "params" / f"{NAME}.yaml"))
-    assert source[:2] not in (checkout / "notebooks" / f"{NAME}.ipynb").read_text()[:400]
+    title = json.loads((checkout / "notebooks" / f"{NAME}.ipynb").read_text())["cells"][0]
+    assert source not in "".join(title["source"])
 
 
 def test_a_new_preset_runs_its_own_notebook_and_no_other(checkout: Path) -> None:
@@ -109,7 +109,7 @@ def test_named_parameters_are_the_same_but_for_the_notebook() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("case_server")
-def test_a_new_notebook_runs_by_its_preset_and_in_papermill(checkout: Path) -> None:
+def test_a_new_notebook_runs_by_its_preset(checkout: Path) -> None:
     run("new", NAME)
     small = {"trials": "1", "rounds": "1", "warmup": "0", "most_foreign_cpu": "1.0"}
     small |= {"solo_variants": "[naive]", "sequential_variants": "[plain]"}
@@ -122,12 +122,4 @@ def test_a_new_notebook_runs_by_its_preset_and_in_papermill(checkout: Path) -> N
     assert Path(found["report"]).is_file()
     part = read_manifest(folder / "parts" / NAME)
     assert part["status"] == "completed" and part["params"]["trials"] == 1
-    run("new", "mine_too", "--from", "00")
-    papermill.execute_notebook(
-        "notebooks/mine_too.ipynb",
-        "out.ipynb",
-        parameters={"output_dir": str(checkout / "direct"), "headless": True},
-        progress_bar=False,
-        kernel_name="python3",
-    )
-    assert read_manifest(checkout / "direct" / "parts" / "mine_too")["status"] == "completed"
+    assert (folder / "notebooks" / f"{NAME}.html").is_file()

@@ -24,14 +24,15 @@ def hub() -> Finding:
 
     from hybridlab.tenants.hub import TOKEN_VARIABLE, cached
 
-    models = {m.name: m.hub_id for m in (*catalog.VOXTRALS.values(), *catalog.WHISPERS.values())}
-    held = [name for name, repository in models.items() if repository and cached(repository)]
+    released = [known.hub_id for known in catalog.VOXTRALS.values() if known.hub_id]
+    released += [known.hub_id for known in catalog.WHISPERS.values() if known.hub_id]
+    held = [repository for repository in released if cached(repository)]
     token = TOKEN_VARIABLE in os.environ or Path(constants.HF_TOKEN_PATH).is_file()
     says = (
         f"cached: {', '.join(held) or 'none of the released models'}; "
         f"{'a' if token else 'no'} token (none of them needs one)"
     )
-    if not constants.HF_HUB_OFFLINE or len(held) == sum(map(bool, models.values())):
+    if not constants.HF_HUB_OFFLINE or len(held) == len(released):
         return Finding(about="hub", says=says)
     return Finding(
         about="hub",
@@ -88,20 +89,19 @@ def _fits_here(params: Params) -> str:
     from hybridlab.tenants.base import resolve_dtype
 
     device = resolve_device(params.device)
-    dtypes = {
-        role: resolve_dtype(dtype, backend=backend, device=device, role=role)
-        for role, dtype, backend in (
-            ("analyst", params.voxtral_dtype, "transformers"),
-            ("transcriber", params.whisper_dtype, params.whisper_backend),
-        )
-    }
+    voxtral_dtype = resolve_dtype(
+        params.voxtral_dtype, backend="transformers", device=device, role="analyst"
+    )
+    dtype = resolve_dtype(
+        params.whisper_dtype, backend=params.whisper_backend, device=device, role="transcriber"
+    )
     plan = planner.plan_pair(
         card_of(device) or catalog.HOST,
         catalog.whisper(params.whisper_size),
         catalog.voxtral(params.voxtral),
         backend=params.whisper_backend,
-        dtype=dtypes["transcriber"],
-        voxtral_dtype=dtypes["analyst"],
+        dtype=dtype,
+        voxtral_dtype=voxtral_dtype,
         capacity_bytes=device.capacity_bytes(),
     )
     _check_room(plan, device)
