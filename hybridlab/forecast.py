@@ -24,18 +24,20 @@ class Forecast:
     earlier_s: Mapping[str, float] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     took_s: dict[str, float] = field(default_factory=dict)
-    _current: str = ""
+    #: The notebook that runs now.
+    #: The notebook that runs now.
+    current: str = ""
     _began: float = 0.0
 
     def begin(self, notebook: str) -> None:
         """`notebook` runs from now on, and the one before has ended; again for the same one:
         nothing has changed."""
-        if notebook == self._current:
+        if notebook == self.current:
             return
         now = self.clock()
-        if self._current:
-            self.took_s[self._current] = now - self._began
-        self._current, self._began = notebook, now
+        if self.current:
+            self.took_s[self.current] = now - self._began
+        self.current, self._began = notebook, now
 
     def left_s(self, cases_done: int, cases_total: int) -> float | None:
         """Seconds until the run's end; None where nothing is known to say so from."""
@@ -46,17 +48,17 @@ class Forecast:
         return now + sum(expected for expected in later if expected is not None)
 
     def _later(self) -> list[str]:
-        if self._current not in self.notebooks:
+        if self.current not in self.notebooks:
             return list(self.notebooks)
-        return self.notebooks[self.notebooks.index(self._current) + 1 :]
+        return self.notebooks[self.notebooks.index(self.current) + 1 :]
 
     def _left_of_current(self, done: int, total: int) -> float | None:
         """By the share of its cases once half of them are done; before that by expectation."""
-        if not self._current:
+        if not self.current:
             return 0.0
         spent = self.clock() - self._began
         by_cases = spent * (total - done) / done if done else None
-        expected = self._expected(self._current)
+        expected = self._expected(self.current)
         if expected is None or (by_cases is not None and 2 * done >= total):
             return by_cases
         return max(0.0, expected - spent)

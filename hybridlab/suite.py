@@ -84,7 +84,7 @@ def run_suite(
             for name in names:
                 progress.tell(current=name, cases_done=0, cases_total=0)
                 run.execute(resolved[name], progress)
-                progress.tell(finished=progress.finished + 1)
+                progress.tell(finished=progress.finished + 1, cases_done=0, cases_total=0)
         finally:
             run.finish()
     return run_dir

@@ -175,7 +175,7 @@ def test_a_bar_is_as_long_as_its_bytes_and_names_every_owner() -> None:
     parts = list(zip(bars.OWNERS, (50, 20, 10, 0, 20), strict=True))
     text = bars.bar(parts, capacity_bytes=80, scale_bytes=200, width=20).plain
     assert text == "VVVVVWWR|oo··········"
-    with pytest.raises(ValueError, match="nobody draws|no bar has an owner"):
+    with pytest.raises(ValueError, match="no bar has an owner for somebody"):
         bars.owned({"voxtral weights": 1, "somebody": 2})
 
 
@@ -266,9 +266,9 @@ def test_without_an_earlier_run_time_left_comes_from_this_one() -> None:
     assert forecast.left_s(0, 2) is None
     clock.now += 12.0
     forecast.begin("c")
-    assert forecast.left_s(0, 2) == 12
+    assert forecast.left_s(0, 2) == pytest.approx(12)
     clock.now += 4.0
-    assert forecast.left_s(1, 2) == 4
+    assert forecast.left_s(1, 2) == pytest.approx(4)
 
 
 def test_earlier_seconds_are_those_of_the_newest_completed_run(tmp_path: Path) -> None:
@@ -300,14 +300,17 @@ def test_bars_are_nested_and_the_inner_one_begins_anew() -> None:
         state.tell(current="00_setup")
         outer, inner = drawn.tasks
         assert outer.fields["left"] == "about 2 min left"
+        assert inner.total is None  # nobody knows yet how many cases there are
         state.tell(cases_done=1, cases_total=4)
         assert (outer.completed, inner.completed, inner.total) == (0.25, 1, 4)
-        state.tell(finished=1)
-        state.tell(current="01_voxtral_alone", cases_done=0, cases_total=0)
+        state.tell(finished=1, cases_done=0, cases_total=0)
+        assert outer.completed == 1
+        state.tell(current="01_voxtral_alone")
+        (inner,) = drawn.tasks[1:]
         assert (outer.completed, inner.completed, inner.total) == (1, 0, None)
         assert inner.description.strip() == "01_voxtral_alone"
         state.tell(finished=2)
-        assert outer.completed == 2 and not inner.visible
+        assert outer.completed == 2
 
 
 def test_a_pipe_gets_a_line_for_each_notebook(capsys: pytest.CaptureFixture[str]) -> None:

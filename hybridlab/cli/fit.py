@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: What the other columns of the bars take.
 BESIDE_BAR = 50
+#: Where the words of a fact begin in plain text.
+FACTS_INDENT = 17
 
 
 @app.command()
@@ -66,7 +68,8 @@ def fit(
     elif printing.on_terminal():
         _print_bars(answers)
     else:
-        typer.echo(answers.text())
+        for line in answers.text().splitlines():
+            printing.print_paragraph(line, indent=FACTS_INDENT)
 
 
 def _print_bars(answers: Answers) -> None:

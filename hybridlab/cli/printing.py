@@ -60,9 +60,9 @@ def page_width() -> int:
     return shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
 
 
-def print_paragraph(text: str) -> None:
-    """Plain text, broken at the page's width."""
-    typer.echo(textwrap.fill(text, page_width()))
+def print_paragraph(text: str, *, indent: int = 0) -> None:
+    """Plain text, broken at the page's width; what goes on in a new line begins at `indent`."""
+    typer.echo(textwrap.fill(text, page_width(), subsequent_indent=" " * indent))
 
 
 def print_table(header: Row, rows: Sequence[Row], *, left: int, gap: int = 2) -> None:

@@ -13,6 +13,7 @@ from hybridlab.forecast import Forecast
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
     from hybridlab.suite import Progress
 
@@ -36,24 +37,23 @@ def left_words(seconds: float | None) -> str:
     """The time left, said no finer than it is known."""
     if seconds is None:
         return ""
-    if seconds < 60:
+    if seconds < 57.5:
         return f"about {max(5, round(seconds / 5) * 5)} s left"
     return f"about {round(seconds / 60)} min left"
 
 
 def plain_listener(earlier_s: dict[str, float]) -> Listener:
     """A line as each notebook begins."""
-    told: list[str] = []
     forecast = Forecast(notebooks=[], earlier_s=earlier_s)
 
     def listen(state: Progress) -> None:
         forecast.notebooks = state.notebooks
-        if not state.current or state.current in told:
+        if state.current in ("", forecast.current):
             return
-        told.append(state.current)
         forecast.begin(state.current)
         left = left_words(forecast.left_s(0, 0))
-        line = f"[{len(told)}/{len(state.notebooks)}] {state.current:<28} {left}"
+        place = f"[{state.finished + 1}/{len(state.notebooks)}]"
+        line = f"{place} {state.current:<28} {left}"
         typer.echo(line.rstrip(), err=True)
 
     return listen
@@ -78,30 +78,28 @@ def bar_listener(drawn: Bars, earlier_s: dict[str, float]) -> Listener:
     """Moves the outer bar by notebooks, the inner one by cases; the inner begins anew with each."""
     forecast = Forecast(notebooks=[], earlier_s=earlier_s)
     outer = drawn.add_task("notebooks", total=1.0, count="", left="")
-    inner = drawn.add_task("", total=None, count="", left="", visible=False)
-    shown: list[str] = []
+    inner: list[TaskID] = []
+
+    def begin(notebook: str) -> None:
+        forecast.begin(notebook)
+        for task in inner:  # a bar whose total is known cannot be made one whose total is not
+            drawn.remove_task(task)
+        inner[:] = [drawn.add_task(f"  {notebook}", total=None, count="", left="")]
 
     def listen(state: Progress) -> None:
         forecast.notebooks = state.notebooks
-        if state.current not in shown:
-            shown.append(state.current)
-            forecast.begin(state.current)
-            drawn.reset(inner, description=f"  {state.current}", visible=True, total=None)
-        total = state.cases_total
-        share = state.cases_done / total if total else 0.0
+        if state.current and state.current != forecast.current:
+            begin(state.current)
+        done, total = state.cases_done, state.cases_total
+        share = min(done / total, 0.99) if total else 0.0
         drawn.update(
             outer,
             total=float(len(state.notebooks)),
-            completed=state.finished + min(share, 0.99) * (state.finished < len(state.notebooks)),
+            completed=min(state.finished + share, len(state.notebooks)),
             count=f"{state.finished}/{len(state.notebooks)}",
-            left=left_words(forecast.left_s(state.cases_done, total)),
+            left=left_words(forecast.left_s(done, total)),
         )
-        drawn.update(
-            inner,
-            total=total or None,
-            completed=state.cases_done,
-            count=f"{state.cases_done}/{total} cases" if total else "",
-            visible=state.finished < len(state.notebooks),
-        )
+        if total:
+            drawn.update(inner[0], total=total, completed=done, count=f"{done}/{total} cases")
 
     return listen
