@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import pytest
 from hybridlab import arena, catalog, colab, defaults, planner
 from hybridlab.device import CpuDevice
 from hybridlab.errors import ParameterError, UnavailableError
-from hybridlab.params import NOTEBOOKS, SequentialParams, SetupParams, read_yaml
+from hybridlab.experiments import beside
+from hybridlab.experiments.lab import Lab
+from hybridlab.params import NOTEBOOKS, BesideParams, SequentialParams, SetupParams, read_yaml
 from hybridlab.planner.pair import HOST_BASE_BYTES
 from hybridlab.planner.weights import voxtral_weights_bytes
 from hybridlab.records import read_manifest
@@ -115,6 +118,38 @@ def test_swapping_voxtral_is_refused_where_its_copy_would_fill_the_host(
     with pytest.raises(UnavailableError, match=r"9\.50 GiB free.*takes 8\.7\d GiB.*reserve"):
         arena.check_host_room(copy, Gpu())  # type: ignore[arg-type]
     arena.check_host_room(int(3.1 * GB), Gpu())  # type: ignore[arg-type]  # large-v3 in float16
+
+
+class T4:
+    """As much of a card as planning asks for."""
+
+    kind, name = "cuda", "cuda:0"
+
+    def title(self) -> str:
+        return "Tesla T4"
+
+    def capacity_bytes(self) -> int:
+        return catalog.card("t4").usable_bytes
+
+    free_bytes = capacity_bytes
+
+    def native_dtypes(self) -> tuple[str, ...]:
+        return catalog.card("t4").native_dtypes
+
+    def check_dtype(self, dtype: str) -> None:
+        assert dtype in self.native_dtypes()
+
+
+def test_voxtral_is_not_staged_on_a_host_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"preset": "colab-t4", "device": "cuda"}
+    lab = Lab(BesideParams.from_mapping(values), T4(), None, None)  # type: ignore[arg-type]
+    direct = lab.case("loading", requests=())
+    staged = lab.case("loading", requests=(), analyst=replace(direct.analyst, load_path="staged"))
+    monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: HOST_BYTES - HOST_BASE_BYTES)
+    assert beside.shortage(lab, direct) == ""
+    assert "load_paths: [direct]" in beside.shortage(lab, staged)
+    monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: 64 * GB)
+    assert beside.shortage(lab, staged) == ""
 
 
 # ------------------------------------------------------------------------- Run all, simulated

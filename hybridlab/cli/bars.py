@@ -24,7 +24,7 @@ class Owner:
 
 
 OWNERS = (
-    Owner("V", "Voxtral", "white on #0173b2", ("voxtral weights",)),
+    Owner("V", "Voxtral", "#ffffff on #0173b2", ("voxtral weights",)),
     Owner("W", "Whisper", "black on #de8f05", ("whisper weights",)),
     Owner("R", "request", "black on #029e73", ("request",)),
     Owner("L", "load copy", "black on #cc78bc", ("second copy",)),

@@ -73,7 +73,7 @@ def _print_rich(found: dict[str, Any]) -> None:
     console.print(Panel(found["answer"], title="answer", border_style="bold"))
     if found["recommendation"] is not None:
         console.print(goals_view(found["recommendation"]))
-        for sentence in _reasons(found["recommendation"]):
+        for sentence in ["", *_reasons(found["recommendation"]), ""]:
             console.print(sentence)
     console.print(claims_view(_claims(found)))
 
