@@ -35,7 +35,7 @@ def run(
         from hybridlab.cli.progress import progress
         from hybridlab.forecast import earlier_seconds
         from hybridlab.records import default_outputs
-        from hybridlab.suite import run_suite
+        from hybridlab.suite import run_suite, succeeded
 
         with progress(earlier_seconds(default_outputs(), params.stem)) as listener:
             run_dir = run_suite(
@@ -52,7 +52,7 @@ def run(
     else:
         for line in outcome_lines(found):
             typer.echo(line)
-    if found["status"] != "completed":
+    if not succeeded(run_dir):
         raise typer.Exit(1)
 
 
