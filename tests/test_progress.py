@@ -92,7 +92,7 @@ def test_bars_are_nested_and_the_inner_one_begins_anew() -> None:
         assert (outer.completed, inner.completed, inner.total) == (1, 0, None)
         assert inner.description.strip() == "01_voxtral_alone"
         state.tell(finished=2)
-        assert outer.completed == 2
+        assert outer.completed == 2 and outer.fields["left"] == ""
 
 
 def test_a_pipe_gets_a_line_for_each_notebook(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ def bars(console: Any) -> Bars:
 def bar_listener(drawn: Bars, earlier_s: dict[str, float]) -> Listener:
     """Moves the outer bar by notebooks, the inner one by cases; the inner begins anew with each."""
     forecast = Forecast(notebooks=[], earlier_s=earlier_s)
-    outer = drawn.add_task("notebooks", total=1.0, count="", left="")
+    outer = drawn.add_task("notebooks", total=1.0, count="starting", left="")
     inner: list[TaskID] = []
 
     def begin(notebook: str) -> None:
@@ -90,14 +90,14 @@ def bar_listener(drawn: Bars, earlier_s: dict[str, float]) -> Listener:
         forecast.notebooks = state.notebooks
         if state.current and state.current != forecast.current:
             begin(state.current)
-        done, total = state.cases_done, state.cases_total
+        done, total, number = state.cases_done, state.cases_total, len(state.notebooks)
         share = min(done / total, 0.99) if total else 0.0
         drawn.update(
             outer,
-            total=float(len(state.notebooks)),
-            completed=min(state.finished + share, len(state.notebooks)),
-            count=f"{state.finished}/{len(state.notebooks)}",
-            left=left_words(forecast.left_s(done, total)),
+            total=float(number),
+            completed=min(state.finished + share, number),
+            count=f"{state.finished}/{number}",
+            left=left_words(forecast.left_s(done, total) if state.finished < number else None),
         )
         if total:
             drawn.update(inner[0], total=total, completed=done, count=f"{done}/{total} cases")
