@@ -16,7 +16,7 @@ from hybridlab.params import VoxtralDtype
 from hybridlab.planner.inverse import largest_fitting
 from hybridlab.planner.pair import fit_of
 from hybridlab.planner.sharing import Owners
-from hybridlab.plots.wording import percent, spare_words
+from hybridlab.plots.wording import counted, percent, spare_words
 from hybridlab.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -88,10 +88,9 @@ class Choice:
     def matches(self, point: Point) -> bool:
         """Whether this was measured: on this card, these models and dtypes, this way, as many
         windows and rows, one beam."""
-        pair = ("card", "voxtral", "voxtral_dtype", "way", "batch")
-        if self.way != "solo":
-            pair += ("whisper", "backend", "dtype")
-        same = all(getattr(self, name) == getattr(point, name) for name in pair)
+        whisper = () if self.way == "solo" else ("whisper", "backend", "dtype")
+        names = ("card", "voxtral", "voxtral_dtype", "way", "batch", *whisper)
+        same = all(getattr(self, name) == getattr(point, name) for name in names)
         windows = planner.Request(audio_s=self.audio_s).windows
         return same and self.beams == 1 and windows == point.windows
 
@@ -146,11 +145,12 @@ def _verdict(choice: Choice, moments: Mapping[str, Owners], capacity: planner.Es
     needed = choice.worst()
     fit = fit_of(needed, capacity)
     worst = max(moments, key=lambda name: planner.total(list(moments[name].values())).expected)
-    spread = f"{format_bytes(needed.low)} to {format_bytes(needed.high)}"
+    spread = f" ({format_bytes(needed.low)} to {format_bytes(needed.high)})"
+    spread = spread if needed.low < needed.high else ""
+    used = percent(needed.expected / capacity.expected)
     facts = {
-        "predicted": f"{format_bytes(needed.expected)} ({spread}), {worst}",
-        "utilisation": f"{needed.expected / capacity.expected:.0%} of "
-        f"{format_bytes(capacity.expected)}",
+        "predicted": f"{format_bytes(needed.expected)}{spread}, {worst}",
+        "utilisation": f"{used} of {format_bytes(capacity.expected)}",
         "margin": spare_words(capacity.expected - needed.expected),
         "longest audio": _longest(choice, capacity),
     }
@@ -190,10 +190,10 @@ def _measured_bars(own: Iterable[Point]) -> list[Bar]:
 def _measured_words(choice: Choice, own: Sequence[Point], points: Sequence[Point]) -> str:
     """The error of the prediction, else that there is none."""
     if not own:
-        here = sum(point.card == choice.card for point in points)
+        here = counted(sum(point.card == choice.card for point in points), "case")
         return (
-            "<p>Not measured: every figure is <b>predicted</b>. Measured on this card: "
-            f"{here} cases.</p>"
+            "<p>Not measured: every figure is <b>predicted</b>. Of other combinations on "
+            f"{escape(card_named(choice.card).title)} {here} can be compared.</p>"
         )
     top = max(own, key=lambda point: point.peak_bytes)
     seen = [

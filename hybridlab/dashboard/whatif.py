@@ -17,10 +17,10 @@ from hybridlab.recommendation import Constraints, Recommendation, choose, pair_o
 from hybridlab.standings import Standing, standings
 from hybridlab.summary.words import gib, number, percent
 from hybridlab.units import GIB
-from hybridlab.waiting import Arrivals, AtRate
+from hybridlab.waiting import KNEE_RATIO, Arrivals, AtRate
 
 HEADER = (
-    "",
+    "pick",
     "strategy",
     "latency over control",
     "peak GiB",
@@ -30,7 +30,15 @@ HEADER = (
     "at this rate",
     "what it does not keep",
 )
-_BAR_PX = 110
+RULES = (
+    "● on the front: no other arm that keeps all is both faster and smaller; ○ keeps all; ✗ does "
+    f"not. A rate is held up to the knee: p95 within {KNEE_RATIO:g} times that at the lowest rate "
+    f"offered. Where no such rate was offered, the mean latency must be within {KNEE_RATIO:g} "
+    "times the service time; it is <i>derived</i> from measured service times by the "
+    "Pollaczek-Khinchine formula, and p95 is then without waiting."
+)
+_BAR_PX = 90
+_CELL = "padding:2px 8px;text-align:left;white-space:nowrap"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +93,10 @@ def whatif_html(race: Race, constraints: Constraints, *, rate_rps: float = 0.0) 
     if not race.arms:
         return "<p>No race case can be compared: run the notebooks 04 to 06 first.</p>"
     found = whatif(race, constraints, rate_rps=rate_rps)
-    header = "".join(f'<th scope="col" style="text-align:left">{cell}</th>' for cell in HEADER)
+    header = "".join(f'<th scope="col" style="{_CELL}">{cell}</th>' for cell in HEADER)
     rows = "".join(_row(arm, found, race.arms) for arm in race.arms)
     return (
-        f"{_pick(found)}<p>{escape(race.pair)}. ● on the front: no other arm that keeps all is both "
-        "faster and smaller; ○ keeps all; ✗ does not. <i>Derived</i> figures follow from measured "
-        "service times by the Pollaczek-Khinchine formula; p95 there is without waiting.</p>"
+        f"{_pick(found)}<p>{escape(race.pair)}. {RULES}</p>"
         f'<table style="border-collapse:collapse"><thead><tr>{header}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
@@ -123,7 +129,7 @@ def _row(arm: Standing, found: Outcome, arms: list[Standing]) -> str:
         _bar(arm.relative.value, max(a.relative.value for a in arms), colour)
         + f"{arm.relative.value:.2f}",
         _bar(arm.peak_bytes, max(a.peak_bytes for a in arms), colour) + gib(arm.peak_bytes),
-        number(p95_s) + (" with waiting" if waited else ""),
+        number(p95_s) + (" waiting" if waited else ""),
         gib(arm.margin_bytes),
         percent(arm.wer),
         escape(now.words) if now else "–",
@@ -131,7 +137,8 @@ def _row(arm: Standing, found: Outcome, arms: list[Standing]) -> str:
     ]
     return (
         "<tr>"
-        + "".join(f'<td style="padding:2px 10px;text-align:left">{cell}</td>' for cell in cells)
+        + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells[:-2])
+        + "".join(f'<td style="{_CELL};white-space:normal">{cell}</td>' for cell in cells[-2:])
         + "</tr>"
     )
 
