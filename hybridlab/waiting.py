@@ -169,7 +169,7 @@ class Arrivals:
         tried = own[own["rate_rps"] >= rate_rps] if len(own) else own
         if tried.empty:
             return _derived(arm, rate_rps)
-        nearest = tried.loc[tried["rate_rps"].idxmin()]
+        nearest = tried.sort_values("rate_rps").iloc[0]
         p95_s, knee = float(nearest["p95_s"]), self.knees[name]
         words = f"measured at {nearest['rate_rps']:.3g} /s, n = {nearest['n']}"
         return AtRate(holds=bool(nearest["rate_rps"] <= knee), p95_s=p95_s, words=words)
@@ -180,7 +180,7 @@ def _derived(arm: Standing, rate_rps: float) -> AtRate:
     seconds = np.array(arm.latencies_s)
     service_s, nan = float(seconds.mean()), float("nan")
     if arm.throughput_rps * service_s > ONE_ON_THE_WAY:
-        words = "unknown: several requests at once, for which no formula is here"
+        words = "unknown: several at once, no formula"
         return AtRate(holds=False, p95_s=nan, words=words)
     mean_s = mean_latency_s(service_s, float(seconds.var() / service_s**2), 1 / rate_rps)
     words = f"derived: mean latency {mean_s:.3g} s"

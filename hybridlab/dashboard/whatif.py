@@ -120,7 +120,7 @@ def _pick(found: Outcome) -> str:
 def _row(arm: Standing, found: Outcome, arms: list[Standing]) -> str:
     broken, now = found.broken[arm.arm], found.waiting.get(arm.arm)
     sign = "✗" if broken else "●" if arm in found.front else "○"
-    colour = MUTED if broken else STRATEGY_COLOURS.get(arm.strategy, MUTED)
+    colour = "#c9c9c9" if broken else STRATEGY_COLOURS.get(arm.strategy, MUTED)
     waited = now is not None and not math.isnan(now.p95_s)
     p95_s = now.p95_s if now is not None and waited else arm.p95_s
     cells = [
