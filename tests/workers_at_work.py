@@ -85,9 +85,3 @@ def run_out_in_requests() -> None:
             allocate_too_much()
 
     hosted.tenant.on_phase = enter
-
-
-def torch_threads() -> int:
-    import torch
-
-    return torch.get_num_threads()

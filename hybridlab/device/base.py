@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from hybridlab.device.cores import Cores
 from hybridlab.device.members import Member
 from hybridlab.errors import UnavailableError
 
@@ -168,14 +169,14 @@ class Device(ABC):
     def wear(self) -> Wear:
         """What memory looks like after a cycle of requests."""
 
-    def threads_each(self, sharers: int) -> int | None:
-        """Threads for each of so many that compute here at once; None where threads do not
-        compute."""
+    @property
+    def cores(self) -> Cores | None:
+        """What tenants at work at once divide among them; None where cores do not compute."""
         return None
 
-    def shared_by(self, sharers: int) -> AbstractContextManager[Any]:
-        """Inside, work that begins uses its share of the device where that can be said."""
-        return nullcontext()
+    def at_work(self) -> AbstractContextManager[None]:
+        """This thread computes on the device inside."""
+        return nullcontext() if self.cores is None else self.cores.at_work()
 
     def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
         """A queue of its own for the work of the thread that enters what this makes; `first` gives

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from hybridlab.device import linux
 from hybridlab.device.base import Account, Device, Reading, Wear
+from hybridlab.device.cores import Cores
 from hybridlab.device.members import HostMember, Member
 from hybridlab.units import KIB
 
@@ -22,6 +22,10 @@ class CpuDevice(Device):
 
     name = kind = "cpu"
     allocator = "rss"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cores = Cores()
 
     def title(self) -> str:
         from hybridlab.records import machine
@@ -67,23 +71,13 @@ class CpuDevice(Device):
             return ("float32", "bfloat16")
         return ("float32",)
 
-    def threads_each(self, sharers: int) -> int:
-        import torch
+    @property
+    def cores(self) -> Cores:
+        return self._cores
 
-        return max(1, torch.get_num_threads() // sharers)
-
-    @contextmanager
-    def shared_by(self, sharers: int) -> Iterator[None]:
-        """Each sharer gets its share of the cores: two pools of threads that both have all of them
-        wait for each other at every barrier. Holds for this thread and for those that it starts."""
-        import torch
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads_each(sharers))
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    def share_cores(self, board: memoryview, place: int) -> None:
+        """Share the cores with other processes, by a board that all of them see."""
+        self._cores = Cores(board, place=place)
 
     def synchronize(self) -> None:
         return None

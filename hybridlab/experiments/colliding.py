@@ -62,7 +62,8 @@ class CopyParty(Party):
     def work(self, spec: RequestSpec) -> list[Span]:
         start = time.perf_counter()
         if self.stream is None:
-            self.target.copy_(self.source)
+            with self.device.at_work():
+                self.target.copy_(self.source)
         else:
             with torch.cuda.stream(self.stream):
                 self.target.copy_(self.source, non_blocking=True)
@@ -103,8 +104,8 @@ def _together(context: Context, two: tuple[Party, Party], repeats: int) -> None:
 
     def work(number: int) -> list[tuple[str, list[Span]]]:
         spans = []
+        specs = itertools.cycle(context.case.requests)
         try:
-            specs = itertools.cycle(context.case.requests)
             for count in itertools.count(1):
                 spec = next(specs)
                 spans.append((spec.id, two[number].work(spec)))
@@ -116,7 +117,7 @@ def _together(context: Context, two: tuple[Party, Party], repeats: int) -> None:
             done[number].set()
         return spans
 
-    with context.device.shared_by(2), ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(max_workers=2) as pool:
         for found in [pool.submit(work, 0), pool.submit(work, 1)]:
             for spec_id, spans in found.result():
                 write_spans(context, f"{label}:{spec_id}", spans)

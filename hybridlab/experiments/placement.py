@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hybridlab.catalog import BACKEND_DEFAULT_DTYPE
 from hybridlab.device import CpuDevice, Device
+from hybridlab.device.cores import SharedBoard
 from hybridlab.device.mps import multi_process_service
 from hybridlab.errors import UnavailableError
 from hybridlab.tenants import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
@@ -85,17 +86,19 @@ def _in_workers(
             "an envelope on a CPU limits one process and a worker is another; use the variant "
             "threads, or no envelope"
         )
-    count = 1 if transcriber is None else 2
-    threads = device.threads_each(count)
+    board = None
+    if device.cores is not None:
+        board = SharedBoard()
+        site.stack.callback(board.close)
     second = None
     if transcriber is not None:
         worker = site.stack.enter_context(Worker("whisper", log=site.log))
         second = RemoteTranscriber(
-            transcriber, device, worker, threads=threads, environment=environment
+            transcriber, device, worker, board=board, environment=environment
         )
         site.stack.callback(second.leave)
     worker = site.stack.enter_context(Worker("voxtral", log=site.log))
-    first = RemoteAnalyst(analyst, device, worker, threads=threads, environment=environment)
+    first = RemoteAnalyst(analyst, device, worker, board=board, environment=environment)
     site.stack.callback(first.leave)
     return second, first
 

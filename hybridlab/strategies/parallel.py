@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ from hybridlab.tenants.base import Text
 
 class Parallel(Strategy):
     """One thread for each tenant; the variant says where the tenants are and what they share. On a
-    CPU each gets half the cores.
+    CPU each gets half the cores while both are at work.
 
     `threads`: one process, one default stream. Bound by Python's lock between kernels, and by the
     cores or the memory bus that both share: two threads do not make two devices.
@@ -45,6 +45,8 @@ class Parallel(Strategy):
 
     def open(self) -> None:
         """`UnavailableError` for `streams` on a device without them."""
+        # the same thread for all requests: a new one would begin with a heap and threads of its own
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="whisper")
         self._lanes: dict[str, Callable[[], AbstractContextManager[Any]]] = {}
         if self.variant == "streams":
             self._lanes = {
@@ -53,14 +55,16 @@ class Parallel(Strategy):
             }
         super().open()
 
+    def close(self) -> None:
+        self._pool.shutdown()
+        super().close()
+
     def _serve(self, request: Request) -> tuple[Text, Text]:
-        # a thread per request: after a fault, too, it is joined and none is left
-        with (
-            self.device.shared_by(2),
-            ThreadPoolExecutor(max_workers=1, thread_name_prefix="whisper") as pool,
-        ):
-            transcript = pool.submit(self._transcribe, request)
+        transcript = self._pool.submit(self._transcribe, request)
+        try:
             answer = self._answer(request)
+        finally:  # after a fault, too, nobody is at work any more
+            wait([transcript])
         return transcript.result(), answer
 
     def _transcribe(self, request: Request) -> Text:

@@ -34,10 +34,7 @@ class Pipelined(Strategy):
         return self._transcribe(request), self._answer(request)
 
     def stream(self, inbox: Inbox) -> Iterator[Served]:
-        with (
-            self.device.shared_by(2),
-            ThreadPoolExecutor(max_workers=1, thread_name_prefix="whisper") as pool,
-        ):
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="whisper") as pool:
             try:
                 ahead = pool.submit(self._next, inbox)
                 while (heard := ahead.result()) is not None:

@@ -39,6 +39,11 @@ class PhaseProbe:
         )
         for module in (encoder, decoder):
             module.register_forward_hook(self._ends)
+        if tenant.device.cores is not None:
+            # block by block, since who else is at work changes in the middle of an encoder pass
+            take_share = tenant.device.cores.take_share
+            for block in _blocks(encoder, decoder):
+                block.register_forward_pre_hook(lambda *_: take_share())
         if head is not None:  # a phase of memory alone: its time belongs to the decode
             head.register_forward_pre_hook(lambda *_: self._tell("head"))
             head.register_forward_hook(lambda *_: self._tell(""))
@@ -71,7 +76,8 @@ class PhaseProbe:
         self._marks, self._fresh, self._watching = [], True, True
         self._tell("prepare")
         try:
-            yield
+            with self.tenant.device.at_work():
+                yield
         finally:
             self._watching = False
         self._tell("")  # not after a fault: the phase is then where it happened
@@ -93,3 +99,11 @@ class PhaseProbe:
             last = Span(self.tenant.name, phase, entered, left)
         if last is not None:
             yield last
+
+
+def _blocks(*parts: nn.Module) -> Iterator[nn.Module]:
+    """The layers of these parts, which stand in lists."""
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, nn.ModuleList):
+                yield from module

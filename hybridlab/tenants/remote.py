@@ -10,10 +10,12 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hybridlab.audio import Samples
 from hybridlab.device import CpuDevice, Device, resolve_device
+from hybridlab.device.cores import SharedBoard, board_at
 from hybridlab.device.members import Member, Report
 from hybridlab.errors import WorkerLostError
 from hybridlab.tenants.base import Analyst, Role, Span, Tenant, TenantSpec, Text, Transcriber
@@ -28,8 +30,9 @@ class Hosting:
     role: Role
     spec: TenantSpec
     device: str
-    #: Threads of torch's pool on a CPU: the worker's share of the cores. None leaves torch's own.
-    threads: int | None = None
+    #: Its place on a board of cores, which `board` is the file of; None: it does not share them.
+    place: int = 0
+    board: Path | None = None
     #: Set before the worker first touches the device.
     environment: Mapping[str, str]
     #: Count bytes exactly (`Device.count_exactly`).
@@ -57,7 +60,7 @@ class _Remote(Tenant):
         device: Device,
         worker: Worker,
         *,
-        threads: int | None = None,
+        board: SharedBoard | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(spec, device)
@@ -66,10 +69,12 @@ class _Remote(Tenant):
             role=self.role,
             spec=spec,
             device=device.name,
-            threads=threads,
+            place=board.take_place() if board is not None else 0,
+            board=board.path if board is not None else None,
             environment=dict(environment or {}),
             exact=device.exact,
         )
+        self._board = board
         self._loaded = False
         self._weights_bytes: int | None = None
         self._member = self._begin()
@@ -77,6 +82,8 @@ class _Remote(Tenant):
     def _begin(self) -> Member:
         """A fresh worker that hosts the tenant, nothing loaded yet."""
         pid = self.worker.start().call(os.getpid)
+        if self._board is not None:
+            self._board.clear(self.hosting.place)  # the one before may have ended at work
         member = self.device.adopt(self.name, pid, self._release)
         self.worker.call(_host, self.hosting)
         return member
@@ -185,11 +192,9 @@ def _host(hosting: Hosting) -> None:
     """Make the tenant; the environment first, since a library may read it when it is loaded."""
     global _hosted
     os.environ.update(hosting.environment)
-    if hosting.threads is not None:
-        import torch
-
-        torch.set_num_threads(hosting.threads)
     device = resolve_device(hosting.device)
+    if hosting.board is not None and isinstance(device, CpuDevice):
+        device.share_cores(board_at(hosting.board), hosting.place)
     if hosting.exact:
         device.count_exactly()
     make: Callable[..., Tenant] = make_analyst if hosting.role == "analyst" else make_transcriber

@@ -94,7 +94,8 @@ class WhisperCtranslate2(Transcriber):
             max_new_tokens=max_new_tokens,
             **fixed,
         )
-        found = list(segments)  # the generator does the work
+        with self.device.at_work():
+            found = list(segments)  # the generator does the work
         ended = self.device.stamp()
         if self.on_phase is not None:
             self.on_phase("")

@@ -17,6 +17,7 @@ import pytest
 
 from hybridlab.audio import load_clips, read_audio
 from hybridlab.device import CpuDevice
+from hybridlab.device.cores import board_at
 from hybridlab.errors import UnavailableError, WorkerLostError
 from hybridlab.experiments import execute, race, serving
 from hybridlab.experiments.case import Case
@@ -27,7 +28,7 @@ from hybridlab.oom import out_of_memory
 from hybridlab.params import ParallelParams
 from hybridlab.records import AT_ONCE
 from hybridlab.strategies import Request, Strategy, make_strategy
-from hybridlab.tenants import TenantSpec, Text
+from hybridlab.tenants import TenantSpec
 from hybridlab.tenants.remote import RemoteTranscriber
 from tests.strategies.test_strategies import FakeVoxtral, FakeWhisper
 from tests.workers_at_work import (
@@ -35,7 +36,6 @@ from tests.workers_at_work import (
     descendants,
     die_when_decoding,
     run_out_in_requests,
-    torch_threads,
     wait_until,
 )
 
@@ -116,7 +116,8 @@ def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
         for span in served.spans:
             if span.phase != "load":
                 assert served.start_s <= span.start_s <= span.end_s <= served.end_s
-        assert strategy.transcriber.worker.call(torch_threads) == CpuDevice().threads_each(2)  # type: ignore[attr-defined]
+        board = strategy.transcriber._board  # type: ignore[attr-defined]
+        assert sum(board_at(board.path)) == 0  # nobody is at work any more
         assert (strategy.analyst.weights_bytes() or 0) > 9_000_000
         strategy.close()
         assert not any(tenant.loaded for tenant in strategy.tenants)
@@ -169,63 +170,34 @@ def test_a_request_whose_worker_is_lost_twice_is_reported_lost(
 def test_out_of_memory_in_one_worker_leaves_no_thread_and_the_other_idle(
     request_: Request, said: tuple[str, str], role: str
 ) -> None:
+    before = threading.active_count()
     with opened("processes") as strategy:
         victim: Any = getattr(strategy, role)
         seen: list[str] = []
         victim.on_phase = seen.append
         victim.worker.call(run_out_in_requests)
-        before = threading.active_count()
         with pytest.raises(MemoryError) as caught:
             strategy.serve(request_)
         failure = out_of_memory(caught.value)
         assert failure is not None and failure.requested_bytes == 1 << 60
         assert seen == [f"{victim.name} encode"]
-        assert threading.active_count() == before
         assert victim.restarts == 0
         strategy.close()
+        assert threading.active_count() == before
 
 
 def test_a_failure_in_a_thread_leaves_no_thread(request_: Request) -> None:
     log: list[tuple[str, str]] = []
     whisper = FakeWhisper(log)
     strategy = make_strategy("parallel", "threads", transcriber=whisper, analyst=FakeVoxtral(log))
+    before = threading.active_count()
     strategy.open()
     whisper.unload()  # its next request fails
-    before = threading.active_count()
     with pytest.raises(AssertionError):
         strategy.serve(request_)
+    strategy.close()
     assert threading.active_count() == before
     assert ("voxtral", "answer") in log
-
-
-def test_on_a_cpu_each_tenant_computes_on_its_half_of_the_cores(request_: Request) -> None:
-    """torch's threads as each tenant's thread sees them, and as they were before."""
-    import torch
-
-    seen: dict[str, int] = {}
-
-    class Whisper(FakeWhisper):
-        def transcribe(self, *arguments: Any, **keywords: Any) -> list[Text]:
-            seen["whisper"] = torch.get_num_threads()
-            return super().transcribe(*arguments, **keywords)
-
-    class Voxtral(FakeVoxtral):
-        def answer(self, *arguments: Any, **keywords: Any) -> list[Text]:
-            seen["voxtral"] = torch.get_num_threads()
-            return super().answer(*arguments, **keywords)
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        strategy = make_strategy(
-            "parallel", "threads", transcriber=Whisper([]), analyst=Voxtral([])
-        )
-        strategy.open()
-        strategy.serve(request_)
-        assert seen == {"whisper": 2, "voxtral": 2}
-        assert torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Request) -> None:

@@ -1,0 +1,89 @@
+"""The processor's cores, shared by those who compute right now."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+PLACES = 16  # processes that may share one board
+
+
+class Cores:
+    """Whoever computes has an equal share of the cores, and all of them while alone.
+
+    Two pools of threads that each have all the cores wait for one another at every barrier; two
+    that always have half leave cores idle once the shorter work is done. So who is at work stands
+    on a board, a byte for each process with the number of its threads at work, and `take_share`
+    follows it. torch keeps the number of threads per thread: each must ask for itself.
+    """
+
+    def __init__(self, board: memoryview | None = None, *, place: int = 0) -> None:
+        self._board = memoryview(bytearray(PLACES)) if board is None else board
+        self._place = place
+        self._lock = threading.Lock()
+
+    @cached_property
+    def all_threads(self) -> int:
+        """What torch has for a process that is alone."""
+        import torch
+
+        return torch.get_num_threads()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """This thread computes inside."""
+        self._count(1)
+        self.take_share()
+        try:
+            yield
+        finally:
+            self._count(-1)
+            self.take_share()
+
+    def take_share(self) -> None:
+        """Give this thread its share from now on; cheap where nothing has changed."""
+        import torch
+
+        share = max(1, self.all_threads // max(1, sum(self._board)))
+        if torch.get_num_threads() != share:
+            torch.set_num_threads(share)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            _ = self.all_threads  # before any thread's share can be taken for it
+            self._board[self._place] += change
+
+
+class SharedBoard:
+    """A board that several processes see, as a file that goes with this object."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="hybridlab-cores-")  # noqa: SIM115 - closed
+        self._file.write(bytes(PLACES))
+        self._file.flush()
+        self.path = Path(self._file.name)
+        self._board = board_at(self.path)
+        self._places = iter(range(PLACES))
+
+    def take_place(self) -> int:
+        """A place that nobody had before."""
+        return next(self._places)
+
+    def clear(self, place: int) -> None:
+        """The process at this place has ended, whatever it was at."""
+        self._board[place] = 0
+
+    def close(self) -> None:
+        self._board.release()
+        self._file.close()
+
+
+def board_at(path: Path) -> memoryview:
+    """The board in this file, which another process may have made."""
+    with path.open("r+b") as file:
+        return memoryview(mmap.mmap(file.fileno(), PLACES))
