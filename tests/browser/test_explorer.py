@@ -26,6 +26,7 @@ def test_a_control_moves_the_picture(
     page: Any, jupyterlab: JupyterLab, screenshot: Callable[[Any, str], Path]
 ) -> None:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(book, jupyterlab.folder / "explorer.ipynb")
     jupyterlab.open(page, "explorer")
     jupyterlab.run_all(page)
