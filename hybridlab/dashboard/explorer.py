@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, get_args
 
 from hybridlab import catalog, planner
+from hybridlab.dashboard.page import framed, output
 from hybridlab.dashboard.points import Point, reference_points, run_points
 from hybridlab.dashboard.svg import Bar, stacked_bars
 from hybridlab.device import CpuDevice, card_of
@@ -126,10 +127,10 @@ def explorer_html(choice: Choice, points: Sequence[Point] = ()) -> str:
     ]
     own = [point for point in points if choice.matches(point)]
     bars += _measured_bars(own)
-    return (
-        f"{_verdict(choice, moments, capacity)}"
-        f"{stacked_bars(bars, capacity_bytes=capacity.expected)}"
-        f"{_measured_words(choice, own, points)}"
+    return framed(
+        _verdict(choice, moments, capacity),
+        stacked_bars(bars, capacity_bytes=capacity.expected),
+        _measured_words(choice, own, points),
     )
 
 
@@ -155,7 +156,7 @@ def _verdict(choice: Choice, moments: Mapping[str, Owners], capacity: planner.Es
         "longest audio": _longest(choice, capacity),
     }
     cells = "".join(
-        f'<span style="margin-right:1.6em">{name}: <b>{words}</b></span>'
+        f'<span style="display:inline-block;margin-right:1.6em">{name}: <b>{words}</b></span>'
         for name, words in facts.items()
     )
     sign = {"fits": "✓", "does not fit": "✗", "depends": "?"}[fit]
@@ -191,9 +192,10 @@ def _measured_words(choice: Choice, own: Sequence[Point], points: Sequence[Point
     """The error of the prediction, else that there is none."""
     if not own:
         here = counted(sum(point.card == choice.card for point in points), "case")
+        title = escape(card_named(choice.card).title)
         return (
-            "<p>Not measured: every figure is <b>predicted</b>. Of other combinations on "
-            f"{escape(card_named(choice.card).title)} {here} can be compared.</p>"
+            "<p>Not measured: every figure is <b>predicted</b>. Measured of other combinations on "
+            f"{title}: {here}.</p>"
         )
     top = max(own, key=lambda point: point.peak_bytes)
     seen = [
@@ -221,16 +223,22 @@ def pair_explorer(lab: Lab | None = None) -> Any:
     if lab is not None:
         here = card_of(lab.device)
         points = run_points(lab.part.run_dir, card=here.name if here else "") + points
-    controls, output = _controls(), widgets.HTML()
+    controls, view = _controls(), output()
 
     def update(_: Any = None) -> None:
         values = {name: control.value for name, control in controls.items()}
         if values["dtype"] is not None:  # between two backends nothing is chosen
-            output.value = explorer_html(Choice(**values), points)
+            view.value = explorer_html(Choice(**values), points)
 
     def dtypes(change: Any) -> None:
         controls["dtype"].options = catalog.BACKEND_DTYPES[change["new"]]
 
+    def go(change: Any) -> None:
+        for name, value in settings_of(points[change["new"]]).items():
+            controls[name].value = value
+
+    measured = _measured_menu(points)
+    measured.observe(go, names="value")
     controls["backend"].observe(dtypes, names="value")
     for control in controls.values():
         control.observe(update, names="value")
@@ -239,7 +247,40 @@ def pair_explorer(lab: Lab | None = None) -> Any:
         list(controls.values()),
         layout=widgets.Layout(grid_template_columns="repeat(auto-fit, minmax(300px, 1fr))"),
     )
-    return widgets.VBox([grid, output])
+    return widgets.VBox([grid, measured, view])
+
+
+def settings_of(point: Point) -> dict[str, Any]:
+    """The controls' values at which this point is shown as measured."""
+    names = ("card", "voxtral", "voxtral_dtype", "whisper", "backend", "dtype", "batch", "way")
+    known = {name: getattr(point, name) for name in names if getattr(point, name) != ""}
+    return {**known, "audio_s": round(point.windows * catalog.WINDOW_S), "beams": 1}
+
+
+def _measured_menu(points: Sequence[Point]) -> Any:
+    """Every measured combination once, by the place of its first point; a choice goes there."""
+    import ipywidgets as widgets
+
+    places: dict[str, int] = {}
+    for place, point in enumerate(points):
+        if point.card:
+            places.setdefault(_point_words(point), place)
+    return widgets.Dropdown(
+        options=places.items(),
+        value=None,
+        description="go to measured",
+        style={"description_width": "110px"},
+        layout={"width": "min(100%, 640px)"},
+    )
+
+
+def _point_words(point: Point) -> str:
+    whisper = f" + {point.whisper} {point.dtype} ({point.backend})" if point.whisper else ""
+    many = f", batch {point.batch}" if point.batch > 1 else ""
+    return (
+        f"{point.card}, {point.run}: {point.voxtral} {point.voxtral_dtype}{whisper}, {point.way}, "
+        f"{counted(point.windows, 'window')}{many}"
+    )
 
 
 def _controls() -> dict[str, Any]:

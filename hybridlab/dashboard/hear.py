@@ -13,6 +13,7 @@ import pandas as pd
 
 from hybridlab import catalog, plots
 from hybridlab.audio import Clip, Samples
+from hybridlab.dashboard.page import framed, output, table
 from hybridlab.plots.wording import arm_label, counted, text_of
 from hybridlab.stats import aligned_words
 from hybridlab.summary.quality import tenant_name
@@ -28,7 +29,6 @@ EXPERIMENTS = ("setup", "baseline", "loading", "quality", "alone", "race")
 PLAYED_S = 120.0
 _GONE = "background:#fde3d3;color:#7a2600;text-decoration:line-through"
 _NEW = "background:#d6e9f8;color:#0b3d66;text-decoration:underline"
-_CELL = "padding:2px 10px;text-align:left;vertical-align:top"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +103,12 @@ def request_html(
     clip: Clip, question: str, expected: str | None, rows: Sequence[Said], *, samples: Samples
 ) -> str:
     """Player, waveform and features, and a table of what was said."""
-    return (
-        f"{player_html(samples)}{_picture(samples, clip.id)}"
+    return framed(
+        player_html(samples),
+        _picture(samples, clip.id),
         f"<p>Reference: <b>{escape(clip.text or 'none')}</b><br>Question: <b>{escape(question)}</b>"
-        f"<br>Expected answer: <b>{escape(expected or 'none')}</b></p>"
-        f"{said_table(rows, reference=clip.text, expected=expected)}"
+        f"<br>Expected answer: <b>{escape(expected or 'none')}</b></p>",
+        said_table(rows, reference=clip.text, expected=expected),
     )
 
 
@@ -135,16 +136,10 @@ def said_table(rows: Sequence[Said], *, reference: str | None, expected: str | N
     if not rows:
         return "<p>Nothing was said about this request: random weights have no text.</p>"
     names = ("who", "transcript", "words wrong", "answer", "trials", "median latency")
-    header = "".join(f'<th scope="col" style="{_CELL}">{name}</th>' for name in names)
-    lines = []
-    for row in rows:
-        cells = _cells(row, reference, expected)
-        lines.append("".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
     return (
         f'<p><del style="{_GONE}">struck out</del>: missing; <ins style="{_NEW}">underlined</ins>: '
         "not in the reference. Case and punctuation do not count.</p>"
-        f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
+        f"{table(names, (_cells(row, reference, expected) for row in rows))}"
     )
 
 
@@ -192,7 +187,7 @@ def hear(lab: Lab) -> Any:
     asked = asked.drop_duplicates(["clip_id", "question"])
     if asked.empty:
         return widgets.HTML("<p>No request was served, so there is nothing to hear.</p>")
-    output = widgets.HTML()
+    view = output()
     labels = [
         f"{row['clip_id']} · {row['audio_s']:.1f} s · {row['question']}"
         for _, row in asked.iterrows()
@@ -209,8 +204,8 @@ def hear(lab: Lab) -> Any:
         clip, question = clips[row["clip_id"]], str(row["question"])
         rows = said(trials, cases, clip_id=clip.id, question=question)
         expected = text_of(row, "expected_answer") or None
-        output.value = request_html(clip, question, expected, rows, samples=clip.samples())
+        view.value = request_html(clip, question, expected, rows, samples=clip.samples())
 
     menu.observe(update, names="value")
     update()
-    return widgets.VBox([menu, output])
+    return widgets.VBox([menu, view])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from hybridlab.dashboard.page import framed, output, table
 from hybridlab.plots.pareto import pareto_front
 from hybridlab.plots.style import MUTED, STRATEGY_COLOURS
 from hybridlab.recommendation import Constraints, Recommendation, choose, pair_of
@@ -22,7 +23,7 @@ from hybridlab.waiting import KNEE_RATIO, Arrivals, AtRate
 HEADER = (
     "pick",
     "strategy",
-    "latency over control",
+    "latency / control",
     "peak GiB",
     "p95 s",
     "margin GiB",
@@ -37,8 +38,7 @@ RULES = (
     "times the service time; it is <i>derived</i> from measured service times by the "
     "Pollaczek-Khinchine formula, and p95 is then without waiting."
 )
-_BAR_PX = 90
-_CELL = "padding:2px 8px;text-align:left;white-space:nowrap"
+_BAR_PX = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +93,8 @@ def whatif_html(race: Race, constraints: Constraints, *, rate_rps: float = 0.0) 
     if not race.arms:
         return "<p>No race case can be compared: run the notebooks 04 to 06 first.</p>"
     found = whatif(race, constraints, rate_rps=rate_rps)
-    header = "".join(f'<th scope="col" style="{_CELL}">{cell}</th>' for cell in HEADER)
-    rows = "".join(_row(arm, found, race.arms) for arm in race.arms)
-    return (
-        f"{_pick(found)}<p>{escape(race.pair)}. {RULES}</p>"
-        f'<table style="border-collapse:collapse"><thead><tr>{header}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-    )
+    rows = (_cells(arm, found, race.arms) for arm in race.arms)
+    return framed(_pick(found), f"<p>{escape(race.pair)}. {RULES}</p>", table(HEADER, rows))
 
 
 def _pick(found: Outcome) -> str:
@@ -117,38 +112,33 @@ def _pick(found: Outcome) -> str:
     )
 
 
-def _row(arm: Standing, found: Outcome, arms: list[Standing]) -> str:
+def _cells(arm: Standing, found: Outcome, arms: list[Standing]) -> list[str]:
     broken, now = found.broken[arm.arm], found.waiting.get(arm.arm)
     sign = "✗" if broken else "●" if arm in found.front else "○"
     colour = "#c9c9c9" if broken else STRATEGY_COLOURS.get(arm.strategy, MUTED)
+    slowest = max(a.relative.value for a in arms)
+    highest = max((a.peak_bytes for a in arms if not math.isnan(a.peak_bytes)), default=1.0)
     waited = now is not None and not math.isnan(now.p95_s)
     p95_s = now.p95_s if now is not None and waited else arm.p95_s
-    cells = [
+    return [
         f"<b>{sign}</b>",
         escape(arm.name),
-        _bar(arm.relative.value, max(a.relative.value for a in arms), colour)
-        + f"{arm.relative.value:.2f}",
-        _bar(arm.peak_bytes, max(a.peak_bytes for a in arms), colour) + gib(arm.peak_bytes),
+        _bar(arm.relative.value, f"{arm.relative.value:.2f}", slowest, colour),
+        _bar(arm.peak_bytes, gib(arm.peak_bytes), highest, colour),
         number(p95_s) + (" waiting" if waited else ""),
         gib(arm.margin_bytes),
-        percent(arm.wer),
+        percent(arm.wer).replace(" ", "&nbsp;"),
         escape(now.words) if now else "–",
         escape("; ".join(broken)) or "–",
     ]
-    return (
-        "<tr>"
-        + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells[:-2])
-        + "".join(f'<td style="{_CELL};white-space:normal">{cell}</td>' for cell in cells[-2:])
-        + "</tr>"
-    )
 
 
-def _bar(value: float, longest: float, colour: str) -> str:
-    if math.isnan(value) or not longest > 0:
-        return ""
+def _bar(value: float, words: str, longest: float, colour: str) -> str:
+    """A bar with its figure behind it, never apart from it; only the figure where it is missing."""
+    width = 0.0 if math.isnan(value) else _BAR_PX * value / longest
     return (
-        f'<span style="display:inline-block;height:0.8em;margin-right:6px;background:{colour};'
-        f'width:{_BAR_PX * value / longest:.0f}px"></span>'
+        f'<span style="white-space:nowrap"><span style="display:inline-block;height:0.8em;'
+        f'margin-right:6px;background:{colour};width:{width:.0f}px"></span>{words}</span>'
     )
 
 
@@ -160,7 +150,7 @@ def what_if(cases: pd.DataFrame, trials: pd.DataFrame) -> Any:
     import ipywidgets as widgets
 
     race = Race.of(cases, trials)
-    output = widgets.HTML()
+    view = output()
     sliders = {name: _slider(*asked) for name, asked in _ranges(race).items()}
 
     def update(_: Any = None) -> None:
@@ -170,12 +160,12 @@ def what_if(cases: pd.DataFrame, trials: pd.DataFrame) -> Any:
             min_margin_bytes=int(margin * GIB),
             max_wer=math.inf if wer >= sliders["wer"].max else wer / 100,
         )
-        output.value = whatif_html(race, constraints, rate_rps=rate)
+        view.value = whatif_html(race, constraints, rate_rps=rate)
 
     for slider in sliders.values():
         slider.observe(update, names="value")
     update()
-    return widgets.VBox([*sliders.values(), output])
+    return widgets.VBox([*sliders.values(), view])
 
 
 def _ranges(race: Race) -> dict[str, tuple[str, float, float]]:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from hybridlab import catalog, planner
-from hybridlab.dashboard.explorer import Choice, explorer_html
+from hybridlab.dashboard.explorer import Choice, explorer_html, settings_of
 from hybridlab.dashboard.points import Point, points, reference_points
 from hybridlab.dashboard.svg import Bar, stacked_bars
 from hybridlab.units import GIB, format_bytes
@@ -103,6 +103,11 @@ def test_a_published_case_is_marked_with_its_error() -> None:
     error = re.search(r"error <b>([+−]\d+\.\d) %", shown)
     assert error is not None
     assert abs(float(error.group(1).replace("−", "-"))) < 3
+
+
+def test_settings_of_a_point_show_it() -> None:
+    for point in reference_points():
+        assert replace(T4, **settings_of(point)).matches(point)
 
 
 @pytest.mark.parametrize(
