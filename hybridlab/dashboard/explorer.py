@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, get_args
 
 from hybridlab import catalog, planner
+from hybridlab.dashboard.choice import Choice, capacity_of, card_named
 from hybridlab.dashboard.page import framed, output
 from hybridlab.dashboard.points import Point, reference_points, run_points
 from hybridlab.dashboard.svg import Bar, stacked_bars
-from hybridlab.device import CpuDevice, card_of
+from hybridlab.device import card_of
 from hybridlab.errors import ParameterError
 from hybridlab.params import VoxtralDtype
-from hybridlab.planner.inverse import largest_fitting
 from hybridlab.planner.pair import fit_of
 from hybridlab.planner.sharing import Owners
 from hybridlab.plots.wording import counted, percent, spare_words
@@ -35,78 +34,6 @@ OWNERS = {
 #: Owners that a measured peak does not have: an allocator's own peak stands without them.
 UNSEEN = ("context", "allocator slack")
 MOMENTS = {"load_peak": "while loading", "steady": "at rest", "request_peak": "while serving"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What the controls say."""
-
-    card: str
-    voxtral: str
-    voxtral_dtype: str
-    whisper: str
-    backend: str
-    dtype: str
-    audio_s: float
-    beams: int
-    batch: int
-    way: str
-
-    def check(self) -> None:
-        """`ParameterError` for what the planner would foresee but nothing would run."""
-        card = card_named(self.card)
-        for name, dtype in (("Voxtral", self.voxtral_dtype), ("Whisper", self.dtype)):
-            if dtype not in ("int8", "int4", *card.native_dtypes):
-                raise ParameterError(
-                    f"{card.title} does not compute in {dtype}; for {name} choose one of: "
-                    f"{', '.join(card.native_dtypes)}"
-                )
-        if card is catalog.HOST and self.voxtral_dtype in ("int8", "int4"):
-            raise ParameterError(
-                f"Voxtral in {self.voxtral_dtype} needs a CUDA device (bitsandbytes); choose "
-                "float32 or bfloat16"
-            )
-
-    def moments(self, *, audio_s: float | None = None) -> dict[str, Owners]:
-        """The planner's owners at each moment of the chosen way."""
-        request = planner.Request(
-            audio_s=audio_s or self.audio_s, beams=self.beams, batch=self.batch
-        )
-        return planner.way_ledgers(
-            card_named(self.card),
-            catalog.whisper(self.whisper),
-            catalog.voxtral(self.voxtral),
-            backend=self.backend,
-            dtype=self.dtype,
-            voxtral_dtype=self.voxtral_dtype,
-            request=request,
-        )[self.way]
-
-    def worst(self, *, audio_s: float | None = None) -> planner.Estimate:
-        moments = self.moments(audio_s=audio_s).values()
-        return planner.largest([planner.total(list(owners.values())) for owners in moments])
-
-    def matches(self, point: Point) -> bool:
-        """Whether this was measured: on this card, these models and dtypes, this way, as many
-        windows and rows, one beam."""
-        whisper = () if self.way == "solo" else ("whisper", "backend", "dtype")
-        names = ("card", "voxtral", "voxtral_dtype", "way", "batch", *whisper)
-        same = all(getattr(self, name) == getattr(point, name) for name in names)
-        windows = planner.Request(audio_s=self.audio_s).windows
-        return same and self.beams == 1 and windows == point.windows
-
-
-def card_named(name: str) -> catalog.Card:
-    """A card of the catalog, or this machine's CPU."""
-    return catalog.HOST if name == catalog.HOST.name else catalog.card(name)
-
-
-def capacity_of(name: str) -> planner.Estimate:
-    """What the card is sold with; for the CPU what this machine has."""
-    if name == catalog.HOST.name:
-        return planner.Estimate.exact(CpuDevice().capacity_bytes())
-    card = catalog.card(name)
-    return planner.Estimate(card.usable_bytes, card.usable_bytes, card.usable_bytes_max)
 
 
 # ------------------------------------------------------------------------------------- the view
@@ -153,7 +80,7 @@ def _verdict(choice: Choice, moments: Mapping[str, Owners], capacity: planner.Es
         "predicted": f"{format_bytes(needed.expected)}{spread}, {worst}",
         "utilisation": f"{used} of {format_bytes(capacity.expected)}",
         "margin": spare_words(capacity.expected - needed.expected),
-        "longest audio": _longest(choice, capacity),
+        "longest audio": _longest(choice.longest_audio_s()),
     }
     cells = "".join(
         f'<span style="display:inline-block;margin-right:1.6em">{name}: <b>{words}</b></span>'
@@ -163,17 +90,11 @@ def _verdict(choice: Choice, moments: Mapping[str, Owners], capacity: planner.Es
     return f'<p><b class="verdict">{sign} {fit}</b></p><p>{cells}</p>'
 
 
-def _longest(choice: Choice, capacity: planner.Estimate) -> str:
-    """Longest audio of a request, in whole windows, that is expected to fit."""
-    most = int(catalog.VOXTRAL_MAX_ANSWER_S // catalog.WINDOW_S)
-    windows = largest_fitting(
-        lambda n: choice.worst(audio_s=n * catalog.WINDOW_S).expected <= capacity.expected,
-        most=most,
-    )
-    if windows == 0:
+def _longest(seconds: float) -> str:
+    if seconds == 0:
         return "none"
-    words = format_seconds(windows * catalog.WINDOW_S)
-    return f"{words}, the most that Voxtral takes" if windows == most else words
+    most = seconds >= catalog.VOXTRAL_MAX_ANSWER_S
+    return format_seconds(seconds) + (", the most that Voxtral takes" if most else "")
 
 
 def _measured_bars(own: Iterable[Point]) -> list[Bar]:

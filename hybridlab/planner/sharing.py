@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hybridlab.catalog import Attention, Card, LoadPath, VoxtralModel, WhisperModel
@@ -59,47 +60,53 @@ def way_ledgers(
     phases = voxtral_phases(voxtral, request, dtype=voxtral_dtype, card=card, attention=attention)
     v_request = largest(list(phases.values()))
     w_request = largest(list(whisper_phases(whisper, request, **kept, card=card).values()))
-    one_at_work = _at_work(card, request=largest([v_request, w_request]))
-    v_at_work = _at_work(card, voxtral_request=v_request)
-    w_at_work = _at_work(card, whisper_request=w_request)
-    both_at_work = _at_work(card, voxtral_request=v_request, whisper_request=w_request)
-
+    work = {
+        "one": _at_work(card, request=largest([v_request, w_request])),
+        "voxtral": _at_work(card, voxtral_request=v_request),
+        "whisper": _at_work(card, whisper_request=w_request),
+        "both": _at_work(card, voxtral_request=v_request, whisper_request=w_request),
+    }
     resident = context | v | w
     second = {"context": context["context"] * 2}
-    parallel = {
-        "loading": resident | copy,
-        "at rest": resident,
-        "both at work": resident | both_at_work,
-    }
-    whisper_alone = {
-        "Whisper comes in": context | w | copy,
-        "Whisper at work": context | w | w_at_work,
-    }
-    larger = v if v["voxtral weights"].expected >= w_bytes else w
+    resting = {"loading": resident | copy, "at rest": resident}
+    parallel = {**resting, "both at work": resident | work["both"]}
     return {
-        "solo": {"at rest": context | v, "at work": context | v | v_at_work},
-        "sequential": {
-            "loading": resident | copy,
-            "at rest": resident,
-            "one at work": resident | one_at_work,
-        },
+        "solo": {"at rest": context | v, "at work": context | v | work["voxtral"]},
+        "sequential": {**resting, "one at work": resident | work["one"]},
         "parallel, one process": parallel,
         "parallel, two processes": {moment: own | second for moment, own in parallel.items()},
+        **_swapping(context, v, w, copy, work),
+    }
+
+
+def _swapping(
+    context: Owners, v: Owners, w: Owners, copy: Owners, work: Mapping[str, Owners]
+) -> dict[str, dict[str, Owners]]:
+    """The moments of every way in which weights come and go."""
+    voxtral_works = {"Voxtral at work": context | v | work["voxtral"]}
+    beside = {"Whisper at work": context | v | w | work["whisper"]}
+    comes_alone = {"Whisper comes in": context | w | copy}
+    larger = max(v, w, key=lambda weights: total(list(weights.values())).expected)
+    return {
         "swapping Whisper": {
             "at rest": context | v,
-            "Voxtral at work": context | v | v_at_work,
-            "Whisper comes in": resident | copy,
-            "Whisper at work": resident | w_at_work,
+            **voxtral_works,
+            "Whisper comes in": context | v | w | copy,
+            **beside,
         },
         "swapping Whisper, overlapped": {
             "at rest": context | v,
-            "Whisper comes in": resident | copy | v_at_work,
-            "Whisper at work": resident | w_at_work,
+            "Whisper comes in": context | v | w | copy | work["voxtral"],
+            **beside,
         },
-        "swapping both": {"Voxtral at work": context | v | v_at_work, **whisper_alone},
+        "swapping both": {
+            **voxtral_works,
+            **comes_alone,
+            "Whisper at work": context | w | work["whisper"],
+        },
         "swapping both, fixed block": {
-            "at work": context | larger | one_at_work,
-            "Whisper comes in": whisper_alone["Whisper comes in"],
+            "at work": context | larger | work["one"],
+            **comes_alone,
         },
     }
 

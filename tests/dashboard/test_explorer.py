@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from hybridlab import catalog, planner
-from hybridlab.dashboard.explorer import Choice, explorer_html, settings_of
+from hybridlab.dashboard.choice import Choice
+from hybridlab.dashboard.explorer import explorer_html, settings_of
 from hybridlab.dashboard.points import Point, points, reference_points
 from hybridlab.dashboard.svg import Bar, stacked_bars
 from hybridlab.units import GIB, format_bytes
