@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from hybridlab import catalog, planner, plots, records
+from hybridlab.audio import Samples
 from hybridlab.plots import lanes, speed, wording
 from hybridlab.plots.memory import memory_finding
 from hybridlab.plots.predicted import prediction_points
@@ -54,7 +56,13 @@ DRAWN: dict[str, Callable[[Tables], Figure]] = {
     "plan": lambda t: plots.plan_bars(
         planner.plan_table(catalog.card("t4"), sizes=("base", "large-v3"))
     ),
+    "request": lambda _: plots.request(noise(45.0), name="a clip"),
 }
+
+
+def noise(seconds: float) -> Samples:
+    drawn = np.random.default_rng(0).normal(0, 0.1, round(16_000 * seconds))
+    return drawn.astype(np.float32)
 
 
 def boxes(figure: Figure) -> list[tuple[str, Any]]:
@@ -105,7 +113,7 @@ EMPTY = {name: pd.DataFrame(columns=[*records.COMMON_COLUMNS, *columns]) for nam
          records.TABLES.items()}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in DRAWN if name != "plan"])
+@pytest.mark.parametrize("name", [name for name in DRAWN if name not in ("plan", "request")])
 def test_empty_tables_say_what_is_missing(name: str) -> None:
     figure = DRAWN[name](EMPTY)
     words = " ".join(text.get_text() for text in figure.texts)
@@ -115,6 +123,12 @@ def test_empty_tables_say_what_is_missing(name: str) -> None:
 
 def test_no_plan() -> None:
     assert "No plan" in plots.plan_bars([]).texts[0].get_text()
+
+
+def test_a_request_says_how_much_of_it_is_padding() -> None:
+    title = DRAWN["request"]({}).get_suptitle().replace("\n", " ")
+    assert title.startswith("a clip lasts 45.0 s: 2 windows of 30 s, 25 % of it padding")
+    assert "No sample" in plots.request(noise(0.0)).texts[0].get_text()
 
 
 def test_plots_leave_matplotlib_as_it_was(tables: Tables) -> None:

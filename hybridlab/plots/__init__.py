@@ -15,6 +15,7 @@ from hybridlab.plots.pareto import pareto
 from hybridlab.plots.predicted import predicted_against_measured
 from hybridlab.plots.quality import quality
 from hybridlab.plots.quality_memory import quality_memory
+from hybridlab.plots.request import request
 from hybridlab.plots.speed import latency, latency_ecdf, throughput
 from hybridlab.plots.style import save
 from hybridlab.plots.swaps import swap_stages
@@ -37,6 +38,7 @@ __all__ = [
     "predicted_against_measured",
     "quality",
     "quality_memory",
+    "request",
     "save",
     "survival",
     "swap_stages",

@@ -103,7 +103,7 @@ def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figu
         return style.nothing_to_show("No case was measured, so there is no memory to show.")
     rows = wording.worst_per_label(cases)
     figure, ax = style.new_axes(style.rows_height(len(rows)))
-    stacks = [_case_stack(row, moment) for _, row in rows.iterrows()]
+    stacks = [case_stack(row, moment) for _, row in rows.iterrows()]
     _draw_stacks(ax, stacks)
     _name_rows(ax, list(rows["label"]))
     longest = max((sum(stack.values()) for stack in stacks), default=0.0)
@@ -126,7 +126,7 @@ def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figu
     return style.finish(figure, title, wording.caption_of(cases, n_words))
 
 
-def _case_stack(row: pd.Series[Any], moment: Moment) -> dict[str, float]:
+def case_stack(row: pd.Series[Any], moment: Moment) -> dict[str, float]:
     """Bytes by owner that sum to the moment's reading; empty where there is none."""
     total = wording.number_of(row, f"{moment}_bytes")
     if wording.text_of(row, "status") not in ("ok", "oom") or not total > 0:
