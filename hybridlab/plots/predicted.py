@@ -8,19 +8,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hybridlab.plots import style, wording
+from hybridlab.plots import marks, style, wording
+from hybridlab.plots.captions import caption
+from hybridlab.plots.palette import PREDICTED_LOOK
 from hybridlab.units import GIB, MIB
 
-_POINT_LOOK = {
-    "voxtral weights": ("voxtral", "o"),
-    "whisper weights": ("whisper", "s"),
-    "request": ("request", "^"),
-    "whole case": ("base", "D"),
-}
 MOST_LABELS = 24
 
 
-@style.styled
+@style.styled(
+    ledgers=("case_id", "moment", "owner", "bytes", "predicted_bytes"),
+    cases=("case_id", "experiment"),
+)
 def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     """The planner's bytes against the measured ones, on logarithmic axes with the diagonal."""
     points = prediction_points(ledgers, cases)
@@ -33,12 +32,12 @@ def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Fi
     ]
     ax.plot(ends, ends, color="#888888", linestyle="--", linewidth=1.2, zorder=1)
     for owner, group in points.groupby("owner"):
-        colour, marker = _POINT_LOOK[str(owner)]
+        marker, colour = PREDICTED_LOOK[str(owner)]
         ax.plot(
             group["predicted"],
             group["measured"],
             marker,
-            color=style.OWNER_COLOURS[colour],
+            color=colour,
             markersize=10,
             mec="white",
             label=str(owner),
@@ -55,11 +54,17 @@ def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Fi
         f"Predictions are {wording.percent(points['error'].abs().median())} off at the median; "
         f"at worst {_error_words(top['error'])} ({top['owner']}, {top['label']})"
     )
-    caption = wording.caption_of(
-        cases, f"n = {len(points)} sizes, labelled with the measured one against the predicted"
+    words = caption(
+        cases,
+        cases,
+        n=f"{wording.counted(len(points), 'size')}, labelled with the measured one against the "
+        "predicted",
+        interval="no interval: repeated cases stand at their median",
+        notes=("dashed: as predicted",),
+        sampled=True,
     )
-    style.legend_below(ax)
-    style.finish(figure, title, caption)
+    marks.legend_below(ax)
+    style.finish(figure, title, words)
     _label_errors(figure, ax, worst_first.head(MOST_LABELS))
     return figure
 
@@ -75,7 +80,7 @@ def prediction_points(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFram
     names = dict(zip(cases.get("case_id", []), labels, strict=False))
     rows: list[dict[str, Any]] = []
     for _, row in ledgers.iterrows() if "owner" in ledgers else ():
-        if row["moment"] == "request_peak" and row["owner"] in _POINT_LOOK:
+        if row["moment"] == "request_peak" and row["owner"] in PREDICTED_LOOK:
             rows.append(
                 {
                     "owner": row["owner"],
