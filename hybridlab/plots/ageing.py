@@ -44,6 +44,9 @@ def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         sharey="row",
         height_ratios=(3, 2, 0.7 + 0.3 * len(remedies)),
     )
+    for above, ax in zip(axes[:, 0], axes[:, 1:], strict=True):
+        for other in ax:
+            other.sharex(above)
     for column, strategy in enumerate(strategies):
         own = [arm for arm in found if arm.strategy == strategy]
         _draw_cycles(axes[0][column], own, found[0].occupied, unit=MIB, above_first=True)
@@ -60,8 +63,8 @@ def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         cycles,
         cases,
         n=f"{wording.counted(most, 'cycle')} per strategy and remedy",
-        interval="trend: least squares without the first fifth; bar: 95 % interval for readings that "
-        "depend on each other",
+        interval="trend: least squares without the first fifth; bar: 95 % interval for "
+        "dependent readings",
         notes=(f"lines: medians of up to {_POINTS} stretches of cycles",),
         sampled=True,
     )

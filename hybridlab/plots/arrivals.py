@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from hybridlab.plots import marks, order, style, wording
-from hybridlab.plots.captions import BOOTSTRAP, caption
+from hybridlab.plots.captions import caption
 from hybridlab.plots.palette import DASHES, strategy_look
-from hybridlab.stats import bootstrap_interval
 from hybridlab.waiting import KNEE_RATIO, arrival_points, knees
-
-_P95 = functools.partial(np.quantile, q=0.95)
 
 
 @style.styled(
@@ -46,7 +41,6 @@ def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         words = _knee_words(held[arm], float(ranked["rate_rps"].max()))
         served.plot(ranked["rate_rps"], ranked["served_rps"], label=f"{arm} ({words})", **look)
         late.plot(ranked["rate_rps"], ranked["p95_s"], **look)
-        _bars(late, ranked, colour)
         _rings(served, late, ranked[ranked["rate_rps"] == held[arm]], colour)
     _axes(served, late, points)
     marks.legend_below(served, columns=2)
@@ -55,20 +49,13 @@ def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         trials[trials["experiment"] == "arrivals"],
         cases,
         n=f"{requests}, {int(points['n'].min())} or more for each point",
-        interval=f"bars: {BOOTSTRAP} of p95",
+        interval="no interval: each point is the p95 of one case",
         notes=(
             f"ring: last rate with p95 within {KNEE_RATIO:g} times that at the lowest",
             "dashed: all that is offered on the long average; a few arrivals may come slower",
         ),
     )
     return style.finish(figure, _finding(held, float(points["rate_rps"].max())), caption_words)
-
-
-def _bars(ax: Axes, points: pd.DataFrame, colour: str) -> None:
-    for _, point in points.iterrows():
-        found = bootstrap_interval(point["latencies"], statistic=_P95)
-        if np.isfinite(found.low):
-            ax.vlines(point["rate_rps"], found.low, found.high, color=colour, linewidth=1.4)
 
 
 def _rings(served: Axes, late: Axes, knee: pd.DataFrame, colour: str) -> None:

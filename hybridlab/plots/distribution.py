@@ -14,7 +14,7 @@ from hybridlab.stats import Array, ecdf
 from hybridlab.units import format_seconds
 
 #: Markers on a curve: of more requests so many are marked.
-MOST_MARKERS = 16
+MOST_MARKERS = 5
 
 
 @style.styled(trials=speed.COLUMNS)

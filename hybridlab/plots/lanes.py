@@ -89,6 +89,15 @@ def phase_handles(spans: pd.DataFrame) -> list[Patch]:
     ]
 
 
+def tenant_handles(spans: pd.DataFrame) -> list[Patch]:
+    """Legend entries of the tenants that worked."""
+    return [
+        Patch(facecolor=OWNER_COLOURS[tenant], label=tenant.capitalize())
+        for tenant in TENANTS
+        if (spans["tenant"] == tenant).any()
+    ]
+
+
 def phase_at(spans: pd.DataFrame, t_s: float) -> str:
     """', during voxtral prefill' where a phase covers this moment, else ''."""
     if spans.empty:

@@ -24,7 +24,8 @@ def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     arms = [a for a in found if not math.isnan(a.relative.value) and not math.isnan(a.peak_bytes)]
     if not arms:
         return style.nothing_to_show("No race case can be compared, so there is no trade.")
-    place = order.strategies_first([_name(arm) for arm in arms])
+    race = cases[cases["experiment"] == "race"]
+    place = order.strategies_first(list((race["strategy"] + " " + race["variant"]).unique()))
     arms.sort(key=lambda arm: place.index(_name(arm)))
     front = pareto_front(arms)
     figure, ax = style.new_axes(style.rows_height(len(arms), each_in=0.46))
@@ -43,7 +44,7 @@ def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     ax.set_xlabel("latency over that of sequential plain in the same notebook")
     requests = wording.counted(sum(arm.n for arm in arms), "request")
     words = caption(
-        cases[cases["experiment"] == "race"],
+        race,
         cases,
         n=f"{requests} in {wording.counted(len(arms), 'arm')}",
         interval=f"bar: {BOOTSTRAP} of the median",

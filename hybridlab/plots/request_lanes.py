@@ -21,7 +21,8 @@ def request_lanes(
     """When each tenant worked on one request, from the request's first phase to its last.
 
     The request is the one that most arms served; of an arm's rounds the one of median length
-    is drawn. Of each strategy only the fastest variant is shown, unless `every_variant`.
+    is drawn. Of each strategy only the variant with the shortest requests is
+    shown, unless `every_variant`.
     """
     served = _served(spans, cases)
     if served.empty:
@@ -30,7 +31,7 @@ def request_lanes(
     seconds = dict(zip(shown["arm"], shown["seconds"], strict=True))
     own = spans.merge(shown[["case_id", "request_id", "arm", "begin_s"]])
     own = own.assign(start_s=own["start_s"] - own["begin_s"], end_s=own["end_s"] - own["begin_s"])
-    arms = order.strategies_first(list(seconds))
+    arms = order.strategies_first([arm for arm in served["arm"].unique() if arm in seconds])
     figure, ax = style.new_axes(style.rows_height(len(arms), each_in=0.6))
     for y, arm in enumerate(arms):
         _draw_arm(ax, y, own[own["arm"] == arm], max(seconds.values()))
@@ -39,7 +40,8 @@ def request_lanes(
     marks.note_column(ax, [(y, format_seconds(seconds[arm])) for y, arm in enumerate(arms)])
     ax.set_xlim(0, max(seconds.values()) * 1.01)
     ax.set_xlabel("time since the request's first phase began (s)")
-    marks.legend_below(ax, handles=lanes.phase_handles(own), columns=7)
+    handles = [*lanes.tenant_handles(own), *lanes.phase_handles(own)]
+    marks.legend_below(ax, handles=handles, columns=7)
     name = str(shown["request_id"].iloc[0])
     words = caption(
         shown,
@@ -47,7 +49,7 @@ def request_lanes(
         n=f"1 request ({name}) in {wording.counted(len(arms), 'arm')}",
         interval="no interval: of an arm's rounds the one of median length",
         notes=(
-            "upper lane: Voxtral, lower lane: Whisper, or the only tenant",
+            "upper lane: Voxtral, lower lane: Whisper; one lane: the only tenant",
             _which(every_variant),
         ),
     )
@@ -55,7 +57,7 @@ def request_lanes(
 
 
 def _which(every_variant: bool) -> str:
-    return "" if every_variant else "of each strategy the variant that is fastest here"
+    return "" if every_variant else "of each strategy the variant whose requests are shortest"
 
 
 def _served(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -79,8 +81,10 @@ def _shown(served: pd.DataFrame, *, every_variant: bool) -> pd.DataFrame:
     arms_of = served.groupby("request_id", sort=False)["arm"].nunique()
     own = served[served["request_id"] == arms_of.idxmax()].sort_values("seconds")
     middle = [group.iloc[(len(group) - 1) // 2] for _, group in own.groupby("arm", sort=False)]
-    rows = pd.DataFrame(middle).sort_values("seconds")
-    return rows if every_variant else rows.drop_duplicates("strategy")
+    usual = served.groupby("arm", sort=False)["seconds"].median()
+    rows = pd.DataFrame(middle)
+    ranked = rows.assign(usual=rows["arm"].map(usual)).sort_values("usual")
+    return ranked if every_variant else ranked.drop_duplicates("strategy")
 
 
 def _draw_arm(ax: Axes, y: float, spans: pd.DataFrame, reach_s: float) -> None:
