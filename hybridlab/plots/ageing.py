@@ -22,7 +22,7 @@ _REMEDIES = tuple(REMEDY_LOOK)
 
 @style.styled(
     cycles=(
-        *("case_id", "experiment", "device", "strategy", "remedy", "cycle"),
+        *("case_id", "device", "strategy", "remedy", "cycle"),
         *("latency_s", "reserved_bytes", "resident_bytes"),
     ),
     cases=("case_id",),

@@ -16,18 +16,17 @@ def ordered(rows: pd.DataFrame) -> pd.DataFrame:
     that in which the parameters name the variants. What has no strategy or size comes first."""
     if rows.empty:
         return rows
+    # experiments in order of appearance: each is a block of its own
+    blocks = pd.factorize(rows["experiment"])[0] if "experiment" in rows else 0
     keys = pd.DataFrame(
         {
-            "strategy": _ranks(rows, "strategy", STRATEGIES),
-            "size": _ranks(rows, "whisper_size", SIZES),
+            "block": blocks,
+            "strategy": _ranks(rows, "strategy", STRATEGIES).to_numpy(),
+            "size": _ranks(rows, "whisper_size", SIZES).to_numpy(),
         },
-        index=rows.index,
+        index=range(len(rows)),
     )
-    # experiments in order of appearance: each is a block of its own
-    blocks = pd.Series(pd.factorize(rows["experiment"])[0], index=rows.index)
-    return rows.loc[
-        keys.assign(block=blocks).sort_values(["block", "strategy", "size"], kind="stable").index
-    ]
+    return rows.iloc[keys.sort_values(list(keys), kind="stable").index]
 
 
 def _ranks(rows: pd.DataFrame, column: str, known: tuple[str, ...]) -> pd.Series[int]:

@@ -16,7 +16,7 @@ from hybridlab.units import format_bytes
 
 @style.styled(
     cases=("case_id", "experiment", "strategy", "variant", "status", *PAIR_COLUMNS),
-    trials=("case_id", "request_id", "latency_s", "first", "parity"),
+    trials=("case_id", "request_id", "strategy", "variant", "latency_s", "first", "parity"),
 )
 def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     """Every arm of the races; the filled ones are not beaten in both by another."""

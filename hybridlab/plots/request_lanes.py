@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hybridlab.plots import lanes, marks, order, style, wording
+from hybridlab.plots import lanes, marks, order, speed, style, wording
 from hybridlab.plots.captions import caption
 from hybridlab.units import format_seconds
 
@@ -20,8 +21,8 @@ def request_lanes(
 ) -> Figure:
     """When each tenant worked on one request, from the request's first phase to its last.
 
-    The request is the one that most arms served; of an arm's rounds the one of median length
-    is drawn. Of each strategy only the variant with the shortest requests is
+    The request is the one that most arms served, of several the one closest to what each arm
+    usually takes; of an arm's rounds the one of median length is drawn. Of each strategy only the variant with the shortest requests is
     shown, unless `every_variant`.
     """
     served = _served(spans, cases)
@@ -51,6 +52,7 @@ def request_lanes(
         notes=(
             "upper lane: Voxtral, lower lane: Whisper; one lane: the only tenant",
             _which(every_variant),
+            speed.pooled_words(own),
         ),
     )
     return style.finish(figure, _finding(own, seconds), words)
@@ -64,7 +66,7 @@ def _served(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per race case and request: `case_id, request_id, strategy, arm, begin_s, seconds`."""
     race = spans[(spans["experiment"] == "race") & spans["request_id"].notna()]
     race = race[~race["request_id"].astype(str).str.endswith("-first")]
-    race = race[race["start_s"].notna() & race["end_s"].notna()]
+    race = race[race["end_s"] > race["start_s"]]
     if race.empty:
         return pd.DataFrame()
     ends = race.groupby(["case_id", "request_id"], sort=False).agg(
@@ -77,13 +79,16 @@ def _served(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown(served: pd.DataFrame, *, every_variant: bool) -> pd.DataFrame:
-    """One row per arm, all of the request that most arms served."""
-    arms_of = served.groupby("request_id", sort=False)["arm"].nunique()
-    own = served[served["request_id"] == arms_of.idxmax()].sort_values("seconds")
+    """One row per arm, all of the request that most arms served; of several the most usual one."""
+    usual = served["arm"].map(served.groupby("arm")["seconds"].median())
+    served = served.assign(usual=usual, off=np.log(served["seconds"] / usual).abs())
+    requests = served.groupby("request_id", sort=False).agg(
+        arms=("arm", "nunique"), off=("off", "mean")
+    )
+    chosen = requests[requests["arms"] == requests["arms"].max()]["off"].idxmin()
+    own = served[served["request_id"] == chosen].sort_values("seconds")
     middle = [group.iloc[(len(group) - 1) // 2] for _, group in own.groupby("arm", sort=False)]
-    usual = served.groupby("arm", sort=False)["seconds"].median()
-    rows = pd.DataFrame(middle)
-    ranked = rows.assign(usual=rows["arm"].map(usual)).sort_values("usual")
+    ranked = pd.DataFrame(middle).sort_values("usual")
     return ranked if every_variant else ranked.drop_duplicates("strategy")
 
 

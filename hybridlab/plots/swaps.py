@@ -18,12 +18,13 @@ HIDDEN = "arena-overlapped"
 
 
 @style.styled(
-    spans=("case_id", "experiment", "request_id", "tenant", "phase", "start_s", "end_s", "bytes"),
+    spans=("case_id", "request_id", "tenant", "phase", "start_s", "end_s", "bytes"),
     cases=("case_id", "experiment", "strategy", "variant", "status"),
 )
 def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     """Horizontal bars, one per variant: the median of each stage of a request's swaps, stacked."""
-    table = swap_seconds(spans, cases)
+    timed = spans[spans["start_s"].notna() & spans["end_s"].notna()]
+    table = swap_seconds(timed, cases)
     if table.empty:
         return style.nothing_to_show("No swap was recorded.")
     race = cases[(cases["experiment"] == "race") & (cases["strategy"] == "swapping")]
@@ -45,7 +46,7 @@ def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
             zorder=3,
         )
         left += width
-    counts = swap_spans(spans, cases).query("stage == 'release'")["variant"].value_counts()
+    counts = swap_spans(timed, cases).query("stage == 'release'")["variant"].value_counts()
     names = [f"{name}\n(n = {counts[name]}{_behind(str(name))})" for name in table.index]
     seen = table.drop(index=HIDDEN, errors="ignore").sum(axis=1)
     best = list(table.index).index(seen.idxmin()) if len(seen) else None
