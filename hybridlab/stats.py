@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -137,14 +138,19 @@ def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[tu
     import jiwer
     from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-    normalise, found = BasicTextNormalizer(), []
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
+    normalise = BasicTextNormalizer()
+
+    @functools.cache  # greedy decoding says the same of a clip every time
+    def errors(reference: str, hypothesis: str) -> tuple[int, int]:
         expected = normalise(reference).strip()
-        if expected:
-            seen = jiwer.process_words(expected, normalise(hypothesis).strip())
-            wrong = seen.substitutions + seen.deletions
-            found.append((wrong + seen.insertions, wrong + seen.hits))
-    return found
+        if not expected:
+            return 0, 0
+        seen = jiwer.process_words(expected, normalise(hypothesis).strip())
+        wrong = seen.substitutions + seen.deletions
+        return wrong + seen.insertions, wrong + seen.hits
+
+    found = [errors(*pair) for pair in zip(references, hypotheses, strict=True)]
+    return [(wrong, words) for wrong, words in found if words]
 
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:

@@ -40,7 +40,7 @@ def caption(
 def _cases_of(rows: pd.DataFrame, cases: pd.DataFrame | None) -> pd.DataFrame:
     if cases is None or "case_id" not in cases or "case_id" not in rows:
         return pd.DataFrame()
-    return cases[cases["case_id"].isin(rows["case_id"])]
+    return cases[cases["case_id"].isin(rows["case_id"].unique())]
 
 
 def _weights(cases: pd.DataFrame) -> str:

@@ -26,7 +26,7 @@ def ordered(rows: pd.DataFrame) -> pd.DataFrame:
         },
         index=range(len(rows)),
     )
-    return rows.iloc[keys.sort_values(list(keys), kind="stable").index]
+    return rows.iloc[keys.sort_values(["block", "strategy", "size"], kind="stable").index]
 
 
 def _ranks(rows: pd.DataFrame, column: str, known: tuple[str, ...]) -> pd.Series[int]:

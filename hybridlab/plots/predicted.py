@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -78,24 +76,24 @@ def prediction_points(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFram
     """Rows of owner, label, predicted and measured (GiB) and error; equal ones once."""
     labels = wording.case_labels(cases) if len(cases) else pd.Series(dtype=str)
     names = dict(zip(cases.get("case_id", []), labels, strict=False))
-    rows: list[dict[str, Any]] = []
-    for _, row in ledgers.iterrows() if "owner" in ledgers else ():
-        if row["moment"] == "request_peak" and row["owner"] in PREDICTED_LOOK:
-            rows.append(
-                {
-                    "owner": row["owner"],
-                    "label": names.get(row["case_id"], row["case_id"]),
-                    "predicted": wording.number_of(row, "predicted_bytes") / GIB,
-                    "measured": wording.number_of(row, "bytes") / GIB,
-                }
-            )
-    for label, (_, case) in zip(labels, cases.iterrows(), strict=True):
-        peak = wording.number_of(case, "request_peak_bytes") / GIB
-        predicted = wording.number_of(case, "predicted_bytes") / GIB
-        rows.append(
-            {"owner": "whole case", "label": label, "predicted": predicted, "measured": peak}
-        )
-    points = pd.DataFrame(rows, columns=["owner", "label", "predicted", "measured"]).dropna()
+    owners = ledgers[(ledgers["moment"] == "request_peak") & ledgers["owner"].isin(PREDICTED_LOOK)]
+    of_owners = pd.DataFrame(
+        {
+            "owner": owners["owner"],
+            "label": owners["case_id"].map(names).fillna(owners["case_id"]),
+            "predicted": wording.numbers(owners, "predicted_bytes") / GIB,
+            "measured": wording.numbers(owners, "bytes") / GIB,
+        }
+    )
+    of_cases = pd.DataFrame(
+        {
+            "owner": "whole case",
+            "label": labels,
+            "predicted": wording.numbers(cases, "predicted_bytes") / GIB,
+            "measured": wording.numbers(cases, "request_peak_bytes") / GIB,
+        }
+    )
+    points = pd.concat([of_owners, of_cases], ignore_index=True).dropna()
     points = points[(points["predicted"] > 0) & (points["measured"] > 0)]
     # repeated cases: one point per owner, label and prediction, at the median measurement
     merged = points.groupby(["owner", "label", "predicted"], sort=False, as_index=False).median()

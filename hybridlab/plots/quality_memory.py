@@ -100,9 +100,10 @@ def _label(figure: Figure, ax: Axes, found: list[Quality], unit: float) -> None:
             fontsize=_POINTS,
             bbox={"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.8},
         )
+        level = text.get_window_extent()
         for up in _UPS:
             text.set_position((_POINTS, up))
-            box = text.get_window_extent()
+            box = level.translated(0, up * figure.dpi / 72)
             inside = ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 break

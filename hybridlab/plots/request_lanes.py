@@ -22,8 +22,8 @@ def request_lanes(
     """When each tenant worked on one request, from the request's first phase to its last.
 
     The request is the one that most arms served, of several the one closest to what each arm
-    usually takes; of an arm's rounds the one of median length is drawn. Of each strategy only the variant with the shortest requests is
-    shown, unless `every_variant`.
+    usually takes; of an arm's rounds the one of median length is drawn. Of each strategy only the
+    variant with the shortest requests is shown, unless `every_variant`.
     """
     served = _served(spans, cases)
     if served.empty:
@@ -81,7 +81,7 @@ def _served(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
 def _shown(served: pd.DataFrame, *, every_variant: bool) -> pd.DataFrame:
     """One row per arm, all of the request that most arms served; of several the most usual one."""
     usual = served["arm"].map(served.groupby("arm")["seconds"].median())
-    served = served.assign(usual=usual, off=np.log(served["seconds"] / usual).abs())
+    served = served.assign(usual=usual, off=abs(np.log(served["seconds"] / usual)))
     requests = served.groupby("request_id", sort=False).agg(
         arms=("arm", "nunique"), off=("off", "mean")
     )
