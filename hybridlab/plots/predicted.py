@@ -29,8 +29,10 @@ def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Fi
         points[["predicted", "measured"]].to_numpy().max() * 1.7,
     ]
     ax.plot(ends, ends, color="#888888", linestyle="--", linewidth=1.2, zorder=1)
-    for owner, group in points.groupby("owner"):
-        marker, colour = PREDICTED_LOOK[str(owner)]
+    for owner, (marker, colour) in PREDICTED_LOOK.items():
+        group = points[points["owner"] == owner]
+        if group.empty:
+            continue
         ax.plot(
             group["predicted"],
             group["measured"],
@@ -38,7 +40,7 @@ def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Fi
             color=colour,
             markersize=10,
             mec="white",
-            label=str(owner),
+            label=owner.replace("voxtral", "Voxtral").replace("whisper", "Whisper"),
             zorder=3,
         )
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
@@ -125,6 +127,7 @@ def _label_errors(figure: Figure, ax: Axes, points: pd.DataFrame) -> None:
                     ha="right" if dx < 0 else "left",
                     va="center",
                     fontsize=10.5,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
                 )
                 break
 

@@ -107,6 +107,9 @@ def _label(figure: Figure, ax: Axes, found: list[Quality], unit: float) -> None:
             inside = ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 break
+        else:  # no place is left: better no words than unreadable ones
+            text.remove()
+            continue
         taken.append(box)
         if abs(text.get_position()[1]) > _POINTS:
             ax.annotate(
