@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from hybridlab.plots.palette import MUTED, OWNER_COLOURS
+from hybridlab.plots.palette import MUTED, OWNER_COLOURS, tint
 
 TENANTS = ("voxtral", "whisper")
 #: Of each phase, in the order of a request: how strong the tenant's colour is, and the hatch.
@@ -59,7 +59,7 @@ def draw_lane(
         ax.broken_barh(
             places,
             (y - height / 2, height),
-            facecolor=(OWNER_COLOURS[tenant], strength),
+            facecolor=tint(OWNER_COLOURS[tenant], strength),
             edgecolor=OWNER_COLOURS[tenant],
             linewidth=0.4,
             hatch=hatch,
@@ -83,7 +83,7 @@ def phase_handles(spans: pd.DataFrame) -> list[Patch]:
     """Legend entries of the phases that occur, in grey: the lane's colour is the tenant's."""
     seen = set(spans["phase"]) if len(spans) else set()
     return [
-        Patch(facecolor=(MUTED, strength), edgecolor=MUTED, hatch=hatch, label=phase)
+        Patch(facecolor=tint(MUTED, strength), edgecolor=MUTED, hatch=hatch, label=phase)
         for phase, (strength, hatch) in PHASE_LOOK.items()
         if phase in seen
     ]

@@ -80,6 +80,12 @@ MUTED = "#555555"
 CAPACITY_COLOUR = "#222222"
 
 
+def tint(colour: str, share: float) -> tuple[float, float, float]:
+    """A share of a colour on white, opaque: in an SVG a see-through face would hide its hatch."""
+    red, green, blue = mpl.colors.to_rgb(colour)
+    return (1 - share * (1 - red), 1 - share * (1 - green), 1 - share * (1 - blue))
+
+
 def strategy_look(strategy: str) -> tuple[str, str]:
     """Marker and colour of a strategy; one that is not known is grey."""
     return STRATEGY_MARKERS.get(strategy, "P"), STRATEGY_COLOURS.get(strategy, MUTED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -26,6 +27,8 @@ DPI = 150
 CAPTION_POINTS = 10.0
 LEGEND_POINTS = 10.5
 _TITLE_POINTS = 14.0
+#: A number and its unit are never apart at the end of a line.
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|[GMK]iB|B)(?:\W|$))")
 _EDGE = 0.012  # of the width, left of title and caption
 
 _RC: Any = {
@@ -131,7 +134,6 @@ def finish(figure: Figure, title: str, caption: str) -> Figure:
 
 def _balanced(title: str, room: float) -> list[str]:
     """A title in as few lines as it needs, none of them much shorter than the others."""
-    title = title.strip().replace(" %", "\u00a0%")  # never apart at the end of a line
     lines = _lines(title, room, _TITLE_POINTS, bold=True)
     for share in (0.55, 0.65, 0.75, 0.85):
         narrower = _lines(title, room * share, _TITLE_POINTS, bold=True)
@@ -143,13 +145,13 @@ def _balanced(title: str, room: float) -> list[str]:
 def _lines(text: str, room: float, points: float, *, bold: bool = False) -> list[str]:
     """Words wrapped into lines of at most `room` points, by the font's own widths."""
     lines: list[str] = []
-    for word in text.split(" "):
+    for word in _UNIT.sub("\N{NO-BREAK SPACE}", text.strip()).split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and _width(longer, points, bold) <= room:
             lines[-1] = longer
         else:
             lines.append(word)
-    return [line.replace("\u00a0%", " %") for line in lines]
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 @functools.lru_cache(maxsize=4096)

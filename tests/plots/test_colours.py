@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from colorspacious import cspace_convert
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 
 from hybridlab.plots import lanes, palette
 
@@ -77,11 +77,11 @@ def test_tenants_and_strategies_need_no_second_channel(name: str, eyes: str) -> 
 def test_phases_of_one_tenant_differ_in_grey_or_in_hatch() -> None:
     """A phase is a share of its tenant's colour on white: J' falls as the share rises."""
     for tenant in palette.TENANT_MARKERS:
-        full = np.array(to_rgb(palette.OWNER_COLOURS[tenant]))
+        colour = palette.OWNER_COLOURS[tenant]
         looks = [
-            (tuple(1 - strength * (1 - full)), hatch)
+            (to_hex(palette.tint(colour, strength)), hatch)
             for strength, hatch in lanes.PHASE_LOOK.values()
         ]
         for (one, hatch), (other, sign) in itertools.combinations(looks, 2):
-            light = abs(seen(one, "grey")[0] - seen(other, "grey")[0])  # type: ignore[arg-type]
+            light = abs(seen(one, "grey")[0] - seen(other, "grey")[0])
             assert hatch != sign or light > 2.5

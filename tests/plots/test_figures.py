@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -35,8 +36,8 @@ def boxes(figure: Figure) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_texts_stay_inside_and_apart(name: str, tables: Tables) -> None:
-    figure = DRAWN[name](tables)
+def test_texts_stay_inside_and_apart(name: str, drawn: Callable[[str], Figure]) -> None:
+    figure = drawn(name)
     places = boxes(figure)
     assert len(places) > 4
     width, height = figure.bbox.width, figure.bbox.height
@@ -54,8 +55,10 @@ def test_texts_stay_inside_and_apart(name: str, tables: Tables) -> None:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_title_is_a_finding_and_the_caption_says_n(name: str, tables: Tables) -> None:
-    figure = DRAWN[name](tables)
+def test_title_is_a_finding_and_the_caption_says_n(
+    name: str, drawn: Callable[[str], Figure]
+) -> None:
+    figure = drawn(name)
     title = figure.get_suptitle()
     assert any(character.isdigit() for character in title)
     assert "nan" not in title.replace("tenant", "")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -81,10 +84,17 @@ def test_a_figure_without_rows_is_saved_with_what_is_missing(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_no_text_is_small(name: str, tables: Tables) -> None:
+def test_no_hatched_face_is_see_through(name: str, drawn: Callable[[str], Figure]) -> None:
+    """An SVG fades a hatch with its face, until nothing of it is left."""
+    shown = drawn(name).findobj(lambda artist: bool(getattr(artist, "get_hatch", str)()))
+    faces = [np.atleast_2d(to_rgba_array(artist.get_facecolor())) for artist in shown]  # type: ignore[attr-defined]
+    assert all((colours[:, 3] == 1).all() for colours in faces)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_text_is_small(name: str, drawn: Callable[[str], Figure]) -> None:
     """At 150 dpi and half size 9 points are 9 pixels high."""
-    figure = DRAWN[name](tables)
-    shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]  # type: ignore[attr-defined]
+    shown = [text for text in drawn(name).findobj(Text) if text.get_text() and text.get_visible()]  # type: ignore[attr-defined]
     assert min(text.get_fontsize() for text in shown) >= LEAST_POINTS
 
 
