@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -145,13 +146,17 @@ def aligned_words(reference: str, hypothesis: str) -> Any:
 def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[tuple[int, int]]:
     """Errors and reference words of each pair, as `aligned_words` sees them. Pairs without a word
     in the reference are left out."""
-    found = []
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
+
+    @functools.cache  # greedy decoding says the same of a clip every time
+    def errors(reference: str, hypothesis: str) -> tuple[int, int]:
         seen = aligned_words(reference, hypothesis)
-        if seen is not None:
-            wrong = seen.substitutions + seen.deletions
-            found.append((wrong + seen.insertions, wrong + seen.hits))
-    return found
+        if seen is None:
+            return 0, 0
+        wrong = seen.substitutions + seen.deletions
+        return wrong + seen.insertions, wrong + seen.hits
+
+    found = [errors(*pair) for pair in zip(references, hypotheses, strict=True)]
+    return [(wrong, words) for wrong, words in found if words]
 
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:

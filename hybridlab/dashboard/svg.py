@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from hybridlab.plots.memory import OWNER_WORDS
-from hybridlab.plots.style import OWNER_COLOURS, OWNER_HATCHES
+from hybridlab.plots.marks import OWNER_WORDS
+from hybridlab.plots.palette import OWNER_COLOURS, OWNER_HATCHES
 from hybridlab.units import format_bytes
 
 _LABEL, _BAR, _NOTE, _ROW, _TOP = 190, 480, 170, 30, 24  # px

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from hybridlab.dashboard.page import framed, output, table
+from hybridlab.plots.palette import MUTED, STRATEGY_COLOURS
 from hybridlab.plots.pareto import pareto_front
-from hybridlab.plots.style import MUTED, STRATEGY_COLOURS
 from hybridlab.recommendation import Constraints, Recommendation, choose, pair_of
 from hybridlab.standings import Standing, standings
 from hybridlab.summary.words import gib, number, percent

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from hybridlab import catalog
 from hybridlab.audio import Samples, log_mel
 from hybridlab.plots import style, wording
+from hybridlab.plots.palette import MUTED
 
 #: More columns than a figure has pixels are drawn as the range or mean of each column.
 COLUMNS = 1500
 
 
-@style.styled
+@style.styled()
 def request(samples: Samples, *, name: str = "the audio") -> Figure:
     """Waveform over log-mel features of one clip, over the same seconds."""
     if samples.size == 0:
@@ -26,24 +27,22 @@ def request(samples: Samples, *, name: str = "the audio") -> Figure:
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.6))
     low, high = envelope(samples)
     t_s = np.linspace(0, seconds, low.size)
-    top.fill_between(t_s, low, high, color=style.MUTED, linewidth=0.5)
+    top.fill_between(t_s, low, high, color=MUTED, linewidth=0.5)
     top.set_ylabel("amplitude")
     mel = _columns(log_mel(samples))
-    image = below.imshow(
+    below.imshow(
         mel, aspect="auto", origin="lower", extent=(0, seconds, 0, mel.shape[0]), cmap="magma"
     )
     below.grid(visible=False)
     below.set_ylabel("mel bin")
     below.set_xlabel("time (s)")
-    figure.colorbar(image, ax=below, pad=0.01, label="log-mel")
     windows = math.ceil(seconds / catalog.WINDOW_S)
     padded = 1 - seconds / (windows * catalog.WINDOW_S)
-    caption = wording.caption_of(
-        None,
-        f"n = 1 clip, {catalog.SAMPLE_RATE_HZ / 1000:g} kHz mono",
-        f"{mel.shape[0]} bins every 10 ms as Voxtral gets them, drawn without the padding",
+    words = (
+        f"n = 1 clip, {catalog.SAMPLE_RATE_HZ / 1000:g} kHz mono\N{NO-BREAK SPACE}· {mel.shape[0]} "
+        "bins every 10 ms as Voxtral gets them, drawn without the padding; light is loud"
     )
-    return style.finish(figure, _finding(name, seconds, windows, padded), caption)
+    return style.finish(figure, _finding(name, seconds, windows, padded), words)
 
 
 def _finding(name: str, seconds: float, windows: int, padded: float) -> str:
