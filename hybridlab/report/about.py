@@ -72,36 +72,10 @@ def _file(run: Run, path: str, text: str) -> Cell:
     return Cell(text if text in NOTEBOOKS else EMPTY)
 
 
-def files_table(run: Run) -> Table:
-    """The run's data to download."""
-    paths = [*sorted(run.folder.glob("*.parquet")), run.folder / "manifest.json"]
-    rows: list[list[Cell | str]] = []
-    for path in paths:
-        if not path.is_file():
-            continue
-        count = run.tables.get(path.stem)
-        rows.append(
-            [
-                Cell(path.name, href=path.name),
-                EMPTY if count is None else f"{len(count):,}",
-                as_bytes(path.stat().st_size),
-            ]
-        )
-    empty = "The tables are still JSON lines under parts/; Parquet is written when the run ends."
-    return table(("File", "Rows", "Size"), rows, numeric=(1, 2), empty=empty)
-
-
 def params_table(run: Run) -> Table:
     """Parameters that differ from the notebooks' defaults."""
-    given = dict(run.manifest.get("params") or {})
-    if not given:
-        for part in run.parts.values():
-            given |= part.get("params") or {}
-    defaults = {
-        name: info.default
-        for model in NOTEBOOKS.values()
-        for name, info in model.model_fields.items()
-    }
+    given = run.params
+    defaults = default_params()
     rows = [
         (name, words(value, empty="(empty)"), words(defaults.get(name), empty="(empty)"))
         for name, value in given.items()
@@ -112,6 +86,15 @@ def params_table(run: Run) -> Table:
         rows,
         empty="Every parameter has its default.",
     )
+
+
+def default_params() -> dict[str, Any]:
+    """Every notebook's parameters with their defaults."""
+    return {
+        name: info.default
+        for model in NOTEBOOKS.values()
+        for name, info in model.model_fields.items()
+    }
 
 
 def machine_facts(run: Run) -> list[tuple[str, str]]:

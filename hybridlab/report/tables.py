@@ -209,52 +209,6 @@ def _status_cell(cases: pd.DataFrame) -> Cell:
     return Cell(f"{len(bad)} of {len(statuses)} {bad[0]}", badge(bad[0]).tone)
 
 
-def claims_table(run: Run) -> Table:
-    """What became of each sentence of the original analysis."""
-    rows = run.tables["claims"]
-    return table(
-        ("Claim", "Expected", "Measured", "Verdict", "Reason"),
-        [
-            (
-                words(row.get("sentence"), empty=words(row["claim"])),
-                words(row["expected"]),
-                words(row["measured"]),
-                badge(words(row["verdict"], empty="")),
-                _with_evidence(row),
-            )
-            for _, row in rows.iterrows()
-        ],
-        empty="No claim was judged: 07_verdict did not finish.",
-    )
-
-
-def _with_evidence(row: pd.Series[Any]) -> str:
-    evidence = words(row.get("evidence"), empty="")
-    return words(row["reason"]) + (f" (evidence: {evidence})" if evidence else "")
-
-
-def lost_table(run: Run) -> Table:
-    """Cases that were skipped or failed, with their reasons."""
-    rows = run.cases[run.cases["status"] != "ok"]
-    labels = wording.case_labels(rows) if len(rows) else pd.Series(dtype=str)
-    return table(
-        ("Case", "Experiment", "Notebook", "Status", "Reason"),
-        [
-            (
-                label,
-                words(row["experiment"]),
-                words(row.get("notebook")),
-                badge(words(row["status"], empty="")),
-                words(row["reason"], empty="no reason recorded"),
-            )
-            for label, (_, row) in zip(labels, rows.iterrows(), strict=True)
-        ],
-        empty="Every case that was started ended well."
-        if len(run.cases)
-        else "No case was started.",
-    )
-
-
 def cases_of(cases: pd.DataFrame, *experiments: str) -> pd.DataFrame:
     return cases[cases["experiment"].isin(experiments)]
 
