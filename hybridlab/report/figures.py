@@ -86,13 +86,16 @@ def _uri(kind: str, content: bytes) -> str:
 
 
 def _with_palette(png: bytes) -> bytes:
-    """The same picture in at most 160 colours: plots have few, and take a third of the bytes."""
+    """The same picture in at most 160 colours: plots have few, and take a third of the bytes. The
+    octree keeps the colours of thin lines, and is three times as fast as the median cut."""
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as image:
-        flat = image.convert("RGB").quantize(160, dither=Image.Dither.NONE)
+        flat = image.convert("RGB").quantize(
+            160, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+        )
     buffer = io.BytesIO()
-    flat.save(buffer, format="PNG", optimize=True)
+    flat.save(buffer, format="PNG")
     return min(png, buffer.getvalue(), key=len)
 
 

@@ -56,10 +56,11 @@ def traces(run: Run) -> dict[str, Any]:
             break
         found[index] = trace
     kept = sorted(found)
-    races = [place for place, index in enumerate(kept) if cases.iloc[index]["experiment"] == "race"]
+    both = [n for n, i in enumerate(kept) if len({span[0] for span in found[i]["spans"]}) > 1]
+    races = [n for n in both if cases.iloc[kept[n]]["experiment"] == "race"]
     return {
         "cases": [found[index] for index in kept],
-        "start": races[0] if races else 0,
+        "start": next(iter(races or both), 0),
         "left_out": len(watched) - len(found),
         "owners": _owner_colours([row[1] for trace in found.values() for row in trace["ledger"]]),
         "tenants": {name: OWNER_COLOURS[name] for name in ("voxtral", "whisper")},
@@ -190,8 +191,8 @@ def _owner_colours(owners: list[str]) -> dict[str, str]:
     spare = cycle(_MORE_COLOURS)
     for owner in dict.fromkeys(owners):
         first = owner.split()[0]
-        known = {"process": "base", "context": "base", "loading": "load"}.get(first, first)
-        taken = OWNER_COLOURS.get(known)
+        same = {"process": "base", "context": "base", "loading": "load", "free": ""}
+        taken = OWNER_COLOURS.get(same.get(first, first))
         found[owner] = taken if taken and taken not in found.values() else next(spare)
     return found
 

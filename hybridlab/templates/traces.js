@@ -28,7 +28,7 @@
     strength: data.strengths[phase] ?? 0.6,
   }));
   const held = (trace) => trace.ledger.map(([moment, owner, mib]) => (
-    { moment, owner, held: mib / unit.size }));
+    { moment, owner, held: mib / unit.size, place: Object.keys(data.owners).indexOf(owner) }));
 
   const time = (title) => ({
     field: "t", type: "quantitative", scale: { domain: { param: "brush" }, nice: false }, title,
@@ -121,7 +121,7 @@
         scale: { domain: Object.keys(data.owners), range: Object.values(data.owners) },
         legend: { orient: "bottom", columns: Math.max(2, Math.floor(chart.clientWidth / 170)),
           values: [...new Set(trace.ledger.map((row) => row[1]))] } },
-      order: { field: "owner", sort: null },
+      order: { field: "place", type: "quantitative" },
       tooltip: [{ field: "moment" }, { field: "owner" }, { field: "held", ...number, title: unit.name }],
     },
   });
@@ -130,15 +130,18 @@
     const many = traces.length > 1;
     const labels = chart.clientWidth < 480 ? 76 : 104;
     const width = Math.max(120, chart.clientWidth - labels - 22);
-    const parts = [];
-    for (const trace of traces) {
-      if (Object.keys(trace.curves).length) parts.push(memoryPanel(trace, many));
-      if (trace.spans.length) parts.push(lanesPanel(trace));
-    }
-    parts.push(overviewPanel(traces));
-    for (const trace of traces) if (trace.ledger.length) parts.push(ownersPanel(trace, many));
+    const wide = (parts) => parts.map((part) => ({ width, ...part }));
+    const details = traces.flatMap((trace) => [
+      ...(Object.keys(trace.curves).length ? [memoryPanel(trace, many)] : []),
+      ...(trace.spans.length ? [lanesPanel(trace)] : []),
+    ]);
+    const owners = traces.filter((trace) => trace.ledger.length).map((trace) => ownersPanel(trace, many));
     return {
-      vconcat: parts.map((part) => ({ width, ...part })),
+      description: "Memory and phases of the chosen cases; the words below say the same",
+      vconcat: [
+        { vconcat: wide(details), resolve: { scale: { x: "shared", color: "independent" } } },
+        ...wide([overviewPanel(traces), ...owners]),
+      ],
       resolve: { scale: { color: "independent" } },
       background: null,
       padding: { left: 2, right: 2, top: 4, bottom: 4 },
@@ -224,7 +227,7 @@
     const most = Math.max(...shown.flatMap((trace) => Object.values(trace.curves).flatMap(([, v]) => v)), 0);
     unit = most > 4096 ? { name: "GiB", size: 1024 } : { name: "MiB", size: 1 };
     const result = await window.vegaEmbed(chart, specification(shown), {
-      mode: "vega-lite", actions: false, renderer: "svg", ast: true });
+      mode: "vega-lite", actions: false, renderer: "canvas", ast: true });
     view = result.view;
     const [first, last] = range(shown);
     tell(first, last);
@@ -236,15 +239,10 @@
     chart.dataset.ready = chosen.join(",");
   };
 
-  const overviewScale = () => {
-    const before = shown.reduce((sum, trace) => sum
-      + (Object.keys(trace.curves).length ? 1 : 0) + (trace.spans.length ? 1 : 0), 0);
-    return view.scale(`concat_${before}_x`);
-  };
   const zoom = async (from, to) => {
     const [first, last] = range(shown);
     const whole = !(to > from) || (from <= first && to >= last);
-    const scale = overviewScale();
+    const scale = view.scale("concat_1_x");  // the overview's: the second part of the drawing
     const ends = [Math.max(first, from), Math.min(last, to)];
     await view.signal("brush_x", whole ? [0, 0] : ends.map((value) => scale(value))).runAsync();
   };
