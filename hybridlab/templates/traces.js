@@ -7,7 +7,7 @@
   const field = (id) => document.getElementById(id);
   const chart = field("chart");
   const OVERVIEW_HEIGHT = 44;
-  let data, view, shown = [], unit = { name: "MiB", size: 1 };
+  let data, shown = [], unit = { name: "MiB", size: 1 };
 
   const unpack = async (id) => {
     const packed = Uint8Array.from(atob(field(id).textContent.trim()), (c) => c.charCodeAt(0));
@@ -39,16 +39,16 @@
     const sources = Object.keys(trace.curves);
     const most = Math.max(0, ...readings(trace).map((row) => row.held));
     const limit = trace.capacity === null ? null : trace.capacity / unit.size;
+    const hover = `hover_${trace.id}`.replace(/\W/g, "_");
     const colours = [colour("--ink"), "#0173b2", "#de8f05", "#029e73", "#cc78bc"];
     const layer = [
       { mark: { type: "area", opacity: 0.08, clip: true, color: colour("--ink") } },
       { mark: { type: "line", clip: true, strokeWidth: 1.6 } },
       {
-        params: [{ name: `near${trace.id}`.replace(/\W/g, "_"), select: {
-          type: "point", nearest: true, on: "pointerover", clear: "pointerout", fields: ["t"] } }],
-        mark: { type: "point", filled: true, size: 60, clip: true },
+        params: [{ name: hover, select: { type: "point", on: "pointerover", clear: "pointerout" } }],
+        mark: { type: "point", filled: true, size: 300, clip: true },  // larger than it looks: easy to hit
         encoding: {
-          opacity: { condition: { param: `near${trace.id}`.replace(/\W/g, "_"), empty: false, value: 1 }, value: 0 },
+          opacity: { condition: { param: hover, empty: false, value: 0.5 }, value: 0 },
           tooltip: [{ field: "t", ...number, title: "s" },
                     { field: "held", ...number, title: unit.name },
                     { field: "source", title: "read by" }],
@@ -65,7 +65,7 @@
       data: { values: readings(trace) },
       encoding: {
         x: time(null),
-        y: { field: "held", type: "quantitative", title: null, scale: { zero: false, nice: true } },
+        y: { field: "held", type: "quantitative", title: null, stack: null, scale: { zero: true } },
         color: { field: "source", type: "nominal", scale: { domain: sources, range: colours },
           legend: sources.length > 1 ? { orient: "bottom", title: null } : null },
       },
@@ -93,11 +93,11 @@
     },
   });
 
-  const overviewPanel = (traces) => ({
+  const overviewPanel = (traces, window) => ({
     title: "the whole time: drag here to zoom",
     height: OVERVIEW_HEIGHT,
     data: { values: traces.flatMap(readings) },
-    params: [{ name: "brush", select: { type: "interval", encodings: ["x"],
+    params: [{ name: "brush", ...(window ? { value: { x: window } } : {}), select: { type: "interval", encodings: ["x"],
       mark: { fill: colour("--accent"), fillOpacity: 0.25, stroke: colour("--accent") } } }],
     mark: { type: "line", strokeWidth: 1 },
     encoding: {
@@ -126,7 +126,7 @@
     },
   });
 
-  const specification = (traces) => {
+  const specification = (traces, window) => {
     const many = traces.length > 1;
     const labels = chart.clientWidth < 480 ? 76 : 104;
     const width = Math.max(120, chart.clientWidth - labels - 22);
@@ -140,7 +140,7 @@
       description: "Memory and phases of the chosen cases; the words below say the same",
       vconcat: [
         { vconcat: wide(details), resolve: { scale: { x: "shared", color: "independent" } } },
-        ...wide([overviewPanel(traces), ...owners]),
+        ...wide([overviewPanel(traces, window), ...owners]),
       ],
       resolve: { scale: { color: "independent" } },
       background: null,
@@ -220,33 +220,31 @@
   };
 
   // ------------------------------------------------------------------------------------- actions
-  let telling;
+  let telling, window;  // what the brush holds: [from, to] in seconds, or nothing for the whole time
   const draw = async () => {
     const chosen = [field("case").value, field("other").value].filter((value) => value !== "");
     shown = [...new Set(chosen)].map((index) => data.cases[index]);
     const most = Math.max(...shown.flatMap((trace) => Object.values(trace.curves).flatMap(([, v]) => v)), 0);
     unit = most > 4096 ? { name: "GiB", size: 1024 } : { name: "MiB", size: 1 };
-    const result = await window.vegaEmbed(chart, specification(shown), {
-      mode: "vega-lite", actions: false, renderer: "canvas", ast: true });
-    view = result.view;
-    const [first, last] = range(shown);
-    tell(first, last);
+    const whole = range(shown);
+    const result = await globalThis.vegaEmbed(chart, specification(shown, window), {
+      mode: "vega-lite", actions: false, renderer: "canvas", ast: true, defaultStyle: false });
+    tell(...(window || whole));
     field("thinned").textContent = shown.flatMap(thinnedWords).join("; ");
-    view.addSignalListener("brush", (_, value) => {
+    result.view.addSignalListener("brush", (_, value) => {
       clearTimeout(telling);
-      telling = setTimeout(() => tell(...(value.t || [first, last])), 60);
+      window = value.t;
+      telling = setTimeout(() => tell(...(window || whole)), 60);
     });
     chart.dataset.ready = chosen.join(",");
   };
-
-  const zoom = async (from, to) => {
+  const drawWhole = () => { window = undefined; return draw(); };
+  const drawFields = () => {
     const [first, last] = range(shown);
-    const whole = !(to > from) || (from <= first && to >= last);
-    const scale = view.scale("concat_1_x");  // the overview's: the second part of the drawing
-    const ends = [Math.max(first, from), Math.min(last, to)];
-    await view.signal("brush_x", whole ? [0, 0] : ends.map((value) => scale(value))).runAsync();
+    const from = Math.max(first, Number(field("from").value)), to = Math.min(last, Number(field("to").value));
+    window = to > from ? [from, to] : undefined;
+    return draw();
   };
-  const zoomToFields = () => zoom(Number(field("from").value), Number(field("to").value));
 
   const choices = (select, none) => {
     if (none) select.append(new Option(none, ""));
@@ -270,9 +268,9 @@
     field("case").value = String(data.start);
     panel.hidden = false;
     await draw();
-    for (const id of ["case", "other"]) field(id).addEventListener("change", draw);
-    for (const id of ["from", "to"]) field(id).addEventListener("change", zoomToFields);
-    field("whole").addEventListener("click", () => zoom(0, 0));
+    for (const id of ["case", "other"]) field(id).addEventListener("change", drawWhole);
+    for (const id of ["from", "to"]) field(id).addEventListener("change", drawFields);
+    field("whole").addEventListener("click", drawWhole);
     document.addEventListener("themechange", draw);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
     let width = chart.clientWidth, resizing;
