@@ -93,11 +93,11 @@
     },
   });
 
-  const overviewPanel = (traces, window) => ({
+  const overviewPanel = (traces, extent) => ({
     title: "the whole time: drag here to zoom",
     height: OVERVIEW_HEIGHT,
     data: { values: traces.flatMap(readings) },
-    params: [{ name: "brush", ...(window ? { value: { x: window } } : {}), select: { type: "interval", encodings: ["x"],
+    params: [{ name: "brush", ...(extent ? { value: { x: extent } } : {}), select: { type: "interval", encodings: ["x"],
       mark: { fill: colour("--accent"), fillOpacity: 0.25, stroke: colour("--accent") } } }],
     mark: { type: "line", strokeWidth: 1 },
     encoding: {
@@ -126,7 +126,7 @@
     },
   });
 
-  const specification = (traces, window) => {
+  const specification = (traces, extent) => {
     const many = traces.length > 1;
     const labels = chart.clientWidth < 480 ? 76 : 104;
     const width = Math.max(120, chart.clientWidth - labels - 22);
@@ -140,7 +140,7 @@
       description: "Memory and phases of the chosen cases; the words below say the same",
       vconcat: [
         { vconcat: wide(details), resolve: { scale: { x: "shared", color: "independent" } } },
-        ...wide([overviewPanel(traces, window), ...owners]),
+        ...wide([overviewPanel(traces, extent), ...owners]),
       ],
       resolve: { scale: { color: "independent" } },
       background: null,
@@ -220,29 +220,29 @@
   };
 
   // ------------------------------------------------------------------------------------- actions
-  let telling, window;  // what the brush holds: [from, to] in seconds, or nothing for the whole time
+  let telling, extent;  // what the brush holds: [from, to] in seconds, or nothing for the whole time
   const draw = async () => {
     const chosen = [field("case").value, field("other").value].filter((value) => value !== "");
     shown = [...new Set(chosen)].map((index) => data.cases[index]);
     const most = Math.max(...shown.flatMap((trace) => Object.values(trace.curves).flatMap(([, v]) => v)), 0);
     unit = most > 4096 ? { name: "GiB", size: 1024 } : { name: "MiB", size: 1 };
     const whole = range(shown);
-    const result = await globalThis.vegaEmbed(chart, specification(shown, window), {
+    const result = await globalThis.vegaEmbed(chart, specification(shown, extent), {
       mode: "vega-lite", actions: false, renderer: "canvas", ast: true, defaultStyle: false });
-    tell(...(window || whole));
+    tell(...(extent || whole));
     field("thinned").textContent = shown.flatMap(thinnedWords).join("; ");
     result.view.addSignalListener("brush", (_, value) => {
       clearTimeout(telling);
-      window = value.t;
-      telling = setTimeout(() => tell(...(window || whole)), 60);
+      extent = value.t;
+      telling = setTimeout(() => tell(...(extent || whole)), 60);
     });
     chart.dataset.ready = chosen.join(",");
   };
-  const drawWhole = () => { window = undefined; return draw(); };
+  const drawWhole = () => { extent = undefined; return draw(); };
   const drawFields = () => {
     const [first, last] = range(shown);
     const from = Math.max(first, Number(field("from").value)), to = Math.min(last, Number(field("to").value));
-    window = to > from ? [from, to] : undefined;
+    extent = to > from ? [from, to] : undefined;
     return draw();
   };
 
@@ -292,6 +292,6 @@
     panel.textContent = "This browser is too old for the interactive traces (it lacks DecompressionStream); "
       + "the figures below show the same.";
   };
-  if (!("DecompressionStream" in window)) sorry();
+  if (!("DecompressionStream" in globalThis)) sorry();
   else start();
 })();
