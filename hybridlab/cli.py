@@ -279,12 +279,23 @@ def _plain_listener() -> Any:
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
-    """Build a run's index.html again from its tables."""
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(help="a run folder, or several to compare")],
+    output: Annotated[Path, typer.Option(help="where the page of a comparison goes")] = Path(
+        "comparison.html"
+    ),
+    pdf: Annotated[bool, typer.Option("--pdf", help="print it with a browser as well")] = False,
+) -> None:
+    """Build a run's index.html again from its tables, or one page that compares runs."""
     with one_line_errors():
-        from hybridlab.report import build_report
+        from hybridlab.report import build_comparison, build_report, print_pdf
 
-        typer.echo(f"report: {_short(build_report(run_dir.expanduser().absolute()))}")
+        folders = [folder.expanduser().absolute() for folder in run_dirs]
+        many = len(folders) > 1
+        page = build_comparison(folders, output.expanduser()) if many else build_report(folders[0])
+        typer.echo(f"{'comparison' if many else 'report'}: {_short(page)}")
+        if pdf:
+            typer.echo(f"pdf: {_short(print_pdf(page))}")
 
 
 @app.command()

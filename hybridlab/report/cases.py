@@ -105,4 +105,3 @@ def lost_table(run: Run) -> Table:
         rows,
         empty="Every case that was started ended well." if len(cases) else "No case was started.",
     )
-

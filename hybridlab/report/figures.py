@@ -12,6 +12,7 @@ from pathlib import Path
 from hybridlab import plots
 from hybridlab.report.model import Run
 
+
 @dataclass(frozen=True)
 class Picture:
     """One figure of the page: `source` is a data URI, or '' where it is only linked."""

@@ -60,7 +60,9 @@ def method_facts(run: Run) -> list[tuple[str, str]]:
 def _cases_words(run: Run) -> str:
     counts = run.cases["status"].value_counts()
     told = ", ".join(f"{count} {words(status)}" for status, count in counts.items())
-    inline = " (this run: inside the notebook, as 'inline' asks)" if run.params.get("inline") else ""
+    inline = (
+        " (this run: inside the notebook, as 'inline' asks)" if run.params.get("inline") else ""
+    )
     return (
         f"{wording.counted(len(run.cases), 'case')}{': ' + told if told else ''}; each in a fresh "
         f"process{inline}, so that a crash or an error of memory is a result and not an end"

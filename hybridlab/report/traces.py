@@ -39,7 +39,9 @@ def traces(run: Run) -> dict[str, Any]:
     Cases come in the order in which they ran; where they are too many for the page, later rounds
     of the same arm go first.
     """
-    samples, spans, ledgers = (_by_case(run.tables[name]) for name in ("samples", "spans", "ledgers"))
+    samples, spans, ledgers = (
+        _by_case(run.tables[name]) for name in ("samples", "spans", "ledgers")
+    )
     cases = run.cases
     keys = list(zip(_text(cases, "notebook"), _text(cases, "case_id"), strict=True))
     labels = case_names(cases)
