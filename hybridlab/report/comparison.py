@@ -18,8 +18,10 @@ from hybridlab.report.changes import (
     Change,
     bytes_refused,
     change,
+    device_kind,
     noise_of,
     own_noise,
+    refusals,
     times_refused,
 )
 from hybridlab.report.contestants import MOMENTS, Way, sizes, ways
@@ -59,6 +61,7 @@ def build_comparison(run_dirs: Sequence[Path], output: Path) -> Path:
         "differences": differences_table(runs),
         "answer": _answer({"latency": latency, "throughput": throughput, "peak": peaks}, claims),
         "rule": RULE,
+        "refusals": refusals(runs),
         "latency": latency,
         "throughput": throughput,
         "peaks": peaks,
@@ -103,7 +106,9 @@ class _Ways:
         """The noise of a way's figures as a share, 0.02 for 2 %; of all ways without a name."""
         groups = {other: self._groups(kind, other) for other in self.names}
         elsewhere = [own_noise(values) for other, values in groups.items() if other != name]
-        limits = (BYTES_NOISE, LEAST_NOISE) if kind == "peak" else (LEAST_NOISE, UNKNOWN_NOISE)
+        here = device_kind(next(iter(self.runs.values())))
+        held = BYTES_NOISE.get(here, LEAST_NOISE)
+        limits = (held, held) if kind == "peak" else (LEAST_NOISE, UNKNOWN_NOISE)
         return noise_of(groups.get(name, []), elsewhere, least=limits[0], unknown=limits[1])
 
     def _groups(self, kind: str, name: str) -> list[Sequence[float]]:
@@ -128,7 +133,7 @@ def _shown(kind: str, way: Way | None) -> str:
         low, high = as_seconds(middle.low), as_seconds(middle.high)
         return f"{as_seconds(middle.value)} ({low} to {high}), n = {middle.n}"
     if kind == "rate":
-        return f"{middle.value * 60:.3g} / min, {wording.counted(middle.n, 'case')}"
+        return f"{per_minute(middle.value)}, {wording.counted(middle.n, 'case')}"
     return f"{as_bytes(max(values))}, {wording.counted(middle.n, 'case')}"
 
 
@@ -140,8 +145,15 @@ def _told(changes: Sequence[Change]) -> list[Cell | str]:
         text = EMPTY if ratio.n == 0 else f"× {ratio.value:.3g}"
         if ratio.low == ratio.low:  # not-a-number without an interval
             text += f" ({ratio.low:.3g} to {ratio.high:.3g})"
-        cells += [text, badge(found.word) if not found.why else f"{found.word}: {found.why}"]
+        cells += [text, _mark(found)]
     return cells
+
+
+def _mark(found: Change) -> Cell | str:
+    """The word as a badge; a refusal's reason stands above the tables, once."""
+    if found.why and found.word != "not compared":
+        return f"{found.word}: {found.why}"
+    return badge(found.word)
 
 
 def _side_by_side(

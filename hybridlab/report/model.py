@@ -37,6 +37,7 @@ TONES: dict[str, Tone] = {
     "running": "warn",
     "inconclusive": "warn",
     "not run": "warn",
+    "changed": "warn",
 }
 
 
@@ -120,6 +121,14 @@ def as_bytes(value: Any) -> str:
 def as_seconds(value: Any) -> str:
     """Seconds with their unit."""
     return EMPTY if is_missing(value) else format_seconds(float(value))
+
+
+def per_minute(rate_rps: Any) -> str:
+    """Requests per second as requests per minute: '9.31 / min', '1,071 / min'."""
+    if is_missing(rate_rps):
+        return EMPTY
+    rate = float(rate_rps) * 60
+    return f"{rate:,.0f} / min" if rate >= 100 else f"{rate:.3g} / min"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from hybridlab.report.model import (
     as_seconds,
     badge,
     is_missing,
+    per_minute,
     table,
     words,
 )
@@ -173,7 +174,7 @@ def _strategy_row(
         str(interval.n),
         as_seconds(trials.loc[first, "latency_s"].median()),
         _against_control(trials, everything),
-        EMPTY if is_missing(rate) else f"{rate * 60:.3g} / min",
+        per_minute(rate),
         as_bytes(wording.highest_peak(cases).max()),
         _parity_cell(trials),
         _status_cell(cases),
