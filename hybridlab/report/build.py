@@ -73,6 +73,6 @@ def _over_time(run: Run) -> dict[str, str]:
     note = f"{left_out} later cases are not in this page, but in its tables." if left_out else ""
     return {
         "traces": Markup(library.packed(json.dumps(found, separators=(",", ":")))),
-        "library": Markup(library.packed(library.vega_script())),
+        "library": Markup(library.packed_vega()),
         "traces_note": note,
     }

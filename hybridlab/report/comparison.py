@@ -34,6 +34,7 @@ from hybridlab.report.model import (
     as_bytes,
     as_seconds,
     badge,
+    per_minute,
     table,
     words,
 )
@@ -59,7 +60,9 @@ def build_comparison(run_dirs: Sequence[Path], output: Path) -> Path:
     content = {
         "runs": runs_table(runs),
         "differences": differences_table(runs),
-        "answer": _answer({"latency": latency, "throughput": throughput, "peak": peaks}, claims),
+        "answer": _answer(
+            {"latency": latency, "throughput": throughput, "peak": peaks, "memory": memory}, claims
+        ),
         "rule": RULE,
         "refusals": refusals(runs),
         "latency": latency,
@@ -142,9 +145,9 @@ def _told(changes: Sequence[Change]) -> list[Cell | str]:
     cells: list[Cell | str] = []
     for found in changes:
         ratio = found.ratio
-        text = EMPTY if ratio.n == 0 else f"× {ratio.value:.3g}"
+        text = EMPTY if ratio.n == 0 else f"× {ratio.value:.2f}"
         if ratio.low == ratio.low:  # not-a-number without an interval
-            text += f" ({ratio.low:.3g} to {ratio.high:.3g})"
+            text += f" ({ratio.low:.2f} to {ratio.high:.2f})"
         cells += [text, _mark(found)]
     return cells
 
@@ -210,6 +213,12 @@ def _answer(tables: dict[str, Table], claims: Table) -> str:
         names = [row[0].text for row in found.rows if any(c.text == "changed" for c in row)]
         if names:
             told.append(f"{what} of {', '.join(names)}")
-    changed = f"Beyond noise changed: {'; '.join(told)}" if told else "Nothing changed beyond noise"
+    rows = [row for found in tables.values() for row in found.rows]
+    if not any(cell.text in ("changed", "no change") for row in rows for cell in row):
+        changed = "Nothing in these runs can be compared"
+    else:
+        changed = (
+            f"Beyond noise changed: {'; '.join(told)}" if told else "Nothing changed beyond noise"
+        )
     counted = wording.counted(len(claims.rows), "claim") if claims.rows else "no claim"
     return f"{changed}; {counted} with another verdict."

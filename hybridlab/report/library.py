@@ -22,6 +22,12 @@ def vega_script() -> str:
     return str(vl_convert.javascript_bundle(_SNIPPET))
 
 
+@functools.cache
+def packed_vega() -> str:
+    """The script as the page carries it."""
+    return packed(vega_script())
+
+
 def packed(text: str) -> str:
     """gzip and base64: what the page unpacks with DecompressionStream."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
