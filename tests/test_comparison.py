@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hybridlab import records
+from hybridlab.cli import app
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.report import build_comparison
 from hybridlab.report.changes import change, noise_of
@@ -137,3 +138,30 @@ def test_ratio_interval_of_known_samples() -> None:
     assert spread.low < spread.value == 2.0 < spread.high
     assert ratio_interval([1.0], [2.0, 3.0]).low != ratio_interval([1.0], [2.0, 3.0]).low
     assert ratio_interval([], [1.0]).n == 0
+
+
+def test_the_command_compares_and_prints(
+    runs: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(["report", str(runs[0]), str(runs[1])], capsys) == "comparison: comparison.html"
+    output = tmp_path / "other.html"
+    told = command(["report", *map(str, runs), "--output", str(output)], capsys)
+    assert told == "comparison: other.html"
+    assert output.is_file()
+    monkeypatch.setenv("PATH", "")
+    line = command(["report", str(runs[0]), "--pdf"], capsys, status=2)
+    assert line.count("\n") == 1  # the page is there, and one line says what is not
+    assert "no browser here to print the PDF; install one" in line
+
+
+def command(arguments: list[str], capsys: pytest.CaptureFixture[str], *, status: int = 0) -> str:
+    """What the command says, on both streams."""
+    with pytest.raises(SystemExit) as ended:
+        app(args=arguments)
+    assert ended.value.code == status
+    captured = capsys.readouterr()
+    return (captured.out + captured.err).strip()

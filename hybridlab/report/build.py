@@ -49,6 +49,7 @@ def _content(run: Run) -> dict[str, Any]:
         "recommendation": sections.recommendation(run),
         "cards": sections.cards(run),
         "options": tables.options_table(run),
+        "every_option": tables.options_table(run, every=True),
         "memory": tables.memory_table(run),
         "strategies": tables.strategies_table(run),
         "claims": claims.claims_table(run, shown),
@@ -70,7 +71,11 @@ def _over_time(run: Run) -> dict[str, str]:
     if not found["cases"]:
         return {"traces": "", "library": "", "traces_note": ""}
     left_out = found["left_out"]
-    note = f"{left_out} later cases are not in this page, but in its tables." if left_out else ""
+    note = (
+        f"{left_out} more cases are in the tables of the run only: the page stays small."
+        if left_out
+        else ""
+    )
     return {
         "traces": Markup(library.packed(json.dumps(found, separators=(",", ":")))),
         "library": Markup(library.packed_vega()),

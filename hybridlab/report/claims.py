@@ -8,7 +8,7 @@ import pandas as pd
 
 from hybridlab.report.cases import anchors
 from hybridlab.report.figures import Picture
-from hybridlab.report.model import Cell, Run, Table, badge, table, words
+from hybridlab.report.model import EMPTY, Cell, Run, Table, badge, table, words
 
 #: Where in the page a claim of each kind is shown: (section, words), and how the figures are named.
 SHOWN_AT: dict[str, tuple[tuple[str, str], tuple[str, ...]]] = {
@@ -56,18 +56,21 @@ def _arms(cases: pd.DataFrame) -> list[str]:
 def _evidence(
     row: pd.Series[Any], targets: dict[str, str], arms: dict[str, str], pictures: list[Picture]
 ) -> Cell:
-    """Links to the cases that a claim was judged by, to the section and to the figure."""
+    """Links to the cases that a claim was judged by, to the section and to the figure; a claim that
+    only the planner could judge leads to its predictions."""
     text = words(row.get("evidence"), empty="")
     ids = [name for name in text.replace("cases: ", "").split(", ") if name in targets]
     links = _case_links(ids, targets, arms)
     section, names = SHOWN_AT.get(words(row.get("kind"), empty=""), (None, ()))
-    if section and (ids or text == "planner"):
+    if text == "planner":
+        links.append(Cell("options", href="#options"))
+    elif section and ids:
         links.append(Cell(section[1], href=f"#{section[0]}"))
         shown = {picture.name: picture for picture in pictures}
         found = next((shown[name] for name in names if name in shown), None)
         if found:
             links.append(Cell(f"figure {found.name}", href=f"#{found.anchor}"))
-    return Cell("" if ids else text, links=tuple(links))
+    return Cell("" if ids else text or EMPTY, links=tuple(links))
 
 
 def _case_links(ids: list[str], targets: dict[str, str], arms: dict[str, str]) -> list[Cell]:

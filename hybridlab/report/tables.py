@@ -26,14 +26,18 @@ from hybridlab.units import format_bytes, format_seconds
 CONTROL = "sequential plain"  # the arm that runs in every race
 
 
-def options_table(run: Run) -> Table:
-    """Options A, B, C of the original plan: predicted for its card, measured on this device."""
+def options_table(run: Run, *, every: bool = False) -> Table:
+    """Options A, B, C: what the original plan said, what is predicted for its card, and what was
+    measured on this device. Combinations that are neither a backend's default nor measured stand
+    only in the table of `every` one."""
     given = run.verdict.get("options")
     items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+    plans = _original_plans(run)
     return table(
         (
             "Option",
             "Whisper",
+            "Original plan",
             "Kept as",
             "Planned on",
             "Predicted",
@@ -45,6 +49,7 @@ def options_table(run: Run) -> Table:
             (
                 words(item.get("option")),
                 words(item.get("whisper")),
+                plans.get(words(item.get("option")), EMPTY),
                 _join(item, "backend", "dtype") + (" (default)" if item.get("is_default") else ""),
                 words(item.get("card")),
                 _planned(item),
@@ -53,10 +58,26 @@ def options_table(run: Run) -> Table:
                 _measured(item),
             )
             for item in items
+            if every or _is_main(item)
         ],
-        numeric=(4, 5),
+        numeric=(5, 6),
         empty="Options A, B and C were not judged: 07_verdict did not finish.",
     )
+
+
+def _original_plans(run: Run) -> dict[str, str]:
+    """'fits at 11.6 of 15 GB' by option, from the claims option-a-fits and so on."""
+    claims = run.tables["claims"]
+    told = zip(claims["claim"].map(words), claims["expected"].map(words), strict=True)
+    return {
+        name[7].upper(): text
+        for name, text in told
+        if name.startswith("option-") and name.endswith("-fits")
+    }
+
+
+def _is_main(item: dict[str, Any]) -> bool:
+    return item.get("is_default") is not False or not is_missing(item.get("measured"))
 
 
 def _planned(item: dict[str, Any]) -> str:

@@ -116,7 +116,7 @@ def test_the_keyboard_reaches_everything(opened: Any) -> None:
     opened.keyboard.press("Enter")
     assert opened.is_visible("dialog img")
     opened.keyboard.press("Escape")
-    assert opened.query_selector("dialog") is None
+    until(opened, "!document.querySelector('dialog')")
 
 
 def test_evidence_opens_the_folded_cases(opened: Any) -> None:
