@@ -292,7 +292,10 @@ def report(
 
         folders = [folder.expanduser().absolute() for folder in run_dirs]
         many = len(folders) > 1
-        page = build_comparison(folders, output.expanduser()) if many else build_report(folders[0])
+        if output and not many:
+            raise ParameterError("--output is for comparisons; a run's page is RUN/index.html")
+        target = (output or Path("comparison.html")).expanduser()
+        page = build_comparison(folders, target) if many else build_report(folders[0])
         typer.echo(f"{'comparison' if many else 'report'}: {_short(page)}")
         if pdf:
             typer.echo(f"pdf: {_short(print_pdf(page))}")

@@ -152,6 +152,8 @@ def test_the_command_compares_and_prints(
     told = command(["report", *map(str, runs), "--output", str(output)], capsys)
     assert told == "comparison: other.html"
     assert output.is_file()
+    line = command(["report", str(runs[0]), "--output", "x.html"], capsys, status=2)
+    assert line == "hybridlab: --output is for comparisons; a run's page is RUN/index.html"
     monkeypatch.setenv("PATH", "")
     line = command(["report", str(runs[0]), "--pdf"], capsys, status=2)
     assert line.count("\n") == 1  # the page is there, and one line says what is not

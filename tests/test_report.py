@@ -17,6 +17,7 @@ from hybridlab import plots, records
 from hybridlab.errors import RunFolderError
 from hybridlab.report import build_report
 from hybridlab.report.downloads import embedded_tables, files_table
+from hybridlab.report.figures import pictures
 from hybridlab.report.model import Run, as_bytes, as_seconds, words
 from tests.pages import Page, check_clean, check_sound, load
 from tests.synthetic import write_run
@@ -30,6 +31,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(run: Path) -> Page:
     return load(run)
+
+
+@pytest.fixture(scope="module")
+def html(run: Path, page: Page) -> str:
+    """The same page as it stands in its file."""
+    return (run / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3, 5])
@@ -50,16 +57,14 @@ def test_incomplete_runs_too(incomplete: Page) -> None:
     assert "not run" in incomplete.text
 
 
-def test_nothing_comes_from_a_network(run: Path) -> None:
-    html = build_report(run).read_text(encoding="utf-8")
+def test_nothing_comes_from_a_network(html: str) -> None:
     assert "http:" not in html
     assert "https:" not in html
     assert "@import" not in html
     assert len(html) < 5_000_000
 
 
-def test_only_its_own_scripts_may_run(run: Path) -> None:
-    html = build_report(run).read_text(encoding="utf-8")
+def test_only_its_own_scripts_may_run(html: str) -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
     assert policy is not None
     assert "default-src 'none'" in policy[1]
@@ -170,6 +175,17 @@ def test_figures_of_the_run_are_used(tmp_path: Path) -> None:
     names = re.findall(r"02-memory-three|memory-bars|latency(?= )", page.text)
     assert "02-memory-three" in names
     assert "memory-bars" not in names
+
+
+def test_figures_beyond_the_budget_are_linked(tmp_path: Path) -> None:
+    run = write_run(tmp_path, notebooks=3)
+    cases = records.run_table(run, "cases")
+    plots.save(plots.three_numbers(cases), run / "figures", "02-memory-three")
+    (first, *_) = pictures(Run(run), budget=100)
+    assert (first.source, first.link) == ("", "figures/02-memory-three.png")
+    (first, *_) = pictures(Run(run), budget=4_000_000)
+    assert first.source.startswith("data:image/")
+    assert min(first.width, first.height) > 300
 
 
 def test_texts_are_escaped(tmp_path: Path) -> None:

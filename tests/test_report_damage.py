@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from hybridlab import MEASUREMENT_VERSION, records
 from hybridlab.errors import RunFolderError
@@ -26,7 +27,14 @@ def checked(run: Path) -> Page:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return write_run(tmp_path)
+    """A run with figures: nothing has to be drawn for its page."""
+    return with_figures(write_run(tmp_path))
+
+
+def with_figures(run: Path) -> Path:
+    for name in ("02-memory", "07-latency"):
+        Image.new("RGB", (40, 30), "white").save(run / "figures" / f"{name}.png")
+    return run
 
 
 @pytest.mark.parametrize(
@@ -34,7 +42,7 @@ def run(tmp_path: Path) -> Path:
     ["{", "[]", "{}", '{"options": null, "recommendation": null}', '{"options": [1, {}]}'],
 )
 def test_odd_verdicts_do_no_harm(verdict: str, tmp_path: Path) -> None:
-    run = write_run(tmp_path, notebooks=2)
+    run = with_figures(write_run(tmp_path, notebooks=2))
     (run / "verdict.json").write_text(verdict)
     page = load(run)
     check_sound(page)
@@ -42,7 +50,7 @@ def test_odd_verdicts_do_no_harm(verdict: str, tmp_path: Path) -> None:
 
 
 def test_a_run_whose_notebook_was_cut_off(tmp_path: Path) -> None:
-    run = write_run(tmp_path, notebooks=3)
+    run = with_figures(write_run(tmp_path, notebooks=3))
     (run / "manifest.json").unlink()
     (run / "parts" / "02_whisper_beside_voxtral" / "manifest.json").unlink()
     page = load(run)

@@ -90,9 +90,13 @@ def constraints(run: Run) -> str:
 def missing(run: Run) -> list[str]:
     """What this run lacks, in words. All that can be read must have been read before."""
     lacks = []
-    not_run = [name for name in NOTEBOOKS if outcome(run, name)[0] in ("not run", "running")]
-    if not_run:
-        lacks.append(f"Notebooks without a result: {', '.join(not_run)}.")
+    for word, statuses in {
+        "without a result": ("not run", "running"),
+        "that failed": ("failed", "crashed"),
+    }.items():
+        names = [name for name in NOTEBOOKS if outcome(run, name)[0] in statuses]
+        if names:
+            lacks.append(f"Notebooks {word}: {', '.join(names)}.")
     if not run.manifest:
         lacks.append(
             "The run has no manifest of its own: its notebooks were run one by one."
