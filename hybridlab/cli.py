@@ -281,9 +281,9 @@ def _plain_listener() -> Any:
 @app.command()
 def report(
     run_dirs: Annotated[list[Path], typer.Argument(help="a run folder, or several to compare")],
-    output: Annotated[Path, typer.Option(help="where the page of a comparison goes")] = Path(
-        "comparison.html"
-    ),
+    output: Annotated[
+        Path | None, typer.Option(help="the page of a comparison (comparison.html)")
+    ] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="print it with a browser as well")] = False,
 ) -> None:
     """Build a run's index.html again from its tables, or one page that compares runs."""
