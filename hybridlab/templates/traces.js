@@ -35,9 +35,16 @@
   });
   const number = { type: "quantitative", format: ".4~g" };
 
+  // Cases side by side share their axes: the higher one is seen to be higher.
+  const common = (rows) => (shown.length > 1
+    ? { domainMax: Math.max(...shown.flatMap((trace) => rows(trace))) } : {});
+  const heights = (trace) => readings(trace).map((row) => row.held);
+  const totals = (trace) => [...new Set(trace.ledger.map((row) => row[0]))].map((moment) =>
+    held(trace).reduce((sum, row) => sum + (row.moment === moment ? row.held : 0), 0));
+
   const memoryPanel = (trace, many) => {
     const sources = Object.keys(trace.curves);
-    const most = Math.max(0, ...readings(trace).map((row) => row.held));
+    const most = Math.max(0, ...heights(trace));
     const limit = trace.capacity === null ? null : trace.capacity / unit.size;
     const hover = `hover_${trace.id}`.replace(/\W/g, "_");
     const colours = [colour("--ink"), "#0173b2", "#de8f05", "#029e73", "#cc78bc"];
@@ -65,7 +72,8 @@
       data: { values: readings(trace) },
       encoding: {
         x: time(null),
-        y: { field: "held", type: "quantitative", title: null, stack: null, scale: { zero: true } },
+        y: { field: "held", type: "quantitative", title: null, stack: null,
+          scale: { zero: true, ...common(heights) } },
         color: { field: "source", type: "nominal", scale: { domain: sources, range: colours },
           legend: sources.length > 1 ? { orient: "bottom", title: null } : null },
       },
@@ -116,7 +124,7 @@
     mark: { type: "bar", stroke: colour("--card"), strokeWidth: 0.5 },
     encoding: {
       y: { field: "moment", type: "nominal", title: null, sort: null },
-      x: { field: "held", type: "quantitative", title: null, stack: "zero" },
+      x: { field: "held", type: "quantitative", title: null, stack: "zero", scale: common(totals) },
       color: { field: "owner", type: "nominal", title: null,
         scale: { domain: Object.keys(data.owners), range: Object.values(data.owners) },
         legend: { orient: "bottom", columns: Math.max(2, Math.floor(chart.clientWidth / 170)),

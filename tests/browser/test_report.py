@@ -84,6 +84,11 @@ def test_dragging_and_typing_change_the_window(opened: Any) -> None:
     assert readout(opened) != whole
     opened.click("#whole")
     until(opened, "!document.querySelector('#readout p').innerText.includes('2 s to')")
+    tooltips = []
+    for height in range(40, int(box["height"]), 10):
+        opened.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + height)
+        tooltips.append(opened.evaluate("document.querySelector('#vg-tooltip-element')?.innerText"))
+    assert any("phase" in (words or "") for words in tooltips)
     # drag across whatever is the overview: the strip between the lanes and the ledger
     for height in range(40, int(box["height"]), 20):
         y = box["y"] + height
