@@ -67,6 +67,31 @@ def bootstrap_interval(
     return Interval(value, float(low), float(high), len(sample))
 
 
+def ratio_interval(
+    before: Iterable[float],
+    after: Iterable[float],
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Median of `after` over that of `before`, both drawn again independently (percentile
+    bootstrap); n is the smaller sample. NaN bounds where either has fewer than two values."""
+    samples = (_finite(before), _finite(after))
+    n = min(len(sample) for sample in samples)
+    if n == 0 or np.median(samples[0]) == 0:
+        return Interval(math.nan, math.nan, math.nan, n)
+    value = float(np.median(samples[1]) / np.median(samples[0]))
+    if n == 1:
+        return Interval(value, math.nan, math.nan, n)
+    rng = np.random.default_rng(seed)
+    below, above = (
+        np.median(sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))], axis=-1)
+        for sample in samples
+    )
+    tail = (1 - level) / 2
+    low, high = np.quantile(above / below, (tail, 1 - tail))
+    return Interval(value, float(low), float(high), n)
+
+
 def ecdf(values: Iterable[float]) -> tuple[Array, Array]:
     """Sorted values and the share of the sample that is at most each of them."""
     sample = np.sort(_finite(values))
