@@ -5,6 +5,6 @@ Every live view has a static figure further down, so a headless run loses nothin
 
 from hybridlab.dashboard.explorer import plan_explorer, plan_html
 from hybridlab.dashboard.hear import show_clip
-from hybridlab.dashboard.live import live_view, sparkline
+from hybridlab.dashboard.live import live_view
 
-__all__ = ["live_view", "plan_explorer", "plan_html", "show_clip", "sparkline"]
+__all__ = ["live_view", "plan_explorer", "plan_html", "show_clip"]
