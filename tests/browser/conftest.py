@@ -102,9 +102,7 @@ class JupyterLab:
             f"{self.address}/lab/tree/{notebook}.ipynb?reset&token={self.token}", timeout=120_000
         )
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
-        page.wait_for_selector(
-            '.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000
-        )
+        page.wait_for_function(_READY, timeout=120_000, polling=200)
 
     def run_all(self, page: Any) -> None:
         """What the menu's "Run All Cells" does; `wait` waits for the end."""
@@ -121,6 +119,11 @@ class JupyterLab:
         return [element.inner_text()[-400:] for element in found]
 
 
+#: Before the kernel is connected, JupyterLab calls it idle and runs nothing.
+_READY = """() => {
+  const kernel = window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel;
+  return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+}"""
 _FINISHED = """() => {
   const prompts = [...document.querySelectorAll('.jp-InputPrompt')].map(e => e.textContent);
   const status = document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status;
