@@ -15,7 +15,7 @@ class Watcher:
     """Asks `tick(pid)` whether to stop the case, and keeps what it saw."""
 
     def __init__(self, folder: Path, *, tick: Callable[[int], bool]) -> None:
-        self.told, self.tick = folder / "told.json", tick
+        self.told, self.tick = folder / "told.jsonl", tick
         self.stopped = False
         self.places: list[str] = []
         self.rows: list[Mapping[str, Any]] = []

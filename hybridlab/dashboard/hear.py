@@ -10,12 +10,12 @@ from hybridlab.records import Part
 
 def show_clip(part: Part, case_id: str) -> Any:
     """Listen to the first clip of a case beside what was said about it."""
-    from IPython.display import Audio
+    from IPython.display import Audio, Markdown
 
     trials = part.table("trials")
     own = trials[trials["case_id"] == case_id]
     if own.empty:
-        return None
+        return Markdown("No request of this case was served.")
     from hybridlab.audio import load_clips
 
     clips = {clip.id: clip for clip in load_clips(part.params.audio)}

@@ -21,10 +21,7 @@ from hybridlab.params import Params
 from hybridlab.records import Part
 from hybridlab.units import format_seconds
 
-INTERRUPT = (
-    "the kernel's interrupt (■) stops this case; pressed again within "
-    f"{AGAIN_S:.0f} s it stops the rest"
-)
+INTERRUPT = f"the kernel's interrupt (■); twice within {AGAIN_S:.0f} s it stops the rest"
 
 
 def live_view(params: Params, device: Device) -> View | None:
@@ -55,11 +52,11 @@ class LiveView:
 
     @contextmanager
     def watch(self, part: Part, case: Case, place: str) -> Iterator[Path]:
-        told = Path(self._folder.name) / f"{case.id}.json"
-        told.unlink(missing_ok=True)
+        told = Path(self._folder.name) / f"{case.id}.jsonl"
+        told.unlink(missing_ok=True)  # of an earlier try
         trials = Trials(part.folder / "trials.jsonl", case.id)
         with Watched(case, place, self.device.kind, told, trials) as self._watched:
-            self._show().begin()
+            self._show().draw(self._watched)
             with self.stop.listening():
                 yield told
 
@@ -78,6 +75,7 @@ class LiveView:
     def _show(self) -> Panel:
         """The panel of the cell that runs now."""
         if self._panel is None:
+            # a first case also waits for the server that forks it, a few seconds
             self._panel = Panel(self.stop, clicks=takes_clicks(self.shell.kernel))
             self.shell.events.register("post_run_cell", self._cell_ended)
         return self._panel
@@ -142,13 +140,10 @@ class Panel:
         self.title, self.progress, self.memory, self.trial = (widgets.HTML() for _ in range(4))
         self.outcomes: Counter[str] = Counter()
         self.buttons = _buttons(stop) if clicks else []
-        hint = widgets.HTML(f"{'or: ' if clicks else ''}{INTERRUPT}")
+        hint = widgets.HTML(f"{'or' if clicks else 'To stop this case:'} {INTERRUPT}")
         rows = [self.title, self.progress, self.memory, self.trial]
         self.box = widgets.VBox([*rows, widgets.HBox([*self.buttons, hint])])
         self.handle = display(self.box, display_id=True)
-
-    def begin(self) -> None:
-        self.trial.value = ""
         for button in self.buttons:
             let_clicks_through(button)
 
@@ -161,7 +156,8 @@ class Panel:
     def end(self, watched: Watched, row: Mapping[str, Any]) -> None:
         """The case's last picture, and what became of it."""
         self.draw(watched)
-        self.progress.value = f"ended: <b>{escape(row['status'])}</b> {escape(row['reason'])}"
+        words = f"<b>{escape(row['status'])}</b> {escape(row['reason'])}".strip()
+        self.progress.value = f"ended: {words}"
 
     def freeze(self) -> None:
         """Put what is seen in the widgets' place, for good."""
@@ -178,9 +174,10 @@ class Panel:
 def _buttons(stop: Stop) -> list[Any]:
     import ipywidgets as widgets
 
-    case = widgets.Button(description="stop this case", icon="stop", button_style="warning")
+    fitting = {"layout": {"width": "auto"}, "icon": "stop"}
+    case = widgets.Button(description="stop this case", button_style="warning", **fitting)
     case.on_click(lambda _: stop.press())
-    rest = widgets.Button(description="stop the rest, too", icon="stop")
+    rest = widgets.Button(description="stop the rest, too", **fitting)
     rest.on_click(lambda _: stop.press(rest=True))
     return [case, rest]
 

@@ -13,8 +13,8 @@ from hybridlab.plots.memory import OWNER_WORDS
 from hybridlab.plots.style import CAPACITY_COLOUR, OWNER_COLOURS, OWNER_HATCHES
 from hybridlab.units import format_bytes
 
-#: The last so many seconds are drawn.
-WINDOW_S = 60.0
+#: The last so many seconds are drawn, and at least this many.
+WINDOW_S, LEAST_S = 60.0, 10.0
 WIDTH, BAR_Y, BAR, AREA_Y, AREA = 640, 18, 24, 66, 130
 HEIGHT = AREA_Y + AREA + 18
 #: From the bottom to the top of a stack.
@@ -108,8 +108,10 @@ def _bar(now: Moment, told: Told) -> str:
 
 
 def _box(x: float, width: float, owner: str) -> str:
-    box = f'<rect x="{x:.1f}" y="{BAR_Y}" width="{width:.1f}" height="{BAR}" '
-    return f'{box}fill="{OWNER_COLOURS[owner]}"/>{box}fill="url(#{_pattern(owner)})"/>'
+    return (
+        f'<rect x="{x:.1f}" y="{BAR_Y}" width="{width:.1f}" height="{BAR}" '
+        f'fill="url(#{_pattern(owner)})"/>'
+    )
 
 
 # ------------------------------------------------------------------------------------------- area
@@ -119,17 +121,17 @@ def _area(history: Sequence[Moment], capacity_bytes: int) -> str:
     """The stack over the last minute."""
     now = history[-1].t_s
     seen = [moment for moment in history if now - moment.t_s <= WINDOW_S]
+    span = max(now - seen[0].t_s, LEAST_S)
     highest = max(moment.used_bytes for moment in seen)
     near = capacity_bytes <= FAR * highest
     top = 1.06 * max(highest, capacity_bytes if near else 0, 1)
-    xs = [WIDTH - (now - moment.t_s) / WINDOW_S * WIDTH for moment in seen]
+    xs = [WIDTH * (1 - (now - moment.t_s) / span) for moment in seen]
     lower, layers = [0.0] * len(seen), []
     for owner in OWNERS:
         upper = [low + m.stack.get(owner, 0) for low, m in zip(lower, seen, strict=True)]
         if upper != lower:
             edge = [*zip(xs, upper, strict=True), *reversed([*zip(xs, lower, strict=True)])]
-            points = " ".join(f"{x:.1f},{_height(n, top):.1f}" for x, n in edge)
-            layers.append(f'<polygon points="{points}" fill="{OWNER_COLOURS[owner]}"/>')
+            points = " ".join(f"{x:.0f},{_height(n, top):.0f}" for x, n in edge)
             layers.append(f'<polygon points="{points}" fill="url(#{_pattern(owner)})"/>')
         lower = upper
     if near:
@@ -140,7 +142,7 @@ def _area(history: Sequence[Moment], capacity_bytes: int) -> str:
     return (
         f'{"".join(layers)}<path d="M0,{foot} h{WIDTH}" stroke="currentColor"/>'
         f'<text x="0" y="{AREA_Y - 6}">highest {format_bytes(highest)}{far}</text>'
-        f'<text x="0" y="{foot + 14}">{WINDOW_S:.0f} s ago</text>'
+        f'<text x="0" y="{foot + 14}">{span:.0f} s ago</text>'
         f'<text x="{WIDTH}" y="{foot + 14}" text-anchor="end">now</text>'
     )
 
@@ -166,9 +168,10 @@ def _pattern(owner: str) -> str:
 
 
 def _patterns() -> str:
-    """The hatches: the owners' second channel beside their colours."""
+    """The owners' colours, and the hatches that are their second channel."""
     made = "".join(
         f'<pattern id="{_pattern(owner)}" width="8" height="8" patternUnits="userSpaceOnUse">'
+        f'<rect width="8" height="8" fill="{OWNER_COLOURS[owner]}"/>'
         f'<path d="{_STROKES[OWNER_HATCHES[owner]]}" stroke="#ffffff" stroke-width="1"/></pattern>'
         for owner in OWNERS
     )
@@ -177,9 +180,9 @@ def _patterns() -> str:
 
 def _legend(now: Moment, told: Told) -> str:
     entries = [
-        f'<svg width="12" height="12" style="vertical-align:-1px"><rect width="12" height="12" '
-        f'fill="{OWNER_COLOURS[owner]}"/><rect width="12" height="12" '
-        f'fill="url(#{_pattern(owner)})"/></svg> {OWNER_WORDS[owner]} {format_bytes(n_bytes)}'
+        f'<svg width="12" height="12" style="vertical-align:-1px" aria-hidden="true">'
+        f'<rect width="12" height="12" fill="url(#{_pattern(owner)})"/></svg> '
+        f"{OWNER_WORDS[owner]} {format_bytes(n_bytes)}"
         for owner, n_bytes in _present(now.stack)
     ]
     if told.others_bytes and not told.enveloped:

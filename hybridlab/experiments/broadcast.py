@@ -1,16 +1,22 @@
-"""What a running case tells whoever watches it: one small file, replaced when something changes.
+"""What a running case tells whoever watches it: a line in a file each time something changes.
 
-Without a watcher there is no file, and the case pays nothing.
+Without a watcher there is no file, and the case pays nothing. A line takes some 20 microseconds;
+replacing a small file would take a hundred times as long where the disk is told of it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from io import FileIO
 from pathlib import Path
 from typing import Any
+
+#: More than any line has.
+LINE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,32 +43,30 @@ class Broadcast:
     """The case's side. Without a path nobody watches, and nothing is told."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path
         self.told = Told()
+        self._file = FileIO(path, "ab") if path is not None else None
         self._lock = threading.Lock()  # tenants at work at once have a thread each
 
     @property
     def watched(self) -> bool:
-        return self.path is not None
+        return self._file is not None
 
     def tell(self, **changes: Any) -> None:
-        """Replace these fields of `Told`; the file is written if that changes anything."""
-        if self.path is None:
+        """Replace these fields of `Told`; a line is written if that changes anything."""
+        if self._file is None:
             return
         with self._lock:
             told = replace(self.told, **changes)
-            if told == self.told:
-                return
-            self.told = told
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(asdict(told)), encoding="utf-8")
-            temporary.replace(self.path)  # a reader never sees half of it
+            if told != self.told:
+                self.told = told
+                self._file.write(json.dumps(vars(told)).encode() + b"\n")
 
 
 def read_told(path: Path) -> Told:
     """The last word of the case that writes this file; the empty one before its first."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         return Told()
-    return Told(**json.loads(text))
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * LINE_BYTES))
+        *lines, _in_the_making = file.read().split(b"\n")
+    return Told(**json.loads(lines[-1])) if lines else Told()
