@@ -24,7 +24,7 @@ Work = Literal[
 #: Options of a case that stand as columns of `cases`.
 OPTION_COLUMNS = (
     *("limit_kind", "limit_value"),
-    "ask",
+    *("ask", "audio_s"),
     *("remedy", "first_cycle", "cycles"),
     *("rate_rps", "load"),
 )
