@@ -16,7 +16,7 @@ from hybridlab.dashboard.picture import picture
 from hybridlab.dashboard.reading import Readings, Trials
 from hybridlab.dashboard.stop import AGAIN_S, Stop, let_clicks_through, takes_clicks
 from hybridlab.device import Device
-from hybridlab.experiments.case import Case, View
+from hybridlab.experiments.case import Case, View, was_stopped
 from hybridlab.params import Params
 from hybridlab.records import Part
 from hybridlab.units import format_seconds
@@ -68,7 +68,7 @@ class LiveView:
     def ended(self, row: Mapping[str, Any]) -> None:
         if self._panel is None:  # no case has run in this cell
             return
-        self._panel.outcomes[row["status"]] += 1
+        self._panel.outcomes["stopped" if was_stopped(row) else row["status"]] += 1
         if self._watched is not None and self._watched.case.id == row["case_id"]:
             self._panel.end(self._watched, row)
 

@@ -186,7 +186,7 @@ def _legend(now: Moment, told: Told) -> str:
         for owner, n_bytes in _present(now.stack)
     ]
     if told.others_bytes and not told.enveloped:
-        entries.append(f"┆ others {format_bytes(told.others_bytes)}")
+        entries.append(f"┆ other processes {format_bytes(told.others_bytes)}")
     spans = (f'<span style="margin-right:1em;white-space:nowrap">{e}</span>' for e in entries)
     return f'<div style="line-height:1.6">{"".join(spans)}</div>'
 
