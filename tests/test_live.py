@@ -280,6 +280,7 @@ def test_buttons_are_for_kernels_that_take_clicks_while_they_work() -> None:
     assert takes_clicks(kernel("debugger", "kernel subshells"))
     assert not takes_clicks(kernel("debugger"))
     assert not takes_clicks(SimpleNamespace(kernel_info={}))  # ipykernel 6
+    assert not takes_clicks(SimpleNamespace())
     comm = SimpleNamespace(_reply_subshell_id=None)
     for _ in range(2):  # other versions do not have it
         let_clicks_through(SimpleNamespace(comm=comm))

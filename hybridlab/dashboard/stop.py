@@ -59,7 +59,8 @@ class Stop:
 
 def takes_clicks(kernel: Any) -> bool:
     """Whether this kernel can take a click while a cell is at work."""
-    return "kernel subshells" in kernel.kernel_info.get("supported_features", ())
+    told = getattr(kernel, "kernel_info", {})  # kernels that are not ipykernel may have none
+    return "kernel subshells" in told.get("supported_features", ())
 
 
 def let_clicks_through(button: Any) -> None:
