@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -129,22 +130,33 @@ def _student_quantile(share: float, freedom: float) -> float:
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
-def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[tuple[int, int]]:
-    """Errors and reference words of each pair, both texts through Whisper's own normaliser for any
+def aligned_words(reference: str, hypothesis: str) -> Any:
+    """jiwer's alignment of the two (`WordOutput`), both through Whisper's own normaliser for any
     language (lower case, no punctuation, nothing in brackets). Its English one would join spoken
-    digits to one number, a single word. Pairs without a word in the reference are left out.
+    digits to one number, a single word. None without a word in the reference.
     """
     import jiwer
     from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-    normalise, found = BasicTextNormalizer(), []
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
-        expected = normalise(reference).strip()
-        if expected:
-            seen = jiwer.process_words(expected, normalise(hypothesis).strip())
-            wrong = seen.substitutions + seen.deletions
-            found.append((wrong + seen.insertions, wrong + seen.hits))
-    return found
+    normalise = BasicTextNormalizer()
+    expected = normalise(reference).strip()
+    return jiwer.process_words(expected, normalise(hypothesis).strip()) if expected else None
+
+
+def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[tuple[int, int]]:
+    """Errors and reference words of each pair, as `aligned_words` sees them. Pairs without a word
+    in the reference are left out."""
+
+    @functools.cache  # greedy decoding says the same of a clip every time
+    def errors(reference: str, hypothesis: str) -> tuple[int, int]:
+        seen = aligned_words(reference, hypothesis)
+        if seen is None:
+            return 0, 0
+        wrong = seen.substitutions + seen.deletions
+        return wrong + seen.insertions, wrong + seen.hits
+
+    found = [errors(*pair) for pair in zip(references, hypotheses, strict=True)]
+    return [(wrong, words) for wrong, words in found if words]
 
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:

@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from hybridlab.dashboard.page import framed, output
 from hybridlab.dashboard.picture import picture
 from hybridlab.dashboard.reading import Readings, Trials
 from hybridlab.dashboard.stop import AGAIN_S, Stop, let_clicks_through, takes_clicks
@@ -40,9 +41,6 @@ class LiveView:
     def __init__(self, device: Device, shell: Any) -> None:
         self.device, self.shell = device, shell
         self.stop = Stop()
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="hybridlab-live-", ignore_cleanup_errors=True
-        )
         self._panel: Panel | None = None
         self._watched: Watched | None = None
 
@@ -52,11 +50,12 @@ class LiveView:
 
     @contextmanager
     def watch(self, part: Part, case: Case, place: str) -> Iterator[Path]:
-        told = Path(self._folder.name) / f"{case.id}.jsonl"
+        panel = self._show()
+        told = panel.folder / f"{case.id}.jsonl"
         told.unlink(missing_ok=True)  # of an earlier try
         trials = Trials(part.folder / "trials.jsonl", case.id)
         with Watched(case, place, self.device.kind, told, trials) as self._watched:
-            self._show().draw(self._watched)
+            panel.draw(self._watched)
             with self.stop.listening():
                 yield told
 
@@ -137,8 +136,13 @@ class Panel:
         import ipywidgets as widgets
         from IPython.display import display
 
-        self.title, self.progress, self.memory, self.trial = (widgets.HTML() for _ in range(4))
+        self.title, self.progress, self.memory, self.trial = (output() for _ in range(4))
         self.outcomes: Counter[str] = Counter()
+        #: Where the cases of this cell tell what they do; a stopped one may still be at its last
+        #: word when the cell ends.
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="hybridlab-live-", ignore_cleanup_errors=True
+        )
         self.buttons = _buttons(stop) if clicks else []
         hint = widgets.HTML(f"{'or' if clicks else 'To stop this case:'} {INTERRUPT}")
         rows = [self.title, self.progress, self.memory, self.trial]
@@ -146,6 +150,10 @@ class Panel:
         self.handle = display(self.box, display_id=True)
         for button in self.buttons:
             let_clicks_through(button)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self._folder.name)
 
     def draw(self, watched: Watched) -> None:
         self.title.value = watched.title()
@@ -167,8 +175,9 @@ class Panel:
         shown = [self.title, self.progress, self.memory, self.trial]
         lines = [f"<b>live view, ended</b>: {ran or 'no case'}; the last one:"]
         lines += [widget.value for widget in shown]
-        self.handle.update(HTML("".join(f"<div>{line}</div>" for line in lines)))
+        self.handle.update(HTML(framed(*(f"<div>{line}</div>" for line in lines))))
         self.box.close_all()
+        self._folder.cleanup()
 
 
 def _buttons(stop: Stop) -> list[Any]:

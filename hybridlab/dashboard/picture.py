@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hybridlab.experiments.broadcast import Told
-from hybridlab.plots.memory import OWNER_WORDS
-from hybridlab.plots.style import CAPACITY_COLOUR, OWNER_COLOURS, OWNER_HATCHES
+from hybridlab.plots.marks import OWNER_WORDS
+from hybridlab.plots.palette import CAPACITY_COLOUR, OWNER_COLOURS, OWNER_HATCHES
 from hybridlab.units import format_bytes
 
 #: The last so many seconds are drawn, and at least this many.

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
+from hybridlab.colab import on_colab
+from hybridlab.defaults import AUTO, NONE
 from hybridlab.device import Device, card_of, resolve_device
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments.case import Case, CaseRunner, RequestSpec, View, was_stopped
@@ -49,6 +51,8 @@ class Lab:
             device = resolve_device(params.device)
         except UnavailableError as error:
             _skip(open_part(params, device=params.device), str(error))
+        for line in _defaults_words(params, device):
+            print(line)  # noqa: T201 - the reader's cell should say what it runs
         part = open_part(params, device=device.name)
         runner = CaseRunner(
             part=part,
@@ -235,6 +239,23 @@ class Lab:
             f"{words} stopped; all others are kept. To run what is missing, set "
             f'output_dir = "{self.part.run_dir}" and run this notebook again.'
         )
+
+
+def _defaults_words(params: Params, device: Device) -> list[str]:
+    """Where the parameters come from, if not from the notebook's own cell; and what a Colab without
+    a GPU misses."""
+    if params.preset not in (AUTO, NONE):
+        return [
+            f"preset {params.preset} fills what was left at its default: {params.voxtral} "
+            f"({params.voxtral_weights}) and Whisper {params.whisper_size} "
+            f'({params.whisper_weights}) on {params.device}; preset = "" turns that off'
+        ]
+    if on_colab() and device.kind == "cpu":
+        return [
+            "this Colab has no GPU: going on with what the parameters say, on its CPU; Runtime > "
+            "Change runtime type > T4 GPU, then Run all, measures the released weights"
+        ]
+    return []
 
 
 def _skip(part: Part, reason: str) -> NoReturn:

@@ -52,7 +52,7 @@ def _drawn(run: Run, names: set[str], folder: Path) -> Iterator[Path]:
         figure = plots.memory_bars(beside if len(beside) else cases)
         yield plots.save(figure, folder, "memory-bars")[0]
     if not any("latency" in name for name in names) and len(trials):
-        yield plots.save(plots.latency(trials), folder, "latency")[0]
+        yield plots.save(plots.latency(trials, cases), folder, "latency")[0]
 
 
 def data_uri(png: Path) -> str:

@@ -24,7 +24,7 @@ from hybridlab.experiments.broadcast import Broadcast, Told, read_told
 from hybridlab.experiments.lab import Lab
 from hybridlab.isolate import STOPPED, CaseServer
 from hybridlab.params import SequentialParams
-from hybridlab.plots.style import OWNER_COLOURS
+from hybridlab.plots.palette import OWNER_COLOURS
 from hybridlab.records import TableWriter, read_manifest, read_rows
 from hybridlab.units import MIB
 from tests.watcher import Watcher

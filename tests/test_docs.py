@@ -1,0 +1,58 @@
+"""The guides name files, functions and options that are there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+#: What a walk-through makes is not there before.
+MADE = {"hybridlab/tenants/whisper_eager.py", "hybridlab/strategies/relay.py"} | {
+    f"{folder}/my-experiment.{kind}"
+    for folder, kind in (("notebooks", "ipynb"), ("params", "yaml"))
+}
+
+
+def named(page: Path, pattern: str) -> list[str]:
+    return re.findall(pattern, page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in named(page, r"\]\(((?!https?:)[^)#]+)\)"):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_named_files_are_there(page: Path) -> None:
+    paths = named(page, r"`((?:hybridlab|tests|params|notebooks|docs|benchmarks)/[\w/.-]+)`")
+    for path in set(paths) - MADE:
+        assert (PROJECT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", ["card", "model", "backend", "strategy", "notebook"])
+def test_a_walk_through_is_a_page_at_most(name: str) -> None:
+    text = (PROJECT / "docs" / "adding" / f"{name}.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 50
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "catalog.CARDS", "catalog.WHISPERS", "catalog.WHISPER_SIZES", "catalog.VOXTRALS",
+        "catalog.BACKENDS", "catalog.BACKEND_DTYPES", "catalog.BACKEND_DEFAULT_DTYPE",
+        "params.WhisperSize", "params.VoxtralName", "params.Backend",
+        "planner.requests.ENCODER_TENSORS", "planner.weights.whisper_load_peak_bytes",
+        "planner.sharing.ways", "tenants.weights.check_source", "tenants.base.Transcriber",
+        "strategies.STRATEGIES", "experiments.race.Arm", "experiments.lab.Lab",
+    ],
+)  # fmt: skip
+def test_what_the_walk_throughs_change_has_that_name(name: str) -> None:
+    module, _, attribute = f"hybridlab.{name}".rpartition(".")
+    assert hasattr(importlib.import_module(module), attribute)
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert attribute in pages
