@@ -58,6 +58,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "strategy",
         "variant",
         "request_id",
+        "clip_id",
         "audio_s",
         "latency_s",
         "first",

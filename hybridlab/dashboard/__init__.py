@@ -5,7 +5,7 @@ Every live view has a static figure further down, so a headless run loses nothin
 
 from hybridlab.dashboard.explorer import pair_explorer
 from hybridlab.dashboard.hear import hear
-from hybridlab.dashboard.live import live_view, sparkline
+from hybridlab.dashboard.live import live_view
 from hybridlab.dashboard.whatif import what_if
 
-__all__ = ["hear", "live_view", "pair_explorer", "sparkline", "what_if"]
+__all__ = ["hear", "live_view", "pair_explorer", "what_if"]

@@ -114,9 +114,8 @@ class JupyterLab:
         page.wait_for_function(_FINISHED, timeout=seconds * 1000, polling=500)
 
     def errors(self, page: Any) -> list[str]:
-        """The tracebacks in the page."""
-        found = page.query_selector_all('[data-mime-type="application/vnd.jupyter.error"]')
-        return [element.inner_text()[-400:] for element in found]
+        """What cells of the open notebook have failed with, in view or not."""
+        return list(page.evaluate(_ERRORS))
 
 
 #: Before the kernel is connected, JupyterLab calls it idle and runs nothing.
@@ -124,6 +123,11 @@ _READY = """() => {
   const kernel = window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel;
   return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
 }"""
+#: From the notebook's model: JupyterLab renders only the cells in view.
+_ERRORS = """() => [...window.jupyterapp.shell.currentWidget.content.model.cells]
+  .flatMap(cell => cell.toJSON().outputs ?? [])
+  .filter(output => output.output_type === 'error')
+  .map(output => `${output.ename}: ${output.evalue}`)"""
 _FINISHED = """() => {
   const prompts = [...document.querySelectorAll('.jp-InputPrompt')].map(e => e.textContent);
   const status = document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status;
