@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
 from typing import Any
+
+from anyio.from_thread import start_blocking_portal
 
 from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.requests import Inbox, Request, Served
@@ -78,18 +81,19 @@ class Sequential(Strategy):
                 spans = []  # the batch's spans stand once, with its first request
 
     def _orchestrated(self, inbox: Inbox) -> Iterator[Served]:
-        """Requests in the order in which they are done."""
-        with asyncio.Runner() as runner:
-            lock, start = asyncio.Lock(), runner.get_loop().create_task
-            slots = {start(self._slot(inbox, lock)) for _ in range(self.in_flight)}
+        """Requests in the order in which they are done. The loop has a thread of its own: a
+        notebook's kernel has one at work in this thread already."""
+        with start_blocking_portal() as portal:
+            lock = asyncio.Lock()
+            slots = {portal.start_task_soon(self._slot, inbox, lock) for _ in range(self.in_flight)}
             try:
                 while slots:
-                    done, slots = runner.run(_first_of(slots))
+                    done, slots = wait(slots, return_when=FIRST_COMPLETED)
                     for served in [slot.result() for slot in done]:
                         if served is not None:
-                            slots.add(start(self._slot(inbox, lock)))
+                            slots.add(portal.start_task_soon(self._slot, inbox, lock))
                             yield served
-            finally:  # the runner waits for threads that wait for requests
+            finally:  # the portal waits for threads that wait for requests
                 inbox.stop()
 
     async def _slot(self, inbox: Inbox, lock: asyncio.Lock) -> Served | None:
@@ -113,7 +117,3 @@ class Sequential(Strategy):
             end_s=time.perf_counter(),
             spans=tuple(spans),
         )
-
-
-async def _first_of(tasks: set[Any]) -> tuple[set[Any], set[Any]]:
-    return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -24,7 +24,7 @@ RUN_S = 180.0
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "outputs" / "screenshots"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # while playwright is open this thread has an event loop at work
 def chromium() -> Iterator[Any]:
     """Debian's chromium, headless."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -136,7 +136,7 @@ _FINISHED = """() => {
 }"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
     """JupyterLab on the loopback over a copy of the notebooks. Its kernels write their runs into
     that copy."""

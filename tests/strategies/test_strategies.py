@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Sequence
@@ -271,6 +272,14 @@ def test_batches_take_what_is_there_and_wait_for_nobody() -> None:
     served = list(made.stream(Inbox(requests(5), due)))
     assert [what for who, what in log if who == "voxtral"] == ["answer 3", "answer", "answer"]
     assert served[-1].start_s >= due[-1]
+
+
+def test_the_orchestrator_works_where_an_event_loop_is_running_as_in_a_notebook() -> None:
+    async def cell() -> list[Served]:
+        made, _ = streaming("sequential", "asyncio", in_flight=2)
+        return list(made.stream(Inbox(requests(3))))
+
+    assert {served.request.id for served in asyncio.run(cell())} == {r.id for r in requests(3)}
 
 
 def test_one_tenant_at_a_time_under_the_orchestrators_lock() -> None:
