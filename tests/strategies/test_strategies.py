@@ -14,7 +14,7 @@ import pytest
 from hybridlab.audio import Samples
 from hybridlab.device import CpuDevice
 from hybridlab.errors import ParameterError, UnavailableError
-from hybridlab.strategies import STRATEGIES, Inbox, Request, Strategy, make_strategy
+from hybridlab.strategies import STRATEGIES, Inbox, Request, Served, Strategy, make_strategy
 from hybridlab.strategies.swapping import MOVERS
 from hybridlab.tenants.base import Analyst, Heard, TenantSpec, Text, Transcriber
 
