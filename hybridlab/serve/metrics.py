@@ -26,7 +26,7 @@ class Metrics:
     """Counted as requests pass; memory and queues are read when they are asked for."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "hybridlab_requests", "Requests answered", ["route", "status"], registry=self.registry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -61,7 +62,7 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=512)
     except OSError as error:
         raise UnavailableError(
-            f"cannot listen on {settings.host} port {settings.port} ({error.strerror}); choose "
+            f"cannot listen on {settings.host} port {settings.port} ({os.strerror(error.errno or 0)}); choose "
             "another with --port, or 0 for any that is free"
         ) from None
 
