@@ -59,7 +59,11 @@ def _check_extra() -> None:
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=512)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=512)
+        # asyncio leaves a socket that it did not make as it is: a response in two parts would wait
+        # 40 ms for the client's acknowledgement
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         raise UnavailableError(
             f"cannot listen on {settings.host} port {settings.port} ({os.strerror(error.errno or 0)}); choose "
