@@ -124,14 +124,20 @@ class Lane:
         while True:
             await self._something_to_do()
             async with self.turns.turn():
-                batch = self.waiting.take(self.policy.batch, self.admission.fits)
+                batch = self._next()
                 try:
                     await (self._work(batch) if batch else self._look_up())
                     await self._end_of_turn()
                 except Exception:  # a fault of the orchestrator's own must not end the lane
                     log.exception("the lane of %s failed", self.tenant.name)
-                    for job in batch:
-                        self._fail(job, refusals.fault(self.model))
+                    self._fail_all(batch, refusals.fault(self.model))
+
+    def _next(self) -> list[Job]:
+        """The next batch, without the jobs whose time is up."""
+        now = time.monotonic()
+        late = [job for job in self.waiting.jobs() if job.deadline_s <= now]
+        self._fail_all(late, refusals.timed_out(self.policy.request_timeout_s))
+        return self.waiting.take(self.policy.batch, self.admission.fits)
 
     async def close(self) -> None:
         if self.at_work:  # of jobs that nobody waits for
@@ -142,8 +148,7 @@ class Lane:
     # ------------------------------------------------------------------------------ waiting
 
     async def _something_to_do(self) -> None:
-        """A job, or the time to try a larger model; meanwhile jobs whose time is up are answered
-        by the engine."""
+        """A job, or the time to try a larger model."""
         while True:
             self.waiting.prune()
             if len(self.waiting):
@@ -186,14 +191,12 @@ class Lane:
         await self._housekeeping()
 
     async def _in_time(self, batch: list[Job]) -> Outcome:
-        """The tenant's answer. Where the last job's time is up its process is ended, as nothing
-        else would stop it."""
+        """The tenant's answer. A call that takes as long as a request may in all hangs: its process
+        is ended, as nothing else would stop it."""
         work = asyncio.ensure_future(self._in_thread(self.tenant.serve, batch))
-        last_s = max(job.deadline_s for job in batch)
-        done, _ = await asyncio.wait({work}, timeout=max(0.0, last_s - time.monotonic()))
+        done, _ = await asyncio.wait({work}, timeout=self.policy.request_timeout_s)
         if not done:
-            for job in batch:
-                self._fail(job, refusals.timed_out(self.policy.request_timeout_s))
+            self._fail_all(batch, refusals.timed_out(self.policy.request_timeout_s))
             self.tenant.kill()
         outcome = await work
         if len(outcome.texts) != len(batch):
@@ -261,6 +264,10 @@ class Lane:
         if job.wanted:
             job.future.set_exception(reason)
 
+    def _fail_all(self, jobs: list[Job], reason: refusals.RefusalError) -> None:
+        for job in jobs:
+            self._fail(job, reason)
+
     async def _start_again(self) -> bool:
         """The same model in a fresh worker, or a smaller one where memory lacks by now; without
         either the lane is broken."""
@@ -280,8 +287,8 @@ class Lane:
 
     def _break(self, reason: str) -> None:
         self.broken = reason
-        for job in [*self.at_work, *self.waiting.jobs()]:
-            self._fail(job, refusals.not_ready(reason, code="broken"))
+        everyone = [*self.at_work, *self.waiting.jobs()]
+        self._fail_all(everyone, refusals.not_ready(reason, code="broken"))
         log.error("%s", reason)
 
     # ------------------------------------------------------------------------------- ladder
