@@ -20,14 +20,18 @@ from torch import Tensor, nn
 
 from hybridlab.device import CpuDevice, Device, linux
 from hybridlab.errors import UnavailableError
-from hybridlab.units import format_bytes
+from hybridlab.units import GB, format_bytes
 
 #: Where a storage may begin in a block: CUDA's own allocations keep this alignment, which fast
 #: kernels rely on.
 ALIGNMENT_BYTES = 256
 #: Copies whose median is the link's own speed.
 LINK_COPIES = 5
-_OTHER_WAYS = "choose a smaller Whisper or the variant reload-warm, which keeps no copy on the host"
+#: What a copy of weights must leave of the host: one that is full ends the machine, not the case.
+HOST_RESERVE_BYTES = 2 * GB
+KEEP_NO_COPY = (
+    "choose a smaller Whisper or the variant reload-warm, which keeps no copy on the host"
+)
 
 
 @dataclass(frozen=True)
@@ -154,14 +158,16 @@ def bytes_of(tensor: Tensor) -> Tensor:
 # ----------------------------------------------------------------------------------------- blocks
 
 
-def check_host_room(n_bytes: int, device: Device) -> None:
-    """`UnavailableError` where the host's memory cannot hold so much beside what it holds; where
-    the host is the device, running out is a result of the allocator's own."""
+def check_host_room(n_bytes: int, device: Device, *, mend: str = KEEP_NO_COPY) -> None:
+    """`UnavailableError` where the host's memory cannot hold so much beside what it holds and a
+    reserve, with what to do instead; where the host is the device, running out is a result of the
+    allocator's own."""
     free = CpuDevice().free_bytes()
-    if device.kind != "cpu" and n_bytes > free:
+    if device.kind != "cpu" and n_bytes + HOST_RESERVE_BYTES > free:
         raise UnavailableError(
             f"the host has {format_bytes(free)} free and the weights' copy takes "
-            f"{format_bytes(n_bytes)}; {_OTHER_WAYS}"
+            f"{format_bytes(n_bytes)} beside a reserve of {format_bytes(HOST_RESERVE_BYTES)}; "
+            f"{mend}"
         )
 
 
@@ -198,7 +204,7 @@ class Pin:
         if code:
             raise UnavailableError(
                 f"the driver did not pin {format_bytes(block.nbytes)} of host memory (CUDA error "
-                f"{code}); raise `ulimit -l` or the container's memory, or {_OTHER_WAYS}"
+                f"{code}); raise `ulimit -l` or the container's memory, or {KEEP_NO_COPY}"
             )
         # holds the block until it is unregistered, also where nobody comes to close
         self._unpin = weakref.finalize(self, _unregister, runtime, block)

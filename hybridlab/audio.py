@@ -95,6 +95,17 @@ def check_clip(path: Path, *, max_s: float = catalog.VOXTRAL_MAX_ANSWER_S) -> fl
     return seconds
 
 
+def log_mel(samples: Samples, *, mel_bins: int = 128) -> Samples:
+    """Log-mel features as both models get them, without the padding to 30 s: shape
+    (mel_bins, frames of 10 ms), 1 about the loudest and 2 below it the floor."""
+    from transformers import WhisperFeatureExtractor
+
+    extract = WhisperFeatureExtractor(feature_size=mel_bins)
+    rate = catalog.SAMPLE_RATE_HZ
+    found = extract(samples, sampling_rate=rate, padding="do_not_pad", truncation=False)
+    return np.asarray(found["input_features"][0], dtype=np.float32)
+
+
 def of_length(samples: Samples, seconds: float) -> Samples:
     """The same audio again and again until it is so long."""
     return np.resize(samples, round(seconds * catalog.SAMPLE_RATE_HZ))

@@ -6,13 +6,13 @@ what a rule means is in `judges`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hybridlab import catalog
+from hybridlab.defaults import PRESETS_DIR
 from hybridlab.errors import ParameterError
 
 Kind = Literal["arithmetic", "memory", "fit", "time", "strategy", "ageing", "quality"]
@@ -221,8 +221,7 @@ class _ClaimsFile(_Model):
 def load_claims(path: Path | None = None) -> list[Claim]:
     """Every claim of a file, by default `params/claims.yaml`; `ParameterError` in one line.
 
-    The default file is looked for from this folder upwards and from the package's place upwards,
-    so that a checkout and an installed package both find it.
+    The default file is looked for from this folder upwards; the package's own is the last.
     """
     import yaml
 
@@ -247,20 +246,8 @@ def load_claims(path: Path | None = None) -> list[Claim]:
 
 
 def _default_path() -> Path:
-    package = Path(__file__).resolve().parent
-    for folder in _upwards(Path.cwd(), package.parent):
-        if (folder / CLAIMS_FILE).is_file():
-            return folder / CLAIMS_FILE
-    raise ParameterError(
-        f"no {CLAIMS_FILE} above {Path.cwd()} or {package.parent}; run inside the project, or name "
-        "the file in `claims`"
-    )
-
-
-def _upwards(*starts: Path) -> Iterator[Path]:
-    for start in starts:
-        yield start
-        yield from start.parents
+    near = (folder / CLAIMS_FILE for folder in (Path.cwd(), *Path.cwd().parents))
+    return next((path for path in near if path.is_file()), PRESETS_DIR / CLAIMS_FILE.name)
 
 
 def _check_unique(path: Path, claims: list[Claim]) -> None:

@@ -33,6 +33,14 @@ class UnavailableError(HybridlabError):
 class WeightsError(HybridlabError):
     """Weights are missing, of another architecture, or not in safetensors."""
 
+    @classmethod
+    def no_token(cls, repository: str) -> WeightsError:
+        """The hub keeps `repository` for those who say who they are."""
+        return cls(
+            f"{repository} is not open to everybody: accept its terms on its page, then set "
+            "HF_TOKEN to a Hugging Face token (on Colab a secret of that name with notebook access)"
+        )
+
 
 class AudioError(HybridlabError):
     """An audio file or manifest is missing, empty, corrupt, silent or too long."""

@@ -34,6 +34,8 @@ from hybridlab.errors import HybridlabError, UnavailableError
 ADDRESS_VARIABLE = "HYBRIDLAB_CASE_SERVER"
 START_TIMEOUT_S = 180.0
 TICK_S = 0.25
+#: The reason of what a reader who watched has stopped.
+STOPPED = "stopped by the reader"
 #: What every case needs, imported once in the server.
 PRELOAD = (
     "torch",
@@ -60,6 +62,7 @@ class Exit:
     signal: int | None
     seconds: float
     timed_out: bool = False
+    stopped: bool = False  # on the word of `on_tick`
 
     @property
     def ok(self) -> bool:
@@ -67,6 +70,8 @@ class Exit:
 
     def reason(self, whose: str = "the case's") -> str:
         """One sentence for the `reason` column."""
+        if self.stopped:
+            return STOPPED
         if self.timed_out:
             return f"stopped after {self.seconds:.0f} s (timeout_s)"
         if self.signal is not None:
@@ -139,20 +144,21 @@ class CaseServer:
         *arguments: Any,
         timeout_s: float = 1800.0,
         log: Path | None = None,
-        on_tick: Callable[[int], None] | None = None,
+        on_tick: Callable[[int], bool | None] | None = None,
     ) -> Exit:
         """Run `function(*arguments)` in a fresh process and wait for its end.
 
         Function and arguments must pickle. Output of the child goes to `log`. `on_tick(pid)` is
-        called four times a second while it runs. An interrupt here (Ctrl-C, a stop button) closes
-        the connection, at which the server ends the child and its own children.
+        called four times a second while it runs, and stops it by answering True. However this ends
+        (an interrupt, too), the connection is closed, at which the server ends the child and its
+        own children.
         """
         with self.fork(function, *arguments, log=log) as child:
             while (ended := child.wait(TICK_S)) is None:
                 if child.seconds > timeout_s:
                     return Exit(None, signal.SIGKILL, child.seconds, timed_out=True)
-                if on_tick is not None:
-                    on_tick(child.pid)
+                if on_tick is not None and on_tick(child.pid):
+                    return Exit(None, signal.SIGKILL, child.seconds, stopped=True)
             return ended
 
     def fork(
@@ -262,7 +268,6 @@ class _Server:
         self._wake_write = wake_write
         signal.set_wakeup_fd(wake_write.fileno())
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides, by closing our stdin
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         temporary = address + ".starting"
         self.listener.bind(temporary)
@@ -385,6 +390,7 @@ def _prefer_to_be_killed() -> None:
 
 def main(address: str) -> None:
     """Import everything, then serve until the owner's end of our stdin closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides, by closing our stdin
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for module in PRELOAD:
         importlib.import_module(module)

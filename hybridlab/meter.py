@@ -157,6 +157,19 @@ class Region:
         return self.peak_bytes - self.start_bytes
 
 
+def _both(
+    first: Callable[[str], None] | None, second: Callable[[str], None]
+) -> Callable[[str], None]:
+    """Tell both; the first may be nobody."""
+
+    def tell(phase: str) -> None:
+        if first is not None:
+            first(phase)
+        second(phase)
+
+    return tell
+
+
 @dataclass
 class Meter:
     """Context manager around a case.
@@ -230,8 +243,8 @@ class Meter:
             current = phase
 
         before = [tenant.on_phase for tenant in tenants]
-        for tenant in tenants:
-            tenant.on_phase = enter
+        for tenant, listener in zip(tenants, before, strict=True):
+            tenant.on_phase = _both(listener, enter)
         try:
             with live or nullcontext():
                 yield

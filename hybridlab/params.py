@@ -7,14 +7,15 @@ gives each notebook the names that it declares and refuses a name that no notebo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hybridlab import catalog
+from hybridlab.defaults import AUTO, filled
 from hybridlab.errors import ParameterError
 
 VoxtralName = Literal["mini-3b", "pocket"]
@@ -39,6 +40,7 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     notebook: ClassVar[str] = ""
 
+    preset: str = AUTO
     voxtral: VoxtralName = "pocket"
     voxtral_weights: WeightsSource = "pocket"
     voxtral_path: str = ""
@@ -91,13 +93,20 @@ class Params(BaseModel):
         return self
 
     @classmethod
+    def named(cls, notebook: str) -> type[Self]:
+        """The same parameters for a notebook of this name beside the project's own."""
+        fields = {"__module__": cls.__module__, "notebook": notebook}
+        return cast(type[Self], type(cls.__name__, (cls,), fields))
+
+    @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Validate `values`; every problem is a one-line `ParameterError` naming the fix."""
+        """Validate `values`, filled from their `preset`; every problem is a one-line
+        `ParameterError` naming the fix."""
         for name in values:
             if name not in cls.model_fields:
                 raise ParameterError.unknown_name("parameter", name, cls.model_fields)
         try:
-            return cls(**values)
+            return cls(**filled(values, cls.model_fields))
         except ValidationError as error:
             raise ParameterError(_one_line(error)) from None
 
@@ -107,13 +116,16 @@ class Params(BaseModel):
 
         papermill only warns of a parameter that the notebook does not declare; here a plain value
         whose name no notebook knows is refused. Names that belong to other notebooks are left
-        alone, since one file of parameters may serve all eight.
+        alone, since one file of parameters may serve all eight. A value that is the parameter's
+        default counts as not given: the preset may fill it.
         """
         known = all_parameter_names()
         for name, value in namespace.items():
             if _is_parameter(name, value) and name not in known:
                 raise ParameterError.unknown_name("parameter", name, cls.model_fields)
-        return cls.from_mapping({n: v for n, v in namespace.items() if n in cls.model_fields})
+        fields = cls.model_fields
+        own = {n: v for n, v in namespace.items() if n in fields}
+        return cls.from_mapping({n: v for n, v in own.items() if not _same(v, fields[n].default)})
 
 
 def check_voxtral(name: str, weights: str, path: str) -> None:
@@ -353,23 +365,24 @@ def all_parameter_names() -> set[str]:
     return {name for model in NOTEBOOKS.values() for name in model.model_fields}
 
 
-def parameters_of(name: str) -> type[Params]:
-    """The model of a notebook, named in full or by its number ('02')."""
-    for notebook, model in NOTEBOOKS.items():
-        if name in (notebook, notebook[:2]):
+def parameters_of(name: str, notebooks: Mapping[str, type[Params]] | None = None) -> type[Params]:
+    """The model of a notebook, named in full or by its number ('02'); of the project's own, or of
+    `notebooks`."""
+    known = NOTEBOOKS if notebooks is None else notebooks
+    for notebook, model in known.items():
+        if name == notebook or (name == notebook[:2] and name.isdigit()):
             return model
-    raise ParameterError.unknown_name("notebook", name, NOTEBOOKS)
+    raise ParameterError.unknown_name("notebook", name, known)
 
 
-def split(values: Mapping[str, Any], notebooks: list[str]) -> dict[str, Params]:
+def split(values: Mapping[str, Any], models: Iterable[type[Params]]) -> dict[str, Params]:
     """A flat file's values as validated parameters of each notebook that declares them."""
     known = all_parameter_names()
     for name in values:
         if name not in known:
             raise ParameterError.unknown_name("parameter", name, sorted(known))
     resolved = {}
-    for notebook in notebooks:
-        model = parameters_of(notebook)
+    for model in models:
         own = {n: v for n, v in values.items() if n in model.model_fields}
         resolved[model.notebook] = model.from_mapping(own)
     return resolved
@@ -404,6 +417,11 @@ def parse_override(name: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Equal and of one type: True is not 1, and 8.0 is not 8."""
+    return type(value) is type(default) and bool(value == default)
 
 
 def _is_parameter(name: str, value: Any) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hybridlab import catalog, planner
+from hybridlab.defaults import presets
 from hybridlab.params import NOTEBOOKS
 from hybridlab.units import format_bytes
 
@@ -31,10 +32,11 @@ def notebooks_table(project: Path) -> str:
 
 
 def presets_table(project: Path) -> str:
-    """Each preset and the comment that opens its file."""
+    """Each preset and the comment that opens its file; not those of a reader's own notebooks."""
     rows = []
-    for path in sorted((project / "params").glob("*.yaml")):
-        if path.name == "claims.yaml":
+    for name in presets(project / "params"):
+        path = project / "params" / f"{name}.yaml"
+        if (project / "notebooks" / f"{name}.ipynb").is_file():
             continue
         lines = path.read_text(encoding="utf-8").splitlines()
         comment = [line.lstrip("# ") for line in lines if line.startswith("#")]

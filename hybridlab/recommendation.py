@@ -34,11 +34,18 @@ class Constraints:
     max_wer: float = math.inf
 
     def keeps(self, arm: Standing) -> bool:
-        return (
-            (self.min_margin_bytes == 0 or arm.margin_bytes >= self.min_margin_bytes)
-            and (math.isinf(self.max_p95_s) or arm.p95_s <= self.max_p95_s)
-            and (math.isinf(self.max_wer) or arm.wer <= self.max_wer)
-        )
+        return not self.broken_by(arm)
+
+    def broken_by(self, arm: Standing) -> list[str]:
+        """What this arm does not keep, in words; empty where it keeps all."""
+        found = []
+        if self.min_margin_bytes and not arm.margin_bytes >= self.min_margin_bytes:
+            found.append(f"margin below {format_bytes(self.min_margin_bytes)}")
+        if not math.isinf(self.max_p95_s) and not arm.p95_s <= self.max_p95_s:
+            found.append(f"p95 above {format_seconds(self.max_p95_s)}")
+        if not math.isinf(self.max_wer) and not arm.wer <= self.max_wer:
+            found.append(f"word error rate above {self.max_wer:.1%}")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +99,22 @@ class Recommendation:
 def recommend(
     cases: pd.DataFrame, trials: pd.DataFrame, constraints: Constraints | None = None
 ) -> Recommendation | None:
-    """The arm with the lowest median latency; None where no race case can be compared.
+    """The arm to pick of those that keep the constraints; None where none can be compared."""
+    keeps = (constraints or Constraints()).keeps
+    arms = [arm for arm in standings(cases, trials) if keeps(arm)]
+    return choose(arms, pair=pair_of(cases, trials)) if arms else None
+
+
+def choose(arms: list[Standing], *, pair: str) -> Recommendation | None:
+    """The arm with the lowest median latency.
 
     Latencies count as multiples of the control arm (sequential/plain) of their own notebook, since
     the notebooks are not interleaved with each other; seconds are shown beside them. Arms whose
     95 % intervals overlap the fastest one's are a tie, which goes to the smaller peak. First
-    requests, failed cases and cases whose texts differ from each tenant's alone are left out; so
-    are arms that do not keep the constraints.
+    requests, failed cases and cases whose texts differ from each tenant's alone are in no standing.
+    None where no arm has a control to be held against.
     """
-    keeps = (constraints or Constraints()).keeps
-    arms = [
-        arm for arm in standings(cases, trials) if not math.isnan(arm.relative.value) and keeps(arm)
-    ]
+    arms = [arm for arm in arms if not math.isnan(arm.relative.value)]
     if not arms:
         return None
     arms.sort(key=lambda arm: (arm.relative.value, arm.name))
@@ -114,7 +125,7 @@ def recommend(
     throughput = max(arms, key=lambda arm: _or(arm.rate.value, -math.inf))
     safest = max(arms, key=lambda arm: _or(arm.margin_bytes, -math.inf))
     return Recommendation(
-        pair=_pair(race_cases(cases, trials)),
+        pair=pair,
         strategy=best.strategy,
         variant=best.variant,
         why=_why(best, tie=len(tied) > 1),
@@ -200,10 +211,11 @@ def _or(value: float, instead: float) -> float:
     return instead if math.isnan(value) else value
 
 
-def _pair(cases: pd.DataFrame) -> str:
-    """'Voxtral mini-3b (random weights, float16) + Whisper medium (transformers, ...)'."""
-    paired = cases[cases["whisper_size"].notna()]
-    row = (paired if len(paired) else cases).iloc[0]
+def pair_of(cases: pd.DataFrame, trials: pd.DataFrame) -> str:
+    """The raced pair: 'Voxtral mini-3b (random weights, float16) + Whisper medium (...)'."""
+    raced = race_cases(cases, trials)
+    paired = raced[raced["whisper_size"].notna()]
+    row = (paired if len(paired) else raced).iloc[0]
     voxtral, source, dtype, size, backend, whisper_source, whisper_dtype = (
         row[name] for name in PAIR_COLUMNS
     )

@@ -17,7 +17,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -58,6 +58,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "strategy",
         "variant",
         "request_id",
+        "clip_id",
         "audio_s",
         "latency_s",
         "first",
@@ -337,13 +338,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def finished_rows(folder: Path, table: str) -> pd.DataFrame:
+Reader = Callable[[Path], list[dict[str, Any]]]
+
+
+def finished_rows(folder: Path, table: str, *, read: Reader = read_rows) -> pd.DataFrame:
     """One part's table without rows of unfinished cases, columns as the design says."""
     import pandas as pd
 
-    rows = read_rows(folder / f"{table}.jsonl")
+    rows = read(folder / f"{table}.jsonl")
     if table not in ("cases", "claims"):
-        finished = {row["case_id"] for row in read_rows(folder / "cases.jsonl")}
+        finished = {row["case_id"] for row in read(folder / "cases.jsonl")}
         rows = [row for row in rows if row["case_id"] in finished]
     columns = [*COMMON_COLUMNS, *TABLES[table]]
     extra = [name for row in rows for name in row if name not in columns]
@@ -359,13 +363,13 @@ def part_folders(run_dir: Path) -> list[Path]:
     return folders
 
 
-def run_table(run_dir: Path, table: str) -> pd.DataFrame:
+def run_table(run_dir: Path, table: str, *, read: Reader = read_rows) -> pd.DataFrame:
     """One table over all parts of a run, with a column `notebook`."""
     import pandas as pd
 
     tables = []
     for folder in part_folders(run_dir):
-        rows = finished_rows(folder, table)
+        rows = finished_rows(folder, table, read=read)
         if len(rows):
             tables.append(rows.assign(notebook=folder.name))
     if not tables:

@@ -58,6 +58,8 @@ class Standing:
     wer: float
     #: Every request's latency over the control's.
     relatives: tuple[float, ...]
+    #: Every request's latency in seconds.
+    latencies_s: tuple[float, ...]
     case_ids: tuple[str, ...]
 
     @property
@@ -190,6 +192,7 @@ def _standing(strategy: str, variant: str, cases: pd.DataFrame, trials: pd.DataF
         p95_s=float(np.quantile(trials["latency_s"], 0.95)),
         wer=_word_error_rate(trials),
         relatives=tuple(trials["relative"].dropna()),
+        latencies_s=tuple(trials["latency_s"]),
         case_ids=tuple(cases["case_id"]),
     )
 

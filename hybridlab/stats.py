@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,31 @@ def bootstrap_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(estimates, (tail, 1 - tail))
     return Interval(value, float(low), float(high), len(sample))
+
+
+def ratio_interval(
+    before: Iterable[float],
+    after: Iterable[float],
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Median of `after` over that of `before`, both drawn again independently (percentile
+    bootstrap); n is the smaller sample. NaN bounds where either has fewer than two values."""
+    samples = (_finite(before), _finite(after))
+    n = min(len(sample) for sample in samples)
+    if n == 0 or np.median(samples[0]) == 0:
+        return Interval(math.nan, math.nan, math.nan, n)
+    value = float(np.median(samples[1]) / np.median(samples[0]))
+    if n == 1:
+        return Interval(value, math.nan, math.nan, n)
+    rng = np.random.default_rng(seed)
+    below, above = (
+        np.median(sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))], axis=-1)
+        for sample in samples
+    )
+    tail = (1 - level) / 2
+    low, high = np.quantile(above / below, (tail, 1 - tail))
+    return Interval(value, float(low), float(high), n)
 
 
 def ecdf(values: Iterable[float]) -> tuple[Array, Array]:
@@ -129,22 +155,33 @@ def _student_quantile(share: float, freedom: float) -> float:
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
-def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[tuple[int, int]]:
-    """Errors and reference words of each pair, both texts through Whisper's own normaliser for any
+def aligned_words(reference: str, hypothesis: str) -> Any:
+    """jiwer's alignment of the two (`WordOutput`), both through Whisper's own normaliser for any
     language (lower case, no punctuation, nothing in brackets). Its English one would join spoken
-    digits to one number, a single word. Pairs without a word in the reference are left out.
+    digits to one number, a single word. None without a word in the reference.
     """
     import jiwer
     from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-    normalise, found = BasicTextNormalizer(), []
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
-        expected = normalise(reference).strip()
-        if expected:
-            seen = jiwer.process_words(expected, normalise(hypothesis).strip())
-            wrong = seen.substitutions + seen.deletions
-            found.append((wrong + seen.insertions, wrong + seen.hits))
-    return found
+    normalise = BasicTextNormalizer()
+    expected = normalise(reference).strip()
+    return jiwer.process_words(expected, normalise(hypothesis).strip()) if expected else None
+
+
+def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[tuple[int, int]]:
+    """Errors and reference words of each pair, as `aligned_words` sees them. Pairs without a word
+    in the reference are left out."""
+
+    @functools.cache  # greedy decoding says the same of a clip every time
+    def errors(reference: str, hypothesis: str) -> tuple[int, int]:
+        seen = aligned_words(reference, hypothesis)
+        if seen is None:
+            return 0, 0
+        wrong = seen.substitutions + seen.deletions
+        return wrong + seen.insertions, wrong + seen.hits
+
+    found = [errors(*pair) for pair in zip(references, hypotheses, strict=True)]
+    return [(wrong, words) for wrong, words in found if words]
 
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:

@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab import records
+from hybridlab.defaults import NONE
 from hybridlab.device import Device, resolve_device
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
+from hybridlab.notebooks import notebooks_dir, own_notebooks
 from hybridlab.params import NOTEBOOKS, Params, parameters_of, split
 
 #: Seconds that a cell may stay silent: longer than any case's own timeout.
@@ -48,14 +50,6 @@ class Progress:
         self.listener(self)
 
 
-def notebooks_dir() -> Path:
-    """`notebooks/` of the checkout that this package runs from, or of the current folder."""
-    for folder in (Path.cwd(), Path(__file__).resolve().parent.parent):
-        if (folder / "notebooks" / f"{next(iter(NOTEBOOKS))}.ipynb").is_file():
-            return folder / "notebooks"
-    raise RunFolderError("no notebooks/ here; run hybridlab from a checkout of the project")
-
-
 def run_suite(
     values: Mapping[str, Any],
     *,
@@ -68,12 +62,15 @@ def run_suite(
     """Run notebooks with these parameters; the folder of the run is returned.
 
     Everything is validated before the first notebook starts. An existing folder is refused unless
-    `resume`, which then repeats only what is missing. A notebook that fails does not stop the
+    `resume`, which then repeats only what is missing. A preset that is called as one of the
+    reader's own notebooks runs that one. A notebook that fails does not stop the
     others: its manifest says what happened.
     """
-    names = [parameters_of(name).notebook for name in only or NOTEBOOKS]
+    models = chosen(only, preset)
+    names = [model.notebook for model in models]
     run_dir = _run_folder(output, preset, values, resume=resume)
-    resolved = split({**values, "output_dir": str(run_dir), "headless": True}, names)
+    given = {"preset": NONE, **values, "output_dir": str(run_dir), "headless": True}
+    resolved = split(given, models)
     device = _preflight(next(iter(resolved.values())))
     records.check_space(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -87,10 +84,18 @@ def run_suite(
             for name in names:
                 progress.tell(current=name, cases_done=0, cases_total=0)
                 run.execute(resolved[name], progress)
-                progress.tell(finished=progress.finished + 1)
+                progress.tell(finished=progress.finished + 1, cases_done=0, cases_total=0)
         finally:
             run.finish()
     return run_dir
+
+
+def chosen(only: list[str] | None, preset: str) -> list[type[Params]]:
+    """Parameters of the notebooks to run, by number or name; without any, those of the preset's
+    own notebook, else of the project's."""
+    own = own_notebooks(notebooks_dir())
+    default = [preset] if preset in own else list(NOTEBOOKS)
+    return [parameters_of(name, {**NOTEBOOKS, **own}) for name in only or default]
 
 
 @dataclass(kw_only=True)
@@ -279,13 +284,14 @@ def _run_notebook(params: Params, run_dir: Path, progress: Progress) -> dict[str
 
 def _given(params: Params) -> dict[str, Any]:
     """Only what differs from the notebook's own defaults, so that its parameter cell stays short;
-    the run folder and `headless` always do."""
+    the run folder and `headless` always do. A preset is filled in already."""
     defaults = type(params)()
-    return {
+    given = {
         name: value
         for name, value in params.model_dump().items()
         if value != getattr(defaults, name) or name in ("output_dir", "headless")
     }
+    return {**given, "preset": NONE}
 
 
 def _one_line(text: str) -> str:

@@ -1,15 +1,28 @@
 from __future__ import annotations
 
+import fcntl
+import io
 import json
+import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from hybridlab.cli import app, join_overrides
-from hybridlab.verdict import NOTHING_KEEPS
+from hybridlab import catalog, planner
+from hybridlab.cli import app, bars, join_overrides
+from hybridlab.cli.fit import fit_view
+from hybridlab.cli.plan import plan_view
+from hybridlab.cli.verdict import claims_view, goals_view
+from hybridlab.planner.answers import ask
+from hybridlab.verdict import NOTHING_KEEPS, read_verdict
 from tests.synthetic import write_run
 
 PRESET = "params/pocket.yaml"
@@ -119,3 +132,96 @@ def test_a_verdict_is_printed_and_computed_anew_under_constraints(tmp_path: Path
     assert fastest["median_s"] < 1e9 and fastest["n"] > 1
     code, text = run("verdict", folder, "--max-p95-s", "0.001")
     assert code == 0 and NOTHING_KEEPS in text
+
+
+# ------------------------------------------------------------------------- terminal and pipe
+
+
+def seen(view: object, *, width: int = 80) -> list[str]:
+    """A rich view as lines without its colours."""
+    console = Console(width=width, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(view)
+    return console.export_text().splitlines()
+
+
+@pytest.mark.parametrize("arguments", [("plan",), ("fit", "large-v3"), ("plan", "--card", "h200")])
+def test_a_pipe_gets_plain_columns_of_80(arguments: tuple[str, ...]) -> None:
+    code, text = run(*arguments)
+    assert code == 0
+    assert "\x1b" not in text and not set(text) & set("│─┃━·")
+    assert max(len(line) for line in text.splitlines() if "fits on" not in line) <= 80
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_bars_show_who_holds_what_against_the_capacity(width: int) -> None:
+    plans = planner.plan_table(catalog.card("t4"))
+    lines = seen(plan_view(plans, width=width), width=width)
+    assert len(lines) == len(plans) + 1 and max(map(len, lines)) <= width
+    marks = {line.index(bars.MARK) for line in lines[1:]}
+    assert len(marks) == 1  # one scale: every capacity stands in the same place
+    (mark,) = marks
+    for row, line in zip(plans, lines[1:], strict=True):
+        over = line[mark + 1].isalpha()
+        assert (
+            over == (row.margin_bytes < -row.total_bytes / width)
+            or abs(row.margin_bytes) < row.total_bytes / 20
+        )  # rounded to a cell
+        assert "V" in line
+
+
+def test_a_bar_is_as_long_as_its_bytes_and_names_every_owner() -> None:
+    parts = list(zip(bars.OWNERS, (50, 20, 10, 0, 20), strict=True))
+    text = bars.bar(parts, capacity_bytes=80, scale_bytes=200, width=20).plain
+    assert text == "VVVVVWWR|oo··········"
+    with pytest.raises(ValueError, match="no bar has an owner for somebody"):
+        bars.owned({"voxtral weights": 1, "somebody": 2})
+
+
+def test_fit_draws_every_moment_and_every_way_of_sharing() -> None:
+    answers = ask(
+        catalog.card("t4"),
+        catalog.whisper("medium"),
+        catalog.voxtral("mini-3b"),
+        backend="transformers",
+        dtype="float16",
+        host_bytes=12_700_000_000,
+    )
+    lines = seen(fit_view(answers, width=80))
+    assert len(lines) == 1 + 3 + len(answers.sharing) and max(map(len, lines)) <= 80
+    assert all(bars.MARK in line for line in lines[1:])
+
+
+def test_a_verdict_on_a_terminal_says_the_same(tmp_path: Path) -> None:
+    found = read_verdict(write_run(tmp_path))
+    goals = "\n".join(seen(goals_view(found["recommendation"]), width=140))
+    for goal in found["recommendation"]["goals"]:
+        assert goal["goal"] in goals and goal["arm"] in goals and goal["figure"] in goals
+    claims = [(row["verdict"], row["sentence"]) for row in found["claims"]]
+    lines = seen(claims_view(claims), width=200)
+    assert len(lines) == len(claims) + 1
+    assert all(w in line and s in line for (w, s), line in zip(claims, lines[1:], strict=True))
+
+
+def test_a_terminal_gets_colours_and_no_color_takes_them_away(project: Path) -> None:
+    """The whole command on a real pseudo-terminal of 80 columns."""
+    coloured = on_a_terminal(project, {})
+    assert "\x1b[" in coloured and "48;2;1;115;178m" in coloured
+    plain = on_a_terminal(project, {"NO_COLOR": "1"})
+    assert "\x1b" not in plain and "does not fit" in plain
+
+
+def on_a_terminal(project: Path, environment: dict[str, str]) -> str:
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
+    kept = {n: v for n, v in os.environ.items() if n not in ("NO_COLOR", "COLUMNS")}
+    kept |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": str(project)}
+    command = [sys.executable, "-m", "hybridlab.cli", "plan"]
+    child = subprocess.Popen(command, stdout=follower, env={**kept, **environment}, cwd=project)
+    os.close(follower)
+    text = b""
+    with suppress(OSError):  # Linux' word for the end of a terminal
+        while more := os.read(leader, 65536):
+            text += more
+    os.close(leader)
+    assert child.wait(timeout=60) == 0
+    return text.decode()

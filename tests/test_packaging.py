@@ -49,6 +49,15 @@ def test_nothing_is_pinned_that_colab_brings(pyproject: dict[str, Any]) -> None:
     assert "pyzmq" not in names(pyproject["dependencies"])
 
 
+def test_presets_ship_with_the_package(project: Path) -> None:
+    """A notebook on Colab has no checkout beside it: what `params/` holds is package data."""
+    data = tomllib.loads((project / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = data["package-data"]["hybridlab"]
+    shipped = {path.name for p in patterns for path in (project / "hybridlab").glob(p)}
+    assert {path.name for path in (project / "params").glob("*.yaml")} <= shipped
+    assert (project / "hybridlab" / "presets").is_symlink()  # one copy, not two
+
+
 def test_environment_and_pyproject_agree(project: Path, pyproject: dict[str, Any]) -> None:
     environment = yaml.safe_load((project / "environment.yml").read_text())
     python = next(d for d in environment["dependencies"] if str(d).startswith("python="))

@@ -60,7 +60,7 @@ def test_every_preset_is_valid_for_every_notebook(project: Path) -> None:
         "option-c",
     }
     for preset in presets:
-        resolved = params.split(params.read_yaml(preset), list(params.NOTEBOOKS))
+        resolved = params.split(params.read_yaml(preset), params.NOTEBOOKS.values())
         assert set(resolved) == set(params.NOTEBOOKS)
 
 

@@ -3,8 +3,9 @@
 Every live view has a static figure further down, so a headless run loses nothing.
 """
 
-from hybridlab.dashboard.explorer import plan_explorer, plan_html
-from hybridlab.dashboard.hear import show_clip
-from hybridlab.dashboard.live import live_view, sparkline
+from hybridlab.dashboard.explorer import pair_explorer
+from hybridlab.dashboard.hear import hear
+from hybridlab.dashboard.live import live_view
+from hybridlab.dashboard.whatif import what_if
 
-__all__ = ["live_view", "plan_explorer", "plan_html", "show_clip", "sparkline"]
+__all__ = ["hear", "live_view", "pair_explorer", "what_if"]

@@ -1,75 +1,206 @@
-"""Memory of the running case, drawn from the main cell while its process works."""
+"""A running case, drawn from the main cell while its process works: memory by owner, its phase, its
+latest trial, and a way to stop it. When the cell ends, a static picture takes its place."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from html import escape
 from pathlib import Path
+from typing import Any
 
+from hybridlab.dashboard.page import framed, output
+from hybridlab.dashboard.picture import picture
+from hybridlab.dashboard.reading import Readings, Trials
+from hybridlab.dashboard.stop import AGAIN_S, Stop, let_clicks_through, takes_clicks
 from hybridlab.device import Device
-from hybridlab.device.nvml import nvml_used_bytes
-from hybridlab.experiments.case import Case
+from hybridlab.experiments.case import Case, View, was_stopped
 from hybridlab.params import Params
-from hybridlab.units import GIB, format_bytes
+from hybridlab.records import Part
+from hybridlab.units import format_seconds
 
-HISTORY = 240  # ticks of 0.25 s: the last minute
+INTERRUPT = f"the kernel's interrupt (■); twice within {AGAIN_S:.0f} s it stops the rest"
 
 
-class LiveMemory:
-    """Memory of the running case against the device's capacity, with the last minute's curve."""
+def live_view(params: Params, device: Device) -> View | None:
+    """A view to hand to the case runner; None when nobody watches."""
+    from IPython import get_ipython
 
-    def __init__(self, device: Device) -> None:
+    shell = get_ipython()
+    if params.headless or params.inline or not hasattr(shell, "kernel"):
+        return None
+    return LiveView(device, shell)
+
+
+class LiveView:
+    """Watches the cases of one notebook; each cell that runs cases gets a panel of its own."""
+
+    def __init__(self, device: Device, shell: Any) -> None:
+        self.device, self.shell = device, shell
+        self.stop = Stop()
+        self._panel: Panel | None = None
+        self._watched: Watched | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop.rest.is_set()
+
+    @contextmanager
+    def watch(self, part: Part, case: Case, place: str) -> Iterator[Path]:
+        panel = self._show()
+        told = panel.folder / f"{case.id}.jsonl"
+        told.unlink(missing_ok=True)  # of an earlier try
+        trials = Trials(part.folder / "trials.jsonl", case.id)
+        with Watched(case, place, self.device.kind, told, trials) as self._watched:
+            panel.draw(self._watched)
+            with self.stop.listening():
+                yield told
+
+    def tick(self, pid: int) -> bool:
+        if self._watched is not None and self._panel is not None:
+            self._panel.draw(self._watched.look(pid))
+        return self.stop.case.is_set()
+
+    def ended(self, row: Mapping[str, Any]) -> None:
+        if self._panel is None:  # no case has run in this cell
+            return
+        self._panel.outcomes["stopped" if was_stopped(row) else row["status"]] += 1
+        if self._watched is not None and self._watched.case.id == row["case_id"]:
+            self._panel.end(self._watched, row)
+
+    def _show(self) -> Panel:
+        """The panel of the cell that runs now."""
+        if self._panel is None:
+            # a first case also waits for the server that forks it, a few seconds
+            self._panel = Panel(self.stop, clicks=takes_clicks(self.shell.kernel))
+            self.shell.events.register("post_run_cell", self._cell_ended)
+        return self._panel
+
+    def _cell_ended(self, _: Any) -> None:
+        self.shell.events.unregister("post_run_cell", self._cell_ended)
+        if self._panel is not None:
+            self._panel.freeze()
+        self._panel = self._watched = None
+
+
+class Watched:
+    """One case while it runs: what is known of it so far."""
+
+    def __init__(self, case: Case, place: str, kind: str, told: Path, trials: Trials) -> None:
+        self.case, self.place, self.trials = case, place, trials
+        self._kind, self._path = kind, told
+        self._began_s = time.monotonic()
+        self._stack = ExitStack()
+        self.readings: Readings | None = None
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def look(self, pid: int) -> Watched:
+        """Bring it up to date; the first look begins the readings."""
+        if self.readings is None:
+            self.readings = self._stack.enter_context(Readings(self._kind, pid, self._path))
+        self.trials.read()
+        return self
+
+    def title(self) -> str:
+        case = self.case
+        whisper = case.transcriber.model if case.transcriber else "no Whisper"
+        return (
+            f"<b>case {self.place}</b> · {escape(case.experiment)}: {escape(case.strategy)} / "
+            f"{escape(case.variant)}, {escape(whisper)} and {escape(case.analyst.model)}"
+        )
+
+    def progress(self) -> str:
+        """The phase that it is in, and for how long it has been at work."""
+        phase = self.readings.told.phase if self.readings else ""
+        seconds = time.monotonic() - self._began_s
+        return f"<b>{escape(phase or 'starting')}</b> · {seconds:.1f} s"
+
+    def memory(self) -> str:
+        if self.readings is None or not self.readings.history:
+            return "<i>no reading of memory yet</i>"
+        return picture(list(self.readings.history), self.readings.told)
+
+
+class Panel:
+    """The widgets in one cell, and the picture that stays when it has ended."""
+
+    def __init__(self, stop: Stop, *, clicks: bool) -> None:
         import ipywidgets as widgets
         from IPython.display import display
 
-        self.device = device
-        self.capacity = device.capacity_bytes()
-        self.history: deque[int] = deque(maxlen=HISTORY)
-        self.bar = widgets.FloatProgress(min=0.0, max=self.capacity / GIB, description="memory")
-        self.label = widgets.HTML()
-        self.curve = widgets.HTML()
-        display(widgets.VBox([self.label, self.bar, self.curve]))
-
-    def tick(self, case: Case, pid: int) -> None:
-        """Called four times a second while a case runs."""
-        used = self._used_bytes(pid)
-        if used is None:
-            return  # the case ended between two looks
-        self.history.append(used)
-        self.bar.value = used / GIB
-        self.label.value = (
-            f"<b>{escape(case.id)}</b>: {format_bytes(used)} of {format_bytes(self.capacity)} "
-            f"on {escape(self.device.name)}"
+        self.title, self.progress, self.memory, self.trial = (output() for _ in range(4))
+        self.outcomes: Counter[str] = Counter()
+        #: Where the cases of this cell tell what they do; a stopped one may still be at its last
+        #: word when the cell ends.
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="hybridlab-live-", ignore_cleanup_errors=True
         )
-        self.curve.value = sparkline(list(self.history))
+        self.buttons = _buttons(stop) if clicks else []
+        hint = widgets.HTML(f"{'or' if clicks else 'To stop this case:'} {INTERRUPT}")
+        rows = [self.title, self.progress, self.memory, self.trial]
+        self.box = widgets.VBox([*rows, widgets.HBox([*self.buttons, hint])])
+        self.handle = display(self.box, display_id=True)
+        for button in self.buttons:
+            let_clicks_through(button)
 
-    def _used_bytes(self, pid: int) -> int | None:
-        if self.device.kind == "cuda":
-            reading = nvml_used_bytes()
-            return None if reading.value is None else int(reading.value)
-        try:
-            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        except (OSError, IndexError):
-            return None
-        return pages * 4096
+    @property
+    def folder(self) -> Path:
+        return Path(self._folder.name)
+
+    def draw(self, watched: Watched) -> None:
+        self.title.value = watched.title()
+        self.progress.value = watched.progress()
+        self.memory.value = watched.memory()
+        self.trial.value = trial_html(watched.trials.latest, watched.trials.count)
+
+    def end(self, watched: Watched, row: Mapping[str, Any]) -> None:
+        """The case's last picture, and what became of it."""
+        self.draw(watched)
+        words = f"<b>{escape(row['status'])}</b> {escape(row['reason'])}".strip()
+        self.progress.value = f"ended: {words}"
+
+    def freeze(self) -> None:
+        """Put what is seen in the widgets' place, for good."""
+        from IPython.display import HTML
+
+        ran = ", ".join(f"{count} {status}" for status, count in self.outcomes.items())
+        shown = [self.title, self.progress, self.memory, self.trial]
+        lines = [f"<b>live view, ended</b>: {ran or 'no case'}; the last one:"]
+        lines += [widget.value for widget in shown]
+        self.handle.update(HTML(framed(*(f"<div>{line}</div>" for line in lines))))
+        self.box.close_all()
+        self._folder.cleanup()
 
 
-def live_view(params: Params, device: Device) -> Callable[[Case, int], None] | None:
-    """A view to hand to the case runner; None when nobody watches."""
-    if params.headless or params.inline:
-        return None
-    return LiveMemory(device).tick
+def _buttons(stop: Stop) -> list[Any]:
+    import ipywidgets as widgets
+
+    fitting = {"layout": {"width": "auto"}, "icon": "stop"}
+    case = widgets.Button(description="stop this case", button_style="warning", **fitting)
+    case.on_click(lambda _: stop.press())
+    rest = widgets.Button(description="stop the rest, too", **fitting)
+    rest.on_click(lambda _: stop.press(rest=True))
+    return [case, rest]
 
 
-def sparkline(values: list[int], *, width: int = 480, height: int = 60) -> str:
-    """An SVG curve of these values between zero and their maximum."""
-    top = max(values) or 1
-    step = width / max(1, len(values) - 1)
-    points = " ".join(
-        f"{i * step:.1f},{height - 2 - (height - 4) * v / top:.1f}" for i, v in enumerate(values)
-    )
+def trial_html(trial: Mapping[str, Any] | None, count: int) -> str:
+    """The latest trial of a case: how long it took, and what was said."""
+    if trial is None:
+        return "<i>no trial yet</i>"
+    said = [
+        f"<div>{name}: “{escape(text)}”</div>"
+        for name in ("transcript", "question", "answer")
+        if (text := trial.get(name))
+    ]
     return (
-        f'<svg width="{width}" height="{height}" role="img" aria-label="memory, last minute">'
-        f'<polyline points="{points}" fill="none" stroke="#0173b2" stroke-width="2"/></svg>'
+        f"<div>trial {count}, {escape(trial['clip_id'])} of {trial['audio_s']:.1f} s: "
+        f"<b>{format_seconds(trial['latency_s'])}</b></div>{''.join(said)}"
     )

@@ -33,6 +33,8 @@ class Member(ABC):
     #: Of its bytes, what an idle worker holds on a host, and pages of libraries.
     overhead_bytes = 0
     library_bytes = 0
+    #: Of its resident pages, those that are counted elsewhere.
+    shared_bytes = 0
 
     def __init__(self, name: str, pid: int, release: Callable[[], None]) -> None:
         self.name = name
@@ -107,7 +109,7 @@ class HostMember(Member):
         self._looked_s = time.monotonic()
         resident, now = linux.resident_bytes(self.pid), linux.pages(self.pid)
         self._most_resident_bytes = max(self._most_resident_bytes, resident)
-        self._shared_bytes = max(0, resident - now.private_bytes)
+        self.shared_bytes = max(0, resident - now.private_bytes)
         self.library_bytes = now.private_clean_bytes
         # Python counts references in its objects: using an inherited one makes a copy of its page
         copied = max(0, self._at_first.inherited_bytes - now.inherited_bytes)
@@ -116,7 +118,7 @@ class HostMember(Member):
     def used_bytes(self) -> int:
         if self.ended:
             return 0
-        return max(0, linux.resident_bytes(self.pid) - self._shared_bytes)
+        return max(0, linux.resident_bytes(self.pid) - self.shared_bytes)
 
     def peak_bytes(self) -> int:
         if self.ended:
@@ -124,7 +126,7 @@ class HostMember(Member):
         grown = linux.resident_bytes(self.pid) - self._most_resident_bytes
         if grown > LOOK_GROWN_BYTES or time.monotonic() - self._looked_s > LOOK_EVERY_S:
             self._look()
-        return max(linux.peak_resident_bytes(self.pid) - self._shared_bytes, self.used_bytes())
+        return max(linux.peak_resident_bytes(self.pid) - self.shared_bytes, self.used_bytes())
 
     def reset_peak(self) -> None:
         if not self.ended:

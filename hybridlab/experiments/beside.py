@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from hybridlab import catalog, planner
+from hybridlab.arena import check_host_room
 from hybridlab.catalog import LoadOrder, LoadPath
 from hybridlab.device import card_of
 from hybridlab.errors import UnavailableError
@@ -85,12 +86,11 @@ def _loading(lab: Lab, spec: TenantSpec, order: LoadOrder, path: LoadPath) -> Ca
     )
 
 
-def needed_bytes(lab: Lab, case: Case) -> int:
-    """Predicted bytes at the worst moment of this case, the process itself included."""
+def planned(lab: Lab, case: Case) -> planner.PairPlan:
+    """What the planner says of this case's pair on this device."""
     assert case.transcriber is not None
-    card = card_of(lab.device) or catalog.HOST
-    plan = planner.plan_pair(
-        card,
+    return planner.plan_pair(
+        card_of(lab.device) or catalog.HOST,
         catalog.whisper(case.transcriber.model),
         catalog.voxtral(case.analyst.model),
         backend=case.transcriber.backend,
@@ -98,18 +98,22 @@ def needed_bytes(lab: Lab, case: Case) -> int:
         voxtral_dtype=case.analyst.dtype,
         request=planner.Request(new_tokens=case.max_new_tokens),
         capacity_bytes=lab.device.capacity_bytes(),
+        load_path=case.analyst.load_path,
     )
-    return plan.total_bytes + (PROCESS_BYTES if lab.device.kind == "cpu" else 0)
 
 
 def shortage(lab: Lab, case: Case) -> str:
     """Why this case cannot be measured here; empty when it can."""
     assert case.transcriber is not None
+    plan = planned(lab, case)
     try:
         lab.device.check_dtype(case.transcriber.dtype)
+        check_host_room(
+            plan.host_bytes, lab.device, mend="load_paths: [direct] stages nothing there"
+        )
     except UnavailableError as error:
         return str(error)
-    needed, budget = needed_bytes(lab, case), lab.budget_bytes
-    if needed <= budget:
+    needed = plan.total_bytes + (PROCESS_BYTES if lab.device.kind == "cpu" else 0)
+    if needed <= lab.budget_bytes:
         return ""
-    return f"needs {format_bytes(needed)} and {format_bytes(budget)} may be used"
+    return f"needs {format_bytes(needed)} and {format_bytes(lab.budget_bytes)} may be used"

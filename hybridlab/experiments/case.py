@@ -6,14 +6,15 @@ import hashlib
 import json
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from hybridlab.catalog import LoadOrder
 from hybridlab.errors import CaseFailedError, HybridlabError
-from hybridlab.isolate import shared_server
+from hybridlab.isolate import STOPPED, shared_server
 from hybridlab.records import Part, read_rows, write_json
 from hybridlab.tenants.base import TenantSpec
 
@@ -23,12 +24,13 @@ Work = Literal[
 #: Options of a case that stand as columns of `cases`.
 OPTION_COLUMNS = (
     *("limit_kind", "limit_value"),
-    "ask",
+    *("ask", "audio_s"),
     *("remedy", "first_cycle", "cycles"),
     *("rate_rps", "load"),
 )
-#: What a resumed run tries again.
+#: What a resumed run tries again, beside what the reader has stopped.
 REPEATED = ("crashed", "timeout", "invalid")
+STOPPED_RESULT = {"status": "skipped", "reason": STOPPED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,18 +115,36 @@ class Case:
         }
 
 
+class View(Protocol):
+    """Somebody who watches cases run, and may stop them."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no further case is wanted."""
+
+    def watch(self, part: Part, case: Case, place: str) -> AbstractContextManager[Path]:
+        """Around a case, `place` of the others ('3 of 12'): the file in which it is to tell what
+        it does (`hybridlab.experiments.broadcast`). An interrupt inside stops it."""
+
+    def tick(self, pid: int) -> bool:
+        """Called four times a second while it runs; True stops it."""
+
+    def ended(self, row: Mapping[str, Any]) -> None:
+        """What became of it: its row of `cases`."""
+
+
 @dataclass(kw_only=True)
 class CaseRunner:
     """Runs a notebook's cases one after the other and writes their rows of `cases`.
 
-    `on_tick(case, pid)` is called while a case runs, for live views. A case that a previous,
-    interrupted run has finished is not repeated.
+    A case that a previous, interrupted run has finished is not repeated. One that the reader has
+    stopped through the `view` is `skipped` and leaves no rows of its own.
     """
 
     part: Part
     timeout_s: float = 1800.0
     inline: bool = False
-    on_tick: Callable[[Case, int], None] | None = None
+    view: View | None = None
     total: int = 0
     done: int = 0
 
@@ -136,13 +156,17 @@ class CaseRunner:
     def run(self, case: Case) -> dict[str, Any]:
         self.total = max(self.total, self.done + 1)
         finished = self.part.finished_cases().get(case.id)
-        if finished is None or finished["status"] in REPEATED:
+        if finished is None or finished["status"] in REPEATED or was_stopped(finished):
             finished = self._run(case)
-        if finished["status"] == "invalid":  # strangers come and go: one more try
+        if finished["status"] == "invalid" and not self._no_more:  # strangers come and go
             finished = self._run(case)
         self.done += 1
         self._report_progress(case)
         return finished
+
+    @property
+    def _no_more(self) -> bool:
+        return self.view is not None and self.view.stopped
 
     def skip(self, case: Case, reason: str) -> dict[str, Any]:
         """Record that this case was not run, and why."""
@@ -161,9 +185,14 @@ class CaseRunner:
         result_path.unlink(missing_ok=True)
         forget_rows(self.part.folder, case.id)
         self._report_progress(case)
-        result = self._in_process(case, result_path)
+        result = dict(STOPPED_RESULT) if self._no_more else self._in_process(case, result_path)
         row = {**case.identity(), "stable": None, **result}
-        return self.part.writer.append("cases", row)
+        if was_stopped(row):  # half of a case is no evidence
+            forget_rows(self.part.folder, case.id)
+        row = self.part.writer.append("cases", row)
+        if self.view is not None:
+            self.view.ended(row)
+        return row
 
     def _in_process(self, case: Case, result_path: Path) -> dict[str, Any]:
         from hybridlab.experiments.execute import execute
@@ -181,15 +210,18 @@ class CaseRunner:
             return dict(json.loads(result_path.read_text(encoding="utf-8")))
         log = result_path.with_suffix(".log")
         log.unlink(missing_ok=True)
-        tick = None
-        if self.on_tick is not None:
-            live = self.on_tick
-            tick = lambda pid: live(case, pid)  # noqa: E731 - binds this case
-        ended = shared_server().run(
-            execute, case, writer, result_path, timeout_s=self.timeout_s, log=log, on_tick=tick
-        )
+        arguments = (execute, case, writer, result_path)
+        limits: dict[str, Any] = {"timeout_s": self.timeout_s, "log": log}
+        if self.view is None:
+            ended = shared_server().run(*arguments, **limits)
+        else:
+            place = f"{self.done + 1} of {self.total}"
+            with self.view.watch(self.part, case, place) as told:
+                ended = shared_server().run(*arguments, told, **limits, on_tick=self.view.tick)
         if result_path.is_file():
             return dict(json.loads(result_path.read_text(encoding="utf-8")))
+        if ended.stopped:
+            return dict(STOPPED_RESULT)
         status = "timeout" if ended.timed_out else "crashed"
         return {"status": status, "reason": _reason(ended.reason(), log)}
 
@@ -198,6 +230,11 @@ class CaseRunner:
             self.part.folder / "progress.json",
             {"done": self.done, "total": self.total, "case": case.id},
         )
+
+
+def was_stopped(row: Mapping[str, Any]) -> bool:
+    """Whether the reader stopped this case, or those before it and it with them."""
+    return bool(row["reason"] == STOPPED)
 
 
 def forget_rows(folder: Path, case_id: str) -> None:

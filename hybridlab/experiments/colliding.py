@@ -85,7 +85,7 @@ def collide(context: Context) -> None:
     size = strategy.transcriber.weights_bytes() or strategy.analyst.weights_bytes() or 0
     parties.append(CopyParty(context.device, size))
     repeats = int(case.options["repeats"])
-    context.phase = "request"
+    context.enter("request")
     with context.meter.region("request"):
         for party in parties:
             for spec in case.requests * repeats:

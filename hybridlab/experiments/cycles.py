@@ -33,7 +33,7 @@ def age(context: Context) -> None:
         request = serving.request_of(context, spec, audio[spec.clip_id])
         served = serving.measured_request(context, strategy, request)
         write_trial(context, spec, served, first=cycle == first, parity=None, cycle=cycle)
-        context.phase = "housekeeping"
+        context.enter("housekeeping")
         housekeeping_s += keeper.after_request()
         tokens = _tokens(served)
         same = said.setdefault(spec.id, tokens) == tokens

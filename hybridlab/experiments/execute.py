@@ -19,6 +19,7 @@ from hybridlab.device import Device, Reading, card_of, resolve_device
 from hybridlab.envelope import enveloped
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import climbing, colliding, cycles, probes, queueing, serving
+from hybridlab.experiments.broadcast import Broadcast
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.ledger import write_ledgers
 from hybridlab.experiments.rows import (
@@ -38,8 +39,11 @@ from hybridlab.strategies.ladder import Ladder
 from hybridlab.tenants import Analyst, Tenant, Text, Transcriber, make_analyst, make_transcriber
 
 
-def execute(case: Case, writer: TableWriter, result_path: Path) -> None:
-    """Run a case and leave its rows and its result in files.
+def execute(
+    case: Case, writer: TableWriter, result_path: Path, live_path: Path | None = None
+) -> None:
+    """Run a case and leave its rows and its result in files; `live_path` is where somebody watches
+    what it does.
 
     Out of memory and a lack of the machine are results; any other fault ends the process with its
     traceback in the case's log, which the notebook's side records as a crash.
@@ -54,9 +58,19 @@ def execute(case: Case, writer: TableWriter, result_path: Path) -> None:
         device.count_exactly()
     with Meter(device) as meter, ExitStack() as stack:
         log = result_path.with_suffix(".log")
-        context = Context(case, device, meter, writer, started, stack=stack, log=log)
+        context = Context(
+            case,
+            device,
+            meter,
+            writer,
+            started,
+            stack=stack,
+            log=log,
+            broadcast=Broadcast(live_path),
+        )
         watch = Watch(device)
         with _playing(case, device):
+            _introduce(context)
             outcome = _outcome(context)
             columns = memory_columns(context) | watch.columns()
     disturbed = interference(columns, most_foreign_cpu=case.most_foreign_cpu)
@@ -65,6 +79,17 @@ def execute(case: Case, writer: TableWriter, result_path: Path) -> None:
         outcome = {"status": "invalid", "reason": disturbed}
     write_samples(context)
     write_json(result_path, {**columns, **context.result, **outcome})
+
+
+def _introduce(context: Context) -> None:
+    """What a watcher is told once: the capacity, and what others hold of the device."""
+    if context.broadcast.watched:
+        device, others = context.device, context.device.account().outside
+        context.broadcast.tell(
+            capacity_bytes=device.capacity_bytes(),
+            enveloped=device.enveloped,
+            others_bytes=others.get("strangers", others.get("other processes", 0)),
+        )
 
 
 def _outcome(context: Context) -> dict[str, Any]:
@@ -151,7 +176,7 @@ def _finish(context: Context, ladder: Ladder, audio: dict[str, Samples], *, apar
         serving.measured_request(context, strategy, request, phases=True)
     if not ladder.steps:  # a ledger is one pair's, and the peaks would be another's
         write_ledgers(context, strategy)
-    context.phase = "close"
+    context.enter("close")
     ladder.close()
 
 
@@ -172,18 +197,25 @@ def _alone(context: Context) -> None:
         tenants.append(make_transcriber(case.transcriber, device))
     only = case.options.get("only")
     for tenant in tenants if only is None else [own for own in tenants if own.name == only]:
-        context.phase = f"load {tenant.name}"
+        _follow_alone(context, tenant)
+        context.enter(f"load {tenant.name}")
         with context.meter.region("load"):
             tenant.load()
         context.meter.settle()
         context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes()
         for number, spec in enumerate(case.requests):
-            context.phase = f"{tenant.name} alone"
+            context.enter(f"{tenant.name} alone")
             _alone_request(context, tenant, spec, texts, first=number == 0)
         tenant.unload()
     context.result["n_trials"] = len(case.requests)
     if "texts_path" in case.options:
         write_json(Path(case.options["texts_path"]), texts)
+
+
+def _follow_alone(context: Context, tenant: Tenant) -> None:
+    """The phases and the weights of a tenant without a strategy."""
+    weights = f"{tenant.name} weights"
+    context.follow([tenant], lambda: {weights: tenant.weights_bytes() or 0 if tenant.loaded else 0})
 
 
 def _alone_request(
@@ -225,6 +257,8 @@ def _limit(context: Context) -> None:
     """One request of a given size: a batch, or an audio made long by repetition."""
     case = context.case
     analyst = make_analyst(case.analyst, context.device)
+    _follow_alone(context, analyst)
+    context.enter("load")
     with context.meter.region("load"):
         analyst.load()
     context.meter.settle()
@@ -234,7 +268,7 @@ def _limit(context: Context) -> None:
     if case.options["audio_s"]:
         batch = [of_length(samples, float(case.options["audio_s"]))]
     questions = [case.requests[0].question] * len(batch)
-    context.phase = "request"
+    context.enter("request")
     for number in range(2):
         with context.meter.region("request") as region:
             said = analyst.answer(batch, questions, max_new_tokens=case.max_new_tokens)[0]

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
+from hybridlab.colab import on_colab
+from hybridlab.defaults import AUTO, NONE
 from hybridlab.device import Device, card_of, resolve_device
 from hybridlab.errors import UnavailableError, WeightsError
-from hybridlab.experiments.case import Case, CaseRunner, RequestSpec
+from hybridlab.experiments.case import Case, CaseRunner, RequestSpec, View, was_stopped
 from hybridlab.params import FROM_MANIFEST, Params, StrategyParams
 from hybridlab.records import Part, open_part
 from hybridlab.tenants.base import TenantSpec, resolve_dtype
@@ -39,7 +41,7 @@ class Lab:
         cls,
         params: Params,
         *,
-        view: Callable[[Params, Device], Callable[[Case, int], None] | None] | None = None,
+        view: Callable[[Params, Device], View | None] | None = None,
     ) -> Lab:
         """Resolve the device and open this notebook's part of the run.
 
@@ -49,12 +51,14 @@ class Lab:
             device = resolve_device(params.device)
         except UnavailableError as error:
             _skip(open_part(params, device=params.device), str(error))
+        for line in _defaults_words(params, device):
+            print(line)  # noqa: T201 - the reader's cell should say what it runs
         part = open_part(params, device=device.name)
         runner = CaseRunner(
             part=part,
             timeout_s=params.timeout_s,
             inline=params.inline,
-            on_tick=view(params, device) if view else None,
+            view=view(params, device) if view else None,
         )
         return cls(params, device, part, runner)
 
@@ -211,19 +215,47 @@ class Lab:
         return Image(filename=str(paths[0]), embed=True, alt=alt or name.replace("-", " "))
 
     def close(self) -> None:
-        """End the notebook: every case that was run has its row, whatever its status."""
-        failed = [
-            row["case_id"]
-            for row in self.part.finished_cases().values()
-            if row["status"] in ("crashed", "timeout")
-        ]
+        """End the notebook: every case that was run has its row, whatever its status. With cases
+        that the reader has stopped it is not complete, and can be gone on with."""
+        rows = self.part.finished_cases().values()
+        failed = [row["case_id"] for row in rows if row["status"] in ("crashed", "timeout")]
+        stopped = [row["case_id"] for row in rows if was_stopped(row)]
         if failed:
             self.part.close("failed", f"{len(failed)} cases failed: {', '.join(failed)}")
             raise UnavailableError(
                 f"{len(failed)} cases crashed or timed out ({failed[0]} …); their logs are in "
                 f"{self.part.folder / 'cases'}; repeat them with --resume"
             )
-        self.part.close("completed")
+        if stopped:
+            self._leave_open(stopped)
+        else:
+            self.part.close("completed")
+
+    def _leave_open(self, stopped: list[str]) -> None:
+        """Say in one line which cases are missing and how to run them."""
+        words = "1 case was" if len(stopped) == 1 else f"{len(stopped)} cases were"
+        self.part.close("failed", f"{words} stopped by the reader: {', '.join(stopped)}")
+        print(  # noqa: T201 - the notebook's last output
+            f"{words} stopped; all others are kept. To run what is missing, set "
+            f'output_dir = "{self.part.run_dir}" and run this notebook again.'
+        )
+
+
+def _defaults_words(params: Params, device: Device) -> list[str]:
+    """Where the parameters come from, if not from the notebook's own cell; and what a Colab without
+    a GPU misses."""
+    if params.preset not in (AUTO, NONE):
+        return [
+            f"preset {params.preset} fills what was left at its default: {params.voxtral} "
+            f"({params.voxtral_weights}) and Whisper {params.whisper_size} "
+            f'({params.whisper_weights}) on {params.device}; preset = "" turns that off'
+        ]
+    if on_colab() and device.kind == "cpu":
+        return [
+            "this Colab has no GPU: going on with what the parameters say, on its CPU; Runtime > "
+            "Change runtime type > T4 GPU, then Run all, measures the released weights"
+        ]
+    return []
 
 
 def _skip(part: Part, reason: str) -> NoReturn:

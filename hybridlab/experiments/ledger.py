@@ -6,7 +6,7 @@ the device's capacity. What no owner claims is a row of its own, `unexplained`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from hybridlab import catalog, planner
@@ -16,7 +16,6 @@ from hybridlab.experiments.rows import Context
 from hybridlab.meter import Ended, Region
 from hybridlab.records import AT_ONCE
 from hybridlab.strategies import Strategy
-from hybridlab.tenants.base import Tenant
 from hybridlab.together import Tally
 
 
@@ -24,7 +23,7 @@ def write_ledgers(context: Context, strategy: Strategy) -> None:
     """Rows at the peak while loading, at rest, at the peak while serving, and in each phase."""
     meter = context.meter
     # a tenant that swaps may be in now, but was not before the first request
-    weights = _held(strategy, strategy.resident)
+    weights = strategy.held(strategy.resident)
     predicted = predictions(context)
     steady = meter.steady_bytes or 0
     loads = [region for region in meter.regions if region.name == "load"]
@@ -60,7 +59,7 @@ def _write_at_once(
 ) -> None:
     """Both tenants at work: each one's share of the moment when they held most together."""
     end = _end_of(context, served)
-    owners = {**_held(strategy, strategy.tenants), "kept": _kept(context, end)}
+    owners = {**strategy.held(strategy.tenants), "kept": _kept(context, end)}
     owners |= {f"{name} request": n_bytes for name, n_bytes in tally.at_peak.items()}
     most = {
         f"{name} request": max(
@@ -70,19 +69,6 @@ def _write_at_once(
         for name in tally.at_peak
     }
     _write(context, AT_ONCE, served.peak_bytes, owners, {**predicted, **most}, now=end.account)
-
-
-def _held(strategy: Strategy, tenants: Sequence[Tenant]) -> dict[str, int]:
-    """Weights of those of the tenants that are loaded on the device, their processors where those
-    share it, and what the strategy holds itself."""
-    there = [t for t in tenants if t.device.kind == strategy.device.kind]
-    loaded = [tenant for tenant in there if tenant.loaded]
-    here = {t.name: t.weights_bytes() for t in loaded}
-    # no bytes: they are away, and a row would compare nothing with the planner's word
-    weights = {f"{name} weights": n or 0 for name, n in here.items() if n != 0}
-    processors = {f"{t.name} processor": t.processor_bytes for t in loaded}
-    known = {owner: n for owner, n in processors.items() if n is not None}
-    return weights | known | strategy.owners()
 
 
 def _largest_request(context: Context) -> Region | None:
@@ -109,7 +95,7 @@ def _write_phase(
     the phase has ended, is `kept`: code that kernels compiled, thread arenas, caches."""
     end = served.phase_ends.get(phase) or _end_of(context, served)
     kept = _kept(context, end)
-    owners = {**_held(strategy, strategy.tenants), "kept": kept}
+    owners = {**strategy.held(strategy.tenants), "kept": kept}
     if phase in served.phase_live:
         owners["request"] = served.phase_live[phase] + _unseen_bytes(context, strategy, phase)
     else:  # not traced: what came above rest and went again

@@ -24,7 +24,7 @@ def arrive(context: Context) -> None:
     serving.warm_up(context, strategy, audio)
     rng = np.random.default_rng(int(case.options["seed"]))
     gaps = rng.exponential(1 / float(case.options["rate_rps"]), len(case.requests))
-    context.phase = "request"
+    context.enter("request")
     with context.meter.region("request"):
         due = (time.perf_counter() + LEAD_S + np.cumsum(gaps)).tolist()
         asked = serving.requests_of(context, audio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.device import Device
+from hybridlab.experiments.broadcast import Broadcast
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.meter import Meter, thin
 from hybridlab.records import TableWriter
-from hybridlab.strategies import Served, Strategy
-from hybridlab.tenants.base import Span
+from hybridlab.strategies import Served
+from hybridlab.tenants.base import Span, Tenant
 
 
 @dataclass
@@ -27,10 +29,13 @@ class Context:
     writer: TableWriter
     started_s: float
     phase: str = "load"
+    stage: str = "load"
     result: dict[str, Any] = field(default_factory=dict)
     #: What lives as long as the case, its workers for one.
     stack: ExitStack = field(default_factory=ExitStack)
     log: Path | None = None
+    broadcast: Broadcast = field(default_factory=Broadcast)
+    _held: Callable[[], Mapping[str, int]] = dict
 
     def since_start(self, stamp_s: float) -> float:
         return stamp_s - self.started_s
@@ -39,19 +44,62 @@ class Context:
     def steady_bytes(self) -> int:
         return self.meter.steady_bytes or 0
 
-    def follow(self, strategy: Strategy) -> None:
+    def enter(self, stage: str) -> None:
+        """Begin a stage of the case ('load', 'request' …): the phase that a failure is told by,
+        until a tenant is in one of its own."""
+        self.stage = self.phase = stage
+        if self.broadcast.watched:
+            owners = self._owners()
+            self.broadcast.tell(
+                stage=stage,
+                phase=stage,
+                owners=owners,
+                unnamed_bytes=max(0, self.steady_bytes - sum(owners.values())),
+                workers={str(member.pid): member.shared_bytes for member in self.device.members},
+            )
+
+    def follow(
+        self,
+        tenants: Sequence[Tenant],
+        held: Callable[[], Mapping[str, int]],
+        *,
+        moving: bool = False,
+    ) -> None:
         """Let a failure say in which phase of which tenant it came: the tenant that failed is still
-        in its phase when another one, at work at the same time, has left its own."""
+        in its phase when another one, at work at the same time, has left its own.
+
+        `held` says what they hold of the device, for a watcher; where weights move in the midst of
+        a request (`moving`), it is asked at each phase.
+        """
+        self._held = held
         current: dict[str, str] = {}
 
         def enter(tenant: str, phase: str) -> None:
             current.pop(tenant, None)
             if phase:
                 current[tenant] = phase
-            self.phase = next(iter(current.values()), "between phases")
+            between = "between phases" if self.stage == "request" else self.stage
+            self.phase = next(iter(current.values()), between)
+            if self.broadcast.watched and current:
+                self._tell_phases(list(current.values()), moving=moving or self.stage == "load")
 
-        for tenant in strategy.tenants:
+        for tenant in tenants:
             tenant.on_phase = partial(enter, tenant.name)
+
+    def _tell_phases(self, phases: Sequence[str], *, moving: bool) -> None:
+        # the head is a phase of memory alone, in the midst of every token of the decode
+        said = " + ".join(phase.replace(" head", " decode") for phase in phases)
+        if said != self.broadcast.told.phase:
+            owners = self._owners() if moving else self.broadcast.told.owners
+            self.broadcast.tell(phase=said, owners=owners)
+
+    def _owners(self) -> dict[str, int]:
+        """Bytes of the case by whose they are: the process itself, then each tenant."""
+        owners = {"base": self.meter.base_bytes}
+        for owner, n_bytes in self._held().items():
+            tenant = owner.partition(" ")[0]
+            owners[tenant] = owners.get(tenant, 0) + n_bytes
+        return owners
 
 
 def trial_identity(context: Context, spec: RequestSpec) -> dict[str, Any]:

@@ -32,8 +32,9 @@ def strategy_of(context: Context, *, stack: ExitStack | None = None) -> Strategy
 
 def load(context: Context, strategy: Strategy) -> None:
     """Load what stays resident, measured; a failure from here on says in which phase it came."""
-    context.phase = "load"
-    context.follow(strategy)
+    moving = len(strategy.resident) < len(strategy.tenants)
+    context.follow(strategy.tenants, lambda: strategy.held(strategy.tenants), moving=moving)
+    context.enter("load")
     with context.meter.region("load") as region:
         strategy.open()
     context.meter.settle()
@@ -70,7 +71,7 @@ def warm_up(context: Context, strategy: Strategy, audio: dict[str, Samples]) -> 
 def measured_request(
     context: Context, strategy: Strategy, request: Request, *, phases: bool = False
 ) -> Served:
-    context.phase = "request"
+    context.enter("request")
     with context.meter.region("request") as region:
         if not phases:
             return strategy.serve(request)
@@ -90,7 +91,7 @@ def measured_stream(
         for request in requests:
             yield measured_request(context, strategy, request, phases=phases)
         return
-    context.phase = "request"
+    context.enter("request")
     with context.meter.region("request"):
         yield from strategy.stream(Inbox(requests))
 

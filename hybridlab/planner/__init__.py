@@ -30,7 +30,7 @@ from hybridlab.planner.requests import (
     whisper_phases,
     whisper_request_bytes,
 )
-from hybridlab.planner.sharing import ways
+from hybridlab.planner.sharing import way_ledgers, ways
 from hybridlab.planner.weights import (
     check_backend_dtype,
     voxtral_weights_bytes,
@@ -60,6 +60,7 @@ __all__ = [
     "voxtral_phases",
     "voxtral_request_bytes",
     "voxtral_weights_bytes",
+    "way_ledgers",
     "ways",
     "whisper_load_peak_bytes",
     "whisper_phases",

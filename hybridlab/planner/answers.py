@@ -45,33 +45,53 @@ class Answers:
         fits_host = self.plan.fits_host(self.host_bytes)
         return {**self.plan.as_dict(), **figures, "fits_host": fits_host, "sharing": sharing}
 
-    def text(self) -> str:
-        """Lines for a terminal."""
+    def heading(self) -> str:
+        plan = self.plan
+        return (
+            f"{plan.whisper} ({plan.backend}, {plan.dtype}) beside {plan.voxtral} in "
+            f"{plan.voxtral_dtype} on {plan.card}, predicted:"
+        )
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Everything but the bytes of moments and ways of sharing, as label and words."""
         plan = self.plan
         spread = f"{format_bytes(plan.total.low)} to {format_bytes(plan.total.high)}"
         host = "loads" if plan.fits_host(self.host_bytes) else "cannot load"
-        lines = [
-            f"{plan.whisper} ({plan.backend}, {plan.dtype}) beside {plan.voxtral} in "
-            f"{plan.voxtral_dtype} on {plan.card}, predicted:",
-            f"  verdict        {plan.fit}: {format_bytes(plan.total_bytes)} ({spread}) of "
-            f"{format_bytes(plan.capacity.low)} to {format_bytes(plan.capacity.high)}",
-            f"  load peak      {format_bytes(plan.load_peak_bytes)}",
-            f"  at rest        {format_bytes(plan.steady_bytes)}",
-            f"  request peak   {format_bytes(plan.request_peak_bytes)}",
-            f"  longest audio  {format_seconds(self.longest_audio_s)}; with expanded_kv "
-            f"{format_seconds(self.longest_audio_expanded_kv_s)}",
-            f"  largest batch  {self.largest_batch}",
-            f"  most beams     {self.most_beams}",
-            f"  host           a host of {self.host_bytes / GB:.1f} GB {host} it",
-            f"  fits on        {', '.join(self.fits_cards) or 'no card of the catalog'}",
+        facts = [
+            (
+                "verdict",
+                f"{plan.fit}: {format_bytes(plan.total_bytes)} ({spread}) of "
+                f"{format_bytes(plan.capacity.low)} to {format_bytes(plan.capacity.high)}",
+            ),
+            (
+                "longest audio",
+                f"{format_seconds(self.longest_audio_s)}; with expanded_kv "
+                f"{format_seconds(self.longest_audio_expanded_kv_s)}",
+            ),
+            ("largest batch", f"{self.largest_batch}"),
+            ("most beams", f"{self.most_beams}"),
+            ("host", f"a host of {self.host_bytes / GB:.1f} GB {host} it"),
+            ("fits on", ", ".join(self.fits_cards) or "no card of the catalog"),
         ]
         if self.fits_not_cards:
-            lines.append(f"  not on         {', '.join(self.fits_not_cards)}")
-        lines.append("  by strategy, at the worst moment:")
-        for way, needed in self.sharing.items():
-            fit = fit_of(needed, plan.capacity)
-            lines.append(f"    {way:<28} {format_bytes(needed.expected):>9}  {fit}")
-        return "\n".join(lines)
+            facts.append(("not on", ", ".join(self.fits_not_cards)))
+        return facts
+
+    def text(self) -> str:
+        """Lines for a page without colours."""
+        plan = self.plan
+        moments = [
+            ("load peak", format_bytes(plan.load_peak_bytes)),
+            ("at rest", format_bytes(plan.steady_bytes)),
+            ("request peak", format_bytes(plan.request_peak_bytes)),
+        ]
+        first, *facts = self.facts()
+        lines = [f"  {label:<14} {words}" for label, words in (first, *moments, *facts)]
+        sharing = [
+            f"    {way:<28} {format_bytes(needed.expected):>9}  {fit_of(needed, plan.capacity)}"
+            for way, needed in self.sharing.items()
+        ]
+        return "\n".join([self.heading(), *lines, "  by strategy, at the worst moment:", *sharing])
 
 
 def ask(

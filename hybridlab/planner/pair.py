@@ -70,6 +70,10 @@ class PairPlan:
         """A moment's bytes: `load_peak`, `steady`, `request_peak`, `swap_peak`."""
         return total(list(self.ledger[name].values()))
 
+    def expected(self, name: str) -> dict[str, int]:
+        """A moment's owners and their expected bytes."""
+        return {owner: size.expected for owner, size in self.ledger[name].items()}
+
     @property
     def weights_bytes(self) -> int:
         steady = self.ledger["steady"]
@@ -142,10 +146,7 @@ class PairPlan:
             "fits": self.fits,
             "fit": self.fit,
             "host_bytes": self.host_bytes,
-            "ledger": {
-                moment: {owner: size.expected for owner, size in owners.items()}
-                for moment, owners in self.ledger.items()
-            },
+            "ledger": {moment: self.expected(moment) for moment in self.ledger},
         }
 
 

@@ -1,7 +1,8 @@
-"""What each way of sharing a card takes at its worst moment: both resident, at once, or in turn."""
+"""What each way of sharing a card takes, moment by moment: both resident, at once, or in turn."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hybridlab.catalog import Attention, Card, LoadPath, VoxtralModel, WhisperModel
@@ -14,8 +15,19 @@ from hybridlab.planner.weights import (
     whisper_weights_bytes,
 )
 
+#: Bytes by owner.
+Owners = dict[str, Estimate]
 
-def ways(
+
+def ways(card: Card, whisper: WhisperModel, voxtral: VoxtralModel, **pair: Any) -> Owners:
+    """Highest bytes on the device by strategy, loading included; arguments as of `way_ledgers`."""
+    return {
+        way: largest([total(list(owners.values())) for owners in moments.values()])
+        for way, moments in way_ledgers(card, whisper, voxtral, **pair).items()
+    }
+
+
+def way_ledgers(
     card: Card,
     whisper: WhisperModel,
     voxtral: VoxtralModel,
@@ -26,42 +38,80 @@ def ways(
     request: Request | None = None,
     attention: Attention = "auto",
     load_path: LoadPath = "direct",
-) -> dict[str, Estimate]:
-    """Highest bytes on the device by strategy, loading included.
+) -> dict[str, dict[str, Owners]]:
+    """By strategy the owners of every byte at each moment that could be its worst.
 
-    `sequential`: both resident, one at a time. `parallel, one process`: both at work at once.
-    `parallel, two processes`: the same with a second driver context. `swapping Whisper`: Voxtral
-    stays, Whisper comes and goes. `swapping Whisper, overlapped`: it comes while Voxtral works.
-    `swapping both`: one at a time is there at all; `fixed block`: in a block of the larger's size
-    that is never given back. Arenas keep a copy of every swapped tenant on the host as well.
+    `solo`: Voxtral alone does both jobs. `sequential`: both resident, one at a time. `parallel, one
+    process`: both at work at once. `parallel, two processes`: the same with a second driver
+    context. `swapping Whisper`: Voxtral stays, Whisper comes and goes. `swapping Whisper,
+    overlapped`: it comes while Voxtral works. `swapping both`: one at a time is there at all;
+    `fixed block`: in a block of the larger's size that is never given back. Arenas keep a copy of
+    every swapped tenant on the host as well.
     """
     request = request or Request()
     voxtral_dtype = voxtral_dtype or default_voxtral_dtype(card)
     kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
-    context = context_bytes(card)
-    v = Estimate.exact(voxtral_weights_bytes(voxtral, dtype=voxtral_dtype))
-    w = Estimate.exact(whisper_weights_bytes(whisper, **kept))
-    w_loading = Estimate.exact(whisper_load_peak_bytes(whisper, **kept, path=load_path))
-    v_phases = voxtral_phases(voxtral, request, dtype=voxtral_dtype, card=card, attention=attention)
-    v_request = largest(list(v_phases.values()))
+    context = {"context": context_bytes(card)}
+    v = {"voxtral weights": Estimate.exact(voxtral_weights_bytes(voxtral, dtype=voxtral_dtype))}
+    w_bytes = whisper_weights_bytes(whisper, **kept)
+    w = {"whisper weights": Estimate.exact(w_bytes)}
+    w_peak = whisper_load_peak_bytes(whisper, **kept, path=load_path)
+    copy = {"second copy": Estimate.exact(w_peak - w_bytes)}
+    phases = voxtral_phases(voxtral, request, dtype=voxtral_dtype, card=card, attention=attention)
+    v_request = largest(list(phases.values()))
     w_request = largest(list(whisper_phases(whisper, request, **kept, card=card).values()))
-
-    def at_work(*requests: Estimate) -> Estimate:
-        return total([*requests, *(slack_bytes(card, served) for served in requests)])
-
-    resident = total([context, v, w])
-    loading = total([context, v, w_loading])
-    both_at_work = largest([loading, resident + at_work(v_request, w_request)])
-    voxtral_alone = total([context, v, at_work(v_request)])
-    whisper_beside = largest([loading, resident + at_work(w_request)])
-    whisper_alone = largest([context + w_loading, total([context, w, at_work(w_request)])])
-    block = total([context, largest([v, w]), at_work(largest([v_request, w_request]))])
-    return {
-        "sequential": largest([loading, resident + at_work(largest([v_request, w_request]))]),
-        "parallel, one process": both_at_work,
-        "parallel, two processes": both_at_work + context,
-        "swapping Whisper": largest([voxtral_alone, whisper_beside]),
-        "swapping Whisper, overlapped": largest([loading + at_work(v_request), whisper_beside]),
-        "swapping both": largest([voxtral_alone, whisper_alone]),
-        "swapping both, fixed block": largest([block, context + w_loading]),
+    work = {
+        "one": _at_work(card, request=largest([v_request, w_request])),
+        "voxtral": _at_work(card, voxtral_request=v_request),
+        "whisper": _at_work(card, whisper_request=w_request),
+        "both": _at_work(card, voxtral_request=v_request, whisper_request=w_request),
     }
+    resident = context | v | w
+    second = {"context": context["context"] * 2}
+    resting = {"loading": resident | copy, "at rest": resident}
+    parallel = {**resting, "both at work": resident | work["both"]}
+    return {
+        "solo": {"at rest": context | v, "at work": context | v | work["voxtral"]},
+        "sequential": {**resting, "one at work": resident | work["one"]},
+        "parallel, one process": parallel,
+        "parallel, two processes": {moment: own | second for moment, own in parallel.items()},
+        **_swapping(context, v, w, copy, work),
+    }
+
+
+def _swapping(
+    context: Owners, v: Owners, w: Owners, copy: Owners, work: Mapping[str, Owners]
+) -> dict[str, dict[str, Owners]]:
+    """The moments of every way in which weights come and go."""
+    voxtral_works = {"Voxtral at work": context | v | work["voxtral"]}
+    beside = {"Whisper at work": context | v | w | work["whisper"]}
+    comes_alone = {"Whisper comes in": context | w | copy}
+    larger = max(v, w, key=lambda weights: total(list(weights.values())).expected)
+    return {
+        "swapping Whisper": {
+            "at rest": context | v,
+            **voxtral_works,
+            "Whisper comes in": context | v | w | copy,
+            **beside,
+        },
+        "swapping Whisper, overlapped": {
+            "at rest": context | v,
+            "Whisper comes in": context | v | w | copy | work["voxtral"],
+            **beside,
+        },
+        "swapping both": {
+            **voxtral_works,
+            **comes_alone,
+            "Whisper at work": context | w | work["whisper"],
+        },
+        "swapping both, fixed block": {
+            "at work": context | larger | work["one"],
+            **comes_alone,
+        },
+    }
+
+
+def _at_work(card: Card, **requests: Estimate) -> Owners:
+    """The transient bytes of requests that are served together, and what the allocator holds."""
+    named = {name.replace("_", " "): size for name, size in requests.items()}
+    return {**named, "allocator slack": total([slack_bytes(card, s) for s in requests.values()])}

@@ -8,72 +8,125 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hybridlab import wear
-from hybridlab.plots import style, wording
+from hybridlab.plots import marks, style, wording
+from hybridlab.plots.captions import caption
+from hybridlab.plots.order import ordered
+from hybridlab.plots.palette import DASHES, MUTED, REMEDY_LOOK
 from hybridlab.stats import Interval
 from hybridlab.units import MIB
 
-_LOOK: dict[str, tuple[str, str]] = {
-    "none": ("#222222", "o"),
-    "empty-cache": (style.OWNER_COLOURS["request"], "s"),
-    "expandable-segments": (style.OWNER_COLOURS["load"], "^"),
-    "restart": (style.STRATEGY_COLOURS["swapping"], "D"),
-}
 #: Points of a line: of more cycles the medians of so many stretches are drawn.
 _POINTS = 40
+_REMEDIES = tuple(REMEDY_LOOK)
 
 
-@style.styled
+@style.styled(
+    cycles=(
+        *("case_id", "device", "strategy", "remedy", "cycle"),
+        *("latency_s", "reserved_bytes", "resident_bytes"),
+    ),
+    cases=("case_id",),
+)
 def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
-    """What is occupied after each cycle against the first, and latency, a column per strategy."""
-    if cycles.empty:
+    """A column per strategy: what is occupied after each cycle against the first, latency, and the
+    trend of memory with its interval, a row per remedy."""
+    found = list(wear.arms(ordered(cycles))) if len(cycles) else []
+    found = [arm for arm in found if arm.cycles[arm.occupied].notna().any()]
+    if not found:
         return style.nothing_to_show("No memory was read after cycles of requests.")
-    found = list(wear.arms(cycles))
     strategies = list(dict.fromkeys(arm.strategy for arm in found))
-    figure = style.new_figure(6.6)
-    axes = figure.subplots(2, len(strategies), squeeze=False, sharex=True, sharey="row")
+    remedies = sorted({arm.remedy for arm in found}, key=_place)
+    figure = style.new_figure(7.0 + 0.24 * len(remedies))
+    axes = figure.subplots(
+        3,
+        len(strategies),
+        squeeze=False,
+        sharey="row",
+        height_ratios=(3, 2, 0.7 + 0.3 * len(remedies)),
+    )
+    for above, ax in zip(axes[:, 0], axes[:, 1:], strict=True):
+        for other in ax:
+            other.sharex(above)
     for column, strategy in enumerate(strategies):
         own = [arm for arm in found if arm.strategy == strategy]
-        _draw(axes[0][column], own, found[0].occupied, unit=MIB, above_first=True)
-        _draw(axes[1][column], own, "latency_s", unit=1e-3, above_first=False)
+        _draw_cycles(axes[0][column], own, found[0].occupied, unit=MIB, above_first=True)
+        _draw_cycles(axes[1][column], own, "latency_s", unit=1e-3, above_first=False)
+        _draw_slopes(axes[2][column], own, remedies)
         axes[0][column].axhline(0, color="#888888", linewidth=1)
         axes[0][column].set_title(strategy, loc="left")
         axes[1][column].set_xlabel("cycle (one request each)")
-    axes[0][0].set_ylabel(f"{_occupied_words(found)} after\nthe cycle, against the first (MiB)")
-    axes[1][0].set(ylabel="latency (ms)", ylim=(0, axes[1][0].get_ylim()[1] * 1.06))
-    style.legend_below(axes[0][0], columns=4)
+        axes[2][column].set_xlabel(f"trend of memory (MiB per {wear.PER_CYCLES} cycles)")
+    _name_axes(list(axes[:, 0]), found[0], remedies)
+    marks.legend_below(axes[0][0], columns=4)
     most = int(cycles.groupby(["strategy", "remedy"])["cycle"].nunique().max())
-    caption = wording.caption_of(
-        cases[cases["case_id"].isin(cycles["case_id"])],
-        f"n = {most} cycles per strategy and remedy",
-        f"lines: medians of up to {_POINTS} stretches of cycles",
-        "trend: least squares without the first fifth, 95 % interval for dependent readings",
+    words = caption(
+        cycles,
+        cases,
+        n=f"{wording.counted(most, 'cycle')} per strategy and remedy",
+        interval="trend: least squares without the first fifth; bar: 95 % interval for "
+        "dependent readings",
+        notes=(f"lines: medians of up to {_POINTS} stretches of cycles",),
+        sampled=True,
     )
-    return style.finish(figure, ageing_finding(found), caption)
+    return style.finish(figure, ageing_finding(found), words)
 
 
-def _occupied_words(found: list[wear.Arm]) -> str:
-    return "reserved memory" if found[0].occupied == "reserved_bytes" else "resident memory"
+def _place(remedy: str) -> int:
+    return _REMEDIES.index(remedy) if remedy in _REMEDIES else len(_REMEDIES)
 
 
-def _draw(
+def _look(remedy: str) -> tuple[str, str]:
+    return REMEDY_LOOK.get(remedy, ("v", MUTED))
+
+
+def _name_axes(axes: list[Axes], arm: wear.Arm, remedies: list[str]) -> None:
+    what = "reserved" if arm.occupied == "reserved_bytes" else "resident"
+    axes[0].set_ylabel(f"{what} memory\nagainst the first (MiB)")
+    axes[1].set(ylabel="latency (ms)", ylim=(0, axes[1].get_ylim()[1] * 1.06))
+    axes[2].set_yticks(range(len(remedies)), remedies)
+    axes[2].set_ylim(len(remedies) - 0.5, -0.5)
+
+
+def _draw_cycles(
     ax: Axes, found: list[wear.Arm], quantity: str, *, unit: float, above_first: bool
 ) -> None:
-    for number, arm in enumerate(found):
+    for arm in found:
         values = pd.to_numeric(arm.cycles[quantity], errors="coerce").to_numpy(dtype=float)
         cycle = arm.cycles["cycle"].to_numpy(dtype=float)
         stretches = np.array_split(np.arange(len(cycle)), min(_POINTS, len(cycle)))
         shown = np.array([np.median(values[own]) for own in stretches])
-        colour, marker = _LOOK.get(arm.remedy, (style.MUTED, "v"))
+        marker, colour = _look(arm.remedy)
         ax.plot(
             [float(np.mean(cycle[own])) for own in stretches],
             (shown - (values[0] if above_first else 0.0)) / unit,
             marker=marker,
             markersize=4,
             linewidth=1.3,
-            linestyle=style.DASHES[number % len(style.DASHES)],
+            linestyle=DASHES[_place(arm.remedy) % len(DASHES)],
             color=colour,
             label=f"remedy: {arm.remedy}",
         )
+
+
+def _draw_slopes(ax: Axes, found: list[wear.Arm], remedies: list[str]) -> None:
+    ax.axvline(0, color="#888888", linewidth=1)
+    ax.grid(visible=False, axis="y")
+    for arm in found:
+        slope, y = arm.slope(arm.occupied), remedies.index(arm.remedy)
+        marker, colour = _look(arm.remedy)
+        if np.isfinite(slope.value):
+            ax.hlines(y, slope.low / MIB, slope.high / MIB, color=colour, linewidth=2.4)
+            ax.plot(slope.value / MIB, y, marker, color=colour, markersize=8, mec="white")
+        else:
+            ax.text(
+                0.02,
+                y,
+                "too few cycles",
+                transform=ax.get_yaxis_transform(),
+                va="center",
+                fontsize=10,
+                color=MUTED,
+            )
 
 
 def ageing_finding(found: list[wear.Arm]) -> str:

@@ -1,51 +1,78 @@
-"""Figure of an open loop: latency (s) against the rate at which requests come (1/s)."""
+"""Figure of an open loop: what is served (1/s) and how late (s) against the rate of requests."""
 
 from __future__ import annotations
 
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import Any
 
-from hybridlab.plots import style, wording
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from hybridlab.plots import marks, order, style, wording
+from hybridlab.plots.captions import caption
+from hybridlab.plots.palette import DASHES, strategy_look
 from hybridlab.waiting import KNEE_RATIO, arrival_points, knees
 
 
-@style.styled
+@style.styled(
+    trials=("case_id", "experiment", "latency_s", "first", "wait_s"),
+    cases=("case_id", "status", "strategy", "variant", "rate_rps", "load", "throughput_rps"),
+)
 def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
-    """p95 latency of each arm at each offered rate; a ring marks the last rate before the knee."""
-    points = arrival_points(trials, cases)
+    """Throughput and p95 latency of each arm at each offered rate; a ring marks the last rate
+    before the knee."""
+    points = arrival_points(trials[trials["latency_s"].notna()], cases)
+    points = points[points["rate_rps"].notna()] if len(points) else points
     if points.empty:
         return style.nothing_to_show("No requests came at their own times, so there is no knee.")
+    points = points.assign(arm=points["arm"].map(wording.arm_words))
     held = knees(points)
-    figure, ax = style.new_axes(4.8)
+    figure = style.new_figure(4.6)
+    served, late = figure.subplots(1, 2, sharex=True)
     seen: dict[str, int] = {}
-    for arm, own in points.groupby("arm", sort=False):
-        ranked, strategy = own.sort_values("rate_rps"), str(own["strategy"].iloc[0])
-        dash = style.DASHES[seen.get(strategy, 0) % len(style.DASHES)]
+    for arm in order.strategies_first(list(held)):
+        ranked = points[points["arm"] == arm].sort_values("rate_rps")
+        strategy = str(ranked["strategy"].iloc[0])
+        marker, colour = strategy_look(strategy)
+        dash = DASHES[seen.get(strategy, 0) % len(DASHES)]
         seen[strategy] = seen.get(strategy, 0) + 1
-        colour = style.STRATEGY_COLOURS.get(strategy, style.MUTED)
-        ax.plot(
-            ranked["rate_rps"],
-            ranked["p95_s"],
-            marker=style.STRATEGY_MARKERS.get(strategy, "o"),
-            linestyle=dash,
-            linewidth=2,
-            markersize=7,
-            color=colour,
-            label=f"{arm} ({_knee_words(held[str(arm)], float(ranked['rate_rps'].max()))})",
-        )
-        knee = ranked[ranked["rate_rps"] == held[str(arm)]]
-        ax.plot(knee["rate_rps"], knee["p95_s"], "o", mfc="none", mec=colour, markersize=15)
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
-    ax.set_xlim(left=0)
-    ax.set_xlabel("requests offered per second (Poisson)")
-    ax.set_ylabel("p95 latency with waiting (s), logarithmic")
-    style.legend_below(ax, columns=2)
-    words = f"n = {int(points['n'].sum())} requests, {int(points['n'].min())} for each point"
-    ring = f"ring: last rate with p95 within {KNEE_RATIO:g} times that at the lowest"
-    caption = wording.caption_of(None, words, ring, wording.device_words(cases))
-    return style.finish(figure, _finding(held, float(points["rate_rps"].max())), caption)
+        look: dict[str, Any] = {"marker": marker, "ls": dash, "lw": 2, "ms": 7, "color": colour}
+        words = _knee_words(held[arm], float(ranked["rate_rps"].max()))
+        served.plot(ranked["rate_rps"], ranked["served_rps"], label=f"{arm} ({words})", **look)
+        late.plot(ranked["rate_rps"], ranked["p95_s"], **look)
+        _rings(served, late, ranked[ranked["rate_rps"] == held[arm]], colour)
+    _axes(served, late, points)
+    marks.legend_below(served, columns=2)
+    requests = wording.counted(int(points["n"].sum()), "request")
+    caption_words = caption(
+        trials[trials["experiment"] == "arrivals"],
+        cases,
+        n=f"{requests}, {int(points['n'].min())} or more for each point",
+        interval="no interval: each point is the p95 of one case",
+        notes=(
+            f"ring: last rate with p95 within {KNEE_RATIO:g} times that at the lowest",
+            "dashed: all that is offered on the long average; a few arrivals may come slower",
+        ),
+    )
+    return style.finish(figure, _finding(held, float(points["rate_rps"].max())), caption_words)
+
+
+def _rings(served: Axes, late: Axes, knee: pd.DataFrame, colour: str) -> None:
+    for ax, quantity in ((served, "served_rps"), (late, "p95_s")):
+        ax.plot(knee["rate_rps"], knee[quantity], "o", mfc="none", mec=colour, markersize=15)
+
+
+def _axes(served: Axes, late: Axes, points: pd.DataFrame) -> None:
+    highest = float(points["rate_rps"].max()) * 1.06
+    served.plot([0, highest], [0, highest], color="#888888", linestyle="--", linewidth=1.2)
+    served.set(xlim=(0, highest), ylim=(0, highest), ylabel="served (requests / s)")
+    late.set(yscale="log", ylabel="p95 latency with waiting (s), logarithmic")
+    late.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    narrow = points["p95_s"].max() < 10 * points["p95_s"].min()
+    late.yaxis.set_minor_formatter((lambda v, _: f"{v:g}") if narrow else NullFormatter())
+    for ax in (served, late):
+        ax.set_xlabel("offered (requests / s, Poisson)")
 
 
 def _knee_words(knee: float, highest: float) -> str:
@@ -56,6 +83,8 @@ def _finding(held: dict[str, float], highest: float) -> str:
     if min(held.values()) == highest:
         return f"No arm reaches its knee up to {highest:.3g} requests per second"
     best, worst = max(held, key=lambda arm: held[arm]), min(held, key=lambda arm: held[arm])
+    if len(held) == 1:
+        return f"{best} holds {held[best]:.3g} requests per second before its knee"
     if held[best] == held[worst]:
         return f"All {len(held)} arms hold the same rate, {held[best]:.3g} requests per second"
     return (

@@ -1,4 +1,4 @@
-"""Figures of the edge: how much memory may be taken away before a request fails."""
+"""Figure of the edge: how much memory may be taken away before a request fails."""
 
 from __future__ import annotations
 
@@ -7,49 +7,67 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hybridlab.plots import style, wording
-from hybridlab.stats import Array, bootstrap_interval
+from hybridlab.plots import marks, order, style, wording
+from hybridlab.plots.captions import BOOTSTRAP, caption
+from hybridlab.plots.palette import DASHES, strategy_look
+from hybridlab.stats import Array, Interval, bootstrap_interval
 from hybridlab.summary import least_rooms
 from hybridlab.units import MIB, format_bytes
 
 
-@style.styled
+@style.styled(
+    probes=("case_id", "ask", "survived", "repeat", "value"), cases=("case_id", "strategy")
+)
 def survival(probes: pd.DataFrame, cases: pd.DataFrame) -> Figure:
-    """Share of requests that survive over the room left above the resident pair, per strategy."""
+    """Share of requests that survive as memory is taken away, per strategy: from left to right less
+    and less room is left above the resident pair."""
     rooms = least_rooms(probes, cases)
+    rooms = rooms[rooms["room_bytes"].notna()]
     if rooms.empty:
         return style.nothing_to_show("No request was squeezed, so there is no survival to show.")
     figure, ax = style.new_axes(4.8)
-    most = float(rooms["room_bytes"].max()) * 1.25
-    for place, (strategy, own) in enumerate(rooms.groupby("strategy", sort=False)):
-        height = 0.5 - 0.06 * place  # bars of equal strategies must not hide each other
-        _draw(ax, str(strategy), own["room_bytes"].to_numpy(dtype=float), most, height)
-    ax.set(xlim=(0, most / MIB), ylim=(-0.03, 1.06))
-    ax.set_xlabel("memory left above the resident pair (MiB)")
-    ax.set_ylabel("requests that survive")
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    style.legend_below(ax)
-    own_cases = cases[cases["case_id"].isin(rooms["case_id"])]
-    caption = wording.caption_of(
-        own_cases,
-        f"n = {len(rooms)} requests, each bisected with real failures",
-        "line: share of requests · dot and bar: median room with 95 % interval",
+    most = float(rooms["room_bytes"].max()) * 1.25 or float(MIB)
+    for place, strategy in enumerate(order.strategies_first(list(rooms["strategy"].unique()))):
+        own = rooms.loc[rooms["strategy"] == strategy, "room_bytes"].to_numpy(dtype=float)
+        _draw(ax, strategy, own, most, place)
+    ax.set(xlim=(most / MIB, 0), ylim=(-3, 106))
+    ax.set_xlabel("memory left above the resident pair (MiB), ever more of it taken away  →")
+    ax.set_ylabel("requests that survive (%)")
+    marks.legend_below(ax, columns=1)
+    words = caption(
+        rooms,
+        cases,
+        n=f"{wording.counted(len(rooms), 'request')}, each bisected with real failures",
+        interval=f"brackets: {BOOTSTRAP} of the median",
+        notes=("mark: a request fails with less room than this",),
     )
-    return style.finish(figure, _finding(rooms), caption)
+    return style.finish(figure, _finding(rooms), words)
 
 
-def _draw(ax: Axes, strategy: str, rooms: Array, most: float, height: float) -> None:
-    ordered = np.sort(rooms)
-    steps = np.concatenate([[0.0], ordered, [most]]) / MIB
-    share = np.concatenate([[0.0], np.arange(1, len(ordered) + 1) / len(ordered), [1.0]])
-    colour = style.STRATEGY_COLOURS.get(strategy, style.MUTED)
-    marker = style.STRATEGY_MARKERS.get(strategy, "o")
-    label = f"{strategy} (n = {len(ordered)})"
-    ax.step(steps, share, where="post", color=colour, linewidth=2.2, label=label)
-    estimate = bootstrap_interval(rooms)
-    if np.isfinite(estimate.low):
-        ax.hlines(height, estimate.low / MIB, estimate.high / MIB, color=colour, linewidth=3)
-    ax.plot(estimate.value / MIB, height, marker, color=colour, markersize=9, mec="white", zorder=4)
+def _draw(ax: Axes, strategy: str, rooms: Array, most: float, place: int) -> None:
+    """A falling curve: all survive with most room, none without any."""
+    falling = np.sort(rooms)[::-1]
+    alive = 1 - np.arange(1, len(falling) + 1) / len(falling)
+    marker, colour = strategy_look(strategy)
+    ax.step(
+        np.concatenate([[most], falling, [0.0]]) / MIB,
+        np.concatenate([[1.0], alive, [0.0]]) * 100,
+        where="post",
+        color=colour,
+        linestyle=DASHES[place % len(DASHES)],
+        linewidth=2.2,
+        marker=marker,
+        markersize=8,
+        markevery=slice(1, len(falling) + 1),
+        label=f"{strategy} (n = {len(rooms)}): half fail below {_need(bootstrap_interval(rooms))}",
+    )
+
+
+def _need(room: Interval) -> str:
+    words = format_bytes(room.value)
+    if np.isfinite(room.low):
+        words += f" [{format_bytes(room.low)}, {format_bytes(room.high)}]"
+    return words
 
 
 def _finding(rooms: pd.DataFrame) -> str:

@@ -2,62 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from hybridlab.interference import slowdowns
-from hybridlab.plots import style, wording
+from hybridlab.plots import style
+from hybridlab.plots.captions import BOOTSTRAP, caption
+from hybridlab.plots.heat import Heat, ratio_words
+from hybridlab.plots.lanes import PHASE_LOOK
 
 #: Slowdowns beyond these have the colour of the end of the scale.
 LEAST, MOST = 0.5, 3.0
 PARTIES = {"voxtral": "Voxtral", "whisper": "Whisper", "copy": "weights"}
+_NAMES = [f"{party} {phase}" for party in PARTIES.values() for phase in PHASE_LOOK]
 
 
-@style.styled
-def interference(spans: pd.DataFrame) -> Figure:
+@style.styled(spans=("experiment", "request_id", "tenant", "phase", "start_s", "end_s"))
+def interference(spans: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
     """Rows: who is slowed; columns: by whom; a cell has the factor and its 95 % interval."""
-    found = slowdowns(spans[spans["experiment"] == "interference"] if len(spans) else spans)
+    own = spans[(spans["experiment"] == "interference") & spans["end_s"].notna()]
+    found = slowdowns(own)
     found = found[np.isfinite(found["high"].astype(float))]  # the others could be anything
     if found.empty:
         return style.nothing_to_show("No two parties were measured at once, so no interference.")
     cells = found.assign(
         slowed=found["tenant"].map(PARTIES) + " " + found["phase"],
-        by=found["other"].map(PARTIES) + "\n" + found["other_phase"],
+        by=found["other"].map(PARTIES) + " " + found["other_phase"],
     )
-    rows, columns = list(cells["slowed"].unique()), list(cells["by"].unique())
+    rows, columns = (
+        sorted(cells[name].unique(), key=lambda n: _NAMES.index(n) if n in _NAMES else len(_NAMES))
+        for name in ("slowed", "by")
+    )
     table = cells.pivot(index="slowed", columns="by", values="slowdown").loc[rows, columns]
     figure, ax = style.new_axes(1.6 + 0.56 * len(rows))
-    shown = table.clip(lower=LEAST, upper=MOST).to_numpy(dtype=float)
-    norm: Any = TwoSlopeNorm(1.0, LEAST, MOST)
-    ax.imshow(shown, cmap="PuOr_r", norm=norm, aspect="auto", alpha=0.85)
+    heat = Heat(ax, table, least=LEAST, most=MOST)
+    ax.set_xticks(range(len(columns)), [name.replace(" ", "\n", 1) for name in columns])
+    ax.xaxis.tick_top()
+    for (y, x), value in np.ndenumerate(table.to_numpy(dtype=float)):
+        ax.text(
+            x,
+            y,
+            ratio_words(value),
+            va="center" if np.isnan(value) else "bottom",
+            **heat.look(y, x),
+        )
     for _, cell in cells.iterrows():
         y, x = rows.index(str(cell["slowed"])), columns.index(str(cell["by"]))
-        dark = abs(norm(shown[y, x]) - 0.5) > 0.35
-        look: dict[str, Any] = {"ha": "center", "color": "white" if dark else "black"}
-        ax.text(x, y, _factor(cell["slowdown"]), va="bottom", **look)
-        span = f"{_factor(cell['low'], 1)}–{_factor(cell['high'], 1)}"
-        ax.text(x, y + 0.08, span, va="top", fontsize=9.5, **look)
-    ax.set_yticks(range(len(rows)), rows)
-    ax.set_xticks(range(len(columns)), columns)
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    caption = wording.caption_of(
-        None,
-        "times as long as alone, by least squares over spans, and the bootstrap 95 % interval",
-        f"n = {int(cells['n'].min())} spans or more for each row",
-        "empty: too seldom at once to tell",
-        wording.device_words(spans),
+        span = f"{ratio_words(cell['low'], 1)}–{ratio_words(cell['high'], 1)}"
+        ax.text(x, y + 0.08, span, va="top", fontsize=9.5, **heat.look(y, x))
+    words = caption(
+        own,
+        cases,
+        n=f"{int(cells['n'].min())} spans or more for each row",
+        interval=f"small: {BOOTSTRAP}",
+        notes=(
+            "rows: times as long as alone, beside what heads the column, by least squares",
+            "–: too seldom at once to tell",
+        ),
     )
-    return style.finish(figure, _finding(cells), caption)
-
-
-def _factor(value: float, digits: int = 2) -> str:
-    return "∞" if np.isinf(value) else f"{value:.{digits}f}"
+    return style.finish(figure, _finding(cells), words)
 
 
 def _finding(cells: pd.DataFrame) -> str:
@@ -65,9 +69,8 @@ def _finding(cells: pd.DataFrame) -> str:
     if sure.empty:
         return "No phase is slowed beyond the noise by what runs beside it"
     worst = sure.sort_values("low").iloc[-1]
-    beside = str(worst["by"]).replace("\n", " ")
     slowed = str(worst["slowed"])
     return (
         f"{slowed[0].upper()}{slowed[1:]} suffers most: {worst['slowdown']:.2f} times as long "
-        f"beside {beside}"
+        f"beside {worst['by']}"
     )

@@ -8,16 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from hybridlab.plots import style, wording
+from hybridlab.plots import marks, style, wording
+from hybridlab.plots.captions import caption
+from hybridlab.plots.palette import OWNER_COLOURS
 from hybridlab.units import GIB, format_bytes
 
 _KIND_WORDS = {"audio_s": "length of the audio (s)", "batch": "requests in a batch"}
 
 
-@style.styled
+@style.styled(cases=("status",))
 def limits(cases: pd.DataFrame) -> Figure:
     """Request peak over the request's size, measured and predicted (dashed), per kind of limit."""
-    rows = cases[cases["limit_kind"].notna()] if "limit_kind" in cases else cases.head(0)
+    tried = cases[cases["limit_kind"].isin(_KIND_WORDS)] if "limit_kind" in cases else cases.head(0)
+    rows = tried[wording.numbers(tried, "limit_value").notna()]
     if rows.empty:
         return style.nothing_to_show("No audio length or batch size was tried.")
     rows = rows.assign(
@@ -33,19 +36,25 @@ def limits(cases: pd.DataFrame) -> Figure:
         own = rows[rows["limit_kind"] == kind]
         _draw_limit(ax, own)
         _size_axis(ax, own["limit_value"], _KIND_WORDS[kind])
-        style.draw_capacity(
+        marks.draw_capacity(
             ax, wording.numbers(own, "capacity_bytes").dropna(), highest or 1.0, vertical=False
         )
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("peak while serving (GiB)")
-    style.legend_below(axes[0])
-    caption = wording.caption_of(cases, f"n = {len(rows)} cases, a fresh process each")
-    return style.finish(figure, _limits_finding(rows, kinds), caption)
+    marks.legend_below(axes[0])
+    words = caption(
+        rows,
+        cases,
+        n=f"{wording.counted(len(rows), 'case')}, a fresh process each",
+        interval="no interval: one case for each size",
+        sampled=True,
+    )
+    return style.finish(figure, _limits_finding(rows, kinds), words)
 
 
 def _draw_limit(ax: Axes, rows: pd.DataFrame) -> None:
     fine = rows[(rows["status"] == "ok") & rows["peak"].notna()]
-    colour = style.OWNER_COLOURS["request"]
+    colour = OWNER_COLOURS["request"]
     ax.plot(
         fine["limit_value"], fine["peak"] / GIB, "o-", color=colour, linewidth=2, label="measured"
     )

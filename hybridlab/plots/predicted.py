@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hybridlab.plots import style, wording
+from hybridlab.plots import marks, style, wording
+from hybridlab.plots.captions import caption
+from hybridlab.plots.palette import PREDICTED_LOOK
 from hybridlab.units import GIB, MIB
 
-_POINT_LOOK = {
-    "voxtral weights": ("voxtral", "o"),
-    "whisper weights": ("whisper", "s"),
-    "request": ("request", "^"),
-    "whole case": ("base", "D"),
-}
 MOST_LABELS = 24
 
 
-@style.styled
+@style.styled(
+    ledgers=("case_id", "moment", "owner", "bytes", "predicted_bytes"),
+    cases=("case_id", "experiment"),
+)
 def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     """The planner's bytes against the measured ones, on logarithmic axes with the diagonal."""
     points = prediction_points(ledgers, cases)
@@ -32,16 +29,18 @@ def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Fi
         points[["predicted", "measured"]].to_numpy().max() * 1.7,
     ]
     ax.plot(ends, ends, color="#888888", linestyle="--", linewidth=1.2, zorder=1)
-    for owner, group in points.groupby("owner"):
-        colour, marker = _POINT_LOOK[str(owner)]
+    for owner, (marker, colour) in PREDICTED_LOOK.items():
+        group = points[points["owner"] == owner]
+        if group.empty:
+            continue
         ax.plot(
             group["predicted"],
             group["measured"],
             marker,
-            color=style.OWNER_COLOURS[colour],
+            color=colour,
             markersize=10,
             mec="white",
-            label=str(owner),
+            label=owner.replace("voxtral", "Voxtral").replace("whisper", "Whisper"),
             zorder=3,
         )
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
@@ -55,11 +54,17 @@ def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Fi
         f"Predictions are {wording.percent(points['error'].abs().median())} off at the median; "
         f"at worst {_error_words(top['error'])} ({top['owner']}, {top['label']})"
     )
-    caption = wording.caption_of(
-        cases, f"n = {len(points)} sizes, labelled with the measured one against the predicted"
+    words = caption(
+        cases,
+        cases,
+        n=f"{wording.counted(len(points), 'size')}, labelled with the measured one against the "
+        "predicted",
+        interval="no interval: repeated cases stand at their median",
+        notes=("dashed: as predicted",),
+        sampled=True,
     )
-    style.legend_below(ax)
-    style.finish(figure, title, caption)
+    marks.legend_below(ax)
+    style.finish(figure, title, words)
     _label_errors(figure, ax, worst_first.head(MOST_LABELS))
     return figure
 
@@ -73,24 +78,24 @@ def prediction_points(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFram
     """Rows of owner, label, predicted and measured (GiB) and error; equal ones once."""
     labels = wording.case_labels(cases) if len(cases) else pd.Series(dtype=str)
     names = dict(zip(cases.get("case_id", []), labels, strict=False))
-    rows: list[dict[str, Any]] = []
-    for _, row in ledgers.iterrows() if "owner" in ledgers else ():
-        if row["moment"] == "request_peak" and row["owner"] in _POINT_LOOK:
-            rows.append(
-                {
-                    "owner": row["owner"],
-                    "label": names.get(row["case_id"], row["case_id"]),
-                    "predicted": wording.number_of(row, "predicted_bytes") / GIB,
-                    "measured": wording.number_of(row, "bytes") / GIB,
-                }
-            )
-    for label, (_, case) in zip(labels, cases.iterrows(), strict=True):
-        peak = wording.number_of(case, "request_peak_bytes") / GIB
-        predicted = wording.number_of(case, "predicted_bytes") / GIB
-        rows.append(
-            {"owner": "whole case", "label": label, "predicted": predicted, "measured": peak}
-        )
-    points = pd.DataFrame(rows, columns=["owner", "label", "predicted", "measured"]).dropna()
+    owners = ledgers[(ledgers["moment"] == "request_peak") & ledgers["owner"].isin(PREDICTED_LOOK)]
+    of_owners = pd.DataFrame(
+        {
+            "owner": owners["owner"],
+            "label": owners["case_id"].map(names).fillna(owners["case_id"]),
+            "predicted": wording.numbers(owners, "predicted_bytes") / GIB,
+            "measured": wording.numbers(owners, "bytes") / GIB,
+        }
+    )
+    of_cases = pd.DataFrame(
+        {
+            "owner": "whole case",
+            "label": labels,
+            "predicted": wording.numbers(cases, "predicted_bytes") / GIB,
+            "measured": wording.numbers(cases, "request_peak_bytes") / GIB,
+        }
+    )
+    points = pd.concat([of_owners, of_cases], ignore_index=True).dropna()
     points = points[(points["predicted"] > 0) & (points["measured"] > 0)]
     # repeated cases: one point per owner, label and prediction, at the median measurement
     merged = points.groupby(["owner", "label", "predicted"], sort=False, as_index=False).median()
@@ -122,6 +127,7 @@ def _label_errors(figure: Figure, ax: Axes, points: pd.DataFrame) -> None:
                     ha="right" if dx < 0 else "left",
                     va="center",
                     fontsize=10.5,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
                 )
                 break
 

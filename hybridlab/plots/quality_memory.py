@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from hybridlab.plots import style, wording
+from hybridlab.plots.captions import BOOTSTRAP, caption
+from hybridlab.plots.palette import MUTED, OWNER_COLOURS, TENANT_MARKERS
 from hybridlab.summary import RULE, Quality, qualities
 from hybridlab.units import GIB, MIB
 
-_MARKERS = {"voxtral": "o", "whisper": "s"}
 #: Beyond this ratio of largest to smallest, a linear axis would push the small ones together.
 _LOG_RATIO = 8.0
 #: Size of a mark and of the words beside it.
@@ -20,7 +21,14 @@ _POINTS = 11
 _UPS = [sign * step for step in range(0, 240, 3) for sign in (1, -1)]
 
 
-@style.styled
+@style.styled(
+    trials=("case_id", "reference", "transcript", "audio_s", "latency_s", "first"),
+    cases=(
+        *("case_id", "experiment", "status", "variant", "voxtral", "whisper_size"),
+        *("base_bytes", "request_peak_bytes"),
+        *(f"{tenant}_{what}" for tenant in TENANT_MARKERS for what in ("weights", "bytes")),
+    ),
+)
 def quality_memory(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     """A mark per tenant alone on the reader's clips: the most bytes that it took, its word error
     rate with the interval, and beside it how fast it transcribes."""
@@ -33,9 +41,9 @@ def quality_memory(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     figure, ax = style.new_axes(4.4)
     unit, name = (GIB, "GiB") if max(_bytes(one) for one in found) > GIB else (MIB, "MiB")
     for one in found:
-        colour, at = style.OWNER_COLOURS[one.tenant], _bytes(one) / unit
+        colour, at = OWNER_COLOURS[one.tenant], _bytes(one) / unit
         ax.vlines(at, one.wer.low * 100, one.wer.high * 100, color=colour, linewidth=2.2)
-        ax.plot(at, one.wer.value * 100, _MARKERS[one.tenant], color=colour, ms=_POINTS)
+        ax.plot(at, one.wer.value * 100, TENANT_MARKERS[one.tenant], color=colour, ms=_POINTS)
     _limits(ax, [_bytes(one) / unit for one in found])
     ax.set_xlabel(f"memory at the peak, the empty process left out ({name})")
     ax.set_ylabel("word error rate (%)")
@@ -63,16 +71,14 @@ def _limits(ax: Axes, sizes: list[float]) -> None:
 
 def _caption(found: list[Quality], cases: pd.DataFrame) -> str:
     timed = any(one.rtfx.n for one in found)
-    return wording.caption_of(
-        None,
-        f"n = {max(one.clips for one in found)} clips, each tenant alone; bar: bootstrap 95 % "
-        "interval over clips",
-        "RTFx: seconds of audio per second of work, median without the first clip"
-        if timed
-        else "no RTFx: other processes were at work",
-        RULE,
-        "weights: " + ", ".join(sorted({one.weights for one in found})),
-        wording.device_words(cases[cases["experiment"] == "quality"]),
+    speed = "RTFx: seconds of audio per second of work, median without the first clip"
+    return caption(
+        cases[cases["experiment"] == "quality"],
+        cases,
+        n=f"{wording.counted(max(one.clips for one in found), 'clip')}, each tenant alone",
+        interval=f"bar: {BOOTSTRAP} over clips",
+        notes=(speed if timed else "no RTFx: other processes were at work", RULE),
+        sampled=True,
     )
 
 
@@ -94,12 +100,16 @@ def _label(figure: Figure, ax: Axes, found: list[Quality], unit: float) -> None:
             fontsize=_POINTS,
             bbox={"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.8},
         )
+        level = text.get_window_extent()
         for up in _UPS:
             text.set_position((_POINTS, up))
-            box = text.get_window_extent()
+            box = level.translated(0, up * figure.dpi / 72)
             inside = ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 break
+        else:  # no place is left: better no words than unreadable ones
+            text.remove()
+            continue
         taken.append(box)
         if abs(text.get_position()[1]) > _POINTS:
             ax.annotate(
@@ -107,7 +117,7 @@ def _label(figure: Figure, ax: Axes, found: list[Quality], unit: float) -> None:
                 spot,
                 xytext=text.get_position(),
                 textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "color": style.MUTED, "lw": 0.8, "shrinkA": 0},
+                arrowprops={"arrowstyle": "-", "color": MUTED, "lw": 0.8, "shrinkA": 0},
             )
 
 

@@ -1,4 +1,4 @@
-"""Figures of speed: latency (s) and throughput (requests per minute)."""
+"""Latency (s) of the arms that a race compares: every request, medians and their intervals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hybridlab.plots import style, wording
-from hybridlab.stats import Interval, bootstrap_interval, ecdf
+from hybridlab.plots import marks, order, style, wording
+from hybridlab.plots.captions import BOOTSTRAP, caption
+from hybridlab.plots.palette import MUTED, strategy_look
+from hybridlab.stats import Interval, bootstrap_interval
 from hybridlab.units import format_seconds
 
 FIRST_SHOWN_RATIO = 4  # a first request slower than so many times all others leaves the axis
 LOG_FROM_RATIO = 30  # slowest over fastest from which an axis of time becomes logarithmic
+COLUMNS = ("experiment", "strategy", "variant", "latency_s", "first")
 
 
 def arms_of(trials: pd.DataFrame) -> pd.DataFrame:
@@ -26,8 +29,10 @@ def arms_of(trials: pd.DataFrame) -> pd.DataFrame:
     rows = race if len(race) else trials
     rows = rows.assign(latency_s=wording.numbers(rows, "latency_s"))
     rows = rows[rows["latency_s"].notna()]
-    arms = [wording.arm_label(row) for _, row in rows.iterrows()]
-    return rows.assign(arm=pd.Series(arms, index=rows.index, dtype=str))
+    keys = rows[["strategy", "variant"]].drop_duplicates()
+    names = {tuple(row.fillna("")): wording.arm_label(row) for _, row in keys.iterrows()}
+    pairs = zip(rows["strategy"].fillna(""), rows["variant"].fillna(""), strict=True)
+    return rows.assign(arm=pd.Series([names[p] for p in pairs], index=rows.index, dtype=str))
 
 
 def is_first(trials: pd.DataFrame) -> pd.Series[bool]:
@@ -44,50 +49,46 @@ def arm_intervals(trials: pd.DataFrame) -> dict[str, Interval]:
     }
 
 
-# --------------------------------------------------------------------------------------- latency
-
-
-@style.styled
-def latency(trials: pd.DataFrame) -> Figure:
+@style.styled(trials=COLUMNS)
+def latency(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
     """Every request of every arm, with the median and its 95 % interval; first requests hollow."""
     rows = arms_of(trials)
     intervals = arm_intervals(rows)
     if not intervals:
         return style.nothing_to_show("No request was timed beyond the first, so no latency.")
-    arms = sorted(intervals, key=lambda arm: intervals[arm].value)
+    arms = order.strategies_first(list(intervals))
     rows = rows[rows["arm"].isin(arms)]
     figure, ax = style.new_axes(style.rows_height(len(arms), each_in=0.66))
     for y, arm in enumerate(arms):
         _draw_arm(ax, y, rows[rows["arm"] == arm], intervals[arm])
     names = [_arm_name(arm, rows, intervals[arm].n) for arm in arms]
-    ax.set_yticks(range(len(arms)), names)
-    ax.set_ylim(len(arms) - 0.4, -0.6)
-    ax.grid(visible=False, axis="y")
-    style.note_column(ax, [(y, interval_words(intervals[arm])) for y, arm in enumerate(arms)])
+    best = min(range(len(arms)), key=lambda y: intervals[arms[y]].value)
+    marks.name_rows(ax, names, best=best)
+    marks.note_column(ax, [(y, interval_words(intervals[arm])) for y, arm in enumerate(arms)])
     reach = _reach_s(rows)
-    _time_axis(ax, rows["latency_s"].clip(upper=reach), "latency of a request (s)")
+    time_axis(ax, rows["latency_s"].clip(upper=reach), "latency of a request (s)")
     _bound_firsts(ax, rows, arms, reach)
-    style.legend_below(ax, handles=_latency_handles(rows))
-    caption = wording.caption_of(
-        None,
-        f"n = {sum(interval.n for interval in intervals.values())} requests in {len(arms)} arms",
-        pooled_words(rows),
-        "a request: a clip and a question in, a transcript and an answer out",
-        wording.device_words(rows),
+    marks.legend_below(ax, handles=_handles(rows))
+    served = sum(interval.n for interval in intervals.values())
+    words = caption(
+        rows,
+        cases,
+        n=f"{wording.counted(served, 'request')} in {wording.counted(len(arms), 'arm')}",
+        interval=f"bar and brackets: {BOOTSTRAP} of the median",
+        notes=(
+            pooled_words(rows),
+            "a request: a clip and a question in, a transcript and an answer out",
+        ),
     )
-    return style.finish(figure, fastest_words(intervals, pooled=is_pooled(rows)), caption)
+    return style.finish(figure, fastest_words(intervals, pooled=is_pooled(rows)), words)
 
 
 def _draw_arm(ax: Axes, y: float, rows: pd.DataFrame, interval: Interval) -> None:
-    strategy = str(rows["strategy"].iloc[0])
-    colour = style.STRATEGY_COLOURS.get(strategy, style.MUTED)
-    marker = style.STRATEGY_MARKERS.get(strategy, "o")
+    marker, colour = strategy_look(str(rows["strategy"].iloc[0]))
     first = is_first(rows)
     values = rows.loc[~first, "latency_s"].to_numpy()
-    # spread by a fixed pattern: the same rows give the same picture
-    spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.42
     dots: dict[str, Any] = {"alpha": 0.55, "markersize": 6, "mec": "none", "zorder": 3}
-    ax.plot(values, y + spread, marker, color=colour, **dots)
+    ax.plot(values, y + marks.spread(len(values), 0.42), marker, color=colour, **dots)
     hollow = rows.loc[first, "latency_s"].to_numpy()
     ax.plot(hollow, np.full(len(hollow), y), marker, mfc="none", mec=colour, markersize=9, zorder=4)
     if np.isfinite(interval.low):
@@ -116,7 +117,7 @@ def _bound_firsts(ax: Axes, rows: pd.DataFrame, arms: list[str], reach_s: float)
             ha="right",
             va="center",
             fontsize=10,
-            color=style.MUTED,
+            color=MUTED,
         )
 
 
@@ -176,17 +177,18 @@ def _list_words(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _latency_handles(rows: pd.DataFrame) -> list[Line2D]:
-    grey: dict[str, Any] = {"linestyle": "", "color": style.MUTED}
+def _handles(rows: pd.DataFrame) -> list[Line2D]:
+    grey: dict[str, Any] = {"linestyle": "", "color": MUTED}
     handles = [Line2D([], [], marker="o", alpha=0.6, label="a request", **grey)]
     if is_first(rows).any():
         hollow = Line2D([], [], marker="o", mfc="none", label="first request, not counted", **grey)
         handles.append(hollow)
-    bar = Line2D([], [], color="black", linewidth=3.2, label="median, bootstrap 95 % interval")
+    bar = Line2D([], [], color="black", linewidth=3.2, label=f"median, {BOOTSTRAP}")
     return [*handles, bar]
 
 
-def _time_axis(ax: Axes, values: pd.Series[float], label: str) -> None:
+def time_axis(ax: Axes, values: pd.Series[float], label: str) -> None:
+    """Seconds from zero, or logarithmic where they span too much."""
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > LOG_FROM_RATIO:
         ax.set_xscale("log")
@@ -195,88 +197,3 @@ def _time_axis(ax: Axes, values: pd.Series[float], label: str) -> None:
     else:
         ax.set_xlim(left=0)
     ax.set_xlabel(label)
-
-
-@style.styled
-def latency_ecdf(trials: pd.DataFrame) -> Figure:
-    """Share of requests served within a time, per arm; first requests left out."""
-    rows = arms_of(trials)
-    rows = rows[~is_first(rows)] if len(rows) else rows
-    if rows.empty:
-        return style.nothing_to_show("No request was timed beyond the first, so no distribution.")
-    figure, ax = style.new_axes(4.8)
-    p95: dict[str, float] = {}
-    seen: dict[str, int] = {}
-    for arm, group in rows.groupby("arm", sort=False):
-        values, share = ecdf(group["latency_s"])
-        strategy = str(group["strategy"].iloc[0])
-        dash = style.DASHES[seen.get(strategy, 0) % len(style.DASHES)]
-        seen[strategy] = seen.get(strategy, 0) + 1
-        p95[str(arm)] = float(np.quantile(values, 0.95))
-        ax.step(
-            np.concatenate([values[:1], values]),
-            np.concatenate([[0.0], share]) * 100,
-            where="post",
-            color=style.STRATEGY_COLOURS.get(strategy, style.MUTED),
-            linestyle=dash,
-            linewidth=2.2,
-            label=f"{arm} (n = {len(values)}, p95 {format_seconds(p95[str(arm)])})",
-        )
-    ax.axhline(95, color="#888888", linewidth=1, linestyle=":")
-    ax.set_ylim(0, 103)
-    ax.set_ylabel("requests served (%)")
-    low, high = float(rows["latency_s"].min()), float(rows["latency_s"].max())
-    _time_axis(ax, rows["latency_s"], "within (s)")
-    if high < 4 * low:  # a distribution needs no zero
-        ax.set_xlim(low - 0.15 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
-    style.legend_below(ax, columns=2)
-    best, worst = min(p95, key=lambda arm: p95[arm]), max(p95, key=lambda arm: p95[arm])
-    title = f"95 % of requests finish within {format_seconds(p95[best])} ({best})"
-    if best != worst:
-        title += f" to {format_seconds(p95[worst])} ({worst})"
-    words = f"n = {len(rows)} requests, first ones left out"
-    caption = wording.caption_of(None, words, pooled_words(rows), wording.device_words(rows))
-    return style.finish(figure, title, caption)
-
-
-# ------------------------------------------------------------------------------------ throughput
-
-
-@style.styled
-def throughput(cases: pd.DataFrame) -> Figure:
-    """Requests per minute of each arm: a dot per case, a bar at their median."""
-    rows = cases.assign(per_minute=wording.numbers(cases, "throughput_rps") * 60)
-    rows = rows[rows["per_minute"].notna()]
-    race = rows[rows["experiment"] == "race"] if len(rows) else rows
-    rows = race if len(race) else rows
-    if rows.empty:
-        return style.nothing_to_show("No case has a throughput.")
-    rows = rows.assign(label=wording.case_labels(rows))
-    medians = rows.groupby("label")["per_minute"].median().sort_values(ascending=False)
-    figure, ax = style.new_axes(style.rows_height(len(medians)))
-    for y, (label, median) in enumerate(medians.items()):
-        group = rows[rows["label"] == label]
-        strategy = str(group["strategy"].iloc[0])
-        colour = style.STRATEGY_COLOURS.get(strategy, style.MUTED)
-        ax.barh(y, median, height=0.6, color=colour, alpha=0.35, zorder=2)
-        ax.plot(
-            group["per_minute"],
-            np.full(len(group), y),
-            style.STRATEGY_MARKERS.get(strategy, "o"),
-            color=colour,
-            markersize=8,
-            zorder=3,
-        )
-    ax.set_yticks(range(len(medians)), [str(label) for label in medians.index])
-    ax.set_ylim(len(medians) - 0.4, -0.6)
-    ax.grid(visible=False, axis="y")
-    ax.set_xlim(left=0)
-    ax.set_xlabel("requests per minute")
-    counts = rows["label"].value_counts()
-    notes = [f"{median:.3g} / min\n(n = {counts[str(label)]})" for label, median in medians.items()]
-    style.note_column(ax, list(enumerate(notes)))
-    title = f"{medians.index[0]} serves most: {medians.iloc[0]:.3g} requests per minute"
-    if len(medians) > 1:
-        title += f", {medians.index[-1]} least: {medians.iloc[-1]:.3g}"
-    caption = wording.caption_of(rows, f"n = {len(rows)} cases, bar: their median")
-    return style.finish(figure, title, caption)

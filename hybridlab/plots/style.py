@@ -1,92 +1,90 @@
-"""The look that all figures share: theme, colours, title, caption, saving."""
+"""The frame that all figures share: theme, checked tables, title, caption, saving."""
 
 from __future__ import annotations
 
 import functools
-import textwrap
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
-import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
+from matplotlib.transforms import Bbox
 
-from hybridlab.units import GIB, format_bytes
+from hybridlab.plots.palette import MUTED
 
 P = ParamSpec("P")
 
 WIDTH_IN = 9.0  # at 150 dpi 1350 px; half of that is still read
 DPI = 150
-_PALETTE = [mpl.colors.to_hex(colour) for colour in sns.color_palette("colorblind")]
-
-#: One colour per owner of memory, through every figure; the hatch is the second channel.
-OWNER_COLOURS = {
-    "base": _PALETTE[7],
-    "voxtral": _PALETTE[0],
-    "whisper": _PALETTE[1],
-    "request": _PALETTE[2],
-    "load": _PALETTE[4],
-    "unexplained": "#d0d0d0",
-    "free": "#ffffff",
-}
-OWNER_HATCHES = {
-    "base": "",
-    "voxtral": "//",
-    "whisper": "\\\\",
-    "request": "..",
-    "load": "xx",
-    "unexplained": "--",
-    "free": "",
-}
-#: Strategies have colours that no tenant has, and a marker and a dash each.
-STRATEGY_COLOURS = {
-    "solo": "#555555",
-    "sequential": _PALETTE[3],
-    "parallel": _PALETTE[4],
-    "swapping": "#2f8fbf",
-    "pipelined": _PALETTE[5],
-}
-STRATEGY_MARKERS = {
-    "solo": "o",
-    "sequential": "s",
-    "parallel": "^",
-    "swapping": "D",
-    "pipelined": "v",
-}
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1)))
-MUTED = "#555555"
-CAPACITY_COLOUR = "#222222"
-_CAPTION_POINTS = 10.0
-_LEGEND_POINTS = 10.5
+CAPTION_POINTS = 10.0
+LEGEND_POINTS = 10.5
+_TITLE_POINTS = 14.0
+#: A number and its unit are never apart at the end of a line.
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|[GMK]iB|B)(?:\W|$))")
+_EDGE = 0.012  # of the width, left of title and caption
 
 _RC: Any = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("notebook", font_scale=1.05),
     "axes.titlesize": 12,
-    "figure.titlesize": 14,
+    "figure.titlesize": _TITLE_POINTS,
     "figure.titleweight": "bold",
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
     "hatch.linewidth": 0.6,
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
+    "font.family": "sans-serif",
+    # the first ships with matplotlib: the same picture everywhere; an SVG, whose text stays text,
+    # is shown where it may be missing, and the others are as wide
+    "font.sans-serif": ["DejaVu Sans", "Bitstream Vera Sans", "Verdana"],
+    "svg.fonttype": "none",
     "svg.hashsalt": "hybridlab",
 }
 
 
-def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run a plot function under the lab's theme without touching matplotlib's global state."""
+def styled(**needed: Iterable[str]) -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
+    """Draw under the lab's theme without touching matplotlib's global state, from tables that have
+    the columns that the figure reads.
 
-    @functools.wraps(plot)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(_RC):
-            return plot(*args, **kwargs)
+    A table with rows but without a column gives a figure that names what is missing; to one without
+    rows the columns are added, so that a figure needs to look for rows only.
+    """
 
-    return wrapper
+    def decorate(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+        signature = inspect.signature(plot)
+
+        @functools.wraps(plot)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+            given = signature.bind(*args, **kwargs)
+            with mpl.rc_context(_RC):
+                lacking = _complete(given.arguments, needed)
+                if lacking:
+                    return nothing_to_show(lacking)
+                return plot(*given.args, **given.kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def _complete(arguments: dict[str, Any], needed: Mapping[str, Iterable[str]]) -> str:
+    """Add the columns that tables without rows lack; what tables with rows lack, in words."""
+    for name, columns in needed.items():
+        table: pd.DataFrame = arguments[name]
+        missing = [column for column in columns if column not in table.columns]
+        if missing and len(table):
+            return f"No figure: the table {name} has no column {' and no '.join(missing)}."
+        if missing:
+            arguments[name] = table.reindex(columns=[*table.columns, *missing])
+    return ""
 
 
 def new_figure(height_in: float, *, width_in: float = WIDTH_IN) -> Figure:
@@ -110,21 +108,20 @@ def finish(figure: Figure, title: str, caption: str) -> Figure:
     Constrained layout would put a legend and a caption outside the axes into the same place.
     """
     width, height = figure.get_size_inches()
-    title = title.strip().replace(" %", "\u00a0%")  # never apart at the end of a line
-    filled = textwrap.fill(title, round(width * 7.9)).replace("\u00a0", " ")
-    figure.suptitle(filled, x=0.012, ha="left", va="top")
-    lines = textwrap.wrap(caption, round(width * 11.8))
-    caption_in = 0.12 + len(lines) * _CAPTION_POINTS * 1.35 / 72
+    room = width * 72 * (1 - 2 * _EDGE)
+    figure.suptitle("\n".join(_balanced(title, room)), x=_EDGE, ha="left", va="top")
+    lines = _lines(caption, room, CAPTION_POINTS)
+    caption_in = 0.12 + len(lines) * CAPTION_POINTS * 1.35 / 72
     legend_in = max((_legend_height_in(legend) for legend in figure.legends), default=0.0)
     total = height + caption_in + legend_in
     figure.set_figheight(total)
     figure.text(
-        0.012,
+        _EDGE,
         0.06 / total,
         "\n".join(lines),
         va="bottom",
         linespacing=1.3,
-        fontsize=_CAPTION_POINTS,
+        fontsize=CAPTION_POINTS,
         color=MUTED,
     )
     for legend in figure.legends:
@@ -136,17 +133,48 @@ def finish(figure: Figure, title: str, caption: str) -> Figure:
     return figure
 
 
+def _balanced(title: str, room: float) -> list[str]:
+    """A title in as few lines as it needs, none of them much shorter than the others."""
+    lines = _lines(title, room, _TITLE_POINTS, bold=True)
+    for share in (0.55, 0.65, 0.75, 0.85):
+        narrower = _lines(title, room * share, _TITLE_POINTS, bold=True)
+        if len(lines) > 1 and len(narrower) == len(lines):
+            return narrower
+    return lines
+
+
+def _lines(text: str, room: float, points: float, *, bold: bool = False) -> list[str]:
+    """Words wrapped into lines of at most `room` points, by the font's own widths."""
+    lines: list[str] = []
+    for word in _UNIT.sub("\N{NO-BREAK SPACE}", text.strip()).split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _width(longer, points, bold) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+@functools.lru_cache(maxsize=4096)
+def _width(text: str, points: float, bold: bool) -> float:
+    """Points that a line takes."""
+    font = get_font(findfont(FontProperties(weight="bold" if bold else "normal")))
+    font.set_size(points, 72)
+    font.set_text(text)
+    return float(font.get_width_height()[0]) / 64
+
+
 def _legend_height_in(legend: Legend) -> float:
     """Inches that a legend without a frame takes, from its rows, spacing and padding."""
     columns = int(legend._ncols)  # type: ignore[attr-defined]
     rows = -(-len(legend.get_texts()) // columns)
-    return (rows * (1.15 + float(legend.labelspacing)) + 0.8) * _LEGEND_POINTS / 72
+    return (rows * (1.15 + float(legend.labelspacing)) + 0.8) * LEGEND_POINTS / 72
 
 
 def nothing_to_show(what: str) -> Figure:
     """A figure that states in words what is missing."""
     figure = new_figure(1.6)
-    text = textwrap.fill(what, 80)
+    text = "\n".join(_lines(what, WIDTH_IN * 72 * 0.9, 13))
     figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, fontsize=13)
     return figure
 
@@ -154,17 +182,21 @@ def nothing_to_show(what: str) -> Figure:
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `<folder>/<name>.png` (150 dpi) and `.svg`; the same figure gives the same bytes.
 
-    The finding goes into the files' metadata, where the report finds its alternative text.
+    The finding and the small print go into the files' metadata (an SVG's `<title>` and its
+    description), where the report finds its alternative text.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    title = " ".join(figure.get_suptitle().split())
+    words = [" ".join(text.get_text().split()) for text in figure.texts]
+    title = " ".join(figure.get_suptitle().split()) or words[0]
+    described = {"Title": title, "Description": words[-1]}
     metadata: dict[str, dict[str, Any]] = {
-        "png": {"Software": None, "Title": title},
-        "svg": {"Date": None, "Creator": None, "Title": title},
+        "png": {"Software": None, **described},
+        "svg": {"Date": None, "Creator": None, **described},
     }
     paths = []
     with mpl.rc_context(_RC):
+        _settle(figure)
         for kind, values in metadata.items():
             path = folder / f"{name}.{kind}"
             figure.savefig(path, dpi=DPI, facecolor="white", metadata=values)
@@ -172,84 +204,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-# ----------------------------------------------------------------------------------------- notes
-
-
-def note_column(ax: Axes, notes: Sequence[tuple[float, str]]) -> None:
-    """Words to the right of the axes, one per row, where they can cover nothing."""
-    for y, text in notes:
-        ax.text(1.015, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=11)
-
-
-# -------------------------------------------------------------------------------------- capacity
-
-
-def draw_capacity(
-    ax: Axes, capacities: Iterable[float], longest: float, *, vertical: bool = True
-) -> None:
-    """A dashed line at the capacity; far beyond the bars it is written instead of drawn, since the
-    axis would be stretched until nothing can be read."""
-    known = sorted({round(c) for c in capacities if np.isfinite(c) and c > 0})
-    if not known:
-        return
-    words = " / ".join(format_bytes(c) for c in known)
-    if known[0] > 6 * longest:
-        ax.annotate(
-            f"capacity {words}: far outside this axis",
-            (1.0, 1.0),
-            xytext=(0, 4),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            color=MUTED,
-            fontsize=10,
-        )
-        return
-    reach = known[-1] / GIB * (1.04 if vertical else 1.12)
-    if vertical:
-        ax.set_xlim(right=max(ax.get_xlim()[1], reach))
-    else:
-        ax.set_ylim(top=max(ax.get_ylim()[1], reach))
-    for capacity in known:
-        line = ax.axvline if vertical else ax.axhline
-        line(capacity / GIB, color=CAPACITY_COLOUR, linestyle="--", linewidth=1.6, zorder=5)
-        place: dict[str, Any] = (
-            {"xy": (capacity / GIB, 1.0), "xycoords": ax.get_xaxis_transform(), "ha": "center"}
-            if vertical
-            else {"xy": (1.0, capacity / GIB), "xycoords": ax.get_yaxis_transform(), "ha": "right"}
-        )
-        ax.annotate(
-            f"capacity {format_bytes(capacity)}",
-            xytext=(0, 4),
-            textcoords="offset points",
-            va="bottom",
-            fontsize=10,
-            color=CAPACITY_COLOUR,
-            **place,
-        )
-
-
-def legend_below(ax: Axes, *, columns: int = 5, handles: Sequence[Any] | None = None) -> None:
-    """A legend under the axes, in rows, where no data can be; `finish` makes room for it."""
-    figure = ax.get_figure()
-    if figure is None:
-        return
-    found, labels = ax.get_legend_handles_labels()
-    if handles is not None:
-        found, labels = list(handles), [handle.get_label() for handle in handles]
-    if not found:
-        return
-    rows = -(-len(found) // columns)
-    legend = figure.legend(
-        found,
-        labels,
-        loc="lower left",
-        ncols=-(-len(found) // rows),
-        frameon=False,
-        fontsize=_LEGEND_POINTS,
-        handlelength=1.8,
-        handletextpad=0.6,
-        columnspacing=1.4,
-    )
-    legend.set_in_layout(False)
+def _settle(figure: Figure) -> None:
+    """Lay the axes out once, to a millionth of the figure: the solver's last digits vary."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        ax.set_position(Bbox.from_bounds(*(round(value, 6) for value in ax.get_position().bounds)))

@@ -7,30 +7,28 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from hybridlab.plots import style, wording
+from hybridlab.plots import marks, style, wording
+from hybridlab.plots.captions import caption
+from hybridlab.plots.palette import STAGE_LOOK
 from hybridlab.summary import swap_seconds, swap_spans
 from hybridlab.units import format_seconds
 
-#: Of each stage: colour and hatch. Blues wait for memory, oranges move bytes.
-STAGE_LOOK = {
-    "disk": ("#8c564b", "xx"),
-    "load": ("#de8f05", "//"),
-    "allocate": ("#56b4e9", ".."),
-    "copy-in": ("#d55e00", "\\\\"),
-    "copy-out": ("#cc78bc", "++"),
-    "release": ("#0173b2", ""),
-}
 #: The variant whose copies run behind other work.
 HIDDEN = "arena-overlapped"
 
 
-@style.styled
+@style.styled(
+    spans=("case_id", "request_id", "tenant", "phase", "start_s", "end_s", "bytes"),
+    cases=("case_id", "experiment", "strategy", "variant", "status"),
+)
 def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     """Horizontal bars, one per variant: the median of each stage of a request's swaps, stacked."""
-    table = swap_seconds(spans, cases)
+    timed = spans[spans["start_s"].notna() & spans["end_s"].notna()]
+    table = swap_seconds(timed, cases)
     if table.empty:
         return style.nothing_to_show("No swap was recorded.")
-    table = table.loc[table.sum(axis=1).sort_values().index]
+    race = cases[(cases["experiment"] == "race") & (cases["strategy"] == "swapping")]
+    table = table.loc[[name for name in race["variant"].unique() if name in table.index]]
     figure, ax = style.new_axes(style.rows_height(len(table)))
     left = np.zeros(len(table))
     for stage in table.columns:
@@ -48,23 +46,27 @@ def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
             zorder=3,
         )
         left += width
-    counts = swap_spans(spans, cases).query("stage == 'release'")["variant"].value_counts()
+    counts = swap_spans(timed, cases).query("stage == 'release'")["variant"].value_counts()
     names = [f"{name}\n(n = {counts[name]}{_behind(str(name))})" for name in table.index]
-    ax.set_yticks(range(len(table)), names)
-    ax.set_ylim(len(table) - 0.4, -0.6)
-    ax.grid(visible=False, axis="y")
+    seen = table.drop(index=HIDDEN, errors="ignore").sum(axis=1)
+    best = list(table.index).index(seen.idxmin()) if len(seen) else None
+    marks.name_rows(ax, names, best=best)
     ax.set_xlabel("all stages of a request's swaps (ms)")
     totals = table.sum(axis=1)
-    style.note_column(ax, [(y, format_seconds(total)) for y, total in enumerate(totals)])
+    marks.note_column(ax, [(y, format_seconds(total)) for y, total in enumerate(totals)])
     handles = [
         Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=stage)
         for stage, (colour, hatch) in STAGE_LOOK.items()
         if stage in table
     ]
-    style.legend_below(ax, handles=handles, columns=6)
-    race = cases[(cases["experiment"] == "race") & (cases["strategy"] == "swapping")]
-    words = f"n = {counts.sum()} swaps; medians of stages, first requests left out"
-    return style.finish(figure, _finding(totals), wording.caption_of(race, words))
+    marks.legend_below(ax, handles=handles, columns=6)
+    words = caption(
+        race,
+        cases,
+        n=f"{wording.counted(int(counts.sum()), 'swap')}, first requests left out",
+        interval="no interval: medians of stages",
+    )
+    return style.finish(figure, _finding(totals), words)
 
 
 def _behind(variant: str) -> str:

@@ -1,4 +1,4 @@
-"""From rows to words: labels, captions, reasons; cells that may be missing."""
+"""From rows to words: labels, reasons; cells that may be missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hybridlab.units import format_bytes, format_seconds
+from hybridlab.plots.order import ordered
+from hybridlab.units import format_bytes
 
 
 def wrap(text: str, width: int, *, lines: int = 3) -> str:
@@ -16,43 +17,6 @@ def wrap(text: str, width: int, *, lines: int = 3) -> str:
     return "\n".join(
         textwrap.wrap(" ".join(str(text).split()), width, max_lines=lines, placeholder=" …")
     )
-
-
-def caption_of(cases: pd.DataFrame | None, *parts: str) -> str:
-    """The small print: the parts given, then weights, sampler, device and envelope of the cases."""
-    words = [part for part in parts if part]
-    if cases is not None and len(cases):
-        words += [_weights_words(cases), _sampler_words(cases), device_words(cases)]
-    # the no-break space keeps the dot at the end of a line
-    return "\N{NO-BREAK SPACE}· ".join(word for word in words if word)
-
-
-def device_words(table: pd.DataFrame) -> str:
-    """'device cpu, inside an envelope' as far as the rows say."""
-    names = sorted({str(name) for name in present(table, "device")})
-    words = f"device {', '.join(names)}" if names else ""
-    enveloped = present(table, "enveloped").astype(bool)
-    if len(enveloped) and enveloped.any():
-        words += ", inside an envelope (bytes speak for the smaller card, times do not)"
-    return words
-
-
-def _weights_words(cases: pd.DataFrame) -> str:
-    words = []
-    for tenant in ("voxtral", "whisper"):
-        sources = sorted({str(source) for source in present(cases, f"{tenant}_weights")})
-        if sources:
-            words.append(f"{tenant} {'/'.join(sources)}")
-    return f"weights: {', '.join(words)}" if words else ""
-
-
-def _sampler_words(cases: pd.DataFrame) -> str:
-    intervals = present(cases, "sampler_interval_s")
-    if intervals.empty:
-        return ""
-    words = f"sampled every {format_seconds(float(intervals.median()))}"
-    gaps = present(cases, "sampler_longest_gap_s")
-    return words + (f" (longest gap {format_seconds(float(gaps.max()))})" if len(gaps) else "")
 
 
 def present(table: pd.DataFrame, column: str) -> pd.Series[Any]:
@@ -145,12 +109,17 @@ def arm_label(row: pd.Series[Any]) -> str:
     return f"{strategy} {variant}".strip()
 
 
+def arm_words(name: str) -> str:
+    """An arm as every figure calls it: 'sequential / plain' is 'sequential plain'."""
+    return name.replace(" / ", " ")
+
+
 def worst_per_label(cases: pd.DataFrame) -> pd.DataFrame:
-    """One row per label in order of appearance: of repeated cases the one with the highest peak,
-    a measured one before one that was not."""
+    """One row per label, by strategy and size: of repeated cases the one with the highest peak, a
+    measured one before one that was not."""
     labelled = cases.assign(label=case_labels(cases), peak=highest_peak(cases))
     ranked = labelled.sort_values("peak", ascending=False, na_position="last", kind="stable")
-    return labelled.loc[ranked.drop_duplicates("label").index.sort_values()]
+    return ordered(labelled.loc[ranked.drop_duplicates("label").index.sort_values()])
 
 
 def highest_peak(cases: pd.DataFrame) -> pd.Series[float]:

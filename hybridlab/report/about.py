@@ -22,7 +22,8 @@ from hybridlab.report.model import (
     words,
 )
 
-_OF_THE_RUN = ("output_dir", "headless", "inline")  # say where and how, not what was asked
+#: Parameters that say where and how, not what was asked.
+OF_THE_RUN = ("output_dir", "headless", "inline")
 
 
 def notebooks_table(run: Run) -> Table:
@@ -72,40 +73,14 @@ def _file(run: Run, path: str, text: str) -> Cell:
     return Cell(text if text in NOTEBOOKS else EMPTY)
 
 
-def files_table(run: Run) -> Table:
-    """The run's data to download."""
-    paths = [*sorted(run.folder.glob("*.parquet")), run.folder / "manifest.json"]
-    rows: list[list[Cell | str]] = []
-    for path in paths:
-        if not path.is_file():
-            continue
-        count = run.tables.get(path.stem)
-        rows.append(
-            [
-                Cell(path.name, href=path.name),
-                EMPTY if count is None else f"{len(count):,}",
-                as_bytes(path.stat().st_size),
-            ]
-        )
-    empty = "The tables are still JSON lines under parts/; Parquet is written when the run ends."
-    return table(("File", "Rows", "Size"), rows, numeric=(1, 2), empty=empty)
-
-
 def params_table(run: Run) -> Table:
     """Parameters that differ from the notebooks' defaults."""
-    given = dict(run.manifest.get("params") or {})
-    if not given:
-        for part in run.parts.values():
-            given |= part.get("params") or {}
-    defaults = {
-        name: info.default
-        for model in NOTEBOOKS.values()
-        for name, info in model.model_fields.items()
-    }
+    given = run.params
+    defaults = default_params()
     rows = [
         (name, words(value, empty="(empty)"), words(defaults.get(name), empty="(empty)"))
         for name, value in given.items()
-        if name not in _OF_THE_RUN and value != defaults.get(name)
+        if name not in OF_THE_RUN and value != defaults.get(name)
     ]
     return table(
         ("Parameter", "Here", "Default"),
@@ -114,12 +89,21 @@ def params_table(run: Run) -> Table:
     )
 
 
+def default_params() -> dict[str, Any]:
+    """Every notebook's parameters with their defaults."""
+    return {
+        name: info.default
+        for model in NOTEBOOKS.values()
+        for name, info in model.model_fields.items()
+    }
+
+
 def machine_facts(run: Run) -> list[tuple[str, str]]:
     """Processor, device, memory, versions, dates, commit."""
     machine = dict(run.origin("machine") or {})
     processor, system = (words(machine.pop(name, None)) for name in ("processor", "system"))
     facts = [
-        ("Device", _device_words(run)),
+        ("Device", device_words(run)),
         ("Processor", f"{processor}, {words(machine.pop('cores', None))} cores"),
         ("Host memory", as_bytes(machine.pop("memory_bytes", None))),
         *_monitor_facts(run.cases),
@@ -129,8 +113,8 @@ def machine_facts(run: Run) -> list[tuple[str, str]]:
     versions = {k: v for k, v in (run.origin("versions") or {}).items() if not is_missing(v)}
     facts += [
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or EMPTY),
-        ("Started", _moment(run.origin("started"))),
-        ("Ended", _moment(run.origin("ended"))),
+        ("Started", moment(run.origin("started"))),
+        ("Ended", moment(run.origin("ended"))),
         ("Commit", words(run.origin("git_commit"))),
         ("Measurement version", words(run.origin("measurement_version"))),
         ("Seed", words(run.origin("seed"))),
@@ -167,7 +151,7 @@ def _monitor_facts(cases: pd.DataFrame) -> list[tuple[str, str]]:
     return facts
 
 
-def _device_words(run: Run) -> str:
+def device_words(run: Run) -> str:
     names = sorted({str(name) for name in wording.present(run.cases, "device")})
     text = ", ".join(names) or EMPTY
     capacities = wording.numbers(run.cases, "capacity_bytes").dropna()
@@ -178,7 +162,7 @@ def _device_words(run: Run) -> str:
     return text
 
 
-def _moment(text: Any) -> str:
+def moment(text: Any) -> str:
     """'2025-01-31 14:05 UTC'."""
     try:
         return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"

@@ -2,59 +2,82 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from hybridlab.report import about, sections, tables
+from hybridlab.report import about, cases, claims, downloads, library, method, sections, tables
 from hybridlab.report.figures import pictures
 from hybridlab.report.model import Run, badge, words
+from hybridlab.report.page import write_page
+from hybridlab.report.traces import traces
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+#: Characters of everything that is embedded; with the page's own text it stays below 5 MB.
+BUDGET_CHARACTERS = 4_500_000
 
 
 def build_report(run_dir: Path) -> Path:
-    """Write `<run>/index.html`, one page without scripts or anything from a network.
+    """Write `<run>/index.html`, one page that needs nothing from a network.
 
-    Works on unfinished runs too: what is missing is named. `RunFolderError` where `run_dir` holds
-    no run.
+    Works on unfinished and damaged runs too: what is missing is named. `RunFolderError` where
+    `run_dir` holds no run.
     """
     run = Run(Path(run_dir).absolute())
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(_content(run))
+    content = _content(run)
+    later = [library.vega_script()] if content["traces"] else []
     path = run.folder / "index.html"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
-    return path
+    return write_page(
+        path, "report.html.j2", content, scripts=("page.js", "traces.js"), later=later
+    )
 
 
 def _content(run: Run) -> dict[str, Any]:
+    files = downloads.files_table(run)
+    over_time = _over_time(run)
+    inside = sum(len(cell.href) for row in files.rows for cell in row)
+    inside += len(over_time["traces"]) + len(over_time["library"])
+    shown = pictures(run, budget=BUDGET_CHARACTERS - inside)
     return {
-        "run_id": run.folder.name,
+        "run_id": run.name,
         "preset": words(run.manifest.get("preset"), empty=""),
         "status": badge(words(run.manifest.get("status"), empty="no manifest")),
         "answer": sections.answer(run),
         "has_verdict": bool(run.verdict),
-        "control": tables.CONTROL,
         "missing": sections.missing(run),
         "recommendation": sections.recommendation(run),
         "cards": sections.cards(run),
         "options": tables.options_table(run),
+        "every_option": tables.options_table(run, every=True),
         "memory": tables.memory_table(run),
         "strategies": tables.strategies_table(run),
-        "claims": tables.claims_table(run),
-        "pictures": pictures(run),
+        "claims": claims.claims_table(run, shown),
+        **over_time,
+        "pictures": shown,
+        "cases": cases.cases_table(run),
+        "lost": cases.lost_table(run),
         "notebooks": about.notebooks_table(run),
-        "lost": tables.lost_table(run),
         "params": about.params_table(run),
         "machine": about.machine_facts(run),
-        "files": about.files_table(run),
+        "method": method.method_facts(run),
+        "files": files,
+    }
+
+
+def _over_time(run: Run) -> dict[str, str]:
+    """The traces and the library that draws them, packed; both empty where nothing was traced."""
+    found = traces(run)
+    if not found["cases"]:
+        return {"traces": "", "library": "", "traces_note": ""}
+    left_out = found["left_out"]
+    note = (
+        f"{left_out} more cases are in the tables of the run only: the page stays small."
+        if left_out
+        else ""
+    )
+    return {
+        "traces": Markup(library.packed(json.dumps(found, separators=(",", ":")))),
+        "library": Markup(library.packed_vega()),
+        "traces_note": note,
     }

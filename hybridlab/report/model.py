@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from hybridlab import records
+from hybridlab.report import reading
 from hybridlab.units import format_bytes, format_seconds
 
 EMPTY = "–"
@@ -36,16 +37,22 @@ TONES: dict[str, Tone] = {
     "running": "warn",
     "inconclusive": "warn",
     "not run": "warn",
+    "changed": "warn",
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell: words, and whether they are a badge or a link."""
+    """A table's cell: words, and whether they are a badge, a link, a file to save or more links.
+
+    `href` may be a data URI; `save_as` is then the name under which a browser stores it.
+    """
 
     text: str
     tone: Tone = ""
     href: str = ""
+    save_as: str = ""
+    links: tuple[Cell, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,8 @@ class Table:
     rows: list[list[Cell]] = field(default_factory=list)
     numeric: frozenset[int] = frozenset()
     empty: str = "There are no rows."
+    #: An id for each row, or none at all: what links lead to.
+    anchors: tuple[str, ...] = ()
 
 
 def table(
@@ -64,10 +73,17 @@ def table(
     *,
     numeric: Sequence[int] = (),
     empty: str = "There are no rows.",
+    anchors: Sequence[str] = (),
 ) -> Table:
     """A table whose plain strings become cells."""
     cells = [[c if isinstance(c, Cell) else Cell(c or EMPTY) for c in row] for row in rows]
-    return Table(columns=tuple(columns), rows=cells, numeric=frozenset(numeric), empty=empty)
+    return Table(
+        columns=tuple(columns),
+        rows=cells,
+        numeric=frozenset(numeric),
+        empty=empty,
+        anchors=tuple(anchors),
+    )
 
 
 def badge(status: str) -> Cell:
@@ -107,43 +123,57 @@ def as_seconds(value: Any) -> str:
     return EMPTY if is_missing(value) else format_seconds(float(value))
 
 
+def per_minute(rate_rps: Any) -> str:
+    """Requests per second as requests per minute: '9.31 / min', '1,071 / min'."""
+    if is_missing(rate_rps):
+        return EMPTY
+    rate = float(rate_rps) * 60
+    return f"{rate:,.0f} / min" if rate >= 100 else f"{rate:.3g} / min"
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read once; whatever is not there is empty."""
+    """A run folder, read once; whatever is not there is empty, whatever is damaged is noted."""
 
     folder: Path
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        reading.check_folder(self.folder)
+
+    def note(self, sentence: str) -> None:
+        """Remember what could not be read, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        return records.read_manifest(self.folder)
+        return reading.read_object(self.folder / "manifest.json", self.note)
 
     @cached_property
     def parts(self) -> dict[str, dict[str, Any]]:
         """Manifests of the parts by notebook; a part without one was interrupted."""
         return {
-            path.name: records.read_manifest(path) for path in records.part_folders(self.folder)
+            path.name: reading.read_object(path / "manifest.json", self.note)
+            for path in sorted(self.folder.glob("parts/*/"))
         }
 
     @cached_property
     def verdict(self) -> dict[str, Any]:
-        path = self.folder / "verdict.json"
-        if not path.is_file():
-            return {}
-        import json
-
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            return {}  # cut off while it was written: the page says that there is no verdict
-        return value if isinstance(value, dict) else {}
+        return reading.read_object(self.folder / "verdict.json", self.note)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {name: records.run_table(self.folder, name) for name in records.TABLES}
+        return {name: reading.read_table(self.folder, name, self.note) for name in records.TABLES}
 
     @property
     def cases(self) -> pd.DataFrame:
         return self.tables["cases"]
+
+    @property
+    def name(self) -> str:
+        """The run's own name, else its folder's."""
+        return words(self.manifest.get("run_id"), empty=self.folder.name)
 
     def origin(self, key: str) -> Any:
         """A value of the run's manifest, or of the first part that knows it."""
@@ -151,3 +181,12 @@ class Run:
             if not is_missing(manifest.get(key)):
                 return manifest[key]
         return None
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What was asked of the run, else of its parts."""
+        given = dict(self.manifest.get("params") or {})
+        if not given:
+            for part in self.parts.values():
+                given |= part.get("params") or {}
+        return given

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridlab import MEASUREMENT_VERSION
 from hybridlab.params import NOTEBOOKS
 from hybridlab.plots import speed, wording
 from hybridlab.plots.memory import memory_finding
@@ -13,6 +14,7 @@ from hybridlab.report.about import outcome
 from hybridlab.report.model import (
     Run,
     as_bytes,
+    as_seconds,
     is_missing,
     words,
 )
@@ -57,6 +59,7 @@ def recommendation(run: Run) -> list[tuple[str, str]]:
     if isinstance(given.get("flips"), float):
         share = f"{given['flips']:.0%}"
         rows.append(("How firm", f"another way wins in {share} of draws of the same trials"))
+    rows.append(("It had to keep", constraints(run)))
     goals = [goal for goal in given.get("goals") or [] if isinstance(goal, dict)]
     rows += [(words(goal.get("goal"), empty="").capitalize(), _goal(goal)) for goal in goals]
     return [(label, text) for label, text in rows if text]
@@ -71,20 +74,50 @@ def _goal(goal: dict[str, Any]) -> str:
     return f"{best}; then {second}" if goal.get("runner_up") else best
 
 
+def constraints(run: Run) -> str:
+    """What the recommendation had to keep, from the parameters of 07_verdict."""
+    given = run.params | dict(run.parts.get("07_verdict", {}).get("params") or {})
+    asked = []
+    if given.get("max_p95_s"):
+        asked.append(f"95 % of requests within {as_seconds(given['max_p95_s'])}")
+    if given.get("min_margin_bytes"):
+        asked.append(f"at least {as_bytes(given['min_margin_bytes'])} free")
+    if float(given.get("max_wer") or 1.0) < 1:
+        asked.append(f"a word error rate of at most {wording.percent(given['max_wer'])}")
+    return ", ".join(asked) or "nothing (max_p95_s, min_margin_bytes and max_wer were not set)"
+
+
 def missing(run: Run) -> list[str]:
-    """What this run lacks, in words."""
+    """What this run lacks, in words. All that can be read must have been read before."""
     lacks = []
-    not_run = [name for name in NOTEBOOKS if outcome(run, name)[0] in ("not run", "running")]
-    if not_run:
-        lacks.append(f"Notebooks without a result: {', '.join(not_run)}.")
+    for word, statuses in {
+        "without a result": ("not run", "running"),
+        "that failed": ("failed", "crashed"),
+    }.items():
+        names = [name for name in NOTEBOOKS if outcome(run, name)[0] in statuses]
+        if names:
+            lacks.append(f"Notebooks {word}: {', '.join(names)}.")
     if not run.manifest:
-        lacks.append("The run has no manifest of its own: its notebooks were run one by one.")
+        lacks.append(
+            "The run has no manifest of its own: its notebooks were run one by one."
+            if run.parts
+            else "The run has no manifest: nothing says on which machine and with what it ran."
+        )
+    version = run.origin("measurement_version")
+    if not is_missing(version) and version != MEASUREMENT_VERSION:
+        lacks.append(
+            f"It was measured by version {words(version)} of the method, this program's is "
+            f"{MEASUREMENT_VERSION}: its numbers stand as they were taken, and are not to be "
+            "compared with newer ones."
+        )
     if not run.verdict:
         lacks.append("There is no verdict: 07_verdict did not finish, so nothing is recommended.")
-    for name in ("cases", "trials", "claims"):
-        if run.tables[name].empty:
-            lacks.append(f"The table {name} has no rows.")
-    return lacks
+    empty = [name for name in ("cases", "trials", "claims") if run.tables[name].empty]
+    lacks += [f"The table {name} has no rows." for name in empty]
+    traces = [name for name in ("samples", "spans") if run.tables[name].empty]
+    if traces and len(run.cases):
+        lacks.append(f"Nothing is shown over time as far as it needs {' and '.join(traces)}.")
+    return lacks + run.notes
 
 
 # ----------------------------------------------------------------------------------------- cards

@@ -16,6 +16,7 @@ from hybridlab.report.model import (
     as_seconds,
     badge,
     is_missing,
+    per_minute,
     table,
     words,
 )
@@ -25,14 +26,18 @@ from hybridlab.units import format_bytes, format_seconds
 CONTROL = "sequential plain"  # the arm that runs in every race
 
 
-def options_table(run: Run) -> Table:
-    """Options A, B, C of the original plan: predicted for its card, measured on this device."""
+def options_table(run: Run, *, every: bool = False) -> Table:
+    """Options A, B, C: what the original plan said, what is predicted for its card, and what was
+    measured on this device. Combinations that are neither a backend's default nor measured stand
+    only in the table of `every` one."""
     given = run.verdict.get("options")
     items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+    plans = _original_plans(run)
     return table(
         (
             "Option",
             "Whisper",
+            "Original plan",
             "Kept as",
             "Planned on",
             "Predicted",
@@ -44,6 +49,7 @@ def options_table(run: Run) -> Table:
             (
                 words(item.get("option")),
                 words(item.get("whisper")),
+                plans.get(words(item.get("option")), EMPTY),
                 _join(item, "backend", "dtype") + (" (default)" if item.get("is_default") else ""),
                 words(item.get("card")),
                 _planned(item),
@@ -52,10 +58,26 @@ def options_table(run: Run) -> Table:
                 _measured(item),
             )
             for item in items
+            if every or _is_main(item)
         ],
-        numeric=(4, 5),
+        numeric=(5, 6),
         empty="Options A, B and C were not judged: 07_verdict did not finish.",
     )
+
+
+def _original_plans(run: Run) -> dict[str, str]:
+    """'fits at 11.6 of 15 GB' by option, from the claims option-a-fits and so on."""
+    claims = run.tables["claims"]
+    told = zip(claims["claim"].map(words), claims["expected"].map(words), strict=True)
+    return {
+        name[7].upper(): text
+        for name, text in told
+        if name.startswith("option-") and name.endswith("-fits")
+    }
+
+
+def _is_main(item: dict[str, Any]) -> bool:
+    return item.get("is_default") is not False or not is_missing(item.get("measured"))
 
 
 def _planned(item: dict[str, Any]) -> str:
@@ -173,7 +195,7 @@ def _strategy_row(
         str(interval.n),
         as_seconds(trials.loc[first, "latency_s"].median()),
         _against_control(trials, everything),
-        EMPTY if is_missing(rate) else f"{rate * 60:.3g} / min",
+        per_minute(rate),
         as_bytes(wording.highest_peak(cases).max()),
         _parity_cell(trials),
         _status_cell(cases),
@@ -207,52 +229,6 @@ def _status_cell(cases: pd.DataFrame) -> Cell:
     if not bad:
         return badge("ok") if statuses else Cell(EMPTY)
     return Cell(f"{len(bad)} of {len(statuses)} {bad[0]}", badge(bad[0]).tone)
-
-
-def claims_table(run: Run) -> Table:
-    """What became of each sentence of the original analysis."""
-    rows = run.tables["claims"]
-    return table(
-        ("Claim", "Expected", "Measured", "Verdict", "Reason"),
-        [
-            (
-                words(row.get("sentence"), empty=words(row["claim"])),
-                words(row["expected"]),
-                words(row["measured"]),
-                badge(words(row["verdict"], empty="")),
-                _with_evidence(row),
-            )
-            for _, row in rows.iterrows()
-        ],
-        empty="No claim was judged: 07_verdict did not finish.",
-    )
-
-
-def _with_evidence(row: pd.Series[Any]) -> str:
-    evidence = words(row.get("evidence"), empty="")
-    return words(row["reason"]) + (f" (evidence: {evidence})" if evidence else "")
-
-
-def lost_table(run: Run) -> Table:
-    """Cases that were skipped or failed, with their reasons."""
-    rows = run.cases[run.cases["status"] != "ok"]
-    labels = wording.case_labels(rows) if len(rows) else pd.Series(dtype=str)
-    return table(
-        ("Case", "Experiment", "Notebook", "Status", "Reason"),
-        [
-            (
-                label,
-                words(row["experiment"]),
-                words(row.get("notebook")),
-                badge(words(row["status"], empty="")),
-                words(row["reason"], empty="no reason recorded"),
-            )
-            for label, (_, row) in zip(labels, rows.iterrows(), strict=True)
-        ],
-        empty="Every case that was started ended well."
-        if len(run.cases)
-        else "No case was started.",
-    )
 
 
 def cases_of(cases: pd.DataFrame, *experiments: str) -> pd.DataFrame:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hybridlab import arena
 from hybridlab.device import Device
-from hybridlab.strategies.movers import Mover, Swap, load_to_swap, stage
+from hybridlab.strategies.base import stage
+from hybridlab.strategies.movers import Mover, Swap, load_to_swap
 from hybridlab.tenants.base import Span, Tenant, storage_bytes
 
 

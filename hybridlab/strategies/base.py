@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
@@ -64,13 +64,25 @@ class Strategy(ABC):
         """Bytes of the device that the strategy itself holds beside the tenants' weights."""
         return {}
 
+    def held(self, tenants: Sequence[Tenant]) -> dict[str, int]:
+        """Weights of those of the tenants that are loaded on the device, their processors where
+        those share it, and what the strategy holds itself."""
+        there = [t for t in tenants if t.device.kind == self.device.kind]
+        loaded = [tenant for tenant in there if tenant.loaded]
+        here = {t.name: t.weights_bytes() for t in loaded}
+        # no bytes: they are away, and a row would compare nothing with the planner's word
+        weights = {f"{name} weights": n or 0 for name, n in here.items() if n != 0}
+        processors = {f"{t.name} processor": t.processor_bytes for t in loaded}
+        known = {owner: n for owner, n in processors.items() if n is not None}
+        return weights | known | self.owners()
+
     def host_copy_bytes(self) -> int:
         """Bytes of host memory in which weights wait for their turn."""
         return 0
 
     def open(self) -> None:
         for tenant in self.in_load_order(self.resident):
-            with timed(tenant, "load"):
+            with stage(tenant, "load"):
                 tenant.load()
 
     def close(self) -> None:
@@ -130,3 +142,14 @@ def timed(tenant: Tenant, phase: str, n_bytes: int | None = None) -> Iterator[No
     yield
     tenant.device.synchronize()
     tenant.spans.append(Span(tenant.name, phase, start, time.perf_counter(), n_bytes))
+
+
+@contextmanager
+def stage(tenant: Tenant, phase: str, n_bytes: int | None = None) -> Iterator[None]:
+    """A timed span whose name a failure inside is told by."""
+    if tenant.on_phase is not None:
+        tenant.on_phase(f"{tenant.name} {phase}")
+    with timed(tenant, phase, n_bytes):
+        yield
+    if tenant.on_phase is not None:
+        tenant.on_phase("")

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from hybridlab import arena
 from hybridlab.device import Device
+from hybridlab.strategies.base import stage
 from hybridlab.strategies.movers import (
     Mover,
     Swap,
@@ -13,7 +14,6 @@ from hybridlab.strategies.movers import (
     load_to_swap,
     module_of,
     need_link,
-    stage,
 )
 from hybridlab.tenants.base import Tenant, storage_bytes
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from torch import nn
@@ -18,7 +17,7 @@ from torch import nn
 from hybridlab import arena
 from hybridlab.device import Device, linux
 from hybridlab.errors import UnavailableError
-from hybridlab.strategies.base import timed
+from hybridlab.strategies.base import stage
 from hybridlab.tenants.base import Span, Tenant
 from hybridlab.tenants.weights import weight_files
 
@@ -66,17 +65,6 @@ class Mover(ABC):
     def close(self) -> None:
         """Give back what `prepare` and `ready` took."""
         return None
-
-
-@contextmanager
-def stage(tenant: Tenant, phase: str, n_bytes: int | None = None) -> Iterator[None]:
-    """A timed span whose name a failure inside is told by."""
-    if tenant.on_phase is not None:
-        tenant.on_phase(f"{tenant.name} {phase}")
-    with timed(tenant, phase, n_bytes):
-        yield
-    if tenant.on_phase is not None:
-        tenant.on_phase("")
 
 
 # ----------------------------------------------------------------------------------------- reload

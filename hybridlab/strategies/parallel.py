@@ -23,7 +23,7 @@ class Parallel(Strategy):
     it, and launches still take turns at Python's lock.
     `processes`: a worker each, so no shared lock. On a GPU the driver gives one process after the
     other the whole card in slices of time: bound by the sum of both, with a context each to pay in
-    bytes. On a CPU bound by the slower tenant on its half of the cores.
+    bytes. On a CPU bound by the slower tenant, which has half the cores until the other is done.
     `processes-mps`: the same two workers behind NVIDIA MPS, which lets their kernels run at once:
     bound by the bus and the multiprocessors instead of the time slices.
     `ctranslate2`: Whisper by CTranslate2, which lets go of Python's lock while it computes and

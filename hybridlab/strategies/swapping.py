@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridlab.strategies.arenas import ArenaOverlapped, InArena
-from hybridlab.strategies.base import Strategy, timed
+from hybridlab.strategies.base import Strategy, stage
 from hybridlab.strategies.copies import Pinned, ToCpu
 from hybridlab.strategies.movers import Mover, ReloadCold, ReloadWarm, Swap
 from hybridlab.strategies.requests import Request
@@ -50,7 +50,7 @@ class Swapping(Strategy):
         try:
             for tenant in self.in_load_order(self.tenants):
                 if tenant in self.resident:
-                    with timed(tenant, "load"):
+                    with stage(tenant, "load"):
                         tenant.load()
                 else:
                     self.mover.prepare(tenant)

@@ -21,12 +21,12 @@ from hybridlab import catalog
 from hybridlab.device import Device
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.tenants.base import TenantSpec
+from hybridlab.tenants.hub import HUB_TIMEOUT_S, check_hub, needs_token
 from hybridlab.tenants.pocket import pocket_dir
 
 #: Random weights repeat one seeded block of this many values (a prime, so that rows differ).
 RANDOM_BLOCK_VALUES = 1_048_573
 RANDOM_STD = 0.02
-HUB_TIMEOUT_S = 5.0
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -51,9 +51,9 @@ def check_source(spec: TenantSpec) -> None:
     elif spec.weights == "hub" and spec.backend == "faster-whisper":
         from faster_whisper.utils import _MODELS
 
-        _check_hub(_MODELS[catalog.whisper(spec.model).openai_name])
+        check_hub(_MODELS[catalog.whisper(spec.model).openai_name])
     elif spec.weights == "hub":
-        _check_hub(hub_id(spec.model))
+        check_hub(hub_id(spec.model))
 
 
 def hub_id(model: str) -> str:
@@ -132,23 +132,6 @@ def _check_folder(folder: Path, model: str) -> None:
         raise WeightsError(f"{folder} is not a {model}: it has {seen}, {model} has {wanted}")
 
 
-def _check_hub(repository: str) -> None:
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
-
-    if isinstance(try_to_load_from_cache(repository, "config.json"), str):
-        return
-    hint = "run once while online, or use weights 'local', 'random' or 'pocket'"
-    if constants.HF_HUB_OFFLINE:
-        raise WeightsError(f"{repository} is not in the cache and HF_HUB_OFFLINE is set; {hint}")
-    try:
-        HfApi().model_info(repository, timeout=HUB_TIMEOUT_S)
-    except Exception as error:  # whatever the client raises, the reader's way out is the same
-        raise WeightsError(
-            f"{repository} is not in the cache and the hub did not answer "
-            f"({type(error).__name__}); {hint}"
-        ) from None
-
-
 def _openai_file(name: str) -> Path:
     """Where openai-whisper keeps this checkpoint."""
     import whisper
@@ -184,6 +167,8 @@ def one_line_errors(spec: TenantSpec) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if needs_token(error):
+            raise WeightsError.no_token(hub_id(spec.model)) from error
         first = str(error).strip().splitlines()[0]
         raise WeightsError(
             f"{spec.weights} weights of {spec.model} cannot be loaded: {first}"

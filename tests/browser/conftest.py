@@ -102,9 +102,7 @@ class JupyterLab:
             f"{self.address}/lab/tree/{notebook}.ipynb?reset&token={self.token}", timeout=120_000
         )
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
-        page.wait_for_selector(
-            '.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000
-        )
+        page.wait_for_function(_READY, timeout=120_000, polling=200)
 
     def run_all(self, page: Any) -> None:
         """What the menu's "Run All Cells" does; `wait` waits for the end."""
@@ -116,11 +114,20 @@ class JupyterLab:
         page.wait_for_function(_FINISHED, timeout=seconds * 1000, polling=500)
 
     def errors(self, page: Any) -> list[str]:
-        """The tracebacks in the page."""
-        found = page.query_selector_all('[data-mime-type="application/vnd.jupyter.error"]')
-        return [element.inner_text()[-400:] for element in found]
+        """What cells of the open notebook have failed with, in view or not."""
+        return list(page.evaluate(_ERRORS))
 
 
+#: Before the kernel is connected, JupyterLab calls it idle and runs nothing.
+_READY = """() => {
+  const kernel = window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel;
+  return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+}"""
+#: From the notebook's model: JupyterLab renders only the cells in view.
+_ERRORS = """() => [...window.jupyterapp.shell.currentWidget.content.model.cells]
+  .flatMap(cell => cell.toJSON().outputs ?? [])
+  .filter(output => output.output_type === 'error')
+  .map(output => `${output.ename}: ${output.evalue}`)"""
 _FINISHED = """() => {
   const prompts = [...document.querySelectorAll('.jp-InputPrompt')].map(e => e.textContent);
   const status = document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status;

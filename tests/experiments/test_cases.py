@@ -319,7 +319,7 @@ def test_out_of_memory_is_a_result_with_its_phase(tmp_path: Path, case_server: C
     assert ended.ok
     row = json.loads(result.read_text())
     assert row["status"] == "oom"
-    assert "in phase load" in row["reason"]
+    assert "in phase voxtral load" in row["reason"]
 
 
 def run_with_little_memory(case: Case, writer: Any, result: Path) -> None:

@@ -124,7 +124,7 @@ def test_nothing_that_fits_is_out_of_memory_with_every_step(tmp_path: Path) -> N
     case = race.arm_case(lab, "race", arm, rungs=rungs, envelope_bytes=250 * 10**6)
     row = lab.runner.run(case)
     assert row["status"] == "oom"
-    assert "in phase load: not even base fits beside Voxtral" in row["reason"]
+    assert "in phase whisper load: not even base fits beside Voxtral" in row["reason"]
     steps = lab.table("probes")
     assert list(steps["from_size"]) == ["small", "base"]
     assert list(steps["to_size"].fillna("")) == ["base", ""]

@@ -123,7 +123,14 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
     meter = Meter(device, regions=seen, base_bytes=base_bytes, steady_bytes=steady_bytes)
     meter.accounts = of_moment
     strategy = cast(
-        Strategy, SimpleNamespace(tenants=pair, resident=pair, device=device, owners=lambda: held)
+        Strategy,
+        SimpleNamespace(
+            tenants=pair,
+            resident=pair,
+            device=device,
+            owners=lambda: held,
+            held=lambda tenants: Strategy.held(strategy, tenants),
+        ),
     )
     write_ledgers(Context(case(), device, meter, writer, 0.0), strategy)
     table = pd.DataFrame(writer.rows)

@@ -273,7 +273,13 @@ def test_sharing_less_never_takes_more(size: str, card: str, audio_s: float, bat
     assert bytes_of["sequential"] <= bytes_of["parallel, one process"]
     assert bytes_of["parallel, one process"] < bytes_of["parallel, two processes"]
     assert bytes_of["swapping Whisper"] <= bytes_of["swapping Whisper, overlapped"]
-    assert found["sequential"] == planner.plan_pair(*pair, **kept, request=request).total
+    assert bytes_of["solo"] <= bytes_of["swapping Whisper"]
+    plan = planner.plan_pair(*pair, **kept, request=request)
+    assert found["sequential"] == plan.total
+    moments = planner.way_ledgers(*pair, **kept, request=request)["sequential"]
+    assert moments["loading"] == plan.ledger["load_peak"]
+    assert moments["at rest"] == plan.ledger["steady"]
+    assert moments["one at work"] == plan.ledger["request_peak"]
 
 
 def test_swapping_both_makes_room_for_what_cannot_be_resident() -> None:

@@ -20,7 +20,6 @@ from hybridlab.device import CpuDevice
 from hybridlab.device.cores import board_at
 from hybridlab.errors import UnavailableError, WorkerLostError
 from hybridlab.experiments import execute, race, serving
-from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
 from hybridlab.experiments.placement import Site, place, transcriber_spec
 from hybridlab.isolate import ADDRESS_VARIABLE
@@ -31,6 +30,7 @@ from hybridlab.strategies import Request, Strategy, make_strategy
 from hybridlab.tenants import TenantSpec
 from hybridlab.tenants.remote import RemoteTranscriber
 from tests.strategies.test_strategies import FakeVoxtral, FakeWhisper
+from tests.watcher import Watcher
 from tests.workers_at_work import (
     alive,
     descendants,
@@ -296,18 +296,19 @@ def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> No
     trials = lab.part.folder / "trials.jsonl"
     killed: list[int] = []
 
-    def kill_one(_: Case, pid: int) -> None:
+    def kill_one(pid: int) -> bool:
         if killed or not trials.exists():
-            return
+            return False
         server = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
         killed.append(min(descendants(server) - {pid}))
         os.kill(killed[0], signal.SIGKILL)
+        return False
 
     (alone,) = race.run(lab, [], rounds=0)
     texts = race._texts_path(lab, alone["whisper_backend"])
     case = race._race_case(lab, race.Arm("parallel", "processes"), 0, texts)
     trials.unlink()
-    lab.runner.on_tick = kill_one
+    lab.runner.view = Watcher(tmp_path, tick=kill_one)
     row = lab.runner.run(case)
     assert killed
     assert row["status"] == "ok", row["reason"]

@@ -3,58 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from hybridlab import catalog, planner, plots, records
+from hybridlab import plots
 from hybridlab.plots import lanes, speed, wording
 from hybridlab.plots.memory import memory_finding
 from hybridlab.plots.predicted import prediction_points
 from hybridlab.stats import Interval
 from hybridlab.units import GIB
-from tests.synthetic import CAPACITY, case, memory, write_run
-
-Tables = dict[str, pd.DataFrame]
-SEQUENTIAL = "race-sequential-plain-04_sequential-r0"
-
-
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    run = write_run(tmp_path_factory.mktemp("run"))
-    return {name: records.run_table(run, name) for name in records.TABLES}
-
-
-def of(tables: Tables, *experiments: str) -> pd.DataFrame:
-    return tables["cases"][tables["cases"]["experiment"].isin(experiments)]
-
-
-DRAWN: dict[str, Callable[[Tables], Figure]] = {
-    "memory_bars": lambda t: plots.memory_bars(of(t, "beside")),
-    "load_peak": lambda t: plots.memory_bars(of(t, "beside"), moment="load_peak"),
-    "all_cases": lambda t: plots.memory_bars(t["cases"]),
-    "one_case": lambda t: plots.memory_bars(of(t, "baseline")),
-    "three_numbers": lambda t: plots.three_numbers(of(t, "beside")),
-    "predicted": lambda t: plots.predicted_against_measured(t["ledgers"], t["cases"]),
-    "over_time": lambda t: plots.memory_over_time(
-        t["samples"], t["spans"], case_id=SEQUENTIAL, capacity_bytes=CAPACITY
-    ),
-    "timeline": lambda t: plots.timeline(t["spans"], case_id=SEQUENTIAL),
-    "latency": lambda t: plots.latency(t["trials"]),
-    "latency_ecdf": lambda t: plots.latency_ecdf(t["trials"]),
-    "throughput": lambda t: plots.throughput(t["cases"]),
-    "swap_stages": lambda t: plots.swap_stages(t["spans"], t["cases"]),
-    "limits": lambda t: plots.limits(t["cases"]),
-    "ageing": lambda t: plots.ageing(t["cycles"], t["cases"]),
-    "quality": lambda t: plots.quality(t["trials"]),
-    "plan": lambda t: plots.plan_bars(
-        planner.plan_table(catalog.card("t4"), sizes=("base", "large-v3"))
-    ),
-}
+from tests.plots.drawn import DRAWN, Tables, noise, of, words_of
+from tests.synthetic import case, memory
 
 
 def boxes(figure: Figure) -> list[tuple[str, Any]]:
@@ -74,8 +36,8 @@ def boxes(figure: Figure) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_texts_stay_inside_and_apart(name: str, tables: Tables) -> None:
-    figure = DRAWN[name](tables)
+def test_texts_stay_inside_and_apart(name: str, drawn: Callable[[str], Figure]) -> None:
+    figure = drawn(name)
     places = boxes(figure)
     assert len(places) > 4
     width, height = figure.bbox.width, figure.bbox.height
@@ -92,43 +54,28 @@ def test_texts_stay_inside_and_apart(name: str, tables: Tables) -> None:
             assert not box.padded(-1).overlaps(place.padded(-1)), f"{text!r} covers {other!r}"
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_title_is_a_finding_and_the_caption_says_n(name: str, tables: Tables) -> None:
-    figure = DRAWN[name](tables)
+@pytest.mark.parametrize("name", [name for name in DRAWN if name != "request"])
+def test_title_is_a_finding_and_the_caption_says_n(
+    name: str, drawn: Callable[[str], Figure]
+) -> None:
+    figure = drawn(name)
     title = figure.get_suptitle()
     assert any(character.isdigit() for character in title)
-    assert "nan" not in title
-    assert any("n = " in text.get_text() for text in figure.texts)
+    assert "nan" not in title.replace("tenant", "")
+    words = words_of(figure)
+    assert "n = " in words
+    assert "interval" in words
+    assert "weights: " in words
+    assert "device " in words or "card " in words
+    assert "envelope" in words
 
 
-EMPTY = {name: pd.DataFrame(columns=[*records.COMMON_COLUMNS, *columns]) for name, columns in
-         records.TABLES.items()}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [name for name in DRAWN if name != "plan"])
-def test_empty_tables_say_what_is_missing(name: str) -> None:
-    figure = DRAWN[name](EMPTY)
-    words = " ".join(text.get_text() for text in figure.texts)
-    assert words.startswith("No ")
-    assert figure.axes == []
-
-
-def test_no_plan() -> None:
-    assert "No plan" in plots.plan_bars([]).texts[0].get_text()
-
-
-def test_plots_leave_matplotlib_as_it_was(tables: Tables) -> None:
-    before = dict(mpl.rcParams)
-    DRAWN["memory_bars"](tables)
-    assert dict(mpl.rcParams) == before
-
-
-def test_saving_twice_gives_the_same_bytes(tables: Tables, tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        paths = plots.save(plots.memory_bars(of(tables, "beside")), tmp_path / folder, "memory")
-        assert [path.name for path in paths] == ["memory.png", "memory.svg"]
-    for name in ("memory.png", "memory.svg"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+def test_a_request_says_how_much_of_it_is_padding(drawn: Callable[[str], Figure]) -> None:
+    """A clip is no measurement: it has neither weights nor a device."""
+    title = drawn("request").get_suptitle().replace("\n", " ")
+    assert title.startswith("a clip lasts 45.0 s: 2 windows of 30 s, 25 % of it padding")
+    assert "n = 1 clip" in words_of(drawn("request"))
+    assert "No sample" in words_of(plots.request(noise(0.0)))
 
 
 def test_failed_cases_are_rows_of_text(tables: Tables) -> None:
@@ -222,7 +169,7 @@ def test_neighbouring_bands_join() -> None:
 
 
 def test_ageing_tells_growth_from_none(tables: Tables) -> None:
-    title = DRAWN["ageing"](tables).get_suptitle()
+    title = " ".join(DRAWN["ageing"](tables).get_suptitle().split())
     assert title.startswith("Memory grows in 2 of 6 arms, at most by 89.8 MiB per 100 cycles")
 
 

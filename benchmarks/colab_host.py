@@ -1,0 +1,147 @@
+"""Full-size pieces inside the memory of Colab's host, as JSON on stdout:
+`python -m benchmarks.colab_host`.
+
+The kernel limits each piece's private memory to 12.7 GB (RLIMIT_DATA), Python and its libraries
+included. `pair`: Voxtral-Mini-3B (random, bfloat16) and Whisper base serve a request on the CPU,
+where the host is the device: more than Colab's host ever holds, since a T4 takes the weights away
+from it. `files`: the same Voxtral loaded from safetensors, as a released one is; `private` is what
+loading took of the host beside the mapped files. Needs 10 GB of disk, takes some minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hybridlab.device.linux import status_bytes
+from hybridlab.records import machine, versions
+from hybridlab.units import GB
+
+HOST_BYTES = int(12.7 * GB)
+PERIOD_S = 0.02
+
+
+class Peaks:
+    """The highest readings of this process' memory while it works."""
+
+    FIELDS = ("VmData", "RssAnon", "VmRSS")
+
+    def __init__(self) -> None:
+        self.bytes = dict.fromkeys(self.FIELDS, 0)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(PERIOD_S):
+            self.bytes = {name: max(top, status_bytes(name)) for name, top in self.bytes.items()}
+
+    def __enter__(self) -> Peaks:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def pair(_: Path) -> dict[str, Any]:
+    """Both loaded, and one request served."""
+    from hybridlab.audio import load_clips
+    from hybridlab.device import CpuDevice
+    from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
+
+    device = CpuDevice()
+    common: dict[str, Any] = {"backend": "transformers", "weights": "random"}
+    voxtral = make_analyst(TenantSpec(model="mini-3b", dtype="bfloat16", **common), device)
+    whisper = make_transcriber(TenantSpec(model="base", dtype="float32", **common), device)
+    voxtral.load()
+    whisper.load()
+    samples = load_clips()[0].samples()
+    whisper.transcribe([samples], max_new_tokens=4)
+    answer = voxtral.answer([samples], ["What is said?"], max_new_tokens=4)[0]
+    weights = voxtral.weights_bytes() + whisper.weights_bytes()
+    return {"weights_bytes": weights, "answer_tokens": len(answer.tokens)}
+
+
+def save(folder: Path) -> dict[str, Any]:
+    """Voxtral's true architecture as safetensors; what `files` reads."""
+    from hybridlab.device import CpuDevice
+    from hybridlab.tenants import TenantSpec, make_analyst
+
+    spec = TenantSpec(model="mini-3b", backend="transformers", weights="random", dtype="bfloat16")
+    voxtral = make_analyst(spec, CpuDevice())
+    voxtral.load()
+    module: Any = voxtral.module()
+    module.save_pretrained(folder)
+    return {"file_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors"))}
+
+
+def files(folder: Path) -> dict[str, Any]:
+    """Loaded as `hub` and `local` weights are."""
+    from transformers import VoxtralForConditionalGeneration
+
+    from hybridlab.device import CpuDevice
+    from hybridlab.tenants import TenantSpec
+    from hybridlab.tenants.base import storage_bytes
+    from hybridlab.tenants.weights import pretrained
+
+    spec = TenantSpec(
+        model="mini-3b",
+        backend="transformers",
+        weights="local",
+        dtype="bfloat16",
+        path=str(folder),
+    )
+    model = pretrained(VoxtralForConditionalGeneration, spec, CpuDevice())
+    return {"weights_bytes": storage_bytes(model)}
+
+
+PIECES: dict[str, Callable[[Path], dict[str, Any]]] = {"pair": pair, "save": save, "files": files}
+
+
+def piece(name: str, folder: Path) -> dict[str, Any]:
+    """Do it in this process under the limit."""
+    resource.setrlimit(resource.RLIMIT_DATA, (HOST_BYTES, HOST_BYTES))
+    import torch
+    import transformers  # noqa: F401 - what libraries take counts as well
+
+    torch.set_grad_enabled(False)
+    base = {name: status_bytes(name) for name in Peaks.FIELDS}
+    began = time.perf_counter()
+    with Peaks() as peaks:
+        found = PIECES[name](folder)
+    return {
+        **found,
+        "seconds": time.perf_counter() - began,
+        "before_bytes": base,
+        "peak_bytes": peaks.bytes,
+    }
+
+
+def main() -> None:
+    if len(sys.argv) == 3:
+        print(json.dumps(piece(sys.argv[1], Path(sys.argv[2]))))
+        return
+    results: dict[str, Any] = {
+        "machine": machine(),
+        "versions": versions(),
+        "limit_bytes": HOST_BYTES,
+    }
+    with tempfile.TemporaryDirectory(prefix="hybridlab-bench-") as folder:
+        for name in PIECES:
+            command = [sys.executable, "-m", "benchmarks.colab_host", name, folder]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            results[name] = json.loads(done.stdout.strip().splitlines()[-1])
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

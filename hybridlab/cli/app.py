@@ -1,0 +1,85 @@
+"""The command itself: its entry point, its errors, and the options that commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hybridlab.errors import HybridlabError, ParameterError
+
+app = typer.Typer(
+    help="Which Whisper fits beside Voxtral on one device, and how should they share it?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Card = Annotated[str, typer.Option(help="card to plan for, as t4 or l4")]
+VoxtralName = Annotated[str, typer.Option(help="mini-3b or pocket")]
+Attention = Annotated[
+    str, typer.Option(help="auto (what transformers does), math, efficient, flash, expanded_kv")
+]
+AudioS = Annotated[float, typer.Option(help="length of the audio in seconds")]
+RunDir = Annotated[Path, typer.Argument(help="a run folder")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """The lab's own errors as one line on stderr and exit code 2; Ctrl-C as exit code 130."""
+    try:
+        yield
+    except HybridlabError as error:
+        typer.echo(f"hybridlab: {error}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("hybridlab: interrupted; go on with --resume --output DIR", err=True)
+        raise typer.Exit(130) from None
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> Any:
+    """A checked choice; None for 'auto'."""
+    if value not in known:
+        raise ParameterError.unknown_name(name, value, known)
+    return None if value == "auto" else value
+
+
+def print_json(value: Any) -> None:
+    """For a program: nothing else stands on stdout."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def short(path: Path) -> str:
+    """Relative to the current folder where that is shorter to read."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def main() -> None:
+    """Entry point; `-p name value` is accepted beside `-p name=value`."""
+    app(args=join_overrides(sys.argv[1:]))
+
+
+def join_overrides(arguments: list[str]) -> list[str]:
+    """`-p name value`, as papermill writes it, becomes `-p name=value`."""
+    joined: list[str] = []
+    index = 0
+    while index < len(arguments):
+        item = arguments[index]
+        following = arguments[index + 1 : index + 3]
+        if item == "-p" and len(following) == 2 and "=" not in following[0]:
+            joined += ["-p", f"{following[0]}={following[1]}"]
+            index += 3
+        else:
+            joined.append(item)
+            index += 1
+    return joined

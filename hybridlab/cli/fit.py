@@ -1,0 +1,110 @@
+"""`hybridlab fit`: one pair, and how much of everything fits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hybridlab.cli import printing
+from hybridlab.cli.app import (
+    AsJson,
+    Attention,
+    AudioS,
+    Card,
+    VoxtralName,
+    app,
+    one_line_errors,
+    one_of,
+    print_json,
+)
+from hybridlab.errors import ParameterError
+from hybridlab.units import format_bytes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hybridlab.planner.answers import Answers
+
+#: What the other columns of the bars take.
+BESIDE_BAR = 50
+#: Where the words of a fact begin in plain text.
+FACTS_INDENT = 17
+
+
+@app.command()
+def fit(
+    whisper: Annotated[str, typer.Argument(help="tiny, base, small, medium, large-v3 or turbo")],
+    card: Card = "t4",
+    backend: Annotated[
+        str, typer.Option(help="openai-whisper, transformers, faster-whisper")
+    ] = "openai-whisper",
+    dtype: Annotated[str, typer.Option(help="what the backend keeps; auto: its default")] = "auto",
+    voxtral: VoxtralName = "mini-3b",
+    audio_s: AudioS = 30.0,
+    attention: Attention = "auto",
+    host_gb: Annotated[float, typer.Option(help="host memory in GB (Colab's T4: 12.7)")] = 12.7,
+    as_json: AsJson = False,
+) -> None:
+    """Ask about one pair: how much of everything fits, and on which cards?"""
+    from hybridlab import catalog
+    from hybridlab.planner.answers import ask
+
+    with one_line_errors():
+        if backend not in catalog.BACKENDS:
+            raise ParameterError.unknown_name("backend", backend, catalog.BACKENDS)
+        answers = ask(
+            catalog.card(card),
+            catalog.whisper(whisper),
+            catalog.voxtral(voxtral),
+            backend=backend,
+            dtype=catalog.BACKEND_DEFAULT_DTYPE[backend] if dtype == "auto" else dtype,
+            audio_s=audio_s,
+            attention=one_of("attention", attention, catalog.ATTENTIONS) or "auto",
+            host_bytes=int(host_gb * 10**9),
+        )
+    if as_json:
+        print_json(answers.as_dict())
+    elif printing.on_terminal():
+        _print_bars(answers)
+    else:
+        for line in answers.text().splitlines():
+            printing.print_paragraph(line, indent=FACTS_INDENT)
+
+
+def _print_bars(answers: Answers) -> None:
+    from hybridlab.cli import bars
+
+    console = printing.console()
+    console.print(answers.heading())
+    console.print(bars.legend(format_bytes(answers.plan.capacity_bytes)))
+    console.print(fit_view(answers, width=console.width))
+    for label, words in answers.facts():
+        console.print(printing.styled(f"{label:<15}", "bold").append(words, "not bold"))
+
+
+def fit_view(answers: Answers, *, width: int) -> Table:
+    """A bar for each moment, owner by owner, then one for each way of sharing at its worst."""
+    from hybridlab.cli import bars
+    from hybridlab.cli.plan import LEAST_BAR, fit_word
+    from hybridlab.planner.pair import fit_of
+
+    plan = answers.plan
+    rows = [
+        (name.replace("_", " "), plan.moment(name), bars.owned(plan.expected(name)))
+        for name in ("load_peak", "steady", "request_peak")
+    ]
+    rows += [(way, size, [(bars.WHOLE, size.expected)]) for way, size in answers.sharing.items()]
+    scale = max(plan.capacity_bytes, *(size.expected for _, size, _ in rows))
+    columns = ("moment, or way to share", "of the card", "bytes", "verdict")
+    table = printing.rich_table(columns, right=("bytes",))
+    for name, size, parts in rows:
+        drawn = bars.bar(
+            parts,
+            capacity_bytes=plan.capacity_bytes,
+            scale_bytes=scale,
+            width=max(LEAST_BAR, width - BESIDE_BAR),
+        )
+        verdict = fit_word(fit_of(size, plan.capacity))
+        table.add_row(name, drawn, format_bytes(size.expected), verdict)
+    return table

@@ -1,0 +1,34 @@
+"""`hybridlab report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hybridlab.cli.app import app, one_line_errors, short
+from hybridlab.errors import ParameterError
+
+
+@app.command()
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(help="a run folder, or several to compare")],
+    output: Annotated[
+        Path | None, typer.Option(help="the page of a comparison (comparison.html)")
+    ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="print it with a browser as well")] = False,
+) -> None:
+    """Build a run's index.html again from its tables, or one page that compares runs."""
+    with one_line_errors():
+        from hybridlab.report import build_comparison, build_report, print_pdf
+
+        folders = [folder.expanduser().absolute() for folder in run_dirs]
+        many = len(folders) > 1
+        if output and not many:
+            raise ParameterError("--output is for comparisons; a run's page is RUN/index.html")
+        target = (output or Path("comparison.html")).expanduser()
+        page = build_comparison(folders, target) if many else build_report(folders[0])
+        typer.echo(f"{'comparison' if many else 'report'}: {short(page)}")
+        if pdf:
+            typer.echo(f"pdf: {short(print_pdf(page))}")

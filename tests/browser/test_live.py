@@ -1,0 +1,75 @@
+"""The live view in JupyterLab: it moves while a case runs, and its button stops the case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from hybridlab.isolate import STOPPED
+from hybridlab.records import read_manifest, read_rows
+from tests.browser.conftest import JupyterLab
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+WAIT_MS = 60_000
+#: The first case would take minutes, the others take a second.
+VALUES: dict[str, Any] = {
+    "trials": 400,
+    "max_new_tokens": 8,
+    "warmup": 0,
+    "rounds": 1,
+    "most_foreign_cpu": 1.0,
+    "solo_variants": [],
+    "sequential_variants": ["plain"],
+}
+
+
+def prepared(lab: JupyterLab, name: str, values: dict[str, Any]) -> None:
+    """A copy of 04 with other values in its parameter cell."""
+    book = nbformat.read(lab.folder / "04_sequential.ipynb", as_version=4)
+    (cell,) = (c for c in book.cells if "parameters" in c.metadata.get("tags", []))
+    for key, value in values.items():
+        cell.source, count = re.subn(
+            rf"(?m)^{key} = .*?(?=  # @param)", f"{key} = {value!r}", cell.source
+        )
+        assert count == 1, key
+    nbformat.write(book, lab.folder / f"{name}.ipynb")
+
+
+PICTURE = 'svg[aria-label^="memory by owner"]'
+CHANGED = "([picture, seen]) => document.querySelector(picture)?.innerHTML !== seen"
+
+
+def test_a_case_is_seen_at_work_and_stopped(
+    page: Any, jupyterlab: JupyterLab, screenshot: Callable[[Any, str], Path]
+) -> None:
+    run = jupyterlab.folder.parent / "stopped"
+    prepared(jupyterlab, "stopped", {**VALUES, "output_dir": str(run)})
+    jupyterlab.open(page, "stopped")
+    page.set_default_timeout(WAIT_MS)
+    jupyterlab.run_all(page)
+    button = page.locator("button:has-text('stop this case')")
+    button.scroll_into_view_if_needed()  # JupyterLab renders what is in view
+    page.wait_for_selector("text=/trial \\d+, clip/")
+    page.wait_for_selector("text=/(whisper|voxtral) (encode|prefill|decode)/")
+    page.wait_for_function(CHANGED, arg=[PICTURE, page.inner_html(PICTURE)])
+    button.scroll_into_view_if_needed()
+    screenshot(page, "live-at-work")
+    button.click()
+    jupyterlab.wait(page, seconds=WAIT_MS / 1000)
+    ended = page.locator("text=live view, ended")
+    ended.scroll_into_view_if_needed()
+    screenshot(page, "live-stopped")
+    assert page.query_selector(PICTURE) is not None  # it stays
+    assert button.count() == 0
+    assert jupyterlab.errors(page) == []
+    part = run / "parts" / "04_sequential"
+    (row,) = read_rows(part / "cases.jsonl")
+    assert (row["status"], row["reason"]) == ("skipped", STOPPED)
+    assert read_rows(part / "trials.jsonl") == []
+    assert STOPPED in read_manifest(part)["reason"]

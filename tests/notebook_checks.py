@@ -1,0 +1,66 @@
+"""What every notebook must be, whoever wrote it: its skeleton, its parameters, no outputs."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from hybridlab.params import Params
+
+ORDER = ["title", "bootstrap", "parameters", "validate", "preflight", "method", "measure"]
+
+
+def tagged(book: Any, tag: str) -> list[Any]:
+    return [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
+
+
+def check_skeleton(book: Any, name: str) -> None:
+    nbformat.validate(book)
+    tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
+    assert [tag for tag in tags if tag in ORDER] == ORDER
+    assert tags[-1] == "close"
+    assert name[:2] in book.cells[0].source
+    assert (
+        f"colab.research.google.com/github/hybridlab/hybridlab/blob/main/notebooks/{name}.ipynb"
+        in (book.cells[0].source)
+    )
+    for cell in tagged(book, "interactive"):
+        assert cell.source.startswith("if not params.headless:")
+
+
+def check_no_outputs(book: Any) -> None:
+    for cell in book.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def check_parameters(book: Any, model: type[Params]) -> None:
+    """One literal a line, `# @param` behind it; names and defaults are those of the model."""
+    (cell,) = tagged(book, "parameters")
+    assert all("# @param" in line for line in cell.source.splitlines())
+    found = {
+        node.targets[0].id: ast.literal_eval(node.value)  # type: ignore[attr-defined]
+        for node in ast.parse(cell.source).body
+        if isinstance(node, ast.Assign)
+    }
+    assert found == model().model_dump()
+
+
+def check_no_definitions(book: Any) -> None:
+    """Classes and functions live in the package."""
+    for cell in book.cells:
+        if cell.cell_type == "code" and "%pip" not in cell.source:
+            kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
+            assert not kinds & {ast.ClassDef, ast.FunctionDef, ast.Lambda}
+
+
+def check(path: Path, model: type[Params]) -> None:
+    """All of it."""
+    book = nbformat.read(path, as_version=4)
+    check_skeleton(book, path.stem)
+    check_no_outputs(book)
+    check_parameters(book, model)
+    check_no_definitions(book)

@@ -1,0 +1,162 @@
+"""A made-up run with rows for every figure, and every figure drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hybridlab import catalog, planner, plots, records
+from hybridlab.audio import Samples
+from hybridlab.units import MIB
+from tests.synthetic import case, memory, write_run
+
+Tables = dict[str, pd.DataFrame]
+SEQUENTIAL = "race-sequential-plain-04_sequential-r0"
+ARMS = {("sequential", "plain"): 0.2, ("parallel", "threads"): 0.15, ("swapping", "arena"): 0.3}
+
+
+def tables_of(folder: Path) -> Tables:
+    """The synthetic run, with the experiments that it lacks."""
+    run = write_run(folder)
+    tables = {name: records.run_table(run, name) for name in records.TABLES}
+    for name, rows in _more().items():
+        more = pd.DataFrame(rows).assign(run_id="synthetic-run", enveloped=False, device="cuda:0")
+        tables[name] = pd.concat([tables[name], more], ignore_index=True)
+    return tables
+
+
+def _more() -> dict[str, list[dict[str, Any]]]:
+    cases, trials, probes = [], [], []
+    for (strategy, variant), seconds in ARMS.items():
+        arm = {"strategy": strategy, "variant": variant, "notebook": "05_parallel"}
+        for rate in (1.0, 2.0, 4.0):
+            name = f"arrivals-{strategy}-{rate:g}"
+            own = {"rate_rps": rate, "load": rate / 5, "throughput_rps": 0.9 * rate}
+            cases.append(case(name, "arrivals", **arm) | memory(3.06) | own)
+            waits = [rate * seconds * share for share in np.linspace(0, 1, 8)]
+            trials += [_trial(name, "arrivals", arm, seconds + w, wait_s=w) for w in waits]
+        name = f"lengths-{strategy}"
+        cases.append(case(name, "lengths", **arm) | memory(3.06))
+        for audio_s in (15.0, 30.0):
+            times = [seconds * audio_s / 15 * (1 + 0.1 * n) for n in range(3)]
+            trials += [_trial(name, "lengths", arm, took, audio_s=audio_s) for took in times]
+        name = f"edge-{strategy}"
+        cases.append(case(name, "edge", ask="squeeze", **arm) | memory(3.06))
+        probes += _squeezed(name, int(1_000 * seconds))
+    for tenant, size, wrong in (
+        ("voxtral", None, 1),
+        ("whisper", "base", 3),
+        ("whisper", "tiny", 5),
+    ):
+        name = f"quality-{size or tenant}"
+        own = {"strategy": "alone", "variant": tenant, "whisper_size": size}
+        cases.append(case(name, "quality", **own) | memory(0.3) | {"notebook": "02"})
+        trials += [_said(name, own, wrong, clip) for clip in range(6)]
+    cases.append(case("interference", "interference", strategy="parallel", variant="threads"))
+    return {"cases": cases, "trials": trials, "probes": probes, "spans": _collisions()}
+
+
+def _trial(name: str, experiment: str, arm: dict[str, Any], latency_s: float, **more: Any) -> Any:
+    own = {"case_id": name, "experiment": experiment, "latency_s": latency_s, "first": False}
+    return {**arm, **own, "audio_s": 15.0, "request_id": "r", **more}
+
+
+def _squeezed(name: str, least_mib: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "case_id": name,
+            "experiment": "edge",
+            "ask": "squeeze",
+            "repeat": repeat,
+            "value": (least_mib + 10 * repeat) * factor * MIB,
+            "survived": factor >= 1,
+        }
+        for repeat in range(3)
+        for factor in (0.5, 1.0, 2.0)
+    ]
+
+
+def _said(name: str, own: dict[str, Any], wrong: int, clip: int) -> dict[str, Any]:
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    heard = " ".join(["what"] * wrong + words[wrong:])
+    texts = {"reference": " ".join(words), "transcript": heard, "audio_s": 10.0}
+    return {**_trial(name, "quality", own, 0.5), **texts, "first": clip == 0}
+
+
+def _collisions() -> list[dict[str, Any]]:
+    """Two parties alone, and together at half their speed."""
+    spans = []
+    for turn in range(10):
+        for pairing, tenants, seconds in (
+            ("alone", ("voxtral",), 0.1),
+            ("alone", ("whisper",), 0.1),
+            ("voxtral+whisper", ("voxtral", "whisper"), 0.2 + 0.001 * turn),
+        ):
+            start = 10.0 * turn + {"voxtral": 0, "whisper": 2}[tenants[-1]] + 4 * len(tenants)
+            spans += [
+                {
+                    "case_id": "interference",
+                    "experiment": "interference",
+                    "request_id": f"{pairing}:a",
+                    "tenant": tenant,
+                    "phase": "encode",
+                    "start_s": start,
+                    "end_s": start + seconds,
+                    "notebook": "05_parallel",
+                }
+                for tenant in tenants
+            ]
+    return spans
+
+
+def of(tables: Tables, *experiments: str) -> pd.DataFrame:
+    return tables["cases"][tables["cases"]["experiment"].isin(experiments)]
+
+
+def noise(seconds: float) -> Samples:
+    drawn = np.random.default_rng(0).normal(0, 0.1, round(16_000 * seconds))
+    return drawn.astype(np.float32)
+
+
+DRAWN: dict[str, Callable[[Tables], Figure]] = {
+    "memory_bars": lambda t: plots.memory_bars(of(t, "beside")),
+    "load_peak": lambda t: plots.memory_bars(of(t, "beside"), moment="load_peak"),
+    "all_cases": lambda t: plots.memory_bars(t["cases"]),
+    "one_case": lambda t: plots.memory_bars(of(t, "baseline")),
+    "three_numbers": lambda t: plots.three_numbers(of(t, "beside")),
+    "predicted": lambda t: plots.predicted_against_measured(t["ledgers"], of(t, "beside")),
+    "over_time": lambda t: plots.memory_over_time(
+        t["samples"], t["spans"], t["cases"], case_id=SEQUENTIAL
+    ),
+    "timeline": lambda t: plots.timeline(t["spans"], t["cases"], case_id=SEQUENTIAL),
+    "request_lanes": lambda t: plots.request_lanes(t["spans"], t["cases"]),
+    "all_lanes": lambda t: plots.request_lanes(t["spans"], t["cases"], every_variant=True),
+    "latency": lambda t: plots.latency(t["trials"], t["cases"]),
+    "latency_ecdf": lambda t: plots.latency_ecdf(t["trials"], t["cases"]),
+    "throughput": lambda t: plots.throughput(t["cases"]),
+    "arrivals": lambda t: plots.arrivals(t["trials"], t["cases"]),
+    "break_even": lambda t: plots.break_even(t["trials"], t["cases"]),
+    "interference": lambda t: plots.interference(t["spans"], t["cases"]),
+    "survival": lambda t: plots.survival(t["probes"], t["cases"]),
+    "swap_stages": lambda t: plots.swap_stages(t["spans"], t["cases"]),
+    "limits": lambda t: plots.limits(t["cases"]),
+    "ageing": lambda t: plots.ageing(t["cycles"], t["cases"]),
+    "quality_memory": lambda t: plots.quality_memory(t["trials"], t["cases"]),
+    "pareto": lambda t: plots.pareto(t["cases"], t["trials"]),
+    "request": lambda _: plots.request(noise(45.0), name="a clip"),
+    "plan": lambda t: plots.plan_bars(
+        planner.plan_table(catalog.card("t4"), sizes=("base", "large-v3"))
+    ),
+}
+#: Those that read tables of a run.
+FROM_TABLES = [name for name in DRAWN if name not in ("plan", "request")]
+
+
+def words_of(figure: Figure) -> str:
+    """All that is written outside the axes: title and small print, or what is missing."""
+    return " ".join(" ".join(text.get_text() for text in figure.texts).split())
