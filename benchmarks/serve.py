@@ -112,9 +112,7 @@ def strategy(variant: str, stack: ExitStack, **options: object) -> Strategy:
 
 
 def request_of(clip: Clip) -> Request:
-    return Request(
-        id=clip.id, samples=clip.samples(), question=QUESTION, max_new_tokens=MAX_TOKENS
-    )
+    return Request(id=clip.id, samples=clip.samples(), question=QUESTION, max_new_tokens=MAX_TOKENS)
 
 
 def seconds(work: Callable[[], object]) -> float:

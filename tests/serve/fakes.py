@@ -96,9 +96,7 @@ def admission(model: str, room: Room, *, analyst: bool = False) -> Admission:
         weights="pocket",
         dtype="float32",
     )
-    return Admission(
-        spec=spec, analyst=analyst, card=catalog.HOST, room=room, max_audio_s=2400.0
-    )
+    return Admission(spec=spec, analyst=analyst, card=catalog.HOST, room=room, max_audio_s=2400.0)
 
 
 class Stage:
@@ -121,9 +119,7 @@ class Stage:
             tenant.name: Lane(
                 tenant=tenant,
                 admissions=[
-                    admission(
-                        model.partition("-")[2], self.room, analyst=tenant.name == "voxtral"
-                    )
+                    admission(model.partition("-")[2], self.room, analyst=tenant.name == "voxtral")
                     for model in tenant.models
                 ],
                 turns=turns,

@@ -131,9 +131,7 @@ def test_within_one_tenant_the_kinds_take_turns_too() -> None:
 def test_only_one_tenant_is_at_work_unless_both_may_be(at_once: bool) -> None:
     async def scene() -> None:
         both = False
-        async with Stage(
-            whisper(serve_s=0.05), voxtral(serve_s=0.05), at_once=at_once
-        ) as stage:
+        async with Stage(whisper(serve_s=0.05), voxtral(serve_s=0.05), at_once=at_once) as stage:
             jobs = [stage.ask("a", tenant="whisper"), stage.ask("b")]
             while not all(job.future.done() for job in jobs):
                 both |= all(lane.at_work for lane in stage.engine.lanes.values())
