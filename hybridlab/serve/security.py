@@ -95,6 +95,8 @@ class _Watched:
         self._send = send
         self._limit = limit
         self._received = 0
+        self._over: RefusalError | None = None
+        self._closed = False
         self._began = time.perf_counter()
         self.status = 0
 
@@ -102,10 +104,18 @@ class _Watched:
         message = await self._receive()
         self._received += len(message.get("body", b""))
         if self._received > self._limit:
-            raise too_large(self._limit)
+            self._over = too_large(self._limit)
+            raise self._over
         return message
 
     async def send(self, message: Message) -> None:
+        if self._over is not None:  # whatever the routes made of it
+            error, self._over, self._closed = self._over, None, True
+            await self.refuse(error)
+        elif not self._closed:
+            await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message.setdefault("headers", [])
@@ -117,8 +127,10 @@ class _Watched:
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         if error.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
-        await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        await self._pass_on(
+            {"type": "http.response.start", "status": error.status, "headers": headers}
+        )
+        await self._pass_on({"type": "http.response.body", "body": body})
 
     def tell(self, on_done: Callable[[str, int, float], None]) -> None:
         """One line, without anything of the body: id, what was asked, seconds, status."""

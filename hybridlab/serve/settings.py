@@ -113,7 +113,8 @@ class Settings(BaseModel):
             raise ParameterError(
                 f"device {self.device!r} is not known; choose auto, cpu, cuda or cuda:N"
             )
-        if not self.loopback and not self.token:
+        token = self.token  # read whatever the address: a file that is not there is told
+        if not self.loopback and not token:
             raise ParameterError(
                 f"host {self.host!r} can be reached from elsewhere and needs a bearer token: put "
                 f"one into the variable {TOKEN_VARIABLE} or into --token-file, or bind to 127.0.0.1"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import math
 import os
 import resource
@@ -22,10 +23,11 @@ from hybridlab.audio import SILENCE_PEAK, prepared, windows
 from hybridlab.errors import AudioError, WorkerLostError
 from hybridlab.oom import out_of_memory
 from hybridlab.serve.jobs import Sound
-from hybridlab.serve.refusals import RefusalError, bad_request, queue_full, too_long
+from hybridlab.serve.refusals import RefusalError, bad_request, fault, queue_full, too_long
 from hybridlab.units import MIB
 from hybridlab.workers import Worker
 
+log = logging.getLogger("hybridlab.serve")
 #: Frames decoded at a time, each of `channels` float32.
 BLOCK_FRAMES = 1 << 18
 MOST_CHANNELS = 8
@@ -100,6 +102,8 @@ class Decoder:
             return await call
         except AudioError as error:
             raise bad_request(str(error), code="bad_audio") from None
+        except RefusalError:
+            raise
         except WorkerLostError:
             why = "ended its decoder" if done else f"took longer than {self.limits.timeout_s:g} s"
             raise bad_request(
@@ -107,7 +111,8 @@ class Decoder:
             ) from None
         except Exception as error:
             if out_of_memory(error) is None:
-                raise
+                log.error("the decoder failed: %s", error)
+                raise fault("the decoder") from None
             raise RefusalError(
                 413, "audio_too_large", "the audio takes too much memory to decode; shorten it"
             ) from None
