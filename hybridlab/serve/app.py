@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 
 from hybridlab.serve import wire
 from hybridlab.serve.engine import Wish
+from hybridlab.serve.front import add_page
 from hybridlab.serve.jobs import Job, Said, Sound
 from hybridlab.serve.refusals import RefusalError, bad_request
 from hybridlab.serve.service import Service
@@ -31,6 +32,7 @@ def make_app(service: Service) -> FastAPI:
     _openai_routes(app, service)
     _hybrid_route(app, service)
     _own_routes(app, service)
+    add_page(app)
     return app
 
 

@@ -102,6 +102,11 @@ class _State(Collector):
         for owner, n_bytes in owners.items():
             ledger.add_metric([owner], n_bytes)
         yield ledger
+        yield GaugeMetricFamily(
+            "hybridlab_capacity_bytes",
+            "Memory of the device",
+            value=self.pair.facts.capacity_bytes,
+        )
         room = self.pair.room
         yield GaugeMetricFamily(
             "hybridlab_margin_bytes",

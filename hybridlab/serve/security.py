@@ -22,11 +22,15 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger("hybridlab.serve")
 #: Multipart borders and the other fields of a form.
 FORM_BYTES = 1 << 16
+#: Files of the page, which holds no secret, by path: a browser opens an address without a token.
+PAGE = {"/": "index.html"} | {
+    f"/{name}": name for name in ("page.css", "page.js", "server.js", "sound.js", "ledger.js")
+}
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "testserver"})
 
 
 class Gate:
-    """ASGI middleware. Health is open to all; everything else wants the token where one is set.
+    """ASGI middleware. Health and the page are open to all; the rest wants the token if one is set.
 
     A server on loopback answers to its loopback names alone: a page in a browser that has its own
     name resolve to 127.0.0.1 gets nothing.
@@ -75,7 +79,8 @@ class Gate:
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in LOOPBACK_NAMES:
                 return RefusalError(421, "wrong_host", "this server answers to localhost alone")
-        if self.token and not scope["path"].startswith("/health/"):
+        is_open = scope["path"] in PAGE or scope["path"].startswith("/health/")
+        if self.token and not is_open:
             given = headers.get(b"authorization", b"")
             if not secrets.compare_digest(given, b"Bearer " + self.token.encode()):
                 return RefusalError(401, "invalid_api_key", "the bearer token is missing or wrong")
