@@ -45,7 +45,10 @@ class Engine:
         """Bring up all tenants one after the other, then serve. What fails to load is raised."""
         for lane in self.lanes.values():
             await lane.open()
-        self._tasks = [asyncio.create_task(lane.run()) for lane in self.lanes.values()]
+        # Whisper's lane, which is loaded last, asks for the device first: of two that wait alike
+        # the transcript is done sooner
+        lanes = reversed(self.lanes.values())
+        self._tasks = [asyncio.create_task(lane.run()) for lane in lanes]
         self._tasks.append(asyncio.create_task(self._watch_deadlines()))
         self.ready = True
 

@@ -71,9 +71,10 @@ def _listen(settings: Settings) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise UnavailableError(
-            f"cannot listen on {settings.host} port {settings.port} ({os.strerror(error.errno or 0)}); choose "
-            "another with --port, or 0 for any that is free"
+            f"cannot listen on {settings.host} port {settings.port} ({why}); choose another with "
+            "--port, or 0 for any that is free"
         ) from None
 
 

@@ -5,6 +5,7 @@ All of it blocks and is called from one thread of the tenant's own, but for `kil
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from hybridlab.serve.jobs import Job, Outcome
 from hybridlab.serve.sharing import Sharing
 from hybridlab.tenants.base import Tenant, TenantSpec, Text
 from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
+
+log = logging.getLogger("hybridlab.serve")
 
 
 class ServedTenant(Protocol):
@@ -74,6 +77,7 @@ class WorkerTenant:
             self.remote.ask(_expand_segments)
         self._here = False
         self.remote.ask(_open, self._swap)
+        log.info("%s: %s in process %s", self.name, self.remote.spec.model, self.remote.worker.pid)
 
     def serve(self, jobs: Sequence[Job]) -> Outcome:
         if self._swap:

@@ -114,6 +114,24 @@ def test_the_two_kinds_of_request_take_turns_at_the_device() -> None:
     run(scene)
 
 
+def test_the_transcript_of_a_request_for_both_has_the_first_turn() -> None:
+    async def scene() -> None:
+        journal: list[str] = []
+        ear, mind = whisper(serve_s=0.01), voxtral(serve_s=0.01)
+        ear.journal = mind.journal = journal
+        async with Stage(mind, ear) as stage:
+            for _ in range(3):
+                heard = Wish(tenant="whisper", kind="transcription", sound=sound(), question="a")
+                asked = Wish(tenant="voxtral", kind="answer", sound=sound(), question="b")
+                jobs = stage.engine.submit(heard, asked)
+                await asyncio.gather(*(job.future for job in jobs))
+                await until(lambda: not any(lane.at_work for lane in stage.engine.lanes.values()))
+                await asyncio.sleep(0.02)
+            assert journal == ["whisper", "voxtral"] * 3
+
+    run(scene)
+
+
 def test_within_one_tenant_the_kinds_take_turns_too() -> None:
     async def scene() -> None:
         tenant = voxtral(serve_s=0.01)

@@ -7,6 +7,7 @@ import io
 import struct
 import tracemalloc
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_every_shipped_clip_is_decoded_and_cut_as_the_lab_does() -> None:
         bounds = found.bounds_s()
         assert bounds[0][0] == 0
         assert bounds[-1][1] == pytest.approx(clip.audio_s)
-        assert all(end == start for (_, end), (start, _) in zip(bounds, bounds[1:], strict=False))
+        assert all(end == start for (_, end), (start, _) in pairwise(bounds))
 
 
 @pytest.mark.parametrize(
