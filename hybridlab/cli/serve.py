@@ -33,6 +33,7 @@ def serve(
         str, typer.Option(help="smaller Whispers for when memory runs out, or none")
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+    seed: Annotated[int, typer.Option(help="of random weights")] = 0,
     host: Annotated[str, typer.Option(help="address; other than loopback needs a token")] = (
         "127.0.0.1"
     ),

@@ -52,6 +52,7 @@ def _openai_routes(app: FastAPI, service: Service) -> None:
         language: Annotated[str | None, Form()] = None,
         response_format: Annotated[str, Form()] = "json",
         prompt: Annotated[str, Form()] = "",
+        max_tokens: Annotated[int | None, Form(ge=1)] = None,
     ) -> Response:
         if prompt:
             raise bad_request("'prompt' is not supported here; leave it out")
@@ -60,10 +61,16 @@ def _openai_routes(app: FastAPI, service: Service) -> None:
         tenant = service.tenant_of(model)
         service.check(tenant, "transcription")
         sound = await _unless_gone(request, service.decode(await _bytes_of(file)))
-        wish = Wish(tenant=tenant, kind="transcription", sound=sound, language=spoken)
+        wish = Wish(
+            tenant=tenant,
+            kind="transcription",
+            sound=sound,
+            language=spoken,
+            max_new_tokens=max_tokens,
+        )
         (job,) = service.submit(wish)
         said = await _answered(request, job)
-        return _transcript(kind, said, sound, spoken)
+        return _timed(_transcript(kind, said, sound, spoken), said)
 
     @app.post("/v1/chat/completions")
     async def completions(request: Request) -> Response:
@@ -78,13 +85,19 @@ def _openai_routes(app: FastAPI, service: Service) -> None:
         name = wire.new_id("chatcmpl")
         if chat.stream:
             return _events(_chat_events(name, job, most))
-        return JSONResponse(wire.completion(name, await _answered(request, job), most))
+        said = await _answered(request, job)
+        return _timed(JSONResponse(wire.completion(name, said, most)), said)
 
 
 def _question(sound: Sound, question: str, most: int) -> Wish:
     return Wish(
         tenant="voxtral", kind="answer", sound=sound, question=question, max_new_tokens=most
     )
+
+
+def _timed(response: Response, said: Said) -> Response:
+    response.headers["Server-Timing"] = wire.server_timing(said)
+    return response
 
 
 def _transcript(kind: str, said: Said, sound: Sound, language: str) -> Response:

@@ -184,6 +184,11 @@ def served_by(said: Said) -> dict[str, Any]:
     return {"model": said.model, **fallback}
 
 
+def server_timing(said: Said) -> str:
+    """The header of this name (W3C Server Timing): the wait for the tenant and its work, in ms."""
+    return f"wait;dur={1000 * said.waited_s:.3f}, work;dur={1000 * said.worked_s:.3f}"
+
+
 def srt(segments: Sequence[Segment]) -> str:
     """SubRip: numbered from 1, comma before the milliseconds."""
     return "".join(
@@ -237,6 +242,7 @@ def completion(name: str, said: Said, max_new_tokens: int) -> dict[str, Any]:
                 "message": message,
                 "finish_reason": finish_reason(said, max_new_tokens),
                 "logprobs": None,
+                "token_ids": list(said.texts[0].tokens),
             }
         ],
     }
