@@ -318,8 +318,14 @@ class ParallelParams(RaceParams):
 
     parallel_variants: list[
         Literal[
-            *("threads", "streams", "processes", "processes-mps", "ctranslate2", "whisper-on-cpu"),
-            *("single-container", "separate-containers"),
+            "threads",
+            "streams",
+            "processes",
+            "processes-mps",
+            "ctranslate2",
+            "whisper-on-cpu",
+            "single-container",
+            "separate-containers",
         ]
     ] = ["threads", "processes"]
     pipelined_variants: list[Literal["lookahead"]] = ["lookahead"]

@@ -61,6 +61,8 @@ def _server_columns(strategy: Strategy) -> dict[str, Any]:
     return {
         "servers": len(servers),
         "server_overhead_bytes": sum(server.overhead_bytes for server in servers),
+        "gateway_s": None,
+        "gateway_reason": "requests go straight to the server of each tenant",
     }
 
 

@@ -7,11 +7,9 @@ decoder, that shares nothing with the case but the machine.
 from __future__ import annotations
 
 import base64
-import ctypes
 import io
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +29,6 @@ from hybridlab.tenants.base import Analyst, Span, Tenant, TenantSpec, Text, Tran
 #: Exit code of the command line for what the lab itself refuses, told in one line.
 REFUSED = 2
 STOP_S = 20.0
-PR_SET_PDEATHSIG = 1
 LOOK_EVERY_S = 0.05
 SERVES = re.compile(r"(http://\S+) serves ")
 
@@ -96,7 +93,7 @@ class Server:
     def _start(self) -> None:
         without = (ADDRESS_VARIABLE, "HYBRIDLAB_TOKEN")  # processes of its own, open to loopback
         environment = {name: value for name, value in os.environ.items() if name not in without}
-        # the file is the server's alone: nobody has to empty a pipe
+        # a file, unlike a pipe, need not be emptied; a case that is killed takes its group along
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hybridlab.cli", "serve", *self.options],
@@ -104,7 +101,6 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=self._log,
             env=environment,
-            preexec_fn=_end_with_parent,
         )
         self._member = TreeMember(self.name, self._process.pid)
         self.device.members = (*self.device.members, self._member)
@@ -156,11 +152,6 @@ class Server:
             process.wait()
             self._log.close()
             self._process = None
-
-
-def _end_with_parent() -> None:
-    """A case that is killed leaves no server behind (man 2 prctl)."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
