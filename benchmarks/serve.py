@@ -15,14 +15,14 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from typing import Any
-
-import httpx
 
 from hybridlab.audio import Clip, load_clips
 from hybridlab.device import CpuDevice
@@ -34,7 +34,7 @@ from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 QUESTION = "What is said?"
 MAX_TOKENS = 64
 ROUNDS = 3
-PAIRS = 20
+PAIRS = 16
 REQUESTS = 32
 CLIENTS = 16
 BATCH = 8
@@ -43,27 +43,39 @@ SHORT_S = 8.0
 
 @dataclass
 class Server:
-    """A server of its own process, and a client to it."""
+    """A server of its own process. Clients have a connection each and the file in their hands."""
 
-    http: httpx.Client
+    address: str
     ready_s: float
+    _own: threading.local = field(default_factory=threading.local)
 
     def hybrid(self, clip: Clip) -> None:
-        with clip.path.open("rb") as file:
-            data = {"question": QUESTION, "max_tokens": str(MAX_TOKENS)}
-            self._checked(self.http.post("/v1/hybrid", files={"file": file}, data=data))
+        fields = {"question": QUESTION, "max_tokens": str(MAX_TOKENS)}
+        self._post("/v1/hybrid", clip, fields)
 
     def transcribe(self, clip: Clip) -> None:
-        with clip.path.open("rb") as file:
-            data = {"model": "whisper-1"}
-            self._checked(
-                self.http.post("/v1/audio/transcriptions", files={"file": file}, data=data)
-            )
+        self._post("/v1/audio/transcriptions", clip, {"model": "whisper-1"})
 
-    @staticmethod
-    def _checked(response: httpx.Response) -> None:
-        if response.status_code != 200:
-            raise SystemExit(f"{response.status_code}: {response.text}")
+    def _post(self, path: str, clip: Clip, fields: dict[str, str]) -> None:
+        if not hasattr(self._own, "connection"):
+            self._own.connection = HTTPConnection(self.address, timeout=120)
+        connection = self._own.connection
+        connection.request("POST", path, form(clip.path.read_bytes(), fields), FORM)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise SystemExit(f"{response.status}: {body.decode()}")
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=border"}
+
+
+def form(audio: bytes, fields: dict[str, str]) -> bytes:
+    """A form as any client sends it."""
+    head = "--border\r\nContent-Disposition: form-data; name="
+    texts = "".join(f'{head}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
+    file = f'{head}"file"; filename="audio"\r\nContent-Type: audio/flac\r\n\r\n'
+    return (texts + file).encode() + audio + b"\r\n--border--\r\n"
 
 
 @contextmanager
@@ -74,19 +86,14 @@ def server(*options: str) -> Iterator[Server]:
     assert process.stderr is not None
     try:
         for line in process.stderr:
-            if found := re.search(r"(http://\S+) serves", line):
+            if found := re.search(r"http://(\S+) serves", line):
                 break
         else:
             raise SystemExit("the server ended before it was ready")
         ready_s = time.perf_counter() - began
-        with (
-            ThreadPoolExecutor(1) as drain,
-            httpx.Client(
-                base_url=found[1], timeout=120, limits=httpx.Limits(max_connections=CLIENTS)
-            ) as client,
-        ):
-            drain.submit(lambda: [None for _ in process.stderr or ()])
-            yield Server(client, ready_s)
+        with ThreadPoolExecutor(1) as reader:
+            reader.submit(lambda: [None for _ in process.stderr or ()])
+            yield Server(found[1], ready_s)
             process.terminate()
     finally:
         process.terminate()
@@ -185,16 +192,21 @@ def batching(batched: Server, single: Server, clips: Sequence[Clip]) -> dict[str
 
 def main() -> None:
     clips = [clip for clip in load_clips() if clip.audio_s <= SHORT_S]
-    options = ("--batch", str(BATCH))
+    options, alone = ("--batch", str(BATCH)), ("--only", "whisper")
     with ExitStack() as stack:
         served = stack.enter_context(server(*options))
-        single = stack.enter_context(server("--only", "whisper", "--batch", "1"))
+        single = stack.enter_context(server(*alone, "--batch", "1"))
+        others = [
+            stack.enter_context(server(*alone, "--whisper-backend", "transformers", *how))
+            for how in (options, ("--batch", "1"))
+        ]
         plain = strategy("plain", stack)
         batched = strategy("batched", stack, batch=BATCH)
         for clip in clips:  # what the first request of each kind builds
             plain.serve(request_of(clip))
             served.hybrid(clip)
-            single.transcribe(clip)
+            for other in (single, *others):
+                other.transcribe(clip)
         _at_once(served.hybrid, clips * 2)
         _stream(batched, clips)
         results = {
@@ -207,6 +219,7 @@ def main() -> None:
             "overhead": overhead(served, plain, clips),
             "saturation": saturation(served, batched, clips),
             "micro_batches": batching(served, single, clips),
+            "micro_batches_transformers": batching(*others, clips),
         }
     print(json.dumps(results, indent=2))
 

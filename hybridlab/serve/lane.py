@@ -343,7 +343,7 @@ class Lane:
 
     async def _end_of_turn(self) -> None:
         """Weights that are swapped stay only for the lane's own next batch."""
-        if not len(self.waiting) or self.turns.waiting:
+        if self.tenant.swaps and (not len(self.waiting) or self.turns.waiting):
             await self._quietly(self.tenant.leave_device)
 
     async def _quietly(self, call: Callable[[], Result]) -> Result | None:

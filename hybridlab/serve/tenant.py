@@ -27,6 +27,8 @@ class ServedTenant(Protocol):
     #: Models from large to small that can take the tenant's place; `rung` is the one in use.
     models: list[str]
     rung: int
+    #: Whether its weights are on the device for its turns alone.
+    swaps: bool
 
     def open(self) -> None:
         """Bring it up, ready to serve."""
@@ -71,6 +73,7 @@ class WorkerTenant:
         self.rung = 0
         self._here = False  # whether weights that are swapped are on the device
         self._swap = sharing.swap if remote.role == "transcriber" else ""
+        self.swaps = bool(self._swap)
 
     def open(self) -> None:
         if self.sharing.expand_segments:

@@ -36,6 +36,7 @@ class FakeTenant:
     too_large: set[str] = field(default_factory=set)
     say: Callable[[Job], str] = lambda job: f"said {job.question}"
     rung: int = 0
+    swaps: bool = False
     fragmented: float | None = None
     calls: list[list[str]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)

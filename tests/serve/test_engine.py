@@ -450,6 +450,23 @@ def test_memory_is_cleaned_every_so_many_calls() -> None:
     run(scene)
 
 
+def test_swapped_weights_stay_for_the_next_batch_but_not_for_the_other_s_turn() -> None:
+    async def scene() -> None:
+        ear, mind = whisper(serve_s=0.02, swaps=True), voxtral(serve_s=0.02)
+        async with Stage(ear, mind, batch=1) as stage:
+            jobs = [stage.ask(name, tenant="whisper") for name in "abc"]
+            await asyncio.gather(*(job.future for job in jobs))
+            await until(lambda: "leave" in ear.log)
+            assert ear.log.count("leave") == 1
+            jobs = [stage.ask(name, tenant="whisper") for name in "abc"]
+            jobs += [stage.ask(name) for name in "abc"]
+            await asyncio.gather(*(job.future for job in jobs))
+            await until(lambda: ear.log.count("leave") == 4)
+            assert "leave" not in mind.log
+
+    run(scene)
+
+
 def test_a_fragmented_worker_is_started_again_between_two_requests() -> None:
     async def scene() -> None:
         tenant = voxtral(fragmented=0.4)
