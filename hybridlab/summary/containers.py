@@ -22,7 +22,7 @@ def containers_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     raced = cases[(cases["experiment"] == "race") & (numbers(cases, "servers") > 0)]
     measured = race_trials(trials)
     held = {
-        variant: number_or_none(numbers(own, "server_overhead_bytes").median())
+        str(variant): number_or_none(numbers(own, "server_overhead_bytes").median())
         for variant, own in raced.groupby("variant", sort=False)
     }
     rows = []
@@ -39,7 +39,7 @@ def containers_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "HTTP ms": interval(bootstrap_interval(1000 * added)),
                 "of latency": percent(number_or_none((added / served["latency_s"]).median())),
                 "servers": int(own["servers"].iloc[0]),
-                "beside weights MiB": _mib(held[variant]),
+                "beside weights MiB": _mib(held[str(variant)]),
                 "second context MiB": _mib(second),
                 "gateway ms": _gateway(own),
             }
