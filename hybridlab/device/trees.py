@@ -18,6 +18,8 @@ class TreeMember(Member):
 
     def __init__(self, name: str, pid: int) -> None:
         super().__init__(name, pid, lambda: None)
+        #: Of its bytes, weights: told by whoever knows.
+        self.weights_bytes = 0
         self._look()
 
     def _look(self) -> None:
@@ -27,7 +29,9 @@ class TreeMember(Member):
         self.shared_bytes = self._resident - sum(map(linux.proportional_bytes, self.pids))
 
     def release(self) -> None:
+        """Look again, at rest: what is no weight now is the processes' own."""
         self._look()
+        self.overhead_bytes = max(0, self.used_bytes() - self.weights_bytes)
 
     @property
     def cpu_s(self) -> float:

@@ -122,9 +122,8 @@ class Server:
     def count(self) -> None:
         """Tell the device what of these processes is neither weights nor a request."""
         assert self._member is not None
+        self._member.weights_bytes = sum(self.weights_bytes(name) or 0 for name in self._inside)
         self._member.release()
-        weights = sum(self.weights_bytes(tenant) or 0 for tenant in self._inside)
-        self._member.overhead_bytes = max(0, self._member.used_bytes() - weights)
 
     def weights_bytes(self, tenant: str) -> int | None:
         """As the server's own ledger has it."""
