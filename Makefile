@@ -28,6 +28,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.prefix
 	$(BIN)/python -m benchmarks.swaps
 	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.serve
 
 readme: $(VENV)/.base
 	$(BIN)/python -m hybridlab.readme
@@ -49,5 +50,5 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP_INSTALL) --editable '.[dev,ct2,browser]'
+	$(PIP_INSTALL) --editable '.[dev,ct2,browser,serve]'
 	touch $@

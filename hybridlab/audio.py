@@ -55,7 +55,6 @@ class Clip:
 def read_audio(path: Path) -> Samples:
     """Samples of any file that libsndfile reads, float32 mono at 16 kHz, shape (n,)."""
     import soundfile
-    import soxr
 
     if not path.is_file():
         raise AudioError(f"audio file {str(path)!r} does not exist")
@@ -65,11 +64,18 @@ def read_audio(path: Path) -> Samples:
         raise AudioError(
             f"{path} cannot be decoded ({error}); convert it to WAV, FLAC, OGG or MP3"
         ) from None
-    mono = samples.mean(axis=1)
+    return prepared(samples.mean(axis=1), rate, name=str(path))
+
+
+def prepared(mono: Samples, rate: int, *, name: str) -> Samples:
+    """Decoded samples, (n,) at `rate` per second, as the lab has all audio; `name` stands in the
+    `AudioError` for what holds none or no numbers."""
+    import soxr
+
     if mono.size == 0:
-        raise AudioError(f"{path} holds no samples; remove it or record it again")
+        raise AudioError(f"{name} holds no samples; remove it or record it again")
     if not np.isfinite(mono).all():
-        raise AudioError(f"{path} holds values that are not numbers; export it again")
+        raise AudioError(f"{name} holds values that are not numbers; export it again")
     if rate != catalog.SAMPLE_RATE_HZ:
         mono = soxr.resample(mono, rate, catalog.SAMPLE_RATE_HZ, quality="HQ")
     return np.ascontiguousarray(mono, dtype=np.float32)

@@ -22,6 +22,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -217,14 +218,16 @@ class Child:
 
 
 _shared: CaseServer | None = None
+_sharing = threading.Lock()
 
 
 def shared_server() -> CaseServer:
-    """This process' server, started at the first call."""
+    """This process' server, started at the first call; any thread may ask."""
     global _shared
-    if _shared is None or not _shared.address:
-        _shared = CaseServer()
-    return _shared.start()
+    with _sharing:
+        if _shared is None or not _shared.address:
+            _shared = CaseServer()
+        return _shared.start()
 
 
 def send(connection: socket.socket, payload: bytes) -> None:

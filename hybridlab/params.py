@@ -317,7 +317,16 @@ class ParallelParams(RaceParams):
     notebook: ClassVar[str] = "05_parallel"
 
     parallel_variants: list[
-        Literal["threads", "streams", "processes", "processes-mps", "ctranslate2", "whisper-on-cpu"]
+        Literal[
+            "threads",
+            "streams",
+            "processes",
+            "processes-mps",
+            "ctranslate2",
+            "whisper-on-cpu",
+            "single-container",
+            "separate-containers",
+        ]
     ] = ["threads", "processes"]
     pipelined_variants: list[Literal["lookahead"]] = ["lookahead"]
     interference_requests: Count = 4

@@ -1,6 +1,6 @@
 """The `hybridlab` command. Heavy imports happen inside the commands that need them."""
 
-from hybridlab.cli import doctor, fit, new, plan, report, run, verdict
+from hybridlab.cli import doctor, fit, new, plan, report, run, serve, verdict
 from hybridlab.cli.app import app, join_overrides, main
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "plan",
     "report",
     "run",
+    "serve",
     "verdict",
 ]

@@ -78,6 +78,31 @@ def pages(pid: int) -> Pages:
     return Pages(*(int(rows[name].split()[0]) * KIB for name in names))
 
 
+def proportional_bytes(pid: int) -> int:
+    """Resident pages of a process, each divided by how many processes map it; 0 when it has ended.
+    Walks the page tables, as `pages` does."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next(
+        (int(line.split()[1]) * KIB for line in text.splitlines() if line.startswith("Pss:")), 0
+    )
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    children: dict[int | None, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            child = int(folder.name)
+            children.setdefault(_parent(child), []).append(child)
+    found = [pid]
+    for member in found:  # grows while it is walked
+        found += children.get(member, [])
+    return found
+
+
 def reset_peak(pid: int | str) -> None:
     """Set VmHWM to the current resident size (man 5 proc, clear_refs)."""
     with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/clear_refs", "w") as f:

@@ -1,4 +1,5 @@
-"""Where a variant has its tenants: in this process, in workers, by another library, on the host.
+"""Where a variant has its tenants: in this process, in workers, in servers, by another library, on
+the host.
 
 The one place that knows; strategies are given tenants and do not ask.
 """
@@ -16,6 +17,7 @@ from hybridlab.device.cores import SharedBoard
 from hybridlab.device.mps import multi_process_service
 from hybridlab.errors import UnavailableError
 from hybridlab.tenants import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
+from hybridlab.tenants.over_http import HttpAnalyst, HttpTranscriber, Server, command
 from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
 from hybridlab.workers import Worker
 
@@ -108,8 +110,51 @@ def _behind_mps(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site)
     return _in_workers(transcriber, analyst, site, environment=environment)
 
 
+def _in_one_server(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
+    if transcriber is None:
+        raise UnavailableError("a server for the pair needs a Whisper; use separate-containers")
+    options = command(analyst=analyst, transcriber=transcriber, device=_of_servers(site.device))
+    server = _server("pair", options, site)
+    return HttpTranscriber(transcriber, site.device, server), HttpAnalyst(
+        analyst, site.device, server
+    )
+
+
+def _in_two_servers(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
+    device = _of_servers(site.device)
+    second = None
+    if transcriber is not None:
+        server = _server("whisper", command(transcriber=transcriber, device=device), site)
+        second = HttpTranscriber(transcriber, site.device, server)
+    server = _server("voxtral", command(analyst=analyst, device=device), site)
+    return second, HttpAnalyst(analyst, site.device, server)
+
+
+def _server(name: str, options: list[str], site: Site) -> Server:
+    server = Server(name, options, site.device)
+    site.stack.callback(server.stop)
+    return server
+
+
+def _of_servers(device: Device) -> str:
+    """The device that servers are told to use, where this process can count their bytes of it."""
+    if device.kind != "cpu":
+        raise UnavailableError(
+            "the bytes of a server are counted on a host alone: of a GPU only its own allocator "
+            "knows them, which no case can ask; use processes, or --device cpu"
+        )
+    if device.enveloped:
+        raise UnavailableError(
+            "an envelope on a CPU limits one process and a server is another; use the variant "
+            "threads, or no envelope"
+        )
+    return device.name
+
+
 PLACINGS: dict[str, Placing] = {
     "processes": _in_workers,
     "processes-mps": _behind_mps,
     "whisper-on-cpu": _on_host,
+    "single-container": _in_one_server,
+    "separate-containers": _in_two_servers,
 }

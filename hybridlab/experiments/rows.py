@@ -146,6 +146,7 @@ def write_trial(
             "parity": parity,
             "cycle": cycle,
             **_served_by(context),
+            **_over_http(served),
         },
     )
 
@@ -154,6 +155,18 @@ def _served_by(context: Context) -> dict[str, str]:
     """Which Whisper it was, in a case that may step down to a smaller one."""
     whisper = context.case.transcriber
     return {"served_by": whisper.model} if context.case.rungs and whisper is not None else {}
+
+
+def _over_http(served: Served) -> dict[str, float]:
+    """What HTTP added to this request: the caller's seconds less those that the server of the
+    tenant that was last reports as its own."""
+    last = max(served.spans, key=lambda span: span.end_s, default=None)
+    added = [
+        span.end_s - span.start_s
+        for span in served.spans
+        if last is not None and span.phase == "http" and span.tenant == last.tenant
+    ]
+    return {"http_overhead_s": sum(added)} if added else {}
 
 
 def _has_text(context: Context) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from hybridlab.audio import Samples, of_length, read_audio
 from hybridlab.experiments.case import RequestSpec
 from hybridlab.experiments.placement import Site, place
 from hybridlab.experiments.rows import Context, write_spans, write_trial
 from hybridlab.strategies import Inbox, Request, Served, Strategy, make_strategy
+from hybridlab.tenants.over_http import OverHttp
 
 
 def strategy_of(context: Context, *, stack: ExitStack | None = None) -> Strategy:
@@ -41,10 +43,27 @@ def load(context: Context, strategy: Strategy) -> None:
     context.result["load_s"] = region.seconds
     context.result["link_bytes_per_s"] = strategy.link_bytes_per_s
     context.result["host_copy_bytes"] = strategy.host_copy_bytes()
+    context.result |= _server_columns(strategy)
     for tenant in strategy.tenants:
         stays = tenant in strategy.resident and tenant.device.kind == context.device.kind
         context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes() if stays else None
         write_spans(context, None, tenant.drain_spans())
+
+
+def _server_columns(strategy: Strategy) -> dict[str, Any]:
+    """How many servers the tenants are in, and what those hold beside weights when all is loaded;
+    nothing for tenants that are not asked over HTTP."""
+    servers = {tenant.server for tenant in strategy.tenants if isinstance(tenant, OverHttp)}
+    if not servers:
+        return {}
+    for server in servers:
+        server.count()
+    return {
+        "servers": len(servers),
+        "server_overhead_bytes": sum(server.overhead_bytes for server in servers),
+        "gateway_s": None,
+        "gateway_reason": "requests go straight to the server of each tenant",
+    }
 
 
 def read_clips(context: Context) -> dict[str, Samples]:

@@ -28,6 +28,8 @@ PHASE_LOOK = {
     "lost": (0.12, "ooo"),
     "restart": (0.45, "|||"),
     "wait": (0.08, ""),
+    "http": (0.2, "|||"),
+    "work": (0.75, ""),
 }
 #: Neighbouring bands of one phase this close together, as a share of the axis, are drawn as one.
 MERGE_SHARE = 0.002

@@ -30,6 +30,10 @@ class Parallel(Strategy):
     launches from C++: of `threads`' bounds the device's remain.
     `whisper-on-cpu`: Whisper on the host while Voxtral has the GPU: bound by the slower of the two,
     on most hosts Whisper on its cores, which also launch Voxtral's kernels.
+    `single-container`: `processes` inside one `hybridlab serve`, asked over HTTP on loopback: its
+    bounds, and the way of each sound through an upload and a decoder.
+    `separate-containers`: a `hybridlab serve` for each tenant. Neither knows when the other is at
+    work, so that on a CPU both take all cores; each has an interpreter and libraries of its own.
     """
 
     name = "parallel"
@@ -41,6 +45,8 @@ class Parallel(Strategy):
         "processes-mps",
         "ctranslate2",
         "whisper-on-cpu",
+        "single-container",
+        "separate-containers",
     )
 
     def open(self) -> None:

@@ -2,6 +2,7 @@
 
 from hybridlab.summary.ageing import ageing_table, forecast_words, wear_table
 from hybridlab.summary.arrivals import arrivals_table
+from hybridlab.summary.containers import containers_table
 from hybridlab.summary.edge import edge_table, least_rooms
 from hybridlab.summary.memory import (
     attention_plan,
@@ -42,6 +43,7 @@ __all__ = [
     "attention_plan",
     "attention_table",
     "case_label",
+    "containers_table",
     "edge_table",
     "forecast_words",
     "interval",

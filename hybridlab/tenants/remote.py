@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from hybridlab.audio import Samples
 from hybridlab.device import CpuDevice, Device, resolve_device
@@ -21,6 +21,8 @@ from hybridlab.errors import WorkerLostError
 from hybridlab.tenants.base import Analyst, Role, Span, Tenant, TenantSpec, Text, Transcriber
 from hybridlab.tenants.make import make_analyst, make_transcriber
 from hybridlab.workers import Worker
+
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +64,12 @@ class _Remote(Tenant):
         *,
         board: SharedBoard | None = None,
         environment: Mapping[str, str] | None = None,
+        retry: bool = True,
     ) -> None:
+        """`retry=False` leaves it to the caller what becomes of a request whose worker is lost."""
         super().__init__(spec, device)
         self.worker = worker
+        self.retry = retry
         self.hosting = Hosting(
             role=self.role,
             spec=spec,
@@ -109,6 +114,21 @@ class _Remote(Tenant):
     def weights_bytes(self) -> int | None:
         return self._weights_bytes if self._loaded else None
 
+    def ask(self, function: Callable[..., Told], *arguments: Any) -> Told:
+        """`function(tenant, *arguments)` where the tenant is; all of it must pickle."""
+        return cast(Told, self._ask(function, *arguments))
+
+    def begin_again(self, spec: TenantSpec | None = None) -> None:
+        """A fresh worker in place of the one before, for this tenant or for one of another spec;
+        nothing is loaded yet."""
+        self.restarts += 1
+        if spec is not None:
+            self.spec = spec
+            self.hosting = replace(self.hosting, spec=spec)
+        self._member.leave()
+        self._loaded = False
+        self._member = self._begin()
+
     def _release(self) -> None:
         if self._loaded:
             self._ask("release")
@@ -120,17 +140,18 @@ class _Remote(Tenant):
             return list(self._ask(method, *arguments, **keywords))
         except WorkerLostError:
             self.spans.append(Span(self.name, "lost", start, time.perf_counter()))
+            if not self.retry:
+                raise
         self._restart()
         return list(self._ask(method, *arguments, **keywords))
 
     def _restart(self) -> None:
         start = time.perf_counter()
-        self.restarts += 1
-        self._member = self._begin()
+        self.begin_again()
         self.load()
         self.spans.append(Span(self.name, "restart", start, time.perf_counter()))
 
-    def _ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
+    def _ask(self, method: str | Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         try:
             answer = self.worker.call(
                 _ask, method, arguments, keywords, reset_peak=self._member.wants_reset()
@@ -217,7 +238,11 @@ def _the_hosted() -> _Hosted:
 
 
 def _ask(
-    method: str, arguments: Sequence[Any], keywords: Mapping[str, Any], *, reset_peak: bool
+    method: str | Callable[..., Any],
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any],
+    *,
+    reset_peak: bool,
 ) -> _Answer:
     hosted = _the_hosted()
     tenant, device = hosted.tenant, hosted.tenant.device
@@ -225,8 +250,11 @@ def _ask(
         device.reset_peak()
     if method in ("load", "unload"):
         hosted.phase = method
-    owner: Any = device if method == "release" else tenant
-    value = getattr(owner, method)(*arguments, **keywords)
+    if callable(method):
+        value = method(tenant, *arguments, **keywords)
+    else:
+        owner: Any = device if method == "release" else tenant
+        value = getattr(owner, method)(*arguments, **keywords)
     device.synchronize()
     return _Answer(
         value=value,

@@ -1,0 +1,228 @@
+"""What the server adds to the strategies, as JSON on stdout: `python -m benchmarks.serve`.
+
+The pocket pair on this machine's CPU, over loopback. Four figures: seconds until ready; what HTTP
+adds to a request at the median, against the same strategy called in this process on the same file;
+throughput with many clients against the same strategy in this process with all requests there; and
+what micro-batching gains Whisper on short clips. Arms are interleaved in rounds, ratios are taken
+within a round. No other work should run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from typing import Any
+
+from hybridlab.audio import Clip, load_clips
+from hybridlab.device import CpuDevice
+from hybridlab.records import machine, versions
+from hybridlab.stats import bootstrap_interval
+from hybridlab.strategies import Inbox, Request, Strategy, make_strategy
+from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
+
+QUESTION = "What is said?"
+MAX_TOKENS = 64
+ROUNDS = 3
+PAIRS = 16
+REQUESTS = 32
+CLIENTS = 16
+BATCH = 8
+SHORT_S = 8.0
+
+
+@dataclass
+class Server:
+    """A server of its own process. Clients have a connection each and the file in their hands."""
+
+    address: str
+    ready_s: float
+    _own: threading.local = field(default_factory=threading.local)
+
+    def hybrid(self, clip: Clip) -> None:
+        fields = {"question": QUESTION, "max_tokens": str(MAX_TOKENS)}
+        self._post("/v1/hybrid", clip, fields)
+
+    def transcribe(self, clip: Clip) -> None:
+        self._post("/v1/audio/transcriptions", clip, {"model": "whisper-1"})
+
+    def _post(self, path: str, clip: Clip, fields: dict[str, str]) -> None:
+        if not hasattr(self._own, "connection"):
+            self._own.connection = HTTPConnection(self.address, timeout=120)
+        connection = self._own.connection
+        connection.request("POST", path, form(clip.path.read_bytes(), fields), FORM)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise SystemExit(f"{response.status}: {body.decode()}")
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=border"}
+
+
+def form(audio: bytes, fields: dict[str, str]) -> bytes:
+    """A form as any client sends it."""
+    head = "--border\r\nContent-Disposition: form-data; name="
+    texts = "".join(f'{head}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
+    file = f'{head}"file"; filename="audio"\r\nContent-Type: audio/flac\r\n\r\n'
+    return (texts + file).encode() + audio + b"\r\n--border--\r\n"
+
+
+@contextmanager
+def server(*options: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "hybridlab.cli", "serve", "--device", "cpu", "--port", "0"]
+    began = time.perf_counter()
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if found := re.search(r"http://(\S+) serves", line):
+                break
+        else:
+            raise SystemExit("the server ended before it was ready")
+        ready_s = time.perf_counter() - began
+        with ThreadPoolExecutor(1) as reader:
+            reader.submit(lambda: [None for _ in process.stderr or ()])
+            yield Server(found[1], ready_s)
+            process.terminate()
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def strategy(variant: str, stack: ExitStack, **options: object) -> Strategy:
+    """The pocket pair in this process, loaded."""
+    device = CpuDevice()
+    spec = {"weights": "pocket", "dtype": "float32"}
+    made = make_strategy(
+        "sequential",
+        variant,
+        transcriber=make_transcriber(
+            TenantSpec(model="pocket-m", backend="openai-whisper", **spec), device
+        ),
+        analyst=make_analyst(TenantSpec(model="pocket", backend="transformers", **spec), device),
+        options=options,
+    )
+    made.open()
+    stack.callback(made.close)
+    return made
+
+
+def request_of(clip: Clip) -> Request:
+    return Request(id=clip.id, samples=clip.samples(), question=QUESTION, max_new_tokens=MAX_TOKENS)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def overhead(served: Server, plain: Strategy, clips: Sequence[Clip]) -> dict[str, Any]:
+    """One request at a time, in the order A B B A; the file is read and decoded in both."""
+    inside, outside = [], []
+    for index in range(PAIRS):
+        clip = clips[index % len(clips)]
+        arms = [
+            (inside, lambda clip=clip: plain.serve(request_of(clip))),
+            (outside, lambda clip=clip: served.hybrid(clip)),
+        ]
+        for own, work in arms + arms[::-1]:
+            own.append(seconds(work))
+    added = bootstrap_interval([b - a for a, b in zip(inside, outside, strict=True)])
+    return {
+        "in_process_median_s": statistics.median(inside),
+        "http_median_s": statistics.median(outside),
+        "added_s": added.value,
+        "added_interval_s": [added.low, added.high],
+    }
+
+
+def saturation(served: Server, batched: Strategy, clips: Sequence[Clip]) -> dict[str, Any]:
+    """Requests per second with as many as can wait."""
+    work = [clips[index % len(clips)] for index in range(REQUESTS)]
+    inside, outside = [], []
+    for _ in range(ROUNDS):
+        inside.append(REQUESTS / seconds(lambda: _stream(batched, work)))
+        outside.append(REQUESTS / seconds(lambda: _at_once(served.hybrid, work)))
+    ratio = bootstrap_interval([b / a for a, b in zip(inside, outside, strict=True)])
+    return {
+        "in_process_rps": inside,
+        "http_rps": outside,
+        "ratio": ratio.value,
+        "ratio_interval": [ratio.low, ratio.high],
+    }
+
+
+def _stream(batched: Strategy, work: Sequence[Clip]) -> None:
+    for _ in batched.stream(Inbox([request_of(clip) for clip in work])):
+        pass
+
+
+def _at_once(send: Callable[[Clip], None], work: Sequence[Clip]) -> None:
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(send, work))
+
+
+def batching(batched: Server, single: Server, clips: Sequence[Clip]) -> dict[str, Any]:
+    """Whisper's requests per second on short clips with and without micro-batches."""
+    work = [clips[index % len(clips)] for index in range(REQUESTS)]
+    apart, together = [], []
+    for _ in range(ROUNDS):
+        apart.append(REQUESTS / seconds(lambda: _at_once(single.transcribe, work)))
+        together.append(REQUESTS / seconds(lambda: _at_once(batched.transcribe, work)))
+    gain = bootstrap_interval([b / a for a, b in zip(apart, together, strict=True)])
+    return {
+        "unbatched_rps": apart,
+        "batched_rps": together,
+        "gain": gain.value,
+        "gain_interval": [gain.low, gain.high],
+    }
+
+
+def main() -> None:
+    clips = [clip for clip in load_clips() if clip.audio_s <= SHORT_S]
+    options, alone = ("--batch", str(BATCH)), ("--only", "whisper")
+    with ExitStack() as stack:
+        served = stack.enter_context(server(*options))
+        single = stack.enter_context(server(*alone, "--batch", "1"))
+        others = [
+            stack.enter_context(server(*alone, "--whisper-backend", "transformers", *how))
+            for how in (options, ("--batch", "1"))
+        ]
+        plain = strategy("plain", stack)
+        batched = strategy("batched", stack, batch=BATCH)
+        for clip in clips:  # what the first request of each kind builds
+            plain.serve(request_of(clip))
+            served.hybrid(clip)
+            for other in (single, *others):
+                other.transcribe(clip)
+        _at_once(served.hybrid, clips * 2)
+        _stream(batched, clips)
+        results = {
+            "machine": machine(),
+            "versions": versions(),
+            "cores_usable": len(os.sched_getaffinity(0)),
+            "clips": len(clips),
+            "audio_median_s": statistics.median(clip.audio_s for clip in clips),
+            "ready_s": [served.ready_s, single.ready_s],
+            "overhead": overhead(served, plain, clips),
+            "saturation": saturation(served, batched, clips),
+            "micro_batches": batching(served, single, clips),
+            "micro_batches_transformers": batching(*others, clips),
+        }
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

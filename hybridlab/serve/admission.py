@@ -1,0 +1,122 @@
+"""What fits: predicted by the planner, against the memory that the device has free."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from hybridlab import catalog
+from hybridlab.catalog import Card
+from hybridlab.planner import Request, voxtral_request_bytes, whisper_request_bytes
+from hybridlab.planner.inverse import largest_fitting
+from hybridlab.serve.jobs import Job, Kind
+from hybridlab.serve.refusals import too_long
+from hybridlab.tenants.base import TenantSpec
+
+#: As many as a tenant of the lab writes by default.
+TRANSCRIPT_TOKENS_PER_WINDOW = 224
+
+
+class Room:
+    """Bytes that calls at work may take together; whoever does not fit beside them waits."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self.n_bytes = n_bytes
+        self.held_bytes = 0
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def hold(self, n_bytes: int) -> AsyncIterator[None]:
+        """Take so many bytes while the work inside runs. Alone one may always work: what could
+        never fit was refused before."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._fits(n_bytes))
+            self.held_bytes += n_bytes
+        try:
+            yield
+        finally:
+            self.held_bytes -= n_bytes
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _fits(self, n_bytes: int) -> bool:
+        return self.held_bytes == 0 or self.held_bytes + n_bytes <= self.n_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """What one tenant's calls take above its weights, in bytes, and the longest audio for it."""
+
+    spec: TenantSpec
+    analyst: bool
+    card: Card
+    room: Room
+    max_audio_s: float
+
+    def bytes_of(self, *, audio_s: float, batch: int = 1, new_tokens: int = 200) -> int:
+        request = Request(audio_s=audio_s, batch=batch, new_tokens=new_tokens)
+        if self.analyst:
+            return voxtral_request_bytes(
+                catalog.voxtral(self.spec.model),
+                request,
+                dtype=self.spec.dtype,
+                card=self.card,
+                attention=self.spec.attention,
+            )
+        return whisper_request_bytes(
+            catalog.whisper(self.spec.model),
+            request,
+            backend=self.spec.backend,
+            dtype=self.spec.dtype,
+            card=self.card,
+        )
+
+    def batch_bytes(self, jobs: list[Job]) -> int:
+        """As if all were as long as the longest, to which they are padded."""
+        return self.bytes_of(
+            audio_s=max(job.sound.seconds for job in jobs),
+            batch=len(jobs),
+            new_tokens=max(job.max_new_tokens for job in jobs),
+        )
+
+    def fits(self, jobs: list[Job]) -> bool:
+        return self.batch_bytes(jobs) <= self.room.n_bytes
+
+    def tokens(self, audio_s: float, asked: int | None) -> int:
+        """Most tokens of a text: those asked for, else what a transcript of so much speech may
+        have, which Whisper writes window by window and Voxtral in one go."""
+        if asked is not None:
+            return asked
+        windows = Request(audio_s=audio_s).windows if self.analyst else 1
+        return TRANSCRIPT_TOKENS_PER_WINDOW * windows
+
+    def check(self, kind: Kind, audio_s: float, *, asked_tokens: int | None = None) -> None:
+        """`RefusalError` with the longest audio that would be served."""
+        most_s, why = self._own_limit(kind)
+        if audio_s > most_s or not self._has_room(audio_s, asked_tokens):
+            longest_s = min(most_s, self._longest_in_memory_s(most_s, asked_tokens))
+            if longest_s < most_s:
+                why = "the memory that is free"
+            raise too_long(audio_s, longest_s, why)
+
+    def _own_limit(self, kind: Kind) -> tuple[float, str]:
+        limits = [(self.max_audio_s, "the server")]
+        if self.analyst and kind == "answer":
+            limits.append((catalog.VOXTRAL_MAX_ANSWER_S, "Voxtral"))
+        elif self.analyst:
+            limits.append((catalog.VOXTRAL_MAX_TRANSCRIBE_S, "Voxtral"))
+        return min(limits)
+
+    def _has_room(self, audio_s: float, asked_tokens: int | None) -> bool:
+        tokens = self.tokens(audio_s, asked_tokens)
+        return self.bytes_of(audio_s=audio_s, new_tokens=tokens) <= self.room.n_bytes
+
+    def _longest_in_memory_s(self, most_s: float, asked_tokens: int | None) -> float:
+        """In whole windows; 0 where not even one fits."""
+        return catalog.WINDOW_S * largest_fitting(
+            lambda n: self._has_room(n * catalog.WINDOW_S, asked_tokens),
+            most=max(1, math.ceil(most_s / catalog.WINDOW_S)),
+        )

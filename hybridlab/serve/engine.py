@@ -1,0 +1,140 @@
+"""The orchestrator: takes jobs in as long as they fit, hands them to lanes, loses none."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hybridlab.serve import refusals
+from hybridlab.serve.jobs import Job, Kind, Said, Sound
+from hybridlab.serve.lane import Lane
+
+KINDS: tuple[Kind, ...] = ("transcription", "answer")
+#: How often jobs whose time is up are looked for.
+TICK_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a request wants of one tenant. `max_new_tokens` None: as many as a transcript has."""
+
+    tenant: str
+    kind: Kind
+    sound: Sound
+    question: str = ""
+    language: str = "en"
+    max_new_tokens: int | None = None
+
+
+class Engine:
+    """Lanes by the name of their tenant. All of it belongs to one event loop."""
+
+    def __init__(self, lanes: Mapping[str, Lane], *, queue: int, request_timeout_s: float) -> None:
+        self.lanes = dict(lanes)
+        self.queue = queue
+        self.request_timeout_s = request_timeout_s
+        self.ready = self.draining = False
+        self._unfinished: set[Job] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pace_s: dict[str, float] = {}
+
+    async def start(self) -> None:
+        """Bring up all tenants one after the other, then serve. What fails to load is raised."""
+        for lane in self.lanes.values():
+            await lane.open()
+        # Whisper's lane, which is loaded last, asks for the device first: of two that wait alike
+        # the transcript is done sooner
+        lanes = reversed(self.lanes.values())
+        self._tasks = [asyncio.create_task(lane.run()) for lane in lanes]
+        self._tasks.append(asyncio.create_task(self._watch_deadlines()))
+        self.ready = True
+
+    # ------------------------------------------------------------------------------ admission
+
+    def submit(self, *wishes: Wish) -> list[Job]:
+        """Accept all of a request's wishes, or none: `RefusalError`."""
+        self.check(*wishes)
+        return [self._accept(wish) for wish in wishes]
+
+    def check(self, *wishes: Wish) -> None:
+        """`RefusalError` where these would not be accepted now."""
+        if self.draining:
+            raise refusals.not_ready("the server is stopping", code="stopping")
+        if not self.ready:
+            raise refusals.not_ready("the models are still loading")
+        for wish in wishes:
+            lane = self.lanes[wish.tenant]
+            if lane.broken:
+                raise refusals.not_ready(lane.broken, code="broken")
+            lane.admission.check(wish.kind, wish.sound.seconds, asked_tokens=wish.max_new_tokens)
+        self.check_queue(*((wish.tenant, wish.kind) for wish in wishes))
+
+    def check_queue(self, *asked: tuple[str, Kind]) -> None:
+        """`RefusalError` where the queues have no place for these."""
+        for tenant, kind in set(asked):
+            lane = self.lanes[tenant]
+            lane.waiting.prune()
+            if lane.waiting.count(kind) + asked.count((tenant, kind)) > self.queue:
+                raise refusals.queue_full(self._retry_after_s(lane))
+
+    def _accept(self, wish: Wish) -> Job:
+        lane = self.lanes[wish.tenant]
+        job = Job(
+            kind=wish.kind,
+            sound=wish.sound,
+            question=wish.question,
+            language=wish.language,
+            max_new_tokens=lane.admission.tokens(wish.sound.seconds, wish.max_new_tokens),
+            deadline_s=time.monotonic() + self.request_timeout_s,
+            future=asyncio.get_running_loop().create_future(),
+        )
+        self._unfinished.add(job)
+        job.future.add_done_callback(lambda _: self._finished(job, lane))
+        lane.add(job)
+        return job
+
+    def _finished(self, job: Job, lane: Lane) -> None:
+        self._unfinished.discard(job)
+        if job.future.cancelled() or job.future.exception() is not None:
+            return
+        said: Said = job.future.result()
+        before = self._pace_s.get(lane.tenant.name, said.worked_s)
+        self._pace_s[lane.tenant.name] = 0.8 * before + 0.2 * said.worked_s
+
+    def _retry_after_s(self, lane: Lane) -> int:
+        """When a place should be free: half the queue at the lane's pace of late."""
+        batches = len(lane.waiting) / max(1, lane.policy.batch) / 2
+        return max(1, math.ceil(batches * self._pace_s.get(lane.tenant.name, 1.0)))
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = time.monotonic()
+            for job in [job for job in self._unfinished if job.deadline_s <= now]:
+                if job.wanted:
+                    job.future.set_exception(refusals.timed_out(self.request_timeout_s))
+
+    # ------------------------------------------------------------------------------- the end
+
+    @property
+    def broken(self) -> str:
+        """Why a tenant can never serve again; '' as long as all can."""
+        return next((lane.broken for lane in self.lanes.values() if lane.broken), "")
+
+    async def drain(self) -> None:
+        """Accept nothing more, and wait until everything accepted has its answer."""
+        self.draining = True
+        while self._unfinished:
+            await asyncio.wait([job.future for job in self._unfinished])
+
+    async def close(self) -> None:
+        """End the lanes and their tenants, whatever they are at."""
+        self.draining = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for lane in self.lanes.values():
+            await lane.close()

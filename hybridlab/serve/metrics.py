@@ -1,0 +1,136 @@
+"""What `/metrics` tells, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from hybridlab.device import CudaDevice, linux
+from hybridlab.device.nvml import nvml_used_bytes
+from hybridlab.serve.engine import KINDS, Engine
+from hybridlab.serve.pair import Pair
+
+SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """Counted as requests pass; memory and queues are read when they are asked for."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "hybridlab_requests", "Requests answered", ["route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "hybridlab_request_seconds",
+            "From the request's first byte to the answer's last",
+            ["route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.phases = Histogram(
+            "hybridlab_phase_seconds",
+            "Phases: decode of the upload, wait in the queue, and those of each tenant's calls",
+            ["tenant", "phase"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+
+    def watch(self, engine: Engine, pair: Pair) -> None:
+        self.registry.register(_State(engine, pair))
+
+    def request_done(self, route: str, status: int, seconds: float) -> None:
+        self.requests.labels(route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+
+    def phase_done(self, tenant: str, phase: str, seconds: float) -> None:
+        self.phases.labels(tenant, phase).observe(seconds)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _State(Collector):
+    """The engine's counts and the device's bytes, as they are now."""
+
+    def __init__(self, engine: Engine, pair: Pair) -> None:
+        self.engine = engine
+        self.pair = pair
+
+    def collect(self) -> Iterator[Metric]:
+        queue = GaugeMetricFamily(
+            "hybridlab_queue", "Requests that wait", labels=["tenant", "kind"]
+        )
+        at_work = GaugeMetricFamily("hybridlab_at_work", "Requests at work", labels=["tenant"])
+        for name, lane in self.engine.lanes.items():
+            at_work.add_metric([name], len(lane.at_work))
+            for kind in KINDS:
+                queue.add_metric([name, kind], lane.waiting.count(kind))
+        yield from (queue, at_work, *self._counts(), *self._memory())
+
+    def _counts(self) -> Iterator[Metric]:
+        names = {
+            "ooms": "Allocations that failed",
+            "fallbacks": "Steps down to a smaller model",
+            "climbs": "Steps back up to a larger model",
+            "restarts": "Workers started again",
+            "cleanings": "Times that freed memory was given back",
+            "batches": "Calls to the tenant",
+            "batched_jobs": "Requests in these calls",
+        }
+        for name, told in names.items():
+            family = CounterMetricFamily(f"hybridlab_{name}", told, labels=["tenant"])
+            for tenant, lane in self.engine.lanes.items():
+                family.add_metric([tenant], getattr(lane.counts, name))
+            yield family
+
+    def _memory(self) -> Iterator[Metric]:
+        ledger = GaugeMetricFamily(
+            "hybridlab_ledger_bytes", "Memory of the device by owner", labels=["owner"]
+        )
+        owners = owners_of(self.pair)
+        for owner, n_bytes in owners.items():
+            ledger.add_metric([owner], n_bytes)
+        yield ledger
+        yield GaugeMetricFamily(
+            "hybridlab_capacity_bytes",
+            "Memory of the device",
+            value=self.pair.facts.capacity_bytes,
+        )
+        room = self.pair.room
+        yield GaugeMetricFamily(
+            "hybridlab_margin_bytes",
+            "What requests may take and have not taken",
+            value=room.n_bytes - room.held_bytes,
+        )
+
+
+def owners_of(pair: Pair) -> dict[str, int]:
+    """Bytes of the device in use by owner: each tenant's weights and what its process holds beside
+    them, on a host this process' own, and as the rest others' (on a GPU contexts too)."""
+    owners: dict[str, int] = {}
+    for tenant in pair.tenants:
+        remote = tenant.remote
+        used = sum(m.used_bytes() for m in remote.device.members if m.name == remote.name)
+        weights = remote.weights_bytes() or 0
+        owners[f"{remote.name} weights"] = weights
+        owners[f"{remote.name} working memory"] = max(0, used - weights)
+    if isinstance(pair.device, CudaDevice):
+        in_use = nvml_used_bytes(pair.device.index).value
+    else:
+        owners["server"] = linux.status_bytes("VmRSS")
+        memory = linux.meminfo()
+        in_use = memory["MemTotal"] - memory["MemAvailable"]
+    if in_use is not None:
+        owners["others"] = max(0, int(in_use) - sum(owners.values()))
+    return owners

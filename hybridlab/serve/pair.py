@@ -1,0 +1,173 @@
+"""From settings to lanes: the workers, the device as they see it, what fits beside the weights."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from hybridlab import catalog
+from hybridlab.device import CpuDevice, CudaDevice, Device, card_of, resolve_device
+from hybridlab.device.cores import SharedBoard
+from hybridlab.device.mps import multi_process_service
+from hybridlab.errors import UnavailableError
+from hybridlab.serve.admission import Admission, Room
+from hybridlab.serve.lane import Lane, Policy, Turns
+from hybridlab.serve.settings import Settings
+from hybridlab.serve.tenant import WorkerTenant
+from hybridlab.tenants.base import Role, TenantSpec, resolve_dtype
+from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
+from hybridlab.workers import Worker
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The device as a worker sees it: this process imports no torch and touches no GPU."""
+
+    device: str
+    #: The catalog's card, '' for a host or a card that it does not know.
+    card: str
+    capacity_bytes: int
+    voxtral_dtype: str
+    whisper_dtype: str
+
+
+def look(settings: Settings) -> Facts:
+    """In a worker. `UnavailableError` for a device or a dtype that is not there."""
+    device = resolve_device(settings.device)
+    card = card_of(device)
+    cpu = device.kind == "cpu" or settings.sharing.whisper_on_cpu
+    backend = settings.backend
+    return Facts(
+        device=device.name,
+        card=card.name if card is not None else "",
+        capacity_bytes=device.capacity_bytes(),
+        voxtral_dtype=resolve_dtype(
+            settings.voxtral_dtype, backend="transformers", device=device, role="analyst"
+        ),
+        whisper_dtype=resolve_dtype(
+            settings.whisper_dtype,
+            backend=backend,
+            device=CpuDevice() if cpu else device,
+            role="transcriber",
+        ),
+    )
+
+
+def free_bytes(device: str) -> int:
+    """In a worker: what requests may take of the device now that all is loaded."""
+    return resolve_device(device).free_bytes()
+
+
+class Pair:
+    """The tenants that are served, their workers and their lanes; `close` ends the workers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.sharing = settings.sharing
+        self._stack = ExitStack()
+        with Worker("scout") as scout:
+            self.facts = scout.call(look, settings)
+        self.device = self._device(self.facts.device)
+        self.card = catalog.CARDS.get(self.facts.card, catalog.HOST)
+        self.host = self.device if self.device.kind == "cpu" else CpuDevice()
+        if self.sharing.whisper_on_cpu and self.device.kind == "cpu":
+            raise UnavailableError(
+                "the device is the CPU already; whisper-on-cpu needs a GPU beside it"
+            )
+        self._environment: dict[str, str] = {}
+        if self.sharing.mps:
+            self._environment = self._stack.enter_context(multi_process_service(self.device))
+        self._board = SharedBoard() if self.device.cores is not None else None
+        if self._board is not None:
+            self._stack.callback(self._board.close)
+        self.room = Room(settings.room_bytes or self.facts.capacity_bytes)
+        self.tenants = self._tenants()
+
+    @staticmethod
+    def _device(name: str) -> Device:
+        return CpuDevice() if name == "cpu" else CudaDevice(int(name.partition(":")[2]))
+
+    def _tenants(self) -> list[WorkerTenant]:
+        """Voxtral first, which is the larger to load."""
+        settings, made = self.settings, []
+        if settings.has_voxtral:
+            made.append(self._tenant("analyst", [self.voxtral_spec()]))
+        if settings.has_whisper:
+            sizes = (settings.whisper, *settings.rungs)
+            made.append(self._tenant("transcriber", [self.whisper_spec(size) for size in sizes]))
+        return made
+
+    def _tenant(self, role: Role, specs: list[TenantSpec]) -> WorkerTenant:
+        kind = RemoteAnalyst if role == "analyst" else RemoteTranscriber
+        on_host = role == "transcriber" and self.sharing.whisper_on_cpu
+        remote = kind(
+            specs[0],
+            self.host if on_host else self.device,
+            Worker(kind.name),
+            board=self._board,
+            environment=self._environment,
+            retry=False,
+        )
+        self._stack.callback(remote.worker.close)
+        return WorkerTenant(remote, specs, self.sharing)
+
+    def voxtral_spec(self) -> TenantSpec:
+        settings = self.settings
+        return TenantSpec(
+            model=settings.voxtral,
+            backend="transformers",
+            weights=settings.source("voxtral"),
+            dtype=self.facts.voxtral_dtype,
+            path=settings.voxtral_path,
+            seed=settings.seed,
+        )
+
+    def whisper_spec(self, size: str) -> TenantSpec:
+        settings = self.settings
+        return TenantSpec(
+            model=size,
+            backend=settings.backend,
+            weights=settings.source(size),
+            dtype=self.facts.whisper_dtype,
+            path=settings.whisper_path,
+            seed=settings.seed + 1,
+        )
+
+    def lanes(self) -> dict[str, Lane]:
+        settings = self.settings
+        turns = Turns(at_once=self.sharing.at_once)
+        policy = Policy(
+            batch=settings.batch if self.sharing.batches else 1,
+            clean_every=settings.clean_every,
+            restart_above=settings.restart_above,
+            climb_after_s=settings.climb_after_s,
+            request_timeout_s=settings.request_timeout_s,
+        )
+        return {
+            tenant.name: Lane(
+                tenant=tenant,
+                admissions=[self._admission(tenant, spec) for spec in tenant.specs],
+                turns=turns,
+                room=self.room,
+                policy=policy,
+            )
+            for tenant in self.tenants
+        }
+
+    def _admission(self, tenant: WorkerTenant, spec: TenantSpec) -> Admission:
+        return Admission(
+            spec=spec,
+            analyst=tenant.remote.role == "analyst",
+            card=catalog.HOST if tenant.remote.device.kind == "cpu" else self.card,
+            room=self.room,
+            max_audio_s=self.settings.max_audio_s,
+        )
+
+    def measure_room(self) -> None:
+        """Once all is loaded: what is free is what requests may take, unless the settings say."""
+        if self.settings.room_bytes is None:
+            free = self.tenants[0].remote.worker.call(free_bytes, self.device.name)
+            self.room.n_bytes = free
+
+    def close(self) -> None:
+        self._stack.close()

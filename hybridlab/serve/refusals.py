@@ -1,0 +1,116 @@
+"""Why a request gets no text: each with its HTTP status, a code for programs and one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybridlab.errors import HybridlabError
+from hybridlab.units import format_seconds
+
+
+class RefusalError(HybridlabError):
+    """A request that is answered with an error. `extra` stands beside the message, `retry_after_s`
+    becomes a header."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after_s: int | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after_s = retry_after_s
+        self.extra = dict(extra or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is on the other side of a worker's channel."""
+        return (_again, (self.status, self.code, str(self), self.retry_after_s, self.extra))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The body that OpenAI's clients read."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": str(self), "type": kind, "code": self.code, **self.extra}}
+
+
+def _again(
+    status: int, code: str, message: str, retry_after_s: int | None, extra: dict[str, Any]
+) -> RefusalError:
+    return RefusalError(status, code, message, retry_after_s=retry_after_s, extra=extra)
+
+
+def bad_request(message: str, *, code: str = "invalid_request") -> RefusalError:
+    return RefusalError(400, code, message)
+
+
+def too_long(audio_s: float, longest_s: float, why: str) -> RefusalError:
+    """`longest_s`: the longest audio that would be served; `why`: what bounds it."""
+    asked = format_seconds(audio_s)
+    return RefusalError(
+        413,
+        "audio_too_long",
+        f"an audio of {asked} is too long: {why} allows {format_seconds(longest_s)}; cut it into "
+        "shorter files",
+        extra={"longest_audio_s": longest_s},
+    )
+
+
+def too_large(limit_bytes: int) -> RefusalError:
+    return RefusalError(
+        413,
+        "upload_too_large",
+        f"the upload is larger than {limit_bytes / 10**6:g} MB; send a shorter or compressed one",
+        extra={"largest_upload_bytes": limit_bytes},
+    )
+
+
+def queue_full(retry_after_s: int) -> RefusalError:
+    return RefusalError(
+        429,
+        "queue_full",
+        f"too many requests wait already; try again in {retry_after_s} s",
+        retry_after_s=retry_after_s,
+    )
+
+
+def not_ready(message: str, *, code: str = "not_ready") -> RefusalError:
+    return RefusalError(503, code, message, retry_after_s=2)
+
+
+def timed_out(limit_s: float) -> RefusalError:
+    return RefusalError(
+        504, "timeout", f"no answer within {limit_s:g} s; send a shorter audio, or try again later"
+    )
+
+
+def lost(name: str) -> RefusalError:
+    return RefusalError(
+        503,
+        "worker_lost",
+        f"the worker of {name} was lost twice over this request; try again",
+        retry_after_s=1,
+    )
+
+
+def no_memory(name: str) -> RefusalError:
+    return RefusalError(
+        503,
+        "out_of_memory",
+        f"{name} ran out of memory over this request alone; send a shorter audio",
+        retry_after_s=5,
+    )
+
+
+def no_words(name: str) -> RefusalError:
+    return RefusalError(
+        422, "no_words", f"{name} made no words of this audio; an empty text is no answer"
+    )
+
+
+def fault(name: str) -> RefusalError:
+    return RefusalError(500, "fault", f"{name} failed over this request; the server's log says why")

@@ -1,0 +1,194 @@
+"""How the orchestrator asks one tenant: a small interface, and a tenant in a worker behind it.
+
+All of it blocks and is called from one thread of the tenant's own, but for `kill`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from typing import Protocol
+
+from hybridlab.serve.jobs import Job, Outcome
+from hybridlab.serve.sharing import Sharing
+from hybridlab.tenants.base import Tenant, TenantSpec, Text
+from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
+
+log = logging.getLogger("hybridlab.serve")
+
+
+class ServedTenant(Protocol):
+    """One tenant as the orchestrator sees it. `serve` and the others raise what the lab raises:
+    `WorkerLostError`, an allocation failure (`oom.out_of_memory`), or another fault."""
+
+    name: str
+    #: Models from large to small that can take the tenant's place; `rung` is the one in use.
+    models: list[str]
+    rung: int
+    #: Whether its weights are on the device for its turns alone.
+    swaps: bool
+
+    def open(self) -> None:
+        """Bring it up, ready to serve."""
+
+    def serve(self, jobs: Sequence[Job]) -> Outcome:
+        """One call for jobs that fit together."""
+
+    def leave_device(self) -> None:
+        """Its turn is over: where weights are swapped, they go."""
+
+    def use(self, rung: int) -> None:
+        """A fresh worker with the model of this rung, loaded: the same one again, a smaller or a
+        larger."""
+
+    def clean(self) -> None:
+        """Give freed memory back."""
+
+    def fragmentation(self) -> float | None:
+        """1 - active / reserved of its allocator; None where that has no reading."""
+
+    def kill(self) -> None:
+        """End its process now, from any thread: whoever waits for it gets `WorkerLostError`."""
+
+    def close(self) -> None:
+        """Let its process go."""
+
+
+class WorkerTenant:
+    """A tenant of the lab in a worker. `specs`: its models from large to small."""
+
+    def __init__(
+        self,
+        remote: RemoteTranscriber | RemoteAnalyst,
+        specs: Sequence[TenantSpec],
+        sharing: Sharing,
+    ) -> None:
+        self.remote = remote
+        self.specs = list(specs)
+        self.sharing = sharing
+        self.name = remote.name
+        self.models = [served_name(spec, remote.name) for spec in specs]
+        self.rung = 0
+        self._here = False  # whether weights that are swapped are on the device
+        self._swap = sharing.swap if remote.role == "transcriber" else ""
+        self.swaps = bool(self._swap)
+
+    def open(self) -> None:
+        if self.sharing.expand_segments:
+            self.remote.ask(_expand_segments)
+        self._here = False
+        self.remote.ask(_open, self._swap)
+        log.info("%s: %s in process %s", self.name, self.remote.spec.model, self.remote.worker.pid)
+
+    def serve(self, jobs: Sequence[Job]) -> Outcome:
+        if self._swap:
+            self._here = True
+            self.remote.ask(_bring_in)
+        texts = self._answers(jobs) if jobs[0].kind == "answer" else self._transcripts(jobs)
+        if self.sharing.clean:
+            self.clean()
+        return Outcome(texts, self.remote.drain_spans())
+
+    def _answers(self, jobs: Sequence[Job]) -> list[tuple[Text, ...]]:
+        assert isinstance(self.remote, RemoteAnalyst)
+        texts = self.remote.answer(
+            [job.sound.samples for job in jobs],
+            [job.question for job in jobs],
+            max_new_tokens=jobs[0].max_new_tokens,
+        )
+        return [(text,) for text in texts]
+
+    def _transcripts(self, jobs: Sequence[Job]) -> list[tuple[Text, ...]]:
+        """Whisper is given windows, as it would cut the audio itself, so that each text is known
+        to belong to its own; Voxtral hears the whole."""
+        whole = self.remote.role == "analyst"
+        pieces = [[job.sound.samples] if whole else job.sound.pieces() for job in jobs]
+        rows = iter(
+            self.remote.transcribe(
+                [piece for own in pieces for piece in own],
+                language=jobs[0].language,
+                max_new_tokens=jobs[0].max_new_tokens,
+            )
+        )
+        return [tuple(next(rows) for _ in own) for own in pieces]
+
+    def leave_device(self) -> None:
+        if self._here:
+            self._here = False
+            self.remote.ask(_drop)
+
+    def use(self, rung: int) -> None:
+        self.remote.begin_again(self.specs[rung])
+        self.open()
+        self.rung = rung
+
+    def clean(self) -> None:
+        self.remote.ask(_release)
+
+    def fragmentation(self) -> float | None:
+        return self.remote.ask(_fragmentation)
+
+    def kill(self) -> None:
+        pid = self.remote.worker.pid
+        if pid is not None:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
+    def close(self) -> None:
+        self.remote.leave()
+        self.remote.worker.close()
+
+    @property
+    def spec(self) -> TenantSpec:
+        return self.specs[self.rung]
+
+
+def served_name(spec: TenantSpec, name: str) -> str:
+    """The model's id for clients; weights without text say so."""
+    return f"{name}-{spec.model}" + ("" if spec.has_text else "-random")
+
+
+# -------------------------------------------------------------------------- inside the worker
+
+
+def _open(tenant: Tenant, swap: str) -> None:
+    """Load; a tenant that swaps is brought in once and let go, so that what would fail at the first
+    request fails now."""
+    from hybridlab.tenants.weights import check_source
+
+    check_source(tenant.spec)
+    if not swap:
+        tenant.load()
+        return
+    from hybridlab.strategies.swapping import MOVERS
+
+    mover = MOVERS[swap](tenant.device, swap="whisper")
+    mover.prepare(tenant)
+    mover.ready()
+    mover.bring_in(tenant)
+    mover.drop(tenant)
+    tenant.__dict__["mover"] = mover  # one worker, one tenant: it lives as long
+
+
+def _bring_in(tenant: Tenant) -> None:
+    tenant.__dict__["mover"].bring_in(tenant)
+
+
+def _drop(tenant: Tenant) -> None:
+    tenant.__dict__["mover"].drop(tenant)
+
+
+def _release(tenant: Tenant) -> None:
+    tenant.device.release()
+
+
+def _expand_segments(tenant: Tenant) -> None:
+    tenant.device.expand_segments()
+
+
+def _fragmentation(tenant: Tenant) -> float | None:
+    return tenant.device.wear().fragmentation

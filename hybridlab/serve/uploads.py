@@ -1,0 +1,187 @@
+"""Audio from outside: decoded in a worker of its own, within limits of size, time and memory.
+
+Nothing of a request is a path or a name here: the worker is handed bytes, and libsndfile tells
+from them what they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import math
+import os
+import resource
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hybridlab.audio import SILENCE_PEAK, prepared, windows
+from hybridlab.errors import AudioError, WorkerLostError
+from hybridlab.oom import out_of_memory
+from hybridlab.serve.jobs import Sound
+from hybridlab.serve.refusals import RefusalError, bad_request, fault, queue_full, too_long
+from hybridlab.units import MIB
+from hybridlab.workers import Worker
+
+log = logging.getLogger("hybridlab.serve")
+#: Frames decoded at a time, each of `channels` float32.
+BLOCK_FRAMES = 1 << 18
+MOST_CHANNELS = 8
+USUAL_RATE_HZ = 48_000
+HIGHEST_RATE_HZ = 192_000
+#: What decoding holds at its worst, in copies of the audio as float32 at its own rate: the blocks,
+#: their concatenation, and what soxr makes of it.
+COPIES = 4
+BASE_BYTES = 256 * MIB
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`most_s` is the longest audio, whatever its file says of itself."""
+
+    most_s: float
+    timeout_s: float
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the worker may take above what it has: the longest audio at a usual rate."""
+        return BASE_BYTES + int(COPIES * 4 * USUAL_RATE_HZ * self.most_s)
+
+
+class Decoder:
+    """Workers that decode uploads, one at a time each."""
+
+    def __init__(self, limits: Limits, *, workers: int, queue: int) -> None:
+        self.limits = limits
+        self.restarts = 0
+        self._queue = queue
+        self._waiting = 0
+        self._idle: asyncio.Queue[Worker] = asyncio.Queue()
+        self._workers = [Worker("decoder") for _ in range(workers)]
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decoder")
+
+    async def start(self) -> None:
+        for worker in self._workers:
+            await self._begin(worker)
+            self._idle.put_nowait(worker)
+
+    async def decode(self, data: bytes) -> Sound:
+        """`RefusalError` for what cannot be decoded within the limits."""
+        if not data:
+            raise bad_request("the audio file is empty", code="bad_audio")
+        if self._waiting >= self._queue:
+            raise queue_full(1)
+        self._waiting += 1
+        try:
+            worker = await self._idle.get()
+        finally:
+            self._waiting -= 1
+        # to its end even where the client goes away: the worker must come back idle
+        return await asyncio.shield(asyncio.ensure_future(self._decode(worker, data)))
+
+    async def _decode(self, worker: Worker, data: bytes) -> Sound:
+        try:
+            return await self._in_time(worker, data)
+        finally:
+            if worker.pid is None:
+                self.restarts += 1
+                await self._begin(worker)
+            self._idle.put_nowait(worker)
+
+    async def _in_time(self, worker: Worker, data: bytes) -> Sound:
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(self._pool, worker.call, decode_sound, data, self.limits.most_s)
+        done, _ = await asyncio.wait({call}, timeout=self.limits.timeout_s)
+        if not done and worker.pid is not None:
+            os.kill(worker.pid, signal.SIGKILL)
+        try:
+            return await call
+        except AudioError as error:
+            raise bad_request(str(error), code="bad_audio") from None
+        except RefusalError:
+            raise
+        except WorkerLostError:
+            why = "ended its decoder" if done else f"took longer than {self.limits.timeout_s:g} s"
+            raise bad_request(
+                f"the audio file {why}; convert it to WAV or FLAC", code="bad_audio"
+            ) from None
+        except Exception as error:
+            if out_of_memory(error) is None:
+                log.error("the decoder failed: %s", error)
+                raise fault("the decoder") from None
+            raise RefusalError(
+                413, "audio_too_large", "the audio takes too much memory to decode; shorten it"
+            ) from None
+
+    async def _begin(self, worker: Worker) -> None:
+        def begin() -> None:
+            worker.start().call(confine, self.limits.memory_bytes)
+
+        await asyncio.get_running_loop().run_in_executor(self._pool, begin)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+        self._pool.shutdown()
+
+
+# -------------------------------------------------------------------------- inside the worker
+
+
+def confine(more_bytes: int) -> None:
+    """Let this process take so much more memory, and write no file."""
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[0])
+    most = pages * os.sysconf("SC_PAGE_SIZE") + more_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def decode_sound(data: bytes, most_s: float) -> Sound:
+    """Float32 mono at 16 kHz with its windows. `AudioError` for what is no audio that a model could
+    use; `RefusalError` for more than `most_s` seconds, counted while decoding: a header may lie."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            _check_shape(file)
+            samples, rate = _blocks(file, most_s), file.samplerate
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        if out_of_memory(error) is not None:
+            raise
+        raise AudioError(
+            "the file cannot be decoded as audio; convert it to WAV, FLAC, OGG or MP3"
+        ) from None
+    mono = prepared(samples, rate, name="the file")
+    if float(np.abs(mono).max()) < SILENCE_PEAK:
+        raise AudioError("the audio is silent (no sample above -80 dB); record it again")
+    pieces = windows(mono)
+    return Sound(mono, tuple(np.cumsum([piece.size for piece in pieces])[:-1].tolist()))
+
+
+def _check_shape(file: Any) -> None:
+    if not 1 <= file.channels <= MOST_CHANNELS:
+        raise AudioError(f"the file has {file.channels} channels; mix it down to {MOST_CHANNELS}")
+    if not 1000 <= file.samplerate <= HIGHEST_RATE_HZ:
+        raise AudioError(f"the file has {file.samplerate} samples a second; resample it to 16000")
+
+
+def _blocks(file: Any, most_s: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """All frames, mono, (n,). One channel's worth is kept: many channels take no more memory."""
+    most = math.ceil(most_s * file.samplerate)
+    blocks: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+    count = 0
+    while True:
+        block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+        if not len(block):
+            return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        count += len(block)
+        if count > most:
+            said = max(file.frames / file.samplerate, count / file.samplerate)
+            raise too_long(said, most_s, "the server")
+        blocks.append(block.mean(axis=1))

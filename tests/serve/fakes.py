@@ -1,0 +1,168 @@
+"""Tenants without models, to test who works when and what becomes of faults."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hybridlab import catalog
+from hybridlab.errors import WorkerLostError
+from hybridlab.serve.admission import Admission, Room
+from hybridlab.serve.engine import Engine, Wish
+from hybridlab.serve.jobs import Job, Outcome, Sound
+from hybridlab.serve.lane import Lane, Policy, Turns
+from hybridlab.tenants.base import Span, TenantSpec, Text
+from hybridlab.units import GB
+
+OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
+
+
+@dataclass
+class FakeTenant:
+    """Says its model and the job's question; `serve_s` is how long a call takes. `plan` holds, call
+    by call, an error to raise or None."""
+
+    name: str
+    models: list[str]
+    serve_s: float = 0.0
+    plan: list[Exception | None] = field(default_factory=list)
+    #: Models that do not load.
+    too_large: set[str] = field(default_factory=set)
+    say: Callable[[Job], str] = lambda job: f"said {job.question}"
+    rung: int = 0
+    swaps: bool = False
+    fragmented: float | None = None
+    calls: list[list[str]] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    journal: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.killed = threading.Event()
+
+    def open(self) -> None:
+        self._load(0)
+
+    def _load(self, rung: int) -> None:
+        if self.models[rung] in self.too_large:
+            raise MemoryError(OUT_OF_MEMORY)
+        self.log.append(f"load {self.models[rung]}")
+
+    def serve(self, jobs: Sequence[Job]) -> Outcome:
+        self.calls.append([job.question for job in jobs])
+        self.journal.append(self.name)
+        if self.killed.wait(self.serve_s):
+            self.killed.clear()
+            raise WorkerLostError(f"the worker {self.name} was lost: ended by SIGKILL")
+        error = self.plan.pop(0) if self.plan else None
+        if error is not None:
+            raise error
+        texts = [(Text(self.say(job), (1, 2)),) for job in jobs]
+        return Outcome(texts, [Span(self.name, "decode", 0.0, 0.5)])
+
+    def leave_device(self) -> None:
+        self.log.append("leave")
+
+    def use(self, rung: int) -> None:
+        self._load(rung)
+        self.rung = rung
+
+    def clean(self) -> None:
+        self.log.append("clean")
+
+    def fragmentation(self) -> float | None:
+        return self.fragmented
+
+    def kill(self) -> None:
+        self.log.append("kill")
+        self.killed.set()
+
+    def close(self) -> None:
+        self.log.append("close")
+
+
+def sound(seconds: float = 1.0) -> Sound:
+    return Sound(np.zeros(round(seconds * catalog.SAMPLE_RATE_HZ), np.float32))
+
+
+def admission(model: str, room: Room, *, analyst: bool = False) -> Admission:
+    spec = TenantSpec(
+        model=model,
+        backend="transformers" if analyst else "openai-whisper",
+        weights="pocket",
+        dtype="float32",
+    )
+    return Admission(spec=spec, analyst=analyst, card=catalog.HOST, room=room, max_audio_s=2400.0)
+
+
+class Stage:
+    """An engine over fake tenants; use as `async with Stage(whisper, voxtral) as stage`."""
+
+    def __init__(
+        self,
+        *tenants: FakeTenant,
+        at_once: bool = False,
+        room_bytes: int = 4 * GB,
+        queue: int = 64,
+        request_timeout_s: float = 30.0,
+        **policy: Any,
+    ) -> None:
+        self.room = Room(room_bytes)
+        turns = Turns(at_once=at_once)
+        rules = Policy(request_timeout_s=request_timeout_s, **policy)
+        self.phases: list[tuple[str, str]] = []
+        lanes = {
+            tenant.name: Lane(
+                tenant=tenant,
+                admissions=[
+                    admission(model.partition("-")[2], self.room, analyst=tenant.name == "voxtral")
+                    for model in tenant.models
+                ],
+                turns=turns,
+                room=self.room,
+                policy=rules,
+                on_spans=lambda tenant, phase, seconds: self.phases.append((tenant, phase)),
+            )
+            for tenant in tenants
+        }
+        self.engine = Engine(lanes, queue=queue, request_timeout_s=request_timeout_s)
+
+    def ask(self, name: str, *, tenant: str = "voxtral", seconds: float = 1.0) -> Job:
+        kind = "answer" if tenant == "voxtral" else "transcription"
+        wish = Wish(
+            tenant=tenant,
+            kind=kind,  # type: ignore[arg-type]
+            sound=sound(seconds),
+            question=name,
+            max_new_tokens=40,
+        )
+        (job,) = self.engine.submit(wish)
+        return job
+
+    async def __aenter__(self) -> Stage:
+        await self.engine.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.engine.close()
+
+
+def whisper(*models: str, **options: Any) -> FakeTenant:
+    return FakeTenant("whisper", [f"whisper-{m}" for m in models or ("pocket-m",)], **options)
+
+
+def voxtral(**options: Any) -> FakeTenant:
+    return FakeTenant("voxtral", ["voxtral-pocket"], **options)
+
+
+async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait until it holds; fails the test if it does not."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        await asyncio.sleep(0.005)

@@ -1,0 +1,136 @@
+"""Shapes of requests and responses, by known answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import pytest
+
+from hybridlab.serve import wire
+from hybridlab.serve.jobs import Said, Sound
+from hybridlab.serve.refusals import RefusalError
+from hybridlab.tenants.base import Text
+
+SOUND = Sound(np.zeros(65 * 16_000, np.float32), (28 * 16_000, 56 * 16_000 + 8))
+
+
+def said(*texts: str, **changes: object) -> Said:
+    fields = {"model": "whisper-base", "waited_s": 0.0, "worked_s": 0.1, **changes}
+    return Said(texts=tuple(Text(text, (7, 8)) for text in texts), **fields)  # type: ignore[arg-type]
+
+
+def test_segments_are_the_windows_that_were_really_cut() -> None:
+    found = wire.segments_of(said("one", "", "three & <four>"), SOUND)
+    assert [(s.start_s, s.end_s, s.text) for s in found] == [
+        (0.0, 28.0, "one"),
+        (56.0005, 65.0, "three & <four>"),
+    ]
+
+
+def test_a_text_for_the_whole_audio_is_one_segment() -> None:
+    (segment,) = wire.segments_of(said("all of it"), SOUND)
+    assert (segment.start_s, segment.end_s) == (0.0, 65.0)
+
+
+def test_subtitles_are_as_players_read_them() -> None:
+    segments = [
+        wire.Segment(0.0, 28.0, "one", ()),
+        wire.Segment(3661.5, 3725.0406, "a --> b & <c>", ()),
+    ]
+    assert wire.srt(segments) == (
+        "1\n00:00:00,000 --> 00:00:28,000\none\n\n"
+        "2\n01:01:01,500 --> 01:02:05,041\na --> b & <c>\n\n"
+    )
+    assert wire.vtt(segments) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:28.000\none\n\n"
+        "01:01:01.500 --> 01:02:05.041\na --&gt; b &amp; &lt;c>\n\n"
+    )
+
+
+def test_verbose_json_gives_null_for_what_is_not_measured() -> None:
+    found = wire.verbose(said("one", "two", "three", instead_of="whisper-large-v3"), SOUND, "en")
+    assert found["text"] == "one two three"
+    assert (found["duration"], found["language"]) == (65.0, "en")
+    assert (found["model"], found["instead_of"]) == ("whisper-base", "whisper-large-v3")
+    second = found["segments"][1]
+    assert (second["start"], second["end"], second["seek"]) == (28.0, 56.001, 2800)
+    assert second["avg_logprob"] is second["no_speech_prob"] is None
+    assert second["tokens"] == [7, 8]
+
+
+def test_a_completion_says_how_it_ended() -> None:
+    found = wire.completion("c-1", said("fine"), 10)
+    assert found["choices"][0]["message"] == {"role": "assistant", "content": "fine"}
+    assert found["choices"][0]["finish_reason"] == "stop"
+    assert wire.completion("c-1", said("cut"), 2)["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_stream_is_the_role_the_text_and_the_end() -> None:
+    *chunks, done = wire.chunks("c-1", said("grün"), 10)
+    deltas = [json.loads(chunk.removeprefix("data: "))["choices"][0] for chunk in chunks]
+    assert [delta["delta"] for delta in deltas] == [
+        {"role": "assistant", "content": ""},
+        {"content": "grün"},
+        {},
+    ]
+    assert deltas[-1]["finish_reason"] == "stop"
+    assert done == "data: [DONE]\n\n"
+
+
+def test_an_event_is_one_line_whatever_its_text() -> None:
+    assert wire.event({"text": "a\nb"}, "answer") == 'event: answer\ndata: {"text": "a\\nb"}\n\n'
+
+
+AUDIO = {"type": "input_audio", "input_audio": {"data": base64.b64encode(b"abc").decode()}}
+ASK = {"type": "text", "text": "What is said?"}
+
+
+def chat(*parts: object, **more: object) -> dict[str, object]:
+    return {"model": "voxtral", "messages": [{"role": "user", "content": list(parts)}], **more}
+
+
+def test_a_question_is_read_with_what_the_system_says_before_it() -> None:
+    body = chat(AUDIO, ASK, max_tokens=9, temperature=0.2)
+    messages = body["messages"]
+    assert isinstance(messages, list)
+    messages.insert(0, {"role": "system", "content": "Be brief."})
+    found = wire.read_chat(body)
+    assert (found.audio, found.question) == (b"abc", "Be brief.\n\nWhat is said?")
+    assert (found.max_new_tokens, found.stream) == (9, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ([], "object"),
+        ({"messages": "x"}, "list of messages"),
+        (chat(ASK), "input_audio"),
+        (chat(AUDIO), "no message has a text"),
+        (chat(AUDIO, AUDIO, ASK), "one audio"),
+        (chat(AUDIO, ASK, n=2), "one choice"),
+        (chat(AUDIO, ASK, tools=[{}]), "'tools'"),
+        (chat(AUDIO, ASK, max_tokens=0), "max_tokens"),
+        (chat(AUDIO, ASK, max_tokens="9"), "max_tokens"),
+        (chat({"type": "input_audio", "input_audio": {"data": "@@"}}, ASK), "base64"),
+        (chat({"type": "input_audio", "input_audio": {"url": "file:///x"}}, ASK), "base64"),
+        (chat({"type": "audio_url", "audio_url": {"url": "http://x"}}, ASK), "never opened"),
+        (chat(None), "never opened"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "roles"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_the_reason(body: object, why: str) -> None:
+    with pytest.raises(RefusalError, match=why) as caught:
+        wire.read_chat(body)
+    assert caught.value.status == 400
+
+
+def test_languages_and_formats_are_checked() -> None:
+    assert wire.check_language("") == ""
+    assert wire.check_format("srt") == "srt"
+    for bad in ("english", "e", "../x"):
+        with pytest.raises(RefusalError, match="ISO 639"):
+            wire.check_language(bad)
+    with pytest.raises(RefusalError, match="choose one of: json"):
+        wire.check_format("xml")
