@@ -81,6 +81,15 @@ class Services:
             self.whisper, **kept
         )
 
+    @property
+    def loading_bytes(self) -> dict[str, int]:
+        """Host memory while each tenant loads, page cache apart."""
+        kept = {"backend": self.backend, "dtype": self.dtype}
+        return {
+            "whisper": whisper_host_bytes(self.whisper, **kept),
+            "voxtral": voxtral_host_bytes(self.voxtral, dtype=self.voxtral_dtype),
+        }
+
     def asked(self, audio_s: float) -> dict[str, Estimate]:
         """A request's bytes on the device, by tenant."""
         request = replace(self.request, audio_s=audio_s)
@@ -113,7 +122,8 @@ def largest_services(
     card: Card, voxtral: VoxtralModel, *, voxtral_dtype: str | None, request: Request
 ) -> Services:
     """The pair with the most Whisper parameters that serves audio as long as the request's; of
-    equal ones the one that serves the longest. `ParameterError` where none does."""
+    equal ones the one that serves the longest, then the one that loads with the least host memory.
+    `ParameterError` where none does."""
     pairs = [
         Services(
             card=card,
@@ -135,7 +145,14 @@ def largest_services(
             f"audio of {request.audio_s:g} s whatever the estimates' range holds; ask for a larger "
             "--card, a smaller --voxtral-dtype or --audio-s"
         )
-    return max(good, key=lambda pair: (pair.whisper.parameters, pair.longest_audio_s))
+    return max(
+        good,
+        key=lambda pair: (
+            pair.whisper.parameters,
+            pair.longest_audio_s,
+            -sum(pair.loading_bytes.values()),
+        ),
+    )
 
 
 # ------------------------------------------------------------------------------- host memory
@@ -167,12 +184,7 @@ def host_memory(services: Services, *, uploads_bytes: int) -> dict[str, HostMemo
         "decoder of uploads": Limits(longest_s, Settings().decode_timeout_s).memory_bytes,
         "decoded audio in the queue": samples,
     }
-    loading = {
-        "whisper": whisper_host_bytes(
-            services.whisper, backend=services.backend, dtype=services.dtype
-        ),
-        "voxtral": voxtral_host_bytes(services.voxtral, dtype=services.voxtral_dtype),
-    }
+    loading = services.loading_bytes
     uploads = {name: int(copies * uploads_bytes) for name, copies in COPIES.items()}
     arrays = audio_array_bytes(request)
     found = {
@@ -206,8 +218,8 @@ def lines(services: Services) -> Iterator[str]:
     limits = Settings(queue=QUEUE)
     asked = services.asked(longest_s)
     highest = format_bytes(services.highest_bytes(longest_s))
-    yield f"# Predicted by 'hybridlab plan --card {card.name} --compose', not measured: {card.title},"
-    yield f"# {format_bytes(card.usable_bytes)} usable. Put HYBRIDLAB_TOKEN=... below."
+    yield f"# For {card.title} ({format_bytes(card.usable_bytes)} usable): predicted, not measured."
+    yield "# HYBRIDLAB_TOKEN is yours to add: a long random token that clients must show."
     yield "# The largest Whisper that fits beside Voxtral in a container of its own."
     yield f"HYBRIDLAB_WHISPER={services.whisper.name}"
     yield f"HYBRIDLAB_WHISPER_BACKEND={services.backend}"
