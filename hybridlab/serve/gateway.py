@@ -30,7 +30,7 @@ from hybridlab.serve.app import (
     _unless_gone,
 )
 from hybridlab.serve.metrics import Metrics
-from hybridlab.serve.refusals import RefusalError, bad_request, queue_full
+from hybridlab.serve.refusals import RefusalError, bad_request, not_ready, queue_full
 from hybridlab.serve.security import Receive, Scope, Send
 from hybridlab.serve.upstream import Upstream
 
@@ -48,6 +48,8 @@ class Gateway:
         self.voxtral = voxtral
         self.queue = queue
         self.under_way = 0
+        self.stopping = False
+        self._idle = asyncio.Event()
         self.metrics = Metrics()
 
     async def close(self) -> None:
@@ -67,6 +69,8 @@ class Gateway:
     @contextmanager
     def place(self) -> Iterator[None]:
         """A place among the requests under way; 429 where all are taken."""
+        if self.stopping:
+            raise not_ready("the gateway is stopping")
         if self.under_way >= self.queue:
             raise queue_full(1)
         self.under_way += 1
@@ -74,6 +78,15 @@ class Gateway:
             yield
         finally:
             self.under_way -= 1
+            if not self.under_way:
+                self._idle.set()
+
+    async def drain(self) -> None:
+        """Take nothing new; returns when what was accepted is answered."""
+        self.stopping = True
+        if self.under_way:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def timed(self, upstream: Upstream, path: str, **request: Any) -> dict[str, Any]:
         began = time.perf_counter()
@@ -315,7 +328,8 @@ def _own_routes(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/health/ready")
     async def ready() -> Response:
         found = await asyncio.gather(gateway.whisper.not_ready(), gateway.voxtral.not_ready())
-        reason = "; ".join(why for why in found if why)
+        stopping = "the gateway is stopping" if gateway.stopping else ""
+        reason = "; ".join(why for why in (stopping, *found) if why)
         return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
 
     @app.get("/metrics")

@@ -8,11 +8,11 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from hybridlab.errors import ParameterError
-from hybridlab.serve.run import _check_extra, _listen
+from hybridlab.serve.run import _check_extra, _listen, _server
 from hybridlab.serve.settings import Settings
 
 log = logging.getLogger("hybridlab.serve")
@@ -84,5 +84,6 @@ async def _serve(door: Settings, urls: Mapping[str, str], listener: socket.socke
         urls["whisper"],
         urls["voxtral"],
     )
-    await uvicorn.Server(config).serve(sockets=[listener])
+    # a gateway drains as a server does
+    await _server(uvicorn, config, cast(Any, gateway), door.drain_s).serve(sockets=[listener])
     await gateway.close()

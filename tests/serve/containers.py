@@ -91,10 +91,14 @@ class Container:
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def stop(self) -> int:
-        """Exit code after SIGTERM, which the Dockerfile names."""
+    def ask_to_stop(self) -> None:
+        """With the signal that the Dockerfile names."""
         assert self.process is not None
         self.process.terminate()
+
+    def ended(self) -> int:
+        """Its exit code, once it has stopped as asked."""
+        assert self.process is not None
         try:
             return self.process.wait(20)
         finally:
