@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hybridlab import catalog
 from hybridlab.catalog import Card, VoxtralModel, WhisperModel
@@ -76,7 +77,7 @@ class Services:
     @property
     def second_copy_bytes(self) -> int:
         """What loading this Whisper takes for a moment above its weights."""
-        kept = {"backend": self.backend, "dtype": self.dtype}
+        kept: dict[str, Any] = {"backend": self.backend, "dtype": self.dtype}
         return whisper_load_peak_bytes(self.whisper, **kept) - whisper_weights_bytes(
             self.whisper, **kept
         )
@@ -84,7 +85,7 @@ class Services:
     @property
     def loading_bytes(self) -> dict[str, int]:
         """Host memory while each tenant loads, page cache apart."""
-        kept = {"backend": self.backend, "dtype": self.dtype}
+        kept: dict[str, Any] = {"backend": self.backend, "dtype": self.dtype}
         return {
             "whisper": whisper_host_bytes(self.whisper, **kept),
             "voxtral": voxtral_host_bytes(self.voxtral, dtype=self.voxtral_dtype),
