@@ -199,6 +199,7 @@ def host_memory(services: Services, *, uploads_bytes: int) -> dict[str, HostMemo
         "gateway": {"Python and libraries": HOST_BASE_BYTES, "uploads": uploads["gateway"]},
         "single": {
             **shared,
+            "Python and libraries": 2 * HOST_BASE_BYTES,  # a worker each
             "uploads": uploads["voxtral"],
             "audio as arrays": arrays,
             "loading": sum(loading.values()),
