@@ -1,12 +1,13 @@
 """The `hybridlab` command. Heavy imports happen inside the commands that need them."""
 
-from hybridlab.cli import doctor, fit, new, plan, report, run, serve, verdict
+from hybridlab.cli import doctor, fit, gateway, new, plan, report, run, serve, verdict
 from hybridlab.cli.app import app, join_overrides, main
 
 __all__ = [
     "app",
     "doctor",
     "fit",
+    "gateway",
     "join_overrides",
     "main",
     "new",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from hybridlab import catalog
+    from hybridlab import catalog, planner
     from hybridlab.planner import PairPlan
 
 VOXTRAL_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
@@ -50,6 +50,9 @@ def plan(
     batch: Annotated[int, typer.Option(help="requests at once")] = 1,
     attention: Attention = "auto",
     margin_gb: Annotated[float, typer.Option(help="GB that must stay free")] = 0.0,
+    compose: Annotated[
+        bool, typer.Option("--compose", help="print docker/.env for the largest Whisper that fits")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict what every Whisper takes beside Voxtral on a card."""
@@ -58,13 +61,21 @@ def plan(
     with one_line_errors():
         if min(audio_s, new_tokens, beams, batch) <= 0:
             raise ParameterError("audio-s, new-tokens, beams and batch must be above zero")
+        dtype = one_of("voxtral_dtype", voxtral_dtype, VOXTRAL_DTYPES)
+        request = planner.Request(audio_s=audio_s, new_tokens=new_tokens, beams=beams, batch=batch)
+        if compose:
+            if beams != 1 or attention != "auto" or margin_gb or as_json:
+                raise ParameterError(
+                    "a server has no beams and no choice of attention; leave --beams, --attention, "
+                    "--margin-gb and --json out of --compose"
+                )
+            _print_compose(catalog.card(card), catalog.voxtral(voxtral), dtype, request)
+            return
         plans = planner.plan_table(
             catalog.card(card),
             voxtral=catalog.voxtral(voxtral),
-            voxtral_dtype=one_of("voxtral_dtype", voxtral_dtype, VOXTRAL_DTYPES),
-            request=planner.Request(
-                audio_s=audio_s, new_tokens=new_tokens, beams=beams, batch=batch
-            ),
+            voxtral_dtype=dtype,
+            request=request,
             attention=one_of("attention", attention, catalog.ATTENTIONS) or "auto",
         )
     if as_json:
@@ -78,6 +89,16 @@ def plan(
         header = ("whisper", "backend", "dtype", "load", "rest", "work", "card", "spare", "verdict")
         printing.print_table(header, [_figures(row) for row in plans], left=3, gap=1)
     printing.print_paragraph(_best(plans, margin_gb))
+
+
+def _print_compose(
+    card: catalog.Card, voxtral: catalog.VoxtralModel, dtype: str | None, request: planner.Request
+) -> None:
+    from hybridlab.serve.compose import largest_services, lines
+
+    services = largest_services(card, voxtral, voxtral_dtype=dtype, request=request)
+    for line in lines(services):
+        typer.echo(line)
 
 
 def _title(card: catalog.Card, first: PairPlan) -> str:

@@ -1,0 +1,338 @@
+"""The routes of a gateway: a server with Whisper and one with Voxtral, seen as one server.
+
+Requests are passed on as they came, to the server whose model they name. `/v1/hybrid` asks both at
+once and answers in the shape and the order of a server that has both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, contextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Form, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from hybridlab import catalog
+from hybridlab.serve import wire
+from hybridlab.serve.app import (
+    Upload,
+    _bytes_of,
+    _events,
+    _invalid,
+    _json_of,
+    _refused,
+    _unless_gone,
+)
+from hybridlab.serve.metrics import Metrics
+from hybridlab.serve.refusals import RefusalError, bad_request, not_ready, queue_full
+from hybridlab.serve.security import Receive, Scope, Send
+from hybridlab.serve.upstream import Upstream
+
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+COMPLETIONS = "/v1/chat/completions"
+#: Of an upstream's headers these are its client's too.
+KEPT = ("content-type", "cache-control", "x-accel-buffering")
+
+
+class Gateway:
+    """Two upstreams and how many requests may be under way to them."""
+
+    def __init__(self, whisper: Upstream, voxtral: Upstream, *, queue: int) -> None:
+        self.whisper = whisper
+        self.voxtral = voxtral
+        self.queue = queue
+        self.under_way = 0
+        self.stopping = False
+        self._idle = asyncio.Event()
+        self.metrics = Metrics()
+
+    async def close(self) -> None:
+        await asyncio.gather(self.whisper.close(), self.voxtral.close())
+
+    def of_model(self, model: str) -> Upstream:
+        """Whose name this is; that server itself says whether it has it."""
+        name = model.lower()
+        if "whisper" in name or name in catalog.WHISPERS:
+            return self.whisper
+        if "voxtral" in name or name in catalog.VOXTRALS:
+            return self.voxtral
+        raise RefusalError(
+            404, "model_not_found", f"the model {model[:60]!r} is not served; see /v1/models"
+        )
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the requests under way; 429 where all are taken."""
+        if self.stopping:
+            raise not_ready("the gateway is stopping")
+        if self.under_way >= self.queue:
+            raise queue_full(1)
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            if not self.under_way:
+                self._idle.set()
+
+    async def drain(self) -> None:
+        """Take nothing new; returns when what was accepted is answered."""
+        self.stopping = True
+        if self.under_way:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def timed(self, upstream: Upstream, path: str, **request: Any) -> dict[str, Any]:
+        began = time.perf_counter()
+        try:
+            return await upstream.object("POST", path, **request)
+        finally:
+            self.metrics.phase_done(upstream.name, path, time.perf_counter() - began)
+
+
+def make_app(gateway: Gateway) -> FastAPI:
+    """All routes over one gateway, whose life is the caller's."""
+    app = FastAPI(title="hybridlab gateway", docs_url=None, redoc_url=None)
+    app.add_exception_handler(RefusalError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    _openai_routes(app, gateway)
+    _hybrid_route(app, gateway)
+    _own_routes(app, gateway)
+    return app
+
+
+# ----------------------------------------------------------------------------------- OpenAI's
+
+
+def _openai_routes(app: FastAPI, gateway: Gateway) -> None:
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        sides = (gateway.voxtral, gateway.whisper)
+        lists = await asyncio.gather(*(side.object("GET", "/v1/models") for side in sides))
+        return {"object": "list", "data": [model for found in lists for model in found["data"]]}
+
+    @app.post(TRANSCRIPTIONS)
+    async def transcriptions(request: Request) -> Response:
+        body = await request.body()
+        async with request.form() as form:
+            model = form.get("model")
+        if not isinstance(model, str):
+            raise bad_request("model: Field required")
+        return await _passed_on(gateway, request, gateway.of_model(model), body)
+
+    @app.post(COMPLETIONS)
+    async def completions(request: Request) -> Response:
+        asked = await _json_of(request)
+        model = asked.get("model") if isinstance(asked, dict) else None
+        upstream = gateway.of_model(str(model or ""))
+        return await _passed_on(gateway, request, upstream, await request.body())
+
+
+async def _passed_on(
+    gateway: Gateway, request: Request, upstream: Upstream, body: bytes
+) -> Response:
+    """The upstream's answer as it is: events as they come, anything else once it is whole."""
+    stack = AsyncExitStack()
+    try:
+        stack.enter_context(gateway.place())
+        asked = upstream.asked(
+            "POST",
+            request.url.path,
+            content=body,
+            headers={"Content-Type": request.headers.get("content-type", "")},
+        )
+        answer = await _unless_gone(request, stack.enter_async_context(asked))
+        headers = {name: answer.headers[name] for name in KEPT if name in answer.headers}
+        pieces = upstream.pieces(answer)
+        if "text/event-stream" in headers.get("content-type", ""):
+            return Relayed(pieces, headers, stack.pop_all())
+        whole = await _unless_gone(request, _joined(pieces))
+        return Response(whole, answer.status_code, headers)
+    finally:
+        await stack.aclose()
+
+
+class Relayed(StreamingResponse):
+    """Events as they come. However it ends, also before its first event, the upstream's answer is
+    closed and the place given back."""
+
+    def __init__(
+        self, pieces: AsyncIterator[bytes], headers: Mapping[str, str], stack: AsyncExitStack
+    ) -> None:
+        super().__init__(_relayed(pieces), headers=headers)
+        self.stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self.stack:
+            await super().__call__(scope, receive, send)
+
+
+async def _relayed(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        async for piece in pieces:
+            yield piece
+    except RefusalError as error:  # the headers have gone out
+        yield f"data: {json.dumps(error.as_dict())}\n\n".encode()
+
+
+async def _joined(pieces: AsyncIterator[bytes]) -> bytes:
+    return b"".join([piece async for piece in pieces])
+
+
+# --------------------------------------------------------------------------------- the pair's
+
+
+def _hybrid_route(app: FastAPI, gateway: Gateway) -> None:
+    @app.post("/v1/hybrid")
+    async def hybrid(
+        request: Request,
+        file: Upload,
+        question: Annotated[list[str], Form()],
+        language: Annotated[str | None, Form()] = None,
+        max_tokens: Annotated[int | None, Form(ge=1)] = None,
+        stream: Annotated[bool, Form()] = False,
+    ) -> Response:
+        """A transcript and an answer to each `question`; streamed, the transcript comes first."""
+        asked = [text.strip() for text in question]
+        if not all(asked):
+            raise bad_request("'question' is empty; ask something about the audio")
+        if len(asked) > gateway.queue:
+            raise queue_full(1)
+        sound = await _bytes_of(file)
+        if not sound:
+            raise bad_request("the audio file is empty", code="bad_audio")
+        parts = _parts(gateway, sound, asked, language, max_tokens)
+        if not stream:
+            return JSONResponse(await _unless_gone(request, _whole(parts)))
+        # what is refused at once gets its status; after that only an event can tell
+        first = await _unless_gone(request, anext(parts))
+        return _events(_hybrid_events(first, parts))
+
+
+Part = tuple[str, dict[str, Any]]
+
+
+async def _parts(
+    gateway: Gateway,
+    sound: bytes,
+    asked: list[str],
+    language: str | None,
+    max_tokens: int | None,
+) -> AsyncGenerator[Part, None]:
+    """The parts of a hybrid response, each as soon as it is there, the transcript first. Leaving
+    early ends what is still under way."""
+    with gateway.place():
+        form = {"model": "whisper-1", "response_format": "verbose_json"}
+        if language is not None:
+            form["language"] = language
+        tasks = [
+            asyncio.create_task(
+                gateway.timed(
+                    gateway.whisper, TRANSCRIPTIONS, data=form, files={"file": ("audio", sound)}
+                )
+            )
+        ]
+        data = base64.b64encode(sound)
+        for question in asked:
+            content = Question(data, question, max_tokens)
+            call = gateway.timed(
+                gateway.voxtral, COMPLETIONS, content=content, headers=content.headers
+            )
+            tasks.append(asyncio.create_task(call))
+        try:
+            transcript, *answers = tasks
+            yield "transcript", _transcript_part(await transcript)
+            for index, (task, question) in enumerate(zip(answers, asked, strict=True)):
+                yield "answer", _answer_part(index, question, await task)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Question:
+    """The body of a chat completion about an audio, whose base64 all questions share."""
+
+    def __init__(self, data: bytes, question: str, max_tokens: int | None) -> None:
+        audio = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+        text = {"type": "text", "text": question}
+        body: dict[str, Any] = {
+            "messages": [{"role": "user", "content": [audio, text]}],
+            "model": "voxtral",
+        }
+        if max_tokens is not None:
+            body["max_tokens"] = max_tokens
+        head, mark, tail = json.dumps(body).encode().partition(b'"data": "')
+        self.pieces = (head + mark, data, tail)
+        length = sum(len(piece) for piece in self.pieces)
+        self.headers = {"Content-Type": "application/json", "Content-Length": str(length)}
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+
+
+def _transcript_part(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a `verbose_json` what a hybrid response has of it."""
+    kept = ("text", "model", "instead_of", "duration")
+    segments = [{key: part[key] for key in ("start", "end", "text")} for part in said["segments"]]
+    return {**{key: said[key] for key in kept if key in said}, "segments": segments}
+
+
+def _answer_part(index: int, question: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    choice = said["choices"][0]
+    return {
+        "index": index,
+        "question": question,
+        "text": choice["message"]["content"],
+        "finish_reason": choice["finish_reason"],
+        "model": said["model"],
+    }
+
+
+async def _whole(parts: AsyncIterator[Part]) -> dict[str, Any]:
+    found: dict[str, Any] = {"id": wire.new_id("hybrid"), "answers": []}
+    async for name, part in parts:
+        if name == "transcript":
+            found["transcript"] = part
+        else:
+            found["answers"].append(part)
+    return found
+
+
+async def _hybrid_events(first: Part, parts: AsyncGenerator[Part, None]) -> AsyncIterator[str]:
+    try:
+        async with aclosing(parts):
+            yield wire.event(first[1], first[0])
+            async for name, part in parts:
+                yield wire.event(part, name)
+            yield wire.event({"id": wire.new_id("hybrid")}, "done")
+    except RefusalError as error:
+        yield wire.failed(error)
+
+
+# --------------------------------------------------------------------------- health and metrics
+
+
+def _own_routes(app: FastAPI, gateway: Gateway) -> None:
+    @app.get("/health/live")
+    async def live() -> dict[str, Any]:
+        return {"live": True, "reason": ""}
+
+    @app.get("/health/ready")
+    async def ready() -> Response:
+        found = await asyncio.gather(gateway.whisper.not_ready(), gateway.voxtral.not_ready())
+        stopping = "the gateway is stopping" if gateway.stopping else ""
+        reason = "; ".join(why for why in (stopping, *found) if why)
+        return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        text = gateway.metrics.text()
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
