@@ -44,7 +44,7 @@ class Engine:
     async def start(self) -> None:
         """Bring up all tenants one after the other, then serve. What fails to load is raised."""
         for lane in self.lanes.values():
-            await lane.open()
+            await lane.upkeep.open()
         # Whisper's lane, which is loaded last, asks for the device first: of two that wait alike
         # the transcript is done sooner
         lanes = reversed(self.lanes.values())

@@ -11,9 +11,10 @@ from hybridlab.device.cores import SharedBoard
 from hybridlab.device.mps import multi_process_service
 from hybridlab.errors import UnavailableError
 from hybridlab.serve.admission import Admission, Room
-from hybridlab.serve.lane import Lane, Policy, Turns
+from hybridlab.serve.lane import Lane, Turns
 from hybridlab.serve.settings import Settings
 from hybridlab.serve.tenant import WorkerTenant
+from hybridlab.serve.upkeep import Policy
 from hybridlab.tenants.base import Role, TenantSpec, resolve_dtype
 from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
 from hybridlab.workers import Worker

@@ -16,7 +16,8 @@ from hybridlab.errors import WorkerLostError
 from hybridlab.serve.admission import Admission, Room
 from hybridlab.serve.engine import Engine, Wish
 from hybridlab.serve.jobs import Job, Outcome, Sound
-from hybridlab.serve.lane import Lane, Policy, Turns
+from hybridlab.serve.lane import Lane, Turns
+from hybridlab.serve.upkeep import Policy
 from hybridlab.tenants.base import Span, TenantSpec, Text
 from hybridlab.units import GB
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hybridlab.errors import AudioError, WorkerLostError
+from hybridlab.errors import AudioError, UnavailableError, WorkerLostError
 from hybridlab.serve.engine import Wish
 from hybridlab.serve.refusals import RefusalError
 from tests.serve.fakes import OUT_OF_MEMORY, Stage, sound, until, voxtral, whisper
@@ -421,6 +421,28 @@ def test_a_whisper_that_does_not_load_beside_voxtral_is_replaced_at_the_start() 
         async with Stage(tenant, voxtral()) as stage:
             said = await stage.ask("a", tenant="whisper").future
             assert (said.model, said.instead_of) == ("whisper-medium", "whisper-large-v3")
+
+    run(scene)
+
+
+def test_where_no_model_fits_any_more_the_lane_is_broken_loudly() -> None:
+    async def scene() -> None:
+        tenant = whisper("medium", "base", plan=[MemoryError(OUT_OF_MEMORY)])
+        async with Stage(tenant) as stage:
+            tenant.too_large = {"whisper-base"}
+            jobs = [stage.ask("a", tenant="whisper")]
+            assert (await refusal(jobs[0].future)).status == 503
+            await until(lambda: "no model of whisper fits" in stage.engine.broken)
+
+    run(scene)
+
+
+def test_a_server_whose_smallest_model_does_not_fit_does_not_start() -> None:
+    async def scene() -> None:
+        stage = Stage(whisper("medium", "base", too_large={"whisper-medium", "whisper-base"}))
+        with pytest.raises(UnavailableError, match="whisper-base does not fit"):
+            await stage.engine.start()
+        await stage.engine.close()
 
     run(scene)
 

@@ -310,7 +310,7 @@ def test_metrics_count_requests_and_phases() -> None:
 def test_live_and_ready_say_what_is_wrong() -> None:
     async def scene(client: httpx.AsyncClient, service: Service) -> None:
         assert service.engine is not None
-        service.engine.lanes["voxtral"]._break("gone for good")
+        service.engine.lanes["voxtral"].upkeep.broken = "gone for good"
         live = await client.get("/health/live")
         assert (live.status_code, live.json()["reason"]) == (503, "gone for good")
         assert (await client.get("/health/ready")).status_code == 503
