@@ -37,7 +37,8 @@ lab: $(VENV)/.base
 	$(BIN)/python -m jupyter lab notebooks
 
 constraints: $(VENV)/.dev
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
+	# CUDA's torch asks for its own triton, which a CPU's does not
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//; s/^triton==.*/triton==3.7.1/' > constraints.txt
 
 clean:
 	rm -rf $(VENV)

@@ -29,6 +29,7 @@ log = logging.getLogger("hybridlab.serve")
 SPIN = {"GOMP_SPINCOUNT": "20000"}
 EXTRA = {
     "fastapi": "fastapi",
+    "httpx": "httpx",
     "uvicorn": "uvicorn",
     "multipart": "python-multipart",
     "prometheus_client": "prometheus-client",

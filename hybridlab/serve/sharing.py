@@ -52,12 +52,17 @@ IN_ONE_PROCESS: dict[tuple[str, str], str] = {
     ("parallel", "streams"): "processes-mps",
     ("swapping", "arena-overlapped"): "arena",
 }
+#: What is a server itself, measured by notebook 05.
+SERVERS: dict[tuple[str, str], str] = {
+    ("parallel", "single-container"): "processes",
+    ("parallel", "separate-containers"): "processes",
+}
 
 
 def sharing_of(strategy: str, variant: str) -> Sharing:
     """`ParameterError` for a name that the lab does not know, `UnavailableError` for a variant that
     needs both tenants in one process."""
-    known = {**dict.fromkeys(SHARINGS), **dict.fromkeys(IN_ONE_PROCESS)}
+    known = {**dict.fromkeys(SHARINGS), **dict.fromkeys(IN_ONE_PROCESS), **dict.fromkeys(SERVERS)}
     strategies = list(dict.fromkeys(name for name, _ in known))
     if strategy not in strategies:
         raise ParameterError.unknown_name("strategy", strategy, strategies)
@@ -68,5 +73,10 @@ def sharing_of(strategy: str, variant: str) -> Sharing:
         raise UnavailableError(
             f"{strategy} / {variant} works on one request within one process, and the server has a "
             f"worker for each tenant; use {strategy} / {nearest}"
+        )
+    if (nearest := SERVERS.get((strategy, variant))) is not None:
+        raise UnavailableError(
+            f"{strategy} / {variant} is how notebook 05 measures this very server; "
+            f"use {strategy} / {nearest} here, with --only for one of two servers"
         )
     return SHARINGS[strategy, variant]

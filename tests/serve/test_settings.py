@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from hybridlab.cli import app
 from hybridlab.errors import HybridlabError
 from hybridlab.serve.settings import TOKEN_VARIABLE, Settings
-from hybridlab.serve.sharing import IN_ONE_PROCESS, SHARINGS, sharing_of
+from hybridlab.serve.sharing import IN_ONE_PROCESS, SERVERS, SHARINGS, sharing_of
 from hybridlab.strategies import STRATEGIES
 
 
@@ -21,8 +21,8 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_way_of_sharing_is_served_or_refused_with_the_nearest() -> None:
     known = {(name, variant) for name, kind in STRATEGIES.items() for variant in kind.variants}
-    assert known == {*SHARINGS, *IN_ONE_PROCESS}
-    for (strategy, _), nearest in IN_ONE_PROCESS.items():
+    assert known == {*SHARINGS, *IN_ONE_PROCESS, *SERVERS}
+    for (strategy, _), nearest in (IN_ONE_PROCESS | SERVERS).items():
         assert (strategy, nearest) in SHARINGS
 
 
@@ -42,6 +42,7 @@ def test_who_may_be_at_work_at_once_is_as_in_the_lab() -> None:
         ({"strategy": "paralel"}, "did you mean 'parallel'"),
         ({"strategy": "parallel", "variant": "batched"}, "choose one of: processes"),
         ({"strategy": "parallel", "variant": "threads"}, "use parallel / processes"),
+        ({"strategy": "parallel", "variant": "single-container"}, "use parallel / processes"),
         ({"whisper": "huge"}, "parameter whisper = 'huge'"),
         ({"whisper": "base", "whisper_weights": "pocket"}, "set whisper_weights to hub"),
         ({"voxtral": "mini-3b", "voxtral_weights": "pocket"}, "set voxtral_weights to hub"),
