@@ -200,6 +200,7 @@ def _swell(data: bytes, most_s: float) -> None:
 def _write(data: bytes, most_s: float) -> None:
     import tempfile
 
-    with tempfile.TemporaryFile() as file:
+    # named, since tempfile looks for a folder by writing into it
+    with tempfile.TemporaryFile(dir=os.environ.get("TMPDIR", "/tmp")) as file:
         file.write(b"x" * 10_000)
         file.flush()
