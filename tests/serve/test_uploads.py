@@ -198,6 +198,7 @@ def _swell(data: bytes, most_s: float) -> None:
 
 
 def _write(data: bytes, most_s: float) -> None:
+    import os
     import tempfile
 
     # named, since tempfile looks for a folder by writing into it
