@@ -18,7 +18,7 @@ from hybridlab.standings import (
     standings,
 )
 from hybridlab.stats import Interval
-from hybridlab.units import format_bytes, format_seconds
+from hybridlab.units import format_bytes, format_number, format_seconds
 
 #: So often the trials are drawn again to see whether the choice stays.
 RESAMPLES = 500
@@ -181,7 +181,7 @@ def _goals(arms: list[Standing]) -> tuple[Goal, ...]:
 
 
 def _rate_text(arm: Standing) -> str:
-    return f"{arm.throughput_rps:.3g} requests/s, {arm.rate.value:.2f} x its control"
+    return f"{format_number(arm.throughput_rps)} requests/s, {arm.rate.value:.2f} x its control"
 
 
 def _flips(best: Standing, arms: list[Standing]) -> float:
@@ -248,7 +248,7 @@ def _ratio(values: Interval) -> str:
 def _throughput_text(arm: Standing) -> str:
     if math.isnan(arm.throughput_rps):
         return ""
-    return f"{arm.name}, {arm.throughput_rps:.3g} requests/s"
+    return f"{arm.name}, {format_number(arm.throughput_rps)} requests/s"
 
 
 def _margin_text(arm: Standing) -> str:

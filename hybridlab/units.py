@@ -33,11 +33,16 @@ def format_bytes(n_bytes: float) -> str:
     return f"{n_bytes:.0f} B"
 
 
+def format_number(value: float) -> str:
+    """Three digits, or all that stand before the point: never a power of ten."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def format_seconds(seconds: float) -> str:
     """A label: '85 ms', '2.4 s', '3 min 10 s'."""
     if seconds < 0.9995:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 99.95:
-        return f"{seconds:.3g} s"
+        return f"{format_number(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"

@@ -31,7 +31,7 @@ from hybridlab.standings import (
     timed_trials,
 )
 from hybridlab.stats import Interval, bootstrap_interval
-from hybridlab.units import format_bytes
+from hybridlab.units import format_bytes, format_number
 
 #: The strategies that the original analysis compares, as it means them: its claims say nothing of
 #: batches, an orchestrator or weights that wait in an arena.
@@ -155,7 +155,10 @@ def judge_faster(rule: FasterRule, bench: Bench) -> Finding:
         ]
     else:
         sign = compare(praised.rate, warned.rate)
-        texts = [f"{arm.name} {arm.throughput_rps:.3g} requests/s" for arm in (praised, warned)]
+        texts = [
+            f"{arm.name} {format_number(arm.throughput_rps)} requests/s"
+            for arm in (praised, warned)
+        ]
     better = "faster" if rule.figure == "latency" else "higher in throughput"
     return _ordered(
         [sign],

@@ -12,6 +12,7 @@ from matplotlib.ticker import NullFormatter
 from hybridlab.plots import marks, order, style, wording
 from hybridlab.plots.captions import caption
 from hybridlab.plots.palette import DASHES, strategy_look
+from hybridlab.units import format_number
 from hybridlab.waiting import KNEE_RATIO, arrival_points, knees
 
 
@@ -76,18 +77,23 @@ def _axes(served: Axes, late: Axes, points: pd.DataFrame) -> None:
 
 
 def _knee_words(knee: float, highest: float) -> str:
-    return f"no knee up to {knee:.3g} / s" if knee == highest else f"knee at {knee:.3g} / s"
+    return (
+        f"no knee up to {format_number(knee)} / s"
+        if knee == highest
+        else f"knee at {format_number(knee)} / s"
+    )
 
 
 def _finding(held: dict[str, float], highest: float) -> str:
     if min(held.values()) == highest:
-        return f"No arm reaches its knee up to {highest:.3g} requests per second"
+        return f"No arm reaches its knee up to {format_number(highest)} requests per second"
     best, worst = max(held, key=lambda arm: held[arm]), min(held, key=lambda arm: held[arm])
     if len(held) == 1:
-        return f"{best} holds {held[best]:.3g} requests per second before its knee"
+        return f"{best} holds {format_number(held[best])} requests per second before its knee"
     if held[best] == held[worst]:
-        return f"All {len(held)} arms hold the same rate, {held[best]:.3g} requests per second"
+        same = format_number(held[best])
+        return f"All {len(held)} arms hold the same rate, {same} requests per second"
     return (
-        f"{best} holds {held[best]:.3g} requests per second before its knee, "
-        f"{worst} {held[worst]:.3g}"
+        f"{best} holds {format_number(held[best])} requests per second before its knee, "
+        f"{worst} {format_number(held[worst])}"
     )

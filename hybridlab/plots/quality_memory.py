@@ -11,7 +11,7 @@ from hybridlab.plots import style, wording
 from hybridlab.plots.captions import BOOTSTRAP, caption
 from hybridlab.plots.palette import MUTED, OWNER_COLOURS, TENANT_MARKERS
 from hybridlab.summary import RULE, Quality, qualities
-from hybridlab.units import GIB, MIB
+from hybridlab.units import GIB, MIB, format_number
 
 #: Beyond this ratio of largest to smallest, a linear axis would push the small ones together.
 _LOG_RATIO = 8.0
@@ -123,7 +123,7 @@ def _label(figure: Figure, ax: Axes, found: list[Quality], unit: float) -> None:
 
 def _words(one: Quality) -> str:
     """'Whisper pocket-m: best, RTFx 12.3'; no speed where others disturbed it."""
-    speed = f", RTFx {one.rtfx.value:.3g}" if one.rtfx.n else ""
+    speed = f", RTFx {format_number(one.rtfx.value)}" if one.rtfx.n else ""
     return f"{one.name}: {one.word}{speed}"
 
 

@@ -10,6 +10,7 @@ from hybridlab.plots import marks, style, wording
 from hybridlab.plots.captions import caption
 from hybridlab.plots.order import ordered
 from hybridlab.plots.palette import strategy_look
+from hybridlab.units import format_number
 
 
 @style.styled(cases=("experiment", "strategy"))
@@ -35,12 +36,15 @@ def throughput(cases: pd.DataFrame) -> Figure:
     ax.set_xlim(left=0)
     ax.set_xlabel("requests per minute")
     counts = rows["label"].value_counts()
-    notes = [f"{median:.3g} / min\n(n = {counts[str(label)]})" for label, median in medians.items()]
+    notes = [
+        f"{format_number(median)} / min\n(n = {counts[str(label)]})"
+        for label, median in medians.items()
+    ]
     marks.note_column(ax, enumerate(notes))
     ranked = medians.sort_values(ascending=False)
-    title = f"{ranked.index[0]} serves most: {ranked.iloc[0]:.3g} requests per minute"
+    title = f"{ranked.index[0]} serves most: {format_number(ranked.iloc[0])} requests per minute"
     if len(ranked) > 1:
-        title += f", {ranked.index[-1]} least: {ranked.iloc[-1]:.3g}"
+        title += f", {ranked.index[-1]} least: {format_number(ranked.iloc[-1])}"
     words = caption(
         rows,
         cases,

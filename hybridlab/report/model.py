@@ -13,7 +13,7 @@ import pandas as pd
 
 from hybridlab import records
 from hybridlab.report import reading
-from hybridlab.units import format_bytes, format_seconds
+from hybridlab.units import format_bytes, format_number, format_seconds
 
 EMPTY = "–"
 Tone = Literal["", "good", "bad", "warn", "plain"]
@@ -128,7 +128,7 @@ def per_minute(rate_rps: Any) -> str:
     if is_missing(rate_rps):
         return EMPTY
     rate = float(rate_rps) * 60
-    return f"{rate:,.0f} / min" if rate >= 100 else f"{rate:.3g} / min"
+    return f"{format_number(rate)} / min"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hybridlab.stats import Interval
-from hybridlab.units import GIB
+from hybridlab.units import GIB, format_number
 
 EMPTY = "–"
 ASK_WORDS = {"audio_s": "longest audio", "batch": "largest batch", "beams": "most beams"}
@@ -57,12 +57,13 @@ def interval(estimate: Interval) -> str:
     if estimate.n == 0:
         return EMPTY
     if math.isnan(estimate.low):
-        return f"{estimate.value:.3g}"
-    return f"{estimate.value:.3g} ({estimate.low:.3g}–{estimate.high:.3g})"
+        return format_number(estimate.value)
+    value, low, high = map(format_number, (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low}–{high})"
 
 
 def number(value: float | None) -> str:
-    return EMPTY if value is None or pd.isna(value) else f"{value:.3g}"
+    return EMPTY if value is None or pd.isna(value) else format_number(value)
 
 
 def percent(value: float | None) -> str:

@@ -183,3 +183,9 @@ def test_twelve_long_names_stay_apart() -> None:
     labels = [box for text, box in boxes(figure) if "variant" in text and "fits" not in text]
     assert len(labels) == 12
     assert not any(a.overlaps(b) for i, a in enumerate(labels) for b in labels[i + 1 :])
+
+
+def test_numbers_are_never_powers_of_ten(tables: Tables) -> None:
+    fast = of(tables, "race").assign(throughput_rps=17.66)
+    title = " ".join(plots.throughput(fast).get_suptitle().split())
+    assert "1,060 requests per minute" in title
