@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
-from fastapi import FastAPI, File, Form, Request, UploadFile
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi import FastAPI, Form, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from hybridlab.serve import wire
 from hybridlab.serve.engine import Wish
 from hybridlab.serve.front import add_page
+from hybridlab.serve.http import (
+    Part,
+    Upload,
+    bytes_of,
+    events,
+    json_of,
+    metrics_page,
+    new_app,
+    questions_of,
+    readiness,
+    unless_gone,
+    whole,
+)
 from hybridlab.serve.jobs import Job, Said, Sound
 from hybridlab.serve.refusals import RefusalError, bad_request
 from hybridlab.serve.service import Service
 
-Answer = TypeVar("Answer")
-Upload = Annotated[UploadFile, File()]
-
 
 def make_app(service: Service) -> FastAPI:
     """All routes over one service, whose life is the caller's."""
-    app = FastAPI(title="hybridlab", docs_url=None, redoc_url=None)
+    app = new_app("hybridlab")
     app.state.service = service
-    app.add_exception_handler(RefusalError, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
     _openai_routes(app, service)
     _hybrid_route(app, service)
     _own_routes(app, service)
@@ -60,7 +66,7 @@ def _openai_routes(app: FastAPI, service: Service) -> None:
         spoken = service.language(language)
         tenant = service.tenant_of(model)
         service.check(tenant, "transcription")
-        sound = await _unless_gone(request, service.decode(await _bytes_of(file)))
+        sound = await unless_gone(request, service.decode(await bytes_of(file)))
         wish = Wish(
             tenant=tenant,
             kind="transcription",
@@ -74,17 +80,17 @@ def _openai_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/chat/completions")
     async def completions(request: Request) -> Response:
-        chat = wire.read_chat(await _json_of(request))
+        chat = wire.read_chat(await json_of(request))
         tenant = service.tenant_of(chat.model)
         if tenant != "voxtral":
             raise bad_request(f"{chat.model} answers no questions; name a Voxtral (/v1/models)")
         service.check(tenant, "answer")
-        sound = await _unless_gone(request, service.decode(chat.audio))
+        sound = await unless_gone(request, service.decode(chat.audio))
         most = service.answer_tokens(chat.max_new_tokens)
         (job,) = service.submit(_question(sound, chat.question, most))
         name = wire.new_id("chatcmpl")
         if chat.stream:
-            return _events(_chat_events(name, job, most))
+            return events(_chat_events(name, job, most))
         said = await _answered(request, job)
         return _timed(JSONResponse(wire.completion(name, said, most)), said)
 
@@ -138,13 +144,11 @@ def _hybrid_route(app: FastAPI, service: Service) -> None:
         stream: Annotated[bool, Form()] = False,
     ) -> Response:
         """A transcript and an answer to each `question`; streamed, the transcript comes first."""
-        asked = [text.strip() for text in question]
-        if not all(asked):
-            raise bad_request("'question' is empty; ask something about the audio")
+        asked = questions_of(question)
         transcriber = service.for_hybrid()
         spoken = service.language(language)
         service.check(transcriber, "transcription")
-        sound = await _unless_gone(request, service.decode(await _bytes_of(file)))
+        sound = await unless_gone(request, service.decode(await bytes_of(file)))
         most = service.answer_tokens(max_tokens)
         first, *rest = service.submit(
             Wish(tenant=transcriber, kind="transcription", sound=sound, language=spoken),
@@ -152,22 +156,20 @@ def _hybrid_route(app: FastAPI, service: Service) -> None:
         )
         parts = _parts(first, rest, asked, sound, most)
         if stream:
-            return _events(_hybrid_events(parts, [first, *rest]))
+            return events(_hybrid_events(parts, [first, *rest]))
         return JSONResponse(await _whole(request, parts, [first, *rest]))
 
 
 async def _parts(
     transcript: Job, answers: list[Job], asked: list[str], sound: Sound, most: int
-) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+) -> AsyncIterator[Part]:
     """The parts of a hybrid response, each as soon as it is there, the transcript first."""
     yield "transcript", wire.transcript_part(await transcript.future, sound)
     for index, (job, question) in enumerate(zip(answers, asked, strict=True)):
         yield "answer", wire.answer_part(index, question, await job.future, most)
 
 
-async def _hybrid_events(
-    parts: AsyncIterator[tuple[str, dict[str, Any]]], jobs: list[Job]
-) -> AsyncIterator[str]:
+async def _hybrid_events(parts: AsyncIterator[Part], jobs: list[Job]) -> AsyncIterator[str]:
     try:
         async for name, part in parts:
             yield wire.event(part, name)
@@ -178,20 +180,9 @@ async def _hybrid_events(
         _cancel(jobs)
 
 
-async def _whole(
-    request: Request, parts: AsyncIterator[tuple[str, dict[str, Any]]], jobs: list[Job]
-) -> dict[str, Any]:
-    async def collect() -> dict[str, Any]:
-        found: dict[str, Any] = {"id": wire.new_id("hybrid"), "answers": []}
-        async for name, part in parts:
-            if name == "transcript":
-                found["transcript"] = part
-            else:
-                found["answers"].append(part)
-        return found
-
+async def _whole(request: Request, parts: AsyncIterator[Part], jobs: list[Job]) -> dict[str, Any]:
     try:
-        return await _unless_gone(request, collect())
+        return await unless_gone(request, whole(parts))
     finally:
         _cancel(jobs)
 
@@ -207,82 +198,24 @@ def _own_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/health/ready")
     async def ready() -> Response:
-        reason = service.not_ready
-        return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
+        return readiness(service.not_ready)
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        text = await asyncio.to_thread(service.metrics.text)
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return metrics_page(await asyncio.to_thread(service.metrics.text))
 
 
 # ------------------------------------------------------------------------------------ in common
 
 
-async def _bytes_of(file: UploadFile) -> bytes:
-    """The upload; its name is not looked at."""
-    try:
-        return await file.read()
-    finally:
-        await file.close()
-
-
-async def _json_of(request: Request) -> Any:
-    try:
-        return json.loads(await request.body())
-    except ValueError:
-        raise bad_request("the body is not JSON") from None
-
-
 async def _answered(request: Request, job: Job) -> Said:
     """What came of a job, which is withdrawn when its client goes away."""
     try:
-        return await _unless_gone(request, job.future)
+        return await unless_gone(request, job.future)
     finally:
         job.future.cancel()
-
-
-async def _unless_gone(request: Request, work: Awaitable[Answer]) -> Answer:
-    """The result of `work`; when the client goes away first, work is cancelled and so is this."""
-    doing = asyncio.ensure_future(work)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({doing, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
-            doing.cancel()
-            with suppress(asyncio.CancelledError):
-                await doing
-            raise RefusalError(499, "gone", "the client went away")
-        return doing.result()
-    finally:
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _cancel(jobs: list[Job]) -> None:
     for job in jobs:
         job.future.cancel()
-
-
-def _events(events: AsyncIterator[str]) -> StreamingResponse:
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RefusalError)
-    after = error.retry_after_s
-    headers = {} if after is None else {"Retry-After": str(after)}
-    return JSONResponse(error.as_dict(), error.status, headers=headers)
-
-
-async def _invalid(_: Request, error: Exception) -> Response:
-    """FastAPI's findings as one line, without the values that were sent."""
-    assert isinstance(error, RequestValidationError)
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"][1:])
-    return await _refused(_, bad_request(f"{where or 'body'}: {problem['msg']}"))

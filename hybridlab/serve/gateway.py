@@ -15,19 +15,22 @@ from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from hybridlab import catalog
 from hybridlab.serve import wire
-from hybridlab.serve.app import (
+from hybridlab.serve.http import (
+    Part,
     Upload,
-    _bytes_of,
-    _events,
-    _invalid,
-    _json_of,
-    _refused,
-    _unless_gone,
+    bytes_of,
+    events,
+    json_of,
+    metrics_page,
+    new_app,
+    questions_of,
+    readiness,
+    unless_gone,
+    whole,
 )
 from hybridlab.serve.metrics import Metrics
 from hybridlab.serve.refusals import RefusalError, bad_request, not_ready, queue_full
@@ -98,9 +101,7 @@ class Gateway:
 
 def make_app(gateway: Gateway) -> FastAPI:
     """All routes over one gateway, whose life is the caller's."""
-    app = FastAPI(title="hybridlab gateway", docs_url=None, redoc_url=None)
-    app.add_exception_handler(RefusalError, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    app = new_app("hybridlab gateway")
     _openai_routes(app, gateway)
     _hybrid_route(app, gateway)
     _own_routes(app, gateway)
@@ -128,7 +129,7 @@ def _openai_routes(app: FastAPI, gateway: Gateway) -> None:
 
     @app.post(COMPLETIONS)
     async def completions(request: Request) -> Response:
-        asked = await _json_of(request)
+        asked = await json_of(request)
         model = asked.get("model") if isinstance(asked, dict) else None
         upstream = gateway.of_model(str(model or ""))
         return await _passed_on(gateway, request, upstream, await request.body())
@@ -147,13 +148,13 @@ async def _passed_on(
             content=body,
             headers={"Content-Type": request.headers.get("content-type", "")},
         )
-        answer = await _unless_gone(request, stack.enter_async_context(asked))
+        answer = await unless_gone(request, stack.enter_async_context(asked))
         headers = {name: answer.headers[name] for name in KEPT if name in answer.headers}
         pieces = upstream.pieces(answer)
         if "text/event-stream" in headers.get("content-type", ""):
             return Relayed(pieces, headers, stack.pop_all())
-        whole = await _unless_gone(request, _joined(pieces))
-        return Response(whole, answer.status_code, headers)
+        body = await unless_gone(request, _joined(pieces))
+        return Response(body, answer.status_code, headers)
     finally:
         await stack.aclose()
 
@@ -199,23 +200,18 @@ def _hybrid_route(app: FastAPI, gateway: Gateway) -> None:
         stream: Annotated[bool, Form()] = False,
     ) -> Response:
         """A transcript and an answer to each `question`; streamed, the transcript comes first."""
-        asked = [text.strip() for text in question]
-        if not all(asked):
-            raise bad_request("'question' is empty; ask something about the audio")
+        asked = questions_of(question)
         if len(asked) > gateway.queue:
             raise queue_full(1)
-        sound = await _bytes_of(file)
+        sound = await bytes_of(file)
         if not sound:
             raise bad_request("the audio file is empty", code="bad_audio")
         parts = _parts(gateway, sound, asked, language, max_tokens)
         if not stream:
-            return JSONResponse(await _unless_gone(request, _whole(parts)))
+            return JSONResponse(await unless_gone(request, whole(parts)))
         # what is refused at once gets its status; after that only an event can tell
-        first = await _unless_gone(request, anext(parts))
-        return _events(_hybrid_events(first, parts))
-
-
-Part = tuple[str, dict[str, Any]]
+        first = await unless_gone(request, anext(parts))
+        return events(_hybrid_events(first, parts))
 
 
 async def _parts(
@@ -296,16 +292,6 @@ def _answer_part(index: int, question: str, said: Mapping[str, Any]) -> dict[str
     }
 
 
-async def _whole(parts: AsyncIterator[Part]) -> dict[str, Any]:
-    found: dict[str, Any] = {"id": wire.new_id("hybrid"), "answers": []}
-    async for name, part in parts:
-        if name == "transcript":
-            found["transcript"] = part
-        else:
-            found["answers"].append(part)
-    return found
-
-
 async def _hybrid_events(first: Part, parts: AsyncGenerator[Part, None]) -> AsyncIterator[str]:
     try:
         async with aclosing(parts):
@@ -330,9 +316,8 @@ def _own_routes(app: FastAPI, gateway: Gateway) -> None:
         found = await asyncio.gather(gateway.whisper.not_ready(), gateway.voxtral.not_ready())
         stopping = "the gateway is stopping" if gateway.stopping else ""
         reason = "; ".join(why for why in (stopping, *found) if why)
-        return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
+        return readiness(reason)
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        text = gateway.metrics.text()
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return metrics_page(gateway.metrics.text())

@@ -6,13 +6,12 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from hybridlab.errors import ParameterError
-from hybridlab.serve.run import _check_extra, _listen, _server
+from hybridlab.serve.door import check_extra, draining_server, listen, start_log
 from hybridlab.serve.settings import Settings
 
 log = logging.getLogger("hybridlab.serve")
@@ -25,11 +24,9 @@ def run(values: Mapping[str, Any]) -> None:
     options = dict(values)
     urls = {name: _address(name, options.pop(f"{name}_url")) for name in ("whisper", "voxtral")}
     door = Settings.from_mapping(options)
-    _check_extra()
-    listener = _listen(door)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    check_extra()
+    listener = listen(door)
+    start_log()
     asyncio.run(_serve(door, urls, listener))
 
 
@@ -48,8 +45,6 @@ def upstream_token(door: Settings) -> str:
 
 
 async def _serve(door: Settings, urls: Mapping[str, str], listener: socket.socket) -> None:
-    import uvicorn
-
     from hybridlab.serve.gateway import Gateway, make_app
     from hybridlab.serve.security import Gate
     from hybridlab.serve.upstream import Upstream
@@ -66,17 +61,6 @@ async def _serve(door: Settings, urls: Mapping[str, str], listener: socket.socke
         max_upload_bytes=door.max_upload_bytes,
         on_done=gateway.metrics.request_done,
     )
-    config = uvicorn.Config(
-        gate,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        limit_concurrency=4 * door.queue + 64,
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     log.info(
         "http://%s:%d passes on to whisper at %s and voxtral at %s",
         door.host,
@@ -85,5 +69,5 @@ async def _serve(door: Settings, urls: Mapping[str, str], listener: socket.socke
         urls["voxtral"],
     )
     # a gateway drains as a server does
-    await _server(uvicorn, config, cast(Any, gateway), door.drain_s).serve(sockets=[listener])
+    await draining_server(gate, door, gateway.drain).serve(sockets=[listener])
     await gateway.close()

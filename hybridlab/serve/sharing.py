@@ -45,38 +45,32 @@ SHARINGS: dict[tuple[str, str], Sharing] = {
     ("swapping", "arena"): Sharing(swap="arena"),
 }
 
-#: What cannot be had with a worker for each tenant, and what comes nearest.
-IN_ONE_PROCESS: dict[tuple[str, str], str] = {
-    ("solo", "shared-prefix"): "naive",
-    ("parallel", "threads"): "processes",
-    ("parallel", "streams"): "processes-mps",
-    ("swapping", "arena-overlapped"): "arena",
-}
-#: What is a server itself, measured by notebook 05.
-SERVERS: dict[tuple[str, str], str] = {
-    ("parallel", "single-container"): "processes",
-    ("parallel", "separate-containers"): "processes",
+_ONE_PROCESS = (
+    "works on one request within one process, and the server has a worker for each tenant"
+)
+_SERVER = "is how notebook 05 measures this very server, with --only for one of two"
+#: What is not served: what comes nearest, and why it is not.
+NOT_SERVED: dict[tuple[str, str], tuple[str, str]] = {
+    ("solo", "shared-prefix"): ("naive", _ONE_PROCESS),
+    ("parallel", "threads"): ("processes", _ONE_PROCESS),
+    ("parallel", "streams"): ("processes-mps", _ONE_PROCESS),
+    ("parallel", "single-container"): ("processes", _SERVER),
+    ("parallel", "separate-containers"): ("processes", _SERVER),
+    ("swapping", "arena-overlapped"): ("arena", _ONE_PROCESS),
 }
 
 
 def sharing_of(strategy: str, variant: str) -> Sharing:
     """`ParameterError` for a name that the lab does not know, `UnavailableError` for a variant that
-    needs both tenants in one process."""
-    known = {**dict.fromkeys(SHARINGS), **dict.fromkeys(IN_ONE_PROCESS), **dict.fromkeys(SERVERS)}
+    is not served."""
+    known = [*SHARINGS, *NOT_SERVED]
     strategies = list(dict.fromkeys(name for name, _ in known))
     if strategy not in strategies:
         raise ParameterError.unknown_name("strategy", strategy, strategies)
     variants = [name for owner, name in known if owner == strategy]
     if variant not in variants:
         raise ParameterError.unknown_name(f"variant of {strategy}", variant, variants)
-    if (nearest := IN_ONE_PROCESS.get((strategy, variant))) is not None:
-        raise UnavailableError(
-            f"{strategy} / {variant} works on one request within one process, and the server has a "
-            f"worker for each tenant; use {strategy} / {nearest}"
-        )
-    if (nearest := SERVERS.get((strategy, variant))) is not None:
-        raise UnavailableError(
-            f"{strategy} / {variant} is how notebook 05 measures this very server; "
-            f"use {strategy} / {nearest} here, with --only for one of two servers"
-        )
+    if (strategy, variant) in NOT_SERVED:
+        nearest, why = NOT_SERVED[strategy, variant]
+        raise UnavailableError(f"{strategy} / {variant} {why}; use {strategy} / {nearest}")
     return SHARINGS[strategy, variant]

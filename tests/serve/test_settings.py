@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from hybridlab.cli import app
 from hybridlab.errors import HybridlabError
 from hybridlab.serve.settings import TOKEN_VARIABLE, Settings
-from hybridlab.serve.sharing import IN_ONE_PROCESS, SERVERS, SHARINGS, sharing_of
+from hybridlab.serve.sharing import NOT_SERVED, SHARINGS, sharing_of
 from hybridlab.strategies import STRATEGIES
 
 
@@ -21,8 +21,8 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_way_of_sharing_is_served_or_refused_with_the_nearest() -> None:
     known = {(name, variant) for name, kind in STRATEGIES.items() for variant in kind.variants}
-    assert known == {*SHARINGS, *IN_ONE_PROCESS, *SERVERS}
-    for (strategy, _), nearest in (IN_ONE_PROCESS | SERVERS).items():
+    assert known == {*SHARINGS, *NOT_SERVED}
+    for (strategy, _), (nearest, _why) in NOT_SERVED.items():
         assert (strategy, nearest) in SHARINGS
 
 
@@ -114,7 +114,7 @@ def test_the_command_says_in_one_line_what_is_wrong() -> None:
 
 
 def test_a_missing_extra_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hybridlab.serve.run.EXTRA", {"not_there": "not-there"})
+    monkeypatch.setattr("hybridlab.serve.door.EXTRA", {"not_there": "not-there"})
     result = CliRunner().invoke(app, ["serve"])
     assert result.exit_code == 2
     assert "needs not-there; pip install 'hybridlab[serve]'" in result.output

@@ -1,0 +1,99 @@
+"""The door of a server and of a gateway: what is installed, the port, the log, how it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from types import FrameType
+from typing import Any
+
+from hybridlab.errors import UnavailableError
+from hybridlab.serve.settings import Settings
+
+log = logging.getLogger("hybridlab.serve")
+#: Between no new connection and none at all: who has just come in may not have spoken yet.
+LAST_WORD_S = 0.25
+#: Modules of the extra `serve` and the packages that they come in.
+EXTRA = {
+    "fastapi": "fastapi",
+    "httpx": "httpx",
+    "uvicorn": "uvicorn",
+    "multipart": "python-multipart",
+    "prometheus_client": "prometheus-client",
+}
+
+
+def check_extra() -> None:
+    missing = [package for module, package in EXTRA.items() if find_spec(module) is None]
+    if missing:
+        raise UnavailableError(
+            f"hybridlab serve needs {', '.join(missing)}; pip install 'hybridlab[serve]'"
+        )
+
+
+def start_log() -> None:
+    """One line for each request, on stderr; the libraries' own words only from a warning on."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    for name in ("uvicorn.error", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=512)
+        # asyncio leaves a socket that it did not make as it is: a response in two parts would wait
+        # 40 ms for the client's acknowledgement
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise UnavailableError(
+            f"cannot listen on {settings.host} port {settings.port} ({why}); choose another with "
+            "--port, or 0 for any that is free"
+        ) from None
+
+
+def draining_server(gate: Any, settings: Settings, drain: Callable[[], Awaitable[None]]) -> Any:
+    """A uvicorn server that drains first: told to stop, it takes in nothing new, answers what it
+    has accepted (`drain`), then closes its door. A second signal does not wait."""
+    import uvicorn
+
+    class Draining(uvicorn.Server):
+        stopping = False
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.stopping:
+                super().handle_exit(sig, frame)
+                return
+            self.stopping = True
+            log.info("%s: finishing what was accepted", signal.Signals(sig).name)
+            asyncio.get_running_loop().create_task(self._drain())
+
+        async def _drain(self) -> None:
+            """The door stays open for a moment, so that a balancer hears 'not ready' and nobody's
+            connection is cut before it was told."""
+            await asyncio.gather(drain(), asyncio.sleep(settings.drain_s))
+            for server in self.servers:
+                server.close()
+            await asyncio.sleep(LAST_WORD_S)
+            self.should_exit = True
+
+    config = uvicorn.Config(
+        gate,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        limit_concurrency=4 * settings.queue + 64,
+    )
+    return Draining(config)
