@@ -13,6 +13,7 @@ import socket
 import tempfile
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,8 +23,17 @@ from hybridlab.oom import out_of_memory
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
+#: What a caller says in mid-call when it wants to hear no more.
+STOP = b""
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class _News:
+    """What is told before the answer."""
+
+    value: Any
 
 
 class Worker:
@@ -67,12 +77,23 @@ class Worker:
         Faults come back: the lab's own errors as they are, an allocator's as `MemoryError` in its
         words, others as `WorkerFaultError`. `WorkerLostError` if the process ends meanwhile.
         """
+        return self.call_heard(None, function, *arguments, **keywords)
+
+    def call_heard(
+        self,
+        hear: Callable[[Any], bool] | None,
+        function: Callable[..., Answer],
+        *arguments: Any,
+        **keywords: Any,
+    ) -> Answer:
+        """As `call`; meanwhile `hear` is given whatever `function` tells there (`tell`). False from
+        it is what `tell` returns from then on; `hear` must not raise."""
         if self._channel is None:
             raise WorkerLostError(f"the worker {self.name} does not run; start it first")
         message = pickle.dumps((function, arguments, keywords))
         try:
             send(self._channel, message)
-            answer = receive(self._channel)
+            answer = self._heard(self._channel, hear)
         except OSError:  # a process that is killed resets the connection
             answer = None
         except BaseException:  # an interrupt: the answer on its way would be taken for the next
@@ -80,10 +101,23 @@ class Worker:
             raise
         if answer is None:
             raise self._lost()
-        fault, value = pickle.loads(answer)
+        fault, value = answer
         if fault is not None:
             raise fault
         return value  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _heard(channel: socket.socket, hear: Callable[[Any], bool] | None) -> Any:
+        """The answer, news before it handed on; None at the end of the stream."""
+        listens = hear is not None
+        while (message := receive(channel)) is not None:
+            found = pickle.loads(message)
+            if not isinstance(found, _News):
+                return found
+            if listens and hear is not None and not hear(found.value):
+                listens = False
+                send(channel, STOP)
+        return None
 
     def close(self) -> None:
         """Let it end by itself, and wait until it has."""
@@ -120,11 +154,41 @@ class Worker:
 # -------------------------------------------------------------------------- inside the process
 
 
+class _Caller:
+    """The other end of the channel, as a function that is called sees it."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.listens = True
+
+    def tell(self, value: Any) -> bool:
+        if self.listens:
+            send(self.channel, pickle.dumps(_News(value)))
+            if select.select([self.channel], [], [], 0)[0]:
+                receive(self.channel)  # in mid-call only `STOP` can come
+                self.listens = False
+        return self.listens
+
+
+_caller: _Caller | None = None  # one worker, one caller
+
+
+def tell(value: Any) -> bool:
+    """Tell the caller something before the answer; whether it still listens."""
+    if _caller is None:
+        raise RuntimeError("nobody listens: this process is no worker")
+    return _caller.tell(value)
+
+
 def _work(address: str) -> None:
     """Answer calls until the other side closes the channel."""
+    global _caller
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.connect(address)
         while (message := receive(channel)) is not None:
+            if message == STOP:  # the answer was on its way already
+                continue
+            _caller = _Caller(channel)
             send(channel, _answered(message))
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from hybridlab.serve import wire
+from hybridlab.serve import answers, wire
 from hybridlab.serve.engine import Wish
 from hybridlab.serve.front import add_page
 from hybridlab.serve.http import (
@@ -23,6 +22,7 @@ from hybridlab.serve.http import (
     new_app,
     questions_of,
     readiness,
+    under_way,
     unless_gone,
     whole,
 )
@@ -87,17 +87,24 @@ def _openai_routes(app: FastAPI, service: Service) -> None:
         service.check(tenant, "answer")
         sound = await unless_gone(request, service.decode(chat.audio))
         most = service.answer_tokens(chat.max_new_tokens)
-        (job,) = service.submit(_question(sound, chat.question, most))
+        (job,) = service.submit(_question(sound, chat.question, most, stream=chat.stream))
         name = wire.new_id("chatcmpl")
         if chat.stream:
-            return events(_chat_events(name, job, most))
+            model = service.the_engine().lanes[tenant].model
+            chunks = answers.Chunks(name=name, model=model, include_usage=chat.include_usage)
+            return events(_chat_events(chunks, job))
         said = await _answered(request, job)
-        return _timed(JSONResponse(wire.completion(name, said, most)), said)
+        return _timed(JSONResponse(answers.completion(name, said)), said)
 
 
-def _question(sound: Sound, question: str, most: int) -> Wish:
+def _question(sound: Sound, question: str, most: int, *, stream: bool) -> Wish:
     return Wish(
-        tenant="voxtral", kind="answer", sound=sound, question=question, max_new_tokens=most
+        tenant="voxtral",
+        kind="answer",
+        sound=sound,
+        question=question,
+        max_new_tokens=most,
+        stream=stream,
     )
 
 
@@ -117,15 +124,18 @@ def _transcript(kind: str, said: Said, sound: Sound, language: str) -> Response:
             return PlainTextResponse(wire.vtt(segments), media_type="text/vtt")
         case "verbose_json":
             return JSONResponse(wire.verbose(said, sound, language))
-    return JSONResponse({"text": said.text, **wire.served_by(said)})
+    return JSONResponse(wire.plain(said, sound))
 
 
-async def _chat_events(name: str, job: Job, most: int) -> AsyncIterator[str]:
+async def _chat_events(chunks: answers.Chunks, job: Job) -> AsyncIterator[str]:
+    """The words as they are decoded."""
     try:
-        for chunk in wire.chunks(name, await job.future, most):
-            yield chunk
+        yield chunks.role()
+        async for piece in job.words():
+            yield chunks.words(piece)
+        yield chunks.end(await job.future)
     except RefusalError as error:
-        yield f"data: {json.dumps(error.as_dict())}\n\n"
+        yield wire.event(error.as_dict())
     finally:  # the client may have gone
         job.future.cancel()
 
@@ -143,7 +153,8 @@ def _hybrid_route(app: FastAPI, service: Service) -> None:
         max_tokens: Annotated[int | None, Form(ge=1)] = None,
         stream: Annotated[bool, Form()] = False,
     ) -> Response:
-        """A transcript and an answer to each `question`; streamed, the transcript comes first."""
+        """A transcript and an answer to each `question`; streamed, the transcript comes first, and
+        before each answer its words as they come (`delta`)."""
         asked = questions_of(question)
         transcriber = service.for_hybrid()
         spoken = service.language(language)
@@ -152,21 +163,30 @@ def _hybrid_route(app: FastAPI, service: Service) -> None:
         most = service.answer_tokens(max_tokens)
         first, *rest = service.submit(
             Wish(tenant=transcriber, kind="transcription", sound=sound, language=spoken),
-            *(_question(sound, text, most) for text in asked),
+            *(_question(sound, text, most, stream=stream) for text in asked),
         )
-        parts = _parts(first, rest, asked, sound, most)
+        parts = _parts(first, rest, asked, sound)
         if stream:
             return events(_hybrid_events(parts, [first, *rest]))
         return JSONResponse(await _whole(request, parts, [first, *rest]))
 
 
 async def _parts(
-    transcript: Job, answers: list[Job], asked: list[str], sound: Sound, most: int
+    transcript: Job, questions: list[Job], asked: list[str], sound: Sound
 ) -> AsyncIterator[Part]:
     """The parts of a hybrid response, each as soon as it is there, the transcript first."""
     yield "transcript", wire.transcript_part(await transcript.future, sound)
-    for index, (job, question) in enumerate(zip(answers, asked, strict=True)):
-        yield "answer", wire.answer_part(index, question, await job.future, most)
+    both = enumerate(zip(asked, questions, strict=True))
+    async with under_way(*(_answer(n, text, job) for n, (text, job) in both)) as parts:
+        async for part in parts:
+            yield part
+
+
+async def _answer(index: int, question: str, job: Job) -> AsyncIterator[Part]:
+    if job.growing is not None:
+        async for piece in job.words():
+            yield "delta", answers.delta_part(index, piece)
+    yield "answer", answers.answer_part(index, question, await job.future)
 
 
 async def _hybrid_events(parts: AsyncIterator[Part], jobs: list[Job]) -> AsyncIterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hybridlab.serve import refusals
-from hybridlab.serve.jobs import Job, Kind, Said, Sound
+from hybridlab.serve.jobs import Growing, Job, Kind, Said, Sound
 from hybridlab.serve.lane import Lane
 
 KINDS: tuple[Kind, ...] = ("transcription", "answer")
@@ -19,7 +19,8 @@ TICK_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a request wants of one tenant. `max_new_tokens` None: as many as a transcript has."""
+    """What a request wants of one tenant. `max_new_tokens` None: as many as a transcript has;
+    `stream`: its words as they come (`Job.words`)."""
 
     tenant: str
     kind: Kind
@@ -27,6 +28,7 @@ class Wish:
     question: str = ""
     language: str = "en"
     max_new_tokens: int | None = None
+    stream: bool = False
 
 
 class Engine:
@@ -90,6 +92,7 @@ class Engine:
             max_new_tokens=lane.admission.tokens(wish.sound.seconds, wish.max_new_tokens),
             deadline_s=time.monotonic() + self.request_timeout_s,
             future=asyncio.get_running_loop().create_future(),
+            growing=Growing() if wish.stream else None,
         )
         self._unfinished.add(job)
         job.future.add_done_callback(lambda _: self._finished(job, lane))

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ from hybridlab.serve.http import (
     new_app,
     questions_of,
     readiness,
+    under_way,
     unless_gone,
     whole,
 )
@@ -92,9 +93,14 @@ class Gateway:
             await self._idle.wait()
 
     async def timed(self, upstream: Upstream, path: str, **request: Any) -> dict[str, Any]:
+        with self.clocked(upstream, path):
+            return await upstream.object("POST", path, **request)
+
+    @contextmanager
+    def clocked(self, upstream: Upstream, path: str) -> Iterator[None]:
         began = time.perf_counter()
         try:
-            return await upstream.object("POST", path, **request)
+            yield
         finally:
             self.metrics.phase_done(upstream.name, path, time.perf_counter() - began)
 
@@ -199,14 +205,20 @@ def _hybrid_route(app: FastAPI, gateway: Gateway) -> None:
         max_tokens: Annotated[int | None, Form(ge=1)] = None,
         stream: Annotated[bool, Form()] = False,
     ) -> Response:
-        """A transcript and an answer to each `question`; streamed, the transcript comes first."""
+        """A transcript and an answer to each `question`; streamed, the transcript comes first, and
+        before each answer its words as they come (`delta`)."""
         asked = questions_of(question)
         if len(asked) > gateway.queue:
             raise queue_full(1)
         sound = await bytes_of(file)
         if not sound:
             raise bad_request("the audio file is empty", code="bad_audio")
-        parts = _parts(gateway, sound, asked, language, max_tokens)
+        data = base64.b64encode(sound)
+        questions = [
+            Question(index, text, data, max_tokens, stream=stream)
+            for index, text in enumerate(asked)
+        ]
+        parts = _parts(gateway, sound, language, questions)
         if not stream:
             return JSONResponse(await unless_gone(request, whole(parts)))
         # what is refused at once gets its status; after that only an event can tell
@@ -215,52 +227,70 @@ def _hybrid_route(app: FastAPI, gateway: Gateway) -> None:
 
 
 async def _parts(
-    gateway: Gateway,
-    sound: bytes,
-    asked: list[str],
-    language: str | None,
-    max_tokens: int | None,
+    gateway: Gateway, sound: bytes, language: str | None, questions: Sequence[Question]
 ) -> AsyncGenerator[Part, None]:
     """The parts of a hybrid response, each as soon as it is there, the transcript first. Leaving
     early ends what is still under way."""
     with gateway.place():
-        form = {"model": "whisper-1", "response_format": "verbose_json"}
-        if language is not None:
-            form["language"] = language
-        tasks = [
-            asyncio.create_task(
-                gateway.timed(
-                    gateway.whisper, TRANSCRIPTIONS, data=form, files={"file": ("audio", sound)}
-                )
-            )
+        asking = [
+            _streamed(gateway, question) if question.stream else _answered(gateway, question)
+            for question in questions
         ]
-        data = base64.b64encode(sound)
-        for question in asked:
-            content = Question(data, question, max_tokens)
-            call = gateway.timed(
-                gateway.voxtral, COMPLETIONS, content=content, headers=content.headers
-            )
-            tasks.append(asyncio.create_task(call))
-        try:
-            transcript, *answers = tasks
-            yield "transcript", _transcript_part(await transcript)
-            for index, (task, question) in enumerate(zip(answers, asked, strict=True)):
-                yield "answer", _answer_part(index, question, await task)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with under_way(*asking) as answers:
+            yield "transcript", await _transcribed(gateway, sound, language)
+            async for part in answers:
+                yield part
+
+
+async def _transcribed(gateway: Gateway, sound: bytes, language: str | None) -> dict[str, Any]:
+    form = {"model": "whisper-1", "response_format": "verbose_json"}
+    if language is not None:
+        form["language"] = language
+    files = {"file": ("audio", sound)}
+    said = await gateway.timed(gateway.whisper, TRANSCRIPTIONS, data=form, files=files)
+    return _transcript_part(said)
+
+
+async def _answered(gateway: Gateway, question: Question) -> AsyncIterator[Part]:
+    said = await gateway.timed(
+        gateway.voxtral, COMPLETIONS, content=question, headers=question.headers
+    )
+    choice = said["choices"][0]
+    text = choice["message"]["content"]
+    yield "answer", _answer_part(question, said["model"], text, choice["finish_reason"])
+
+
+async def _streamed(gateway: Gateway, question: Question) -> AsyncIterator[Part]:
+    """Its words as they come, and all of it."""
+    text, model, finish = "", "", ""
+    voxtral = gateway.voxtral
+    asked = voxtral.asked("POST", COMPLETIONS, content=question, headers=question.headers)
+    with gateway.clocked(voxtral, COMPLETIONS):
+        async with asked as answer, aclosing(voxtral.events(answer)) as chunks:
+            async for chunk in chunks:
+                model = chunk["model"]
+                for choice in chunk["choices"]:
+                    finish = choice["finish_reason"] or finish
+                    if piece := choice["delta"].get("content"):
+                        text += piece
+                        yield "delta", {"index": question.index, "text": piece}
+    yield "answer", _answer_part(question, model, text, finish)
 
 
 class Question:
     """The body of a chat completion about an audio, whose base64 all questions share."""
 
-    def __init__(self, data: bytes, question: str, max_tokens: int | None) -> None:
+    def __init__(
+        self, index: int, text: str, data: bytes, max_tokens: int | None, *, stream: bool
+    ) -> None:
+        self.index = index
+        self.text = text
+        self.stream = stream
         audio = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
-        text = {"type": "text", "text": question}
         body: dict[str, Any] = {
-            "messages": [{"role": "user", "content": [audio, text]}],
+            "messages": [{"role": "user", "content": [audio, {"type": "text", "text": text}]}],
             "model": "voxtral",
+            "stream": stream,
         }
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
@@ -281,14 +311,13 @@ def _transcript_part(said: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: said[key] for key in kept if key in said}, "segments": segments}
 
 
-def _answer_part(index: int, question: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    choice = said["choices"][0]
+def _answer_part(question: Question, model: str, text: str, finish: str) -> dict[str, Any]:
     return {
-        "index": index,
-        "question": question,
-        "text": choice["message"]["content"],
-        "finish_reason": choice["finish_reason"],
-        "model": said["model"],
+        "index": question.index,
+        "question": question.text,
+        "text": text,
+        "finish_reason": finish,
+        "model": model,
     }
 
 

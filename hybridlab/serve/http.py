@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, File, Request, UploadFile
@@ -17,7 +17,8 @@ from hybridlab.serve.refusals import RefusalError, bad_request
 
 Answer = TypeVar("Answer")
 Upload = Annotated[UploadFile, File()]
-#: A part of a hybrid response: 'transcript' or 'answer', and what it says.
+#: A part of a hybrid response: 'transcript', 'delta' (more of an answer) or 'answer', and what it
+#: says.
 Part = tuple[str, dict[str, Any]]
 
 
@@ -44,7 +45,37 @@ async def whole(parts: AsyncIterator[Part]) -> dict[str, Any]:
             found["transcript"] = part
         else:
             found["answers"].append(part)
+    found["answers"].sort(key=lambda part: part["index"])
     return found
+
+
+@asynccontextmanager
+async def under_way(*sources: AsyncIterator[Part]) -> AsyncIterator[AsyncIterator[Part]]:
+    """All sources at work from now on, and their parts as they come; a fault of one is raised when
+    the others are done. Leaving ends them."""
+    parts: asyncio.Queue[Part | None] = asyncio.Queue()
+
+    async def pump(source: AsyncIterator[Part]) -> None:
+        try:
+            async for part in source:
+                parts.put_nowait(part)
+        finally:
+            parts.put_nowait(None)
+
+    async def read() -> AsyncIterator[Part]:
+        for _ in tasks:
+            while (part := await parts.get()) is not None:
+                yield part
+        for task in tasks:
+            await task
+
+    tasks = [asyncio.create_task(pump(source)) for source in sources]
+    try:
+        yield read()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def metrics_page(text: bytes) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -65,6 +65,45 @@ class Outcome:
     spans: list[Span]
 
 
+class Growing:
+    """An answer's words as they come, for one reader. What was given is never taken back: an answer
+    that begins again, as its worker was lost, must first say the same once more."""
+
+    def __init__(self) -> None:
+        self.given = ""
+        self._said = ""  # since it last began
+        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def begin(self) -> None:
+        self._said = ""
+
+    def add(self, piece: str) -> bool:
+        """Whether it goes with what was given."""
+        self._said += piece
+        if self.goes_with(self._said):
+            self._give(self._said)
+            return True
+        return self.given.startswith(self._said)
+
+    def end(self, text: str | None) -> None:
+        """The whole text, or None where there is none."""
+        if text is not None:
+            self._give(text)
+        self._pieces.put_nowait(None)
+
+    def goes_with(self, text: str) -> bool:
+        return text.startswith(self.given)
+
+    def _give(self, text: str) -> None:
+        if len(text) > len(self.given):
+            self._pieces.put_nowait(text[len(self.given) :])
+            self.given = text
+
+    async def pieces(self) -> AsyncIterator[str]:
+        while (piece := await self._pieces.get()) is not None:
+            yield piece
+
+
 @dataclass(eq=False, kw_only=True)
 class Job:
     """Times on the host's monotonic clock. Cancelling `future` withdraws it."""
@@ -76,10 +115,28 @@ class Job:
     max_new_tokens: int
     deadline_s: float
     future: asyncio.Future[Said]
+    #: None where nobody reads the words before all are there.
+    growing: Growing | None = None
     since_s: float = field(default_factory=time.monotonic)
     #: It has been tried, and is tried again by itself: it may be what the fault came from.
     alone: bool = False
     lost: int = 0
+
+    def __post_init__(self) -> None:
+        if self.growing is not None:
+            self.future.add_done_callback(self._end_growing)
+
+    def _end_growing(self, future: asyncio.Future[Said]) -> None:
+        assert self.growing is not None
+        failed = future.cancelled() or future.exception() is not None
+        self.growing.end(None if failed else future.result().text)
+
+    async def words(self) -> AsyncIterator[str]:
+        """Pieces of the answer's text as they come, then what `future` raises, if it does."""
+        assert self.growing is not None
+        async for piece in self.growing.pieces():
+            yield piece
+        await self.future
 
     @property
     def wanted(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from hybridlab.serve.admission import Admission, Room
 from hybridlab.serve.jobs import Job, Outcome, Said, Waiting
 from hybridlab.serve.tenant import ServedTenant
 from hybridlab.serve.upkeep import Counts, Policy, Upkeep
+from hybridlab.tenants.base import Listener
 
 log = logging.getLogger("hybridlab.serve")
 
@@ -155,7 +156,8 @@ class Lane:
     async def _in_time(self, batch: list[Job]) -> Outcome:
         """The tenant's answer. A call that takes as long as a request may in all hangs: its process
         is ended, as nothing else would stop it."""
-        work = asyncio.ensure_future(self.upkeep.in_thread(self.tenant.serve, batch))
+        call = self.upkeep.in_thread(self.tenant.serve, batch, self._listener(batch))
+        work = asyncio.ensure_future(call)
         done, _ = await asyncio.wait({work}, timeout=self.policy.request_timeout_s)
         if not done:
             self._fail_all(batch, refusals.timed_out(self.policy.request_timeout_s))
@@ -164,6 +166,27 @@ class Lane:
         if len(outcome.texts) != len(batch):
             raise RuntimeError(f"{len(outcome.texts)} texts for {len(batch)} jobs")
         return outcome
+
+    def _listener(self, batch: list[Job]) -> Listener | None:
+        """Brings words from the tenant's thread to the jobs whose clients read them as they come;
+        None where no job has such a client."""
+        growing = [job.growing for job in batch if job.growing is not None]
+        if not growing:
+            return None
+        for text in growing:
+            text.begin()
+        loop = asyncio.get_running_loop()
+
+        def hear(pieces: Sequence[str]) -> bool:
+            loop.call_soon_threadsafe(self._spread, batch, pieces)
+            return any(job.wanted for job in batch)
+
+        return hear
+
+    def _spread(self, batch: list[Job], pieces: Sequence[str]) -> None:
+        for job, piece in zip(batch, pieces, strict=True):
+            if job.wanted and job.growing is not None and piece and not job.growing.add(piece):
+                self._fail(job, refusals.changed(self.model))
 
     def _deliver(self, batch: list[Job], outcome: Outcome, began_s: float) -> None:
         worked_s = time.monotonic() - began_s
@@ -180,6 +203,8 @@ class Lane:
             )
             if not said.text.strip():
                 self._fail(job, refusals.no_words(self.model))
+            elif job.growing is not None and not job.growing.goes_with(said.text):
+                self._fail(job, refusals.changed(self.model))
             elif job.wanted:
                 job.future.set_result(said)
 

@@ -97,6 +97,15 @@ def lost(name: str) -> RefusalError:
     )
 
 
+def changed(name: str) -> RefusalError:
+    return RefusalError(
+        503,
+        "answer_changed",
+        f"{name} began this answer again and said something else; try again",
+        retry_after_s=1,
+    )
+
+
 def no_memory(name: str) -> RefusalError:
     return RefusalError(
         503,

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from hybridlab.serve.jobs import Job, Outcome
 from hybridlab.serve.sharing import Sharing
-from hybridlab.tenants.base import Tenant, TenantSpec, Text
+from hybridlab.tenants.base import Listener, Tenant, TenantSpec, Text
 from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
 
 log = logging.getLogger("hybridlab.serve")
@@ -33,8 +33,9 @@ class ServedTenant(Protocol):
     def open(self) -> None:
         """Bring it up, ready to serve."""
 
-    def serve(self, jobs: Sequence[Job]) -> Outcome:
-        """One call for jobs that fit together."""
+    def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
+        """One call for jobs that fit together. `hear` is told the new words of each job while they
+        are decoded, where the tenant can tell; after False from it the texts may be cut."""
 
     def leave_device(self) -> None:
         """Its turn is over: where weights are swapped, they go."""
@@ -82,14 +83,21 @@ class WorkerTenant:
         self.remote.ask(_open, self._swap)
         log.info("%s: %s in process %s", self.name, self.remote.spec.model, self.remote.worker.pid)
 
-    def serve(self, jobs: Sequence[Job]) -> Outcome:
+    def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
         if self._swap:
             self._here = True
             self.remote.ask(_bring_in)
-        texts = self._answers(jobs) if jobs[0].kind == "answer" else self._transcripts(jobs)
+        self.remote.on_text = hear
+        try:
+            texts = self._texts(jobs)
+        finally:
+            self.remote.on_text = None
         if self.sharing.clean:
             self.clean()
         return Outcome(texts, self.remote.drain_spans())
+
+    def _texts(self, jobs: Sequence[Job]) -> list[tuple[Text, ...]]:
+        return self._answers(jobs) if jobs[0].kind == "answer" else self._transcripts(jobs)
 
     def _answers(self, jobs: Sequence[Job]) -> list[tuple[Text, ...]]:
         assert isinstance(self.remote, RemoteAnalyst)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -85,6 +85,30 @@ class Upstream:
                 yield piece
         if empty:
             raise self._senseless("without a body")
+
+    async def events(self, answer: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
+        """What a stream of completions says, event by event, up to its `[DONE]`."""
+        with self._told():
+            async for line in answer.aiter_lines():
+                name, _, data = line.partition(": ")
+                if name != "data":
+                    continue
+                if data == "[DONE]":
+                    return
+                yield self._said(data)
+        raise self._senseless("with a stream that has no end")
+
+    def _said(self, data: str) -> dict[str, Any]:
+        """One event; an error there is raised."""
+        try:
+            found = dict(json.loads(data))
+            error = found.get("error")
+            failure = error and RefusalError(502, str(error["code"]), str(error["message"]))
+        except (ValueError, KeyError, TypeError):
+            raise self._senseless("with an event that makes no sense") from None
+        if failure:
+            raise failure
+        return found
 
     @contextmanager
     def _told(self) -> Iterator[None]:

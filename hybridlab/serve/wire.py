@@ -10,10 +10,9 @@ import base64
 import binascii
 import json
 import re
-import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +51,8 @@ class Chat:
     question: str
     max_new_tokens: int | None
     stream: bool
+    #: Of a stream: its last chunk before the end tells the tokens.
+    include_usage: bool
 
 
 #: What a chat completion may ask that greedy decoding of one answer cannot give.
@@ -74,13 +75,27 @@ def read_chat(body: Any) -> Chat:
     question = "\n\n".join(texts)
     if not question:
         raise bad_request("no message has a text; ask something about the audio")
+    stream, include_usage = _streaming(body)
     return Chat(
         model=str(body.get("model", "")),
         audio=audio,
         question=question,
         max_new_tokens=_count(body),
-        stream=body.get("stream") is True,
+        stream=stream,
+        include_usage=include_usage,
     )
+
+
+def _streaming(body: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether to stream, and whether the stream tells its tokens."""
+    stream, options = body.get("stream") is True, body.get("stream_options")
+    if options is None:
+        return stream, False
+    if not isinstance(options, dict):
+        raise bad_request("'stream_options' must be an object like {\"include_usage\": true}")
+    if not stream:
+        raise bad_request("'stream_options' goes with a stream; set stream to true")
+    return stream, options.get("include_usage") is True
 
 
 def _parts(messages: list[Any]) -> tuple[bytes | None, list[str]]:
@@ -147,6 +162,16 @@ def segments_of(said: Said, sound: Sound) -> list[Segment]:
     ]
 
 
+def plain(said: Said, sound: Sound) -> dict[str, Any]:
+    """A transcript as `json`."""
+    return {"text": said.text, "usage": duration(sound), **served_by(said)}
+
+
+def duration(sound: Sound) -> dict[str, Any]:
+    """`usage` of a transcript, which is counted in seconds of sound."""
+    return {"type": "duration", "seconds": round(sound.seconds, 3)}
+
+
 def verbose(said: Said, sound: Sound, language: str) -> dict[str, Any]:
     """As OpenAI's `verbose_json`; what the lab does not measure is null, not zero."""
     return {
@@ -158,6 +183,7 @@ def verbose(said: Said, sound: Sound, language: str) -> dict[str, Any]:
             _verbose_segment(index, segment)
             for index, segment in enumerate(segments_of(said, sound))
         ],
+        "usage": duration(sound),
         **served_by(said),
     }
 
@@ -217,55 +243,11 @@ def _clock(seconds: float, point: str) -> str:
     return f"{hours:02d}:{minute:02d}:{second:02d}{point}{milliseconds:03d}"
 
 
-# -------------------------------------------------------------------------------------- answers
+# --------------------------------------------------------------------------------------- events
 
 
 def new_id(kind: str) -> str:
     return f"{kind}-{uuid.uuid4().hex[:24]}"
-
-
-def finish_reason(said: Said, max_new_tokens: int) -> str:
-    return "length" if len(said.texts[0].tokens) >= max_new_tokens else "stop"
-
-
-def completion(name: str, said: Said, max_new_tokens: int) -> dict[str, Any]:
-    """A `chat.completion`. Without `usage`: Voxtral's prompt is counted nowhere."""
-    message = {"role": "assistant", "content": said.text}
-    return {
-        "id": name,
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": said.model,
-        "choices": [
-            {
-                "index": 0,
-                "message": message,
-                "finish_reason": finish_reason(said, max_new_tokens),
-                "logprobs": None,
-                "token_ids": list(said.texts[0].tokens),
-            }
-        ],
-    }
-
-
-def chunks(name: str, said: Said, max_new_tokens: int) -> Iterator[str]:
-    """A `chat.completion.chunk` stream: the role, the text, the end."""
-    reason = finish_reason(said, max_new_tokens)
-    for delta, finish in (
-        ({"role": "assistant", "content": ""}, None),
-        ({"content": said.text}, None),
-        ({}, reason),
-    ):
-        yield event(
-            {
-                "id": name,
-                "object": "chat.completion.chunk",
-                "created": int(time.time()),
-                "model": said.model,
-                "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
-            }
-        )
-    yield "data: [DONE]\n\n"
 
 
 def event(data: dict[str, Any], name: str = "") -> str:
@@ -288,17 +270,6 @@ def transcript_part(said: Said, sound: Sound) -> dict[str, Any]:
             {"start": round(s.start_s, 3), "end": round(s.end_s, 3), "text": s.text}
             for s in segments_of(said, sound)
         ],
-    }
-
-
-def answer_part(index: int, question: str, said: Said, max_new_tokens: int) -> dict[str, Any]:
-    """An answer of a hybrid response."""
-    return {
-        "index": index,
-        "question": question,
-        "text": said.text,
-        "finish_reason": finish_reason(said, max_new_tokens),
-        **served_by(said),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hybridlab.audio import Samples
@@ -39,12 +39,29 @@ class TenantSpec:
         return self.weights != "random"
 
 
+#: Told the new words of each clip of a batch while they are decoded. False: nobody wants the rest,
+#: and decoding may stop.
+Listener = Callable[[Sequence[str]], bool]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one text: of its prompt (audio counts, padding does not), and as many as were
+    decoded, the end's own among them. `ended`: the model itself came to the end."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    ended: bool
+
+
 @dataclass(frozen=True)
 class Text:
     """What a tenant said: the words and the ids behind them (specials removed)."""
 
     text: str
     tokens: tuple[int, ...]
+    #: None where the library behind the tenant does not tell.
+    usage: Usage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,8 @@ class Tenant(ABC):
         self.spans: list[Span] = []
         #: Told 'whisper encode' and the like when a phase begins, '' when it ends: for the meter.
         self.on_phase: Callable[[str], None] | None = None
+        #: Analysts tell it; a Whisper has its words window by window and tells nothing.
+        self.on_text: Listener | None = None
         #: What the processor (tokenizer, mel filters) took where the host is the device.
         self.processor_bytes: int | None = None
         #: How often its process was lost in mid-request and started again.

@@ -3,7 +3,7 @@ of several jobs behind one prefix."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,18 +69,26 @@ class GreedyLoop:
         heading.mask, heading.length = mask, heading.length + ids.shape[1]
         heading.logits = self.model.lm_head(hidden[:, -1])
 
-    def say(self, heading: Heading, max_new_tokens: int) -> list[list[int]]:
-        """Each row's tokens up to its end or `max_new_tokens`; the end itself is not among them."""
+    def say(
+        self,
+        heading: Heading,
+        max_new_tokens: int,
+        on_step: Callable[[list[int]], bool] | None = None,
+    ) -> list[list[int]]:
+        """Each row's tokens up to its end or `max_new_tokens`; the end itself is not among them.
+        `on_step` is told the token of each row at every step; False from it stops."""
         said: list[Tensor] = []
         ended = torch.zeros_like(heading.logits[:, 0], dtype=torch.bool)
         while True:
             token = self._next(heading.logits)
             ended |= torch.isin(token, self.ends)
             said.append(token)
+            if on_step is not None and not on_step(token.tolist()):
+                break
             if len(said) == max_new_tokens or bool(ended.all()):
                 break
             self.extend(heading, token[:, None])
-        return [self._cut(row) for row in torch.stack(said, dim=1).tolist()]
+        return [self.cut(row) for row in torch.stack(said, dim=1).tolist()]
 
     def rewind(self, heading: Heading, length: int) -> None:
         """Forget everything behind the first `length` positions."""
@@ -95,7 +103,8 @@ class GreedyLoop:
             logits = logits.index_fill(1, self.ends, -torch.inf)
         return logits.argmax(dim=1)
 
-    def _cut(self, row: list[int]) -> list[int]:
+    def cut(self, row: list[int]) -> list[int]:
+        """The row up to its first end, without it."""
         ends = set(self.ends.tolist())
         return next((row[:place] for place, token in enumerate(row) if token in ends), row)
 

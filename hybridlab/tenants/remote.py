@@ -20,7 +20,7 @@ from hybridlab.device.members import Member, Report
 from hybridlab.errors import WorkerLostError
 from hybridlab.tenants.base import Analyst, Role, Span, Tenant, TenantSpec, Text, Transcriber
 from hybridlab.tenants.make import make_analyst, make_transcriber
-from hybridlab.workers import Worker
+from hybridlab.workers import Worker, tell
 
 Told = TypeVar("Told")
 
@@ -153,8 +153,14 @@ class _Remote(Tenant):
 
     def _ask(self, method: str | Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         try:
-            answer = self.worker.call(
-                _ask, method, arguments, keywords, reset_peak=self._member.wants_reset()
+            answer = self.worker.call_heard(
+                self.on_text,
+                _ask,
+                method,
+                arguments,
+                keywords,
+                reset_peak=self._member.wants_reset(),
+                tells=self.on_text is not None,
             )
         except WorkerLostError:
             self._member.ended = True
@@ -243,9 +249,11 @@ def _ask(
     keywords: Mapping[str, Any],
     *,
     reset_peak: bool,
+    tells: bool,
 ) -> _Answer:
     hosted = _the_hosted()
     tenant, device = hosted.tenant, hosted.tenant.device
+    tenant.on_text = tell if tells else None
     if reset_peak:
         device.reset_peak()
     if method in ("load", "unload"):

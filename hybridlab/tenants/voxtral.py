@@ -13,10 +13,11 @@ from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.errors import AudioError
 from hybridlab.tenants.attention import check_attention, pinned_attention
-from hybridlab.tenants.base import Analyst, Heard, Text
+from hybridlab.tenants.base import Analyst, Heard, Text, Usage
 from hybridlab.tenants.decoding import GreedyLoop, Heading
+from hybridlab.tenants.growing import Teller
 from hybridlab.tenants.phases import PhaseProbe
-from hybridlab.tenants.processors import voxtral_processor
+from hybridlab.tenants.processors import TEKKEN_CONTROL_TOKENS, voxtral_processor
 from hybridlab.tenants.weights import (
     check_source,
     folder_or_id,
@@ -117,16 +118,37 @@ class VoxtralTransformers(Analyst):
 
     @torch.inference_mode()
     def _generate(self, inputs: Any, max_new_tokens: int, *, beams: int = 1) -> list[Text]:
+        asked = inputs["attention_mask"].sum(dim=1).tolist()
         inputs = inputs.to(self.device.name, dtype=self._model.dtype)
+        teller = self._teller(len(asked)) if beams == 1 else None
         with pinned_attention(self.spec.attention):
             if self.spec.decoding == "loop" and beams == 1:
-                rows = self._loop.say(self._loop.prefill(inputs), max_new_tokens)
+                on_step = None if teller is None else teller.step
+                rows = self._loop.say(self._loop.prefill(inputs), max_new_tokens, on_step)
             else:
-                rows = self._library_rows(inputs, max_new_tokens, beams)
-        return [self._text(row) for row in rows]
+                rows = self._library_rows(inputs, max_new_tokens, beams, teller)
+        return [
+            self._text(row, count, max_new_tokens) for row, count in zip(rows, asked, strict=True)
+        ]
 
-    def _library_rows(self, inputs: Any, max_new_tokens: int, beams: int) -> list[list[int]]:
+    def _teller(self, rows: int) -> Teller | None:
+        """None where nobody listens."""
+        if self.on_text is None:
+            return None
+        return Teller(
+            rows,
+            self.on_text,
+            decode=self._processor.tokenizer.decode,
+            ends=self._loop.ends.tolist() if self.spec.has_text else (),
+            first_word=TEKKEN_CONTROL_TOKENS,
+        )
+
+    def _library_rows(
+        self, inputs: Any, max_new_tokens: int, beams: int, teller: Teller | None
+    ) -> list[list[int]]:
         options: dict[str, Any] = {}
+        if teller is not None:
+            options["streamer"] = _Streamer(teller)
         if not self.spec.has_text:
             options["min_new_tokens"] = max_new_tokens
         if self.spec.decoding == "static":
@@ -138,13 +160,31 @@ class VoxtralTransformers(Analyst):
             max_new_tokens=max_new_tokens,
             **options,
         )
-        rows: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
-        return rows
+        rows = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._loop.cut(row) for row in rows]
 
-    def _text(self, row: list[int]) -> Text:
-        # ids below 1000 are the tokenizer's control tokens (end of sequence, padding)
-        tokens = tuple(token for token in row if token >= 1000)
-        return Text(self._processor.tokenizer.decode(tokens).strip() if tokens else "", tokens)
+    def _text(self, row: list[int], prompt_tokens: int, max_new_tokens: int) -> Text:
+        """row: what was decoded before the end."""
+        tokens = tuple(token for token in row if token >= TEKKEN_CONTROL_TOKENS)
+        text = self._processor.tokenizer.decode(tokens).strip() if tokens else ""
+        ended = len(row) < max_new_tokens
+        return Text(text, tokens, Usage(prompt_tokens, len(row) + ended, ended))
+
+
+class _Streamer:
+    """What `generate` calls a streamer: given the prompt, then the token of each row."""
+
+    def __init__(self, teller: Teller) -> None:
+        self._teller = teller
+        self._prompt = True
+
+    def put(self, tokens: torch.Tensor) -> None:
+        if not self._prompt:
+            self._teller.step(tokens.tolist())
+        self._prompt = False
+
+    def end(self) -> None:
+        """Nothing is held back here."""
 
 
 class _VoxtralHeard(Heard):
@@ -181,7 +221,7 @@ class _VoxtralHeard(Heard):
             loop.rewind(self._heading, self._length)
             loop.extend(self._heading, torch.tensor([prompt], device=tenant.device.name))
             (row,) = loop.say(self._heading, max_new_tokens)
-        return tenant._text(row)
+        return tenant._text(row, self._length + len(prompt), max_new_tokens)
 
 
 def _audio(samples: Samples) -> dict[str, str]:
