@@ -16,7 +16,7 @@ from hybridlab.device.members import Report, ReportedMember
 from hybridlab.errors import UnavailableError, WorkerFaultError, WorkerLostError
 from hybridlab.isolate import CaseServer
 from hybridlab.oom import out_of_memory
-from hybridlab.workers import Worker
+from hybridlab.workers import Worker, tell
 from tests.workers_at_work import (
     alive,
     allocate_too_much,
@@ -50,6 +50,48 @@ def test_calls_run_in_another_process_that_keeps_its_state() -> None:
         pid = worker.pid
     assert pid is not None and not alive(pid)
     assert worker.pid is None
+
+
+def count_aloud(most: int) -> list[bool]:
+    """What each `tell` returned."""
+    return [tell(number) for number in range(most)]
+
+
+def talk_until_told_to_stop() -> int:
+    told = 0
+    while tell(told):
+        told += 1
+    return told
+
+
+def test_what_a_function_tells_is_heard_in_order_before_its_answer() -> None:
+    heard: list[int] = []
+    with Worker("one") as worker:
+        answer = worker.call_heard(lambda n: heard.append(n) is None, count_aloud, 3)
+        assert (answer, heard) == ([True, True, True], [0, 1, 2])
+        assert worker.call(count_aloud, 2) == [True, True]  # said to nobody
+        assert heard == [0, 1, 2]
+
+
+def test_who_wants_no_more_is_told_no_more_and_the_next_call_is_heard_again() -> None:
+    """Also where the wish comes too late for its own call: it is not taken for the next one's."""
+    heard: list[int] = []
+
+    def until_third(number: int) -> bool:
+        heard.append(number)
+        return number < 3
+
+    with Worker("one") as worker:
+        assert worker.call_heard(until_third, talk_until_told_to_stop) >= 3
+        assert heard == [0, 1, 2, 3]
+        for _ in range(20):
+            assert worker.call_heard(lambda _: False, count_aloud, 1) in ([True], [False])
+            assert worker.call_heard(lambda _: True, count_aloud, 3) == [True] * 3
+
+
+def test_nobody_listens_to_a_process_that_is_no_worker() -> None:
+    with pytest.raises(RuntimeError, match="no worker"):
+        tell("anything")
 
 
 def test_two_workers_work_at_once() -> None:

@@ -99,16 +99,16 @@ class Upstream:
         raise self._senseless("with a stream that has no end")
 
     def _said(self, data: str) -> dict[str, Any]:
-        """One event; an error there is raised."""
+        """A chunk; an error in its place is raised."""
         try:
-            found = dict(json.loads(data))
-            error = found.get("error")
-            failure = error and RefusalError(502, str(error["code"]), str(error["message"]))
+            found = json.loads(data)
+            if "choices" in found:
+                return dict(found)
+            error = found["error"]
+            failure = RefusalError(502, str(error["code"]), str(error["message"]))
         except (ValueError, KeyError, TypeError):
             raise self._senseless("with an event that makes no sense") from None
-        if failure:
-            raise failure
-        return found
+        raise failure
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from hybridlab.serve.engine import Engine, Wish
 from hybridlab.serve.jobs import Job, Outcome, Sound
 from hybridlab.serve.lane import Lane, Turns
 from hybridlab.serve.upkeep import Policy
-from hybridlab.tenants.base import Span, TenantSpec, Text
+from hybridlab.tenants.base import Listener, Span, TenantSpec, Text, Usage
 from hybridlab.units import GB
 
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
@@ -36,10 +38,14 @@ class FakeTenant:
     #: Models that do not load.
     too_large: set[str] = field(default_factory=set)
     say: Callable[[Job], str] = lambda job: f"said {job.question}"
+    #: Who listens is told word by word; this is called before each, with how many there were.
+    before_word: Callable[[int], object] = lambda told: None
     rung: int = 0
     swaps: bool = False
     fragmented: float | None = None
     calls: list[list[str]] = field(default_factory=list)
+    #: Of each call, whether somebody listened.
+    listened: list[bool] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
 
@@ -54,8 +60,9 @@ class FakeTenant:
             raise MemoryError(OUT_OF_MEMORY)
         self.log.append(f"load {self.models[rung]}")
 
-    def serve(self, jobs: Sequence[Job]) -> Outcome:
+    def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
         self.calls.append([job.question for job in jobs])
+        self.listened.append(hear is not None)
         self.journal.append(self.name)
         if self.killed.wait(self.serve_s):
             self.killed.clear()
@@ -63,8 +70,19 @@ class FakeTenant:
         error = self.plan.pop(0) if self.plan else None
         if error is not None:
             raise error
-        texts = [(Text(self.say(job), (1, 2)),) for job in jobs]
+        said = [self.say(job) for job in jobs]
+        if hear is not None:
+            self._tell(said, hear)
+        texts = [(Text(text, (1, 2), Usage(10, 3, ended=True)),) for text in said]
         return Outcome(texts, [Span(self.name, "decode", 0.0, 0.5)])
+
+    def _tell(self, said: list[str], hear: Listener) -> None:
+        rows = [re.findall(r"\s*\S+", text) for text in said]
+        for told, pieces in enumerate(zip_longest(*rows, fillvalue="")):
+            self.before_word(told)
+            if not hear(pieces):
+                self.log.append(f"stopped after {told + 1}")
+                return
 
     def leave_device(self) -> None:
         self.log.append("leave")
@@ -133,7 +151,9 @@ class Stage:
         }
         self.engine = Engine(lanes, queue=queue, request_timeout_s=request_timeout_s)
 
-    def ask(self, name: str, *, tenant: str = "voxtral", seconds: float = 1.0) -> Job:
+    def ask(
+        self, name: str, *, tenant: str = "voxtral", seconds: float = 1.0, stream: bool = False
+    ) -> Job:
         kind = "answer" if tenant == "voxtral" else "transcription"
         wish = Wish(
             tenant=tenant,
@@ -141,6 +161,7 @@ class Stage:
             sound=sound(seconds),
             question=name,
             max_new_tokens=40,
+            stream=stream,
         )
         (job,) = self.engine.submit(wish)
         return job

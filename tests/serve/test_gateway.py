@@ -36,6 +36,15 @@ def reply(body: bytes, *, status: str = "200 OK", kind: str = "application/json"
     return head.encode() + body
 
 
+def stream_of(*pieces: str, end: bytes = b"data: [DONE]\n\n") -> bytes:
+    """A streamed completion of these pieces."""
+    choices: list[Any] = [{"delta": {"content": piece}, "finish_reason": None} for piece in pieces]
+    choices.append({"delta": {}, "finish_reason": "stop"})
+    events = [{"model": "voxtral-pocket", "choices": [choice]} for choice in choices]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode()
+    return reply(body + end, kind="text/event-stream")
+
+
 GOOD = {
     "whisper": reply(json.dumps(TRANSCRIPT).encode()),
     "voxtral": reply(json.dumps(ANSWER).encode()),
@@ -199,13 +208,55 @@ def test_a_silent_server_is_a_timeout() -> None:
     play(scene)
 
 
-def test_a_voxtral_lost_after_the_transcript_is_told_in_the_stream() -> None:
+def test_a_streamed_hybrid_has_the_words_as_they_come_in_the_servers_shape() -> None:
     async def scene() -> None:
-        async with staged(Scripted(GOOD["whisper"]), Scripted(GOOD["voxtral"][:-3])) as stage:
+        voxtral = Scripted(stream_of("two", " gr\u00fcn"))
+        async with staged(Scripted(GOOD["whisper"]), voxtral) as stage:
+            answer = await stage.hybrid(question=["a?", "b?"], stream="true")
+            assert stage.gateway.under_way == 0
+        *events, rest = answer.text.split("\n\n")
+        assert rest == ""
+        lines = [event.partition("\ndata: ") for event in events]
+        parts = [(name.removeprefix("event: "), json.loads(data)) for name, _, data in lines]
+        assert (parts[0][0], parts[-1][0]) == ("transcript", "done")
+        for index, question in enumerate(("a?", "b?")):
+            own = [(name, part) for name, part in parts if part.get("index") == index]
+            told = {"index": index, "question": question, "text": "two gr\u00fcn"}
+            told |= {"finish_reason": "stop", "model": "voxtral-pocket"}
+            assert own == [
+                ("delta", {"index": index, "text": "two"}),
+                ("delta", {"index": index, "text": " gr\u00fcn"}),
+                ("answer", told),
+            ]
+        assert all(b'"stream": true' in request for request in voxtral.requests)
+
+    play(scene)
+
+
+LOST = {"error": {"message": "lost", "type": "server_error", "code": "worker_lost"}}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (stream_of("two")[:-3], "upstream_lost"),  # killed in its body
+        (stream_of("two", end=b""), "upstream_fault"),  # no [DONE]
+        (stream_of("two", end=b"data: []\n\n"), "upstream_fault"),
+        (stream_of("two", end=b"data: {\n\n"), "upstream_fault"),
+        (stream_of("two", end=f"data: {json.dumps(LOST)}\n\n".encode()), "worker_lost"),
+    ],
+)
+def test_a_voxtral_that_fails_after_its_first_words_is_told_in_the_stream(
+    said: bytes, told: str
+) -> None:
+    async def scene() -> None:
+        async with staged(Scripted(GOOD["whisper"]), Scripted(said)) as stage:
             answer = await stage.hybrid(stream="true")
+            assert stage.gateway.under_way == 0
         assert answer.status_code == 200
         names = [line for line in answer.text.splitlines() if line.startswith("event")]
-        assert names == ["event: transcript", "event: error"]
+        assert names == ["event: transcript", "event: delta", "event: error"]
+        assert json.loads(answer.text.rpartition("data: ")[2])["error"]["code"] == told
 
     play(scene)
 

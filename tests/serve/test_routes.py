@@ -93,7 +93,11 @@ def test_a_transcript_in_every_format() -> None:
             assert response.status_code == 200, response.text
             return response
 
-        assert (await get("json")).json() == {"text": "heard", "model": "whisper-pocket-m"}
+        assert (await get("json")).json() == {
+            "text": "heard",
+            "usage": {"type": "duration", "seconds": 1.0},
+            "model": "whisper-pocket-m",
+        }
         assert (await get("text")).text == "heard\n"
         assert "00:00:00,000 --> 00:00:01,000\nheard" in (await get("srt")).text
         assert (await get("vtt")).text.startswith("WEBVTT\n")
@@ -126,8 +130,14 @@ def test_a_question_is_answered_whole_and_as_a_stream() -> None:
         lines = [line for line in stream.text.splitlines() if line]
         assert lines[-1] == "data: [DONE]"
         chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
-        text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
-        assert text == "said Who?"
+        pieces = [chunk["choices"][0]["delta"].get("content") for chunk in chunks]
+        assert pieces == ["", "said", " Who?", None]
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        counted = await client.post(CHAT, json=question(**options))
+        *_, last, done, _ = counted.text.split("\n\n")
+        assert done == "data: [DONE]"
+        assert json.loads(last.removeprefix("data: "))["usage"] == whole["usage"]
+        assert whole["usage"] == {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
         wrong = await client.post(CHAT, json=question() | {"model": "whisper-1"})
         assert wrong.status_code == 400
 
@@ -138,12 +148,21 @@ def test_a_hybrid_stream_has_the_transcript_long_before_the_answers() -> None:
     async def scene(client: httpx.AsyncClient, _: Service) -> None:
         body = upload(stream="true")
         body["data"]["question"] = ["Who?", "Where?"]
-        events = []
-        async with client.stream("POST", HYBRID, **body) as response:
-            async for line in response.aiter_lines():
-                if line.startswith("event: "):
-                    events.append(line.removeprefix("event: "))
-        assert events == ["transcript", "answer", "answer", "done"]
+        *events, rest = (await client.post(HYBRID, **body)).text.split("\n\n")
+        assert rest == ""
+        names = [event.partition("\n")[0].removeprefix("event: ") for event in events]
+        assert names[0] == "transcript"
+        assert names.count("delta") == 4
+        parts = [json.loads(event.partition("\ndata: ")[2]) for event in events]
+        for index, text in enumerate(("said Who?", "said Where?")):
+            own = [
+                (name, part["text"])
+                for name, part in zip(names, parts, strict=True)
+                if part.get("index") == index
+            ]
+            first, second = text.split()
+            assert own == [("delta", first), ("delta", f" {second}"), ("answer", text)]
+        assert names[-1] == "done"
         whole = (await client.post(HYBRID, **body | {"data": {"question": "Who?"}})).json()
         assert whole["transcript"]["text"] == "heard"
         assert [answer["text"] for answer in whole["answers"]] == ["said Who?"]
@@ -161,6 +180,36 @@ def test_a_hybrid_request_that_fails_in_part_says_so() -> None:
         assert response.status_code == 422
 
     serve(scene, whisper(say=lambda job: "heard"), voxtral(say=lambda job: ""))
+
+
+def test_a_stream_that_fails_after_its_first_words_ends_with_an_error() -> None:
+    def before_word(told: int) -> None:
+        if told == 1:
+            raise RuntimeError("a fault of the tenant's")
+
+    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+        chat = await client.post(CHAT, json=question(stream=True))
+        *_, words, failure, rest = chat.text.split("\n\n")
+        assert json.loads(words.removeprefix("data: "))["choices"][0]["delta"]["content"] == "said"
+        assert json.loads(failure.removeprefix("data: "))["error"]["code"] == "fault"
+        assert rest == ""
+        hybrid = await client.post(HYBRID, **upload(question="Who?", stream="true"))
+        names = [line for line in hybrid.text.splitlines() if line.startswith("event: ")]
+        assert names == ["event: transcript", "event: delta", "event: error"]
+
+    serve(scene, whisper(say=lambda job: "heard"), voxtral(before_word=before_word))
+
+
+def test_one_answer_that_fails_leaves_the_other_one_whole() -> None:
+    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+        body = upload(stream="true")
+        body["data"]["question"] = ["Who?", "Where?"]
+        text = (await client.post(HYBRID, **body)).text
+        assert '"text": "said Where?", "finish_reason": "stop"' in text
+        assert text.rstrip().endswith('"code": "no_words"}}')
+
+    say = {"Who?": " ", "Where?": "said Where?"}
+    serve(scene, whisper(say=lambda job: "heard"), voxtral(say=lambda job: say[job.question]))
 
 
 def test_one_tenant_alone_serves_its_part() -> None:

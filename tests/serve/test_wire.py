@@ -8,17 +8,18 @@ import json
 import numpy as np
 import pytest
 
-from hybridlab.serve import wire
+from hybridlab.serve import answers, wire
 from hybridlab.serve.jobs import Said, Sound
 from hybridlab.serve.refusals import RefusalError
-from hybridlab.tenants.base import Text
+from hybridlab.tenants.base import Text, Usage
 
 SOUND = Sound(np.zeros(65 * 16_000, np.float32), (28 * 16_000, 56 * 16_000 + 8))
 
 
-def said(*texts: str, **changes: object) -> Said:
+def said(*texts: str, ended: bool = True, **changes: object) -> Said:
     fields = {"model": "whisper-base", "waited_s": 0.0, "worked_s": 0.1, **changes}
-    return Said(texts=tuple(Text(text, (7, 8)) for text in texts), **fields)  # type: ignore[arg-type]
+    usage = Usage(390, 3, ended)
+    return Said(texts=tuple(Text(text, (7, 8), usage) for text in texts), **fields)  # type: ignore[arg-type]
 
 
 def test_segments_are_the_windows_that_were_really_cut() -> None:
@@ -61,22 +62,48 @@ def test_verbose_json_gives_null_for_what_is_not_measured() -> None:
 
 
 def test_a_completion_says_how_it_ended() -> None:
-    found = wire.completion("c-1", said("fine"), 10)
+    found = answers.completion("c-1", said("fine"))
     assert found["choices"][0]["message"] == {"role": "assistant", "content": "fine"}
     assert found["choices"][0]["finish_reason"] == "stop"
-    assert wire.completion("c-1", said("cut"), 2)["choices"][0]["finish_reason"] == "length"
+    cut = answers.completion("c-1", said("cut", ended=False))
+    assert cut["choices"][0]["finish_reason"] == "length"
 
 
-def test_a_stream_is_the_role_the_text_and_the_end() -> None:
-    *chunks, done = wire.chunks("c-1", said("grün"), 10)
-    deltas = [json.loads(chunk.removeprefix("data: "))["choices"][0] for chunk in chunks]
-    assert [delta["delta"] for delta in deltas] == [
+def test_a_completion_tells_its_tokens_and_refuses_to_guess_them() -> None:
+    tokens = {"prompt_tokens": 390, "completion_tokens": 3, "total_tokens": 393}
+    assert answers.completion("c-1", said("fine"))["usage"] == tokens
+    uncounted = Said(texts=(Text("a", (1,)),), model="voxtral-x", waited_s=0.0, worked_s=0.0)
+    with pytest.raises(RuntimeError, match="voxtral-x did not tell the tokens"):
+        answers.completion("c-1", uncounted)
+
+
+def test_a_transcript_is_counted_in_seconds() -> None:
+    told = {"type": "duration", "seconds": 65.0}
+    assert wire.plain(said("one"), SOUND)["usage"] == told
+    assert wire.verbose(said("one"), SOUND, "en")["usage"] == told
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+def test_a_stream_is_the_role_the_words_and_the_end(include_usage: bool) -> None:
+    chunks = answers.Chunks(name="c-1", model="voxtral-x", include_usage=include_usage)
+    told = chunks.role() + chunks.words("gr\u00fcn") + chunks.end(said("gr\u00fcn"))
+    *events, done, rest = told.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    found = [json.loads(event.removeprefix("data: ")) for event in events]
+    assert {(one["id"], one["model"]) for one in found} == {("c-1", "voxtral-x")}
+    if include_usage:  # as OpenAI's: null on every chunk but one that has no choices
+        *found, last = found
+        assert (last["choices"], last["usage"]["total_tokens"]) == ([], 393)
+        assert {one["usage"] for one in found} == {None}
+    else:
+        assert not any("usage" in one for one in found)
+    choices = [one["choices"][0] for one in found]
+    assert [choice["delta"] for choice in choices] == [
         {"role": "assistant", "content": ""},
-        {"content": "grün"},
+        {"content": "gr\u00fcn"},
         {},
     ]
-    assert deltas[-1]["finish_reason"] == "stop"
-    assert done == "data: [DONE]\n\n"
+    assert [choice["finish_reason"] for choice in choices] == [None, None, "stop"]
 
 
 def test_an_event_is_one_line_whatever_its_text() -> None:
@@ -99,6 +126,9 @@ def test_a_question_is_read_with_what_the_system_says_before_it() -> None:
     found = wire.read_chat(body)
     assert (found.audio, found.question) == (b"abc", "Be brief.\n\nWhat is said?")
     assert (found.max_new_tokens, found.stream) == (9, False)
+    streamed = wire.read_chat(chat(AUDIO, ASK, stream=True, stream_options={"include_usage": True}))
+    assert (streamed.stream, streamed.include_usage) == (True, True)
+    assert not wire.read_chat(chat(AUDIO, ASK, stream=True, stream_options={})).include_usage
 
 
 @pytest.mark.parametrize(
@@ -111,6 +141,8 @@ def test_a_question_is_read_with_what_the_system_says_before_it() -> None:
         (chat(AUDIO, AUDIO, ASK), "one audio"),
         (chat(AUDIO, ASK, n=2), "one choice"),
         (chat(AUDIO, ASK, tools=[{}]), "'tools'"),
+        (chat(AUDIO, ASK, stream_options={"include_usage": True}), "goes with a stream"),
+        (chat(AUDIO, ASK, stream=True, stream_options=True), "must be an object"),
         (chat(AUDIO, ASK, max_tokens=0), "max_tokens"),
         (chat(AUDIO, ASK, max_tokens="9"), "max_tokens"),
         (chat({"type": "input_audio", "input_audio": {"data": "@@"}}, ASK), "base64"),

@@ -108,7 +108,7 @@ def test_random_weights_do_a_fixed_number_of_steps() -> None:
         spec = replace(SPEC, weights="random", decoding=kind)
         tenant: Any = make_analyst(spec, CpuDevice())
         tenant.load()
-        tenant._text = lambda row: Text("", tuple(row))  # ids of control tokens, too
+        tenant._text = lambda row, *_: Text("", tuple(row))  # ids of control tokens, too
         samples = load_clips()[0].samples()
         said[kind] = tenant.transcribe([samples], max_new_tokens=5)[0].tokens
         if kind == "loop":
