@@ -37,7 +37,7 @@ def transcribe(client: OpenAI, path: Path) -> None:
 
 
 def ask(client: OpenAI, path: Path, question: str) -> None:
-    """A question about the sound: answered whole, then as a stream."""
+    """A question about the sound: answered whole, then word by word, with the tokens at the end."""
     audio = {
         "data": base64.b64encode(path.read_bytes()).decode(),
         "format": path.suffix.lstrip("."),
@@ -47,9 +47,18 @@ def ask(client: OpenAI, path: Path, question: str) -> None:
     whole = client.chat.completions.create(model="voxtral", messages=messages)
     print("answer:", whole.choices[0].message.content)
     print("streamed: ", end="")
-    for chunk in client.chat.completions.create(model="voxtral", messages=messages, stream=True):
-        print(chunk.choices[0].delta.content or "", end="", flush=True)
-    print()
+    stream = client.chat.completions.create(
+        model="voxtral",
+        messages=messages,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    for chunk in stream:
+        for choice in chunk.choices:  # the last chunk has none
+            print(choice.delta.content or "", end="", flush=True)
+        if (usage := chunk.usage) is not None:
+            tokens = f"{usage.prompt_tokens} of the prompt, {usage.completion_tokens} of the answer"
+            print(f"\ntokens: {tokens}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ log = logging.getLogger("hybridlab.serve")
 FORM_BYTES = 1 << 16
 #: Files of the page, which holds no secret, by path: a browser opens an address without a token.
 PAGE = {"/": "index.html"} | {
-    f"/{name}": name for name in ("page.css", "page.js", "server.js", "sound.js", "ledger.js")
+    f"/{name}": name
+    for name in ("page.css", "page.js", "server.js", "sound.js", "texts.js", "ledger.js")
 }
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "testserver"})
 

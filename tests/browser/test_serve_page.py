@@ -1,7 +1,10 @@
-"""The server's page in a real browser: a file, the microphone, the ledger, the token."""
+"""The server's page in a real browser: files of each kind, chosen or dropped, the microphone,
+answers that grow and are cancelled, the ledger, the token."""
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,8 +15,11 @@ import pytest
 import soundfile
 
 from hybridlab import catalog
-from hybridlab.audio import load_clips
+from hybridlab.audio import Clip, load_clips
+from hybridlab.serve.settings import Settings
+from tests.serve.in_process import LONG, Served, in_process
 from tests.serve.test_server import Running, started
+from tests.workers_at_work import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -99,6 +105,134 @@ def _ledger_is_live(page: Any) -> None:
     with page.expect_response(lambda r: r.url.endswith("/metrics"), timeout=3000) as response:
         pass
     assert response.value.status == 200
+
+
+@pytest.fixture
+def pausing(case_server: object) -> Iterator[Served]:
+    """One without a token, whose Voxtral can be told to wait in the middle of an answer."""
+    with in_process(Settings(device="cpu")) as running:
+        yield running
+
+
+def test_an_answer_grows_and_can_be_cancelled(
+    page: Any,
+    pausing: Served,
+    tmp_path: Path,
+    serious_violations: Callable[[Any], list[str]],
+    screenshot: Callable[[Any, str], Path],
+) -> None:
+    """First cancelled with two words out, then asked again and heard to the end."""
+    page.set_default_timeout(WAIT_MS)
+    page.goto(pausing.url)
+    page.wait_for_selector("text=This server has voxtral-pocket and whisper-pocket-m.")
+    page.set_input_files("#file", str(FIRST.path))
+    page.fill("#question", f"{LONG}\n{FIRST.questions[0].text}")
+    go = tmp_path / "go"
+    pausing.pause(go)
+    page.click("#send")
+    growing = "#answers [data-index='0'][aria-busy] .said:not(:empty)"
+    page.wait_for_selector(growing)
+    assert page.inner_text("#transcript .said") == FIRST.text
+    begun = page.inner_text(growing)
+    jobs = pausing.lane.at_work
+    assert [job.wanted for job in jobs] == [True, True]
+    assert serious_violations(page) == []
+    screenshot(page, "serve-page-growing")
+    page.set_viewport_size(PHONE)
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert serious_violations(page) == []
+    screenshot(page, "serve-page-growing-phone-dark")
+    page.click("#cancel")
+    page.wait_for_selector("text=Cancelled.")
+    assert page.inner_text("#answers [data-index='0']").endswith("not finished")
+    assert page.locator("[aria-busy]").count() == 0
+    assert wait_until(lambda: not any(job.wanted for job in jobs))
+    assert all(job.future.cancelled() for job in jobs)
+    go.touch()
+    page.click("#send")
+    page.wait_for_selector("text=Done.")
+    whole = page.locator("#answers .said").all_inner_texts()
+    assert whole[0].startswith(begun)
+    assert whole[1] == FIRST.questions[0].answer
+    assert page.errors == []
+
+
+#: A file of these bytes, dropped the way a file manager does it.
+DROP = """([name, data]) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([bytes], name));
+  const drop = document.getElementById("drop");
+  const seen = [];
+  for (const kind of ["dragover", "dragleave", "dragover", "drop"]) {
+    drop.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true }));
+    seen.push(drop.classList.contains("over"));
+  }
+  return seen;
+}"""
+
+
+def dropped_and_sent(page: Any, name: str, data: bytes) -> bytes:
+    """What the page then uploads; the transcript is there."""
+    seen = page.evaluate(DROP, [name, base64.b64encode(data).decode()])
+    assert seen == [True, False, True, False]
+    assert page.inner_text("#recorded") == name
+    assert page.is_visible("#player")
+    with page.expect_request("**/v1/hybrid") as asked:
+        page.click("#send")
+    page.wait_for_selector("text=Done.")
+    return bytes(asked.value.post_data_buffer or b"")
+
+
+def test_a_dropped_file_is_sent_as_it_is(page: Any, server: Running) -> None:
+    opened(page, server)
+    page.wait_for_selector("text=This server has")
+    data = FIRST.path.read_bytes()
+    assert data in dropped_and_sent(page, FIRST.path.name, data)
+    assert page.inner_text("#transcript .said") == FIRST.text
+    assert page.errors == []
+
+
+def compressed(clip: Clip, container: str, codec: str, rate_hz: int) -> bytes:
+    """The clip as a recorder or a phone stores it."""
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate_hz, layout="mono")
+        resampler = av.AudioResampler(stream.format, "mono", rate_hz, stream.frame_size)
+        frame = av.AudioFrame.from_ndarray(clip.samples()[None], format="flt", layout="mono")
+        frame.sample_rate = catalog.SAMPLE_RATE_HZ
+        for part in (frame, None):
+            for ready in resampler.resample(part):
+                output.mux(stream.encode(ready))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "codec", "rate_hz"),
+    [
+        ("speech.webm", "webm", "libopus", 48_000),
+        ("memo.m4a", "mp4", "aac", 44_100),
+    ],
+)
+def test_what_the_server_cannot_read_is_sent_as_wav(
+    page: Any, server: Running, name: str, container: str, codec: str, rate_hz: int
+) -> None:
+    data = compressed(FIRST, container, codec, rate_hz)
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.read(io.BytesIO(data))
+    opened(page, server)
+    page.wait_for_selector("text=This server has")
+    body = dropped_and_sent(page, name, data)
+    assert data[:200] not in body
+    wav = body[body.index(b"RIFF") :]
+    info = soundfile.info(io.BytesIO(wav))
+    assert (info.samplerate, info.channels, info.subtype) == (catalog.SAMPLE_RATE_HZ, 1, "PCM_16")
+    assert info.duration == pytest.approx(FIRST.audio_s, abs=0.15)  # codecs add a frame or two
+    assert page.inner_text("#transcript .said") == FIRST.text
+    assert page.errors == []
 
 
 def test_what_is_wrong_is_one_line(page: Any, server: Running, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,11 +54,19 @@ def test_hybrid_prints_the_transcript_and_an_answer_to_each_question(
     out = run(project, server, "hybrid.sh", str(FIRST.path), *asked)
     events = [block.split("\n") for block in out.strip().split("\n\n")]
     names = [lines[0].removeprefix("event: ") for lines in events]
-    assert names == ["transcript", "answer", "answer", "done"]
+    assert [name for name in names if name != "delta"] == ["transcript", "answer", "answer", "done"]
     parts = [json.loads(lines[1].removeprefix("data: ")) for lines in events]
     assert parts[0]["text"] == FIRST.text
-    assert [part["question"] for part in parts[1:3]] == asked
-    assert [part["text"] for part in parts[1:3]] == [q.answer for q in FIRST.questions[:2]]
+    whole = [part for name, part in zip(names, parts, strict=True) if name == "answer"]
+    assert [part["question"] for part in whole] == asked
+    assert [part["text"] for part in whole] == [q.answer for q in FIRST.questions[:2]]
+    for index, part in enumerate(whole):
+        deltas = [
+            other["text"]
+            for name, other in zip(names, parts, strict=True)
+            if name == "delta" and other["index"] == index
+        ]
+        assert "".join(deltas) == part["text"]
 
 
 def test_the_openai_client(project: Path, server: Running) -> None:
@@ -68,6 +77,7 @@ def test_the_openai_client(project: Path, server: Running) -> None:
     assert f"segment: 0.00 to {FIRST.audio_s:.2f} s: {FIRST.text}\n" in out
     assert f"00:00:00,000 --> 00:00:07,848\n{FIRST.text}\n" in out
     assert f"answer: {question.answer}\nstreamed: {question.answer}\n" in out
+    assert re.search(r"tokens: 38\d of the prompt, 2 of the answer\n", out)
 
 
 def test_a_wrong_call_says_why_and_fails(project: Path, server: Running) -> None:

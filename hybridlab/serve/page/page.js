@@ -3,6 +3,7 @@
 import { follow } from "./ledger.js";
 import * as server from "./server.js";
 import { readable, record, whyNoMicrophone } from "./sound.js";
+import * as texts from "./texts.js";
 
 const element = (id) => document.getElementById(id);
 let sound = null;
@@ -109,8 +110,9 @@ async function send() {
     const how = { token: element("token").value.trim(), signal: sending.signal };
     for await (const [name, part] of answers ? server.hybrid(form, how) : server.transcription(form, how)) {
       const seconds = (performance.now() - started) / 1000;
-      if (name === "transcript") show("transcript", part, "", seconds);
-      else show("answers", part, part.question, seconds);
+      if (name === "transcript") texts.transcribed(part, seconds);
+      else if (name === "delta") texts.grow(part, questions[part.index]);
+      else if (name === "answer") texts.answered(part, seconds);
     }
     element("state").textContent = "Done.";
   } catch (error) {
@@ -135,33 +137,15 @@ function begin(questions) {
   sending = new AbortController();
   element("send").disabled = true;
   element("cancel").disabled = false;
-  element("transcript").replaceChildren();
-  element("answers").replaceChildren();
+  texts.clear();
   const many = questions.length === 1 ? "an answer" : `${questions.length} answers`;
   element("state").textContent = `Waiting for a transcript${answers ? ` and ${many}` : ""}.`;
 }
 
 function end() {
+  texts.stopped();
   element("send").disabled = false;
   element("cancel").disabled = true;
-}
-
-/** One text with who said it and how long after sending it was here. */
-function show(where, part, question, seconds) {
-  const lines = [];
-  const line = (text, kind) => {
-    const made = document.createElement("p");
-    made.textContent = text;
-    made.className = kind;
-    lines.push(made);
-  };
-  if (question) line(question, "soft");
-  line(part.text, "said");
-  const instead = part.instead_of ? ` in place of ${part.instead_of}` : "";
-  const length = part.duration ? ` for ${part.duration.toFixed(1)} s of sound` : "";
-  const cut = part.finish_reason === "length" ? ", cut at the limit of tokens" : "";
-  line(`${part.model}${instead}, after ${seconds.toFixed(2)} s${length}${cut}`, "soft");
-  element(where).append(...lines);
 }
 
 const why = whyNoMicrophone();

@@ -31,7 +31,8 @@ export async function models(token) {
   return list.data.map((model) => model.id);
 }
 
-/** Transcript and answers as `[name, part]`, each as soon as it is there. */
+/** Transcript, words of answers (`delta`) and answers as `[name, part]`, each as soon as it is
+ * there. */
 export async function* hybrid(form, { token, signal }) {
   form.append("stream", "true");
   const response = await ask("v1/hybrid", { method: "POST", body: form, token, signal });
