@@ -133,6 +133,7 @@ def test_an_answer_grows_and_can_be_cancelled(
     growing = "#answers [data-index='0'][aria-busy] .said:not(:empty)"
     page.wait_for_selector(growing)
     assert page.inner_text("#transcript .said") == FIRST.text
+    assert page.inner_text("#state") == "Waiting for 2 answers."
     begun = page.inner_text(growing)
     jobs = pausing.lane.at_work
     assert [job.wanted for job in jobs] == [True, True]
@@ -173,23 +174,34 @@ DROP = """([name, data]) => {
 }"""
 
 
+#: Keep what is uploaded: the browser's own record of a request leaves files out.
+KEEP_UPLOADS = """() => {
+  const original = window.fetch;
+  window.fetch = async (path, options) => {
+    const file = options?.body?.get?.("file");
+    if (file) window.uploaded = [...new Uint8Array(await file.arrayBuffer())];
+    return original(path, options);
+  };
+}"""
+
+
 def dropped_and_sent(page: Any, name: str, data: bytes) -> bytes:
-    """What the page then uploads; the transcript is there."""
+    """The file that the page then uploads; the transcript is there."""
+    page.evaluate(KEEP_UPLOADS)
     seen = page.evaluate(DROP, [name, base64.b64encode(data).decode()])
     assert seen == [True, False, True, False]
     assert page.inner_text("#recorded") == name
     assert page.is_visible("#player")
-    with page.expect_request("**/v1/hybrid") as asked:
-        page.click("#send")
+    page.click("#send")
     page.wait_for_selector("text=Done.")
-    return bytes(asked.value.post_data_buffer or b"")
+    return bytes(page.evaluate("window.uploaded"))
 
 
 def test_a_dropped_file_is_sent_as_it_is(page: Any, server: Running) -> None:
     opened(page, server)
     page.wait_for_selector("text=This server has")
     data = FIRST.path.read_bytes()
-    assert data in dropped_and_sent(page, FIRST.path.name, data)
+    assert dropped_and_sent(page, FIRST.path.name, data) == data
     assert page.inner_text("#transcript .said") == FIRST.text
     assert page.errors == []
 
@@ -225,10 +237,7 @@ def test_what_the_server_cannot_read_is_sent_as_wav(
         soundfile.read(io.BytesIO(data))
     opened(page, server)
     page.wait_for_selector("text=This server has")
-    body = dropped_and_sent(page, name, data)
-    assert data[:200] not in body
-    wav = body[body.index(b"RIFF") :]
-    info = soundfile.info(io.BytesIO(wav))
+    info = soundfile.info(io.BytesIO(dropped_and_sent(page, name, data)))
     assert (info.samplerate, info.channels, info.subtype) == (catalog.SAMPLE_RATE_HZ, 1, "PCM_16")
     assert info.duration == pytest.approx(FIRST.audio_s, abs=0.15)  # codecs add a frame or two
     assert page.inner_text("#transcript .said") == FIRST.text

@@ -77,7 +77,7 @@ def test_the_openai_client(project: Path, server: Running) -> None:
     assert f"segment: 0.00 to {FIRST.audio_s:.2f} s: {FIRST.text}\n" in out
     assert f"00:00:00,000 --> 00:00:07,848\n{FIRST.text}\n" in out
     assert f"answer: {question.answer}\nstreamed: {question.answer}\n" in out
-    assert re.search(r"tokens: 38\d of the prompt, 2 of the answer\n", out)
+    assert re.search(r"tokens: 38\d of the prompt, 3 of the answer\n", out)
 
 
 def test_a_wrong_call_says_why_and_fails(project: Path, server: Running) -> None:

@@ -6,6 +6,7 @@ import { readable, record, whyNoMicrophone } from "./sound.js";
 import * as texts from "./texts.js";
 
 const element = (id) => document.getElementById(id);
+const TRANSCRIPT = "transcript";
 let sound = null;
 let recording = null;
 let sending = null;
@@ -103,7 +104,9 @@ async function send() {
   const questions = element("question").value.split("\n").filter((line) => line.trim());
   if (!sound) return tell("Choose a file or record something first.");
   if (answers && !questions.length) return tell("Write a question about the sound.");
-  begin(questions);
+  begin();
+  let waiting = [TRANSCRIPT, ...(answers ? questions.keys() : [])];
+  tellWaiting(waiting);
   const started = performance.now();
   try {
     const form = await filled(questions);
@@ -113,6 +116,9 @@ async function send() {
       if (name === "transcript") texts.transcribed(part, seconds);
       else if (name === "delta") texts.grow(part, questions[part.index]);
       else if (name === "answer") texts.answered(part, seconds);
+      if (name === "transcript") waiting = waiting.filter((what) => what !== TRANSCRIPT);
+      else if (name === "answer") waiting = waiting.filter((what) => what !== part.index);
+      tellWaiting(waiting);
     }
     element("state").textContent = "Done.";
   } catch (error) {
@@ -133,13 +139,19 @@ async function filled(questions) {
   return form;
 }
 
-function begin(questions) {
+function begin() {
   sending = new AbortController();
   element("send").disabled = true;
   element("cancel").disabled = false;
   texts.clear();
-  const many = questions.length === 1 ? "an answer" : `${questions.length} answers`;
-  element("state").textContent = `Waiting for a transcript${answers ? ` and ${many}` : ""}.`;
+}
+
+/** waiting: `TRANSCRIPT`, and numbers of questions. */
+function tellWaiting(waiting) {
+  const count = waiting.filter((what) => what !== TRANSCRIPT).length;
+  const parts = waiting.includes(TRANSCRIPT) ? ["a transcript"] : [];
+  if (count) parts.push(count === 1 ? "an answer" : `${count} answers`);
+  element("state").textContent = parts.length ? `Waiting for ${parts.join(" and ")}.` : "";
 }
 
 function end() {
