@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from hybridlab import catalog
 from hybridlab.serve import wire
+from hybridlab.serve.asking import COMPLETIONS, TRANSCRIPTIONS, Question, hybrid_parts
 from hybridlab.serve.http import (
     Part,
     Upload,
@@ -29,7 +29,6 @@ from hybridlab.serve.http import (
     new_app,
     questions_of,
     readiness,
-    under_way,
     unless_gone,
     whole,
 )
@@ -38,8 +37,6 @@ from hybridlab.serve.refusals import RefusalError, bad_request, not_ready, queue
 from hybridlab.serve.security import Receive, Scope, Send
 from hybridlab.serve.upstream import Upstream
 
-TRANSCRIPTIONS = "/v1/audio/transcriptions"
-COMPLETIONS = "/v1/chat/completions"
 #: Of an upstream's headers these are its client's too.
 KEPT = ("content-type", "cache-control", "x-accel-buffering")
 
@@ -55,6 +52,8 @@ class Gateway:
         self.stopping = False
         self._idle = asyncio.Event()
         self.metrics = Metrics()
+        for side in (whisper, voxtral):
+            side.on_clocked = self.metrics.phase_done
 
     async def close(self) -> None:
         await asyncio.gather(self.whisper.close(), self.voxtral.close())
@@ -91,18 +90,6 @@ class Gateway:
         if self.under_way:
             self._idle.clear()
             await self._idle.wait()
-
-    async def timed(self, upstream: Upstream, path: str, **request: Any) -> dict[str, Any]:
-        with self.clocked(upstream, path):
-            return await upstream.object("POST", path, **request)
-
-    @contextmanager
-    def clocked(self, upstream: Upstream, path: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.metrics.phase_done(upstream.name, path, time.perf_counter() - began)
 
 
 def make_app(gateway: Gateway) -> FastAPI:
@@ -229,96 +216,11 @@ def _hybrid_route(app: FastAPI, gateway: Gateway) -> None:
 async def _parts(
     gateway: Gateway, sound: bytes, language: str | None, questions: Sequence[Question]
 ) -> AsyncGenerator[Part, None]:
-    """The parts of a hybrid response, each as soon as it is there, the transcript first. Leaving
-    early ends what is still under way."""
     with gateway.place():
-        asking = [
-            _streamed(gateway, question) if question.stream else _answered(gateway, question)
-            for question in questions
-        ]
-        async with under_way(*asking) as answers:
-            yield "transcript", await _transcribed(gateway, sound, language)
-            async for part in answers:
+        parts = hybrid_parts(gateway.whisper, gateway.voxtral, sound, language, questions)
+        async with aclosing(parts):
+            async for part in parts:
                 yield part
-
-
-async def _transcribed(gateway: Gateway, sound: bytes, language: str | None) -> dict[str, Any]:
-    form = {"model": "whisper-1", "response_format": "verbose_json"}
-    if language is not None:
-        form["language"] = language
-    files = {"file": ("audio", sound)}
-    said = await gateway.timed(gateway.whisper, TRANSCRIPTIONS, data=form, files=files)
-    return _transcript_part(said)
-
-
-async def _answered(gateway: Gateway, question: Question) -> AsyncIterator[Part]:
-    said = await gateway.timed(
-        gateway.voxtral, COMPLETIONS, content=question, headers=question.headers
-    )
-    choice = said["choices"][0]
-    text = choice["message"]["content"]
-    yield "answer", _answer_part(question, said["model"], text, choice["finish_reason"])
-
-
-async def _streamed(gateway: Gateway, question: Question) -> AsyncIterator[Part]:
-    """Its words as they come, and all of it."""
-    text, model, finish = "", "", ""
-    voxtral = gateway.voxtral
-    asked = voxtral.asked("POST", COMPLETIONS, content=question, headers=question.headers)
-    with gateway.clocked(voxtral, COMPLETIONS):
-        async with asked as answer, aclosing(voxtral.events(answer)) as chunks:
-            async for chunk in chunks:
-                model = chunk["model"]
-                for choice in chunk["choices"]:
-                    finish = choice["finish_reason"] or finish
-                    if piece := choice["delta"].get("content"):
-                        text += piece
-                        yield "delta", {"index": question.index, "text": piece}
-    yield "answer", _answer_part(question, model, text, finish)
-
-
-class Question:
-    """The body of a chat completion about an audio, whose base64 all questions share."""
-
-    def __init__(
-        self, index: int, text: str, data: bytes, max_tokens: int | None, *, stream: bool
-    ) -> None:
-        self.index = index
-        self.text = text
-        self.stream = stream
-        audio = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
-        body: dict[str, Any] = {
-            "messages": [{"role": "user", "content": [audio, {"type": "text", "text": text}]}],
-            "model": "voxtral",
-            "stream": stream,
-        }
-        if max_tokens is not None:
-            body["max_tokens"] = max_tokens
-        head, mark, tail = json.dumps(body).encode().partition(b'"data": "')
-        self.pieces = (head + mark, data, tail)
-        length = sum(len(piece) for piece in self.pieces)
-        self.headers = {"Content-Type": "application/json", "Content-Length": str(length)}
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self.pieces:
-            yield piece
-
-
-def _transcript_part(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a `verbose_json` what a hybrid response has of it."""
-    kept = ("text", "model", "instead_of", "duration")
-    segments = [{key: part[key] for key in ("start", "end", "text")} for part in said["segments"]]
-    return {**{key: said[key] for key in kept if key in said}, "segments": segments}
-
-
-def _answer_part(question: Question, model: str, text: str, finish: str) -> dict[str, Any]:
-    return {
-        "index": question.index,
-        "question": question.text,
-        "text": text,
-        "finish_reason": finish,
-        "model": model,
-    }
 
 
 async def _hybrid_events(first: Part, parts: AsyncGenerator[Part, None]) -> AsyncIterator[str]:

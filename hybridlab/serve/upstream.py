@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -23,6 +24,8 @@ class Upstream:
     def __init__(self, name: str, url: str, *, token: str, timeout_s: float) -> None:
         self.name = name
         self.timeout_s = timeout_s
+        #: Told of each clocked call: this server's name, the path, seconds.
+        self.on_clocked: Callable[[str, str, float], None] = lambda name, path, seconds: None
         self.client = httpx.AsyncClient(
             base_url=url,
             headers={
@@ -85,6 +88,14 @@ class Upstream:
                 yield piece
         if empty:
             raise self._senseless("without a body")
+
+    @contextmanager
+    def clocked(self, path: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.on_clocked(self.name, path, time.perf_counter() - began)
 
     async def events(self, answer: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
         """What a stream of completions says, event by event, up to its `[DONE]`."""
