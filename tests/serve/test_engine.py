@@ -494,6 +494,7 @@ def test_a_fragmented_worker_is_started_again_between_two_requests() -> None:
         tenant = voxtral(fragmented=0.4)
         async with Stage(tenant, restart_above=0.5) as stage:
             await stage.ask("a").future
+            await until(lambda: not stage.engine.lanes["voxtral"].at_work)
             tenant.fragmented = 0.6
             await stage.ask("b").future
             await until(lambda: not stage.engine.lanes["voxtral"].at_work)
