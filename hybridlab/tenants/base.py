@@ -101,7 +101,8 @@ class Tenant(ABC):
         self.spans: list[Span] = []
         #: Told 'whisper encode' and the like when a phase begins, '' when it ends: for the meter.
         self.on_phase: Callable[[str], None] | None = None
-        #: Analysts tell it; a Whisper has its words window by window and tells nothing.
+        #: Analysts tell it; a Whisper has its words window by window and tells nothing. A request
+        #: that is tried again is told from its beginning.
         self.on_text: Listener | None = None
         #: What the processor (tokenizer, mel filters) took where the host is the device.
         self.processor_bytes: int | None = None

@@ -4,6 +4,7 @@ worker waits where a test tells it to, so that order is seen and not timed."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ def served() -> Iterator[Served]:
         yield running
 
 
-def ask(served: Served, **options: Any) -> Any:
+def ask(served: Served, clip: str = "clip-01", **options: Any) -> Any:
     client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
-    messages: Any = chat(CLIPS["clip-01"])
+    messages: Any = chat(CLIPS[clip])
     messages[0]["content"][1]["text"] = LONG
     return client.chat.completions.create(model="voxtral", messages=messages, **options)
 
@@ -54,6 +55,30 @@ def test_chunks_come_before_the_worker_goes_on_and_joined_are_the_whole_answer(
     assert text + "".join(pieces_of(rest)) == whole.choices[0].message.content
     assert len(pieces_of(rest)) >= 1
     assert rest[-1].choices[0].finish_reason == whole.choices[0].finish_reason == "stop"
+
+
+def test_clients_whose_answers_are_decoded_together_read_each_their_own(
+    served: Served, tmp_path: Path
+) -> None:
+    """One is at work and waits meanwhile, so that the others are one batch."""
+    clips = ["clip-02", "clip-03", "clip-05"]
+    whole = [ask(served, clip).choices[0].message.content for clip in clips]
+    assert len(set(whole)) == len(clips)
+    go = tmp_path / "go"
+    served.pause(go)
+    before = served.lane.counts.batches
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(lambda: pieces_of(ask(served, stream=True)))
+        assert wait_until(lambda: bool(served.lane.at_work))
+        others = [
+            pool.submit(lambda clip=clip: pieces_of(ask(served, clip, stream=True)))  # type: ignore[misc]
+            for clip in clips
+        ]
+        assert wait_until(lambda: served.lane.waiting.count("answer") == len(clips))
+        go.touch()
+        assert first.result(20)
+        assert ["".join(reading.result(20)) for reading in others] == whole
+    assert served.lane.counts.batches == before + 2
 
 
 def test_tokens_are_told_whole_and_streamed(served: Served) -> None:
