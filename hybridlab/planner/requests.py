@@ -78,11 +78,11 @@ def spectrogram_bytes(seconds: float) -> int:
 
 
 def prepare_bytes(rows: int, mel_bins: int, *, backend: str, card: Card) -> Estimate:
-    """openai-whisper computes features on the device, clip by clip, each padded by another 30 s;
-    the other libraries on the host, all at once, which takes device memory only if that is it."""
+    """openai-whisper computes features on the device, window by window; the other libraries on the
+    host, all at once, which takes device memory only if that is it."""
     kept = rows * mel_bins * catalog.MEL_FRAMES_PER_WINDOW * 4
     if backend == "openai-whisper":
-        return Estimate.exact(spectrogram_bytes(2 * catalog.WINDOW_S) + kept)
+        return Estimate.exact(spectrogram_bytes(catalog.WINDOW_S) + kept)
     if card is not catalog.HOST:
         return ZERO
     return Estimate.exact(rows * spectrogram_bytes(catalog.WINDOW_S) + kept)
@@ -138,13 +138,17 @@ def whisper_phases(
 
     Decode holds the encoder's output, cross-attention K and V of every decoder layer for each
     hypothesis, their self-attention cache, one temporary of a layer's K or V, and the logits in
-    float32 twice (log-softmax). CTranslate2 runs a clip's windows one after the other.
+    float32 twice (log-softmax). CTranslate2 runs a clip's windows one after the other, and the lab
+    has openai-whisper encode them so on a host.
     """
     width = compute_width(dtype, backend, card)
     rows = request.batch * (1 if backend == "faster-whisper" else request.whisper_windows)
     d = model.encoder.d_model
-    encode = encoder_bytes(model.encoder, rows=rows, width=width, backend=backend)
     unit = model.encoder.positions * d * width
+    features = model.encoder.mel_bins * catalog.MEL_FRAMES_PER_WINDOW * width
+    at_once = 1 if backend == "openai-whisper" and card is catalog.HOST else rows
+    encode = encoder_bytes(model.encoder, rows=at_once, width=width, backend=backend)
+    encode = encode + Estimate.exact((rows - at_once) * (unit + features))
     tokens = min(request.new_tokens + 4, catalog.WHISPER_MAX_TARGET_POSITIONS)
     hypotheses = rows * request.beams
     cross_kv = model.cross_kv_values * hypotheses * width

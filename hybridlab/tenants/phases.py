@@ -85,13 +85,13 @@ class PhaseProbe:
         self._marks = []
 
     def _spans(self, began: Any) -> Iterator[Span]:
-        """`prepare` up to the first pass, then the passes; neighbouring decodes are one span."""
+        """`prepare` up to the first pass, then the passes; neighbours of one phase are one span."""
         times = [(phase, self.tenant.device.seconds(stamp)) for phase, stamp in self._marks]
         start = self.tenant.device.seconds(began)
         yield Span(self.tenant.name, "prepare", start, times[0][1] if times else start)
         last: Span | None = None
         for (phase, entered), (_, left) in zip(times[::2], times[1::2], strict=True):
-            if last is not None and phase == last.phase == "decode":
+            if last is not None and phase == last.phase:
                 last = Span(self.tenant.name, phase, last.start_s, left)
                 continue
             if last is not None:

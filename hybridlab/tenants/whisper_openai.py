@@ -17,6 +17,9 @@ from hybridlab.tenants.processors import hf_to_openai_state_dict
 from hybridlab.tenants.weights import check_source, empty_weights_on, fill_random, folder_or_id
 from hybridlab.tenants.whisper_transformers import _joined
 
+#: Silence behind a window while its features are computed, at least what a frame reaches ahead.
+SILENT_HOPS = 5
+
 
 class WhisperOpenai(Transcriber):
     """All windows of a call run as one batch; padded with zeros in the log-mel domain, as
@@ -119,25 +122,36 @@ class WhisperOpenai(Transcriber):
 
         pieces = [windows(samples) for samples in batch]
         with self._probe.call():
-            mel = torch.stack([self._mel(piece) for clip in pieces for piece in clip])
+            mel = torch.stack([self.mel(piece) for clip in pieces for piece in clip])
             results = whisper.decode(
-                self._model, mel, self._options(language, max_new_tokens, beams)
+                self._model, self.encoded(mel), self._options(language, max_new_tokens, beams)
             )
         rows = [Text(result.text.strip(), tuple(result.tokens)) for result in results]
         return _joined(rows, [len(clip) for clip in pieces])
 
-    def _mel(self, samples: Samples) -> Tensor:
-        """(mel_bins, 3000), zero after the audio's own frames."""
-        from whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
+    def mel(self, samples: Samples) -> Tensor:
+        """(mel_bins, 3000), zero after the audio's own frames. `whisper.transcribe` appends 30 s of
+        silence and cuts their frames off again; a frame reaches one and a quarter hops ahead, so
+        that a few hops give the same values, bit for bit."""
+        from whisper.audio import HOP_LENGTH, N_FRAMES, log_mel_spectrogram, pad_or_trim
 
         mel = log_mel_spectrogram(
             torch.from_numpy(samples),
             self._model.dims.n_mels,
-            padding=N_SAMPLES,
+            padding=SILENT_HOPS * HOP_LENGTH,
             device=self.device.name,
         )
-        window: Tensor = pad_or_trim(mel[:, :-N_FRAMES], N_FRAMES)
+        window: Tensor = pad_or_trim(mel[:, :-SILENT_HOPS], N_FRAMES)
         return window
+
+    def encoded(self, mel: Tensor) -> Tensor:
+        """What `whisper.decode` takes for these windows: the encoder's output, or on a GPU the
+        features as they are. On a host the encoder is given one window after the other, which keeps
+        its cores busy: the buffers of a whole batch are mapped anew at every layer, and the page
+        faults took a tenth of a call's time beside the memory."""
+        if self.device.kind == "cuda":
+            return mel
+        return torch.cat([self._model.encoder(window[None]) for window in mel])
 
     def _options(self, language: str, max_new_tokens: int, beams: int) -> Any:
         from whisper.decoding import DecodingOptions

@@ -118,6 +118,24 @@ def test_whisper_of_openai_casts_as_it_goes() -> None:
     assert peak == pytest.approx(phases["decode"].expected, rel=0.05)
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_whisper_of_openai_encodes_window_by_window_on_a_host(rows: int) -> None:
+    spec = TenantSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
+    tenant = WhisperOpenai(spec, CpuDevice())
+    tenant.load()
+    mel = torch.zeros(rows, 80, 3000)
+    with torch.inference_mode(), LiveTensors() as encoding:
+        assert tenant.encoded(mel).shape == (rows, 1500, 384)
+    phases = planner.whisper_phases(
+        catalog.whisper("tiny"),
+        planner.Request(batch=rows),
+        backend="openai-whisper",
+        dtype="float32",
+        card=catalog.HOST,
+    )
+    assert encoding.peak_bytes + mel.nbytes == pytest.approx(phases["encode"].expected, rel=0.01)
+
+
 def test_math_kernel_builds_two_score_matrices() -> None:
     """In float32 on the CPU, where the low end of the range is what the allocator sees at least."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
