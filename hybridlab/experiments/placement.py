@@ -131,7 +131,7 @@ def _in_two_servers(transcriber: TenantSpec | None, analyst: TenantSpec, site: S
         board = shared.path
     options = {
         "whisper": command(transcriber=whisper, device=device, board=board, place=0),
-        "voxtral": command(analyst=analyst, device=device, board=board, place=1),
+        "voxtral": command(analyst=analyst, device=device, board=board, place=2),
     }
     servers = {name: _server(name, own, site) for name, own in options.items()}
     for server in servers.values():

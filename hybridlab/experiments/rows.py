@@ -18,7 +18,6 @@ from hybridlab.records import TableWriter
 from hybridlab.strategies import Served
 from hybridlab.tenants.base import Span, Tenant
 
-
 #: Phases of a tenant that is asked over HTTP, as columns of `trials`.
 HTTP_COLUMNS = {
     "http": "http_overhead_s",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from hybridlab.audio import Samples, of_length, read_audio
-from hybridlab.device import Account, Device, Reading
+from hybridlab.device import Account
 from hybridlab.experiments.case import RequestSpec
 from hybridlab.experiments.placement import Site, place
 from hybridlab.experiments.rows import Context, write_spans, write_trial
 from hybridlab.strategies import Inbox, Request, Served, Strategy, make_strategy
 from hybridlab.tenants.over_http import OverHttp
-from hybridlab.tenants.services import Server
+from hybridlab.tenants.services import beside_weights
 
 
 def strategy_of(context: Context, *, stack: ExitStack | None = None) -> Strategy:
@@ -64,24 +64,13 @@ def _server_columns(context: Context, strategy: Strategy, before: Account) -> di
     gateways = {tenant.gateway for tenant in asked if tenant.gateway is not None}
     for service in (*servers, *gateways):
         service.count()
-    overhead = _beside_weights(context.device, servers, before)
+    overhead = beside_weights(context.device, servers, before)
     return {
         "servers": len(servers),
         "server_overhead_bytes": overhead.value,
         "server_overhead_reason": overhead.reason,
         "gateway_bytes": sum(one.overhead_bytes for one in gateways) if gateways else None,
     }
-
-
-def _beside_weights(device: Device, servers: Collection[Server], before: Account) -> Reading:
-    """On a host what the servers' processes hold; on a GPU the contexts that have come with them,
-    which is what NVML has in use more than all allocators have reserved."""
-    if device.kind == "cpu":
-        return Reading(float(sum(server.overhead_bytes for server in servers)))
-    then, now = (account.outside.get("context") for account in (before, device.account()))
-    if then is None or now is None:
-        return Reading(None, f"contexts cannot be told: {device.outside_bytes().reason}")
-    return Reading(float(now - then))
 
 
 def read_clips(context: Context) -> dict[str, Samples]:

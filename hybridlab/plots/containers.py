@@ -3,6 +3,8 @@ what the servers hold (GiB)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -46,8 +48,8 @@ def containers_time(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     left = np.zeros(len(rows))
     for part, (colour, hatch) in HTTP_LOOK.items():
         width = rows[part].to_numpy() * 1e3
-        look = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.6}
-        ax.barh(range(len(rows)), width, left=left, height=0.62, zorder=3, **look)
+        look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white"}
+        ax.barh(range(len(rows)), width, left=left, height=0.62, linewidth=0.6, zorder=3, **look)
         left += width
     names = [f"{arm}\n(n = {n})" for arm, n in zip(rows.index, rows["n"], strict=True)]
     best = int(rows["latency_s"].to_numpy().argmin())
@@ -98,15 +100,15 @@ def _parts(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def _time_finding(rows: pd.DataFrame) -> str:
-    """'HTTP adds 3.1 ms to a request of single-container (2.0 %); …'."""
-    said = []
+    """'HTTP adds 3.1 ms to a request of single-container (2.0 %), HTTP and gateway add 5 ms …'."""
+    said: list[str] = []
     for variant, row in rows[rows["http"] > 0].iterrows():
-        share = wording.percent((row["http"] + row["gateway"]) / row["latency_s"])
-        text = f"{variant} pays {format_seconds(row['http'])} for HTTP"
-        if row["gateway"] > 0:
-            text += f" and {format_seconds(row['gateway'])} for its gateway"
-        said.append(f"{text}, {share} of a request")
-    return "; ".join(said)
+        seconds = row["http"] + row["gateway"]
+        what = "HTTP and gateway add" if row["gateway"] > 0 else "HTTP adds"
+        share = wording.percent(seconds / row["latency_s"])
+        whose = f"one of {variant}" if said else f"a request of {variant}"
+        said.append(f"{what} {format_seconds(seconds)} to {whose} ({share})")
+    return ", ".join(said)
 
 
 @style.styled(cases=("case_id", "experiment", "strategy", "variant", "status", "device"))
@@ -117,6 +119,7 @@ def containers_memory(cases: pd.DataFrame) -> Figure:
     if not held:
         return style.nothing_to_show(NONE)
     rows = wording.worst_per_label(_parallel(cases))
+    rows = rows.sort_values("variant", key=lambda names: names.isin(list(held)), kind="stable")
     names = [wording.text_of(row, "variant") for _, row in rows.iterrows()]
     peaks = [case_stack(row, "request_peak") for _, row in rows.iterrows()]
     stacks = [
@@ -143,12 +146,16 @@ def containers_memory(cases: pd.DataFrame) -> Figure:
 def _with_servers(stack: dict[str, float], held: Held | None) -> dict[str, float]:
     """What servers hold, the second one's told apart; it is a part of the stack on a host, and on
     top of it on a GPU, where the stack has the allocators' bytes alone."""
-    if held is None or not stack:
+    if held is None:
         return stack
     second = held.second or 0.0
-    servers = stack.get("server", held.servers or 0.0)
-    told = {**stack, "server": max(0.0, servers - second), "second server": second}
-    return {owner: told[owner] for owner in marks.OWNER_WORDS if owner in told}
+    first = max(0.0, stack.get("server", held.servers or 0.0) - second)
+    told: dict[str, float] = {}
+    for owner, n_bytes in stack.items():
+        told[owner] = n_bytes
+        if owner == "whisper":
+            told |= {"server": first, "second server": second}
+    return {**told, "server": first} if told else told
 
 
 def _server_words(rows: pd.DataFrame) -> str:

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from hybridlab.device import Device, linux
+from hybridlab.device import Account, Device, Reading, linux
 from hybridlab.device.trees import Told, ToldMember, Tree, TreeMember
 from hybridlab.errors import UnavailableError
 from hybridlab.isolate import ADDRESS_VARIABLE
@@ -208,6 +208,18 @@ class Gateway(Service):
             self.words = ["gateway", "--host=127.0.0.1", "--port=0", *urls]
             self.start()
             self.count()
+
+
+def beside_weights(device: Device, servers: Collection[Server], before: Account) -> Reading:
+    """What servers that are loaded hold of the device beside weights: on a host their processes; on
+    a GPU the contexts that have come since `before`, which is what NVML has in use more than all
+    allocators have reserved."""
+    if device.kind == "cpu":
+        return Reading(float(sum(server.overhead_bytes for server in servers)))
+    then, now = (account.outside.get("context") for account in (before, device.account()))
+    if then is None or now is None:
+        return Reading(None, f"contexts cannot be told: {device.outside_bytes().reason}")
+    return Reading(float(now - then))
 
 
 class _Progress:
