@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hybridlab.audio import Samples
 from hybridlab.device import CpuDevice, CudaDevice, linux
+from hybridlab.device.nvml import nvml_handle
 from hybridlab.device.trees import TreeMember
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import arrivals, race
@@ -19,7 +22,7 @@ from hybridlab.experiments.lab import Lab
 from hybridlab.params import ParallelParams
 from hybridlab.summary import containers_table
 from hybridlab.tenants import TenantSpec, services
-from hybridlab.tenants.over_http import command, wav
+from hybridlab.tenants.over_http import chat, command, wav
 from hybridlab.tenants.services import Server, Service, beside_weights
 from tests.fake_nvml import FakeNvml
 from tests.workers_at_work import alive, wait_until
@@ -152,6 +155,7 @@ def test_a_server_on_a_gpu_tells_its_allocators_bytes(
     assert card.account().outside["context"] == 9_000 - 1_200 - 1_900
     assert beside_weights(card, [server], before).value == 9_000 - 1_500 - 1_900
     nvml.present = False
+    nvml_handle.cache_clear()
     without = CudaDevice(0)
     missing = beside_weights(without, [server], without.account())
     assert missing.value is None
@@ -171,7 +175,7 @@ def test_arms_in_servers_meet_arrivals_at_the_loads_that_are_theirs(
     raced = [race.CONTROL, race.Arm("parallel", "single-container")]
     lost = race.Arm("parallel", "separate-containers")
     for arm, status in ((raced[0], "ok"), (raced[1], "ok"), (lost, "skipped")):
-        row = {"status": status, "reason": "", "throughput_rps": 4.0}
+        row = {"status": status, "reason": "", "stable": True, "throughput_rps": 4.0}
         lab.part.writer.append("cases", {**race.arm_case(lab, "race", arm).identity(), **row})
     asked: list[Case] = []
     monkeypatch.setattr(lab.runner, "run_all", lambda cases: asked.extend(cases) or [])
@@ -215,15 +219,31 @@ def test_what_a_server_cannot_be_told_is_refused() -> None:
     assert "--only=whisper" in command(transcriber=WHISPER, device="cpu")
 
 
-def test_sound_goes_over_as_it_is() -> None:
+@pytest.mark.parametrize(
+    ("samples", "subtype"),
+    [
+        (np.random.default_rng(0).normal(0, 0.1, 1000).astype(np.float32), "FLOAT"),
+        (np.array([-1.0, 0.5, 32767 / 32768, 0.0], dtype=np.float32), "PCM_16"),
+        (np.array([1.0, 0.5], dtype=np.float32), "FLOAT"),  # one step more than 16 bits have
+    ],
+)
+def test_sound_goes_over_as_it_is(samples: Samples, subtype: str) -> None:
     import io
 
     import soundfile
 
-    samples = np.random.default_rng(0).normal(0, 0.1, 1000).astype(np.float32)
-    read, rate = soundfile.read(io.BytesIO(wav(samples)), dtype="float32")
-    assert rate == 16_000
-    assert np.array_equal(read, samples)
+    with soundfile.SoundFile(io.BytesIO(wav(samples))) as file:
+        assert (file.samplerate, file.subtype) == (16_000, subtype)
+        assert np.array_equal(file.read(dtype="float32"), samples)
+
+
+def test_a_question_is_the_json_that_a_client_would_send() -> None:
+    body = json.loads(chat("voxtral", b"RIFF", 'what is "data": "?', 7))
+    (message,) = body.pop("messages")
+    assert body == {"model": "voxtral", "max_tokens": 7}
+    audio, text = message["content"]
+    assert audio == {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+    assert text == {"type": "text", "text": 'what is "data": "?'}
 
 
 def test_a_tree_counts_what_its_processes_hold_and_nothing_once_it_is_gone() -> None:
