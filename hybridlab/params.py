@@ -328,6 +328,8 @@ class ParallelParams(RaceParams):
             "separate-containers",
         ]
     ] = ["threads", "processes"]
+    container_rounds: Count = 1
+    container_loads: list[Annotated[float, Field(gt=0)]] = [0.3, 0.6, 0.9, 1.2]
     pipelined_variants: list[Literal["lookahead"]] = ["lookahead"]
     interference_requests: Count = 4
     interference_repeats: CountOrZero = 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from hybridlab.audio import Samples
+from hybridlab.device import nvml as nvml_module
 from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
+from tests.fake_nvml import FakeNvml
 
 # a shell lets its background jobs, and all that they start, ignore Ctrl-C, which is tested here
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,6 +29,15 @@ def case_server() -> Iterator[CaseServer]:
         os.environ[ADDRESS_VARIABLE] = server.address
         yield server
         os.environ.pop(ADDRESS_VARIABLE, None)
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    """A card of 16,000 bytes as NVML tells it."""
+    fake = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    nvml_module.nvml_handle.cache_clear()
+    return fake
 
 
 @pytest.fixture

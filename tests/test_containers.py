@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from hybridlab.summary import containers_table
+from hybridlab.summary import containers_table, held_by_servers
 from hybridlab.units import MIB
 
-REASON = "requests go straight to the server of each tenant"
 
-
-def case(variant: str, servers: int, overhead_mib: float) -> dict[str, object]:
+def case(
+    variant: str, servers: int, overhead_mib: float, gateway_mib: float | None = None
+) -> dict[str, object]:
     return {
         "case_id": variant,
         "experiment": "race",
@@ -18,12 +18,14 @@ def case(variant: str, servers: int, overhead_mib: float) -> dict[str, object]:
         "variant": variant,
         "servers": servers,
         "server_overhead_bytes": overhead_mib * MIB,
-        "gateway_s": None,
-        "gateway_reason": REASON,
+        "gateway_bytes": None if gateway_mib is None else gateway_mib * MIB,
+        "status": "ok",
     }
 
 
-def trial(variant: str, latency_s: float, http_s: float) -> dict[str, object]:
+def trial(
+    variant: str, latency_s: float, http_s: float, gateway_s: float | None = None
+) -> dict[str, object]:
     return {
         "case_id": variant,
         "experiment": "race",
@@ -32,15 +34,19 @@ def trial(variant: str, latency_s: float, http_s: float) -> dict[str, object]:
         "first": False,
         "latency_s": latency_s,
         "http_overhead_s": http_s,
+        "gateway_s": gateway_s,
     }
 
 
-def test_http_and_the_second_context_are_told_apart() -> None:
-    cases = pd.DataFrame([case("single-container", 1, 500), case("separate-containers", 2, 900)])
+CASES = pd.DataFrame([case("single-container", 1, 500), case("separate-containers", 2, 900, 50)])
+
+
+def test_http_the_second_context_and_the_gateway_are_told_apart() -> None:
     trials = pd.DataFrame(
-        [trial("single-container", 0.1, 0.01)] * 3 + [trial("separate-containers", 0.2, 0.05)] * 3
+        [trial("single-container", 0.1, 0.01)] * 3
+        + [trial("separate-containers", 0.2, 0.05, 0.01)] * 3
     )
-    one, two = containers_table(trials, cases).to_dict("records")
+    one, two = containers_table(trials, CASES).to_dict("records")
     assert (one["servers"], one["beside weights MiB"], one["second context MiB"]) == (1, "500", "–")
     assert (two["servers"], two["beside weights MiB"], two["second context MiB"]) == (
         2,
@@ -48,8 +54,21 @@ def test_http_and_the_second_context_are_told_apart() -> None:
         "400",
     )
     assert one["HTTP ms"].startswith("10")
-    assert (one["of latency"], two["of latency"]) == ("10.0 %", "25.0 %")
-    assert two["gateway ms"] == f"– ({REASON})"
+    assert (one["of latency"], two["of latency"]) == ("10.0 %", "30.0 %")
+    assert (one["gateway ms"], one["gateway MiB"]) == ("–", "–")
+    assert two["gateway ms"].startswith("10 (")
+    assert two["gateway MiB"] == "50"
+
+
+def test_a_second_context_is_known_beside_one_alone() -> None:
+    held = held_by_servers(CASES)
+    assert (held["single-container"].first, held["single-container"].second) == (500 * MIB, None)
+    two = held["separate-containers"]
+    assert (two.first, two.second, two.servers) == (500 * MIB, 400 * MIB, 900 * MIB)
+    alone = held_by_servers(CASES.iloc[1:])["separate-containers"]
+    assert (alone.first, alone.second) == (900 * MIB, None)
+    lost = held_by_servers(CASES.assign(server_overhead_bytes=None))["separate-containers"]
+    assert (lost.first, lost.second, lost.servers) == (None, None, None)
 
 
 def test_a_race_without_servers_has_no_such_table() -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from hybridlab.device import CpuDevice
-from hybridlab.device.cores import Cores, SharedBoard, board_at
-from hybridlab.tenants import phases
+from hybridlab.device.cores import PLACES, Cores, SharedBoard, board_at
+from hybridlab.errors import UnavailableError, WorkerLostError
+from hybridlab.tenants import TenantSpec, phases
 from hybridlab.tenants.phases import PhaseProbe
+from hybridlab.tenants.remote import Hosting, RemoteTranscriber
+from hybridlab.workers import Worker
 from tests.strategies.test_strategies import FakeWhisper
 
 
@@ -82,6 +88,63 @@ def test_processes_share_by_a_board_and_a_dead_one_is_cleared() -> None:
         assert torch.get_num_threads() == 4
     board.close()
     assert not board.path.exists()
+
+
+def test_servers_meet_on_a_board_by_its_name(tmp_path: Path) -> None:
+    """Each makes the board if it is the first, and leaves it to the others."""
+    path = tmp_path / "cores"
+    one, other = SharedBoard(path), SharedBoard(path, first=2)
+    places = one.take_place(), other.take_place()
+    assert places == (0, 2)
+    busy = Cores(board_at(path), place=places[1])
+    cores = Cores(board_at(path), place=places[0])
+    with cores.at_work(), busy.at_work():
+        cores.take_share()
+        assert torch.get_num_threads() == 2
+    other.close()
+    again = SharedBoard(path, first=2)
+    with cores.at_work():
+        assert list(board_at(path)[:3]) == [1, 0, 0]
+    for board in (one, again):
+        board.close()
+    assert path.stat().st_size == PLACES
+
+
+def test_what_can_be_no_board_is_said_and_left_as_it_is(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.write_text("not a board, but something of somebody's")
+    with pytest.raises(UnavailableError, match="is no board of cores"):
+        SharedBoard(notes)
+    assert notes.read_text().startswith("not a board")
+    with pytest.raises(UnavailableError, match="cannot be written"):
+        SharedBoard(tmp_path / "nowhere" / "cores")
+
+
+class Lost(Worker):
+    """A worker that is killed while its tenant computes."""
+
+    def start(self) -> Worker:
+        return self
+
+    def call(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        if function is os.getpid:
+            return os.getpid()
+        if isinstance(arguments[0], Hosting):
+            self.hosting = arguments[0]
+            return None
+        assert self.hosting.board is not None
+        board_at(self.hosting.board)[self.hosting.place] = 1
+        raise WorkerLostError("killed")
+
+
+def test_a_worker_that_is_lost_is_not_at_work_any_more() -> None:
+    board = SharedBoard()
+    spec = TenantSpec(model="pocket-s", backend="openai-whisper", weights="pocket", dtype="float32")
+    tenant = RemoteTranscriber(spec, CpuDevice(), Lost("whisper"), board=board, retry=False)
+    with pytest.raises(WorkerLostError):
+        tenant.load()
+    assert sum(board_at(board.path)) == 0
+    board.close()
 
 
 def test_a_tenant_takes_its_share_anew_at_every_layer() -> None:

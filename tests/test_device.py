@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -14,6 +12,7 @@ from hybridlab import device
 from hybridlab.bystanders import Watch, interference
 from hybridlab.device import nvml as nvml_module
 from hybridlab.errors import ParameterError, UnavailableError
+from tests.fake_nvml import FakeNvml
 
 
 def test_the_cpu_reads_the_machine() -> None:
@@ -32,59 +31,6 @@ def test_a_missing_gpu_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> Non
         device.resolve_device("cuda")
     with pytest.raises(ParameterError, match="choose auto"):
         device.resolve_device("tpu")
-
-
-class FakeNvml(SimpleNamespace):
-    """Enough of pynvml for the readings of one card."""
-
-    class NVMLError(Exception):
-        pass
-
-    nvmlMemory_v2 = 2  # noqa: N815 - pynvml's own name
-    nvmlClocksEventReasonSwPowerCap = 0x4  # noqa: N815
-    nvmlClocksEventReasonHwSlowdown = 0x8  # noqa: N815
-    nvmlClocksEventReasonSwThermalSlowdown = 0x20  # noqa: N815
-    nvmlClocksEventReasonHwThermalSlowdown = 0x40  # noqa: N815
-    nvmlClocksEventReasonHwPowerBrakeSlowdown = 0x80  # noqa: N815
-
-    def __init__(self, *, present: bool = True) -> None:
-        super().__init__()
-        self.present = present
-        self.used = 5_000
-        self.asked: list[Any] = []
-        self.pids: list[int] = []
-        self.clocks = 0x1  # idle
-        self.millijoules: int | None = 2_500
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        if not self.present:
-            raise self.NVMLError("Driver Not Loaded")
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int, version: int) -> SimpleNamespace:  # noqa: N802
-        self.asked.append(version)
-        return SimpleNamespace(total=16_000, reserved=400, used=self.used, free=15_600 - self.used)
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
-        return [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self.pids]
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:  # noqa: N802
-        if self.millijoules is None:
-            raise self.NVMLError("Not Supported")
-        return self.millijoules
-
-    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: int) -> int:  # noqa: N802
-        return self.clocks
-
-
-@pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
-    fake = FakeNvml()
-    monkeypatch.setitem(sys.modules, "pynvml", fake)
-    nvml_module.nvml_handle.cache_clear()
-    return fake
 
 
 def test_nvml_memory_is_read_in_its_second_version(nvml: FakeNvml) -> None:

@@ -20,7 +20,7 @@ from hybridlab.report.downloads import embedded_tables, files_table
 from hybridlab.report.figures import pictures
 from hybridlab.report.model import Run, as_bytes, as_seconds, words
 from tests.pages import Page, check_clean, check_sound, load
-from tests.synthetic import write_run
+from tests.synthetic import case, write_run
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +150,28 @@ def test_strategies_stand_against_the_control_of_their_own_notebook(page: Page) 
     assert "2.38 s" in row
     assert "× 1.95" in row or "× 1.96" in row
     assert "equal" in row
+
+
+def test_what_http_and_a_gateway_add_stands_beside_the_strategies(
+    tmp_path: Path, page: Page
+) -> None:
+    run = write_run(tmp_path, notebooks=6)
+    arm = {"strategy": "parallel", "variant": "separate-containers"}
+    held = {"servers": 2, "server_overhead_bytes": 900 * 2**20, "gateway_bytes": 50 * 2**20}
+    rows = {"cases": [case("served", "race", **arm) | held]}
+    spent = {"latency_s": 0.2, "http_overhead_s": 0.03, "gateway_s": 0.01, "first": False}
+    rows["trials"] = [{"case_id": "served", "experiment": "race", **arm, **spent, "parity": True}]
+    for table, own in rows.items():
+        with (run / "parts" / "05_parallel" / f"{table}.jsonl").open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in own)
+    text = load(run).text
+    heading = "Over HTTP: one server, and two behind a gateway"
+    assert heading in text
+    row = text.split(heading, 1)[1].split("parallel / separate-containers", 1)[1][:120]
+    for figure in ("20.0 %", "900", "50", "30", "10"):
+        assert figure in row
+    assert "Gateway (ms)" in text
+    assert heading not in page.text
 
 
 def test_what_was_asked_and_where(page: Page) -> None:

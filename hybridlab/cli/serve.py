@@ -34,6 +34,12 @@ def serve(
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     seed: Annotated[int, typer.Option(help="of random weights")] = 0,
+    cores_board: Annotated[
+        str, typer.Option(help="file by which servers on one CPU share its cores")
+    ] = "",
+    cores_place: Annotated[
+        int, typer.Option(help="this server's first place on it: 0, and 2 for a second server")
+    ] = 0,
     host: Annotated[str, typer.Option(help="address; other than loopback needs a token")] = (
         "127.0.0.1"
     ),

@@ -6,9 +6,11 @@ import mmap
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
+
+from hybridlab.errors import UnavailableError
 
 PLACES = 16  # processes that may share one board
 
@@ -60,15 +62,19 @@ class Cores:
 
 
 class SharedBoard:
-    """A board that several processes see, as a file that goes with this object."""
+    """A board that several processes see, as a file: one that goes with this object, or one at
+    `path` that others may share and that stays; there, places from `first` on are this object's."""
 
-    def __init__(self) -> None:
-        self._file = tempfile.NamedTemporaryFile(prefix="hybridlab-cores-")  # noqa: SIM115 - closed
-        self._file.write(bytes(PLACES))
-        self._file.flush()
-        self.path = Path(self._file.name)
-        self._board = board_at(self.path)
-        self._places = iter(range(PLACES))
+    def __init__(self, path: Path | None = None, *, first: int = 0) -> None:
+        with ExitStack() as stack:
+            if path is None:
+                made = tempfile.NamedTemporaryFile(prefix="hybridlab-cores-")  # noqa: SIM115
+                path = Path(stack.enter_context(made).name)
+            self.path = path
+            make_board(path)
+            self._board = board_at(path)
+            self._stack = stack.pop_all()
+        self._places = iter(range(first, PLACES))
 
     def take_place(self) -> int:
         """A place that nobody had before."""
@@ -80,7 +86,26 @@ class SharedBoard:
 
     def close(self) -> None:
         self._board.release()
-        self._file.close()
+        self._stack.close()
+
+
+def make_board(path: Path) -> None:
+    """A board without anybody at work, where there is none yet; `UnavailableError` where this file
+    cannot be one."""
+    try:
+        with path.open("ab") as file:
+            size = file.tell()
+            if size == 0:
+                file.truncate(PLACES)  # zeros; of two who come at once it is the same to both
+    except OSError as error:
+        raise UnavailableError(
+            f"the board of cores {str(path)!r} cannot be written ({error.strerror}); name a file "
+            "in a folder that all servers may write to"
+        ) from None
+    if size not in (0, PLACES):
+        raise UnavailableError(
+            f"{str(path)!r} is no board of cores and is left as it is; name a new file"
+        )
 
 
 def board_at(path: Path) -> memoryview:

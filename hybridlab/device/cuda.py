@@ -145,7 +145,8 @@ class CudaDevice(Device):
         return at + float(origin.elapsed_time(stamp)) / 1e3
 
     def neighbours(self) -> Reading:
-        return nvml_neighbours(self.index, own=[member.pid for member in self.members])
+        own = [pid for member in self.members for pid in member.pids]
+        return nvml_neighbours(self.index, own=own)
 
     def energy_j(self) -> Reading:
         return nvml_energy_j(self.index)

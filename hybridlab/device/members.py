@@ -44,6 +44,11 @@ class Member(ABC):
         self._cpu_s = 0.0
 
     @property
+    def pids(self) -> list[int]:
+        """All processes that are counted in it."""
+        return [self.pid]
+
+    @property
     def cpu_s(self) -> float:
         """Processor time so far, as last seen before the process ended."""
         if not self.ended:

@@ -7,19 +7,24 @@ from dataclasses import replace
 from typing import Any
 
 from hybridlab.experiments.lab import Lab
+from hybridlab.experiments.placement import IN_SERVERS
 from hybridlab.experiments.race import CONTROL, Arm, arm_case
-from hybridlab.params import RaceParams, SwappingParams
+from hybridlab.params import ParallelParams, RaceParams, SwappingParams
 from hybridlab.standings import standings
 
 
 def measure(lab: Lab, arms: list[Arm], params: RaceParams) -> list[dict[str, Any]]:
     """The control and the fastest others at every load, a share of what `sequential / plain` served
-    in this notebook's race with no pause between requests. All meet the same arrivals."""
+    in this notebook's race with no pause between requests; arms whose tenants are servers, which
+    take seconds to start, at the loads that `container_loads` names too. All meet the same
+    arrivals."""
     capacity = capacity_rps(lab)
     if capacity is None or not params.arrival_loads:
         return []
-    others = [arm for arm in arms if arm != CONTROL]
+    served = [arm for arm in arms if arm.variant in IN_SERVERS and _raced(lab, arm)]
+    others = [arm for arm in arms if arm != CONTROL and arm.variant not in IN_SERVERS]
     contenders = [CONTROL, *fastest(lab, others, params.arrival_arms)]
+    loads = params.container_loads if isinstance(params, ParallelParams) else []
     requests = lab.requests(params.arrival_requests, max_audio_s=params.arrival_max_audio_s)
     return lab.runner.run_all(
         [
@@ -37,9 +42,16 @@ def measure(lab: Lab, arms: list[Arm], params: RaceParams) -> list[dict[str, Any
                 },
             )
             for number, load in enumerate(params.arrival_loads)
-            for arm in contenders
+            for arm in (*contenders, *(served if load in loads else []))
         ]
     )
+
+
+def _raced(lab: Lab, arm: Arm) -> bool:
+    """Whether this arm served in the race: what cannot run here is not tried again."""
+    cases = lab.table("cases")
+    own = cases[(cases["strategy"] == arm.strategy) & (cases["variant"] == arm.variant)]
+    return bool((own[own["experiment"] == "race"]["status"] == "ok").any())
 
 
 def lengths(lab: Lab, arms: list[Arm], params: SwappingParams) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ from hybridlab.device.cores import SharedBoard
 from hybridlab.device.mps import multi_process_service
 from hybridlab.errors import UnavailableError
 from hybridlab.tenants import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
-from hybridlab.tenants.over_http import HttpAnalyst, HttpTranscriber, Server, command
+from hybridlab.tenants.over_http import HttpAnalyst, HttpTranscriber, command
 from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
+from hybridlab.tenants.services import Gateway, Server
 from hybridlab.workers import Worker
 
 Tenants = tuple[Transcriber | None, Analyst]
@@ -111,23 +112,41 @@ def _behind_mps(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site)
 
 
 def _in_one_server(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
-    if transcriber is None:
-        raise UnavailableError("a server for the pair needs a Whisper; use separate-containers")
-    options = command(analyst=analyst, transcriber=transcriber, device=_of_servers(site.device))
+    options = command(
+        analyst=analyst, transcriber=_needed(transcriber), device=_of_servers(site.device)
+    )
     server = _server("pair", options, site)
-    return HttpTranscriber(transcriber, site.device, server), HttpAnalyst(
+    return HttpTranscriber(_needed(transcriber), site.device, server), HttpAnalyst(
         analyst, site.device, server
     )
 
 
 def _in_two_servers(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
-    device = _of_servers(site.device)
-    second = None
-    if transcriber is not None:
-        server = _server("whisper", command(transcriber=transcriber, device=device), site)
-        second = HttpTranscriber(transcriber, site.device, server)
-    server = _server("voxtral", command(analyst=analyst, device=device), site)
-    return second, HttpAnalyst(analyst, site.device, server)
+    """Behind a gateway, which all requests go through, as those of such a deployment's clients."""
+    whisper, device = _needed(transcriber), _of_servers(site.device)
+    board = None
+    if site.device.cores is not None:
+        shared = SharedBoard()
+        site.stack.callback(shared.close)
+        board = shared.path
+    options = {
+        "whisper": command(transcriber=whisper, device=device, board=board, place=0),
+        "voxtral": command(analyst=analyst, device=device, board=board, place=2),
+    }
+    servers = {name: _server(name, own, site) for name, own in options.items()}
+    for server in servers.values():
+        server.beside = list(servers.values())
+    gateway = Gateway(servers, site.device)
+    site.stack.callback(gateway.stop)
+    return HttpTranscriber(whisper, site.device, servers["whisper"], gateway), HttpAnalyst(
+        analyst, site.device, servers["voxtral"], gateway
+    )
+
+
+def _needed(transcriber: TenantSpec | None) -> TenantSpec:
+    if transcriber is None:
+        raise UnavailableError("servers for the pair need a Whisper; name another variant")
+    return transcriber
 
 
 def _server(name: str, options: list[str], site: Site) -> Server:
@@ -137,13 +156,8 @@ def _server(name: str, options: list[str], site: Site) -> Server:
 
 
 def _of_servers(device: Device) -> str:
-    """The device that servers are told to use, where this process can count their bytes of it."""
-    if device.kind != "cpu":
-        raise UnavailableError(
-            "the bytes of a server are counted on a host alone: of a GPU only its own allocator "
-            "knows them, which no case can ask; use processes, or --device cpu"
-        )
-    if device.enveloped:
+    """The device that servers are told to use."""
+    if device.kind == "cpu" and device.enveloped:
         raise UnavailableError(
             "an envelope on a CPU limits one process and a server is another; use the variant "
             "threads, or no envelope"
@@ -158,3 +172,5 @@ PLACINGS: dict[str, Placing] = {
     "single-container": _in_one_server,
     "separate-containers": _in_two_servers,
 }
+#: Variants whose tenants are servers, which take seconds to start.
+IN_SERVERS = ("single-container", "separate-containers")

@@ -8,7 +8,7 @@ from typing import Any
 
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
-from hybridlab.experiments.placement import transcriber_spec
+from hybridlab.experiments.placement import IN_SERVERS, transcriber_spec
 from hybridlab.params import SequentialParams, StrategyParams
 from hybridlab.tenants.base import TenantSpec
 
@@ -34,13 +34,23 @@ def sequential_arms(params: SequentialParams) -> list[Arm]:
     return [Arm("sequential", name, options.get(name, {})) for name in params.sequential_variants]
 
 
-def run(lab: Lab, arms: list[Arm], *, rounds: int) -> list[dict[str, Any]]:
+def run(
+    lab: Lab, arms: list[Arm], *, rounds: int, container_rounds: int | None = None
+) -> list[dict[str, Any]]:
     """Measure each tenant alone, then `rounds` times all arms in turn (A B C A B C ...), so that a
     machine that drifts slows all arms alike. An arm with a Whisper of another backend has the texts
-    of that one alone to equal."""
+    of that one alone to equal. Arms whose tenants are servers, which take seconds to start, are in
+    the first `container_rounds` alone."""
     own = lab.transcriber.backend
     backends = dict.fromkeys([own, *(_whisper(lab, arm).backend for arm in arms)])
-    lab.runner.total = len(backends) + rounds * len(arms)
+    most = rounds if container_rounds is None else container_rounds
+    turns = [
+        (number, arm)
+        for number in range(rounds)
+        for arm in arms
+        if number < most or arm.variant not in IN_SERVERS
+    ]
+    lab.runner.total = len(backends) + len(turns)
     rows, texts = [], {}
     for backend in backends:
         row = lab.runner.run(_alone(lab, arms, backend))
@@ -51,8 +61,7 @@ def run(lab: Lab, arms: list[Arm], *, rounds: int) -> list[dict[str, Any]]:
         return rows  # without reference texts no arm could pass the parity gate
     rows += [
         lab.runner.run(_race_case(lab, arm, number, texts.get(_whisper(lab, arm).backend, "")))
-        for number in range(rounds)
-        for arm in arms
+        for number, arm in turns
     ]
     return rows
 

@@ -18,6 +18,14 @@ from hybridlab.records import TableWriter
 from hybridlab.strategies import Served
 from hybridlab.tenants.base import Span, Tenant
 
+#: Phases of a tenant that is asked over HTTP, as columns of `trials`.
+HTTP_COLUMNS = {
+    "http": "http_overhead_s",
+    "gateway": "gateway_s",
+    "wait": "queue_wait_s",
+    "work": "server_work_s",
+}
+
 
 @dataclass
 class Context:
@@ -158,15 +166,17 @@ def _served_by(context: Context) -> dict[str, str]:
 
 
 def _over_http(served: Served) -> dict[str, float]:
-    """What HTTP added to this request: the caller's seconds less those that the server of the
-    tenant that was last reports as its own."""
+    """Where this request's seconds went, for the tenant that was last: what HTTP added (the
+    caller's, less all that a gateway and the server report as their own), what a gateway added, the
+    wait in the server's queue, and its work."""
     last = max(served.spans, key=lambda span: span.end_s, default=None)
-    added = [
-        span.end_s - span.start_s
-        for span in served.spans
-        if last is not None and span.phase == "http" and span.tenant == last.tenant
-    ]
-    return {"http_overhead_s": sum(added)} if added else {}
+    seconds: dict[str, float] = {}
+    for span in served.spans:
+        if last is not None and span.tenant == last.tenant:
+            seconds[span.phase] = seconds.get(span.phase, 0.0) + span.end_s - span.start_s
+    if "http" not in seconds:
+        return {}
+    return {column: seconds[phase] for phase, column in HTTP_COLUMNS.items() if phase in seconds}
 
 
 def _has_text(context: Context) -> bool:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.audio import Samples, of_length, read_audio
+from hybridlab.device import Account
 from hybridlab.experiments.case import RequestSpec
 from hybridlab.experiments.placement import Site, place
 from hybridlab.experiments.rows import Context, write_spans, write_trial
 from hybridlab.strategies import Inbox, Request, Served, Strategy, make_strategy
 from hybridlab.tenants.over_http import OverHttp
+from hybridlab.tenants.services import beside_weights
 
 
 def strategy_of(context: Context, *, stack: ExitStack | None = None) -> Strategy:
@@ -37,32 +39,37 @@ def load(context: Context, strategy: Strategy) -> None:
     moving = len(strategy.resident) < len(strategy.tenants)
     context.follow(strategy.tenants, lambda: strategy.held(strategy.tenants), moving=moving)
     context.enter("load")
+    context.device.synchronize()  # its own context on a GPU is no server's
+    before = context.device.account()
     with context.meter.region("load") as region:
         strategy.open()
     context.meter.settle()
     context.result["load_s"] = region.seconds
     context.result["link_bytes_per_s"] = strategy.link_bytes_per_s
     context.result["host_copy_bytes"] = strategy.host_copy_bytes()
-    context.result |= _server_columns(strategy)
+    context.result |= _server_columns(context, strategy, before)
     for tenant in strategy.tenants:
         stays = tenant in strategy.resident and tenant.device.kind == context.device.kind
         context.result[f"{tenant.name}_bytes"] = tenant.weights_bytes() if stays else None
         write_spans(context, None, tenant.drain_spans())
 
 
-def _server_columns(strategy: Strategy) -> dict[str, Any]:
-    """How many servers the tenants are in, and what those hold beside weights when all is loaded;
-    nothing for tenants that are not asked over HTTP."""
-    servers = {tenant.server for tenant in strategy.tenants if isinstance(tenant, OverHttp)}
-    if not servers:
+def _server_columns(context: Context, strategy: Strategy, before: Account) -> dict[str, Any]:
+    """How many servers the tenants are in, what those hold of the device beside weights when all is
+    loaded, and a gateway over them; nothing for tenants that are not asked over HTTP."""
+    asked = [tenant for tenant in strategy.tenants if isinstance(tenant, OverHttp)]
+    if not asked:
         return {}
-    for server in servers:
-        server.count()
+    servers = {tenant.server for tenant in asked}
+    gateways = {tenant.gateway for tenant in asked if tenant.gateway is not None}
+    for service in (*servers, *gateways):
+        service.count()
+    overhead = beside_weights(context.device, servers, before)
     return {
         "servers": len(servers),
-        "server_overhead_bytes": sum(server.overhead_bytes for server in servers),
-        "gateway_s": None,
-        "gateway_reason": "requests go straight to the server of each tenant",
+        "server_overhead_bytes": overhead.value,
+        "server_overhead_reason": overhead.reason,
+        "gateway_bytes": sum(one.overhead_bytes for one in gateways) if gateways else None,
     }
 
 

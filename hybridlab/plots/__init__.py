@@ -7,6 +7,7 @@ is missing. One colour per tenant, everywhere, with a hatch, marker or dash as a
 from hybridlab.plots.ageing import ageing
 from hybridlab.plots.arrivals import arrivals
 from hybridlab.plots.break_even import break_even
+from hybridlab.plots.containers import containers_memory, containers_time
 from hybridlab.plots.distribution import latency_ecdf
 from hybridlab.plots.edge import survival
 from hybridlab.plots.interference import interference
@@ -28,6 +29,8 @@ __all__ = [
     "ageing",
     "arrivals",
     "break_even",
+    "containers_memory",
+    "containers_time",
     "interference",
     "latency",
     "latency_ecdf",

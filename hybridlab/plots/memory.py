@@ -74,11 +74,13 @@ def case_stack(row: pd.Series[Any], moment: Moment) -> dict[str, float]:
     above = total - steady if moment == "request_peak" and steady > 0 else 0.0
     resident = total - above
     stack: dict[str, float] = {}
-    for owner in ("base", "voxtral", "whisper"):
+    columns = {owner: f"{owner}_bytes" for owner in ("base", "voxtral", "whisper")}
+    if wording.text_of(row, "device") == "cpu":  # on a GPU contexts are beside the reading
+        columns |= {"server": "server_overhead_bytes", "gateway": "gateway_bytes"}
+    for owner, column in columns.items():
         # pages of weights that are not touched yet are not resident on a CPU
-        stack[owner] = min(
-            _or_zero(wording.number_of(row, f"{owner}_bytes")), resident - sum(stack.values())
-        )
+        n_bytes = _or_zero(wording.number_of(row, column))
+        stack[owner] = min(n_bytes, resident - sum(stack.values()))
     stack["load" if moment == "load_peak" else "unexplained"] = resident - sum(stack.values())
     return {**stack, "request": above}
 

@@ -20,6 +20,9 @@ OWNER_COLOURS = {
     "request": _PALETTE[2],
     "load": _PALETTE[4],
     "unexplained": "#d0d0d0",
+    "server": "#8c564b",
+    "second server": _PALETTE[8],
+    "gateway": _PALETTE[3],
 }
 OWNER_HATCHES = {
     "base": "",
@@ -28,6 +31,16 @@ OWNER_HATCHES = {
     "request": "..",
     "load": "xx",
     "unexplained": "--",
+    "server": "++",
+    "second server": "||",
+    "gateway": "oo",
+}
+#: Parts of a request that is asked over HTTP: colour and hatch.
+HTTP_LOOK = {
+    "work": ("#7b3fa0", ""),
+    "wait": (_PALETTE[8], ".."),
+    "gateway": (_PALETTE[3], "oo"),
+    "http": (_PALETTE[9], "//"),
 }
 #: Tenants as points.
 TENANT_MARKERS = {"voxtral": "o", "whisper": "s"}

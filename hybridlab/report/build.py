@@ -52,6 +52,7 @@ def _content(run: Run) -> dict[str, Any]:
         "every_option": tables.options_table(run, every=True),
         "memory": tables.memory_table(run),
         "strategies": tables.strategies_table(run),
+        "containers": tables.containers_table(run),
         "claims": claims.claims_table(run, shown),
         **over_time,
         "pictures": shown,

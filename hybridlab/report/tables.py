@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from hybridlab import summary
 from hybridlab.plots import speed, wording
 from hybridlab.report.model import (
     EMPTY,
@@ -177,6 +178,24 @@ def strategies_table(run: Run) -> Table:
         numeric=(1, 2, 3, 4, 5, 6, 7, 8),
         empty="No strategies were compared: 04 to 06 have no requests.",
     )
+
+
+def containers_table(run: Run) -> Table:
+    """What HTTP, a second server and a gateway add to the arms that were asked over HTTP."""
+    found = summary.containers_table(run.tables["trials"], run.cases)
+    return table(
+        tuple(_heading(str(column)) for column in found.columns),
+        [[str(value) for value in row] for row in found.itertuples(index=False)],
+        numeric=range(1, len(found.columns)),
+        empty="No arm was asked over HTTP.",
+    )
+
+
+def _heading(column: str) -> str:
+    """'gateway ms' as the page writes it: 'Gateway (ms)'."""
+    words_, _, unit = column.rpartition(" ")
+    text = f"{words_} ({unit})" if unit in ("s", "ms", "MiB") else column
+    return text[:1].upper() + text[1:]
 
 
 def _strategy_row(

@@ -143,6 +143,8 @@ async def _passed_on(
         )
         answer = await unless_gone(request, stack.enter_async_context(asked))
         headers = {name: answer.headers[name] for name in KEPT if name in answer.headers}
+        if "server-timing" in answer.headers:
+            headers["server-timing"] = behind(answer.headers["server-timing"])
         pieces = upstream.pieces(answer)
         if "text/event-stream" in headers.get("content-type", ""):
             return Relayed(pieces, headers, stack.pop_all())
@@ -150,6 +152,12 @@ async def _passed_on(
         return Response(body, answer.status_code, headers)
     finally:
         await stack.aclose()
+
+
+def behind(timing: str) -> str:
+    """What the upstream says of its time: its `total` is `upstream` here, where `total` will be the
+    gateway's own."""
+    return timing.replace("total;", "upstream;")
 
 
 class Relayed(StreamingResponse):

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from hybridlab.device import CudaDevice, linux
+from hybridlab.device.members import Member
 from hybridlab.device.nvml import nvml_used_bytes
 from hybridlab.serve.engine import KINDS, Engine
 from hybridlab.serve.pair import Pair
@@ -102,6 +103,17 @@ class _State(Collector):
         for owner, n_bytes in owners.items():
             ledger.add_metric([owner], n_bytes)
         yield ledger
+        tenants = GaugeMetricFamily(
+            "hybridlab_tenant_bytes",
+            "Memory of the device by worker: used, reserved by its allocator, highest while it was "
+            "loaded (load_peak) and since then (request_peak)",
+            labels=["tenant", "reading"],
+        )
+        for tenant in self.pair.tenants:
+            for reading, n_bytes in readings_of(tenant.remote.member).items():
+                tenants.add_metric([tenant.name, reading], n_bytes)
+            tenants.add_metric([tenant.name, "load_peak"], self.pair.load_peaks.get(tenant.name, 0))
+        yield tenants
         yield GaugeMetricFamily(
             "hybridlab_capacity_bytes",
             "Memory of the device",
@@ -113,6 +125,15 @@ class _State(Collector):
             "What requests may take and have not taken",
             value=room.n_bytes - room.held_bytes,
         )
+
+
+def readings_of(member: Member) -> dict[str, int]:
+    """Bytes of a worker as it said after its last call; on a host, as the kernel says now."""
+    return {
+        "used": member.used_bytes(),
+        "reserved": member.reserved_bytes(),
+        "request_peak": member.peak_bytes(),
+    }
 
 
 def owners_of(pair: Pair) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from hybridlab import catalog
 from hybridlab.device import CpuDevice, CudaDevice, Device, card_of, resolve_device
@@ -78,9 +79,13 @@ class Pair:
         self._environment: dict[str, str] = {}
         if self.sharing.mps:
             self._environment = self._stack.enter_context(multi_process_service(self.device))
-        self._board = SharedBoard() if self.device.cores is not None else None
-        if self._board is not None:
+        self._board: SharedBoard | None = None
+        if self.device.cores is not None:
+            shared = Path(settings.cores_board) if settings.cores_board else None
+            self._board = SharedBoard(shared, first=settings.cores_place)
             self._stack.callback(self._board.close)
+        #: Highest bytes of each tenant's worker while it was loaded.
+        self.load_peaks: dict[str, int] = {}
         self.room = Room(settings.room_bytes or self.facts.capacity_bytes)
         self.tenants = self._tenants()
 
@@ -165,7 +170,12 @@ class Pair:
         )
 
     def measure_room(self) -> None:
-        """Once all is loaded: what is free is what requests may take, unless the settings say."""
+        """Once all is loaded: what is free is what requests may take, unless the settings say; and
+        peaks are those of requests from here on."""
+        for tenant in self.tenants:
+            member = tenant.remote.member
+            self.load_peaks[tenant.name] = member.peak_bytes()
+            member.reset_peak()
         if self.settings.room_bytes is None:
             free = self.tenants[0].remote.worker.call(free_bytes, self.device.name)
             self.room.n_bytes = free

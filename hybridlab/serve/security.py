@@ -125,7 +125,12 @@ class _Watched:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message.setdefault("headers", [])
-            message["headers"] = [*message["headers"], (b"x-request-id", self.id.encode())]
+            took_ms = 1000 * (time.perf_counter() - self._began)
+            message["headers"] = [
+                *message["headers"],
+                (b"x-request-id", self.id.encode()),
+                (b"server-timing", f"total;dur={took_ms:.3f}".encode()),
+            ]
         await self._send(message)
 
     async def refuse(self, error: RefusalError) -> None:

@@ -32,8 +32,9 @@ class Parallel(Strategy):
     on most hosts Whisper on its cores, which also launch Voxtral's kernels.
     `single-container`: `processes` inside one `hybridlab serve`, asked over HTTP on loopback: its
     bounds, and the way of each sound through an upload and a decoder.
-    `separate-containers`: a `hybridlab serve` for each tenant. Neither knows when the other is at
-    work, so that on a CPU both take all cores; each has an interpreter and libraries of its own.
+    `separate-containers`: a `hybridlab serve` for each tenant behind a `hybridlab gateway`: as
+    `single-container`, with interpreter and libraries of each one's own, and each sound uploaded
+    twice.
     """
 
     name = "parallel"

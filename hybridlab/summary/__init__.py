@@ -2,7 +2,12 @@
 
 from hybridlab.summary.ageing import ageing_table, forecast_words, wear_table
 from hybridlab.summary.arrivals import arrivals_table
-from hybridlab.summary.containers import containers_table
+from hybridlab.summary.containers import (
+    Held,
+    container_cases,
+    containers_table,
+    held_by_servers,
+)
 from hybridlab.summary.edge import edge_table, least_rooms
 from hybridlab.summary.memory import (
     attention_plan,
@@ -35,6 +40,7 @@ from hybridlab.summary.words import (
 __all__ = [
     "EMPTY",
     "RULE",
+    "Held",
     "Quality",
     "ageing_table",
     "answer_accuracy",
@@ -43,9 +49,11 @@ __all__ = [
     "attention_plan",
     "attention_table",
     "case_label",
+    "container_cases",
     "containers_table",
     "edge_table",
     "forecast_words",
+    "held_by_servers",
     "interval",
     "latency_table",
     "least_rooms",

@@ -1,43 +1,37 @@
-"""Tenants that are asked over HTTP: clients of `hybridlab serve` processes on loopback.
-
-A server stands for a container: a process of its own, with its own interpreter, libraries and
-decoder, that shares nothing with the case but the machine.
-"""
+"""Tenants that are asked over HTTP: clients of `hybridlab serve`, straight or by a gateway."""
 
 from __future__ import annotations
 
 import base64
 import io
-import os
+import json
 import re
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.device import Device
-from hybridlab.device.trees import TreeMember
 from hybridlab.errors import UnavailableError
-from hybridlab.isolate import ADDRESS_VARIABLE
 from hybridlab.tenants.base import Analyst, Span, Tenant, TenantSpec, Text, Transcriber
-
-#: Exit code of the command line for what the lab itself refuses, told in one line.
-REFUSED = 2
-STOP_S = 20.0
-LOOK_EVERY_S = 0.05
-SERVES = re.compile(r"(http://\S+) serves ")
+from hybridlab.tenants.services import Gateway, Server
 
 
 def command(
-    *, analyst: TenantSpec | None = None, transcriber: TenantSpec | None = None, device: str
+    *,
+    analyst: TenantSpec | None = None,
+    transcriber: TenantSpec | None = None,
+    device: str,
+    board: Path | None = None,
+    place: int = 0,
 ) -> list[str]:
     """Options of `hybridlab serve` for these tenants. Requests go through one at a time, as the
-    other variants have them."""
+    other variants have them. `board`: by which servers share a CPU's cores."""
     options = {"device": device, "port": "0", "host": "127.0.0.1", "fallback": "none", "batch": "1"}
     if analyst is not None:
         if (analyst.attention, analyst.decoding, analyst.load_path) != ("auto", "loop", "direct"):
@@ -53,6 +47,8 @@ def command(
         options |= {"strategy": "parallel", "variant": "processes"}
     else:
         options["only"] = "whisper" if analyst is None else "voxtral"
+    if board is not None:
+        options |= {"cores-board": str(board), "cores-place": str(place)}
     return [f"--{name}={value}" for name, value in options.items()]
 
 
@@ -65,110 +61,38 @@ def _options(name: str, spec: TenantSpec) -> dict[str, str]:
     }
 
 
-class Server:
-    """One `hybridlab serve` with its processes, which count as part of the case. It runs from the
-    first tenant's `enter` to the last one's `leave`."""
-
-    def __init__(self, name: str, options: list[str], device: Device) -> None:
-        self.name = name
-        self.options = options
-        self.device = device
-        self.url = ""
-        self._inside: set[str] = set()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._member: TreeMember | None = None
-
-    def enter(self, tenant: str) -> None:
-        """`UnavailableError` with the server's own line where it refuses to start."""
-        if self._process is None:
-            self._start()
-        self._inside.add(tenant)
-        self.count()
-
-    def leave(self, tenant: str) -> None:
-        self._inside.discard(tenant)
-        if not self._inside:
-            self.stop()
-
-    def _start(self) -> None:
-        without = (ADDRESS_VARIABLE, "HYBRIDLAB_TOKEN")  # processes of its own, open to loopback
-        environment = {name: value for name, value in os.environ.items() if name not in without}
-        # a file, unlike a pipe, need not be emptied; a case that is killed takes its group along
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "hybridlab.cli", "serve", *self.options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._log,
-            env=environment,
-        )
-        self._member = TreeMember(self.name, self._process.pid)
-        self.device.members = (*self.device.members, self._member)
-        while not (serves := SERVES.search(self._said())):
-            if self._process.poll() is not None:
-                raise self._failure(self._process.returncode)
-            time.sleep(LOOK_EVERY_S)
-        self.url = serves[1]
-
-    def _said(self) -> str:
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")
-
-    def _failure(self, code: int) -> Exception:
-        last = (self._said().strip().splitlines() or ["it said nothing"])[-1]
-        message = f"the server of {self.name} did not start: {last.removeprefix('hybridlab: ')}"
-        return UnavailableError(message) if code == REFUSED else RuntimeError(message)
-
-    def count(self) -> None:
-        """Tell the device what of these processes is neither weights nor a request."""
-        assert self._member is not None
-        self._member.weights_bytes = sum(self.weights_bytes(name) or 0 for name in self._inside)
-        self._member.release()
-
-    def weights_bytes(self, tenant: str) -> int | None:
-        """As the server's own ledger has it."""
-        import httpx
-
-        text = httpx.get(f"{self.url}/metrics", trust_env=False).raise_for_status().text
-        found = re.search(rf'^hybridlab_ledger_bytes{{owner="{tenant} weights"}} (\S+)', text, re.M)
-        return int(float(found[1])) if found else None
-
-    @property
-    def overhead_bytes(self) -> int:
-        return self._member.overhead_bytes if self._member is not None else 0
-
-    def stop(self) -> None:
-        """End it and wait until it is gone; again is allowed."""
-        process, member = self._process, self._member
-        if process is None or member is None:
-            return
-        member.leave()
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        finally:
-            process.kill()
-            process.wait()
-            self._log.close()
-            self._process = None
-
-
 @dataclass(frozen=True)
 class _Reply:
     body: Mapping[str, Any]
     #: What the server's own clock says, in seconds.
     wait_s: float
     work_s: float
+    #: What a gateway adds; None where the server was asked straight.
+    gateway_s: float | None
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any], timing: str) -> Self:
+        """`timing`: the header Server-Timing. A server tells `wait`, `work` and its `total`; a
+        gateway passes these on, the server's total as `upstream`, and tells its own: what it adds
+        is the difference, its own work and the second upload."""
+        found = re.findall(r"(\w+);dur=([\d.]+)", timing)
+        seconds = {name: float(ms) / 1000 for name, ms in found}
+        behind_s = seconds.get("upstream")
+        added_s = None if behind_s is None else max(0.0, seconds["total"] - behind_s)
+        return cls(body, seconds["wait"], seconds["work"], added_s)
 
 
 class OverHttp(Tenant):
-    """The caller's side. A call leaves three spans, laid end to end: `http` (encoding, upload,
-    parsing, decoding and the way back), `wait` in the server's queue, and `work` of the tenant; the
-    way back, which is short, is counted in the first."""
+    """The caller's side. A call leaves spans that are laid end to end: `http` (encoding, upload,
+    parsing, decoding and the way back), `gateway` where there is one, `wait` in the server's queue,
+    and `work` of the tenant; the way back, which is short, is counted in the first."""
 
-    def __init__(self, spec: TenantSpec, device: Device, server: Server) -> None:
+    def __init__(
+        self, spec: TenantSpec, device: Device, server: Server, gateway: Gateway | None = None
+    ) -> None:
         super().__init__(spec, device)
         self.server = server
+        self.gateway = gateway
         self._weights_bytes: int | None = None
         self._loaded = False
 
@@ -180,12 +104,16 @@ class OverHttp(Tenant):
         import httpx
 
         self.server.enter(self.name)
+        if self.gateway is not None:
+            self.gateway.enter()
         self._weights_bytes = self.server.weights_bytes(self.name)
-        self._client = httpx.Client(base_url=self.server.url, timeout=None, trust_env=False)
+        self._client = httpx.Client(timeout=None, trust_env=False)
         self._loaded = True
 
     def unload(self) -> None:
         self._client.close()
+        if self.gateway is not None:
+            self.gateway.stop()
         self.server.leave(self.name)
         self._loaded = False
 
@@ -198,27 +126,25 @@ class OverHttp(Tenant):
     def _post(self, path: str, began_s: float, **content: Any) -> _Reply:
         if self.on_phase is not None:
             self.on_phase(f"{self.name} http")
-        response = self._client.post(path, **content)
+        door = self.gateway or self.server
+        response = self._client.post(f"{door.url}{path}", **content)
         if response.is_error:
             said = response.json()["error"]["message"]
             raise RuntimeError(f"{path} answered {response.status_code}: {said}")
-        found = re.findall(r"(\w+);dur=([\d.]+)", response.headers["server-timing"])
-        timing = {name: float(ms) / 1000 for name, ms in found}
-        reply = _Reply(response.json(), timing["wait"], timing["work"])
+        reply = _Reply.read(response.json(), response.headers["server-timing"])
         self._write_spans(began_s, time.perf_counter(), reply)
         if self.on_phase is not None:
             self.on_phase("")
         return reply
 
     def _write_spans(self, began_s: float, ended_s: float, reply: _Reply) -> None:
-        worked = ended_s - reply.work_s
-        waited = worked - reply.wait_s
-        for phase, start, end in (
-            ("http", began_s, waited),
-            ("wait", waited, worked),
-            ("work", worked, ended_s),
-        ):
-            self.spans.append(Span(self.name, phase, start, end))
+        parts = {"gateway": reply.gateway_s, "wait": reply.wait_s, "work": reply.work_s}
+        known = {phase: seconds for phase, seconds in parts.items() if seconds is not None}
+        start = ended_s - sum(known.values())
+        self.spans.append(Span(self.name, "http", began_s, start))
+        for phase, seconds in known.items():
+            self.spans.append(Span(self.name, phase, start, start + seconds))
+            start += seconds
 
 
 class HttpTranscriber(OverHttp, Transcriber):
@@ -261,24 +187,37 @@ class HttpAnalyst(HttpTranscriber, Analyst):
 
     def _reply(self, samples: Samples, question: str, max_new_tokens: int) -> Text:
         began = time.perf_counter()
-        data = base64.b64encode(wav(samples)).decode("ascii")
-        content = [
-            {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}},
-            {"type": "text", "text": question},
-        ]
-        body = {
-            "model": self.name,
-            "messages": [{"role": "user", "content": content}],
-            "max_tokens": max_new_tokens,
-        }
-        (choice,) = self._post("/v1/chat/completions", began, json=body).body["choices"]
+        reply = self._post(
+            "/v1/chat/completions",
+            began,
+            content=chat(self.name, wav(samples), question, max_new_tokens),
+            headers={"Content-Type": "application/json"},
+        )
+        (choice,) = reply.body["choices"]
         return Text(choice["message"]["content"], tuple(choice["token_ids"]))
 
 
 def wav(samples: Samples) -> bytes:
-    """float32, so that the server decodes the very same values."""
+    """A file that the server decodes to the very same values: of 16 bits where those are enough, as
+    for whatever was read from such a file, else of float32."""
     import soundfile
 
+    steps = samples * np.float32(32768)
+    whole = np.array_equal(steps, np.rint(steps)) and np.all((steps >= -32768) & (steps <= 32767))
+    content, subtype = (steps.astype(np.int16), "PCM_16") if whole else (samples, "FLOAT")
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, catalog.SAMPLE_RATE_HZ, format="WAV", subtype="FLOAT")
+    soundfile.write(buffer, content, catalog.SAMPLE_RATE_HZ, format="WAV", subtype=subtype)
     return buffer.getvalue()
+
+
+def chat(model: str, sound: bytes, question: str, max_new_tokens: int) -> bytes:
+    """The body of a chat completion. The sound is put in as it is: to look for what JSON would have
+    to escape takes longer than all the rest, and base64 has nothing of that."""
+    content = [
+        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+        {"type": "text", "text": question},
+    ]
+    messages = [{"role": "user", "content": content}]
+    body = json.dumps({"messages": messages, "model": model, "max_tokens": max_new_tokens})
+    head, mark, tail = body.encode().partition(b'"data": "')
+    return b"".join((head, mark, base64.b64encode(sound), tail))

@@ -87,11 +87,19 @@ class _Remote(Tenant):
     def _begin(self) -> Member:
         """A fresh worker that hosts the tenant, nothing loaded yet."""
         pid = self.worker.start().call(os.getpid)
-        if self._board is not None:
-            self._board.clear(self.hosting.place)  # the one before may have ended at work
+        self._clear_place()  # the one before may have ended at work
         member = self.device.adopt(self.name, pid, self._release)
         self.worker.call(_host, self.hosting)
         return member
+
+    def _clear_place(self) -> None:
+        if self._board is not None:
+            self._board.clear(self.hosting.place)
+
+    @property
+    def member(self) -> Member:
+        """Its process as the device counts it."""
+        return self._member
 
     @property
     def loaded(self) -> bool:
@@ -165,6 +173,7 @@ class _Remote(Tenant):
         except WorkerLostError:
             self._member.ended = True
             self._loaded = False
+            self._clear_place()
             raise
         except Exception:
             if self.on_phase is not None:  # where it happened

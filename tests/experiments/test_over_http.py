@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hybridlab.device import CpuDevice, linux
+from hybridlab.audio import Samples
+from hybridlab.device import CpuDevice, CudaDevice, linux
+from hybridlab.device.nvml import nvml_handle
 from hybridlab.device.trees import TreeMember
 from hybridlab.errors import UnavailableError
-from hybridlab.experiments import race
+from hybridlab.experiments import arrivals, race
+from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
 from hybridlab.params import ParallelParams
 from hybridlab.summary import containers_table
-from hybridlab.tenants import TenantSpec
-from hybridlab.tenants.over_http import Server, command, wav
+from hybridlab.tenants import TenantSpec, services
+from hybridlab.tenants.over_http import chat, command, wav
+from hybridlab.tenants.services import Server, Service, beside_weights
+from tests.fake_nvml import FakeNvml
 from tests.workers_at_work import alive, wait_until
 
 WHISPER = TenantSpec(model="pocket-s", backend="openai-whisper", weights="pocket", dtype="float32")
@@ -45,6 +52,8 @@ def test_servers_say_what_the_tenants_say_alone_and_their_cost_is_measured(tmp_p
     assert [row["status"] for row in rows] == ["ok"] * 3, [row["reason"] for row in rows]
     assert (one["servers"], two["servers"]) == (1, 2)
     assert 0 < one["server_overhead_bytes"] < two["server_overhead_bytes"]
+    assert one["gateway_bytes"] is None
+    assert 10e6 < two["gateway_bytes"] < one["server_overhead_bytes"]
     assert one["steady_bytes"] < two["steady_bytes"]
     trials = lab.table("trials")
     raced = trials[(trials["experiment"] == "race") & ~trials["first"].astype(bool)]
@@ -52,6 +61,12 @@ def test_servers_say_what_the_tenants_say_alone_and_their_cost_is_measured(tmp_p
     served = trials[(trials["strategy"] == "parallel") & ~trials["first"].astype(bool)]
     assert len(served) == 4
     assert served["http_overhead_s"].between(0.0001, served["latency_s"]).all()
+    behind = served["variant"] == "separate-containers"
+    assert served.loc[behind, "gateway_s"].between(0.0001, served["latency_s"][behind]).all()
+    assert served.loc[~behind, "gateway_s"].isna().all()
+    parts = ["http_overhead_s", "gateway_s", "queue_wait_s", "server_work_s"]
+    share = served[parts].sum(axis=1)[behind] / served["latency_s"][behind]
+    assert share.between(0.8, 1.0).all()
     (row,) = containers_table(trials, lab.table("cases")).to_dict("records")
     assert (row["strategy"], row["servers"]) == ("parallel / separate-containers", 2)
     ledgers = lab.table("ledgers")
@@ -68,6 +83,129 @@ def test_a_server_that_refuses_says_why() -> None:
     server.stop()
 
 
+WAITS = "import time; time.sleep(60)"
+SPEAKS = (
+    "import sys, time\n"
+    "for n in range(15): print(n, file=sys.stderr, flush=True); time.sleep(0.1)\n"
+    "print('http://here serves one', file=sys.stderr, flush=True); time.sleep(60)"
+)
+
+
+def test_a_server_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "PROGRAM", (sys.executable, "-c", WAITS))
+    server = Service("whisper", [], CpuDevice(), stalled_s=0.5)
+    with pytest.raises(RuntimeError, match=r"whisper is not ready and has done nothing for 0.5 s"):
+        server.start()
+    assert server.runs
+    server.stop()
+    assert not server.runs
+
+
+def test_a_server_that_goes_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than it may do nothing."""
+    monkeypatch.setattr(services, "PROGRAM", (sys.executable, "-c", SPEAKS))
+    server = Service("whisper", [], CpuDevice(), stalled_s=1.0)
+    began = time.monotonic()
+    server.start()
+    assert time.monotonic() - began > 1.4
+    assert server.url == "http://here"
+    server.stop()
+
+
+METRICS = """# HELP hybridlab_tenant_bytes Memory
+# TYPE hybridlab_tenant_bytes gauge
+hybridlab_tenant_bytes{tenant="voxtral",reading="used"} 1000.0
+hybridlab_tenant_bytes{tenant="voxtral",reading="reserved"} 1500.0
+hybridlab_tenant_bytes{tenant="voxtral",reading="load_peak"} 1900.0
+hybridlab_tenant_bytes{tenant="voxtral",reading="request_peak"} 1600.0
+hybridlab_tenant_bytes{tenant="whisper",reading="used"} 300.0
+hybridlab_tenant_bytes{tenant="whisper",reading="reserved"} 400.0
+hybridlab_tenant_bytes{tenant="whisper",reading="load_peak"} 500.0
+hybridlab_tenant_bytes{tenant="whisper",reading="request_peak"} 350.0
+"""
+
+
+def test_a_server_on_a_gpu_tells_its_allocators_bytes(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML says 9,000 used: 1,200 before this process came, 1,900 reserved by the server's workers;
+    this process has a context of 300."""
+    import httpx
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: 0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda index: 0)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda index: None)
+    asked = httpx.Response(200, text=METRICS, request=httpx.Request("GET", "http://here/metrics"))
+    monkeypatch.setattr(httpx, "get", lambda *_, **__: asked)
+    monkeypatch.setattr(services, "PROGRAM", (sys.executable, "-c", SPEAKS))
+    nvml.used = 1_200
+    card = CudaDevice(0)
+    nvml.used = 1_500
+    before = card.account()
+    server = Server("pair", [], card)
+    server.enter("voxtral")
+    nvml.used = 9_000
+    assert card.used_bytes() == 1_300
+    assert card.reserved_bytes() == 1_900
+    assert card.peak_bytes() == 2_400  # while it was loaded
+    card.reset_peak()
+    assert card.peak_bytes() == 1_950  # in requests
+    assert card.account().outside["context"] == 9_000 - 1_200 - 1_900
+    assert beside_weights(card, [server], before).value == 9_000 - 1_500 - 1_900
+    nvml.present = False
+    nvml_handle.cache_clear()
+    without = CudaDevice(0)
+    missing = beside_weights(without, [server], without.account())
+    assert missing.value is None
+    assert "Driver Not Loaded" in missing.reason
+    server.leave("voxtral")
+    assert card.used_bytes() == 0
+
+
+def test_arms_in_servers_meet_arrivals_at_the_loads_that_are_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"output_dir": str(tmp_path), "headless": True, "device": "cpu"}
+    params = ParallelParams.from_mapping(
+        {**values, "arrival_loads": [0.5, 0.9], "container_loads": [0.9]}
+    )
+    lab = Lab.open(params)
+    raced = [race.CONTROL, race.Arm("parallel", "single-container")]
+    lost = race.Arm("parallel", "separate-containers")
+    for arm, status in ((raced[0], "ok"), (raced[1], "ok"), (lost, "skipped")):
+        row = {"status": status, "reason": "", "stable": True, "throughput_rps": 4.0}
+        lab.part.writer.append("cases", {**race.arm_case(lab, "race", arm).identity(), **row})
+    asked: list[Case] = []
+    monkeypatch.setattr(lab.runner, "run_all", lambda cases: asked.extend(cases) or [])
+    arrivals.measure(lab, [*raced, lost], params)
+    assert [(case.variant, case.options["load"]) for case in asked] == [
+        ("plain", 0.5),
+        ("plain", 0.9),
+        ("single-container", 0.9),
+    ]
+    assert asked[1].options == {**asked[2].options, "strategy": asked[1].options["strategy"]}
+
+
+def test_arms_in_servers_race_in_the_first_rounds_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"output_dir": str(tmp_path), "headless": True, "device": "cpu"}
+    lab = Lab.open(ParallelParams.from_mapping(values))
+    asked: list[Case] = []
+
+    def run(case: Case) -> dict[str, object]:
+        asked.append(case)
+        return {"status": "ok"}
+
+    monkeypatch.setattr(lab.runner, "run", run)
+    arms = [race.CONTROL, race.Arm("parallel", "single-container")]
+    race.run(lab, arms, rounds=3, container_rounds=1)
+    assert lab.runner.total == len(asked)
+    assert [case.variant for case in asked] == ["both", "plain", "single-container", *["plain"] * 2]
+
+
 def test_what_a_server_cannot_be_told_is_refused() -> None:
     spec = TenantSpec(
         model="pocket",
@@ -81,15 +219,31 @@ def test_what_a_server_cannot_be_told_is_refused() -> None:
     assert "--only=whisper" in command(transcriber=WHISPER, device="cpu")
 
 
-def test_sound_goes_over_as_it_is() -> None:
+@pytest.mark.parametrize(
+    ("samples", "subtype"),
+    [
+        (np.random.default_rng(0).normal(0, 0.1, 1000).astype(np.float32), "FLOAT"),
+        (np.array([-1.0, 0.5, 32767 / 32768, 0.0], dtype=np.float32), "PCM_16"),
+        (np.array([1.0, 0.5], dtype=np.float32), "FLOAT"),  # one step more than 16 bits have
+    ],
+)
+def test_sound_goes_over_as_it_is(samples: Samples, subtype: str) -> None:
     import io
 
     import soundfile
 
-    samples = np.random.default_rng(0).normal(0, 0.1, 1000).astype(np.float32)
-    read, rate = soundfile.read(io.BytesIO(wav(samples)), dtype="float32")
-    assert rate == 16_000
-    assert np.array_equal(read, samples)
+    with soundfile.SoundFile(io.BytesIO(wav(samples))) as file:
+        assert (file.samplerate, file.subtype) == (16_000, subtype)
+        assert np.array_equal(file.read(dtype="float32"), samples)
+
+
+def test_a_question_is_the_json_that_a_client_would_send() -> None:
+    body = json.loads(chat("voxtral", b"RIFF", 'what is "data": "?', 7))
+    (message,) = body.pop("messages")
+    assert body == {"model": "voxtral", "max_tokens": 7}
+    audio, text = message["content"]
+    assert audio == {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+    assert text == {"type": "text", "text": 'what is "data": "?'}
 
 
 def test_a_tree_counts_what_its_processes_hold_and_nothing_once_it_is_gone() -> None:

@@ -18,6 +18,17 @@ from tests.synthetic import case, memory, write_run
 Tables = dict[str, pd.DataFrame]
 SEQUENTIAL = "race-sequential-plain-04_sequential-r0"
 ARMS = {("sequential", "plain"): 0.2, ("parallel", "threads"): 0.15, ("swapping", "arena"): 0.3}
+#: Arms that are asked over HTTP.
+SERVED: dict[str, Any] = {
+    "single-container": {
+        "case": {"servers": 1, "server_overhead_bytes": 500 * MIB, "gateway_bytes": None},
+        "trial": {"http_overhead_s": 0.015, "queue_wait_s": 0.001},
+    },
+    "separate-containers": {
+        "case": {"servers": 2, "server_overhead_bytes": 900 * MIB, "gateway_bytes": 50 * MIB},
+        "trial": {"http_overhead_s": 0.015, "queue_wait_s": 0.001, "gateway_s": 0.005},
+    },
+}
 
 
 def tables_of(folder: Path) -> Tables:
@@ -48,6 +59,12 @@ def _more() -> dict[str, list[dict[str, Any]]]:
         name = f"edge-{strategy}"
         cases.append(case(name, "edge", ask="squeeze", **arm) | memory(3.06))
         probes += _squeezed(name, int(1_000 * seconds))
+    for variant, own in SERVED.items():
+        arm = {"strategy": "parallel", "variant": variant, "notebook": "05_parallel"}
+        cases.append(case(f"served-{variant}", "race", **arm) | memory(3.06) | own["case"])
+        for latency_s in (0.16, 0.17, 0.19):
+            more = {**own["trial"], "server_work_s": latency_s - 0.02}
+            trials.append(_trial(f"served-{variant}", "race", arm, latency_s, **more))
     for tenant, size, wrong in (
         ("voxtral", None, 1),
         ("whisper", "base", 3),
@@ -140,6 +157,8 @@ DRAWN: dict[str, Callable[[Tables], Figure]] = {
     "latency_ecdf": lambda t: plots.latency_ecdf(t["trials"], t["cases"]),
     "throughput": lambda t: plots.throughput(t["cases"]),
     "arrivals": lambda t: plots.arrivals(t["trials"], t["cases"]),
+    "containers_time": lambda t: plots.containers_time(t["trials"], t["cases"]),
+    "containers_memory": lambda t: plots.containers_memory(t["cases"]),
     "break_even": lambda t: plots.break_even(t["trials"], t["cases"]),
     "interference": lambda t: plots.interference(t["spans"], t["cases"]),
     "survival": lambda t: plots.survival(t["probes"], t["cases"]),

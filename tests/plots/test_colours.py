@@ -28,6 +28,7 @@ SETS: dict[str, dict[str, tuple[str, str]]] = {
         n: (c, palette.STRATEGY_MARKERS[n]) for n, c in palette.STRATEGY_COLOURS.items()
     },
     "stages": palette.STAGE_LOOK,
+    "http": palette.HTTP_LOOK,
     "moments": {n: (c, m) for n, (m, c) in palette.MOMENT_LOOK.items()},
     "remedies": {n: (c, m) for n, (m, c) in palette.REMEDY_LOOK.items()},
     "predicted": {n: (c, m) for n, (m, c) in palette.PREDICTED_LOOK.items()},

@@ -14,7 +14,7 @@ from hybridlab.plots import lanes, speed, wording
 from hybridlab.plots.memory import memory_finding
 from hybridlab.plots.predicted import prediction_points
 from hybridlab.stats import Interval
-from hybridlab.units import GIB
+from hybridlab.units import GIB, MIB
 from tests.plots.drawn import DRAWN, Tables, noise, of, words_of
 from tests.synthetic import case, memory
 
@@ -189,3 +189,42 @@ def test_numbers_are_never_powers_of_ten(tables: Tables) -> None:
     fast = of(tables, "race").assign(throughput_rps=17.66)
     title = " ".join(plots.throughput(fast).get_suptitle().split())
     assert "1,060 requests per minute" in title
+
+
+def test_what_http_and_the_gateway_add_is_the_title(tables: Tables) -> None:
+    title = " ".join(DRAWN["containers_time"](tables).get_suptitle().split())
+    assert title == (
+        "HTTP adds 15 ms to a request of single-container (8.8 %), HTTP and gateway add 20 ms to "
+        "one of separate-containers (12 %)"
+    )
+    figure = DRAWN["containers_time"](tables)
+    bars = [patch.get_width() for patch in figure.axes[0].patches]
+    assert sum(bars) == pytest.approx(1e3 * (1.07 + 0.166 + 0.171), rel=0.01)
+    without = plots.containers_time(tables["trials"].drop(columns="http_overhead_s"), of(tables))
+    assert "No arm of a race was asked over HTTP" in without.texts[0].get_text()
+
+
+def test_a_second_server_and_a_gateway_are_told_apart(tables: Tables) -> None:
+    title = " ".join(DRAWN["containers_memory"](tables).get_suptitle().split())
+    assert title == (
+        "One server holds 500 MiB beside 11.77 GiB of weights, a second one 400 MiB more, a "
+        "gateway 50 MiB"
+    )
+    unknown = tables["cases"].assign(server_overhead_bytes=None, server_overhead_reason="no NVML")
+    words = " ".join(plots.containers_memory(unknown).get_suptitle().split())
+    assert words == "What servers hold is not known: no NVML"
+
+
+def test_what_servers_hold_is_a_part_of_a_host_s_reading_and_on_top_of_a_gpu_s(
+    tables: Tables,
+) -> None:
+    totals = {}
+    for device in ("cpu", "cuda:0"):
+        own = tables["cases"].assign(device=device)
+        bars = plots.containers_memory(own).axes[0].patches
+        totals[device] = sum(bar.get_width() for bar in bars)
+    readings = of(tables, "race")
+    readings = readings[(readings["strategy"] == "parallel") & (readings["status"] == "ok")]
+    highest = readings.groupby("variant")["request_peak_bytes"].max().sum() / GIB
+    assert totals["cpu"] == pytest.approx(highest)
+    assert totals["cuda:0"] == pytest.approx(highest + (500 + 900) * MIB / GIB)

@@ -59,7 +59,9 @@ class Container:
         self.name = name
         self.port = ports[name]
         self.log = log
-        self.command = [_local(word, ports, self.port) for word in service["command"]]
+        # the folder of the log in place of the volume that containers share
+        words = [word.replace("/dev/shm/", f"{log.parent}/") for word in service["command"]]
+        self.command = [_local(word, ports, self.port) for word in words]
         self.probe = [_local(word, ports, self.port) for word in service["healthcheck"]["test"]]
         kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         self.environment = {**kept, **service["environment"], "PYTHONPATH": str(ROOT)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -16,6 +17,7 @@ from hybridlab.errors import ParameterError
 from hybridlab.serve.gateway import Gateway, make_app
 from hybridlab.serve.gateway_run import run
 from hybridlab.serve.refusals import RefusalError
+from hybridlab.serve.security import Gate
 from hybridlab.serve.upstream import Upstream
 
 TRANSCRIPT = {
@@ -111,7 +113,8 @@ async def staged(
         for name, url in zip(("whisper", "voxtral"), urls, strict=True)
     ]
     stage.gateway = Gateway(sides[0], sides[1], queue=queue)
-    config = uvicorn.Config(make_app(stage.gateway), port=0, lifespan="off", log_config=None)
+    app = Gate(make_app(stage.gateway), token="", loopback=True, max_upload_bytes=10**6)
+    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -299,6 +302,21 @@ def test_a_client_that_leaves_ends_what_was_asked_for_it(route: str) -> None:
             await voxtral.left.wait()
             await stage.gateway.drain()
             assert stage.gateway.under_way == 0
+
+    play(scene)
+
+
+def test_the_server_s_times_are_passed_on_and_told_from_the_gateway_s() -> None:
+    timing = b"Server-Timing: wait;dur=1.0, work;dur=20.5\r\nServer-Timing: total;dur=25.0\r\n"
+
+    async def scene() -> None:
+        said = GOOD["voxtral"].replace(b"Content-Type", timing + b"Content-Type")
+        async with staged(Scripted(GOOD["whisper"]), Scripted(said)) as stage:
+            answer = await stage.chat()
+        times = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"]))
+        total_ms = float(times.pop("total"))
+        assert times == {"wait": "1.0", "work": "20.5", "upstream": "25.0"}
+        assert 0 < total_ms < 20_000
 
     play(scene)
 
