@@ -11,10 +11,12 @@ from hybridlab import waiting, wear
 from hybridlab.records import AT_ONCE
 from hybridlab.stats import Interval, bootstrap_interval
 from hybridlab.summary import (
+    EMPTY,
     answer_accuracy,
     arm_name,
     attention_table,
     case_label,
+    containers_table,
     edge_table,
     forecast_words,
     parity_text,
@@ -243,6 +245,25 @@ def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
         share = (copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]).median()
         if not pd.isna(share):
             text += f"; its copy in reaches {percent(share)} of the link's own speed"
+        sentences.append(text + ".")
+    return sentences
+
+
+def containers(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """05: what HTTP, a gateway and a second server add to the arms that were asked over HTTP."""
+    sentences = []
+    for row in containers_table(trials, cases).to_dict("records"):
+        gateway = "" if row["gateway ms"] == EMPTY else f" and a gateway {row['gateway ms']} ms"
+        servers = "1 server" if row["servers"] == 1 else f"{row['servers']} servers"
+        text = (
+            f"{row['strategy']}: HTTP adds {row['HTTP ms']} ms{gateway}, {row['of latency']} of a "
+            f"request; {servers} hold{'s' if row['servers'] == 1 else ''} "
+            f"{row['beside weights MiB']} MiB beside weights"
+        )
+        if row["second context MiB"] != EMPTY:
+            text += f", {row['second context MiB']} MiB of it more than one does"
+        if row["gateway MiB"] != EMPTY:
+            text += f", the gateway {row['gateway MiB']} MiB"
         sentences.append(text + ".")
     return sentences
 

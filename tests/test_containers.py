@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from hybridlab import findings
 from hybridlab.summary import containers_table, held_by_servers
 from hybridlab.units import MIB
 
@@ -58,6 +59,18 @@ def test_http_the_second_context_and_the_gateway_are_told_apart() -> None:
     assert (one["gateway ms"], one["gateway MiB"]) == ("–", "–")
     assert two["gateway ms"].startswith("10 (")
     assert two["gateway MiB"] == "50"
+
+
+def test_what_was_learnt_names_each_part() -> None:
+    one = [trial("single-container", 0.1, 0.01)]
+    two = [trial("separate-containers", 0.2, 0.05, 0.01)]
+    assert findings.containers(pd.DataFrame(one + two), CASES) == [
+        "parallel / single-container: HTTP adds 10 ms, 10.0 % of a request; 1 server holds 500 MiB "
+        "beside weights.",
+        "parallel / separate-containers: HTTP adds 50 ms and a gateway 10 ms, 30.0 % of a request; "
+        "2 servers hold 900 MiB beside weights, 400 MiB of it more than one does, the gateway "
+        "50 MiB.",
+    ]
 
 
 def test_a_second_context_is_known_beside_one_alone() -> None:

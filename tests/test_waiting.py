@@ -77,6 +77,23 @@ def test_the_knee_is_the_last_rate_before_p95_doubles() -> None:
     assert title.startswith("pipelined lookahead holds 4 requests per second")
 
 
+def test_an_arm_that_was_asked_for_less_does_not_hold_less() -> None:
+    trials, cases = arrivals({CONTROL: [1.0] * 3, "parallel / single-container": [1.0]})
+    figure = plots.arrivals(trials, cases)
+    title = " ".join(figure.get_suptitle().split())
+    assert title == "No arm reaches its knee, asked for up to 3 requests per second"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [
+        "sequential plain (no knee up to 3 / s)",
+        "parallel single-container (1 / s alone)",
+    ]
+    trials, cases = arrivals({CONTROL: [1.0] * 3, "parallel / threads": [1.0, 9.0]})
+    title = " ".join(plots.arrivals(trials, cases).get_suptitle().split())
+    assert title.startswith(
+        "sequential plain holds 3 requests per second before its knee, parallel"
+    )
+
+
 def test_cases_that_failed_have_no_point() -> None:
     trials, cases = arrivals({CONTROL: [1.0, 1.0]})
     cases.loc[cases["rate_rps"] == 2.0, "status"] = "invalid"

@@ -109,14 +109,15 @@ def reset_peak(pid: int | str) -> None:
         f.write("5")
 
 
-def cpu_seconds(pid: int) -> float | None:
-    """Processor time that a process has used; None when it has ended."""
+def cpu_seconds(pid: int, *, with_ended: bool = False) -> float | None:
+    """Processor time that a process has used, and `with_ended` those of its children that it has
+    waited for, and of theirs; None when it has ended itself."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    user, system = text.rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    ticks = text.rpartition(")")[2].split()[11 : 15 if with_ended else 13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def _parent(pid: int) -> int | None:

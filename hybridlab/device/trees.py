@@ -29,17 +29,20 @@ class Tree(Member):
 
     @property
     def cpu_s(self) -> float:
-        """Of all processes. When they have ended, without the first one's own: whoever started it
-        has waited for it, and counts it among its children."""
+        """Of all processes, ended ones too. When the first has ended, without what whoever started
+        it counts among its own children from then on (`reaped`)."""
         if not self.ended:
-            self._cpu_s = sum(linux.cpu_seconds(pid) or 0.0 for pid in self.pids)
+            own = (linux.cpu_seconds(pid, with_ended=True) or 0.0 for pid in self.pids)
+            self._cpu_s = sum(own)
         return self._cpu_s
 
     def leave(self) -> None:
         self._look()
-        own = linux.cpu_seconds(self.pid) or 0.0
-        self._cpu_s = self.cpu_s - own
-        self.ended = True
+        super().leave()
+
+    def reaped(self, cpu_s: float) -> None:
+        """Whoever started it has waited for it, and by that counts so much more."""
+        self._cpu_s = max(0.0, self._cpu_s - cpu_s)
 
     def hear(self, report: Report) -> None:
         return None  # whoever wants to know asks

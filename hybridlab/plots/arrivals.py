@@ -15,6 +15,9 @@ from hybridlab.plots.palette import DASHES, strategy_look
 from hybridlab.units import format_number
 from hybridlab.waiting import KNEE_RATIO, arrival_points, knees
 
+#: Of the markers of one strategy's variants.
+FILLS: tuple[Any, ...] = ("full", "none", "left", "top", "right")
+
 
 @style.styled(
     trials=("case_id", "experiment", "latency_s", "first", "wait_s"),
@@ -39,7 +42,9 @@ def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         dash = DASHES[seen.get(strategy, 0) % len(DASHES)]
         seen[strategy] = seen.get(strategy, 0) + 1
         look: dict[str, Any] = {"marker": marker, "ls": dash, "lw": 2, "ms": 7, "color": colour}
-        words = _knee_words(held[arm], float(ranked["rate_rps"].max()))
+        # a single point has no dash
+        look["fillstyle"] = FILLS[(seen[strategy] - 1) % len(FILLS)]
+        words = _knee_words(held[arm], ranked["rate_rps"].to_list())
         served.plot(ranked["rate_rps"], ranked["served_rps"], label=f"{arm} ({words})", **look)
         late.plot(ranked["rate_rps"], ranked["p95_s"], **look)
         _rings(served, late, ranked[ranked["rate_rps"] == held[arm]], colour)
@@ -56,7 +61,10 @@ def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
             "dashed: all that is offered on the long average; a few arrivals may come slower",
         ),
     )
-    return style.finish(figure, _finding(held, float(points["rate_rps"].max())), caption_words)
+    highest = points.groupby("arm")["rate_rps"].max()
+    # an arm without a knee that was asked for less at most has shown less, not held less
+    compared = {a: r for a, r in held.items() if r < highest[a] or highest[a] == highest.max()}
+    return style.finish(figure, _finding(compared, float(highest.max())), caption_words)
 
 
 def _rings(served: Axes, late: Axes, knee: pd.DataFrame, colour: str) -> None:
@@ -67,7 +75,8 @@ def _rings(served: Axes, late: Axes, knee: pd.DataFrame, colour: str) -> None:
 def _axes(served: Axes, late: Axes, points: pd.DataFrame) -> None:
     highest = float(points["rate_rps"].max()) * 1.06
     served.plot([0, highest], [0, highest], color="#888888", linestyle="--", linewidth=1.2)
-    served.set(xlim=(0, highest), ylim=(0, highest), ylabel="served (requests / s)")
+    most = max(highest, float(points["served_rps"].max()) * 1.06)
+    served.set(xlim=(0, highest), ylim=(0, most), ylabel="served (requests / s)")
     late.set(yscale="log", ylabel="p95 latency with waiting (s), logarithmic")
     late.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     narrow = points["p95_s"].max() < 10 * points["p95_s"].min()
@@ -76,17 +85,17 @@ def _axes(served: Axes, late: Axes, points: pd.DataFrame) -> None:
         ax.set_xlabel("offered (requests / s, Poisson)")
 
 
-def _knee_words(knee: float, highest: float) -> str:
-    return (
-        f"no knee up to {format_number(knee)} / s"
-        if knee == highest
-        else f"knee at {format_number(knee)} / s"
-    )
+def _knee_words(knee: float, rates: list[float]) -> str:
+    if len(rates) == 1:
+        return f"{format_number(knee)} / s alone"
+    found = "no knee up to" if knee == rates[-1] else "knee at"
+    return f"{found} {format_number(knee)} / s"
 
 
 def _finding(held: dict[str, float], highest: float) -> str:
     if min(held.values()) == highest:
-        return f"No arm reaches its knee up to {format_number(highest)} requests per second"
+        asked = format_number(highest)
+        return f"No arm reaches its knee, asked for up to {asked} requests per second"
     best, worst = max(held, key=lambda arm: held[arm]), min(held, key=lambda arm: held[arm])
     if len(held) == 1:
         return f"{best} holds {format_number(held[best])} requests per second before its knee"

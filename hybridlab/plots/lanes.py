@@ -29,8 +29,11 @@ PHASE_LOOK = {
     "restart": (0.45, "|||"),
     "wait": (0.08, ""),
     "http": (0.2, "|||"),
+    "gateway": (0.45, "ooo"),
     "work": (0.75, ""),
 }
+#: Phases of a request in which its tenant does not work on it.
+ELSEWHERE = ("wait", "http", "gateway")
 #: Neighbouring bands of one phase this close together, as a share of the axis, are drawn as one.
 MERGE_SHARE = 0.002
 COLUMNS = ("case_id", "request_id", "tenant", "phase", "start_s", "end_s")
@@ -114,7 +117,7 @@ def phase_at(spans: pd.DataFrame, t_s: float) -> str:
 
 def working_s(spans: pd.DataFrame) -> dict[str, float]:
     """Seconds in which each tenant worked, and under `both` those in which they did at once."""
-    working = spans[spans["phase"] != "wait"]
+    working = spans[~spans["phase"].isin(ELSEWHERE)]
     busy = {
         str(tenant): _union(rows[["start_s", "end_s"]].to_numpy(dtype=float).tolist())
         for tenant, rows in working.groupby("tenant")

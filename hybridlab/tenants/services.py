@@ -118,12 +118,14 @@ class Service:
         if process is None or member is None:
             return
         member.leave()
+        before_s = _children_s()
         process.terminate()
         try:
             process.wait(STOP_S)
         finally:
             process.kill()
             process.wait()
+            member.reaped(_children_s() - before_s)
             self._log.close()
             self._process, self.url = None, ""
 
@@ -241,6 +243,12 @@ class _Progress:
         if said != self._said or cpu_s - self._cpu_s > BUSY_SHARE * self.stalled_s:
             self._since_s, self._cpu_s, self._said = now, cpu_s, said
         return now - self._since_s > self.stalled_s
+
+
+def _children_s() -> float:
+    """Processor time of all children that this process has waited for, and of theirs."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _last_line(said: str) -> str:

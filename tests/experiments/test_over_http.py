@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -110,6 +111,37 @@ def test_a_server_that_goes_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     assert time.monotonic() - began > 1.4
     assert server.url == "http://here"
     server.stop()
+
+
+COMPUTES = """
+import signal, subprocess, sys, time
+spin = "import time; print(1, flush=True)\\nwhile time.process_time() < 0.6: pass\\ntime.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE)
+def end(*_):
+    child.kill(); child.wait(); sys.exit()
+signal.signal(signal.SIGTERM, end)
+print("http://here serves one", file=sys.stderr, flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_a_server_s_processes_compute_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when they have ended: this process' own children then have it."""
+
+    def own_s() -> float:
+        times = os.times()
+        return times.children_user + times.children_system + sum(m.cpu_s for m in device.members)
+
+    monkeypatch.setattr(services, "PROGRAM", (sys.executable, "-c", COMPUTES))
+    device = CpuDevice()
+    server = Service("whisper", [], device)
+    before_s = own_s()
+    server.start()
+    server.count()  # finds its child
+    assert wait_until(lambda: own_s() - before_s > 0.6)
+    running_s = own_s() - before_s
+    server.stop()
+    assert own_s() - before_s == pytest.approx(running_s, abs=0.15)
 
 
 METRICS = """# HELP hybridlab_tenant_bytes Memory
