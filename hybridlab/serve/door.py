@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -19,6 +20,9 @@ from hybridlab.serve.settings import Settings
 log = logging.getLogger("hybridlab.serve")
 #: Between no new connection and none at all: who has just come in may not have spoken yet.
 LAST_WORD_S = 0.25
+#: Longest that a connection may neither ask, nor go on reading an answer that is larger than what
+#: the kernel holds for it.
+SILENCE_S = 30
 #: Modules of the extra `serve` and the packages that they come in.
 EXTRA = {
     "fastapi": "fastapi",
@@ -89,11 +93,54 @@ def draining_server(gate: Any, settings: Settings, drain: Callable[[], Awaitable
 
     config = uvicorn.Config(
         gate,
+        http=_impatient_protocol(),
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=30,
-        limit_concurrency=4 * settings.queue + 64,
+        timeout_keep_alive=SILENCE_S,
+        # connections; requests are the gate's to count. The other half is for workers' channels
+        limit_concurrency=resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2,
     )
     return Draining(config)
+
+
+def _impatient_protocol() -> type[asyncio.Protocol]:
+    """uvicorn's protocol, which by itself waits for ever for the head of a request that comes byte
+    by byte, and for a client that does not read its answer: each would hold a connection."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._wait(self._leave_unless_asked)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._wait(self._leave_unless_asked)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._wait(self.transport.abort)  # to close it would wait for the reader
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._wait(self._leave_unless_asked)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self._timer is not None:
+                self._timer.cancel()
+
+        def _wait(self, then: Callable[[], None]) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_later(SILENCE_S, then)
+
+        def _leave_unless_asked(self) -> None:
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.abort()
+
+    return Impatient

@@ -7,7 +7,6 @@ was really cut (at the quietest place near every 30 s), and nothing finer is mad
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import time
@@ -112,7 +111,7 @@ def _decoded(part: Any) -> bytes:
         raise bad_request("'input_audio' needs 'data' in base64")
     try:
         return base64.b64decode(data, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and so is text that is not ASCII
         raise bad_request("the data of 'input_audio' is not base64", code="bad_audio") from None
 
 
