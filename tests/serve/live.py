@@ -47,16 +47,25 @@ class Live:
         return writer
 
     async def exchange(self, *pieces: bytes, seconds: float = 5.0) -> bytes:
-        """Send this; all that comes until the server closes."""
+        """Send this; all that comes until the server closes. It is read meanwhile, as a server
+        that refuses does not wait for the rest."""
         reader, writer = await self.connect()
-        try:
-            with suppress(ConnectionError):  # what was refused is not read to its end
-                for piece in pieces:
-                    writer.write(piece)
+        found: list[bytes] = []
+
+        async def read() -> None:
+            with suppress(ConnectionError):
+                while piece := await reader.read(1 << 16):
+                    found.append(piece)
+
+        reading = asyncio.create_task(read())
+        with suppress(ConnectionError):
+            for piece in pieces:
+                for start in range(0, len(piece), 1 << 14):
+                    writer.write(piece[start : start + (1 << 14)])
                     await writer.drain()
-            return await asyncio.wait_for(reader.read(), seconds)
-        finally:
-            writer.close()
+        await asyncio.wait_for(reading, seconds)
+        writer.close()
+        return b"".join(found)
 
     def ask(self, text: str = "Who?", **more: Any) -> Awaitable[httpx.Response]:
         """On a connection of its own."""

@@ -105,7 +105,7 @@ BODIES: dict[str, tuple[str, bytes, str, int]] = {
         FORM,
         400,
     ),
-    "an empty question": (HYBRID, form(question="\0 \n".strip()), FORM, 400),
+    "an empty question": (HYBRID, form(question=" "), FORM, 400),
     "more questions than can wait": (
         HYBRID,
         b"".join(part("question", b"Who?") for _ in range(70)) + form(),
@@ -117,7 +117,7 @@ BODIES: dict[str, tuple[str, bytes, str, int]] = {
 
 @pytest.fixture(scope="module")
 def answers() -> Iterator[dict[str, bytes]]:
-    """What each of the bodies gets, one after the other, of one server, which is well after each."""
+    """What each of the bodies gets of one server, which serves after each."""
     found: dict[str, bytes] = {}
 
     async def scene() -> None:
@@ -140,7 +140,7 @@ def test_a_hostile_body_is_refused_in_one_line(answers: dict[str, bytes], name: 
     assert error["type"] == "invalid_request_error"
     assert 0 < len(error["message"]) < 300
     assert "\n" not in error["message"]
-    assert "passwd" not in error["message"]
+    assert "root:" not in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_hostile_body_is_refused_in_one_line(answers: dict[str, bytes], name: 
         (("Transfer-Encoding: chunked",), b"-5\r\nabcde\r\n0\r\n\r\n", b"400"),
         (("Transfer-Encoding: chunked",), b"xyz\r\n", b"400"),
         (("Transfer-Encoding: chunked",), b"FFFFFFFFFFFFFFF\r\n" + b"a" * 10**6, b"413"),
-        (("Transfer-Encoding: gzip, chunked",), b"0\r\n\r\n", b"501"),
+        (("Transfer-Encoding: gzip, chunked",), b"0\r\n\r\n", b"400"),
         (("Content-Length: -1",), b"", b"400"),
         (("Content-Length: 5", "Content-Length: 6"), b"abcdef", b"400"),
         (("Content-Length: " + "9" * 30,), b"", b"400"),
@@ -200,7 +200,8 @@ def test_enormous_counts_of_tokens_are_bounded_or_refused(most: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "http://127.0.0.1:1/a.wav", "a\0.wav", "é" * 999]
+    "name",
+    ["../../etc/passwd", "http://127.0.0.1:1/a.wav", "a\0.wav", "é" * 999],
 )
 def test_a_file_s_name_is_not_looked_at(name: str) -> None:
     async def scene() -> None:
@@ -215,7 +216,7 @@ def test_a_file_s_name_is_not_looked_at(name: str) -> None:
 def test_a_question_may_hold_any_character() -> None:
     async def scene() -> None:
         async with live() as server:
-            for text in ("a\0b", "‮gnirts", "𝄞 \\u0000 \x7f", "e\u0301" * 50):
+            for text in ("a\0b", "\u202egnirts", "𝄞 \\u0000 \x7f", "e\u0301" * 50):
                 said = (await server.ask(text)).json()
                 assert said["choices"][0]["message"]["content"] == f"said {text}"
 
