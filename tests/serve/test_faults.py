@@ -138,6 +138,28 @@ def test_uploads_together_are_bounded_and_their_bytes_are_free_again() -> None:
     play(scene)
 
 
+def test_idle_connections_are_bounded_and_shut_nobody_out_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(door, "most_connections", lambda: 10)
+    monkeypatch.setattr(door, "SILENCE_S", 0.5)
+
+    async def scene() -> None:
+        async with live() as server:
+            before = server.held()
+            idle = [await server.connect() for _ in range(30)]
+            assert (await server.exchange(message())) == b""  # no place, and no handle taken
+            cut = [reader.at_eof() or reader.exception() for reader, _ in idle]
+            assert sum(map(bool, cut)) == 20
+            await until(lambda: all(reader.at_eof() or reader.exception() for reader, _ in idle))
+            assert (await server.ask()).status_code == 200
+            for _, writer in idle:
+                writer.close()
+            await server.settles(before)
+
+    play(scene)
+
+
 # ------------------------------------------------------------------------------ who goes away
 
 

@@ -1,5 +1,5 @@
-"""Memory that really runs out in a worker: the kernel refuses it more, a smaller Whisper serves, and
-the larger one comes back."""
+"""Memory that really runs out in a worker: the kernel refuses it more, a smaller Whisper serves,
+and the larger one comes back."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from hybridlab.audio import load_clips
+from hybridlab.device import CpuDevice
 from hybridlab.device.linux import status_bytes
 from hybridlab.serve.app import make_app
 from hybridlab.serve.lane import Lane
@@ -28,6 +29,7 @@ ROOM_BYTES = 256 * 1024
 
 def starve() -> None:
     """In a worker: the kernel gives it hardly any memory more."""
+    CpuDevice().release()
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (status_bytes("VmData") + ROOM_BYTES, most))
 
