@@ -33,9 +33,11 @@ def audit(constraints: Path, command: Sequence[str] = COMMAND) -> tuple[int, lis
 
 
 def _told(report: dict[str, list[dict[str, object]]]) -> tuple[int, list[str]]:
-    lines, skipped = [], 0
+    lines: list[str] = []
+    skipped = [
+        str(package["name"]) for package in report["dependencies"] if "skip_reason" in package
+    ]
     for package in report["dependencies"]:
-        skipped += "skip_reason" in package
         known = package.get("vulns", [])
         assert isinstance(known, list)
         for one in known:
@@ -45,7 +47,10 @@ def _told(report: dict[str, list[dict[str, object]]]) -> tuple[int, list[str]]:
     if lines:
         return FOUND, [*lines, f"{len(lines)} known vulnerabilities in {n} pinned packages"]
     if skipped:
-        return NOT_AUDITED, [f"not audited: {skipped} of {n} packages were skipped"]
+        return NOT_AUDITED, [
+            f"not audited: the vulnerability service does not know {len(skipped)} of {n} packages "
+            f"({', '.join(skipped[:3])} …); is pip's index a mirror? try again where pypi.org answers"
+        ]
     return CLEAN, [f"no known vulnerability in {n} pinned packages"]
 
 

@@ -176,11 +176,12 @@ async def leave(writer: asyncio.StreamWriter, *, rudely: bool) -> None:
 @pytest.mark.parametrize("stage", ["head", "upload", "waiting", "at work", "stream"])
 def test_a_client_that_vanishes_leaves_nothing_behind(stage: str, rudely: bool) -> None:
     async def scene() -> None:
-        tenant = voxtral(serve_s=0.15)
+        tenant = voxtral(serve_s=0.1)
         async with live(tenant, whisper(say=lambda job: "heard"), queue=1, batch=1) as server:
             lane, before = server.lane(), server.held()
             first = asyncio.ensure_future(server.ask("first")) if stage == "waiting" else None
             if first:
+                tenant.serve_s = 1.0  # until the other one has come and gone
                 await until(lambda: bool(lane.at_work))
             whole = message(CHAT, json.dumps(asking("gone")).encode())
             streamed = message(HYBRID, form(question="gone", stream="true"), FORM)

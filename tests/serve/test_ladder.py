@@ -7,18 +7,18 @@ import asyncio
 import re
 import resource
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from hybridlab.audio import load_clips
-from hybridlab.device import CpuDevice
-from hybridlab.device.linux import status_bytes
 from hybridlab.serve.app import make_app
 from hybridlab.serve.lane import Lane
 from hybridlab.serve.service import Service
 from hybridlab.serve.settings import Settings
+from hybridlab.serve.upkeep import Policy
 from tests.serve.fakes import until
 
 pytestmark = pytest.mark.usefixtures("case_server")
@@ -27,11 +27,13 @@ LONG = max(load_clips(), key=lambda clip: clip.audio_s)
 ROOM_BYTES = 256 * 1024
 
 
-def starve() -> None:
-    """In a worker: the kernel gives it hardly any memory more."""
-    CpuDevice().release()
+async def starve(lane: Lane) -> None:
+    """The kernel gives the worker, which holds no free blocks, hardly any memory more."""
+    await lane.upkeep.in_thread(lane.tenant.clean)
+    pid = worker_of(lane).pid
+    (taken_kb,) = re.findall(r"VmData:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (status_bytes("VmData") + ROOM_BYTES, most))
+    resource.prlimit(pid, resource.RLIMIT_DATA, (int(taken_kb) * 1024 + ROOM_BYTES, most))
 
 
 Scene = Callable[[httpx.AsyncClient, Service, Lane], Awaitable[None]]
@@ -78,7 +80,7 @@ def test_a_real_allocation_failure_steps_down_says_so_and_climbs_back() -> None:
         before = await transcribe(client)
         assert before["model"] == "whisper-pocket-m"
         assert "instead_of" not in before
-        await asyncio.to_thread(worker_of(lane).call, starve)
+        await starve(lane)
         during = await transcribe(client)
         assert (during["model"], during["instead_of"]) == ("whisper-pocket-s", "whisper-pocket-m")
         assert during["text"]
@@ -92,15 +94,15 @@ def test_a_real_allocation_failure_steps_down_says_so_and_climbs_back() -> None:
 
 def test_without_a_smaller_model_it_is_an_error_and_the_next_request_is_served() -> None:
     async def scene(client: httpx.AsyncClient, service: Service, lane: Lane) -> None:
-        worker = worker_of(lane)
-        await asyncio.to_thread(worker.call, starve)
+        await starve(lane)
         file = {"file": ("a", LONG.path.read_bytes())}
         answer = await client.post(
             "/v1/audio/transcriptions", files=file, data={"model": "whisper-1"}, timeout=30
         )
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
         assert answer.headers["retry-after"] == "5"
-        resource.prlimit(worker.pid, resource.RLIMIT_DATA, resource.getrlimit(resource.RLIMIT_DATA))
+        unlimited = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.prlimit(worker_of(lane).pid, resource.RLIMIT_DATA, unlimited)
         assert (await transcribe(client))["text"]
         assert counted(service, "fallbacks") == counted(service, "restarts") == 0
 
@@ -113,10 +115,10 @@ def test_real_workers_are_cleaned_and_started_again_above_the_bound_of_fragmenta
         texts = [(await transcribe(client))["text"] for _ in range(2)]
         await until(lambda: lane.counts.cleanings == 1)
         assert worker_of(lane).pid == first
-        share = lane.tenant.fragmentation()
+        share = await lane.upkeep.in_thread(lane.tenant.fragmentation)
         assert share is not None
         assert 0 < share < 1
-        lane.upkeep.policy = type(lane.policy)(restart_above=share / 100)
+        lane.upkeep.policy = Policy(restart_above=share / 100)
         texts += [(await transcribe(client))["text"] for _ in range(2)]
         await until(lambda: lane.counts.restarts == 2, 20)
         assert worker_of(lane).pid != first
