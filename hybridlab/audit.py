@@ -49,7 +49,7 @@ def _told(report: dict[str, list[dict[str, object]]]) -> tuple[int, list[str]]:
     if skipped:
         return NOT_AUDITED, [
             f"not audited: the vulnerability service does not know {len(skipped)} of {n} packages "
-            f"({', '.join(skipped[:3])} …); is pip's index a mirror? try again where pypi.org answers"
+            f"({', '.join(skipped[:3])} …); pip's index may be a mirror: try where pypi.org answers"
         ]
     return CLEAN, [f"no known vulnerability in {n} pinned packages"]
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import pytest
 
-from hybridlab.serve import door
+from hybridlab.serve import door, engine
 from hybridlab.serve.refusals import RefusalError
 from tests.serve.fakes import OUT_OF_MEMORY, Stage, until, voxtral, whisper
 from tests.serve.live import asking, head, live, message, play
@@ -156,6 +156,25 @@ def test_idle_connections_are_bounded_and_shut_nobody_out_for_long(
             for _, writer in idle:
                 writer.close()
             await server.settles(before)
+
+    play(scene)
+
+
+def test_decoded_audio_is_bounded_over_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "HELD_AUDIO_S", 10.0)
+
+    async def scene() -> None:
+        async with Stage(voxtral(serve_s=0.05)) as stage:
+            alone = stage.ask("longer than the bound, alone", seconds=20)
+            with pytest.raises(RefusalError) as caught:
+                stage.ask("beside it", seconds=1)
+            assert (caught.value.status, caught.value.code) == (429, "queue_full")
+            await alone.future
+            both = [stage.ask("a", seconds=5), stage.ask("b", seconds=5)]
+            with pytest.raises(RefusalError):
+                stage.ask("c", seconds=1)
+            await asyncio.gather(*(job.future for job in both))
+            assert (await stage.ask("c", seconds=1).future).text == "said c"
 
     play(scene)
 

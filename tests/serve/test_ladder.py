@@ -19,12 +19,14 @@ from hybridlab.serve.lane import Lane
 from hybridlab.serve.service import Service
 from hybridlab.serve.settings import Settings
 from hybridlab.serve.upkeep import Policy
+from hybridlab.units import MIB
 from tests.serve.fakes import until
 
 pytestmark = pytest.mark.usefixtures("case_server")
-#: Several windows, which ask for megabytes that no free list still holds.
+#: Several windows: their attention takes tens of megabytes, which no free list still holds.
 LONG = max(load_clips(), key=lambda clip: clip.audio_s)
-ROOM_BYTES = 256 * 1024
+#: Enough for the call to reach the worker, where it is told of what the model lacks.
+ROOM_BYTES = 10 * MIB
 
 
 async def starve(lane: Lane) -> None:
