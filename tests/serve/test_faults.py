@@ -201,7 +201,8 @@ def test_a_client_that_vanishes_leaves_nothing_behind(stage: str, rudely: bool) 
             first = asyncio.ensure_future(server.ask("first")) if stage == "waiting" else None
             if first:
                 tenant.serve_s = 1.0  # until the other one has come and gone
-                await until(lambda: bool(lane.at_work))
+                await until(lambda: ["first"] in tenant.calls)
+                tenant.serve_s = 0.05
             whole = message(CHAT, json.dumps(asking("gone")).encode())
             streamed = message(HYBRID, form(question="gone", stream="true"), FORM)
             sent = {"head": whole[:40], "upload": whole[:9000], "stream": streamed}
