@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUTPUT ?= outputs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint bench readme lab constraints clean
+.PHONY: demo test lint audit bench readme lab constraints clean
 
 demo: $(VENV)/.base
 	$(BIN)/python -m hybridlab.cli run params/pocket.yaml --output "$(OUTPUT)"
@@ -19,6 +19,10 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+# fails where it finds something, and where the vulnerability service cannot be asked
+audit: $(VENV)/.dev
+	$(BIN)/python -m hybridlab.audit
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run

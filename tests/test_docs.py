@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hybridlab.serve.settings import Settings
+
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 #: What a walk-through makes is not there before.
@@ -56,3 +58,30 @@ def test_what_the_walk_throughs_change_has_that_name(name: str) -> None:
     assert hasattr(importlib.import_module(module), attribute)
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert attribute in pages
+
+
+SERVING = PROJECT / "docs" / "serving.md"
+
+
+def test_the_page_on_serving_has_every_option_and_its_default() -> None:
+    options = named(SERVING, r"`--([\w-]+)`")
+    assert {name.replace("-", "_") for name in options} - {"help"} == set(Settings.model_fields)
+    for names, defaults in named(SERVING, r"(?m)^\| ((?:`--[\w-]+` ?)+) \| ([^|]+) \|"):
+        for name, said in zip(re.findall(r"--([\w-]+)", names), defaults.split(), strict=False):
+            default = Settings.model_fields[name.replace("-", "_")].default
+            if said.startswith("`"):
+                shown = f"{default:g}" if isinstance(default, float) else str(default)
+                assert said == f"`{shown}`", name
+
+
+def test_the_page_on_serving_has_every_code_with_its_status() -> None:
+    sources = sorted((PROJECT / "hybridlab" / "serve").glob("*.py"))
+    code = "".join(path.read_text(encoding="utf-8") for path in sources)
+    made = set(re.findall(r'RefusalError\(\s*(\d{3}),\s*"(\w+)"', code))
+    rows = named(SERVING, r"(?m)^\| (\d{3}) \| ([^|]+) \|")
+    told = {(status, name) for status, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert len(made) > 12
+    assert made <= told
+    names = {name for _, name in told}
+    assert set(re.findall(r'code(?:: str)?="(\w+)"', code)) <= names
+    assert names <= set(re.findall(r'"([a-z_]+)"', code))

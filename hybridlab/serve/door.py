@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -19,6 +20,12 @@ from hybridlab.serve.settings import Settings
 log = logging.getLogger("hybridlab.serve")
 #: Between no new connection and none at all: who has just come in may not have spoken yet.
 LAST_WORD_S = 0.25
+#: Longest that a connection may neither ask, nor go on reading an answer that is larger than what
+#: the kernel holds for it.
+SILENCE_S = 30
+#: Connections that the kernel keeps until they are accepted; asyncio accepts so many in one go,
+#: and where file handles run out it says so as many times.
+BACKLOG = 128
 #: Modules of the extra `serve` and the packages that they come in.
 EXTRA = {
     "fastapi": "fastapi",
@@ -49,7 +56,9 @@ def start_log() -> None:
 def listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=512)
+        listener = socket.create_server(
+            (settings.host, settings.port), family=family, backlog=BACKLOG
+        )
         # asyncio leaves a socket that it did not make as it is: a response in two parts would wait
         # 40 ms for the client's acknowledgement
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -60,6 +69,13 @@ def listen(settings: Settings) -> socket.socket:
             f"cannot listen on {settings.host} port {settings.port} ({why}); choose another with "
             "--port, or 0 for any that is free"
         ) from None
+
+
+def most_connections() -> int:
+    """Half of the file handles: the rest is for the channels of workers that are started again.
+    Requests are fewer, which the gate counts."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return files // 2 if files != resource.RLIM_INFINITY else 1 << 16
 
 
 def draining_server(gate: Any, settings: Settings, drain: Callable[[], Awaitable[None]]) -> Any:
@@ -89,11 +105,59 @@ def draining_server(gate: Any, settings: Settings, drain: Callable[[], Awaitable
 
     config = uvicorn.Config(
         gate,
+        http=_impatient_protocol(),
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=30,
-        limit_concurrency=4 * settings.queue + 64,
+        timeout_keep_alive=SILENCE_S,
+        backlog=BACKLOG,
     )
     return Draining(config)
+
+
+def _impatient_protocol() -> type[asyncio.Protocol]:
+    """uvicorn's protocol, which by itself waits for ever for the head of a request that comes byte
+    by byte, and for a client that does not read its answer: each would hold a connection. And its
+    own bound of connections refuses everybody, as long as too many are there."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    most = most_connections()
+
+    class Impatient(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > most:
+                transport.abort()
+            else:
+                self._wait(self._leave_unless_asked)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._wait(self._leave_unless_asked)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._wait(self.transport.abort)  # to close it would wait for the reader
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._wait(self._leave_unless_asked)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self._timer is not None:
+                self._timer.cancel()
+
+        def _wait(self, then: Callable[[], None]) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_later(SILENCE_S, then)
+
+        def _leave_unless_asked(self) -> None:
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.abort()
+
+    return Impatient

@@ -15,6 +15,9 @@ from hybridlab.serve.lane import Lane
 KINDS: tuple[Kind, ...] = ("transcription", "answer")
 #: How often jobs whose time is up are looked for.
 TICK_S = 0.05
+#: Decoded audio of all requests together, 1.8 GB of this process: a file of a few KB may hold 40
+#: minutes, so that a queue of requests says nothing of their bytes.
+HELD_AUDIO_S = 8 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +76,24 @@ class Engine:
                 raise refusals.not_ready(lane.broken, code="broken")
             lane.admission.check(wish.kind, wish.sound.seconds, asked_tokens=wish.max_new_tokens)
         self.check_queue(*((wish.tenant, wish.kind) for wish in wishes))
+        self._check_held(wishes)
 
     def check_queue(self, *asked: tuple[str, Kind]) -> None:
         """`RefusalError` where the queues have no place for these."""
         for tenant, kind in set(asked):
             lane = self.lanes[tenant]
+            if asked.count((tenant, kind)) > self.queue:  # never, however often it comes again
+                raise refusals.bad_request(f"a request may ask {self.queue} questions at most")
             lane.waiting.prune()
             if lane.waiting.count(kind) + asked.count((tenant, kind)) > self.queue:
                 raise refusals.queue_full(self._retry_after_s(lane))
+
+    def _check_held(self, wishes: tuple[Wish, ...]) -> None:
+        """The wishes of one request share their sound."""
+        held = {id(job.sound): job.sound.seconds for job in self._unfinished}
+        asked = {id(wish.sound): wish.sound.seconds for wish in wishes}
+        if held and sum((held | asked).values()) > HELD_AUDIO_S:
+            raise refusals.queue_full(max(map(self._retry_after_s, self.lanes.values())))
 
     def _accept(self, wish: Wish) -> Job:
         lane = self.lanes[wish.tenant]

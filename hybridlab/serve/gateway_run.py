@@ -59,6 +59,8 @@ async def _serve(door: Settings, urls: Mapping[str, str], listener: socket.socke
         token=door.token,
         loopback=door.loopback,
         max_upload_bytes=door.max_upload_bytes,
+        upload_timeout_s=door.request_timeout_s,
+        most_requests=door.most_requests,
         on_done=gateway.metrics.request_done,
     )
     log.info(

@@ -11,6 +11,8 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, File, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 
 from hybridlab.serve import wire
 from hybridlab.serve.refusals import RefusalError, bad_request
@@ -20,12 +22,23 @@ Upload = Annotated[UploadFile, File()]
 #: A part of a hybrid response: 'transcript', 'delta' (more of an answer) or 'answer', and what it
 #: says.
 Part = tuple[str, dict[str, Any]]
+#: Fields of a form beside its one file: a hybrid request may ask many questions.
+MOST_FIELDS = 100
 
 
 def new_app(title: str) -> FastAPI:
     """Without routes; refusals and malformed requests are one line each."""
-    app = FastAPI(title=title, docs_url=None, redoc_url=None)
+    # 0: a file stays in memory, which the gate bounds; audio touches no disk, and a full one harms
+    # no request
+    MultiPartParser.spool_max_size = 0
+    app = FastAPI(
+        title=title,
+        docs_url=None,
+        redoc_url=None,
+        form_limits={"max_files": 1, "max_fields": MOST_FIELDS},
+    )
     app.add_exception_handler(RefusalError, _refused)
+    app.add_exception_handler(HTTPException, _unusual)
     app.add_exception_handler(RequestValidationError, _invalid)
     return app
 
@@ -97,7 +110,7 @@ async def bytes_of(file: UploadFile) -> bytes:
 async def json_of(request: Request) -> Any:
     try:
         return json.loads(await request.body())
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter where it is nested a thousand times
         raise bad_request("the body is not JSON") from None
 
 
@@ -132,6 +145,14 @@ async def _refused(_: Request, error: Exception) -> Response:
     after = error.retry_after_s
     headers = {} if after is None else {"Retry-After": str(after)}
     return JSONResponse(error.as_dict(), error.status, headers=headers)
+
+
+async def _unusual(_: Request, error: Exception) -> Response:
+    """An unknown route or method, a form that cannot be read: in the shape of the others."""
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    told = RefusalError(error.status_code, code, str(error.detail))
+    return JSONResponse(told.as_dict(), told.status, headers=error.headers)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

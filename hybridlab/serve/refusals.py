@@ -69,6 +69,24 @@ def too_large(limit_bytes: int) -> RefusalError:
     )
 
 
+def too_slow(limit_s: float) -> RefusalError:
+    return RefusalError(
+        408, "upload_timeout", f"the upload did not end within {limit_s:g} s; send it faster"
+    )
+
+
+def uploads_full() -> RefusalError:
+    return RefusalError(
+        503, "uploads_full", "too many uploads are held at once; try again", retry_after_s=1
+    )
+
+
+def crowded() -> RefusalError:
+    return RefusalError(
+        503, "crowded", "too many requests are under way; try again", retry_after_s=1
+    )
+
+
 def queue_full(retry_after_s: int) -> RefusalError:
     return RefusalError(
         429,

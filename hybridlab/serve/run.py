@@ -57,6 +57,8 @@ async def _serve(
         token=settings.token,
         loopback=settings.loopback,
         max_upload_bytes=settings.max_upload_bytes,
+        upload_timeout_s=settings.request_timeout_s,
+        most_requests=settings.most_requests,
         on_done=service.metrics.request_done,
     )
     server = draining_server(gate, settings, service.drain)

@@ -3,6 +3,7 @@ and one line in the log for each request."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -11,7 +12,13 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from hybridlab.serve.refusals import RefusalError, too_large
+from hybridlab.serve.refusals import (
+    RefusalError,
+    crowded,
+    too_large,
+    too_slow,
+    uploads_full,
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,6 +29,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger("hybridlab.serve")
 #: Multipart borders and the other fields of a form.
 FORM_BYTES = 1 << 16
+#: Bodies that are held at once, together: they stay in memory, audio never touches the disk.
+HELD_BYTES = 512 * 10**6
 #: Files of the page, which holds no secret, by path: a browser opens an address without a token.
 PAGE = {"/": "index.html"} | {
     f"/{name}": name
@@ -44,19 +53,26 @@ class Gate:
         token: str,
         loopback: bool,
         max_upload_bytes: int,
+        upload_timeout_s: float,
+        most_requests: int,
+        held_bytes: int = HELD_BYTES,
         on_done: Callable[[str, int, float], None] = lambda route, status, seconds: None,
     ) -> None:
         self.app = app
         self.token = token
         self.loopback = loopback
         self.max_upload_bytes = max_upload_bytes
+        self.upload_timeout_s = upload_timeout_s
+        self.free_requests = most_requests
+        self.free_bytes = max(held_bytes, 4 * max_upload_bytes)
         self.on_done = on_done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request = _Watched(scope, receive, send, self.limit(scope["path"]))
+        request = _Watched(self, scope, receive, send)
+        self.free_requests -= 1
         scope.setdefault("state", {})["request_id"] = request.id
         try:
             refusal = self.refusal(scope)
@@ -65,6 +81,8 @@ class Gate:
             else:
                 await self.app(scope, request.receive, request.send)
         finally:
+            self.free_requests += 1
+            self.free_bytes += request.received_bytes
             request.tell(self.on_done)
 
     def limit(self, path: str) -> int:
@@ -85,6 +103,8 @@ class Gate:
             given = headers.get(b"authorization", b"")
             if not secrets.compare_digest(given, b"Bearer " + self.token.encode()):
                 return RefusalError(401, "invalid_api_key", "the bearer token is missing or wrong")
+        if self.free_requests < 0 and not is_open:
+            return crowded()
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.limit(scope["path"]):
             return too_large(self.max_upload_bytes)
@@ -92,27 +112,45 @@ class Gate:
 
 
 class _Watched:
-    """One request: counts what comes in, remembers the status that went out."""
+    """One request: counts what comes in and how long it takes, remembers the status that went
+    out."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    def __init__(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         self.id = f"req-{uuid.uuid4().hex[:12]}"
         self.scope = scope
         self._receive = receive
         self._send = send
-        self._limit = limit
-        self._received = 0
+        self._gate = gate
+        self._limit = gate.limit(scope["path"])
+        self._deadline_s = asyncio.get_running_loop().time() + gate.upload_timeout_s
+        self._whole = False
+        self.received_bytes = 0
         self._over: RefusalError | None = None
         self._closed = False
         self._began = time.perf_counter()
         self.status = 0
 
     async def receive(self) -> Message:
-        message = await self._receive()
-        self._received += len(message.get("body", b""))
-        if self._received > self._limit:
-            self._over = too_large(self._limit)
-            raise self._over
+        if self._whole:  # what comes now is that the client went away
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise self._refused(too_slow(self._gate.upload_timeout_s)) from None
+        self._whole = not message.get("more_body", False)
+        n_bytes = len(message.get("body", b""))
+        self.received_bytes += n_bytes
+        self._gate.free_bytes -= n_bytes
+        if self.received_bytes > self._limit:
+            raise self._refused(too_large(self._limit))
+        if self._gate.free_bytes < 0:
+            raise self._refused(uploads_full())
         return message
+
+    def _refused(self, error: RefusalError) -> RefusalError:
+        self._over = error
+        return error
 
     async def send(self, message: Message) -> None:
         if self._over is not None:  # whatever the routes made of it
@@ -135,9 +173,15 @@ class _Watched:
 
     async def refuse(self, error: RefusalError) -> None:
         body = json.dumps(error.as_dict()).encode()
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
         if error.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
+        if error.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % error.retry_after_s))
         await self._pass_on(
             {"type": "http.response.start", "status": error.status, "headers": headers}
         )

@@ -202,5 +202,10 @@ class Settings(BaseModel):
         return int(self.max_upload_mb * MB)
 
     @property
+    def most_requests(self) -> int:
+        """Under way at once: those that wait and are at work, decoded or uploaded."""
+        return 4 * self.queue + 64
+
+    @property
     def room_bytes(self) -> int | None:
         return int(self.room_gb * GB) or None

@@ -7,7 +7,6 @@ was really cut (at the quietest place near every 30 s), and nothing finer is mad
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import uuid
@@ -23,6 +22,7 @@ from hybridlab.serve.refusals import RefusalError, bad_request
 FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
 #: A language code as Whisper and Voxtral have them.
 LANGUAGE = re.compile(r"[a-z]{2,3}")
+HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 
 
 # ------------------------------------------------------------------------------------- requests
@@ -108,7 +108,7 @@ def _parts(messages: list[Any]) -> tuple[bytes | None, list[str]]:
         for part in parts if isinstance(parts, list) else []:
             kind = part.get("type") if isinstance(part, dict) else None
             if kind == "text":
-                texts.append(str(part.get("text", "")).strip())
+                texts.append(_text(part.get("text")))
             elif kind == "input_audio":
                 if audio is not None:
                     raise bad_request("one audio is answered at a time; send one 'input_audio'")
@@ -121,13 +121,20 @@ def _parts(messages: list[Any]) -> tuple[bytes | None, list[str]]:
     return audio, [text for text in texts if text]
 
 
+def _text(given: Any) -> str:
+    """JSON may escape half of a character, which no tokenizer and no response can write."""
+    if not isinstance(given, str) or HALF_CHARACTER.search(given):
+        raise bad_request("the 'text' of a part must be a text of whole characters")
+    return given.strip()
+
+
 def _decoded(part: Any) -> bytes:
     data = part.get("data") if isinstance(part, dict) else None
     if not isinstance(data, str):
         raise bad_request("'input_audio' needs 'data' in base64")
     try:
         return base64.b64decode(data, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and so is text that is not ASCII
         raise bad_request("the data of 'input_audio' is not base64", code="bad_audio") from None
 
 

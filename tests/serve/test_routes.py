@@ -63,6 +63,8 @@ def serve(
             token=token,
             loopback=loopback,
             max_upload_bytes=max_upload_bytes,
+            upload_timeout_s=20.0,
+            most_requests=100,
             on_done=service.metrics.request_done,
         )
         transport = httpx.ASGITransport(gate)  # type: ignore[arg-type]
