@@ -83,7 +83,7 @@ class Engine:
         for tenant, kind in set(asked):
             lane = self.lanes[tenant]
             if asked.count((tenant, kind)) > self.queue:  # never, however often it comes again
-                raise refusals.bad_request(f"a request may ask {self.queue} questions at most")
+                raise refusals.too_many_questions(self.queue)
             lane.waiting.prune()
             if lane.waiting.count(kind) + asked.count((tenant, kind)) > self.queue:
                 raise refusals.queue_full(self._retry_after_s(lane))

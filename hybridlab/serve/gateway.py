@@ -33,7 +33,13 @@ from hybridlab.serve.http import (
     whole,
 )
 from hybridlab.serve.metrics import Metrics
-from hybridlab.serve.refusals import RefusalError, bad_request, not_ready, queue_full
+from hybridlab.serve.refusals import (
+    RefusalError,
+    bad_request,
+    not_ready,
+    queue_full,
+    too_many_questions,
+)
 from hybridlab.serve.security import Receive, Scope, Send
 from hybridlab.serve.upstream import Upstream
 
@@ -204,7 +210,7 @@ def _hybrid_route(app: FastAPI, gateway: Gateway) -> None:
         before each answer its words as they come (`delta`)."""
         asked = questions_of(question)
         if len(asked) > gateway.queue:
-            raise queue_full(1)
+            raise too_many_questions(gateway.queue)
         sound = await bytes_of(file)
         if not sound:
             raise bad_request("the audio file is empty", code="bad_audio")

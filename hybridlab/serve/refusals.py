@@ -87,6 +87,10 @@ def crowded() -> RefusalError:
     )
 
 
+def too_many_questions(most: int) -> RefusalError:
+    return bad_request(f"a request may ask {most} questions at most")
+
+
 def queue_full(retry_after_s: int) -> RefusalError:
     return RefusalError(
         429,

@@ -84,12 +84,22 @@ class Decoder:
         return await asyncio.shield(asyncio.ensure_future(self._decode(worker, data)))
 
     async def _decode(self, worker: Worker, data: bytes) -> Sound:
+        """A worker that is lost over a file may have been killed from outside, so a fresh one tries
+        it once more."""
         try:
-            return await self._in_time(worker, data)
+            try:
+                return await self._in_time(worker, data)
+            except WorkerLostError:
+                await self._begin_again(worker)
+                return await self._in_time(worker, data)
+        except WorkerLostError:
+            raise bad_request(
+                "the audio file ended its decoder twice; convert it to WAV or FLAC",
+                code="bad_audio",
+            ) from None
         finally:
             if worker.pid is None:
-                self.restarts += 1
-                await self._begin(worker)
+                await self._begin_again(worker)
             self._idle.put_nowait(worker)
 
     async def _in_time(self, worker: Worker, data: bytes) -> Sound:
@@ -105,9 +115,12 @@ class Decoder:
         except RefusalError:
             raise
         except WorkerLostError:
-            why = "ended its decoder" if done else f"took longer than {self.limits.timeout_s:g} s"
+            if done:
+                raise
             raise bad_request(
-                f"the audio file {why}; convert it to WAV or FLAC", code="bad_audio"
+                f"the audio file took longer than {self.limits.timeout_s:g} s; convert it to WAV "
+                "or FLAC",
+                code="bad_audio",
             ) from None
         except Exception as error:
             if out_of_memory(error) is None:
@@ -116,6 +129,10 @@ class Decoder:
             raise RefusalError(
                 413, "audio_too_large", "the audio takes too much memory to decode; shorten it"
             ) from None
+
+    async def _begin_again(self, worker: Worker) -> None:
+        self.restarts += 1
+        await self._begin(worker)
 
     async def _begin(self, worker: Worker) -> None:
         def begin() -> None:

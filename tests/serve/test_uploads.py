@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import signal
 import struct
 import tracemalloc
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +155,25 @@ def test_a_decoder_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - began < 20
 
 
+def test_a_decoder_that_is_killed_from_outside_costs_no_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def scene(decoder: Decoder) -> None:
+        monkeypatch.setattr(
+            "hybridlab.serve.uploads.decode_sound", partial(_die, tmp_path / "died")
+        )
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 1
+        monkeypatch.setattr("hybridlab.serve.uploads.decode_sound", partial(_die, None))
+        found = await refused(decoder, GOOD)
+        assert (found.status, "twice" in str(found)) == (400, True)
+        assert decoder.restarts == 3
+        monkeypatch.undo()
+        assert (await decoder.decode(GOOD)).seconds == 1
+
+    with_decoder(scene)
+
+
 def test_more_memory_than_a_decoder_may_have_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(decoder: Decoder) -> None:
         monkeypatch.setattr("hybridlab.serve.uploads.decode_sound", _swell)
@@ -185,6 +208,15 @@ def test_silence_is_refused_and_quiet_speech_is_not() -> None:
     with pytest.raises(AudioError, match="silent"):
         decode_sound(encoded(tone(1) * 1e-5, subtype="FLOAT"), 10)
     assert isinstance(decode_sound(encoded(tone(1) * 0.02), 10), Sound)
+
+
+def _die(mark: Path | None, data: bytes, most_s: float) -> Sound:
+    """Ends its process, or only the first one where that can leave a mark."""
+    if mark is None or not mark.is_symlink():
+        if mark is not None:
+            mark.symlink_to("here")  # a worker may write no file
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode_sound(data, most_s)
 
 
 def _hang(data: bytes, most_s: float) -> None:
