@@ -148,8 +148,9 @@ def _with_servers(stack: dict[str, float], held: Held | None) -> dict[str, float
     top of it on a GPU, where the stack has the allocators' bytes alone."""
     if held is None:
         return stack
-    second = held.second or 0.0
-    first = max(0.0, stack.get("server", held.servers or 0.0) - second)
+    servers = stack.get("server", held.servers or 0.0)
+    second = min(held.second or 0.0, servers)
+    first = servers - second
     told: dict[str, float] = {}
     for owner, n_bytes in stack.items():
         told[owner] = n_bytes

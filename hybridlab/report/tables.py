@@ -195,7 +195,7 @@ def _heading(column: str) -> str:
     """'gateway ms' as the page writes it: 'Gateway (ms)'."""
     words_, _, unit = column.rpartition(" ")
     text = f"{words_} ({unit})" if unit in ("s", "ms", "MiB") else column
-    return text[:1].upper() + text[1:]
+    return text if text == "n" else text[:1].upper() + text[1:]
 
 
 def _strategy_row(

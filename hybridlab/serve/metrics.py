@@ -129,10 +129,11 @@ class _State(Collector):
 
 def readings_of(member: Member) -> dict[str, int]:
     """Bytes of a worker as it said after its last call; on a host, as the kernel says now."""
+    peak = member.peak_bytes()  # on a host this looks anew at what is shared
     return {
         "used": member.used_bytes(),
         "reserved": member.reserved_bytes(),
-        "request_peak": member.peak_bytes(),
+        "request_peak": peak,
     }
 
 

@@ -158,38 +158,39 @@ class Server(Service):
 
     def count(self) -> None:
         if self._member is not None:
-            weights = self.readings("hybridlab_ledger_bytes")
+            owners = self.readings("hybridlab_ledger_bytes", "owner")
             self._member.weights_bytes = sum(
-                int(weights.get((f"{name} weights",), 0)) for name in self._inside
+                int(owners.get((f"{name} weights",), 0)) for name in self._inside
             )
         super().count()
 
     def weights_bytes(self, tenant: str) -> int | None:
         """As the server's own ledger has it."""
-        found = self.readings("hybridlab_ledger_bytes").get((f"{tenant} weights",))
+        owners = self.readings("hybridlab_ledger_bytes", "owner")
+        found = owners.get((f"{tenant} weights",))
         return None if found is None else int(found)
 
     def told(self) -> Told:
         """The sum of its workers; as before while it cannot be asked."""
         if self.url and self.runs:
-            found = self.readings("hybridlab_tenant_bytes")
+            found = self.readings("hybridlab_tenant_bytes", "reading", "tenant")
             sums = {
                 f"{reading}_bytes": sum(
-                    int(n_bytes) for (_, name), n_bytes in found.items() if name == reading
+                    int(n_bytes) for (name, _), n_bytes in found.items() if name == reading
                 )
                 for reading in ("used", "reserved", "load_peak", "request_peak")
             }
             self._last_told = Told(**sums)
         return self._last_told
 
-    def readings(self, metric: str) -> dict[tuple[str, ...], float]:
-        """A metric of its `/metrics` now: value by its labels' values, in their order."""
+    def readings(self, metric: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """A metric of its `/metrics` now: its values by those of these labels."""
         import httpx
         from prometheus_client.parser import text_string_to_metric_families
 
         text = httpx.get(f"{self.url}/metrics", trust_env=False).raise_for_status().text
         return {
-            tuple(sample.labels.values()): sample.value
+            tuple(sample.labels[label] for label in labels): sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
             if sample.name == metric

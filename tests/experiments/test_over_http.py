@@ -146,14 +146,14 @@ def test_what_a_server_s_processes_compute_counts_once(monkeypatch: pytest.Monke
 
 METRICS = """# HELP hybridlab_tenant_bytes Memory
 # TYPE hybridlab_tenant_bytes gauge
-hybridlab_tenant_bytes{tenant="voxtral",reading="used"} 1000.0
-hybridlab_tenant_bytes{tenant="voxtral",reading="reserved"} 1500.0
-hybridlab_tenant_bytes{tenant="voxtral",reading="load_peak"} 1900.0
-hybridlab_tenant_bytes{tenant="voxtral",reading="request_peak"} 1600.0
-hybridlab_tenant_bytes{tenant="whisper",reading="used"} 300.0
-hybridlab_tenant_bytes{tenant="whisper",reading="reserved"} 400.0
-hybridlab_tenant_bytes{tenant="whisper",reading="load_peak"} 500.0
-hybridlab_tenant_bytes{tenant="whisper",reading="request_peak"} 350.0
+hybridlab_tenant_bytes{reading="used",tenant="voxtral"} 1000.0
+hybridlab_tenant_bytes{reading="reserved",tenant="voxtral"} 1500.0
+hybridlab_tenant_bytes{reading="load_peak",tenant="voxtral"} 1900.0
+hybridlab_tenant_bytes{reading="request_peak",tenant="voxtral"} 1600.0
+hybridlab_tenant_bytes{reading="used",tenant="whisper"} 300.0
+hybridlab_tenant_bytes{reading="reserved",tenant="whisper"} 400.0
+hybridlab_tenant_bytes{reading="load_peak",tenant="whisper"} 500.0
+hybridlab_tenant_bytes{reading="request_peak",tenant="whisper"} 350.0
 """
 
 

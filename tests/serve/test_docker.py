@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from hybridlab import catalog
 from hybridlab.cli import app
 from hybridlab.cli.gateway import gateway as gateway_command
+from hybridlab.device.cores import PLACES
 from hybridlab.errors import ParameterError
 from hybridlab.planner import Request
 from hybridlab.serve.compose import QUEUE, largest_services, lines
@@ -290,6 +291,9 @@ def test_the_gateway_says_what_the_tenants_say_alone(containers: dict[str, Conta
     assert found["transcript"]["text"] == heard["text"] != ""
     (answer,) = found["answers"]
     assert answer["text"] == answered["choices"][0]["message"]["content"] != ""
+    # on the board that both have nobody is at work any more
+    board = containers["whisper"].log.parent / "hybridlab-cores"
+    assert board.read_bytes() == bytes(PLACES)
 
 
 @pytest.mark.slow

@@ -130,6 +130,17 @@ def test_it_is_ready_within_seconds_and_says_so(server: Running) -> None:
     assert float(seconds) < 30  # some 5 s on two idle cores: benchmarks.serve measures it
 
 
+def test_it_tells_what_each_worker_holds(server: Running) -> None:
+    text = httpx.get(f"{server.url}/metrics").text
+    rows = re.findall(r'^hybridlab_tenant_bytes{reading="(\w+)",tenant="(\w+)"} (\S+)', text, re.M)
+    told = {(tenant, reading): float(n_bytes) for reading, tenant, n_bytes in rows}
+    for tenant in ("voxtral", "whisper"):
+        (weights,) = re.findall(rf'ledger_bytes{{owner="{tenant} weights"}} (\S+)', text)
+        assert float(weights) < told[tenant, "used"] <= told[tenant, "request_peak"]
+        assert told[tenant, "load_peak"] > float(weights)
+        assert told[tenant, "reserved"] == 0  # malloc's, on a host
+
+
 def test_concurrent_requests_get_the_texts_of_the_tenants_alone(
     server: Running, alone: tuple[Transcriber, Analyst]
 ) -> None:
