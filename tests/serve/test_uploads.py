@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import struct
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import soundfile
 
+from benchmarks.endurance.hostile import BAD, GOOD, encoded, longer_than_said, near_silence, tone
 from hybridlab.audio import load_clips, read_audio, windows
 from hybridlab.errors import AudioError
 from hybridlab.serve.jobs import Sound
@@ -20,22 +18,6 @@ from hybridlab.serve.refusals import RefusalError
 from hybridlab.serve.uploads import Decoder, Limits, decode_sound
 
 pytestmark = pytest.mark.usefixtures("case_server")
-
-
-def encoded(samples: object, *, rate: int = 16_000, form: str = "WAV", **options: str) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.asarray(samples), rate, format=form, **options)
-    return buffer.getvalue()
-
-
-def tone(seconds: float, *, rate: int = 16_000) -> np.ndarray:
-    return 0.1 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
-
-
-def longer_than_said(data: bytes) -> bytes:
-    """A WAV whose header claims 4 GB of samples."""
-    at = data.index(b"data") + 4
-    return data[:at] + struct.pack("<I", 0xFFFFFFFF) + data[at + 4 :]
 
 
 def with_decoder(
@@ -83,23 +65,6 @@ def test_formats_rates_and_channels_become_16_khz_mono(form: str, rate: int, cha
     assert float(np.abs(found.samples[8000:-8000]).max()) == pytest.approx(0.1, abs=0.02)
 
 
-GOOD = encoded(tone(1.0))
-BAD = {
-    "empty": b"",
-    "text": b"hello, I am not audio" * 100,
-    "only a header": GOOD[:44],
-    "noise behind a FLAC's name": b"fLaC" + bytes(range(256)) * 20,
-    "a cut FLAC": encoded(tone(1.0), form="FLAC")[:60],
-    "not numbers": encoded(np.full(16_000, np.nan), subtype="FLOAT"),
-    "silence": encoded(np.zeros(16_000)),
-    "many channels": encoded(np.zeros((100, 12)) + 0.1),
-    "a rate of nothing": encoded(tone(1.0)[:100], rate=10),
-    "html": b"<!doctype html><script>alert(1)</script>",
-    "a path": b"/etc/passwd",
-    "an address": b"http://example.invalid/a.wav",
-}
-
-
 def test_what_is_no_audio_gets_400_in_one_line_and_the_worker_goes_on() -> None:
     async def scene(decoder: Decoder) -> None:
         for name, data in BAD.items():
@@ -122,9 +87,7 @@ def test_a_header_that_lies_about_its_length_takes_no_more_than_what_is_there() 
 
 def test_a_small_file_that_unpacks_to_hours_is_stopped_at_the_limit() -> None:
     """Six hours of near silence in a FLAC of well under a megabyte."""
-    hours = np.zeros(6 * 3600 * 8000, np.int16)
-    hours[0] = 1000
-    bomb = encoded(hours, rate=8000, form="FLAC")
+    bomb = near_silence(6)
     assert len(bomb) < 10**6
 
     async def scene(decoder: Decoder) -> None:
