@@ -18,16 +18,16 @@ import json
 import os
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
-
 from benchmarks.endurance.deaths import NEEDS, kill, terminate
-from benchmarks.endurance.load import MAX_TOKENS, QUESTION, TIMEOUT_S, Ask, Load, asks_of
+from benchmarks.endurance.load import MAX_TOKENS, QUESTION, Ask, Load, asks_of
 from benchmarks.endurance.rates import burst, find_knee, soak
 from benchmarks.endurance.server import Running, started
 from benchmarks.endurance.strangers import SLOW, VANISHING, beside, hostile
 from benchmarks.endurance.verdict import failures
+from benchmarks.endurance.watch import at_rest
 from hybridlab.audio import load_clips
 from hybridlab.device import CpuDevice
 from hybridlab.records import machine, versions
@@ -35,6 +35,10 @@ from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 
 SHORT_S = 8.0
 SEED = 0
+#: Of the knee, what comes beside strangers and while workers die: what they cost has room.
+SHARE = 0.75
+#: Until closed connections are gone from the server's process.
+REST_S = 1.0
 
 
 def expected_asks() -> list[Ask]:
@@ -58,39 +62,35 @@ def expected_asks() -> list[Ask]:
 
 
 async def endure(server: Running, asks: list[Ask], minutes: float) -> dict[str, Any]:
-    """One hardship after the other; `part_s` is how long the short ones take each."""
+    """One hardship after the other; the short ones take `part_s` each."""
     part_s = min(15.0, 20 * minutes)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
-    async with httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT_S, limits=limits) as client:
-        load = Load(client, asks, SEED)
-        knee = await find_knee(load, step_s=part_s / 2)
-        rate_rps = knee["knee_rps"]
-        told("knee", knee)
-        at_knee = await soak(server, load, rate_rps=rate_rps, seconds=60 * minutes)
-        told("soak", at_knee)
-        far_above = await burst(load, knee_rps=rate_rps, usual_s=at_knee["latency"]["p95_s"])
-        told("burst", far_above)
-        found = {"knee": knee, "soak": at_knee, "burst": far_above}
-        often = {"rate_rps": rate_rps, "seconds": part_s}
-        for name, strangers in (("slow", SLOW), ("vanishing", VANISHING)):
-            found[name] = await beside(server, load, strangers, **often)
-            told(name, found[name])
-        found["hostile"] = await hostile(server, load, **often)
-        told("hostile", found["hostile"])
-        for worker in NEEDS:
-            found[f"kill {worker}"] = await kill(server, load, worker, **often)
-            told(f"kill {worker}", found[f"kill {worker}"])
-        found["restarts"] = await asyncio.to_thread(server.metrics, "hybridlab_restarts_total")
-        found["statuses"] = await asyncio.to_thread(server.metrics, "hybridlab_requests_total")
-        found["sigterm"] = await terminate(server, load, rate_rps=rate_rps)
-        told("sigterm", found["sigterm"])
+    found: dict[str, Any] = {"at_rest": {}}
+
+    async def do(name: str, part: Callable[..., Awaitable[dict[str, Any]]], **how: Any) -> None:
+        keep_alive = 0 if part is terminate else 32
+        async with Load(server.url, asks, SEED + len(found), keep_alive=keep_alive) as load:
+            found[name] = await part(server, load, **how)
+        counts = {fate: found[name][fate] for fate in ("right", "refused", "wrong", "lost")}
+        print(f"{time.strftime('%X')} {name}: {counts}", file=sys.stderr)
+        if server.process.poll() is None:
+            await asyncio.sleep(REST_S)
+            found["at_rest"][name] = at_rest(server)
+
+    await do("knee", find_knee, step_s=part_s / 2)
+    knee_rps = found["knee"]["knee_rps"]
+    await do("soak", soak, rate_rps=knee_rps, seconds=60 * minutes)
+    usual_s = found["soak"]["latency"]["p95_s"]
+    await do("burst", burst, knee_rps=knee_rps, usual_s=usual_s)
+    often = {"rate_rps": SHARE * knee_rps, "seconds": part_s}
+    await do("slow", beside, strangers=SLOW, **often)
+    await do("vanishing", beside, strangers=VANISHING, **often)
+    await do("hostile", hostile, **often)
+    for worker in NEEDS:
+        await do(f"kill {worker}", kill, worker=worker, **often)
+    found["restarts"] = await asyncio.to_thread(server.metrics, "hybridlab_restarts_total")
+    found["statuses"] = await asyncio.to_thread(server.metrics, "hybridlab_requests_total")
+    await do("sigterm", terminate, rate_rps=knee_rps)
     return found
-
-
-def told(name: str, found: dict[str, Any]) -> None:
-    """One line on stderr: how far it is."""
-    counts = {fate: found[fate] for fate in ("right", "refused", "wrong", "lost")}
-    print(f"{time.strftime('%X')} {name}: {counts}", file=sys.stderr)
 
 
 def main() -> None:

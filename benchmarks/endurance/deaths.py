@@ -8,11 +8,14 @@ import signal
 import time
 from typing import Any
 
-import httpx
-
 from benchmarks.endurance.load import TIMEOUT_S, Load, latencies, send, tally
 from benchmarks.endurance.server import Running
+from hybridlab.device import linux
 
+#: Two ticks of the kernel's clock of processor time.
+LOOK_S = 0.02
+#: Seconds of load around the moment of the SIGTERM.
+BEFORE_S = 4.0
 #: Kinds of request that need a worker to be answered.
 NEEDS = {
     "whisper": ("transcription", "hybrid", "hybrid-stream"),
@@ -29,6 +32,7 @@ async def kill(
     others = {name: p for name, p in server.processes().items() if name != worker}
     loading = asyncio.create_task(load.at(rate_rps, seconds))
     await asyncio.sleep(seconds / 4)
+    await _at_work(pid)
     os.kill(pid, signal.SIGKILL)
     killed_s = time.monotonic()
     outcomes = await loading
@@ -49,21 +53,27 @@ async def kill(
     }
 
 
+async def _at_work(pid: int) -> None:
+    """Wait until this process uses a processor."""
+    while True:
+        before = linux.cpu_seconds(pid)
+        await asyncio.sleep(LOOK_S)
+        if linux.cpu_seconds(pid) != before:
+            return
+
+
 async def terminate(server: Running, load: Load, *, rate_rps: float) -> dict[str, Any]:
-    """SIGTERM in the middle of a load whose requests have a connection each, so that no client can
-    send into one that is just being closed. Whoever finds the door closed was not accepted."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT_S, limits=limits) as client:
-        tasks = []
-        told_s = time.monotonic() + 2
-        told = False
-        while server.process.poll() is None and time.monotonic() < told_s + TIMEOUT_S:
-            tasks.append(asyncio.create_task(send(client, load.next())))
-            await asyncio.sleep(1 / rate_rps)
-            if not told and time.monotonic() >= told_s:
-                server.process.send_signal(signal.SIGTERM)
-                told, told_s = True, time.monotonic()
-        outcomes = await asyncio.gather(*tasks)
+    """SIGTERM in the middle of a load that goes on until the server has ended. Whoever finds the
+    door closed was not accepted. The load must keep no connection: a client could else send into
+    one that is just being closed."""
+    before = asyncio.create_task(load.at(rate_rps, BEFORE_S))
+    await asyncio.sleep(BEFORE_S / 2)
+    server.process.send_signal(signal.SIGTERM)
+    told_s, tasks = time.monotonic(), []
+    while server.process.poll() is None and time.monotonic() < told_s + TIMEOUT_S:
+        tasks.append(asyncio.create_task(send(load.client, load.next())))
+        await asyncio.sleep(1 / rate_rps)
+    outcomes = [*await before, *await asyncio.gather(*tasks)]
     code = await asyncio.to_thread(server.ended)
     ended_s = time.monotonic() - told_s
     closed = [o for o in outcomes if o.why == "ConnectError" and o.sent_s > told_s]

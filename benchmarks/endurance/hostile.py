@@ -33,6 +33,15 @@ def near_silence(hours: int) -> bytes:
     return encoded(samples, rate=8000, form="FLAC")
 
 
+def long_tone(hours: int) -> bytes:
+    """So many hours in an OGG, written minute by minute: libsndfile cannot take an hour at once."""
+    buffer, minute = io.BytesIO(), tone(60, rate=8000)
+    with soundfile.SoundFile(buffer, "w", 8000, 1, format="OGG") as file:
+        for _ in range(60 * hours):
+            file.write(minute)
+    return buffer.getvalue()
+
+
 GOOD = encoded(tone(1.0))
 #: Each is refused as no audio that a model could use.
 BAD = {

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import httpx
 import numpy as np
@@ -163,12 +163,20 @@ async def send(client: httpx.AsyncClient, ask: Ask, due_s: float | None = None) 
 
 
 class Load:
-    """Asks drawn at random, sent at random times: the same ones for the same seed."""
+    """Asks drawn at random, sent at random times: the same ones for the same seed. Its connections
+    last as long as it does: `async with`."""
 
-    def __init__(self, client: httpx.AsyncClient, asks: Sequence[Ask], seed: int) -> None:
-        self.client = client
+    def __init__(self, url: str, asks: Sequence[Ask], seed: int, *, keep_alive: int = 32) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=keep_alive)
+        self.client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits)
         self.asks = asks
         self._drawn = np.random.default_rng(seed)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.aclose()
 
     def next(self) -> Ask:
         return self.asks[int(self._drawn.integers(len(self.asks)))]

@@ -24,7 +24,7 @@ PROBES = 5
 RECOVERY_S = 120.0
 
 
-async def find_knee(load: Load, *, step_s: float) -> dict[str, Any]:
+async def find_knee(server: Running, load: Load, *, step_s: float) -> dict[str, Any]:
     """The knee as the lab defines it: the highest rate, of those tried without a gap from the
     lowest, at which p95 is within `KNEE_RATIO` times that at the lowest."""
     await load.closed(CLIENTS, step_s / 2)  # what the first requests build
@@ -78,7 +78,7 @@ def _fifths(
     return first, [o for o in outcomes if o.due_s >= began_s + 4 * fifth]
 
 
-async def burst(load: Load, *, knee_rps: float, usual_s: float) -> dict[str, Any]:
+async def burst(server: Running, load: Load, *, knee_rps: float, usual_s: float) -> dict[str, Any]:
     """Far above the knee, then one request after the other until they take no longer than `usual_s`
     times `KNEE_RATIO`, which is what the knee allows."""
     seconds = BURST_REQUESTS / (BURST * knee_rps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import socket
 import struct
@@ -16,7 +17,7 @@ from typing import Any
 import h11
 import httpx
 
-from benchmarks.endurance.hostile import BAD, GOOD, encoded, near_silence, tone
+from benchmarks.endurance.hostile import BAD, GOOD, long_tone, near_silence
 from benchmarks.endurance.load import Ask, Load, Outcome, judged, latencies, tally
 from benchmarks.endurance.server import Running
 from benchmarks.serve import FORM, form
@@ -25,7 +26,6 @@ from hybridlab.waiting import KNEE_RATIO
 #: Bytes that a slow client sends or reads one by one, and its pause after each.
 SLOW_BYTES = 100
 PAUSE_S = 0.02
-EACH = 4
 QUIET_S = 60.0
 MB = 10**6
 Stranger = Callable[["Wire", Ask], Awaitable[Outcome | None]]
@@ -174,30 +174,11 @@ VANISHING: dict[str, Stranger] = {
 async def beside(
     server: Running, load: Load, strangers: dict[str, Stranger], *, rate_rps: float, seconds: float
 ) -> dict[str, Any]:
-    """Usual load without strangers, then with `EACH` of every kind at any time."""
+    """Usual load; then the same rate with strangers in the place of a third of the requests."""
     without = await load.at(rate_rps, seconds)
-    wire, end_s = Wire(server.url), time.monotonic() + seconds
-    streams = [ask for ask in load.asks if ask.kind == "hybrid-stream"]
-
-    async def again(one: Stranger, ask: Ask) -> list[Outcome | None]:
-        found = []
-        while time.monotonic() < end_s:
-            found.append(await one(wire, ask))
-            await asyncio.sleep(10 * PAUSE_S)
-        return found
-
-    crowd = [
-        asyncio.create_task(again(one, streams[number % len(streams)]))
-        for one in strangers.values()
-        for number in range(EACH)
-    ]
-    among = await load.at(rate_rps, seconds)
-    met = await asyncio.gather(*crowd)
-    counts = {
-        name: sum(map(len, met[number * EACH : (number + 1) * EACH]))
-        for number, name in enumerate(strangers)
-    }
-    own = [outcome for found in met for outcome in found if outcome is not None]
+    crowd = asyncio.create_task(_crowd(server, load, strangers, rate_rps / 3, seconds))
+    among = await load.at(rate_rps * 2 / 3, seconds)
+    counts, own = await crowd
     return {
         "strangers": counts,
         "theirs": tally(own),
@@ -205,6 +186,25 @@ async def beside(
         **_compared(without, among),
         "left_behind": await left_behind(server),
     }
+
+
+async def _crowd(
+    server: Running, load: Load, strangers: dict[str, Stranger], rate_rps: float, seconds: float
+) -> tuple[dict[str, int], list[Outcome]]:
+    """Strangers of each kind in turn, at even intervals: how many came, and what those that wait
+    for an answer were told. They ask for both texts in a stream, where there is most to disturb."""
+    wire, end_s = Wire(server.url), time.monotonic() + seconds
+    streams = [ask for ask in load.asks if ask.kind == "hybrid-stream"]
+    counts, tasks = Counter[str](), []
+    for number, name in enumerate(itertools.cycle(strangers)):
+        if time.monotonic() > end_s and len(counts) == len(strangers):
+            break
+        ask = streams[number % len(streams)]
+        tasks.append(asyncio.ensure_future(strangers[name](wire, ask)))
+        counts[name] += 1
+        await asyncio.sleep(1 / rate_rps)
+    met = await asyncio.gather(*tasks)
+    return dict(counts), [outcome for outcome in met if outcome is not None]
 
 
 def _compared(without: Sequence[Outcome], among: Sequence[Outcome]) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def hostile_requests() -> dict[str, tuple[str, str, bytes]]:
     return {
         **{name: upload(data) for name, data in BAD.items()},
         "six hours in a small FLAC": upload(near_silence(6)),
-        "an hour of tone in OGG": upload(encoded(tone(3600, rate=8000), rate=8000, form="OGG")),
+        "an hour of tone in OGG": upload(long_tone(1)),
         "more than an upload may have": upload(b"RIFF" + bytes(30 * MB)),
         "a form cut short": (good[0], mime, good[2][: len(good[2]) // 2]),
         "a form without its border": (good[0], "multipart/form-data", good[2]),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hybridlab.units import format_bytes
+
 Found = Mapping[str, Any]
 
 
@@ -15,6 +17,9 @@ def failures(found: Found) -> list[str]:
         judge = JUDGES.get(name.split()[0])
         if judge is not None:
             lines += [f"{name}: {line}" for line in (*_answers(part), *judge(part))]
+    held = {name: rest["descriptors"] for name, rest in found["at_rest"].items()}
+    if max(held.values()) > held["knee"]:
+        lines.append(f"descriptors at rest grow: {held}")
     return lines
 
 
@@ -27,8 +32,8 @@ def _answers(part: Found) -> Iterator[str]:
 def _soak(part: Found) -> Iterator[str]:
     for name, held in part["held"].items():
         if held["trend"] == "grows":
-            low, high = held["gain_interval"]
-            yield f"{name} grow by {held['gain']:.3g} [{low:.3g}, {high:.3g}]"
+            low, high = map(format_bytes, held["gain_interval_bytes"])
+            yield f"the memory of {name} grows by {low} to {high}"
 
 
 def _burst(part: Found) -> Iterator[str]:

@@ -18,23 +18,17 @@ EVERY_S = 1.0
 
 
 class Watch:
-    """A reading each second: bytes of each process (its proportional set: pages that several map
-    are shared among them), the server's own descriptors and threads."""
+    """A reading each second of every process' bytes: its proportional set, in which pages that
+    several map are shared among them."""
 
     def __init__(self, server: Running) -> None:
         self.server = server
-        self.readings: list[dict[str, float]] = []
+        self.readings: list[dict[str, int]] = []
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[str, int]:
         processes = self.server.processes()
-        own = Path(f"/proc/{processes['server']}")
-        found = {f"{name} bytes": linux.proportional_bytes(p) for name, p in processes.items()}
-        return {
-            **found,
-            "all bytes": sum(found.values()),
-            "server descriptors": len(list((own / "fd").iterdir())),
-            "server threads": len(list((own / "task").iterdir())),
-        }
+        found = {name: linux.proportional_bytes(pid) for name, pid in processes.items()}
+        return {**found, "all": sum(found.values())}
 
     @asynccontextmanager
     async def on(self) -> AsyncIterator[None]:
@@ -55,27 +49,32 @@ class Watch:
             await asyncio.sleep(max(0.0, next_s - time.monotonic()))
 
     def trends(self) -> dict[str, Any]:
-        """By quantity: the median, what the trend gains over the time watched with its 95 %
+        """By process: the median, what the trend gains over the time watched with its 95 %
         interval, and the lab's word for it. The first fifth is left out: what is allocated only
         once is allocated there."""
         settled = self.readings[int(SETTLING_SHARE * len(self.readings)) :]
         names = settled[0] if settled else {}
-        return {name: _trend([row[name] for row in settled], name) for name in names}
+        return {name: _trend([row[name] for row in settled]) for name in names}
 
 
-def _trend(values: list[float], name: str) -> dict[str, Any]:
+def _trend(values: list[int]) -> dict[str, Any]:
     median = sorted(values)[len(values) // 2]
-    # a share of a few descriptors is less than one of them
-    limit = LEAST_GROWTH_SHARE * median if name.endswith("bytes") else 1.0
+    found = {"median_bytes": median, "most_bytes": max(values), "n": len(values)}
     if len(values) < LEAST_CYCLES:
-        return {"median": median, "trend": "unclear", "n": len(values)}
-    trend, gain = growth(list(range(len(values))), values, limit=limit)
+        return {**found, "trend": "unclear"}
+    trend, gain = growth(range(len(values)), values, limit=LEAST_GROWTH_SHARE * median)
     return {
-        "median": median,
-        "gain": gain.value,
-        "gain_interval": [gain.low, gain.high],
-        "most_seen": max(values),
-        "limit": limit,
+        **found,
+        "gain_bytes": gain.value,
+        "gain_interval_bytes": [gain.low, gain.high],
         "trend": trend,
-        "n": gain.n,
+    }
+
+
+def at_rest(server: Running) -> dict[str, int]:
+    """What the server's own process holds open when nobody asks anything."""
+    own = Path(f"/proc/{server.process.pid}")
+    return {
+        "descriptors": len(list((own / "fd").iterdir())),
+        "threads": len(list((own / "task").iterdir())),
     }

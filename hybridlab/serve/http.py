@@ -66,7 +66,7 @@ async def bytes_of(file: UploadFile) -> bytes:
 async def json_of(request: Request) -> Any:
     try:
         return json.loads(await request.body())
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: nested thousands deep
         raise bad_request("the body is not JSON") from None
 
 

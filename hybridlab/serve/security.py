@@ -3,12 +3,14 @@ and one line in the log for each request."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from hybridlab.serve.refusals import RefusalError, too_large
@@ -22,6 +24,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger("hybridlab.serve")
 #: Multipart borders and the other fields of a form.
 FORM_BYTES = 1 << 16
+#: How long, and how much, a client that was refused may go on sending before it is cut off.
+LINGER_S = 5.0
+LINGER_BYTES = 1 << 28
 #: Files of the page, which holds no secret, by path: a browser opens an address without a token.
 PAGE = {"/": "index.html"} | {
     f"/{name}": name for name in ("page.css", "page.js", "server.js", "sound.js", "ledger.js")
@@ -102,12 +107,14 @@ class _Watched:
         self._received = 0
         self._over: RefusalError | None = None
         self._closed = False
+        self._all_in = False
         self._began = time.perf_counter()
         self.status = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._received += len(message.get("body", b""))
+        self._all_in = not message.get("more_body", False)
         if self._received > self._limit:
             self._over = too_large(self._limit)
             raise self._over
@@ -135,7 +142,23 @@ class _Watched:
         await self._pass_on(
             {"type": "http.response.start", "status": error.status, "headers": headers}
         )
-        await self._pass_on({"type": "http.response.body", "body": body})
+        await self._pass_on({"type": "http.response.body", "body": body, "more_body": True})
+        await self._linger()
+        await self._pass_on({"type": "http.response.body", "body": b""})
+
+    async def _linger(self) -> None:
+        """Let the client finish: one that writes all before it reads would find its connection
+        reset, and the answer gone with it (RFC 9112, 9.6). Who waits for a 100 sends nothing."""
+        if self._all_in or (b"expect", b"100-continue") in self.scope["headers"]:
+            return
+        lingered = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while lingered < LINGER_BYTES:
+                    message = await self._receive()
+                    lingered += len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
 
     def tell(self, on_done: Callable[[str, int, float], None]) -> None:
         """One line, without anything of the body: id, what was asked, seconds, status."""

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +85,27 @@ class Decoder:
         return await asyncio.shield(asyncio.ensure_future(self._decode(worker, data)))
 
     async def _decode(self, worker: Worker, data: bytes) -> Sound:
+        """A worker that is lost is replaced and the file tried once more: something else may have
+        ended it."""
         try:
+            with suppress(WorkerLostError):
+                return await self._in_time(worker, data)
+            await self._renew(worker)
             return await self._in_time(worker, data)
+        except WorkerLostError:
+            raise bad_request(
+                "the audio file ended its decoder twice; convert it to WAV or FLAC",
+                code="bad_audio",
+            ) from None
         finally:
-            if worker.pid is None:
-                self.restarts += 1
-                await self._begin(worker)
+            await self._renew(worker)
             self._idle.put_nowait(worker)
+
+    async def _renew(self, worker: Worker) -> None:
+        """Start it again if it has ended."""
+        if worker.pid is None:
+            self.restarts += 1
+            await self._begin(worker)
 
     async def _in_time(self, worker: Worker, data: bytes) -> Sound:
         loop = asyncio.get_running_loop()
@@ -105,9 +120,12 @@ class Decoder:
         except RefusalError:
             raise
         except WorkerLostError:
-            why = "ended its decoder" if done else f"took longer than {self.limits.timeout_s:g} s"
+            if done:
+                raise
             raise bad_request(
-                f"the audio file {why}; convert it to WAV or FLAC", code="bad_audio"
+                f"the audio file took longer than {self.limits.timeout_s:g} s; convert it to WAV "
+                "or FLAC",
+                code="bad_audio",
             ) from None
         except Exception as error:
             if out_of_memory(error) is None:

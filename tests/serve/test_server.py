@@ -133,6 +133,23 @@ def test_curl_works_unchanged(server: Running) -> None:
     assert done.stdout == f"{clip.text}\n"
 
 
+def test_a_client_hears_why_it_is_refused_whatever_it_sends(server: Running) -> None:
+    """One that writes all of its body before it reads, and one that asks first."""
+    upload = {"file": b"RIFF" + bytes(30 * 10**6)}
+    began = time.monotonic()
+    address = f"{server.url}/v1/audio/transcriptions"
+    found = httpx.post(address, files=upload, data={"model": "whisper-1"}, timeout=30)
+    assert (found.status_code, found.json()["error"]["code"]) == (413, "upload_too_large")
+    options = ["-H", "Expect: 100-continue", "--data-binary", "@-", "-o", "-", "-w", "%{http_code}"]
+    asked = subprocess.run(
+        ["curl", "-sS", address, *options], input=upload["file"], capture_output=True, check=True
+    )
+    assert asked.stdout.endswith(b"413")
+    assert time.monotonic() - began < 4  # nobody is waited for in vain
+    deep = httpx.post(f"{server.url}/v1/chat/completions", content=b"[" * 100_000)
+    assert (deep.status_code, deep.json()["error"]["message"]) == (400, "the body is not JSON")
+
+
 def test_the_hybrid_stream_gives_the_transcript_before_the_answer(server: Running) -> None:
     events: list[tuple[str, float]] = []
     with (

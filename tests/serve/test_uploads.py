@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
@@ -114,6 +116,25 @@ def test_a_decoder_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - began < 20
 
 
+def test_a_decoder_that_is_killed_is_replaced_and_only_a_file_that_kills_two_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(decoder: Decoder) -> None:
+        (worker,) = decoder._workers
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 1
+        monkeypatch.setattr("hybridlab.serve.uploads.decode_sound", _die)
+        found = await refused(decoder, GOOD)
+        assert (found.status, "ended its decoder twice" in str(found)) == (400, True)
+        monkeypatch.undo()
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 3
+
+    with_decoder(scene)
+
+
 def test_more_memory_than_a_decoder_may_have_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(decoder: Decoder) -> None:
         monkeypatch.setattr("hybridlab.serve.uploads.decode_sound", _swell)
@@ -156,12 +177,15 @@ def _hang(data: bytes, most_s: float) -> None:
     time.sleep(60)
 
 
+def _die(data: bytes, most_s: float) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _swell(data: bytes, most_s: float) -> None:
     np.ones(1 << 34)
 
 
 def _write(data: bytes, most_s: float) -> None:
-    import os
     import tempfile
 
     # named, since tempfile looks for a folder by writing into it
