@@ -43,9 +43,15 @@ REST_S = 1.0
 
 def expected_asks() -> list[Ask]:
     """Requests of every kind over the short clips, with the texts of the tenants alone."""
-    spec, device = {"weights": "pocket", "dtype": "float32"}, CpuDevice()
-    ear = make_transcriber(TenantSpec(model="pocket-m", backend="openai-whisper", **spec), device)
-    mind = make_analyst(TenantSpec(model="pocket", backend="transformers", **spec), device)
+    device = CpuDevice()
+    ear = make_transcriber(
+        TenantSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32"),
+        device,
+    )
+    mind = make_analyst(
+        TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
+        device,
+    )
     ear.load()
     mind.load()
     asks = []
