@@ -167,10 +167,10 @@ def _endured(name: str, part: dict[str, Any]) -> str:
     if name == "soak":
         grows = [process for process, held in part["held"].items() if held["trend"] == "grows"]
         memory = f"memory of {', '.join(grows)} grows" if grows else "no memory grows"
-        early, late = (f"{part[fifth]['p95_s']:.2f} s" for fifth in ("first_fifth", "last_fifth"))
+        p95_s = [part[fifth]["p95_s"] for fifth in ("first_fifth", "last_fifth")]
         return (
-            f"{part['seconds'] / 60:.3g} min at {part['rate_rps']:.1f} /s, {memory}, p95 {early} in "
-            f"the first fifth and {late} in the last"
+            f"{part['seconds'] / 60:.3g} min at {part['rate_rps']:.1f} /s, {memory}, p95 "
+            f"{p95_s[0]:.2f} s in the first fifth and {p95_s[1]:.2f} s in the last"
         )
     if name == "burst":
         return f"usual latency again {part['back_to_normal_s']:.1f} s after the last answer"
