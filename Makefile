@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUTPUT ?= outputs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test lint audit bench readme lab constraints clean
+.PHONY: demo test lint audit bench endurance readme lab constraints clean
 
 demo: $(VENV)/.base
 	$(BIN)/python -m hybridlab.cli run params/pocket.yaml --output "$(OUTPUT)"
@@ -33,6 +33,11 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.swaps
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.serve
+
+endurance: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.endurance > outputs/endurance.json
+	mv outputs/endurance.json outputs/reference/benchmarks/endurance.json
+	$(BIN)/python -m hybridlab.readme
 
 readme: $(VENV)/.base
 	$(BIN)/python -m hybridlab.readme

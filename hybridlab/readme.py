@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hybridlab import catalog, planner
 from hybridlab.defaults import presets
@@ -132,6 +133,55 @@ def peers_table(project: Path) -> str:
     return _table(("way", "median latency", "requests/s", "throughput over `original`"), rows)
 
 
+def endurance_table(project: Path) -> str:
+    """What became of requests under each hardship: from the published benchmark."""
+    path = project / "outputs" / "reference" / "benchmarks" / "endurance.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        (
+            told,
+            *(f"{found[name][fate]:,}" for fate in ("right", "refused", "wrong", "lost")),
+            _endured(name, found[name]),
+        )
+        for name, told in ENDURED.items()
+    ]
+    header = ("under load", "answered right", "refused", "wrong", "lost", "and")
+    return _table(header, rows)
+
+
+ENDURED = {
+    "soak": "the knee rate for long",
+    "burst": "ten times the knee rate",
+    "slow": "clients that send or read byte by byte",
+    "vanishing": "clients that vanish",
+    "hostile": "uploads that are no audio, or far too much",
+    "kill whisper": "SIGKILL to Whisper's worker",
+    "kill voxtral": "SIGKILL to Voxtral's worker",
+    "kill decoder": "SIGKILL to the decoder",
+    "sigterm": "SIGTERM to the server",
+}
+
+
+def _endured(name: str, part: dict[str, Any]) -> str:
+    """What else there is to say of a hardship."""
+    if name == "soak":
+        grows = [process for process, held in part["held"].items() if held["trend"] == "grows"]
+        memory = f"memory of {', '.join(grows)} grows" if grows else "no memory grows"
+        p95_s = [part[fifth]["p95_s"] for fifth in ("first_fifth", "last_fifth")]
+        return (
+            f"{part['seconds'] / 60:.3g} min at {part['rate_rps']:.1f} /s, {memory}, p95 "
+            f"{p95_s[0]:.2f} s in the first fifth and {p95_s[1]:.2f} s in the last"
+        )
+    if name == "burst":
+        return f"usual latency again {part['back_to_normal_s']:.1f} s after the last answer"
+    if name == "sigterm":
+        return f"exit code {part['exit_code']} after {part['ended_after_s']:.1f} s"
+    if name.startswith("kill"):
+        return f"answers again after {part['answers_again_s']:.1f} s"
+    strangers = part["sent"] if name == "hostile" else sum(part["strangers"].values())
+    return f"{strangers} such clients, p95 of the others {part['p95_ratio']:.2f} times the usual"
+
+
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "notebooks": notebooks_table,
     "presets": presets_table,
@@ -139,6 +189,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "measured": measured_table,
     "cards": cards_table,
     "peers": peers_table,
+    "endurance": endurance_table,
 }
 
 

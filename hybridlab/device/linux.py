@@ -32,7 +32,7 @@ def statm(pid: int) -> int:
 
 def is_own(pid: int) -> bool:
     """Whether this is the current process or one that it started."""
-    return pid == os.getpid() or _parent(pid) == os.getpid()
+    return pid == os.getpid() or parent(pid) == os.getpid()
 
 
 def resident_bytes(pid: int) -> int:
@@ -96,7 +96,7 @@ def family(pid: int) -> list[int]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             child = int(folder.name)
-            children.setdefault(_parent(child), []).append(child)
+            children.setdefault(parent(child), []).append(child)
     found = [pid]
     for member in found:  # grows while it is walked
         found += children.get(member, [])
@@ -120,11 +120,12 @@ def cpu_seconds(pid: int, *, with_ended: bool = False) -> float | None:
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
-def _parent(pid: int) -> int | None:
+def parent(pid: int) -> int | None:
+    """The process that started it; None when it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
-        return None  # it has ended
+        return None
     return int(text.rpartition(")")[2].split()[1])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -75,16 +76,23 @@ def _trend(bench: Bench, remedy: str) -> tuple[Trend, str, str]:
         return "unclear", f"{remedy}: the rows hold no reserved bytes", ids
     if len(rows) < LEAST_CYCLES:
         return "unclear", f"{remedy}: {len(rows)} cycles, {LEAST_CYCLES} are needed", ids
-    slope = slope_with_interval(list(rows["cycle"]), list(reserved - allocated))
-    cycles_seen = float(np.ptp(rows["cycle"]))
-    low, mid, high = (bound * cycles_seen for bound in (slope.low, slope.value, slope.high))
     limit = LEAST_GROWTH_SHARE * float(reserved.median())
+    trend, gain = growth(list(rows["cycle"]), list(reserved - allocated), limit=limit)
     told = (
-        f"{format_bytes(mid)} [{format_bytes(low)}, {format_bytes(high)}] of growth over "
-        f"{cycles_seen:.0f} cycles"
+        f"{format_bytes(gain.value)} [{format_bytes(gain.low)}, {format_bytes(gain.high)}] of "
+        f"growth over {np.ptp(rows['cycle']):.0f} cycles"
     )
-    trend: Trend = "grows" if low > limit else "flat" if high <= limit else "unclear"
     return trend, told, ids
+
+
+def growth(x: Sequence[float], y: Sequence[float], *, limit: float) -> tuple[Trend, Interval]:
+    """Whether y, read at evenly spaced x, gains more than `limit` from the first x to the last, and
+    what the trend gains, in y's unit."""
+    slope = slope_with_interval(x, y)
+    span = float(np.ptp(x))
+    gain = Interval(slope.value * span, slope.low * span, slope.high * span, slope.n)
+    trend: Trend = "grows" if gain.low > limit else "flat" if gain.high <= limit else "unclear"
+    return trend, gain
 
 
 # --------------------------------------------------------------------------------------- quality

@@ -10,6 +10,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from hybridlab.serve.refusals import (
@@ -31,6 +32,9 @@ log = logging.getLogger("hybridlab.serve")
 FORM_BYTES = 1 << 16
 #: Bodies that are held at once, together: they stay in memory, audio never touches the disk.
 HELD_BYTES = 512 * 10**6
+#: How long, and how much, a client that was refused may go on sending before it is cut off.
+LINGER_S = 5.0
+LINGER_BYTES = 1 << 28
 #: Files of the page, which holds no secret, by path: a browser opens an address without a token.
 PAGE = {"/": "index.html"} | {
     f"/{name}": name
@@ -185,7 +189,23 @@ class _Watched:
         await self._pass_on(
             {"type": "http.response.start", "status": error.status, "headers": headers}
         )
-        await self._pass_on({"type": "http.response.body", "body": body})
+        await self._pass_on({"type": "http.response.body", "body": body, "more_body": True})
+        await self._linger()
+        await self._pass_on({"type": "http.response.body", "body": b""})
+
+    async def _linger(self) -> None:
+        """Let the client finish: one that writes all before it reads would find its connection
+        reset, and the answer gone with it (RFC 9112, 9.6). Who waits for a 100 sends nothing."""
+        if self._whole or (b"expect", b"100-continue") in self.scope["headers"]:
+            return
+        lingered = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while lingered < LINGER_BYTES:
+                    message = await self._receive()
+                    lingered += len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
 
     def tell(self, on_done: Callable[[str, int, float], None]) -> None:
         """One line, without anything of the body: id, what was asked, seconds, status."""

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,23 +85,27 @@ class Decoder:
         return await asyncio.shield(asyncio.ensure_future(self._decode(worker, data)))
 
     async def _decode(self, worker: Worker, data: bytes) -> Sound:
-        """A worker that is lost over a file may have been killed from outside, so a fresh one tries
-        it once more."""
+        """A worker that is lost is replaced and the file tried once more: something else may have
+        ended it."""
         try:
-            try:
+            with suppress(WorkerLostError):
                 return await self._in_time(worker, data)
-            except WorkerLostError:
-                await self._begin_again(worker)
-                return await self._in_time(worker, data)
+            await self._renew(worker)
+            return await self._in_time(worker, data)
         except WorkerLostError:
             raise bad_request(
                 "the audio file ended its decoder twice; convert it to WAV or FLAC",
                 code="bad_audio",
             ) from None
         finally:
-            if worker.pid is None:
-                await self._begin_again(worker)
+            await self._renew(worker)
             self._idle.put_nowait(worker)
+
+    async def _renew(self, worker: Worker) -> None:
+        """Start it again if it has ended."""
+        if worker.pid is None:
+            self.restarts += 1
+            await self._begin(worker)
 
     async def _in_time(self, worker: Worker, data: bytes) -> Sound:
         loop = asyncio.get_running_loop()
@@ -129,10 +134,6 @@ class Decoder:
             raise RefusalError(
                 413, "audio_too_large", "the audio takes too much memory to decode; shorten it"
             ) from None
-
-    async def _begin_again(self, worker: Worker) -> None:
-        self.restarts += 1
-        await self._begin(worker)
 
     async def _begin(self, worker: Worker) -> None:
         def begin() -> None:

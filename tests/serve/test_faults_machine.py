@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serve.test_uploads import encoded, tone
+from benchmarks.endurance.hostile import encoded, tone
 
 
 @dataclass

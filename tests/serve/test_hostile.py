@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.endurance.hostile import encoded, tone
 from hybridlab.errors import AudioError
 from hybridlab.serve.refusals import RefusalError
 from hybridlab.serve.uploads import decode_sound
@@ -17,7 +18,6 @@ from tests.serve.fakes import voxtral, whisper
 from tests.serve.live import asking, head, live, message, play
 from tests.serve.test_faults import FORM, form, part
 from tests.serve.test_routes import CHAT, HYBRID, TRANSCRIPTIONS, wav
-from tests.serve.test_uploads import encoded, tone
 
 JSON = "Content-Type: application/json"
 

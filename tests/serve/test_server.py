@@ -7,18 +7,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
+from benchmarks.endurance.server import Running, started
 from hybridlab.audio import Clip, load_clips
 from hybridlab.device import CpuDevice
 from hybridlab.tenants import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
@@ -27,57 +26,6 @@ from tests.workers_at_work import alive, wait_until
 CLIPS = {clip.id: clip for clip in load_clips()}
 SHORT = [clip for clip in CLIPS.values() if clip.audio_s < 8]
 QUESTION = "What is said?"
-
-
-class Running:
-    """A server at work, and what it has logged."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip())
-
-    def found(self, pattern: str) -> list[str]:
-        return [match[1] for line in list(self.lines) if (match := re.search(pattern, line))]
-
-    @property
-    def url(self) -> str:
-        return self.found(r"(http://\S+) serves")[0]
-
-    def pid_of(self, tenant: str) -> int:
-        return int(self.found(rf"{tenant}: \S+ in process (\d+)")[-1])
-
-    def metric(self, name: str, tenant: str) -> float:
-        text = httpx.get(f"{self.url}/metrics").text
-        (value,) = re.findall(rf'{name}{{tenant="{tenant}"}} (\S+)', text)
-        return float(value)
-
-    def ended(self) -> int:
-        code = self.process.wait(20)
-        self._reader.join(5)
-        return code
-
-
-@contextmanager
-def started(*options: str) -> Iterator[Running]:
-    command = [sys.executable, "-m", "hybridlab.cli", "serve", "--device", "cpu", "--port", "0"]
-    environment = {name: v for name, v in os.environ.items() if name != "HYBRIDLAB_CASE_SERVER"}
-    process = subprocess.Popen(
-        [*command, *options], stderr=subprocess.PIPE, text=True, env=environment
-    )
-    running = Running(process)
-    try:
-        assert wait_until(lambda: bool(running.found("(serves)")), timeout_s=60), running.lines
-        yield running
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +138,23 @@ def test_curl_works_unchanged(server: Running) -> None:
     options = ["-F", "model=whisper-1", "-F", "response_format=text"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     assert done.stdout == f"{clip.text}\n"
+
+
+def test_a_client_hears_why_it_is_refused_whatever_it_sends(server: Running) -> None:
+    """One that writes all of its body before it reads, and one that asks first."""
+    upload = {"file": b"RIFF" + bytes(30 * 10**6)}
+    began = time.monotonic()
+    address = f"{server.url}/v1/audio/transcriptions"
+    found = httpx.post(address, files=upload, data={"model": "whisper-1"}, timeout=30)
+    assert (found.status_code, found.json()["error"]["code"]) == (413, "upload_too_large")
+    options = ["-H", "Expect: 100-continue", "--data-binary", "@-", "-o", "-", "-w", "%{http_code}"]
+    asked = subprocess.run(
+        ["curl", "-sS", address, *options], input=upload["file"], capture_output=True, check=True
+    )
+    assert asked.stdout.endswith(b"413")
+    assert time.monotonic() - began < 4  # nobody is waited for in vain
+    deep = httpx.post(f"{server.url}/v1/chat/completions", content=b"[" * 100_000)
+    assert (deep.status_code, deep.json()["error"]["message"]) == (400, "the body is not JSON")
 
 
 def test_the_hybrid_stream_gives_the_transcript_before_the_answer(server: Running) -> None:

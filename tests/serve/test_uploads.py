@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import signal
-import struct
 import tracemalloc
 from collections.abc import Awaitable, Callable
-from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
+from benchmarks.endurance.hostile import BAD, GOOD, encoded, longer_than_said, near_silence, tone
 from hybridlab.audio import load_clips, read_audio, windows
 from hybridlab.errors import AudioError
 from hybridlab.serve.jobs import Sound
@@ -24,22 +20,6 @@ from hybridlab.serve.refusals import RefusalError
 from hybridlab.serve.uploads import Decoder, Limits, decode_sound
 
 pytestmark = pytest.mark.usefixtures("case_server")
-
-
-def encoded(samples: object, *, rate: int = 16_000, form: str = "WAV", **options: str) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.asarray(samples), rate, format=form, **options)
-    return buffer.getvalue()
-
-
-def tone(seconds: float, *, rate: int = 16_000) -> np.ndarray:
-    return 0.1 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
-
-
-def longer_than_said(data: bytes) -> bytes:
-    """A WAV whose header claims 4 GB of samples."""
-    at = data.index(b"data") + 4
-    return data[:at] + struct.pack("<I", 0xFFFFFFFF) + data[at + 4 :]
 
 
 def with_decoder(
@@ -87,23 +67,6 @@ def test_formats_rates_and_channels_become_16_khz_mono(form: str, rate: int, cha
     assert float(np.abs(found.samples[8000:-8000]).max()) == pytest.approx(0.1, abs=0.02)
 
 
-GOOD = encoded(tone(1.0))
-BAD = {
-    "empty": b"",
-    "text": b"hello, I am not audio" * 100,
-    "only a header": GOOD[:44],
-    "noise behind a FLAC's name": b"fLaC" + bytes(range(256)) * 20,
-    "a cut FLAC": encoded(tone(1.0), form="FLAC")[:60],
-    "not numbers": encoded(np.full(16_000, np.nan), subtype="FLOAT"),
-    "silence": encoded(np.zeros(16_000)),
-    "many channels": encoded(np.zeros((100, 12)) + 0.1),
-    "a rate of nothing": encoded(tone(1.0)[:100], rate=10),
-    "html": b"<!doctype html><script>alert(1)</script>",
-    "a path": b"/etc/passwd",
-    "an address": b"http://example.invalid/a.wav",
-}
-
-
 def test_what_is_no_audio_gets_400_in_one_line_and_the_worker_goes_on() -> None:
     async def scene(decoder: Decoder) -> None:
         for name, data in BAD.items():
@@ -126,9 +89,7 @@ def test_a_header_that_lies_about_its_length_takes_no_more_than_what_is_there() 
 
 def test_a_small_file_that_unpacks_to_hours_is_stopped_at_the_limit() -> None:
     """Six hours of near silence in a FLAC of well under a megabyte."""
-    hours = np.zeros(6 * 3600 * 8000, np.int16)
-    hours[0] = 1000
-    bomb = encoded(hours, rate=8000, form="FLAC")
+    bomb = near_silence(6)
     assert len(bomb) < 10**6
 
     async def scene(decoder: Decoder) -> None:
@@ -155,21 +116,21 @@ def test_a_decoder_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - began < 20
 
 
-def test_a_decoder_that_is_killed_from_outside_costs_no_request(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_decoder_that_is_killed_is_replaced_and_only_a_file_that_kills_two_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def scene(decoder: Decoder) -> None:
-        monkeypatch.setattr(
-            "hybridlab.serve.uploads.decode_sound", partial(_die, tmp_path / "died")
-        )
+        (worker,) = decoder._workers
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
         assert (await decoder.decode(GOOD)).seconds == 1
         assert decoder.restarts == 1
-        monkeypatch.setattr("hybridlab.serve.uploads.decode_sound", partial(_die, None))
+        monkeypatch.setattr("hybridlab.serve.uploads.decode_sound", _die)
         found = await refused(decoder, GOOD)
-        assert (found.status, "twice" in str(found)) == (400, True)
-        assert decoder.restarts == 3
+        assert (found.status, "ended its decoder twice" in str(found)) == (400, True)
         monkeypatch.undo()
         assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 3
 
     with_decoder(scene)
 
@@ -210,19 +171,14 @@ def test_silence_is_refused_and_quiet_speech_is_not() -> None:
     assert isinstance(decode_sound(encoded(tone(1) * 0.02), 10), Sound)
 
 
-def _die(mark: Path | None, data: bytes, most_s: float) -> Sound:
-    """Ends its process, or only the first one where that can leave a mark."""
-    if mark is None or not mark.is_symlink():
-        if mark is not None:
-            mark.symlink_to("here")  # a worker may write no file
-        os.kill(os.getpid(), signal.SIGKILL)
-    return decode_sound(data, most_s)
-
-
 def _hang(data: bytes, most_s: float) -> None:
     import time
 
     time.sleep(60)
+
+
+def _die(data: bytes, most_s: float) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _swell(data: bytes, most_s: float) -> None:
@@ -230,7 +186,6 @@ def _swell(data: bytes, most_s: float) -> None:
 
 
 def _write(data: bytes, most_s: float) -> None:
-    import os
     import tempfile
 
     # named, since tempfile looks for a folder by writing into it

@@ -1,0 +1,92 @@
+"""A real server in a process of its own: its log, its workers, its counts."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from hybridlab.device import linux
+
+START_S = 120.0
+
+
+class Running:
+    """A server at work, and what it has logged."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+
+    def found(self, pattern: str) -> list[str]:
+        return [match[1] for line in list(self.lines) if (match := re.search(pattern, line))]
+
+    @property
+    def url(self) -> str:
+        return self.found(r"(http://\S+) serves")[0]
+
+    def pid_of(self, tenant: str) -> int:
+        return int(self.found(rf"{tenant}: \S+ in process (\d+)")[-1])
+
+    def processes(self) -> dict[str, int]:
+        """The server's living processes by name: itself, what its workers are forked from, the
+        workers. A decoder is what no tenant's line of the log names."""
+        server, *rest = linux.family(self.process.pid)
+        named = {self.pid_of("whisper"): "whisper", self.pid_of("voxtral"): "voxtral"}
+        found = {"server": server}
+        for pid in rest:
+            if linux.parent(pid) == server:
+                found["case server"] = pid
+            else:
+                found[named.get(pid, "decoder")] = pid
+        return found
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """A metric's values by their labels as they are written; '' without any."""
+        text = httpx.get(f"{self.url}/metrics", timeout=30).text
+        rows = re.findall(rf"^{name}({{.*}})? (\S+)$", text, flags=re.MULTILINE)
+        return {labels: float(value) for labels, value in rows}
+
+    def metric(self, name: str, tenant: str) -> float:
+        return self.metrics(name)[f'{{tenant="{tenant}"}}']
+
+    def ended(self, within_s: float = 20) -> int:
+        """The exit code."""
+        code = self.process.wait(within_s)
+        self._reader.join(5)
+        return code
+
+
+@contextmanager
+def started(*options: str) -> Iterator[Running]:
+    """`hybridlab serve` on the pocket pair, ready; killed at the end if it still runs."""
+    command = [sys.executable, "-m", "hybridlab.cli", "serve", "--device", "cpu", "--port", "0"]
+    environment = {name: v for name, v in os.environ.items() if name != "HYBRIDLAB_CASE_SERVER"}
+    process = subprocess.Popen(
+        [*command, *options], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    running = Running(process)
+    try:
+        deadline = time.monotonic() + START_S
+        while not running.found("(serves)"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the server did not start: " + "\n".join(running.lines))
+            time.sleep(0.02)
+        yield running
+    finally:
+        process.kill()
+        process.wait()
