@@ -8,6 +8,8 @@ from typing import Any
 from hybridlab.units import format_bytes
 
 Found = Mapping[str, Any]
+#: Of p95 over a soak: a queue that fills up at a rate that is not held shows far more.
+MOST_SLOWDOWN = 3.0
 
 
 def failures(found: Found) -> list[str]:
@@ -34,6 +36,9 @@ def _soak(part: Found) -> Iterator[str]:
         if held["trend"] == "grows":
             low, high = map(format_bytes, held["gain_interval_bytes"])
             yield f"the memory of {name} grows by {low} to {high}"
+    first_s, last_s = part["first_fifth"]["p95_s"], part["last_fifth"]["p95_s"]
+    if last_s > MOST_SLOWDOWN * first_s:
+        yield f"p95 rose from {first_s:.2f} s in the first fifth to {last_s:.2f} s in the last"
 
 
 def _burst(part: Found) -> Iterator[str]:

@@ -127,7 +127,7 @@ class _Watched:
         self._gate = gate
         self._limit = gate.limit(scope["path"])
         self._deadline_s = asyncio.get_running_loop().time() + gate.upload_timeout_s
-        self._whole = False
+        self._whole = self._late = False
         self.received_bytes = 0
         self._over: RefusalError | None = None
         self._closed = False
@@ -141,6 +141,7 @@ class _Watched:
             async with asyncio.timeout_at(self._deadline_s):
                 message = await self._receive()
         except TimeoutError:
+            self._late = True
             raise self._refused(too_slow(self._gate.upload_timeout_s)) from None
         self._whole = not message.get("more_body", False)
         n_bytes = len(message.get("body", b""))
@@ -195,8 +196,9 @@ class _Watched:
 
     async def _linger(self) -> None:
         """Let the client finish: one that writes all before it reads would find its connection
-        reset, and the answer gone with it (RFC 9112, 9.6). Who waits for a 100 sends nothing."""
-        if self._whole or (b"expect", b"100-continue") in self.scope["headers"]:
+        reset, and the answer gone with it (RFC 9112, 9.6). Who waits for a 100 sends nothing, and
+        who was late has had the time."""
+        if self._whole or self._late or (b"expect", b"100-continue") in self.scope["headers"]:
             return
         lingered = 0
         with suppress(TimeoutError):
