@@ -51,7 +51,7 @@ def _raced(lab: Lab, arm: Arm) -> bool:
     """Whether this arm served in the race: what cannot run here is not tried again."""
     cases = lab.table("cases")
     own = cases[(cases["strategy"] == arm.strategy) & (cases["variant"] == arm.variant)]
-    return bool((own[own["experiment"] == "race"]["status"] == "ok").any())
+    return bool(own[own["experiment"] == "race"]["status"].isin(["ok", "invalid"]).any())
 
 
 def lengths(lab: Lab, arms: list[Arm], params: SwappingParams) -> list[dict[str, Any]]:
