@@ -4,4 +4,4 @@ and how close to the edge that is."""
 __version__ = "0.1.0"
 
 #: Raised whenever the way a number is measured changes; written into every manifest.
-MEASUREMENT_VERSION = 6
+MEASUREMENT_VERSION = 7
