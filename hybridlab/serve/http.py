@@ -6,35 +6,33 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, TypeVar
+from http import HTTPStatus
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, File, Request, UploadFile
+from fastapi import FastAPI, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
-from hybridlab.serve import wire
-from hybridlab.serve.refusals import RefusalError, bad_request
+from hybridlab.serve import openapi, wire
+from hybridlab.serve.refusals import RefusalError, bad_request, fault
 
 Answer = TypeVar("Answer")
-Upload = Annotated[UploadFile, File()]
 #: A part of a hybrid response: 'transcript', 'delta' (more of an answer) or 'answer', and what it
 #: says.
 Part = tuple[str, dict[str, Any]]
 
 
-def new_app(title: str) -> FastAPI:
-    """Without routes; refusals and malformed requests are one line each."""
+def new_app(title: str, *, secured: bool) -> FastAPI:
+    """Without routes; whatever is refused, and a fault too, is one line in the same shape.
+    `secured`: a bearer token is asked for."""
     app = FastAPI(title=title, docs_url=None, redoc_url=None)
     app.add_exception_handler(RefusalError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _failed)
+    openapi.describe(app, secured=secured)
     return app
-
-
-def questions_of(given: list[str]) -> list[str]:
-    asked = [text.strip() for text in given]
-    if not all(asked):
-        raise bad_request("'question' is empty; ask something about the audio")
-    return asked
 
 
 async def whole(parts: AsyncIterator[Part]) -> dict[str, Any]:
@@ -97,7 +95,7 @@ async def bytes_of(file: UploadFile) -> bytes:
 async def json_of(request: Request) -> Any:
     try:
         return json.loads(await request.body())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise bad_request("the body is not JSON") from None
 
 
@@ -135,8 +133,26 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
-    """FastAPI's findings as one line, without the values that were sent."""
+    """The first finding as one line, without the values that were sent."""
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"][1:])
-    return await _refused(_, bad_request(f"{where or 'body'}: {problem['msg']}"))
+    if problem["loc"] == ("body",) or problem["type"] == "json_invalid":
+        return await _refused(_, bad_request("the body must be an object as application/json"))
+    why = problem["msg"].removeprefix("Value error, ")
+    return await _refused(_, bad_request(f"{where}: {why}"))
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """What the framework refuses itself: a path, a method, a form that is none."""
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).name.lower()
+    refusal = RefusalError(error.status_code, code, str(error.detail))
+    response = await _refused(request, refusal)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _failed(request: Request, _: Exception) -> Response:
+    """The error itself goes on to the server's log."""
+    return await _refused(request, fault("the server"))
