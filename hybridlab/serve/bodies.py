@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import UploadFile
@@ -16,40 +17,59 @@ from pydantic import (
     Field,
     Tag,
 )
-from pydantic.json_schema import WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema, WithJsonSchema
 
 from hybridlab.serve import wire
 from hybridlab.serve.refusals import bad_request
 
+
+def _described(schema: dict[str, Any], **more: Any) -> None:
+    """A field that may be left out of a form has no null there, as its default in Python is."""
+    schema.pop("default", None)
+    schema.update(more)
+
+
 Upload = Annotated[UploadFile, Field(json_schema_extra={"format": "binary"})]
+Name = Annotated[str, Field(min_length=1)]
 Language = Annotated[
-    str,
+    str | SkipJsonSchema[None],
     Field(
         description="ISO 639-1 code; empty detects it; left out, the server's own.",
-        json_schema_extra={"pattern": f"^({wire.LANGUAGE.pattern})?$"},
+        json_schema_extra=partial(_described, pattern=f"^({wire.LANGUAGE.pattern})?$"),
     ),
 ]
+Tokens = Annotated[
+    Annotated[int, Field(ge=1)] | SkipJsonSchema[None], Field(json_schema_extra=_described)
+]
+
+
+def _flag(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() not in ("true", "false"):
+        raise ValueError("write true or false")
+    return value
 
 
 class TranscriptionForm(BaseModel):
     """A form as OpenAI's transcriptions take it; other fields of theirs are not looked at."""
 
     file: Upload
-    model: str
-    language: Language | None = None
+    model: Name
+    language: Language = None
     response_format: Annotated[str, Field(json_schema_extra={"enum": list(wire.FORMATS)})] = "json"
     prompt: Annotated[str, Field(json_schema_extra={"maxLength": 0})] = ""
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_tokens: Tokens = None
 
 
 class HybridForm(BaseModel):
     """An audio and questions about it."""
 
     file: Upload
-    question: Annotated[list[str], Field(min_length=1)]
-    language: Language | None = None
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
-    stream: bool = False
+    question: Annotated[
+        list[Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]], Field(min_length=1)
+    ]
+    language: Language = None
+    max_tokens: Tokens = None
+    stream: Annotated[bool, BeforeValidator(_flag)] = False
 
     @property
     def questions(self) -> list[str]:
@@ -64,6 +84,14 @@ class HybridForm(BaseModel):
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True)
+
+
+def _whole(value: Any) -> Any:
+    """To JSON Schema 1.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 
 
 def _encodable(text: str) -> str:
@@ -137,13 +165,13 @@ class ChatBody(_Strict):
     """One `input_audio` and a text among the messages; a system message goes before the text.
     `temperature` and `top_p` are accepted and decoding is greedy whatever they say."""
 
-    model: str
+    model: Name
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_completion_tokens: Count | None = None
+    max_tokens: Count | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int | None, Field(ge=1, le=1)] = None
+    n: Annotated[Literal[1], BeforeValidator(_whole)] | None = None
     tools: Unsupported = None
     functions: Unsupported = None
     logprobs: Unsupported = None

@@ -16,6 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 from hybridlab.serve.bodies import ChatBody, TranscriptionForm
 
 Responses = dict[int | str, dict[str, Any]]
+#: Where FastAPI keeps the schema of a model.
 REF = "#/components/schemas/{model}"
 
 
@@ -60,8 +61,9 @@ WHY = {
 
 
 def _refusals(*statuses: int) -> Responses:
+    error = {"application/json": {"schema": {"$ref": REF.format(model=Error.__name__)}}}
     found: Responses = {
-        status: {"model": Error, "description": WHY[status]} for status in (421, 500, *statuses)
+        status: {"content": error, "description": WHY[status]} for status in (421, 500, *statuses)
     }
     for status in {429, 502, 503} & set(found):
         found[status]["headers"] = {"Retry-After": RETRY_AFTER}
@@ -69,7 +71,7 @@ def _refusals(*statuses: int) -> Responses:
         challenge = {"schema": {"type": "string", "const": "Bearer"}, "required": True}
         found[401]["headers"] = {"WWW-Authenticate": challenge}
     if 503 in found:
-        found[503]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+        found[503]["content"] = error | {"text/plain": {"schema": {"type": "string"}}}
     return found
 
 
@@ -161,6 +163,26 @@ class Completion(_Told):
     usage: Usage
 
 
+class Delta(_Told):
+    role: Literal["assistant"] | SkipJsonSchema[None] = None
+    content: str | SkipJsonSchema[None] = None
+
+
+class ChunkChoice(_Told):
+    index: Literal[0]
+    delta: Delta
+    finish_reason: FinishReason | None
+
+
+class Chunk(_Told):
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = Field(None, description="with stream_options.include_usage alone")
+
+
 class HybridTranscript(_Served):
     text: str
     duration: float
@@ -180,6 +202,15 @@ class Hybrid(_Told):
     answers: list[HybridAnswer]
 
 
+class HybridDelta(_Told):
+    index: int
+    text: str
+
+
+class HybridDone(_Told):
+    id: str
+
+
 class Live(_Told):
     live: bool
     reason: str
@@ -194,6 +225,32 @@ def _text(*media: str) -> dict[str, Any]:
     return {kind: {"schema": {"type": "string"}} for kind in media}
 
 
+def _event(of: type[BaseModel], name: str = "") -> dict[str, Any]:
+    """One server-sent event, whose data is JSON."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": REF.format(model=of.__name__)},
+    }
+    kind = {"event": {"const": name}} if name else {}
+    return {"type": "object", "properties": {**kind, "data": data}, "required": [*kind, "data"]}
+
+
+def _stream(*events: dict[str, Any]) -> dict[str, Any]:
+    """Events are described one by one, as OpenAPI before 3.2 has no more to say of a stream."""
+    return {"text/event-stream": {"schema": {"anyOf": [*events]}}}
+
+
+CHUNKS = _stream(
+    _event(Chunk), _event(Error), {"type": "object", "properties": {"data": {"const": "[DONE]"}}}
+)
+HYBRID_EVENTS = _stream(
+    _event(HybridTranscript, "transcript"),
+    _event(HybridDelta, "delta"),
+    _event(HybridAnswer, "answer"),
+    _event(HybridDone, "done"),
+    _event(Error, "error"),
+)
 TIMING = {
     "Server-Timing": {
         "description": "wait for the model and its work, in ms (W3C Server Timing)",
@@ -215,7 +272,7 @@ TRANSCRIPTION: Responses = {
 COMPLETION: Responses = {
     200: {
         "model": Completion,
-        "content": _text("text/event-stream"),
+        "content": CHUNKS,
         "headers": TIMING,
         "description": "an answer; with stream, chat.completion.chunk events, an error among them "
         "where one comes late, and [DONE]",
@@ -225,7 +282,7 @@ COMPLETION: Responses = {
 HYBRID: Responses = {
     200: {
         "model": Hybrid,
-        "content": _text("text/event-stream"),
+        "content": HYBRID_EVENTS,
         "description": "a transcript and answers; with stream, the events transcript, delta (more "
         "of an answer), answer, and at the end done or error",
     },
@@ -239,6 +296,19 @@ METRICS: Responses = {
 }
 
 # --------------------------------------------------------------------------------- the whole page
+
+
+#: Models that are referred to here, not by way of FastAPI.
+REFERRED = (
+    ChatBody,
+    TranscriptionForm,
+    Error,
+    Chunk,
+    HybridTranscript,
+    HybridDelta,
+    HybridAnswer,
+    HybridDone,
+)
 
 
 def body_of(media: str, model: type[BaseModel]) -> dict[str, Any]:
@@ -261,7 +331,7 @@ def describe(app: FastAPI, *, secured: bool) -> None:
 def _described(app: FastAPI, *, secured: bool) -> dict[str, Any]:
     page = get_openapi(title=app.title, version=app.version, routes=app.routes)
     schemas = page.setdefault("components", {}).setdefault("schemas", {})
-    for model in (ChatBody, TranscriptionForm):
+    for model in REFERRED:
         own = model.model_json_schema(ref_template=REF)
         schemas.update(own.pop("$defs", {}))
         schemas[model.__name__] = own

@@ -160,7 +160,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(body: object, why: s
         ([], "valid dict"),
         ({"model": "voxtral", "messages": "x"}, "messages\n.*valid list"),
         ({"messages": chat(AUDIO, ASK)["messages"]}, "model\n.*required"),
-        (chat(AUDIO, ASK, n=2), "n\n.*less than or equal to 1"),
+        (chat(AUDIO, ASK, n=2), "n\n.*should be 1"),
         (chat(AUDIO, ASK, tools=[{}]), "tools\n.*leave it out"),
         (chat(AUDIO, ASK, stream=True, stream_options=True), "stream_options\n.*valid dict"),
         (chat(AUDIO, ASK, stream="yes"), "stream\n.*valid boolean"),
