@@ -48,14 +48,14 @@ WHY = {
     400: "the request makes no sense, or its audio cannot be decoded",
     401: "the bearer token is missing or wrong",
     404: "the model is not served",
+    408: "the upload did not end in time",
     413: "the upload or its audio is larger or longer than what is served",
     421: "the server listens on loopback and was called by another name",
     422: "the model made no words of this audio",
     429: "too many requests wait already",
     500: "a fault of the server, whose log says why",
     502: "a server behind the gateway broke off or made no sense",
-    503: "it cannot be answered now (loading, stopping, out of memory, a worker lost); one line of "
-    "plain text where more connections are open than are taken",
+    503: "it cannot be answered now (loading, stopping, crowded, out of memory, a worker lost)",
     504: "no answer in time",
 }
 
@@ -70,8 +70,6 @@ def _refusals(*statuses: int) -> Responses:
     if 401 in found:
         challenge = {"schema": {"type": "string", "const": "Bearer"}, "required": True}
         found[401]["headers"] = {"WWW-Authenticate": challenge}
-    if 503 in found:
-        found[503]["content"] = error | {"text/plain": {"schema": {"type": "string"}}}
     return found
 
 
@@ -267,7 +265,7 @@ TRANSCRIPTION: Responses = {
         "headers": TIMING,
         "description": "in the form that response_format names",
     },
-    **_refusals(400, 401, 404, 413, 422, 429, 503, 504),
+    **_refusals(400, 401, 404, 408, 413, 422, 429, 503, 504),
 }
 COMPLETION: Responses = {
     200: {
@@ -277,7 +275,7 @@ COMPLETION: Responses = {
         "description": "an answer; with stream, chat.completion.chunk events, an error among them "
         "where one comes late, and [DONE]",
     },
-    **_refusals(400, 401, 404, 413, 422, 429, 503, 504),
+    **_refusals(400, 401, 404, 408, 413, 422, 429, 503, 504),
 }
 HYBRID: Responses = {
     200: {
@@ -286,7 +284,7 @@ HYBRID: Responses = {
         "description": "a transcript and answers; with stream, the events transcript, delta (more "
         "of an answer), answer, and at the end done or error",
     },
-    **_refusals(400, 401, 404, 413, 422, 429, 503, 504),
+    **_refusals(400, 401, 404, 408, 413, 422, 429, 503, 504),
 }
 LIVE: Responses = {200: {"model": Live}, 503: {"model": Live}, **_refusals()}
 READY: Responses = {200: {"model": Ready}, 503: {"model": Ready}, **_refusals()}
