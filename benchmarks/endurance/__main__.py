@@ -95,7 +95,7 @@ async def endure(server: Running, asks: list[Ask], minutes: float) -> dict[str, 
         await do(f"kill {worker}", kill, worker=worker, **often)
     found["restarts"] = await asyncio.to_thread(server.metrics, "hybridlab_restarts_total")
     found["statuses"] = await asyncio.to_thread(server.metrics, "hybridlab_requests_total")
-    await do("sigterm", terminate, rate_rps=knee_rps)
+    await do("sigterm", terminate, rate_rps=found["knee"]["capacity_rps"])
     return found
 
 
