@@ -165,9 +165,9 @@ ENDURED = {
 def _endured(name: str, part: dict[str, Any]) -> str:
     """What else there is to say of a hardship."""
     if name == "soak":
-        trends = {process: held["trend"] for process, held in part["held"].items()}
-        told = [f"{process} {trend}" for process, trend in trends.items() if trend != "flat"]
-        memory = f"memory: {', '.join(told)}" if told else "no memory grows"
+        held = {name: own["trend"] for name, own in part["held"].items() if own["trend"] != "flat"}
+        told = (f"memory of {name} {trend}" for name, trend in held.items())
+        memory = ", ".join(told) or "memory of every process flat"
         p95_s = [part[fifth]["p95_s"] for fifth in ("first_fifth", "last_fifth")]
         return (
             f"{part['seconds'] / 60:.3g} min at {part['rate_rps']:.1f} /s, {memory}, p95 "

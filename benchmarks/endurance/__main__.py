@@ -95,7 +95,8 @@ async def endure(server: Running, asks: list[Ask], minutes: float) -> dict[str, 
         await do(f"kill {worker}", kill, worker=worker, **often)
     found["restarts"] = await asyncio.to_thread(server.metrics, "hybridlab_restarts_total")
     found["statuses"] = await asyncio.to_thread(server.metrics, "hybridlab_requests_total")
-    await do("sigterm", terminate, rate_rps=knee_rps)
+    # more than it can serve: requests wait when it is told to stop
+    await do("sigterm", terminate, rate_rps=2 * found["knee"]["capacity_rps"])
     return found
 
 

@@ -15,6 +15,8 @@ from hybridlab.waiting import KNEE_RATIO, knees
 
 #: Rates that are offered, as shares of what clients get that never pause.
 LOADS = (0.2, 0.4, 0.6, 0.75, 0.9)
+#: On average at each of them: a p95 of fewer would be any of them.
+RATE_REQUESTS = 30
 CLIENTS = 16
 BURST = 10
 #: More than all queues of the server hold.
@@ -32,7 +34,7 @@ async def find_knee(server: Running, load: Load, *, step_s: float) -> dict[str, 
     capacity_rps = len(await load.closed(CLIENTS, step_s)) / (time.monotonic() - began)
     rates, outcomes = [], []
     for share in LOADS:
-        found = await load.at(share * capacity_rps, step_s)
+        found = await load.at(share * capacity_rps, RATE_REQUESTS / (share * capacity_rps))
         outcomes += found
         rates.append({"load": share, "rate_rps": share * capacity_rps, **latencies(found)})
     points = pd.DataFrame(rates).assign(arm="server")

@@ -6,21 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Form, Request
+from fastapi import FastAPI, File, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from hybridlab.serve import answers, wire
+from hybridlab.serve import answers, openapi, wire
+from hybridlab.serve.bodies import ChatBody, HybridForm, TranscriptionForm, read_chat
 from hybridlab.serve.engine import Wish
 from hybridlab.serve.front import add_page
 from hybridlab.serve.http import (
     Part,
-    Upload,
     bytes_of,
     events,
-    json_of,
     metrics_page,
     new_app,
-    questions_of,
     readiness,
     under_way,
     unless_gone,
@@ -31,9 +29,9 @@ from hybridlab.serve.refusals import RefusalError, bad_request
 from hybridlab.serve.service import Service
 
 
-def make_app(service: Service) -> FastAPI:
-    """All routes over one service, whose life is the caller's."""
-    app = new_app("hybridlab")
+def make_app(service: Service, *, secured: bool = False) -> FastAPI:
+    """All routes over one service, whose life is the caller's. `secured`: behind a bearer token."""
+    app = new_app("hybridlab", secured=secured)
     app.state.service = service
     _openai_routes(app, service)
     _hybrid_route(app, service)
@@ -46,41 +44,35 @@ def make_app(service: Service) -> FastAPI:
 
 
 def _openai_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return wire.models(service.model_ids(), service.created)
+    @app.get("/v1/models", responses=openapi.MODELS)
+    async def models() -> Response:
+        return JSONResponse(wire.models(service.model_ids(), service.created))
 
-    @app.post("/v1/audio/transcriptions")
+    @app.post("/v1/audio/transcriptions", responses=openapi.TRANSCRIPTION)
     async def transcriptions(
-        request: Request,
-        file: Upload,
-        model: Annotated[str, Form()],
-        language: Annotated[str | None, Form()] = None,
-        response_format: Annotated[str, Form()] = "json",
-        prompt: Annotated[str, Form()] = "",
-        max_tokens: Annotated[int | None, Form(ge=1)] = None,
+        request: Request, form: Annotated[TranscriptionForm, File()]
     ) -> Response:
-        if prompt:
+        if form.prompt:
             raise bad_request("'prompt' is not supported here; leave it out")
-        kind = wire.check_format(response_format)
-        spoken = service.language(language)
-        tenant = service.tenant_of(model)
+        kind = wire.check_format(form.response_format)
+        spoken = service.language(form.language)
+        tenant = service.tenant_of(form.model)
         service.check(tenant, "transcription")
-        sound = await unless_gone(request, service.decode(await bytes_of(file)))
+        sound = await unless_gone(request, service.decode(await bytes_of(form.file)))
         wish = Wish(
             tenant=tenant,
             kind="transcription",
             sound=sound,
             language=spoken,
-            max_new_tokens=max_tokens,
+            max_new_tokens=form.max_tokens,
         )
         (job,) = service.submit(wish)
         said = await _answered(request, job)
         return _timed(_transcript(kind, said, sound, spoken), said)
 
-    @app.post("/v1/chat/completions")
-    async def completions(request: Request) -> Response:
-        chat = wire.read_chat(await json_of(request))
+    @app.post("/v1/chat/completions", responses=openapi.COMPLETION)
+    async def completions(request: Request, body: ChatBody) -> Response:
+        chat = read_chat(body)
         tenant = service.tenant_of(chat.model)
         if tenant != "voxtral":
             raise bad_request(f"{chat.model} answers no questions; name a Voxtral (/v1/models)")
@@ -144,29 +136,22 @@ async def _chat_events(chunks: answers.Chunks, job: Job) -> AsyncIterator[str]:
 
 
 def _hybrid_route(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/hybrid")
-    async def hybrid(
-        request: Request,
-        file: Upload,
-        question: Annotated[list[str], Form()],
-        language: Annotated[str | None, Form()] = None,
-        max_tokens: Annotated[int | None, Form(ge=1)] = None,
-        stream: Annotated[bool, Form()] = False,
-    ) -> Response:
+    @app.post("/v1/hybrid", responses=openapi.HYBRID)
+    async def hybrid(request: Request, form: Annotated[HybridForm, File()]) -> Response:
         """A transcript and an answer to each `question`; streamed, the transcript comes first, and
         before each answer its words as they come (`delta`)."""
-        asked = questions_of(question)
+        asked = form.questions
         transcriber = service.for_hybrid()
-        spoken = service.language(language)
+        spoken = service.language(form.language)
         service.check(transcriber, "transcription")
-        sound = await unless_gone(request, service.decode(await bytes_of(file)))
-        most = service.answer_tokens(max_tokens)
+        sound = await unless_gone(request, service.decode(await bytes_of(form.file)))
+        most = service.answer_tokens(form.max_tokens)
         first, *rest = service.submit(
             Wish(tenant=transcriber, kind="transcription", sound=sound, language=spoken),
-            *(_question(sound, text, most, stream=stream) for text in asked),
+            *(_question(sound, text, most, stream=form.stream) for text in asked),
         )
         parts = _parts(first, rest, asked, sound)
-        if stream:
+        if form.stream:
             return events(_hybrid_events(parts, [first, *rest]))
         return JSONResponse(await _whole(request, parts, [first, *rest]))
 
@@ -211,16 +196,16 @@ async def _whole(request: Request, parts: AsyncIterator[Part], jobs: list[Job]) 
 
 
 def _own_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/health/live")
+    @app.get("/health/live", responses=openapi.LIVE)
     async def live() -> Response:
         broken = service.broken
         return JSONResponse({"live": not broken, "reason": broken}, 503 if broken else 200)
 
-    @app.get("/health/ready")
+    @app.get("/health/ready", responses=openapi.READY)
     async def ready() -> Response:
         return readiness(service.not_ready)
 
-    @app.get("/metrics")
+    @app.get("/metrics", responses=openapi.METRICS, response_class=PlainTextResponse)
     async def metrics() -> Response:
         return metrics_page(await asyncio.to_thread(service.metrics.text))
 

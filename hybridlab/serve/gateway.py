@@ -11,23 +11,22 @@ import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import FastAPI, Form, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi import FastAPI, File, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from hybridlab import catalog
-from hybridlab.serve import wire
+from hybridlab.serve import openapi, wire
 from hybridlab.serve.asking import COMPLETIONS, TRANSCRIPTIONS, Question, hybrid_parts
+from hybridlab.serve.bodies import ChatBody, HybridForm, TranscriptionForm
 from hybridlab.serve.http import (
     Part,
-    Upload,
     bytes_of,
     events,
     json_of,
     metrics_page,
     new_app,
-    questions_of,
     readiness,
     unless_gone,
     whole,
@@ -98,9 +97,9 @@ class Gateway:
             await self._idle.wait()
 
 
-def make_app(gateway: Gateway) -> FastAPI:
-    """All routes over one gateway, whose life is the caller's."""
-    app = new_app("hybridlab gateway")
+def make_app(gateway: Gateway, *, secured: bool = False) -> FastAPI:
+    """All routes over one gateway, whose life is the caller's. `secured`: behind a bearer token."""
+    app = new_app("hybridlab gateway", secured=secured)
     _openai_routes(app, gateway)
     _hybrid_route(app, gateway)
     _own_routes(app, gateway)
@@ -111,13 +110,18 @@ def make_app(gateway: Gateway) -> FastAPI:
 
 
 def _openai_routes(app: FastAPI, gateway: Gateway) -> None:
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    @app.get("/v1/models", responses=openapi.MODELS | openapi.BEHIND)
+    async def models() -> Response:
         sides = (gateway.voxtral, gateway.whisper)
         lists = await asyncio.gather(*(side.object("GET", "/v1/models") for side in sides))
-        return {"object": "list", "data": [model for found in lists for model in found["data"]]}
+        data = [model for found in lists for model in found["data"]]
+        return JSONResponse({"object": "list", "data": data})
 
-    @app.post(TRANSCRIPTIONS)
+    @app.post(
+        TRANSCRIPTIONS,
+        responses=openapi.TRANSCRIPTION | openapi.BEHIND,
+        openapi_extra=openapi.body_of("multipart/form-data", TranscriptionForm),
+    )
     async def transcriptions(request: Request) -> Response:
         body = await request.body()
         async with request.form() as form:
@@ -126,7 +130,11 @@ def _openai_routes(app: FastAPI, gateway: Gateway) -> None:
             raise bad_request("model: Field required")
         return await _passed_on(gateway, request, gateway.of_model(model), body)
 
-    @app.post(COMPLETIONS)
+    @app.post(
+        COMPLETIONS,
+        responses=openapi.COMPLETION | openapi.BEHIND,
+        openapi_extra=openapi.body_of("application/json", ChatBody),
+    )
     async def completions(request: Request) -> Response:
         asked = await json_of(request)
         model = asked.get("model") if isinstance(asked, dict) else None
@@ -197,30 +205,23 @@ async def _joined(pieces: AsyncIterator[bytes]) -> bytes:
 
 
 def _hybrid_route(app: FastAPI, gateway: Gateway) -> None:
-    @app.post("/v1/hybrid")
-    async def hybrid(
-        request: Request,
-        file: Upload,
-        question: Annotated[list[str], Form()],
-        language: Annotated[str | None, Form()] = None,
-        max_tokens: Annotated[int | None, Form(ge=1)] = None,
-        stream: Annotated[bool, Form()] = False,
-    ) -> Response:
+    @app.post("/v1/hybrid", responses=openapi.HYBRID | openapi.BEHIND)
+    async def hybrid(request: Request, form: Annotated[HybridForm, File()]) -> Response:
         """A transcript and an answer to each `question`; streamed, the transcript comes first, and
         before each answer its words as they come (`delta`)."""
-        asked = questions_of(question)
+        asked = form.questions
         if len(asked) > gateway.queue:
             raise too_many_questions(gateway.queue)
-        sound = await bytes_of(file)
+        sound = await bytes_of(form.file)
         if not sound:
             raise bad_request("the audio file is empty", code="bad_audio")
         data = base64.b64encode(sound)
         questions = [
-            Question(index, text, data, max_tokens, stream=stream)
+            Question(index, text, data, form.max_tokens, stream=form.stream)
             for index, text in enumerate(asked)
         ]
-        parts = _parts(gateway, sound, language, questions)
-        if not stream:
+        parts = _parts(gateway, sound, form.language, questions)
+        if not form.stream:
             return JSONResponse(await unless_gone(request, whole(parts)))
         # what is refused at once gets its status; after that only an event can tell
         first = await unless_gone(request, anext(parts))
@@ -252,17 +253,17 @@ async def _hybrid_events(first: Part, parts: AsyncGenerator[Part, None]) -> Asyn
 
 
 def _own_routes(app: FastAPI, gateway: Gateway) -> None:
-    @app.get("/health/live")
-    async def live() -> dict[str, Any]:
-        return {"live": True, "reason": ""}
+    @app.get("/health/live", responses=openapi.LIVE)
+    async def live() -> Response:
+        return JSONResponse({"live": True, "reason": ""})
 
-    @app.get("/health/ready")
+    @app.get("/health/ready", responses=openapi.READY)
     async def ready() -> Response:
         found = await asyncio.gather(gateway.whisper.not_ready(), gateway.voxtral.not_ready())
         stopping = "the gateway is stopping" if gateway.stopping else ""
         reason = "; ".join(why for why in (stopping, *found) if why)
         return readiness(reason)
 
-    @app.get("/metrics")
+    @app.get("/metrics", responses=openapi.METRICS, response_class=PlainTextResponse)
     async def metrics() -> Response:
         return metrics_page(gateway.metrics.text())

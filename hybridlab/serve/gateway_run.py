@@ -55,7 +55,7 @@ async def _serve(door: Settings, urls: Mapping[str, str], listener: socket.socke
     }
     gateway = Gateway(upstreams["whisper"], upstreams["voxtral"], queue=door.queue)
     gate = Gate(
-        make_app(gateway),
+        make_app(gateway, secured=bool(door.token)),
         token=door.token,
         loopback=door.loopback,
         max_upload_bytes=door.max_upload_bytes,

@@ -6,19 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, File, Request, UploadFile
+from fastapi import FastAPI, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
-from hybridlab.serve import wire
-from hybridlab.serve.refusals import RefusalError, bad_request
+from hybridlab.serve import openapi, wire
+from hybridlab.serve.refusals import RefusalError, bad_request, fault
 
 Answer = TypeVar("Answer")
-Upload = Annotated[UploadFile, File()]
 #: A part of a hybrid response: 'transcript', 'delta' (more of an answer) or 'answer', and what it
 #: says.
 Part = tuple[str, dict[str, Any]]
@@ -26,8 +25,9 @@ Part = tuple[str, dict[str, Any]]
 MOST_FIELDS = 100
 
 
-def new_app(title: str) -> FastAPI:
-    """Without routes; refusals and malformed requests are one line each."""
+def new_app(title: str, *, secured: bool) -> FastAPI:
+    """Without routes; whatever is refused, and a fault too, is one line in the same shape.
+    `secured`: a bearer token is asked for."""
     # 0: a file stays in memory, which the gate bounds; audio touches no disk, and a full one harms
     # no request
     MultiPartParser.spool_max_size = 0
@@ -40,14 +40,9 @@ def new_app(title: str) -> FastAPI:
     app.add_exception_handler(RefusalError, _refused)
     app.add_exception_handler(HTTPException, _unusual)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _failed)
+    openapi.describe(app, secured=secured)
     return app
-
-
-def questions_of(given: list[str]) -> list[str]:
-    asked = [text.strip() for text in given]
-    if not all(asked):
-        raise bad_request("'question' is empty; ask something about the audio")
-    return asked
 
 
 async def whole(parts: AsyncIterator[Part]) -> dict[str, Any]:
@@ -156,8 +151,16 @@ async def _unusual(_: Request, error: Exception) -> Response:
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
-    """FastAPI's findings as one line, without the values that were sent."""
+    """The first finding as one line, without the values that were sent."""
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"][1:])
-    return await _refused(_, bad_request(f"{where or 'body'}: {problem['msg']}"))
+    if problem["loc"] == ("body",) or problem["type"] == "json_invalid":
+        return await _refused(_, bad_request("the body must be an object as application/json"))
+    why = problem["msg"].removeprefix("Value error, ")
+    return await _refused(_, bad_request(f"{where}: {why}"))
+
+
+async def _failed(request: Request, _: Exception) -> Response:
+    """The error itself goes on to the server's log."""
+    return await _refused(request, fault("the server"))

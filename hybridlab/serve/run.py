@@ -53,7 +53,7 @@ async def _serve(
 
     service = Service(settings)
     gate = Gate(
-        make_app(service),
+        make_app(service, secured=bool(settings.token)),
         token=settings.token,
         loopback=settings.loopback,
         max_upload_bytes=settings.max_upload_bytes,

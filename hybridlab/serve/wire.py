@@ -6,7 +6,6 @@ was really cut (at the quietest place near every 30 s), and nothing finer is mad
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import uuid
@@ -22,7 +21,6 @@ from hybridlab.serve.refusals import RefusalError, bad_request
 FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
 #: A language code as Whisper and Voxtral have them.
 LANGUAGE = re.compile(r"[a-z]{2,3}")
-HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 
 
 # ------------------------------------------------------------------------------------- requests
@@ -40,111 +38,6 @@ def check_format(name: str) -> str:
             f"response_format {name[:20]!r} is not known; choose one of: {', '.join(FORMATS)}"
         )
     return name
-
-
-@dataclass(frozen=True)
-class Chat:
-    """A question about an audio, as a chat completion asks it."""
-
-    model: str
-    audio: bytes
-    question: str
-    max_new_tokens: int | None
-    stream: bool
-    #: Of a stream: its last chunk before the end tells the tokens.
-    include_usage: bool
-
-
-#: What a chat completion may ask that greedy decoding of one answer cannot give.
-UNSUPPORTED = ("tools", "functions", "logprobs", "audio", "modalities", "response_format")
-
-
-def read_chat(body: Any) -> Chat:
-    """One user message with one `input_audio` and a text; a system message goes before the text.
-    `temperature` and `top_p` are accepted and decoding is greedy whatever they say."""
-    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
-        raise bad_request("the body must be an object with a list of messages")
-    for name in UNSUPPORTED:
-        if body.get(name):
-            raise bad_request(f"{name!r} is not supported here; leave it out")
-    if body.get("n", 1) != 1:
-        raise bad_request("only one choice is made; set n to 1")
-    audio, texts = _parts(body["messages"])
-    if audio is None:
-        raise bad_request("no message has a part of type 'input_audio' with base64 data")
-    question = "\n\n".join(texts)
-    if not question:
-        raise bad_request("no message has a text; ask something about the audio")
-    stream, include_usage = _streaming(body)
-    return Chat(
-        model=str(body.get("model", "")),
-        audio=audio,
-        question=question,
-        max_new_tokens=_count(body),
-        stream=stream,
-        include_usage=include_usage,
-    )
-
-
-def _streaming(body: dict[str, Any]) -> tuple[bool, bool]:
-    """Whether to stream, and whether the stream tells its tokens."""
-    stream, options = body.get("stream") is True, body.get("stream_options")
-    if options is None:
-        return stream, False
-    if not isinstance(options, dict):
-        raise bad_request("'stream_options' must be an object like {\"include_usage\": true}")
-    if not stream:
-        raise bad_request("'stream_options' goes with a stream; set stream to true")
-    return stream, options.get("include_usage") is True
-
-
-def _parts(messages: list[Any]) -> tuple[bytes | None, list[str]]:
-    audio, texts = None, []
-    for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in ("user", "system"):
-            raise bad_request("only messages of the roles system and user are answered")
-        content = message.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        for part in parts if isinstance(parts, list) else []:
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind == "text":
-                texts.append(_text(part.get("text")))
-            elif kind == "input_audio":
-                if audio is not None:
-                    raise bad_request("one audio is answered at a time; send one 'input_audio'")
-                audio = _decoded(part.get("input_audio"))
-            else:
-                raise bad_request(
-                    f"a part of type {str(kind)[:20]!r} is not supported; send 'input_audio' and "
-                    "'text' (addresses are never opened)"
-                )
-    return audio, [text for text in texts if text]
-
-
-def _text(given: Any) -> str:
-    """JSON may escape half of a character, which no tokenizer and no response can write."""
-    if not isinstance(given, str) or HALF_CHARACTER.search(given):
-        raise bad_request("the 'text' of a part must be a text of whole characters")
-    return given.strip()
-
-
-def _decoded(part: Any) -> bytes:
-    data = part.get("data") if isinstance(part, dict) else None
-    if not isinstance(data, str):
-        raise bad_request("'input_audio' needs 'data' in base64")
-    try:
-        return base64.b64decode(data, validate=True)
-    except ValueError:  # binascii.Error is one, and so is text that is not ASCII
-        raise bad_request("the data of 'input_audio' is not base64", code="bad_audio") from None
-
-
-def _count(body: dict[str, Any]) -> int | None:
-    asked = body.get("max_completion_tokens", body.get("max_tokens"))
-    if asked is None:
-        return None
-    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
-        raise bad_request("max_tokens must be a whole number above zero")
-    return asked
 
 
 # ----------------------------------------------------------------------------------- transcripts

@@ -7,8 +7,10 @@ import json
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from hybridlab.serve import answers, wire
+from hybridlab.serve.bodies import Chat, ChatBody, read_chat
 from hybridlab.serve.jobs import Said, Sound
 from hybridlab.serve.refusals import RefusalError
 from hybridlab.tenants.base import Text, Usage
@@ -118,44 +120,63 @@ def chat(*parts: object, **more: object) -> dict[str, object]:
     return {"model": "voxtral", "messages": [{"role": "user", "content": list(parts)}], **more}
 
 
+def read(body: object) -> Chat:
+    return read_chat(ChatBody.model_validate(body))
+
+
 def test_a_question_is_read_with_what_the_system_says_before_it() -> None:
     body = chat(AUDIO, ASK, max_tokens=9, temperature=0.2)
     messages = body["messages"]
     assert isinstance(messages, list)
     messages.insert(0, {"role": "system", "content": "Be brief."})
-    found = wire.read_chat(body)
+    found = read(body)
     assert (found.audio, found.question) == (b"abc", "Be brief.\n\nWhat is said?")
     assert (found.max_new_tokens, found.stream) == (9, False)
-    streamed = wire.read_chat(chat(AUDIO, ASK, stream=True, stream_options={"include_usage": True}))
+    streamed = read(chat(AUDIO, ASK, stream=True, stream_options={"include_usage": True}))
     assert (streamed.stream, streamed.include_usage) == (True, True)
-    assert not wire.read_chat(chat(AUDIO, ASK, stream=True, stream_options={})).include_usage
+    assert not read(chat(AUDIO, ASK, stream=True, stream_options={})).include_usage
 
 
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ([], "object"),
-        ({"messages": "x"}, "list of messages"),
         (chat(ASK), "input_audio"),
         (chat(AUDIO), "no message has a text"),
         (chat(AUDIO, AUDIO, ASK), "one audio"),
-        (chat(AUDIO, ASK, n=2), "one choice"),
-        (chat(AUDIO, ASK, tools=[{}]), "'tools'"),
         (chat(AUDIO, ASK, stream_options={"include_usage": True}), "goes with a stream"),
-        (chat(AUDIO, ASK, stream=True, stream_options=True), "must be an object"),
-        (chat(AUDIO, ASK, max_tokens=0), "max_tokens"),
-        (chat(AUDIO, ASK, max_tokens="9"), "max_tokens"),
         (chat({"type": "input_audio", "input_audio": {"data": "@@"}}, ASK), "base64"),
-        (chat({"type": "input_audio", "input_audio": {"url": "file:///x"}}, ASK), "base64"),
-        (chat({"type": "audio_url", "audio_url": {"url": "http://x"}}, ASK), "never opened"),
-        (chat(None), "never opened"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "roles"),
+        (chat({"type": "input_audio", "input_audio": {"data": "\u00e9"}}, ASK), "base64"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_with_the_reason(body: object, why: str) -> None:
     with pytest.raises(RefusalError, match=why) as caught:
-        wire.read_chat(body)
+        read(body)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ([], "valid dict"),
+        ({"model": "voxtral", "messages": "x"}, "messages\n.*valid list"),
+        ({"messages": chat(AUDIO, ASK)["messages"]}, "model\n.*required"),
+        (chat(AUDIO, ASK, n=2), "n\n.*should be 1"),
+        (chat(AUDIO, ASK, tools=[{}]), "tools\n.*leave it out"),
+        (chat(AUDIO, ASK, stream=True, stream_options=True), "stream_options\n.*valid dict"),
+        (chat(AUDIO, ASK, stream="yes"), "stream\n.*valid boolean"),
+        (chat(AUDIO, ASK, max_tokens=0), "max_tokens\n.*greater than"),
+        (chat(AUDIO, ASK, max_tokens="9"), "max_tokens\n.*valid integer"),
+        (chat(AUDIO, {"type": "text", "text": 7}), "text\n.*valid string"),
+        (chat(AUDIO, {"type": "text", "text": "\ud800"}), "text\n.*surrogate"),
+        (chat({"type": "input_audio", "input_audio": {"url": "file:///x"}}, ASK), "data\n.*req"),
+        (chat({"type": "audio_url", "audio_url": {"url": "http://x"}}, ASK), "never opened"),
+        (chat(None), "never opened"),
+        ({"model": "voxtral", "messages": [{"role": "tool", "content": "x"}]}, "role\n.*'system'"),
+    ],
+)
+def test_what_has_the_wrong_shape_is_refused_where_it_is_wrong(body: object, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        read(body)
 
 
 def test_languages_and_formats_are_checked() -> None:

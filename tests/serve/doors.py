@@ -1,0 +1,93 @@
+"""A server and a gateway on loopback, in a thread of this process, over tenants without models."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from hybridlab.serve import app, gateway
+from hybridlab.serve.gateway import Gateway
+from hybridlab.serve.security import Gate
+from hybridlab.serve.service import Service
+from hybridlab.serve.settings import Settings
+from hybridlab.serve.upstream import Upstream
+from tests.serve.fakes import Stage, voxtral, whisper
+from tests.serve.test_routes import InProcessDecoder
+
+#: Asked for by both.
+TOKEN = "t0ken"
+
+
+@dataclass
+class Doors:
+    """Addresses of a server over tenants without models and of a gateway before it."""
+
+    urls: dict[str, str] = field(default_factory=dict)
+    #: How often each route of either answered with each status.
+    answers: dict[str, Counter[tuple[str, int]]] = field(default_factory=dict)
+
+
+@contextmanager
+def doors() -> Iterator[Doors]:
+    found = Doors()
+    stop = threading.Event()
+    open_ = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(found, open_, stop)))
+    thread.start()
+    try:
+        assert open_.wait(20)
+        yield found
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+async def _serve(found: Doors, opened: threading.Event, stop: threading.Event) -> None:
+    service = Service(Settings())
+    async with Stage(voxtral(), whisper(say=lambda job: "heard")) as stage:
+        service.engine, service.decoder = stage.engine, InProcessDecoder()  # type: ignore[assignment]
+        first, found.urls["server"] = await _door(
+            "server", app.make_app(service, secured=True), found
+        )
+        sides = [
+            Upstream(name, found.urls["server"], token=TOKEN, timeout_s=20)
+            for name in ("whisper", "voxtral")
+        ]
+        behind = Gateway(*sides, queue=64)
+        second, found.urls["gateway"] = await _door(
+            "gateway", gateway.make_app(behind, secured=True), found
+        )
+        opened.set()
+        await asyncio.to_thread(stop.wait)
+        await behind.close()
+        for server in (second, first):
+            server.should_exit = True
+            await server.done  # type: ignore[attr-defined]
+
+
+async def _door(name: str, routes: Any, found: Doors) -> tuple[uvicorn.Server, str]:
+    answers = found.answers[name] = Counter()
+    gate = Gate(
+        routes,
+        token=TOKEN,
+        loopback=True,
+        max_upload_bytes=10**7,
+        upload_timeout_s=20,
+        most_requests=100,
+        on_done=lambda route, status, seconds: answers.update([(route, status)]),
+    )
+    config = uvicorn.Config(gate, port=0, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    server.done = asyncio.create_task(server.serve())  # type: ignore[attr-defined]
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    return server, f"http://127.0.0.1:{port}"
