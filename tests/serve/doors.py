@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,11 +38,11 @@ class Doors:
 def doors() -> Iterator[Doors]:
     found = Doors()
     stop = threading.Event()
-    open_ = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(found, open_, stop)))
+    opened = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(found, opened, stop)))
     thread.start()
     try:
-        assert open_.wait(20)
+        assert opened.wait(20)
         yield found
     finally:
         stop.set()
@@ -54,40 +54,36 @@ async def _serve(found: Doors, opened: threading.Event, stop: threading.Event) -
     service = Service(Settings())
     async with Stage(voxtral(), whisper(say=lambda job: "heard")) as stage:
         service.engine, service.decoder = stage.engine, InProcessDecoder()  # type: ignore[assignment]
-        first, found.urls["server"] = await _door(
-            "server", app.make_app(service, secured=True), found
-        )
-        sides = [
-            Upstream(name, found.urls["server"], token=TOKEN, timeout_s=20)
-            for name in ("whisper", "voxtral")
-        ]
-        behind = Gateway(*sides, queue=64)
-        second, found.urls["gateway"] = await _door(
-            "gateway", gateway.make_app(behind, secured=True), found
-        )
-        opened.set()
-        await asyncio.to_thread(stop.wait)
-        await behind.close()
-        for server in (second, first):
-            server.should_exit = True
-            await server.done  # type: ignore[attr-defined]
+        async with _door(found, "server", app.make_app(service, secured=True)) as url:
+            sides = [Upstream(n, url, token=TOKEN, timeout_s=20) for n in ("whisper", "voxtral")]
+            behind = Gateway(*sides, queue=64)
+            async with _door(found, "gateway", gateway.make_app(behind, secured=True)):
+                opened.set()
+                await asyncio.to_thread(stop.wait)
+            await behind.close()
 
 
-async def _door(name: str, routes: Any, found: Doors) -> tuple[uvicorn.Server, str]:
+@asynccontextmanager
+async def _door(found: Doors, name: str, routes: Any) -> AsyncIterator[str]:
+    """Serves; says the address."""
     answers = found.answers[name] = Counter()
     gate = Gate(
         routes,
         token=TOKEN,
         loopback=True,
         max_upload_bytes=10**7,
-        upload_timeout_s=20,
+        upload_timeout_s=20.0,
         most_requests=100,
         on_done=lambda route, status, seconds: answers.update([(route, status)]),
     )
-    config = uvicorn.Config(gate, port=0, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    server.done = asyncio.create_task(server.serve())  # type: ignore[attr-defined]
+    server = uvicorn.Server(uvicorn.Config(gate, port=0, lifespan="off", log_config=None))
+    serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    return server, f"http://127.0.0.1:{port}"
+    found.urls[name] = f"http://127.0.0.1:{port}"
+    try:
+        yield found.urls[name]
+    finally:
+        server.should_exit = True
+        await serving

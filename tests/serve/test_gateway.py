@@ -383,3 +383,12 @@ def test_wrong_options_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         run(urls | {"voxtral_url": "localhost:2"})
     with pytest.raises(ParameterError, match="needs a bearer token"):
         run(urls | {"host": "0.0.0.0"})
+
+
+def test_json_that_is_nested_without_end_is_refused() -> None:
+    async def scene() -> None:
+        async with staged(Scripted(b""), Scripted(b"")) as stage:
+            answer = await stage.client.post("/v1/chat/completions", content=b"[" * 10**5)
+        assert code(answer) == (400, "invalid_request")
+
+    play(scene)

@@ -401,3 +401,50 @@ def test_a_refusal_reads_as_openai_s_clients_expect() -> None:
     assert RefusalError(503, "c", "why").as_dict() == {
         "error": {"message": "why", "type": "server_error", "code": "c"}
     }
+
+
+def test_what_the_framework_refuses_has_the_shape_of_every_error() -> None:
+    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+        for method, path, status, code in (
+            ("GET", "/nowhere", 404, "not_found"),
+            ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ):
+            answer = await client.request(method, path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert answer.headers["allow"] == "GET"
+
+    serve(scene)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"[" * 10**5, "parsing the body"),
+        (b"{", "must be an object as application/json"),
+        (b"[]", "must be an object as application/json"),
+    ],
+)
+def test_a_body_that_is_no_object_is_refused(body: bytes, why: str) -> None:
+    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+        kind = {"Content-Type": "application/json"}
+        answer = await client.post("/v1/chat/completions", content=body, headers=kind)
+        assert answer.status_code == 400
+        assert why in answer.json()["error"]["message"]
+
+    serve(scene)
+
+
+def test_a_fault_of_the_server_has_the_shape_of_every_error() -> None:
+    app = make_app(Service(Settings()))
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise KeyError("x")
+
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+            return await client.get("/broken")
+
+    answer = asyncio.run(run())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "fault")
