@@ -134,7 +134,8 @@ def peers_table(project: Path) -> str:
 
 
 def endurance_table(project: Path) -> str:
-    """What became of requests under each hardship: from the published benchmark."""
+    """What became of requests under each hardship, and what the benchmark found fault with: as it
+    was published."""
     path = project / "outputs" / "reference" / "benchmarks" / "endurance.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     rows = [
@@ -146,7 +147,8 @@ def endurance_table(project: Path) -> str:
         for name, told in ENDURED.items()
     ]
     header = ("under load", "answered right", "refused", "wrong", "lost", "and")
-    return _table(header, rows)
+    faults = "".join(f"\n**Not passed:** {line}" for line in found["failures"])
+    return _table(header, rows) + ("\n" + faults if faults else "")
 
 
 ENDURED = {
