@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from hybridlab import catalog
 from hybridlab.errors import ParameterError
@@ -84,3 +86,15 @@ def test_unknown_names_list_the_good_ones() -> None:
         catalog.card("t5")
     with pytest.raises(ParameterError, match="choose one of: tiny"):
         catalog.whisper("enormous-v9")
+
+
+def test_languages_are_those_that_both_models_take() -> None:
+    from mistral_common.protocol.transcription.request import TranscriptionRequest
+    from whisper.tokenizer import LANGUAGES
+
+    language = TypeAdapter(TranscriptionRequest.model_fields["language"].annotation)
+    common = []
+    for code in list(LANGUAGES)[:99]:  # 'yue' came with large-v3
+        with suppress(ValidationError):
+            common.append(str(language.validate_python(code)))
+    assert common == catalog.LANGUAGES

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema, WithJsonSchema
 
+from hybridlab import catalog
 from hybridlab.serve import wire
 from hybridlab.serve.refusals import bad_request
 
@@ -30,12 +31,14 @@ def _described(schema: dict[str, Any], **more: Any) -> None:
 
 
 Upload = Annotated[UploadFile, Field(json_schema_extra={"format": "binary"})]
+#: What is left when Python strips a text; to it \x1c to \x1f and \x85 are space too.
+NO_SPACE = r"[^\s\x1c-\x1f\x85]"
 Name = Annotated[str, Field(min_length=1)]
 Language = Annotated[
     str | SkipJsonSchema[None],
     Field(
         description="ISO 639-1 code; empty detects it; left out, the server's own.",
-        json_schema_extra=partial(_described, pattern=f"^({wire.LANGUAGE.pattern})?$"),
+        json_schema_extra=partial(_described, enum=["", *catalog.LANGUAGES]),
     ),
 ]
 Tokens = Annotated[
@@ -65,7 +68,7 @@ class HybridForm(BaseModel):
 
     file: Upload
     question: Annotated[
-        list[Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]], Field(min_length=1)
+        list[Annotated[str, Field(json_schema_extra={"pattern": NO_SPACE})]], Field(min_length=1)
     ]
     language: Language = None
     max_tokens: Tokens = None

@@ -7,7 +7,6 @@ was really cut (at the quietest place near every 30 s), and nothing finer is mad
 from __future__ import annotations
 
 import json
-import re
 import uuid
 import zlib
 from collections.abc import Sequence
@@ -19,16 +18,16 @@ from hybridlab.serve.jobs import Said, Sound
 from hybridlab.serve.refusals import RefusalError, bad_request
 
 FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
-#: A language code as Whisper and Voxtral have them.
-LANGUAGE = re.compile(r"[a-z]{2,3}")
 
 
 # ------------------------------------------------------------------------------------- requests
 
 
 def check_language(language: str) -> str:
-    if language and not LANGUAGE.fullmatch(language):
-        raise bad_request(f"language {language[:20]!r} is no ISO 639-1 code; write one like 'en'")
+    if language and language not in catalog.LANGUAGES:
+        raise bad_request(
+            f"language {language[:20]!r} is not known; write a code of ISO 639-1 like 'en'"
+        )
     return language
 
 

@@ -182,7 +182,7 @@ def test_what_has_the_wrong_shape_is_refused_where_it_is_wrong(body: object, why
 def test_languages_and_formats_are_checked() -> None:
     assert wire.check_language("") == ""
     assert wire.check_format("srt") == "srt"
-    for bad in ("english", "e", "../x"):
+    for bad in ("english", "e", "../x", "gb", "tir", "haw"):
         with pytest.raises(RefusalError, match="ISO 639"):
             wire.check_language(bad)
     with pytest.raises(RefusalError, match="choose one of: json"):
