@@ -53,7 +53,8 @@ def _flag(value: Any) -> Any:
 
 
 class TranscriptionForm(BaseModel):
-    """A form as OpenAI's transcriptions take it; other fields of theirs are not looked at."""
+    """A form as OpenAI's transcriptions take it; other fields of theirs are not looked at.
+    An empty field is as one left out."""
 
     file: Upload
     model: Name
@@ -64,7 +65,7 @@ class TranscriptionForm(BaseModel):
 
 
 class HybridForm(BaseModel):
-    """An audio and questions about it."""
+    """An audio and questions about it. An empty field is as one left out."""
 
     file: Upload
     question: Annotated[

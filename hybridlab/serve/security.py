@@ -34,6 +34,8 @@ FORM_BYTES = 1 << 16
 HELD_BYTES = 512 * 10**6
 #: How long, and how much, a client that was refused may go on sending before it is cut off.
 LINGER_S = 5.0
+#: One that has sent nothing for so long waits for the answer.
+PAUSE_S = 0.5
 LINGER_BYTES = 1 << 28
 #: Files of the page, which holds no secret, by path: a browser opens an address without a token.
 PAGE = {"/": "index.html"} | {
@@ -204,7 +206,7 @@ class _Watched:
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 while lingered < LINGER_BYTES:
-                    message = await self._receive()
+                    message = await asyncio.wait_for(self._receive(), PAUSE_S)
                     lingered += len(message.get("body", b""))
                     if not message.get("more_body", False):
                         return

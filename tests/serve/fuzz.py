@@ -32,14 +32,25 @@ ENCODED = SOUNDS.map(lambda sound: base64.b64encode(sound).decode())
 #: For a description that allows any text, names of models are all alike: every second one is known.
 MODELS = {"/v1/audio/transcriptions": "whisper-1", "/v1/chat/completions": "voxtral-pocket"}
 
+FORMS = ("/v1/audio/transcriptions", "/v1/hybrid")
+
 
 @schemathesis.hook
 def filter_case(_: HookContext, case: Case) -> bool:
-    """A form is text: whatever is in the place of a text is one, alone too a list of one."""
-    if case.path != "/v1/hybrid" or not isinstance(case.body, dict):
+    """A form is text: whatever is in the place of a text is one, alone too a list of one, and a
+    list is its field again and again, or none; an empty one is as one left out."""
+    if case.path not in FORMS or not isinstance(case.body, dict):
         return True
     asked = case.body.get("question", [])
-    return isinstance(asked, list) and all(isinstance(text, str) for text in asked)
+    return (
+        isinstance(asked, list)
+        and all(isinstance(text, str) for text in asked)
+        and not any(_vanishes(case.body.get(name)) for name in ("max_tokens", "stream"))
+    )
+
+
+def _vanishes(value: object) -> bool:
+    return value == "" or isinstance(value, list)
 
 
 @schemathesis.hook

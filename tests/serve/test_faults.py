@@ -103,8 +103,8 @@ def test_who_does_not_read_a_stream_holds_neither_the_tenant_nor_the_connection(
     monkeypatch.setattr(door, "SILENCE_S", 0.3)
 
     async def scene() -> None:
-        # more than the kernel takes for one who does not read
-        tenant = voxtral(say=lambda job: "word " * (4 * 10**6 if job.question == "long" else 1))
+        # one word, of more than the kernel takes for one who does not read
+        tenant = voxtral(say=lambda job: "w" * (20 * 10**6 if job.question == "long" else 1))
         async with live(tenant) as server:
             before = server.held()
             lazy = socket.create_connection(("127.0.0.1", server.port))
