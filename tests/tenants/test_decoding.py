@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +16,6 @@ from hybridlab.tenants.base import Analyst, Text
 
 SPEC = TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
 MOST = 32
-
-
-@pytest.fixture(scope="module")
-def analysts() -> Iterator[dict[str, Analyst]]:
-    made = {kind: make_analyst(replace(SPEC, decoding=kind), CpuDevice()) for kind in DECODINGS}
-    for tenant in made.values():
-        tenant.load()
-    yield made
-    for tenant in made.values():
-        tenant.unload()
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from hybridlab.audio import Clip, load_clips
 from hybridlab.catalog import DECODINGS
-from hybridlab.device import CpuDevice
-from hybridlab.tenants import TenantSpec, make_analyst
+from hybridlab.tenants import TenantSpec
 from hybridlab.tenants.base import Analyst
 from hybridlab.tenants.growing import GrowingText, Teller
 from hybridlab.tenants.processors import voxtral_processor
@@ -34,16 +32,6 @@ def tekken() -> Callable[[list[int]], str]:
 @pytest.fixture(scope="module")
 def clips() -> list[Clip]:
     return load_clips()[:3]
-
-
-@pytest.fixture(scope="module")
-def analysts() -> Iterator[dict[str, Analyst]]:
-    made = {kind: make_analyst(replace(SPEC, decoding=kind), CpuDevice()) for kind in DECODINGS}
-    for tenant in made.values():
-        tenant.load()
-    yield made
-    for tenant in made.values():
-        tenant.unload()
 
 
 def test_a_character_comes_whole_and_a_space_with_the_word_behind_it() -> None:
