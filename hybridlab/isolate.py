@@ -235,7 +235,7 @@ def send(connection: socket.socket, payload: bytes) -> None:
     connection.sendall(struct.pack("!Q", len(payload)) + payload)
 
 
-def receive(connection: socket.socket) -> bytes | None:
+def receive(connection: socket.socket) -> bytearray | None:
     """One framed message; None at the end of the stream."""
     header = _receive_exactly(connection, 8)
     if header is None:
@@ -243,14 +243,16 @@ def receive(connection: socket.socket) -> bytes | None:
     return _receive_exactly(connection, struct.unpack("!Q", header)[0])
 
 
-def _receive_exactly(connection: socket.socket, count: int) -> bytes | None:
-    received = bytearray()
-    while len(received) < count:
-        piece = connection.recv(min(count - len(received), 1 << 20))
-        if not piece:
+def _receive_exactly(connection: socket.socket, count: int) -> bytearray | None:
+    """Into one block: a process that is short of memory holds a message once, not twice."""
+    received = bytearray(count)
+    rest = memoryview(received)
+    while rest:
+        read = connection.recv_into(rest)
+        if not read:
             return None
-        received += piece
-    return bytes(received)
+        rest = rest[read:]
+    return received
 
 
 # ---------------------------------------------------------------------------------------- server

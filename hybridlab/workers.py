@@ -192,7 +192,7 @@ def _work(address: str) -> None:
             send(channel, _answered(message))
 
 
-def _answered(message: bytes) -> bytes:
+def _answered(message: bytearray) -> bytes:
     """A pickled pair: the fault or None, and the answer."""
     try:
         function, arguments, keywords = pickle.loads(message)

@@ -151,6 +151,7 @@ class PlainVoxtral(VoxtralTransformers):
             return
         self._lent.load()
         self._model, self._processor = twin(self._lent.module()), self._lent._processor
+        self._loop = self._lent._loop  # knows which tokens end an answer
         self._probe = Unwatched()  # type: ignore[assignment]
 
     def unload(self) -> None:
