@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -16,11 +17,13 @@ from torch import nn
 from hybridlab.device import CpuDevice
 from hybridlab.device.cores import PLACES, Cores, SharedBoard, board_at
 from hybridlab.errors import UnavailableError, WorkerLostError
+from hybridlab.isolate import CaseServer
 from hybridlab.tenants import TenantSpec, phases
 from hybridlab.tenants.phases import PhaseProbe
 from hybridlab.tenants.remote import Hosting, RemoteTranscriber
 from hybridlab.workers import Worker
 from tests.strategies.test_strategies import FakeWhisper
+from tests.workers_at_work import alive, at_work_at_two_places, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -93,21 +96,47 @@ def test_processes_share_by_a_board_and_a_dead_one_is_cleared() -> None:
 def test_servers_meet_on_a_board_by_its_name(tmp_path: Path) -> None:
     """Each makes the board if it is the first, and leaves it to the others."""
     path = tmp_path / "cores"
-    one, other = SharedBoard(path), SharedBoard(path, first=2)
+    one, other = SharedBoard(path), SharedBoard(path)
     places = one.take_place(), other.take_place()
-    assert places == (0, 2)
+    assert places == (0, 1)
     busy = Cores(board_at(path), place=places[1])
     cores = Cores(board_at(path), place=places[0])
     with cores.at_work(), busy.at_work():
         cores.take_share()
         assert torch.get_num_threads() == 2
-    other.close()
-    again = SharedBoard(path, first=2)
-    with cores.at_work():
-        assert list(board_at(path)[:3]) == [1, 0, 0]
-    for board in (one, again):
+    for board in (one, other):
         board.close()
     assert path.stat().st_size == PLACES
+
+
+def test_the_places_of_a_server_that_was_killed_are_free_and_nobody_is_at_work_there(
+    tmp_path: Path, case_server: CaseServer
+) -> None:
+    path = tmp_path / "cores"
+    with closing(SharedBoard(path)) as mine, Worker("another server") as other:
+        board = board_at(path)
+        board[mine.take_place()] = 1  # at work all the while
+        pid = other.call(os.getpid)
+        assert other.call(at_work_at_two_places, path) == [1, 2]
+        assert list(board[:4]) == [1, 1, 1, 0]
+        with closing(SharedBoard(path)) as third:
+            assert third.take_place() == 3
+        other.kill()
+        assert wait_until(lambda: not alive(pid))
+        with closing(SharedBoard(path)) as third:
+            assert third.take_place() == 1
+            assert list(board[:4]) == [1, 0, 0, 0]
+
+
+def test_a_board_without_a_free_place_says_what_to_do(tmp_path: Path) -> None:
+    boards = SharedBoard(tmp_path / "cores"), SharedBoard(tmp_path / "cores")
+    taken = [boards[place % 2].take_place() for place in range(PLACES)]
+    assert taken == list(range(PLACES))
+    with pytest.raises(UnavailableError, match=r"all 16 places .* are taken; name another file"):
+        boards[0].take_place()
+    boards[1].close()
+    assert boards[0].take_place() == 1
+    boards[0].close()
 
 
 def test_what_can_be_no_board_is_said_and_left_as_it_is(tmp_path: Path) -> None:

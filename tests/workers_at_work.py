@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hybridlab.device.cores import SharedBoard, board_at
 from hybridlab.tenants import remote
+
+_kept: list[SharedBoard] = []
 
 
 def alive(pid: int) -> bool:
@@ -85,3 +88,13 @@ def run_out_in_requests() -> None:
             allocate_too_much()
 
     hosted.tenant.on_phase = enter
+
+
+def at_work_at_two_places(path: Path) -> list[int]:
+    """On the board of cores in this file, until this process ends."""
+    _kept.append(SharedBoard(path))
+    places = [_kept[-1].take_place() for _ in range(2)]
+    board = board_at(path)
+    for place in places:
+        board[place] = 1
+    return places

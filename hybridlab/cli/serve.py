@@ -37,9 +37,6 @@ def serve(
     cores_board: Annotated[
         str, typer.Option(help="file by which servers on one CPU share its cores")
     ] = "",
-    cores_place: Annotated[
-        int, typer.Option(help="this server's first place on it: 0, and 2 for a second server")
-    ] = 0,
     host: Annotated[str, typer.Option(help="address; other than loopback needs a token")] = (
         "127.0.0.1"
     ),

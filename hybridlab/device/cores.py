@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
+import os
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -63,9 +66,9 @@ class Cores:
 
 class SharedBoard:
     """A board that several processes see, as a file: one that goes with this object, or one at
-    `path` that others may share and that stays; there, places from `first` on are this object's."""
+    `path` that others may share and that stays."""
 
-    def __init__(self, path: Path | None = None, *, first: int = 0) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         with ExitStack() as stack:
             if path is None:
                 made = tempfile.NamedTemporaryFile(prefix="hybridlab-cores-")  # noqa: SIM115
@@ -73,12 +76,35 @@ class SharedBoard:
             self.path = path
             make_board(path)
             self._board = board_at(path)
+            self._file = stack.enter_context(path.open("r+b"))
             self._stack = stack.pop_all()
-        self._places = iter(range(first, PLACES))
+        self._mine: list[int] = []
 
     def take_place(self) -> int:
-        """A place that nobody had before."""
-        return next(self._places)
+        """A place that nobody has; `UnavailableError` where all are taken. It is this object's
+        until that is closed or its process ends: the kernel knows, however it ends."""
+        free = [place for place in range(PLACES) if place not in self._mine and self._lock(place)]
+        if not free:
+            raise UnavailableError(
+                f"all {PLACES} places on the board of cores {str(self.path)!r} are taken; name "
+                "another file, or end a server that shares it"
+            )
+        for place in free:
+            self.clear(place)  # somebody may have been killed at work there
+        for place in free[1:]:
+            self._lock(place, fcntl.F_UNLCK)
+        self._mine.append(free[0])
+        return free[0]
+
+    def _lock(self, place: int, kind: int = fcntl.F_WRLCK) -> bool:
+        """Hold this place, or let go of it; False where another holds it. The lock is the open
+        file's: whoever else in this process opens and closes the board leaves it alone."""
+        lock = struct.pack("hhqqi", kind, os.SEEK_SET, place, 1, 0)
+        try:
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, lock)
+        except BlockingIOError:
+            return False
+        return True
 
     def clear(self, place: int) -> None:
         """The process at this place has ended, whatever it was at."""

@@ -130,8 +130,8 @@ def _in_two_servers(transcriber: TenantSpec | None, analyst: TenantSpec, site: S
         site.stack.callback(shared.close)
         board = shared.path
     options = {
-        "whisper": command(transcriber=whisper, device=device, board=board, place=0),
-        "voxtral": command(analyst=analyst, device=device, board=board, place=2),
+        "whisper": command(transcriber=whisper, device=device, board=board),
+        "voxtral": command(analyst=analyst, device=device, board=board),
     }
     servers = {name: _server(name, own, site) for name, own in options.items()}
     for server in servers.values():

@@ -82,7 +82,7 @@ class Pair:
         self._board: SharedBoard | None = None
         if self.device.cores is not None:
             shared = Path(settings.cores_board) if settings.cores_board else None
-            self._board = SharedBoard(shared, first=settings.cores_place)
+            self._board = SharedBoard(shared)
             self._stack.callback(self._board.close)
         #: Highest bytes of each tenant's worker while it was loaded.
         self.load_peaks: dict[str, int] = {}

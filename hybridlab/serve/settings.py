@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hybridlab import catalog
-from hybridlab.device.cores import PLACES
 from hybridlab.errors import ParameterError
 from hybridlab.params import (
     Backend,
@@ -63,8 +62,6 @@ class Settings(BaseModel):
     #: On a CPU: the file of a board on which servers that share its cores see who is at work, made
     #: if it is not there; '': this server's tenants share with each other alone.
     cores_board: str = ""
-    #: Of the board's places the first that is this server's; it takes one for each tenant.
-    cores_place: Annotated[int, Field(ge=0, le=PLACES - 2)] = 0
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000

@@ -28,7 +28,6 @@ def command(
     transcriber: TenantSpec | None = None,
     device: str,
     board: Path | None = None,
-    place: int = 0,
 ) -> list[str]:
     """Options of `hybridlab serve` for these tenants. Requests go through one at a time, as the
     other variants have them. `board`: by which servers share a CPU's cores."""
@@ -48,7 +47,7 @@ def command(
     else:
         options["only"] = "whisper" if analyst is None else "voxtral"
     if board is not None:
-        options |= {"cores-board": str(board), "cores-place": str(place)}
+        options["cores-board"] = str(board)
     return [f"--{name}={value}" for name, value in options.items()]
 
 

@@ -140,15 +140,10 @@ def test_mps_is_a_profile_whose_pipes_the_models_share() -> None:
         assert services[name]["environment"]["CUDA_MPS_PIPE_DIRECTORY"] == "/mps"
 
 
-def test_the_models_meet_on_one_board_of_cores_at_places_of_their_own() -> None:
+def test_the_models_meet_on_one_board_of_cores() -> None:
     services = compose("separate", planned() | ON_A_HOST)["services"]
-    told = {
-        name: dict(re.findall(r"--(cores-\w+)=(\S+)", " ".join(services[name]["command"])))
-        for name in ("voxtral", "whisper")
-    }
-    boards = {options["cores-board"] for options in told.values()}
-    assert boards == {"/dev/shm/hybridlab-cores"}
-    assert {options["cores-place"] for options in told.values()} == {"0", "2"}
+    for name in ("voxtral", "whisper"):
+        assert "--cores-board=/dev/shm/hybridlab-cores" in services[name]["command"]
 
 
 # ------------------------------------------------------------------------------- the planner's
