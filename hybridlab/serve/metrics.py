@@ -19,6 +19,7 @@ from hybridlab.device.members import Member
 from hybridlab.device.nvml import nvml_used_bytes
 from hybridlab.serve.engine import KINDS, Engine
 from hybridlab.serve.pair import Pair
+from hybridlab.serve.uploads import Decoder
 
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
@@ -47,8 +48,8 @@ class Metrics:
             registry=self.registry,
         )
 
-    def watch(self, engine: Engine, pair: Pair) -> None:
-        self.registry.register(_State(engine, pair))
+    def watch(self, engine: Engine, pair: Pair, decoder: Decoder) -> None:
+        self.registry.register(_State(engine, pair, decoder))
 
     def request_done(self, route: str, status: int, seconds: float) -> None:
         self.requests.labels(route, str(status)).inc()
@@ -64,9 +65,10 @@ class Metrics:
 class _State(Collector):
     """The engine's counts and the device's bytes, as they are now."""
 
-    def __init__(self, engine: Engine, pair: Pair) -> None:
+    def __init__(self, engine: Engine, pair: Pair, decoder: Decoder) -> None:
         self.engine = engine
         self.pair = pair
+        self.decoder = decoder
 
     def collect(self) -> Iterator[Metric]:
         queue = GaugeMetricFamily(
@@ -94,6 +96,11 @@ class _State(Collector):
             for tenant, lane in self.engine.lanes.items():
                 family.add_metric([tenant], getattr(lane.counts, name))
             yield family
+        yield CounterMetricFamily(
+            "hybridlab_decoder_restarts",
+            "Workers that decode uploads started again",
+            value=self.decoder.restarts,
+        )
 
     def _memory(self) -> Iterator[Metric]:
         ledger = GaugeMetricFamily(

@@ -45,7 +45,7 @@ class Service:
         )
         await self.decoder.start()
         engine = Engine(lanes, queue=settings.queue, request_timeout_s=settings.request_timeout_s)
-        self.metrics.watch(engine, pair)
+        self.metrics.watch(engine, pair, self.decoder)
         self.engine = engine
         await engine.start()
         await asyncio.to_thread(pair.measure_room)

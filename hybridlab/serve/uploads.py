@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from hybridlab.audio import SILENCE_PEAK, prepared, windows
-from hybridlab.errors import AudioError, WorkerLostError
+from hybridlab.errors import AudioError, HybridlabError, WorkerLostError
 from hybridlab.oom import out_of_memory
 from hybridlab.serve.jobs import Sound
 from hybridlab.serve.refusals import RefusalError, bad_request, fault, queue_full, too_long
@@ -88,24 +88,26 @@ class Decoder:
         """A worker that is lost is replaced and the file tried once more: something else may have
         ended it."""
         try:
-            with suppress(WorkerLostError):
-                return await self._in_time(worker, data)
-            await self._renew(worker)
-            return await self._in_time(worker, data)
-        except WorkerLostError:
-            raise bad_request(
-                "the audio file ended its decoder twice; convert it to WAV or FLAC",
-                code="bad_audio",
-            ) from None
+            for _ in range(2):
+                await self._renew(worker)
+                with suppress(WorkerLostError):
+                    return await self._in_time(worker, data)
         finally:
-            await self._renew(worker)
             self._idle.put_nowait(worker)
+        raise bad_request(
+            "the audio file ended its decoder twice; convert it to WAV or FLAC", code="bad_audio"
+        )
 
     async def _renew(self, worker: Worker) -> None:
-        """Start it again if it has ended."""
-        if worker.pid is None:
-            self.restarts += 1
+        """Start it again if it has ended; where that fails, the next file tries anew."""
+        if worker.pid is not None:
+            return
+        try:
             await self._begin(worker)
+        except (OSError, HybridlabError) as error:
+            log.error("the decoder cannot be started again: %s", error)
+            raise fault("the decoder") from None
+        self.restarts += 1
 
     async def _in_time(self, worker: Worker, data: bytes) -> Sound:
         loop = asyncio.get_running_loop()

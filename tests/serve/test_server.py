@@ -212,6 +212,13 @@ def test_a_worker_killed_under_load_costs_no_wrong_text_and_not_the_other_worker
     assert alive(analyst)
 
 
+def test_a_decoder_that_is_killed_costs_nobody_a_request_and_is_counted(server: Running) -> None:
+    os.kill(server.processes()["decoder"], signal.SIGKILL)
+    answer = transcribe(server.url, SHORT[0])
+    assert (answer.status_code, bool(answer.json()["text"])) == (200, True)
+    assert server.metrics("hybridlab_decoder_restarts_total") == {"": 1}
+
+
 def test_sigterm_under_load_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
     """Whoever is answered gets a text or 'stopping'; whoever comes later finds no door; nobody's
     connection is cut. `--only whisper` has no Voxtral to wait for."""

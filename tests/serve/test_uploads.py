@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import tracemalloc
@@ -18,6 +19,7 @@ from hybridlab.errors import AudioError
 from hybridlab.serve.jobs import Sound
 from hybridlab.serve.refusals import RefusalError
 from hybridlab.serve.uploads import Decoder, Limits, decode_sound
+from hybridlab.workers import Worker
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
@@ -131,6 +133,25 @@ def test_a_decoder_that_is_killed_is_replaced_and_only_a_file_that_kills_two_is_
         monkeypatch.undo()
         assert (await decoder.decode(GOOD)).seconds == 1
         assert decoder.restarts == 3
+
+    with_decoder(scene)
+
+
+def test_a_decoder_that_cannot_be_started_again_is_tried_anew_for_the_next_file(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(self: Worker) -> Worker:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def scene(decoder: Decoder) -> None:
+        (worker,) = decoder._workers
+        worker.kill()
+        monkeypatch.setattr(Worker, "start", full)
+        assert [(await refused(decoder, GOOD)).status for _ in range(2)] == [500, 500]
+        assert "cannot be started again: [Errno 28] No space left" in caplog.text
+        monkeypatch.undo()
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 1
 
     with_decoder(scene)
 
