@@ -103,20 +103,22 @@ async def _answer(
 
 
 async def slow_headers(wire: Wire, ask: Ask) -> Outcome:
-    return await _slow(wire, ask, head=SLOW_BYTES)
+    return await promptly(wire, ask, head=SLOW_BYTES)
 
 
 async def slow_body(wire: Wire, ask: Ask) -> Outcome:
-    return await _slow(wire, ask, body=SLOW_BYTES)
+    return await promptly(wire, ask, body=SLOW_BYTES)
 
 
 async def slow_reader(wire: Wire, ask: Ask) -> Outcome:
-    return await _slow(wire, ask, reads=True)
+    return await promptly(wire, ask, reads=True)
 
 
-async def _slow(
+async def promptly(
     wire: Wire, ask: Ask, *, head: int = 0, body: int = 0, reads: bool = False
 ) -> Outcome:
+    """Neither sends nor reads slowly, but for so many first bytes of head and body, and of what it
+    reads."""
     since_s = time.monotonic()
     side, start, rest = wire.parts(ask)
     try:
@@ -159,6 +161,7 @@ async def gone_in_stream(wire: Wire, ask: Ask) -> None:
             seen += data
 
 
+PROMPT: dict[str, Stranger] = {"neither slow nor gone": promptly}
 SLOW: dict[str, Stranger] = {
     "headers byte by byte": slow_headers,
     "body byte by byte": slow_body,
@@ -174,18 +177,27 @@ VANISHING: dict[str, Stranger] = {
 async def beside(
     server: Running, load: Load, strangers: dict[str, Stranger], *, rate_rps: float, seconds: float
 ) -> dict[str, Any]:
-    """Usual load; then the same rate with strangers in the place of a third of the requests."""
-    without = await load.at(rate_rps, seconds)
-    crowd = asyncio.create_task(_crowd(server, load, strangers, rate_rps / 3, seconds))
-    among = await load.at(rate_rps * 2 / 3, seconds)
-    counts, own = await crowd
+    """Two thirds of this rate as usual and a third from clients of a kind, who ask for the same:
+    first prompt ones, then these strangers."""
+    without, _, plain = await _with_crowd(server, load, PROMPT, rate_rps, seconds)
+    among, counts, own = await _with_crowd(server, load, strangers, rate_rps, seconds)
     return {
         "strangers": counts,
         "theirs": tally(own),
-        **tally([*without, *among, *own]),
+        **tally([*without, *plain, *among, *own]),
         **_compared(without, among),
         "left_behind": await left_behind(server),
     }
+
+
+async def _with_crowd(
+    server: Running, load: Load, strangers: dict[str, Stranger], rate_rps: float, seconds: float
+) -> tuple[list[Outcome], dict[str, int], list[Outcome]]:
+    """What usual clients met, how many strangers of each kind came, and what those met."""
+    crowd = asyncio.create_task(_crowd(server, load, strangers, rate_rps / 3, seconds))
+    usual = await load.at(rate_rps * 2 / 3, seconds)
+    counts, own = await crowd
+    return usual, counts, own
 
 
 async def _crowd(
