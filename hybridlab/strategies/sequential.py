@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import Any, Self
 
 from anyio.from_thread import start_blocking_portal
 
@@ -83,30 +83,31 @@ class Sequential(Strategy):
     def _orchestrated(self, inbox: Inbox) -> Iterator[Served]:
         """Requests in the order in which they are done. The loop has a thread of its own: a
         notebook's kernel has one at work in this thread already."""
-        with start_blocking_portal() as portal:
-            lock = asyncio.Lock()
-            slots = {portal.start_task_soon(self._slot, inbox, lock) for _ in range(self.in_flight)}
+        with _Turns() as turns, start_blocking_portal() as portal:
+            slots = {
+                portal.start_task_soon(self._slot, inbox, turns) for _ in range(self.in_flight)
+            }
             try:
                 while slots:
                     done, slots = wait(slots, return_when=FIRST_COMPLETED)
                     for served in [slot.result() for slot in done]:
                         if served is not None:
-                            slots.add(portal.start_task_soon(self._slot, inbox, lock))
+                            slots.add(portal.start_task_soon(self._slot, inbox, turns))
                             yield served
             finally:  # the portal waits for threads that wait for requests
                 inbox.stop()
 
-    async def _slot(self, inbox: Inbox, lock: asyncio.Lock) -> Served | None:
+    async def _slot(self, inbox: Inbox, turns: _Turns) -> Served | None:
         """The next request from its arrival to its end; None when there will be no more."""
         taken = await asyncio.to_thread(inbox.take)
         if not taken:
             return None
         start = time.perf_counter()
-        async with lock:
-            transcript = await asyncio.to_thread(self._transcribe, taken[0])
+        async with turns.lock:
+            transcript = await turns.compute(self._transcribe, taken[0])
             spans = self.transcriber.drain_spans()
-        async with lock:
-            answer = await asyncio.to_thread(self._answer, taken[0])
+        async with turns.lock:
+            answer = await turns.compute(self._answer, taken[0])
             spans += self.analyst.drain_spans()
             self.device.synchronize()
         return Served(
@@ -117,3 +118,21 @@ class Sequential(Strategy):
             end_s=time.perf_counter(),
             spans=tuple(spans),
         )
+
+
+class _Turns:
+    """One at a time at the device, always on the same thread: a new one would want threads of its
+    own for its sums, which libgomp ends the process for where memory is short."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+
+    async def compute(self, work: Callable[[Request], Text], request: Request) -> Text:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, request)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
