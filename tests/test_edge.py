@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from hybridlab import findings, plots, summary
 from hybridlab.errors import ParameterError
@@ -38,10 +39,13 @@ def edge_cases() -> pd.DataFrame:
     )
 
 
-def probes() -> pd.DataFrame:
+def probes(
+    sequential: tuple[int, ...] = (20, 20, 20), swapping: tuple[int, ...] = (90, 90, 90)
+) -> pd.DataFrame:
+    """The least MiB with which each squeezed request survives, among other probes."""
     rows = []
-    for case, least in (("s", 20), ("w", 90)):
-        for repeat in range(3):
+    for case, rooms in (("s", sequential), ("w", swapping)):
+        for repeat, least in enumerate(rooms):
             for room in (least // 2, least, 2 * least):
                 rows.append(
                     {
@@ -86,11 +90,24 @@ def test_the_table_names_what_was_found_and_where_it_fails() -> None:
     assert table.loc[("squeeze", "swapping"), "found"].startswith("90 ")
 
 
+def words_of(figure: Figure) -> str:
+    texts = [text.get_text() for text in figure.findobj(lambda o: hasattr(o, "get_text"))]
+    return " ".join(" ".join(texts).split())
+
+
 def test_the_survival_curve_says_who_breaks_first() -> None:
-    figure = plots.survival(probes(), edge_cases())
-    words = " ".join(text.get_text() for text in figure.findobj(lambda o: hasattr(o, "get_text")))
-    assert "Swapping breaks first: it needs 90 MiB" in " ".join(words.split())
-    assert "n = 6 requests" in " ".join(words.split())
+    words = words_of(plots.survival(probes(), edge_cases()))
+    assert "Swapping breaks first: it needs 90 MiB" in words
+    assert "n = 6 requests" in words
+
+
+def test_no_order_is_claimed_where_intervals_overlap() -> None:
+    words = words_of(plots.survival(probes((12, 20, 30), (16, 25, 36)), edge_cases()))
+    assert "breaks first" not in words
+    assert (
+        "Swapping needs most in the median, 25 MiB above the resident pair, but its interval "
+        "overlaps that of sequential"
+    ) in words
 
 
 def test_sentences_follow_from_the_rows() -> None:

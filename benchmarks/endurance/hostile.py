@@ -26,6 +26,13 @@ def longer_than_said(data: bytes) -> bytes:
     return data[:at] + struct.pack("<I", 0xFFFFFFFF) + data[at + 4 :]
 
 
+def claiming(flac: bytes, frames: int) -> bytes:
+    """The same FLAC whose header says that it has so many samples; 0: it does not say."""
+    at = 18  # bytes of the rate, then 36 bits of samples among those of channels and bits
+    found = int.from_bytes(flac[at : at + 8], "big") >> 36 << 36 | frames
+    return flac[:at] + found.to_bytes(8, "big") + flac[at + 8 :]
+
+
 def near_silence(hours: int) -> bytes:
     """So many hours in a FLAC of some 100 kB each: it is all zeros but for one sample."""
     samples = np.zeros(hours * 3600 * 8000, np.int16)
@@ -50,6 +57,7 @@ BAD = {
     "only a header": GOOD[:44],
     "noise behind a FLAC's name": b"fLaC" + bytes(range(256)) * 20,
     "a cut FLAC": encoded(tone(1.0), form="FLAC")[:60],
+    "a FLAC of no said length": claiming(encoded(tone(1.0), form="FLAC"), 0),
     "not numbers": encoded(np.full(16_000, np.nan), subtype="FLOAT"),
     "silence": encoded(np.zeros(16_000)),
     "many channels": encoded(np.zeros((100, 12)) + 0.1),

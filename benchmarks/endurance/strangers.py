@@ -273,16 +273,21 @@ def hostile_requests() -> dict[str, tuple[str, str, bytes]]:
 async def hostile(
     server: Running, load: Load, *, rate_rps: float, seconds: float
 ) -> dict[str, Any]:
-    """Each hostile request in turn, as long as the load lasts and at least once."""
+    """Usual load, and beside it as many hostile requests, each in turn and at least once."""
     requests = await asyncio.to_thread(hostile_requests)
     without = await load.at(rate_rps, seconds)
     usual = asyncio.create_task(load.at(rate_rps, seconds))
     seen: dict[str, Counter[str]] = {name: Counter() for name in requests}
-    while True:
-        for name, (path, mime, body) in requests.items():
-            seen[name][await _status(load.client, path, mime, body)] += 1
-        if usual.done():
-            break
+
+    async def send(name: str) -> None:
+        seen[name][await _status(load.client, *requests[name])] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for number, name in enumerate(itertools.cycle(requests)):
+            if usual.done() and number >= len(requests):
+                break
+            group.create_task(send(name))
+            await asyncio.sleep(1 / rate_rps)
     among = await usual
     statuses = Counter[str]()
     for found in seen.values():

@@ -9,12 +9,16 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.endurance.server import Running
 from hybridlab.device import linux
 from hybridlab.judges.trends import LEAST_CYCLES, LEAST_GROWTH_SHARE, growth
 from hybridlab.wear import SETTLING_SHARE
 
 EVERY_S = 1.0
+#: Of the time watched, each published with its median.
+STRETCHES = 12
 
 
 class Watch:
@@ -59,7 +63,15 @@ class Watch:
 
 def _trend(values: list[int]) -> dict[str, Any]:
     median = sorted(values)[len(values) // 2]
-    found = {"median_bytes": median, "most_bytes": max(values), "n": len(values)}
+    stretch = max(1, len(values) // STRETCHES)
+    found = {
+        "median_bytes": median,
+        "most_bytes": max(values),
+        "n": len(values),
+        "stretch_medians_bytes": [
+            int(np.median(values[at : at + stretch])) for at in range(0, len(values), stretch)
+        ],
+    }
     if len(values) < LEAST_CYCLES:
         return {**found, "trend": "unclear"}
     trend, gain = growth(range(len(values)), values, limit=LEAST_GROWTH_SHARE * median)

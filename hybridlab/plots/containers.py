@@ -31,7 +31,7 @@ PART_WORDS = {
     "gateway": "gateway",
     "http": "HTTP",
 }
-NONE = "No arm of a race was asked over HTTP, so nothing shows what that adds."
+NONE = "No arm of a race was asked over HTTP. Name one in parallel_variants to see"
 
 
 @style.styled(
@@ -43,7 +43,7 @@ def containers_time(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     tenant that was last, stacked; for an arm in one process its median latency."""
     rows = _parts(trials, cases)
     if not (rows.get("http", pd.Series(dtype=float)) > 0).any():
-        return style.nothing_to_show(NONE)
+        return style.nothing_to_show(f"{NONE} where a request's time goes.")
     figure, ax = style.new_axes(style.rows_height(len(rows)))
     left = np.zeros(len(rows))
     for part, (colour, hatch) in HTTP_LOOK.items():
@@ -117,7 +117,7 @@ def containers_memory(cases: pd.DataFrame) -> Figure:
     a server's, a second one's and a gateway's; on a GPU a server's are its contexts."""
     held = held_by_servers(cases)
     if not held:
-        return style.nothing_to_show(NONE)
+        return style.nothing_to_show(f"{NONE} what servers hold.")
     rows = wording.worst_per_label(_parallel(cases))
     rows = rows.sort_values("variant", key=lambda names: names.isin(list(held)), kind="stable")
     names = [wording.text_of(row, "variant") for _, row in rows.iterrows()]

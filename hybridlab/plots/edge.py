@@ -72,11 +72,20 @@ def _need(room: Interval) -> str:
 
 def _finding(rooms: pd.DataFrame) -> str:
     needs = {
-        str(strategy): bootstrap_interval(own["room_bytes"]).value
+        str(strategy): bootstrap_interval(own["room_bytes"])
         for strategy, own in rooms.groupby("strategy", sort=False)
     }
-    first, *others = sorted(needs, key=lambda name: -needs[name])
-    words = f"{first} breaks first: it needs {format_bytes(needs[first])} above the resident pair"
-    if others:
-        words += f", {others[-1]} {format_bytes(needs[others[-1]])}"
+    first, *others = sorted(needs, key=lambda name: -needs[name].value)
+    room = format_bytes(needs[first].value)
+    ties = [name for name in others if needs[first].overlaps(needs[name])]
+    if ties:
+        more = f" and {len(ties) - 1} more" if ties[1:] else ""
+        words = (
+            f"{first} needs most in the median, {room} above the resident pair, but its interval "
+            f"overlaps that of {ties[0]}{more}"
+        )
+    else:
+        words = f"{first} breaks first: it needs {room} above the resident pair"
+        if others:
+            words += f", {others[-1]} {format_bytes(needs[others[-1]].value)}"
     return words[:1].upper() + words[1:]

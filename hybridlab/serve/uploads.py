@@ -32,6 +32,8 @@ log = logging.getLogger("hybridlab.serve")
 #: Frames decoded at a time, each of `channels` float32.
 BLOCK_FRAMES = 1 << 18
 MOST_CHANNELS = 8
+#: What libsndfile says of a stream whose header leaves its length open, and which it cannot read.
+UNKNOWN_FRAMES = (1 << 63) - 1
 USUAL_RATE_HZ = 48_000
 HIGHEST_RATE_HZ = 192_000
 #: What decoding holds at its worst, in copies of the audio as float32 at its own rate: the blocks,
@@ -187,6 +189,8 @@ def decode_sound(data: bytes, most_s: float) -> Sound:
 def _check_shape(file: Any) -> None:
     if not 1 <= file.channels <= MOST_CHANNELS:
         raise AudioError(f"the file has {file.channels} channels; mix it down to {MOST_CHANNELS}")
+    if file.frames >= UNKNOWN_FRAMES:
+        raise AudioError("the file does not say how long it is; convert it to WAV")
     if not 1000 <= file.samplerate <= HIGHEST_RATE_HZ:
         raise AudioError(f"the file has {file.samplerate} samples a second; resample it to 16000")
 
@@ -194,6 +198,8 @@ def _check_shape(file: Any) -> None:
 def _blocks(file: Any, most_s: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     """All frames, mono, (n,). One channel's worth is kept: many channels take no more memory."""
     most = math.ceil(most_s * file.samplerate)
+    if file.frames > most:  # what libsndfile made of the header; nothing is decoded for it
+        raise too_long(file.frames / file.samplerate, most_s, "the server")
     blocks: list[np.ndarray[Any, np.dtype[np.float32]]] = []
     count = 0
     while True:
@@ -201,7 +207,6 @@ def _blocks(file: Any, most_s: float) -> np.ndarray[Any, np.dtype[np.float32]]:
         if not len(block):
             return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
         count += len(block)
-        if count > most:
-            said = max(file.frames / file.samplerate, count / file.samplerate)
-            raise too_long(said, most_s, "the server")
+        if count > most:  # the header said less
+            raise too_long(count / file.samplerate, most_s, "the server")
         blocks.append(block.mean(axis=1))

@@ -13,7 +13,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from benchmarks.endurance.hostile import BAD, GOOD, encoded, longer_than_said, near_silence, tone
+from benchmarks.endurance.hostile import (
+    BAD,
+    GOOD,
+    claiming,
+    encoded,
+    longer_than_said,
+    near_silence,
+    tone,
+)
 from hybridlab.audio import load_clips, read_audio, windows
 from hybridlab.errors import AudioError
 from hybridlab.serve.jobs import Sound
@@ -100,6 +108,21 @@ def test_a_small_file_that_unpacks_to_hours_is_stopped_at_the_limit() -> None:
         assert (await decoder.decode(GOOD)).seconds == 1
 
     with_decoder(scene)
+
+
+def test_what_its_header_says_is_too_long_is_refused_undecoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("soundfile.SoundFile.read", read)
+    with pytest.raises(RefusalError, match="an audio of 360 min"):
+        decode_sound(near_silence(6), 60)
+
+
+def test_a_header_that_says_less_than_there_is_brings_no_more_in() -> None:
+    assert decode_sound(claiming(near_silence(6), 8000 * 50), 60).seconds <= 60
 
 
 def test_a_decoder_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
