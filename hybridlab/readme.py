@@ -181,8 +181,10 @@ def _endured(name: str, part: dict[str, Any]) -> str:
         return f"exit code {part['exit_code']} after {part['ended_after_s']:.1f} s"
     if name.startswith("kill"):
         return f"answers again after {part['answers_again_s']:.1f} s"
-    strangers = part["sent"] if name == "hostile" else sum(part["strangers"].values())
-    return f"{strangers} such clients, p95 of the others {part['p95_ratio']:.2f} times the usual"
+    ratio = f"p95 of the others {part['p95_ratio']:.2f} times"
+    if name == "hostile":
+        return f"{part['sent']} of them, as many as usual requests, {ratio} the usual"
+    return f"{sum(part['strangers'].values())} of them, {ratio} that beside as many prompt ones"
 
 
 SECTIONS: dict[str, Callable[[Path], str]] = {
