@@ -103,22 +103,25 @@ async def _answer(
 
 
 async def slow_headers(wire: Wire, ask: Ask) -> Outcome:
-    return await promptly(wire, ask, head=SLOW_BYTES)
+    return await _ask(wire, ask, head=SLOW_BYTES)
 
 
 async def slow_body(wire: Wire, ask: Ask) -> Outcome:
-    return await promptly(wire, ask, body=SLOW_BYTES)
+    return await _ask(wire, ask, body=SLOW_BYTES)
 
 
 async def slow_reader(wire: Wire, ask: Ask) -> Outcome:
-    return await promptly(wire, ask, reads=True)
+    return await _ask(wire, ask, reads=True)
 
 
-async def promptly(
+async def promptly(wire: Wire, ask: Ask) -> Outcome:
+    return await _ask(wire, ask)
+
+
+async def _ask(
     wire: Wire, ask: Ask, *, head: int = 0, body: int = 0, reads: bool = False
 ) -> Outcome:
-    """Neither sends nor reads slowly, but for so many first bytes of head and body, and of what it
-    reads."""
+    """Slow for so many first bytes of the head and of the body, and where told of what it reads."""
     since_s = time.monotonic()
     side, start, rest = wire.parts(ask)
     try:

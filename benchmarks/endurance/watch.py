@@ -63,14 +63,12 @@ class Watch:
 
 def _trend(values: list[int]) -> dict[str, Any]:
     median = sorted(values)[len(values) // 2]
-    stretch = max(1, len(values) // STRETCHES)
+    stretches = np.array_split(values, min(STRETCHES, len(values)))
     found = {
         "median_bytes": median,
         "most_bytes": max(values),
         "n": len(values),
-        "stretch_medians_bytes": [
-            int(np.median(values[at : at + stretch])) for at in range(0, len(values), stretch)
-        ],
+        "stretch_medians_bytes": [int(np.median(stretch)) for stretch in stretches],
     }
     if len(values) < LEAST_CYCLES:
         return {**found, "trend": "unclear"}

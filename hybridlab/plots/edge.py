@@ -79,10 +79,9 @@ def _finding(rooms: pd.DataFrame) -> str:
     room = format_bytes(needs[first].value)
     ties = [name for name in others if needs[first].overlaps(needs[name])]
     if ties:
-        more = f" and {len(ties) - 1} more" if ties[1:] else ""
         words = (
             f"{first} needs most in the median, {room} above the resident pair, but its interval "
-            f"overlaps that of {ties[0]}{more}"
+            f"overlaps that of {wording.first_and_more(ties)}"
         )
     else:
         words = f"{first} breaks first: it needs {room} above the resident pair"

@@ -151,7 +151,7 @@ def fastest_words(intervals: dict[str, Interval], *, pooled: bool = False) -> st
     if ties:
         return (
             f"{ranked[0]} has the lowest median, {value}, but its interval overlaps that of "
-            f"{_list_words(ties)}"
+            f"{wording.first_and_more(ties)}"
         )
     if pooled:
         return (
@@ -171,10 +171,6 @@ def pooled_words(rows: pd.DataFrame) -> str:
 def is_pooled(rows: pd.DataFrame) -> bool:
     """Whether the rows come from several notebooks; arms are interleaved within one only."""
     return bool(pooled_words(rows))
-
-
-def _list_words(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _handles(rows: pd.DataFrame) -> list[Line2D]:

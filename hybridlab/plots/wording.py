@@ -51,6 +51,10 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def first_and_more(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
 def percent(share: float, *, signed: bool = False) -> str:
     """0.034 -> '3.4 %', with a sign where asked for; whole numbers from 10 on."""
     digits = 1 if abs(share) < 0.0995 else 0
