@@ -4,7 +4,8 @@ The pocket pair on this machine's CPU, over loopback. Four figures: seconds unti
 adds to a request at the median, against the same strategy called in this process on the same file;
 throughput with many clients against the same strategy in this process with all requests there; and
 what micro-batching gains Whisper on short clips. Arms are interleaved in rounds, ratios are taken
-within a round. No other work should run.
+within a round, and this process has the settings of malloc and libgomp that the server gives its
+workers. No other work should run.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ from typing import Any
 from hybridlab.audio import Clip, load_clips
 from hybridlab.device import CpuDevice
 from hybridlab.records import machine, versions
+from hybridlab.serve.run import LIBRARIES
 from hybridlab.stats import bootstrap_interval
 from hybridlab.strategies import Inbox, Request, Strategy, make_strategy
 from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 
 QUESTION = "What is said?"
 MAX_TOKENS = 64
-ROUNDS = 3
-PAIRS = 16
+ROUNDS = 6
+PAIRS = 40
 PAUSE_S = 0.02
 REQUESTS = 32
 CLIENTS = 16
@@ -94,8 +96,10 @@ def server(*options: str) -> Iterator[Server]:
         ready_s = time.perf_counter() - began
         with ThreadPoolExecutor(1) as reader:
             reader.submit(lambda: [None for _ in process.stderr or ()])
-            yield Server(found[1], ready_s)
-            process.terminate()
+            try:
+                yield Server(found[1], ready_s)
+            finally:
+                process.terminate()  # at which the reader ends
     finally:
         process.terminate()
         process.wait(30)
@@ -194,6 +198,10 @@ def batching(batched: Server, single: Server, clips: Sequence[Clip]) -> dict[str
 
 
 def main() -> None:
+    missing = {name: value for name, value in LIBRARIES.items() if name not in os.environ}
+    if missing:  # malloc reads them when a process begins
+        again = [sys.executable, "-m", "benchmarks.serve"]
+        os.execve(sys.executable, again, {**os.environ, **missing})
     clips = [clip for clip in load_clips() if clip.audio_s <= SHORT_S]
     options, alone = ("--batch", str(BATCH)), ("--only", "whisper")
     with ExitStack() as stack:

@@ -237,22 +237,23 @@ def send(connection: socket.socket, payload: bytes) -> None:
 
 def receive(connection: socket.socket) -> bytearray | None:
     """One framed message; None at the end of the stream."""
-    header = _receive_exactly(connection, 8)
-    if header is None:
+    header = bytearray(8)
+    if not fill(connection, header):
         return None
-    return _receive_exactly(connection, struct.unpack("!Q", header)[0])
+    payload = bytearray(struct.unpack("!Q", header)[0])
+    return payload if fill(connection, payload) else None
 
 
-def _receive_exactly(connection: socket.socket, count: int) -> bytearray | None:
-    """Into one block: a process that is short of memory holds a message once, not twice."""
-    received = bytearray(count)
-    rest = memoryview(received)
+def fill(connection: socket.socket, block: bytearray) -> bool:
+    """Receive as many bytes as the block has; False where the stream ends before. One block: a
+    process that is short of memory holds a message once, not twice."""
+    rest = memoryview(block)
     while rest:
         read = connection.recv_into(rest)
         if not read:
-            return None
+            return False
         rest = rest[read:]
-    return received
+    return True
 
 
 # ---------------------------------------------------------------------------------------- server

@@ -7,24 +7,26 @@ long as the process that asked for it, however that ends.
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import select
 import socket
+import struct
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from hybridlab.errors import HybridlabError, WorkerFaultError, WorkerLostError
-from hybridlab.isolate import Child, receive, send, shared_server
+from hybridlab.isolate import Child, fill, shared_server
 from hybridlab.oom import out_of_memory
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
-#: What a caller says in mid-call when it wants to hear no more.
-STOP = b""
+#: An event loop that sends or receives much does something else after so many bytes.
+SLICE_BYTES = 1 << 20
 
 Answer = TypeVar("Answer")
 
@@ -77,23 +79,13 @@ class Worker:
         Faults come back: the lab's own errors as they are, an allocator's as `MemoryError` in its
         words, others as `WorkerFaultError`. `WorkerLostError` if the process ends meanwhile.
         """
-        return self.call_heard(None, function, *arguments, **keywords)
-
-    def call_heard(
-        self,
-        hear: Callable[[Any], bool] | None,
-        function: Callable[..., Answer],
-        *arguments: Any,
-        **keywords: Any,
-    ) -> Answer:
-        """As `call`; meanwhile `hear` is given whatever `function` tells there (`tell`). False from
-        it is what `tell` returns from then on; `hear` must not raise."""
-        if self._channel is None:
-            raise WorkerLostError(f"the worker {self.name} does not run; start it first")
-        message = pickle.dumps((function, arguments, keywords))
+        channel = self._running()
+        message = _packed((function, arguments, keywords))
         try:
-            send(self._channel, message)
-            answer = self._heard(self._channel, hear)
+            _send(channel, message)
+            answer = _receive(channel)
+            while answer is not None and isinstance(found := _unpacked(answer), _News):
+                answer = _receive(channel)
         except OSError:  # a process that is killed resets the connection
             answer = None
         except BaseException:  # an interrupt: the answer on its way would be taken for the next
@@ -101,23 +93,45 @@ class Worker:
             raise
         if answer is None:
             raise self._lost()
-        fault, value = answer
-        if fault is not None:
-            raise fault
-        return value  # type: ignore[no-any-return]
+        return _value(found)  # type: ignore[no-any-return]
 
-    @staticmethod
-    def _heard(channel: socket.socket, hear: Callable[[Any], bool] | None) -> Any:
-        """The answer, news before it handed on; None at the end of the stream."""
-        listens = hear is not None
-        while (message := receive(channel)) is not None:
-            found = pickle.loads(message)
-            if not isinstance(found, _News):
-                return found
-            if listens and hear is not None and not hear(found.value):
-                listens = False
-                send(channel, STOP)
-        return None
+    async def call_async(
+        self,
+        hear: Callable[[Any], bool] | None,
+        function: Callable[..., Answer],
+        *arguments: Any,
+        **keywords: Any,
+    ) -> Answer:
+        """As `call`, for an event loop, without a thread that waits: between two cores each change
+        of threads costs as much as the call. Meanwhile `hear` is given whatever `function` tells
+        there (`tell`); False from it is what `tell` returns from then on; `hear` must not raise.
+        Cancelling it kills the process: nothing else would end what that is at.
+        """
+        channel = self._running()
+        message = _packed((function, arguments, keywords))
+        try:
+            channel.setblocking(False)
+            await _send_async(channel, message)
+            answer = await _receive_async(channel)
+            while answer is not None and isinstance(found := _unpacked(answer), _News):
+                if hear is not None and not hear(found.value):
+                    hear = None
+                    await _send_async(channel, STOP)
+                answer = await _receive_async(channel)
+            channel.setblocking(True)
+        except OSError:
+            answer = None
+        except BaseException:
+            self.kill()
+            raise
+        if answer is None:
+            raise await asyncio.to_thread(self._lost)
+        return _value(found)  # type: ignore[no-any-return]
+
+    def _running(self) -> socket.socket:
+        if self._channel is None:
+            raise WorkerLostError(f"the worker {self.name} does not run; start it first")
+        return self._channel
 
     def close(self) -> None:
         """Let it end by itself, and wait until it has."""
@@ -151,6 +165,114 @@ class Worker:
         self.close()
 
 
+# ------------------------------------------------------------------------------------ messages
+
+#: Bytes of the pickle and number of the blocks, whose sizes follow.
+_HEAD = struct.Struct("!QQ")
+_SIZE = struct.Struct("!Q")
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A pickled value, and the memory of its arrays: it is sent as it lies, and the block into
+    which it is received is the array's from then on."""
+
+    body: bytes | bytearray
+    blocks: list[Any]
+
+    def parts(self) -> list[Any]:
+        """What is sent, one after the other."""
+        sizes = b"".join(_SIZE.pack(len(block)) for block in self.blocks)
+        return [_HEAD.pack(len(self.body), len(self.blocks)) + sizes + self.body, *self.blocks]
+
+
+#: What a caller says in mid-call when it wants to hear no more.
+STOP = _Message(b"", [])
+
+
+def _packed(value: Any) -> _Message:
+    blocks: list[pickle.PickleBuffer] = []
+    body = pickle.dumps(value, protocol=5, buffer_callback=blocks.append)
+    return _Message(body, [block.raw() for block in blocks])
+
+
+def _unpacked(message: _Message) -> Any:
+    return pickle.loads(message.body, buffers=message.blocks)
+
+
+def _value(answer: tuple[Exception | None, Any]) -> Any:
+    fault, value = answer
+    if fault is not None:
+        raise fault
+    return value
+
+
+def _send(channel: socket.socket, message: _Message) -> None:
+    for part in message.parts():
+        channel.sendall(part)
+
+
+async def _send_async(channel: socket.socket, message: _Message) -> None:
+    loop = asyncio.get_running_loop()
+    for part in message.parts():
+        rest = memoryview(part)
+        while rest:
+            await loop.sock_sendall(channel, rest[:SLICE_BYTES])
+            rest = rest[SLICE_BYTES:]
+            if rest:
+                await asyncio.sleep(0)
+
+
+def _filling() -> Generator[bytearray, None, _Message]:
+    """Blocks to be filled from the stream, in turn; the message that they then are."""
+    head = bytearray(_HEAD.size)
+    yield head
+    n_bytes, count = _HEAD.unpack(head)
+    sizes = bytearray(_SIZE.size * count)
+    yield sizes
+    body = bytearray(n_bytes)
+    yield body
+    blocks = [bytearray(size) for (size,) in _SIZE.iter_unpack(sizes)]
+    yield from blocks
+    return _Message(body, blocks)
+
+
+def _receive(channel: socket.socket) -> _Message | None:
+    """None at the end of the stream."""
+    filling = _filling()
+    try:
+        while fill(channel, next(filling)):
+            continue
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    return None
+
+
+async def _receive_async(channel: socket.socket) -> _Message | None:
+    filling = _filling()
+    try:
+        while await _fill_async(channel, next(filling)):
+            continue
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    return None
+
+
+async def _fill_async(channel: socket.socket, block: bytearray) -> bool:
+    """As `isolate.fill`."""
+    loop = asyncio.get_running_loop()
+    rest, slice_left = memoryview(block), SLICE_BYTES
+    while rest:
+        read = await loop.sock_recv_into(channel, rest)
+        if not read:
+            return False
+        rest, slice_left = rest[read:], slice_left - read
+        if slice_left < 0:
+            slice_left = SLICE_BYTES
+            await asyncio.sleep(0)
+    return True
+
+
 # -------------------------------------------------------------------------- inside the process
 
 
@@ -163,9 +285,9 @@ class _Caller:
 
     def tell(self, value: Any) -> bool:
         if self.listens:
-            send(self.channel, pickle.dumps(_News(value)))
+            _send(self.channel, _packed(_News(value)))
             if select.select([self.channel], [], [], 0)[0]:
-                receive(self.channel)  # in mid-call only `STOP` can come
+                _receive(self.channel)  # in mid-call only `STOP` can come
                 self.listens = False
         return self.listens
 
@@ -185,20 +307,20 @@ def _work(address: str) -> None:
     global _caller
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.connect(address)
-        while (message := receive(channel)) is not None:
+        while (message := _receive(channel)) is not None:
             if message == STOP:  # the answer was on its way already
                 continue
             _caller = _Caller(channel)
-            send(channel, _answered(message))
+            _send(channel, _answered(message))
 
 
-def _answered(message: bytearray) -> bytes:
-    """A pickled pair: the fault or None, and the answer."""
+def _answered(message: _Message) -> _Message:
+    """A pair: the fault or None, and the answer."""
     try:
-        function, arguments, keywords = pickle.loads(message)
-        return pickle.dumps((None, function(*arguments, **keywords)))
+        function, arguments, keywords = _unpacked(message)
+        return _packed((None, function(*arguments, **keywords)))
     except Exception as error:  # whatever it is, it belongs to the caller
-        return pickle.dumps((_portable(error), None))
+        return _packed((_portable(error), None))
 
 
 def _portable(error: Exception) -> Exception:

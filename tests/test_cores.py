@@ -169,7 +169,7 @@ class Lost(Worker):
 def test_a_worker_that_is_lost_is_not_at_work_any_more() -> None:
     board = SharedBoard()
     spec = TenantSpec(model="pocket-s", backend="openai-whisper", weights="pocket", dtype="float32")
-    tenant = RemoteTranscriber(spec, CpuDevice(), Lost("whisper"), board=board, retry=False)
+    tenant = RemoteTranscriber(spec, CpuDevice(), Lost("whisper"), board=board)
     with pytest.raises(WorkerLostError):
         tenant.load()
     assert sum(board_at(board.path)) == 0

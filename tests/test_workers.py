@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import tempfile
 import threading
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 
 from hybridlab.bystanders import Watch
@@ -26,6 +31,11 @@ from tests.workers_at_work import (
 )
 
 pytestmark = pytest.mark.usefixtures("case_server")
+Answer = TypeVar("Answer")
+
+
+def run(call: Coroutine[Any, Any, Answer]) -> Answer:
+    return asyncio.run(asyncio.wait_for(call, 30))
 
 
 def raise_unavailable() -> None:
@@ -67,9 +77,10 @@ def talk_until_told_to_stop() -> int:
 def test_what_a_function_tells_is_heard_in_order_before_its_answer() -> None:
     heard: list[int] = []
     with Worker("one") as worker:
-        answer = worker.call_heard(lambda n: heard.append(n) is None, count_aloud, 3)
+        answer = run(worker.call_async(lambda n: heard.append(n) is None, count_aloud, 3))
         assert (answer, heard) == ([True, True, True], [0, 1, 2])
         assert worker.call(count_aloud, 2) == [True, True]  # said to nobody
+        assert run(worker.call_async(None, count_aloud, 2)) == [True, True]
         assert heard == [0, 1, 2]
 
 
@@ -82,11 +93,90 @@ def test_who_wants_no_more_is_told_no_more_and_the_next_call_is_heard_again() ->
         return number < 3
 
     with Worker("one") as worker:
-        assert worker.call_heard(until_third, talk_until_told_to_stop) >= 3
+        assert run(worker.call_async(until_third, talk_until_told_to_stop)) >= 3
         assert heard == [0, 1, 2, 3]
         for _ in range(20):
-            assert worker.call_heard(lambda _: False, count_aloud, 1) in ([True], [False])
-            assert worker.call_heard(lambda _: True, count_aloud, 3) == [True] * 3
+            once = run(worker.call_async(lambda _: False, count_aloud, 1))
+            assert once in ([True], [False])
+            assert run(worker.call_async(lambda _: True, count_aloud, 3)) == [True] * 3
+
+
+def twice(arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    """In their own memory."""
+    for array in arrays:
+        np.multiply(array, 2, out=array)
+    return arrays
+
+
+ARRAYS = {
+    "none": [],
+    "empty, one, and a view": [np.ones(0), np.ones(1, np.float32), np.arange(9.0)[2:5]],
+    "not in one piece": [np.arange(12.0)[::3], np.asfortranarray(np.arange(6.0).reshape(2, 3))],
+    "more than the channel holds": [np.arange(1_500_000.0), np.arange(700_000, dtype=np.int16)],
+}
+
+
+@pytest.mark.parametrize("arrays", ARRAYS.values(), ids=ARRAYS)
+def test_arrays_come_and_go_as_they_are_and_belong_to_who_has_them(
+    arrays: list[np.ndarray[Any, Any]],
+) -> None:
+    before = [array.copy() for array in arrays]
+    with Worker("one") as worker:
+        for answer in (
+            worker.call(twice, arrays),
+            run(worker.call_async(None, twice, arrays)),
+        ):
+            assert len(answer) == len(arrays)
+            for mine, doubled in zip(arrays, answer, strict=True):
+                assert mine.dtype == doubled.dtype
+                assert np.array_equal(2 * mine, doubled)
+                doubled[...] = 0
+    assert all(np.array_equal(a, b) for a, b in zip(before, arrays, strict=True))
+
+
+def test_a_loop_does_other_things_while_a_call_is_at_work() -> None:
+    async def scene(worker: Worker, path: Path) -> int:
+        call = asyncio.create_task(worker.call_async(None, hang, str(path)))
+        while not path.exists():
+            await asyncio.sleep(0.01)
+        assert not call.done()
+        pid = worker.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerLostError, match="SIGKILL"):
+            await call
+        assert worker.pid is None
+        return pid
+
+    with tempfile.TemporaryDirectory() as folder, Worker("one") as worker:
+        assert not alive(run(scene(worker, Path(folder) / "pid")))
+        worker.start()
+        assert run(worker.call_async(None, fill, 1)) == 1
+
+
+def test_cancelling_a_call_ends_the_process() -> None:
+    async def scene(worker: Worker, path: Path) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await worker.call_async(None, hang, str(path))
+
+    with tempfile.TemporaryDirectory() as folder, Worker("one") as worker:
+        pid = worker.pid
+        assert pid is not None
+        run(scene(worker, Path(folder) / "pid"))
+        assert worker.pid is None
+        assert wait_until(lambda: not alive(pid))
+        with pytest.raises(WorkerLostError, match="start it first"):
+            run(worker.call_async(None, os.getpid))
+
+
+def test_faults_of_an_async_call_are_those_of_a_plain_one() -> None:
+    with Worker("one") as worker:
+        with pytest.raises(UnavailableError, match="no such thing here"):
+            run(worker.call_async(None, raise_unavailable))
+        with pytest.raises(MemoryError):
+            run(worker.call_async(None, allocate_too_much))
+        assert worker.call(os.getpid) == worker.pid
 
 
 def test_nobody_listens_to_a_process_that_is_no_worker() -> None:

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import os
 import resource
+import selectors
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.util import find_spec
 from types import FrameType
 from typing import Any
@@ -20,6 +21,8 @@ from hybridlab.serve.settings import Settings
 log = logging.getLogger("hybridlab.serve")
 #: Between no new connection and none at all: who has just come in may not have spoken yet.
 LAST_WORD_S = 0.25
+#: How often the door is held once more for who is just coming in.
+MOST_KNOCKS = 1000
 #: Longest that a connection may neither ask, nor go on reading an answer that is larger than what
 #: the kernel holds for it.
 SILENCE_S = 30
@@ -98,6 +101,11 @@ def draining_server(gate: Any, settings: Settings, drain: Callable[[], Awaitable
             """The door stays open for a moment, so that a balancer hears 'not ready' and nobody's
             connection is cut before it was told."""
             await asyncio.gather(drain(), asyncio.sleep(settings.drain_s))
+            doors = [door for server in self.servers for door in server.sockets]
+            for _ in range(MOST_KNOCKS):
+                if not _somebody_knocks(doors):
+                    break
+                await asyncio.sleep(0)  # the loop lets them in
             for server in self.servers:
                 server.close()
             await asyncio.sleep(LAST_WORD_S)
@@ -114,6 +122,14 @@ def draining_server(gate: Any, settings: Settings, drain: Callable[[], Awaitable
         backlog=BACKLOG,
     )
     return Draining(config)
+
+
+def _somebody_knocks(doors: Sequence[Any]) -> bool:
+    """Whether a connection waits to be accepted: closing its listener would reset it."""
+    with selectors.DefaultSelector() as selector:
+        for door in doors:
+            selector.register(door.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _impatient_protocol() -> type[asyncio.Protocol]:

@@ -46,10 +46,13 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self._pace_s: dict[str, float] = {}
 
-    async def start(self) -> None:
-        """Bring up all tenants one after the other, then serve. What fails to load is raised."""
+    async def load(self) -> None:
+        """Bring up all tenants one after the other. What fails to load is raised."""
         for lane in self.lanes.values():
             await lane.upkeep.open()
+
+    def start(self) -> None:
+        """Serve from now on."""
         # Whisper's lane, which is loaded last, asks for the device first: of two that wait alike
         # the transcript is done sooner
         lanes = reversed(self.lanes.values())

@@ -104,8 +104,6 @@ class Lane:
         return self.waiting.take(self.policy.batch, self.admission.fits)
 
     async def close(self) -> None:
-        if self.at_work:  # of jobs that nobody waits for
-            self.tenant.kill()
         await self.upkeep.close()
 
     # ------------------------------------------------------------------------------ waiting
@@ -156,29 +154,30 @@ class Lane:
     async def _in_time(self, batch: list[Job]) -> Outcome:
         """The tenant's answer. A call that takes as long as a request may in all hangs: its process
         is ended, as nothing else would stop it."""
-        call = self.upkeep.in_thread(self.tenant.serve, batch, self._listener(batch))
-        work = asyncio.ensure_future(call)
-        done, _ = await asyncio.wait({work}, timeout=self.policy.request_timeout_s)
-        if not done:
-            self._fail_all(batch, refusals.timed_out(self.policy.request_timeout_s))
-            self.tenant.kill()
-        outcome = await work
+        seconds = self.policy.request_timeout_s
+        try:
+            async with asyncio.timeout(seconds):
+                outcome = await self.tenant.serve(batch, self._listener(batch))
+        except TimeoutError:
+            self._fail_all(batch, refusals.timed_out(seconds))
+            raise WorkerLostError(
+                f"{self.tenant.name} was ended, as one call took {seconds:g} s"
+            ) from None
         if len(outcome.texts) != len(batch):
             raise RuntimeError(f"{len(outcome.texts)} texts for {len(batch)} jobs")
         return outcome
 
     def _listener(self, batch: list[Job]) -> Listener | None:
-        """Brings words from the tenant's thread to the jobs whose clients read them as they come;
-        None where no job has such a client."""
+        """Brings words to the jobs whose clients read them as they come; None where no job has such
+        a client."""
         growing = [job.growing for job in batch if job.growing is not None]
         if not growing:
             return None
         for text in growing:
             text.begin()
-        loop = asyncio.get_running_loop()
 
         def hear(pieces: Sequence[str]) -> bool:
-            loop.call_soon_threadsafe(self._spread, batch, pieces)
+            self._spread(batch, pieces)
             return any(job.wanted for job in batch)
 
         return hear

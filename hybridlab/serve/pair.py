@@ -112,7 +112,6 @@ class Pair:
             Worker(kind.name),
             board=self._board,
             environment=self._environment,
-            retry=False,
         )
         self._stack.callback(remote.worker.close)
         return WorkerTenant(remote, specs, self.sharing)

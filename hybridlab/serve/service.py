@@ -47,8 +47,9 @@ class Service:
         engine = Engine(lanes, queue=settings.queue, request_timeout_s=settings.request_timeout_s)
         self.metrics.watch(engine, pair, self.decoder)
         self.engine = engine
-        await engine.start()
+        await engine.load()
         await asyncio.to_thread(pair.measure_room)
+        engine.start()
 
     async def drain(self) -> None:
         if self.engine is not None:

@@ -1,13 +1,11 @@
 """How the orchestrator asks one tenant: a small interface, and a tenant in a worker behind it.
 
-All of it blocks and is called from one thread of the tenant's own, but for `kill`.
+One call at a time. All of it but `serve` blocks and is called from a thread of the tenant's own.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -33,9 +31,10 @@ class ServedTenant(Protocol):
     def open(self) -> None:
         """Bring it up, ready to serve."""
 
-    def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
+    async def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
         """One call for jobs that fit together. `hear` is told the new words of each job while they
-        are decoded, where the tenant can tell; after False from it the texts may be cut."""
+        are decoded, where the tenant can tell; after False from it the texts may be cut. Cancelling
+        it ends the tenant's process."""
 
     def leave_device(self) -> None:
         """Its turn is over: where weights are swapped, they go."""
@@ -49,9 +48,6 @@ class ServedTenant(Protocol):
 
     def fragmentation(self) -> float | None:
         """1 - active / reserved of its allocator; None where that has no reading."""
-
-    def kill(self) -> None:
-        """End its process now, from any thread: whoever waits for it gets `WorkerLostError`."""
 
     def close(self) -> None:
         """Let its process go."""
@@ -83,43 +79,43 @@ class WorkerTenant:
         self.remote.ask(_open, self._swap)
         log.info("%s: %s in process %s", self.name, self.remote.spec.model, self.remote.worker.pid)
 
-    def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
+    async def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
         if self._swap:
             self._here = True
-            self.remote.ask(_bring_in)
-        self.remote.on_text = hear
-        try:
-            texts = self._texts(jobs)
-        finally:
-            self.remote.on_text = None
+            await self.remote.ask_async(_bring_in)
+        if jobs[0].kind == "answer":
+            texts = await self._answers(jobs, hear)
+        else:
+            texts = await self._transcripts(jobs, hear)
         if self.sharing.clean:
-            self.clean()
+            await self.remote.ask_async(_release)
         return Outcome(texts, self.remote.drain_spans())
 
-    def _texts(self, jobs: Sequence[Job]) -> list[tuple[Text, ...]]:
-        return self._answers(jobs) if jobs[0].kind == "answer" else self._transcripts(jobs)
-
-    def _answers(self, jobs: Sequence[Job]) -> list[tuple[Text, ...]]:
-        assert isinstance(self.remote, RemoteAnalyst)
-        texts = self.remote.answer(
+    async def _answers(self, jobs: Sequence[Job], hear: Listener | None) -> list[tuple[Text, ...]]:
+        texts: list[Text] = await self.remote.ask_async(
+            "answer",
             [job.sound.samples for job in jobs],
             [job.question for job in jobs],
             max_new_tokens=jobs[0].max_new_tokens,
+            hear=hear,
         )
         return [(text,) for text in texts]
 
-    def _transcripts(self, jobs: Sequence[Job]) -> list[tuple[Text, ...]]:
+    async def _transcripts(
+        self, jobs: Sequence[Job], hear: Listener | None
+    ) -> list[tuple[Text, ...]]:
         """Whisper is given windows, as it would cut the audio itself, so that each text is known
         to belong to its own; Voxtral hears the whole."""
         whole = self.remote.role == "analyst"
         pieces = [[job.sound.samples] if whole else job.sound.pieces() for job in jobs]
-        rows = iter(
-            self.remote.transcribe(
-                [piece for own in pieces for piece in own],
-                language=jobs[0].language,
-                max_new_tokens=jobs[0].max_new_tokens,
-            )
+        texts: list[Text] = await self.remote.ask_async(
+            "transcribe",
+            [piece for own in pieces for piece in own],
+            language=jobs[0].language,
+            max_new_tokens=jobs[0].max_new_tokens,
+            hear=hear,
         )
+        rows = iter(texts)
         return [tuple(next(rows) for _ in own) for own in pieces]
 
     def leave_device(self) -> None:
@@ -137,14 +133,6 @@ class WorkerTenant:
 
     def fragmentation(self) -> float | None:
         return self.remote.ask(_fragmentation)
-
-    def kill(self) -> None:
-        pid = self.remote.worker.pid
-        if pid is not None:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
 
     def close(self) -> None:
         self.remote.leave()

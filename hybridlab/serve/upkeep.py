@@ -46,7 +46,7 @@ class Policy:
 
 
 class Upkeep:
-    """Calls a tenant on a thread of its own, and mends what comes of it. `broken` says why it
+    """Calls a tenant beside the requests, on a thread, and mends what comes of it. `broken` says why it
     can never serve again; '' as long as it can."""
 
     def __init__(self, tenant: ServedTenant, policy: Policy) -> None:

@@ -12,8 +12,6 @@ import logging
 import math
 import os
 import resource
-import signal
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +63,6 @@ class Decoder:
         self._waiting = 0
         self._idle: asyncio.Queue[Worker] = asyncio.Queue()
         self._workers = [Worker("decoder") for _ in range(workers)]
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decoder")
 
     async def start(self) -> None:
         for worker in self._workers:
@@ -112,20 +109,14 @@ class Decoder:
         self.restarts += 1
 
     async def _in_time(self, worker: Worker, data: bytes) -> Sound:
-        loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._pool, worker.call, decode_sound, data, self.limits.most_s)
-        done, _ = await asyncio.wait({call}, timeout=self.limits.timeout_s)
-        if not done and worker.pid is not None:
-            os.kill(worker.pid, signal.SIGKILL)
         try:
-            return await call
+            async with asyncio.timeout(self.limits.timeout_s):
+                return await worker.call_async(None, decode_sound, data, self.limits.most_s)
         except AudioError as error:
             raise bad_request(str(error), code="bad_audio") from None
-        except RefusalError:
+        except (RefusalError, WorkerLostError):
             raise
-        except WorkerLostError:
-            if done:
-                raise
+        except TimeoutError:  # which ended the worker
             raise bad_request(
                 f"the audio file took longer than {self.limits.timeout_s:g} s; convert it to WAV "
                 "or FLAC",
@@ -140,15 +131,12 @@ class Decoder:
             ) from None
 
     async def _begin(self, worker: Worker) -> None:
-        def begin() -> None:
-            worker.start().call(confine, self.limits.memory_bytes)
-
-        await asyncio.get_running_loop().run_in_executor(self._pool, begin)
+        await asyncio.to_thread(worker.start)
+        await worker.call_async(None, confine, self.limits.memory_bytes)
 
     def close(self) -> None:
         for worker in self._workers:
             worker.kill()
-        self._pool.shutdown()
 
 
 # -------------------------------------------------------------------------- inside the worker
@@ -209,4 +197,4 @@ def _blocks(file: Any, most_s: float) -> np.ndarray[Any, np.dtype[np.float32]]:
         count += len(block)
         if count > most:  # the header said less
             raise too_long(count / file.samplerate, most_s, "the server")
-        blocks.append(block.mean(axis=1))
+        blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1))

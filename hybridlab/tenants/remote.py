@@ -6,6 +6,7 @@ request tried once more; a second loss is the caller's `WorkerLostError`.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,16 @@ from hybridlab.device import CpuDevice, Device, resolve_device
 from hybridlab.device.cores import SharedBoard, board_at
 from hybridlab.device.members import Member, Report
 from hybridlab.errors import WorkerLostError
-from hybridlab.tenants.base import Analyst, Role, Span, Tenant, TenantSpec, Text, Transcriber
+from hybridlab.tenants.base import (
+    Analyst,
+    Listener,
+    Role,
+    Span,
+    Tenant,
+    TenantSpec,
+    Text,
+    Transcriber,
+)
 from hybridlab.tenants.make import make_analyst, make_transcriber
 from hybridlab.workers import Worker, tell
 
@@ -54,7 +64,8 @@ class _Answer:
 
 
 class _Remote(Tenant):
-    """The caller's side: remembers the state that the last answer told."""
+    """The caller's side: remembers the state that the last answer told. Words are told while they
+    are decoded by `ask_async` alone."""
 
     def __init__(
         self,
@@ -64,12 +75,9 @@ class _Remote(Tenant):
         *,
         board: SharedBoard | None = None,
         environment: Mapping[str, str] | None = None,
-        retry: bool = True,
     ) -> None:
-        """`retry=False` leaves it to the caller what becomes of a request whose worker is lost."""
         super().__init__(spec, device)
         self.worker = worker
-        self.retry = retry
         self.hosting = Hosting(
             role=self.role,
             spec=spec,
@@ -148,8 +156,6 @@ class _Remote(Tenant):
             return list(self._ask(method, *arguments, **keywords))
         except WorkerLostError:
             self.spans.append(Span(self.name, "lost", start, time.perf_counter()))
-            if not self.retry:
-                raise
         self._restart()
         return list(self._ask(method, *arguments, **keywords))
 
@@ -161,24 +167,44 @@ class _Remote(Tenant):
 
     def _ask(self, method: str | Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         try:
-            answer = self.worker.call_heard(
-                self.on_text,
-                _ask,
-                method,
-                arguments,
-                keywords,
-                reset_peak=self._member.wants_reset(),
-                tells=self.on_text is not None,
-            )
+            reset = self._member.wants_reset()
+            answer = self.worker.call(_ask, method, arguments, keywords, reset_peak=reset)
         except WorkerLostError:
-            self._member.ended = True
-            self._loaded = False
-            self._clear_place()
+            self._is_lost()
             raise
         except Exception:
             if self.on_phase is not None:  # where it happened
                 self.on_phase(self.worker.call(_last_phase))
             raise
+        return self._took_note(answer)
+
+    async def ask_async(
+        self,
+        method: str | Callable[..., Any],
+        *arguments: Any,
+        hear: Listener | None = None,
+        **keywords: Any,
+    ) -> Any:
+        """A method of the tenant or a function of it and more, where it is, for an event loop. It
+        is tried once: what becomes of a request whose worker is lost is the caller's. `hear` is
+        told the words as they are decoded (`Tenant.on_text`); cancelling ends the worker."""
+        try:
+            reset = self._member.wants_reset()
+            tells = hear is not None
+            answer = await self.worker.call_async(
+                hear, _ask, method, arguments, keywords, reset_peak=reset, tells=tells
+            )
+        except (WorkerLostError, asyncio.CancelledError):
+            self._is_lost()
+            raise
+        return self._took_note(answer)
+
+    def _is_lost(self) -> None:
+        self._member.ended = True
+        self._loaded = False
+        self._clear_place()
+
+    def _took_note(self, answer: _Answer) -> Any:
         self._loaded = answer.loaded
         self._weights_bytes = answer.weights_bytes
         self.processor_bytes = answer.processor_bytes
@@ -215,10 +241,16 @@ class RemoteAnalyst(RemoteTranscriber, Analyst):
 # -------------------------------------------------------------------------- inside the worker
 
 
+#: Requests leave the weights where they are.
+_REQUESTS = frozenset({"transcribe", "answer"})
+
+
 @dataclass
 class _Hosted:
     tenant: Tenant
     phase: str = ""
+    #: As last counted: that walks through all parameters.
+    weights_bytes: int | None = None
 
 
 _hosted: _Hosted | None = None  # one worker, one tenant
@@ -258,7 +290,7 @@ def _ask(
     keywords: Mapping[str, Any],
     *,
     reset_peak: bool,
-    tells: bool,
+    tells: bool = False,
 ) -> _Answer:
     hosted = _the_hosted()
     tenant, device = hosted.tenant, hosted.tenant.device
@@ -273,11 +305,13 @@ def _ask(
         owner: Any = device if method == "release" else tenant
         value = getattr(owner, method)(*arguments, **keywords)
     device.synchronize()
+    if method not in _REQUESTS:
+        hosted.weights_bytes = tenant.weights_bytes() if tenant.loaded else None
     return _Answer(
         value=value,
         spans=tenant.drain_spans(),
         loaded=tenant.loaded,
-        weights_bytes=tenant.weights_bytes() if tenant.loaded else None,
+        weights_bytes=hosted.weights_bytes,
         processor_bytes=tenant.processor_bytes,
         report=_report(device),
     )

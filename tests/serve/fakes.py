@@ -49,9 +49,6 @@ class FakeTenant:
     log: list[str] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.killed = threading.Event()
-
     def open(self) -> None:
         self._load(0)
 
@@ -60,13 +57,34 @@ class FakeTenant:
             raise MemoryError(OUT_OF_MEMORY)
         self.log.append(f"load {self.models[rung]}")
 
-    def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
+    async def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
+        """On a thread, as tests may block it; who listens is told on the loop."""
+        loop = asyncio.get_running_loop()
+
+        async def told(pieces: Sequence[str]) -> bool:
+            assert hear is not None
+            return hear(pieces)
+
+        def tell(pieces: Sequence[str]) -> bool:
+            return asyncio.run_coroutine_threadsafe(told(pieces), loop).result()
+
+        killed = threading.Event()
+        try:
+            told_of = None if hear is None else tell
+            return await asyncio.to_thread(self._serve, jobs, told_of, killed)
+        except asyncio.CancelledError:
+            self.log.append("kill")
+            killed.set()
+            raise
+
+    def _serve(
+        self, jobs: Sequence[Job], hear: Listener | None, killed: threading.Event
+    ) -> Outcome:
         self.calls.append([job.question for job in jobs])
         self.listened.append(hear is not None)
         self.journal.append(self.name)
-        if self.killed.wait(self.serve_s):
-            self.killed.clear()
-            raise WorkerLostError(f"the worker {self.name} was lost: ended by SIGKILL")
+        if killed.wait(self.serve_s):
+            raise WorkerLostError("nobody waits for this call any more")
         error = self.plan.pop(0) if self.plan else None
         if error is not None:
             raise error
@@ -96,10 +114,6 @@ class FakeTenant:
 
     def fragmentation(self) -> float | None:
         return self.fragmented
-
-    def kill(self) -> None:
-        self.log.append("kill")
-        self.killed.set()
 
     def close(self) -> None:
         self.log.append("close")
@@ -167,7 +181,8 @@ class Stage:
         return job
 
     async def __aenter__(self) -> Stage:
-        await self.engine.start()
+        await self.engine.load()
+        self.engine.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -441,7 +441,7 @@ def test_a_server_whose_smallest_model_does_not_fit_does_not_start() -> None:
     async def scene() -> None:
         stage = Stage(whisper("medium", "base", too_large={"whisper-medium", "whisper-base"}))
         with pytest.raises(UnavailableError, match="whisper-base does not fit"):
-            await stage.engine.start()
+            await stage.engine.load()
         await stage.engine.close()
 
     run(scene)

@@ -19,6 +19,7 @@ from hybridlab.serve.lane import Lane
 from hybridlab.serve.service import Service
 from hybridlab.serve.settings import Settings
 from hybridlab.serve.upkeep import Policy
+from hybridlab.tenants.base import Tenant
 from hybridlab.units import MIB
 from tests.serve.fakes import until
 
@@ -32,10 +33,24 @@ ROOM_BYTES = 10 * MIB
 async def starve(lane: Lane) -> None:
     """The kernel gives the worker, which holds no free blocks, hardly any memory more."""
     await lane.upkeep.in_thread(lane.tenant.clean)
-    pid = worker_of(lane).pid
-    (taken_kb,) = re.findall(r"VmData:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    taken_bytes = await lane.upkeep.in_thread(remote_of(lane).ask, fill_heap)
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.prlimit(pid, resource.RLIMIT_DATA, (int(taken_kb) * 1024 + ROOM_BYTES, most))
+    resource.prlimit(worker_of(lane).pid, resource.RLIMIT_DATA, (taken_bytes + ROOM_BYTES, most))
+
+
+def fill_heap(tenant: Tenant) -> int:
+    """In the worker: take what its heap has free between blocks in use, as trimming gives back the
+    pages and not the addresses. What it has taken in all, in bytes."""
+    held = tenant.__dict__["held"] = []
+    before = data_bytes()
+    while data_bytes() == before:
+        held.extend(bytearray(1 << 14) for _ in range(64))
+    return data_bytes()
+
+
+def data_bytes() -> int:
+    (taken_kb,) = re.findall(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(taken_kb) * 1024
 
 
 Scene = Callable[[httpx.AsyncClient, Service, Lane], Awaitable[None]]
@@ -73,8 +88,12 @@ def counted(service: Service, name: str) -> float:
     return float(value)
 
 
+def remote_of(lane: Lane) -> Any:
+    return lane.tenant.remote  # type: ignore[attr-defined]
+
+
 def worker_of(lane: Lane) -> Any:
-    return lane.tenant.remote.worker  # type: ignore[attr-defined]
+    return remote_of(lane).worker
 
 
 def test_a_real_allocation_failure_steps_down_says_so_and_climbs_back() -> None:

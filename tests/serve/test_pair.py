@@ -65,8 +65,9 @@ def test_texts_are_those_of_the_tenants_alone(
 
     async def scene(pair: Pair) -> None:
         engine = Engine(pair.lanes(), queue=16, request_timeout_s=60)
-        await engine.start()
+        await engine.load()
         pair.measure_room()
+        engine.start()
         ears = "whisper" if "whisper" in engine.lanes else "voxtral"
         sounds = [decode_sound(clip.path.read_bytes(), 100) for clip in clips]
         heard = [Wish(tenant=ears, kind="transcription", sound=sound) for sound in sounds]
@@ -125,12 +126,13 @@ def test_the_end_of_one_worker_is_not_the_other_s() -> None:
         voxtral, whisper = pair.tenants
         voxtral.open()
         whisper.open()
-        pid = voxtral.remote.worker.pid
-        whisper.kill()
+        pid, other = voxtral.remote.worker.pid, whisper.remote.worker.pid
+        assert pid is not None
+        assert other is not None
+        os.kill(other, signal.SIGKILL)
         whisper.use(0)
         assert voxtral.fragmentation() is not None
         assert voxtral.remote.worker.pid == pid
-        assert pid is not None
         os.kill(pid, signal.SIGKILL)
         voxtral.use(0)
         assert whisper.fragmentation() is not None

@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -20,6 +21,7 @@ import pytest
 from benchmarks.endurance.server import Running, started
 from hybridlab.audio import Clip, load_clips
 from hybridlab.device import CpuDevice
+from hybridlab.serve.door import _somebody_knocks
 from hybridlab.tenants import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
 from tests.workers_at_work import alive, wait_until
 
@@ -217,6 +219,16 @@ def test_a_decoder_that_is_killed_costs_nobody_a_request_and_is_counted(server: 
     answer = transcribe(server.url, SHORT[0])
     assert (answer.status_code, bool(answer.json()["text"])) == (200, True)
     assert server.metrics("hybridlab_decoder_restarts_total") == {"": 1}
+
+
+def test_a_door_is_not_closed_while_somebody_knocks() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        assert not _somebody_knocks([door])
+        with socket.create_connection(door.getsockname()):
+            assert _somebody_knocks([door])
+            guest, _ = door.accept()
+            assert not _somebody_knocks([door])
+            guest.close()
 
 
 def test_sigterm_under_load_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
