@@ -35,10 +35,11 @@ from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 
 QUESTION = "What is said?"
 MAX_TOKENS = 64
-ROUNDS = 6
+ROUNDS = 5
 PAIRS = 40
 PAUSE_S = 0.02
-REQUESTS = 32
+#: Of a round; its first batch and its last are small.
+REQUESTS = 64
 CLIENTS = 16
 BATCH = 8
 SHORT_S = 8.0

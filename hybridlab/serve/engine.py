@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +12,6 @@ from hybridlab.serve.jobs import Growing, Job, Kind, Said, Sound
 from hybridlab.serve.lane import Lane
 
 KINDS: tuple[Kind, ...] = ("transcription", "answer")
-#: How often jobs whose time is up are looked for.
-TICK_S = 0.05
 #: Decoded audio of all requests together, 1.8 GB of this process: a file of a few KB may hold 40
 #: minutes, so that a queue of requests says nothing of their bytes.
 HELD_AUDIO_S = 8 * 3600.0
@@ -57,7 +54,6 @@ class Engine:
         # the transcript is done sooner
         lanes = reversed(self.lanes.values())
         self._tasks = [asyncio.create_task(lane.run()) for lane in lanes]
-        self._tasks.append(asyncio.create_task(self._watch_deadlines()))
         self.ready = True
 
     # ------------------------------------------------------------------------------ admission
@@ -100,23 +96,25 @@ class Engine:
 
     def _accept(self, wish: Wish) -> Job:
         lane = self.lanes[wish.tenant]
+        loop = asyncio.get_running_loop()
         job = Job(
             kind=wish.kind,
             sound=wish.sound,
             question=wish.question,
             language=wish.language,
             max_new_tokens=lane.admission.tokens(wish.sound.seconds, wish.max_new_tokens),
-            deadline_s=time.monotonic() + self.request_timeout_s,
-            future=asyncio.get_running_loop().create_future(),
+            future=loop.create_future(),
             growing=Growing() if wish.stream else None,
         )
         self._unfinished.add(job)
-        job.future.add_done_callback(lambda _: self._finished(job, lane))
+        timer = loop.call_later(self.request_timeout_s, self._time_is_up, job)
+        job.future.add_done_callback(lambda _: self._finished(job, lane, timer))
         lane.add(job)
         return job
 
-    def _finished(self, job: Job, lane: Lane) -> None:
+    def _finished(self, job: Job, lane: Lane, timer: asyncio.TimerHandle) -> None:
         self._unfinished.discard(job)
+        timer.cancel()
         if job.future.cancelled() or job.future.exception() is not None:
             return
         said: Said = job.future.result()
@@ -128,13 +126,9 @@ class Engine:
         batches = len(lane.waiting) / max(1, lane.policy.batch) / 2
         return max(1, math.ceil(batches * self._pace_s.get(lane.tenant.name, 1.0)))
 
-    async def _watch_deadlines(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            now = time.monotonic()
-            for job in [job for job in self._unfinished if job.deadline_s <= now]:
-                if job.wanted:
-                    job.future.set_exception(refusals.timed_out(self.request_timeout_s))
+    def _time_is_up(self, job: Job) -> None:
+        if job.wanted:
+            job.future.set_exception(refusals.timed_out(self.request_timeout_s))
 
     # ------------------------------------------------------------------------------- the end
 

@@ -113,7 +113,6 @@ class Job:
     question: str = ""
     language: str = "en"
     max_new_tokens: int
-    deadline_s: float
     future: asyncio.Future[Said]
     #: None where nobody reads the words before all are there.
     growing: Growing | None = None

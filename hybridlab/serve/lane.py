@@ -88,20 +88,13 @@ class Lane:
         while True:
             await self._something_to_do()
             async with self.turns.turn():
-                batch = self._next()
+                batch = self.waiting.take(self.policy.batch, self.admission.fits)
                 try:
                     await (self._work(batch) if batch else self.upkeep.look_up())
                     await self._end_of_turn()
                 except Exception:  # a fault of the orchestrator's own must not end the lane
                     log.exception("the lane of %s failed", self.tenant.name)
                     self._fail_all(batch, refusals.fault(self.model))
-
-    def _next(self) -> list[Job]:
-        """The next batch, without the jobs whose time is up."""
-        now = time.monotonic()
-        late = [job for job in self.waiting.jobs() if job.deadline_s <= now]
-        self._fail_all(late, refusals.timed_out(self.policy.request_timeout_s))
-        return self.waiting.take(self.policy.batch, self.admission.fits)
 
     async def close(self) -> None:
         await self.upkeep.close()

@@ -46,8 +46,8 @@ class Policy:
 
 
 class Upkeep:
-    """Calls a tenant beside the requests, on a thread, and mends what comes of it. `broken` says why it
-    can never serve again; '' as long as it can."""
+    """Calls a tenant between its requests, on a thread, and mends what comes of it. `broken` says
+    why it can never serve again; '' as long as it can."""
 
     def __init__(self, tenant: ServedTenant, policy: Policy) -> None:
         self.tenant = tenant
