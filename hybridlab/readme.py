@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,50 @@ def _endured(name: str, part: dict[str, Any]) -> str:
     return f"{sum(part['strangers'].values())} of them, {ratio} that beside as many prompt ones"
 
 
+def serve_table(project: Path) -> str:
+    """What the server adds to the strategy that it serves: as it was published."""
+    path = project / "outputs" / "reference" / "benchmarks" / "serve.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    added, held = found["overhead"], found["saturation"]
+    alone_ms, low_ms, high_ms = (
+        1e3 * value for value in (added["in_process_median_s"], *added["added_interval_s"])
+    )
+    rows = [
+        ("ready after", f"{max(found['ready_s']):.1f} s", ""),
+        (
+            "HTTP adds to a request",
+            f"{1e3 * added['added_s']:.1f} ms ({low_ms:.1f} to {high_ms:.1f})",
+            f"to {alone_ms:.0f} ms in one process",
+        ),
+        (
+            "throughput with many clients",
+            f"{held['ratio']:.2f} ({_range(held['ratio_interval'])})",
+            f"of {statistics.median(held['in_process_rps']):.1f} requests/s in one process",
+        ),
+    ]
+    for backend, name in SERVED_BACKENDS.items():
+        gain = found[name]
+        rows.append(
+            (
+                f"micro-batches, {backend}",
+                f"{gain['gain']:.2f} ({_range(gain['gain_interval'])})",
+                f"times {statistics.median(gain['unbatched_rps']):.1f} short clips/s one by one",
+            )
+        )
+    return _table(("with the pocket pair", "measured", "beside"), rows)
+
+
+SERVED_BACKENDS = {
+    "openai-whisper": "micro_batches",
+    "transformers": "micro_batches_transformers",
+}
+
+
+def _range(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{low:.2f} to {high:.2f}"
+
+
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "notebooks": notebooks_table,
     "presets": presets_table,
@@ -194,6 +239,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "measured": measured_table,
     "cards": cards_table,
     "peers": peers_table,
+    "serve": serve_table,
     "endurance": endurance_table,
 }
 
