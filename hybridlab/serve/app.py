@@ -31,7 +31,7 @@ from hybridlab.serve.service import Service
 
 def make_app(service: Service, *, secured: bool = False) -> FastAPI:
     """All routes over one service, whose life is the caller's. `secured`: behind a bearer token."""
-    app = new_app("hybridlab", secured=secured)
+    app = new_app("hybridlab", secured=secured, queue=service.settings.queue)
     app.state.service = service
     _openai_routes(app, service)
     _hybrid_route(app, service)

@@ -99,7 +99,7 @@ class Gateway:
 
 def make_app(gateway: Gateway, *, secured: bool = False) -> FastAPI:
     """All routes over one gateway, whose life is the caller's. `secured`: behind a bearer token."""
-    app = new_app("hybridlab gateway", secured=secured)
+    app = new_app("hybridlab gateway", secured=secured, queue=gateway.queue)
     _openai_routes(app, gateway)
     _hybrid_route(app, gateway)
     _own_routes(app, gateway)

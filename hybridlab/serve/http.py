@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
 from hybridlab.serve import openapi, wire
+from hybridlab.serve.bodies import HybridForm
 from hybridlab.serve.refusals import RefusalError, bad_request, fault
 
 Answer = TypeVar("Answer")
@@ -25,9 +26,9 @@ Part = tuple[str, dict[str, Any]]
 MOST_FIELDS = 100
 
 
-def new_app(title: str, *, secured: bool) -> FastAPI:
+def new_app(title: str, *, secured: bool, queue: int) -> FastAPI:
     """Without routes; whatever is refused, and a fault too, is one line in the same shape.
-    `secured`: a bearer token is asked for."""
+    `secured`: a bearer token is asked for; `queue`: the questions that may wait."""
     # 0: a file stays in memory, which the gate bounds; audio touches no disk, and a full one harms
     # no request
     MultiPartParser.spool_max_size = 0
@@ -41,7 +42,8 @@ def new_app(title: str, *, secured: bool) -> FastAPI:
     app.add_exception_handler(HTTPException, _unusual)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
-    openapi.describe(app, secured=secured)
+    most = min(queue, MOST_FIELDS - len(HybridForm.model_fields))
+    openapi.describe(app, secured=secured, most_questions=most)
     return app
 
 

@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from hybridlab.serve.bodies import ChatBody, TranscriptionForm
+from hybridlab.serve.bodies import ChatBody, HybridForm, TranscriptionForm
 
 Responses = dict[int | str, dict[str, Any]]
 #: Where FastAPI keeps the schema of a model.
@@ -315,24 +315,26 @@ def body_of(media: str, model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {media: {"schema": schema}}}}
 
 
-def describe(app: FastAPI, *, secured: bool) -> None:
-    """Let the app describe itself; `secured`: a bearer token is asked for."""
+def describe(app: FastAPI, *, secured: bool, most_questions: int) -> None:
+    """Let the app describe itself; `secured`: a bearer token is asked for; `most_questions`: of one
+    hybrid request."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _described(app, secured=secured)
+            app.openapi_schema = _described(app, secured=secured, most_questions=most_questions)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _described(app: FastAPI, *, secured: bool) -> dict[str, Any]:
+def _described(app: FastAPI, *, secured: bool, most_questions: int) -> dict[str, Any]:
     page = get_openapi(title=app.title, version=app.version, routes=app.routes)
     schemas = page.setdefault("components", {}).setdefault("schemas", {})
     for model in REFERRED:
         own = model.model_json_schema(ref_template=REF)
         schemas.update(own.pop("$defs", {}))
         schemas[model.__name__] = own
+    schemas[HybridForm.__name__]["properties"]["question"]["maxItems"] = most_questions
     if secured:
         page["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         for path, operations in page["paths"].items():

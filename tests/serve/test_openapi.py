@@ -3,8 +3,13 @@ and forbids, and reads every answer by it."""
 
 from __future__ import annotations
 
-import pytest
+from typing import Annotated
 
+import pytest
+from fastapi import File
+
+from hybridlab.serve.bodies import HybridForm
+from hybridlab.serve.http import new_app
 from tests.serve.doors import TOKEN, doors
 from tests.serve.fuzz import fuzz
 
@@ -34,3 +39,16 @@ def test_everything_that_is_sent_gets_an_answer_as_described(name: str) -> None:
         assert answers[route, 405], route
     for route in ROUTES[1:4]:
         assert answers[route, 400], route
+
+
+@pytest.mark.parametrize(("queue", "most"), [(16, 16), (64, 64), (500, 95)])
+def test_the_description_says_how_many_questions_a_request_may_ask(queue: int, most: int) -> None:
+    """Fields of a form are bounded too."""
+    app = new_app("a", secured=False, queue=queue)
+
+    @app.post("/v1/hybrid")
+    async def hybrid(form: Annotated[HybridForm, File()]) -> None:
+        """Described as the server's and the gateway's."""
+
+    form = app.openapi()["components"]["schemas"]["HybridForm"]
+    assert form["properties"]["question"]["maxItems"] == most
