@@ -57,6 +57,16 @@ def check_no_definitions(book: Any) -> None:
             assert not kinds & {ast.ClassDef, ast.FunctionDef, ast.Lambda}
 
 
+def check_no_rows_shown(book: Any) -> None:
+    """What a cell ends with is shown; rows as they are measured are no table."""
+    for cell in book.cells:
+        if cell.cell_type == "code" and "%pip" not in cell.source:
+            last = ast.parse(cell.source).body[-1]
+            call = last.value if isinstance(last, ast.Expr) else None
+            measured = isinstance(call, ast.Call) and ast.unparse(call.func).endswith(".measure")
+            assert not measured, ast.unparse(last)
+
+
 def check(path: Path, model: type[Params]) -> None:
     """All of it."""
     book = nbformat.read(path, as_version=4)
@@ -64,3 +74,4 @@ def check(path: Path, model: type[Params]) -> None:
     check_no_outputs(book)
     check_parameters(book, model)
     check_no_definitions(book)
+    check_no_rows_shown(book)

@@ -42,3 +42,8 @@ def test_parameter_cell_equals_the_model(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_classes_and_functions_live_in_the_package(name: str) -> None:
     notebook_checks.check_no_definitions(notebook(name))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_cell_shows_rows_as_they_were_measured(name: str) -> None:
+    notebook_checks.check_no_rows_shown(notebook(name))
