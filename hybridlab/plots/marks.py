@@ -116,40 +116,51 @@ def owner_handles(stacks: Sequence[Mapping[str, float]]) -> list[Patch]:
 def draw_capacity(
     ax: Axes, capacities: Iterable[float], longest: float, *, vertical: bool = True
 ) -> None:
-    """A dashed line at the capacity; far beyond the bars it is written instead of drawn, since the
-    axis would be stretched until nothing can be read."""
-    known = sorted({round(c) for c in capacities if np.isfinite(c) and c > 0})
-    if not known:
-        return
-    if known[0] > FAR * longest:
-        words = " / ".join(format_bytes(c) for c in known)
+    """A dashed line at each capacity; those far beyond the bars are written instead of drawn, since
+    the axis would be stretched until nothing can be read."""
+    named = {format_bytes(round(c)): round(c) for c in capacities if np.isfinite(c) and c > 0}
+    known = sorted(named.values())
+    near = [c for c in known if c <= FAR * longest]
+    far = known[len(near) :]
+    if near:
+        _draw_near(ax, near, vertical=vertical)
+    if far:
+        words = " / ".join(format_bytes(c) for c in far)
         _write_capacity(
-            ax, f"capacity {words}: far outside this axis", (1.0, 1.0), "axes fraction", "right"
+            ax,
+            f"capacity {words}: far outside this axis",
+            (1.0, 1.0),
+            "axes fraction",
+            "right",
+            row=len(near) if vertical else 0,
         )
-        return
-    reach = known[-1] / GIB * (1.04 if vertical else 1.12)
+
+
+def _draw_near(ax: Axes, capacities: Sequence[int], *, vertical: bool) -> None:
+    """Ascending. Where there are several, each name stands in a row of its own."""
+    reach = capacities[-1] / GIB * (1.04 if vertical else 1.12)
     if vertical:
         ax.set_xlim(right=max(ax.get_xlim()[1], reach))
     else:
         ax.set_ylim(top=max(ax.get_ylim()[1], reach))
-    for capacity in known:
+    for row, capacity in enumerate(capacities):
         line = ax.axvline if vertical else ax.axhline
         line(capacity / GIB, color=CAPACITY_COLOUR, linestyle="--", linewidth=1.6, zorder=5)
-        words = f"capacity {format_bytes(capacity)}"
+        words, at = f"capacity {format_bytes(capacity)}", capacity / GIB
         if vertical:
-            _write_capacity(ax, words, (capacity / GIB, 1.0), ax.get_xaxis_transform(), "center")
+            _write_capacity(ax, words, (at, 1.0), ax.get_xaxis_transform(), "center", row=row)
         else:
-            _write_capacity(ax, words, (1.0, capacity / GIB), ax.get_yaxis_transform(), "right")
+            _write_capacity(ax, words, (1.0, at), ax.get_yaxis_transform(), "right")
 
 
 def _write_capacity(
-    ax: Axes, words: str, at: tuple[float, float], coordinates: Any, side: Any
+    ax: Axes, words: str, at: tuple[float, float], coordinates: Any, side: Any, *, row: int = 0
 ) -> None:
     ax.annotate(
         words,
         at,
         xycoords=coordinates,
-        xytext=(0, 4),
+        xytext=(0, 4 + row * (CAPTION_POINTS + 3)),
         textcoords="offset points",
         ha=side,
         va="bottom",

@@ -99,6 +99,26 @@ def test_a_far_capacity_does_not_stretch_the_axis() -> None:
     assert any("140.00 GiB" in text.get_text() for text in figure.axes[0].texts)
 
 
+def test_of_several_capacities_each_has_a_name_of_its_own_and_a_far_one_no_line() -> None:
+    """As where some cases of a run were measured inside an envelope."""
+    capacities = [140 * GIB, 11 * GIB, 11 * GIB + 1, 12 * GIB]
+    rows = [
+        case(f"case-{n}", "beside", whisper_size=size) | memory(0.3) | {"capacity_bytes": capacity}
+        for n, (size, capacity) in enumerate(
+            zip(("tiny", "base", "small", "medium"), capacities, strict=True)
+        )
+    ]
+    ax = plots.memory_bars(pd.DataFrame(rows)).axes[0]
+    assert ax.get_xlim()[1] < 20
+    named = [text for text in ax.texts if text.get_text().startswith("capacity")]
+    assert [text.get_text() for text in named] == [
+        "capacity 11.00 GiB",
+        "capacity 12.00 GiB",
+        "capacity 140.00 GiB: far outside this axis",
+    ]
+    assert len({text.xyann[1] for text in named}) == 3  # type: ignore[attr-defined]
+
+
 def test_finding_names_the_largest_that_fits(tables: Tables) -> None:
     words = memory_finding(wording.worst_per_label(of(tables, "beside")))
     assert (
