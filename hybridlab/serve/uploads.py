@@ -132,7 +132,11 @@ class Decoder:
 
     async def _begin(self, worker: Worker) -> None:
         await asyncio.to_thread(worker.start)
-        await worker.call_async(None, confine, self.limits.memory_bytes)
+        try:
+            await worker.call_async(None, confine, self.limits.memory_bytes)
+        except BaseException:
+            worker.kill()  # no file for one that is not confined
+            raise
 
     def close(self) -> None:
         for worker in self._workers:

@@ -179,6 +179,22 @@ def test_a_decoder_that_cannot_be_started_again_is_tried_anew_for_the_next_file(
     with_decoder(scene)
 
 
+def test_no_file_is_given_to_a_decoder_that_could_not_be_confined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(decoder: Decoder) -> None:
+        (worker,) = decoder._workers
+        worker.kill()
+        monkeypatch.setattr("hybridlab.serve.uploads.confine", _refuse_limits)
+        assert [(await refused(decoder, GOOD)).status for _ in range(2)] == [500, 500]
+        assert worker.pid is None
+        monkeypatch.undo()
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 1
+
+    with_decoder(scene)
+
+
 def test_more_memory_than_a_decoder_may_have_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(decoder: Decoder) -> None:
         monkeypatch.setattr("hybridlab.serve.uploads.decode_sound", _swell)
@@ -236,3 +252,7 @@ def _write(data: bytes, most_s: float) -> None:
     with tempfile.TemporaryFile(dir=os.environ.get("TMPDIR", "/tmp")) as file:
         file.write(b"x" * 10_000)
         file.flush()
+
+
+def _refuse_limits(more_bytes: int) -> None:
+    raise ValueError("current limit exceeds maximum limit")
