@@ -213,11 +213,11 @@ class CaseRunner:
         arguments = (execute, case, writer, result_path)
         limits: dict[str, Any] = {"timeout_s": self.timeout_s, "log": log}
         if self.view is None:
-            ended = shared_server().run(*arguments, **limits)
+            ended = shared_server(case.device).run(*arguments, **limits)
         else:
             place = f"{self.done + 1} of {self.total}"
             with self.view.watch(self.part, case, place) as told:
-                ended = shared_server().run(*arguments, told, **limits, on_tick=self.view.tick)
+                ended = shared_server(case.device).run(*arguments, told, **limits, on_tick=self.view.tick)
         if result_path.is_file():
             return dict(json.loads(result_path.read_text(encoding="utf-8")))
         if ended.stopped:

@@ -33,6 +33,7 @@ from hybridlab.experiments.rows import (
 from hybridlab.meter import Meter
 from hybridlab.oom import out_of_memory
 from hybridlab.records import TableWriter, write_json
+from hybridlab.tenants.base import compute_values
 from hybridlab.strategies import Request, Served, Strategy
 from hybridlab.strategies.housekeeping import Housekeeper
 from hybridlab.strategies.ladder import Ladder
@@ -49,6 +50,7 @@ def execute(
     traceback in the case's log, which the notebook's side records as a crash.
     """
     quiet_libraries()
+    compute_values(case.analyst, case.transcriber, *case.rungs)
     torch.manual_seed(case.analyst.seed)
     device = resolve_device(case.device)
     started = time.perf_counter()

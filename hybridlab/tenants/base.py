@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from hybridlab.audio import Samples
 from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention, Decoding, LoadPath
 from hybridlab.device import CpuDevice, Device
 from hybridlab.errors import UnavailableError
+from hybridlab.simulation import STATE_VARIABLE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +39,17 @@ class TenantSpec:
     def has_text(self) -> bool:
         """Whether the words mean anything: random weights give real bytes and times only."""
         return self.weights != "random"
+
+
+def compute_values(*specs: TenantSpec | None) -> None:
+    """In a process that was started with a simulated card, let it have values: all of them where
+    every tenant is small and says real words, else only those that sizes and decisions hang on.
+    Nothing anywhere else."""
+    if STATE_VARIABLE in os.environ:
+        from hybridlab.simulation import values
+
+        small = all(spec is None or spec.weights == "pocket" for spec in specs)
+        values.install("all" if small else "sizes")
 
 
 #: Told the new words of each clip of a batch while they are decoded. False: nobody wants the rest,
