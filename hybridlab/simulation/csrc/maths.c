@@ -1,0 +1,48 @@
+/* cuBLAS, cuDNN and the others: what of them must say something. All else of theirs answers success
+ * and computes nothing.
+ *
+ * torch allocates cuBLAS's workspace itself, from the device's properties (8 MiB, from Hopper on
+ * 32 MiB), so it is counted. A handle's own memory is the driver's: context_load_libraries. cuDNN's
+ * convolutions take a workspace that its heuristics choose on the card; here the plans ask for none.
+ */
+#include "card.h"
+#include <string.h>
+
+static char handle[64]; /* nobody looks inside */
+
+/* The first handle of any library brings its kernels into the context. */
+static int create(void **out) {
+    context_load_libraries(visible_card(current_device()));
+    *out = handle;
+    return 0;
+}
+API int cublasCreate_v2(void **out) { return create(out); }
+API int cublasLtCreate(void **out) { return create(out); }
+API int cudnnCreate(void **out) { return create(out); }
+API int cusparseCreate(void **out) { return create(out); }
+API int cusolverDnCreate(void **out) { return create(out); }
+
+API int cublasGetVersion_v2(void *h, int *version) {
+    *version = 130000;
+    return 0;
+}
+API int cublasGetPointerMode_v2(void *h, int *mode) { return *mode = 0; }
+API int cublasGetMathMode(void *h, int *mode) { return *mode = 0; }
+
+API size_t cublasLtGetVersion(void) { return 130000; }
+API size_t cublasLtGetCudartVersion(void) { return 13000; }
+/* One algorithm that needs no workspace. */
+API int cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void *c, void *out, void *preference, int most, void *results, int *count) {
+    memset(results, 0, 96); /* cublasLtMatmulHeuristicResult_t */
+    *count = 1;
+    return 0;
+}
+
+API size_t cudnnGetVersion(void) { return 92000; }
+API size_t cudnnGetCudartVersion(void) { return 13000; }
+API const char *cudnnGetErrorString(int status) { return status ? "CUDNN_STATUS" : "CUDNN_STATUS_SUCCESS"; }
+
+API int ncclGetVersion(int *version) {
+    *version = 22907;
+    return 0;
+}
