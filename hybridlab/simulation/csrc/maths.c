@@ -6,6 +6,7 @@
  * convolutions take a workspace that its heuristics choose on the card; here the plans ask for none.
  */
 #include "card.h"
+#include <cuda_runtime_api.h>
 #include <string.h>
 
 static char handle[64]; /* nobody looks inside */
@@ -23,14 +24,14 @@ API int cusparseCreate(void **out) { return create(out); }
 API int cusolverDnCreate(void **out) { return create(out); }
 
 API int cublasGetVersion_v2(void *h, int *version) {
-    *version = 130000;
+    *version = CUDART_VERSION * 10;
     return 0;
 }
 API int cublasGetPointerMode_v2(void *h, int *mode) { return *mode = 0; }
 API int cublasGetMathMode(void *h, int *mode) { return *mode = 0; }
 
-API size_t cublasLtGetVersion(void) { return 130000; }
-API size_t cublasLtGetCudartVersion(void) { return 13000; }
+API size_t cublasLtGetVersion(void) { return CUDART_VERSION * 10; }
+API size_t cublasLtGetCudartVersion(void) { return CUDART_VERSION; }
 /* One algorithm that needs no workspace. */
 API int cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void *c, void *out, void *preference, int most, void *results, int *count) {
     memset(results, 0, 96); /* cublasLtMatmulHeuristicResult_t */
@@ -38,8 +39,21 @@ API int cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void 
     return 0;
 }
 
-API size_t cudnnGetVersion(void) { return 92000; }
-API size_t cudnnGetCudartVersion(void) { return 13000; }
+API size_t cudnnGetVersion(void) { return 99900; } /* cuDNN 9, later than torch was built for */
+API size_t cudnnGetCudartVersion(void) { return CUDART_VERSION; }
+
+/* cuDNN's graphs, by which attention goes from Hopper on: the heuristics find one plan for any
+ * graph, without knobs, notes or a workspace. */
+enum { ENGINE_HEURISTICS_RESULTS = 202, TYPE_INT64 = 3 };
+API int cudnnBackendCreateDescriptor(int kind, void **out) {
+    *out = handle;
+    return 0;
+}
+API int cudnnBackendGetAttribute(void *descriptor, int name, int type, int64_t most, int64_t *count, void *values) {
+    if (count) *count = name == ENGINE_HEURISTICS_RESULTS || most == 1;
+    if (type == TYPE_INT64 && values && most > 0) memset(values, 0, 8 * (size_t)most);
+    return 0;
+}
 API const char *cudnnGetErrorString(int status) { return status ? "CUDNN_STATUS" : "CUDNN_STATUS_SUCCESS"; }
 
 API int ncclGetVersion(int *version) {
