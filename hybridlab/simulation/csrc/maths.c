@@ -44,14 +44,15 @@ API size_t cudnnGetCudartVersion(void) { return CUDART_VERSION; }
 
 /* cuDNN's graphs, by which attention goes from Hopper on: the heuristics find one plan for any
  * graph, without knobs, notes or a workspace. */
-enum { ENGINE_HEURISTICS_RESULTS = 202, TYPE_INT64 = 3 };
+enum { ENGINE_HEURISTICS_RESULTS = 202, TYPE_INT64 = 3, TYPE_INT32 = 23 };
 API int cudnnBackendCreateDescriptor(int kind, void **out) {
     *out = handle;
     return 0;
 }
 API int cudnnBackendGetAttribute(void *descriptor, int name, int type, int64_t most, int64_t *count, void *values) {
     if (count) *count = name == ENGINE_HEURISTICS_RESULTS || most == 1;
-    if (type == TYPE_INT64 && values && most > 0) memset(values, 0, 8 * (size_t)most);
+    size_t width = type == TYPE_INT64 ? 8 : type == TYPE_INT32 ? 4 : 0;
+    if (values && most > 0) memset(values, 0, width * (size_t)most);
     return 0;
 }
 API const char *cudnnGetErrorString(int status) { return status ? "CUDNN_STATUS" : "CUDNN_STATUS_SUCCESS"; }
