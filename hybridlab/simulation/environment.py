@@ -1,7 +1,7 @@
 """What a process needs in its environment so that its torch finds a simulated card.
 
-The variables are for processes that are started with them (the case server, `hybridlab simulate -- COMMAND`): torch and NVML are
-looked up by name when they are first imported, so that this process stays as it is.
+The variables are for processes that are started with them (the case server, `hybridlab simulate`):
+torch and NVML are looked up by name when they are first imported, so that this one stays as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ def environment(cards: Sequence[str], folder: Path, *, tell: Tell) -> dict[str, 
     """Variables that give a process these cards, whose state lies in `folder` as long as anybody
     uses it. What has to be fetched or built is, at first use; `UnavailableError` where it cannot."""
     torch = cuda_torch(tell=tell)
-    libraries = build.build(torch.lib, torch.include, cache_folder() / "libraries")
+    libraries = cache_folder() / f"libraries-{torch.version}-cuda-{torch.cuda}"
+    build.build(torch.lib, torch.include, libraries)
     path = folder / "card"
     state.create(path, cards)
     package = Path(__file__).parents[2]
