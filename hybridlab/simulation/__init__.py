@@ -18,6 +18,8 @@ Evidence = Literal["measured", "simulated"]
 PREFIX = "simulated:"
 #: In the environment of a process that was started with a simulated card: where its state lies.
 STATE_VARIABLE = "HYBRIDLAB_SIMULATED_CARD"
+#: Copies to the card of more bytes carry only their first and last page.
+COPY_LIMIT_VARIABLE = "HYBRIDLAB_SIMULATED_COPY_LIMIT"
 NO_TIMES = "a simulated card has no clock"
 
 

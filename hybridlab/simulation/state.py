@@ -21,8 +21,6 @@ from hybridlab.errors import ParameterError
 from hybridlab.planner.pair import CONTEXT_LATER, CONTEXT_TURING
 from hybridlab.units import KIB, MIB
 
-#: Larger copies carry only their first and last page.
-COPY_LIMIT_VARIABLE = "HYBRIDLAB_SIMULATED_COPY_LIMIT"
 
 MAX_CARDS = 8
 MAX_USERS = 1024

@@ -13,7 +13,8 @@ from hybridlab.audio import Samples
 from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention, Decoding, LoadPath
 from hybridlab.device import CpuDevice, Device
 from hybridlab.errors import UnavailableError
-from hybridlab.simulation import STATE_VARIABLE
+from hybridlab.simulation import COPY_LIMIT_VARIABLE, STATE_VARIABLE
+from hybridlab.units import MIB
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,6 +50,8 @@ def compute_values(*specs: TenantSpec | None) -> None:
         from hybridlab.simulation import values
 
         small = all(spec is None or spec.weights == "pocket" for spec in specs)
+        if not small:
+            os.environ[COPY_LIMIT_VARIABLE] = str(MIB)  # larger tensors have no values to copy
         values.install("all" if small else "sizes")
 
 
