@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,17 @@ import numpy as np
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+from hybridlab.simulation import STATE_VARIABLE
+
+if STATE_VARIABLE in os.environ:  # before torch is used
+    from hybridlab.simulation import values
+
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a card for each process
+        own = f"{os.environ[STATE_VARIABLE]}-{os.environ['PYTEST_XDIST_WORKER']}"
+        shutil.copy(os.environ[STATE_VARIABLE], own)
+        os.environ[STATE_VARIABLE] = own
+    values.install("all")
 
 from hybridlab.audio import Samples
 from hybridlab.device import nvml as nvml_module
