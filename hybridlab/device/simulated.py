@@ -6,9 +6,12 @@ any other; this process has the user's own torch and cannot touch it.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from hybridlab.catalog import Card
 from hybridlab.device.base import Reading
 from hybridlab.device.cuda import CudaDevice
+from hybridlab.device.visible import Gpu
 from hybridlab.simulation import PREFIX
 
 
@@ -16,21 +19,22 @@ class SimulatedCard(CudaDevice):
     """What the catalog says of a card. Nobody else uses it: every run has one of its own."""
 
     def __init__(self, card: Card) -> None:
-        super().__init__(0)
         self.card = card
+        self.index = 0
         self.name = PREFIX + card.name
 
-    def title(self) -> str:
-        return f"{self.card.title} (simulated)"
-
-    def _capacity_bytes(self) -> int:
-        return self.card.usable_bytes
+    @cached_property
+    def gpu(self) -> Gpu:
+        return Gpu(
+            uuid=self.name,
+            name=f"{self.card.title} (simulated)",
+            capacity_bytes=self.card.usable_bytes,
+            capability=self.card.compute_capability,
+            cuda_version=0,  # the libraries that are built for it say so, where it is used
+        )
 
     def free_bytes(self) -> int:
         return self.card.usable_bytes
-
-    def native_dtypes(self) -> tuple[str, ...]:
-        return self.card.native_dtypes
 
     def neighbours(self) -> Reading:
         return Reading(0.0)

@@ -217,7 +217,9 @@ class CaseRunner:
         else:
             place = f"{self.done + 1} of {self.total}"
             with self.view.watch(self.part, case, place) as told:
-                ended = shared_server(case.device).run(*arguments, told, **limits, on_tick=self.view.tick)
+                ended = shared_server(case.device).run(
+                    *arguments, told, **limits, on_tick=self.view.tick
+                )
         if result_path.is_file():
             return dict(json.loads(result_path.read_text(encoding="utf-8")))
         if ended.stopped:

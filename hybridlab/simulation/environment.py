@@ -13,6 +13,7 @@ from pathlib import Path
 from hybridlab.simulation import STATE_VARIABLE, build, state
 from hybridlab.simulation.cuda_torch import Tell, cache_folder, cuda_torch
 
+
 def environment(cards: Sequence[str], folder: Path, *, tell: Tell) -> dict[str, str]:
     """Variables that give a process these cards, whose state lies in `folder` as long as anybody
     uses it. What has to be fetched or built is, at first use; `UnavailableError` where it cannot."""

@@ -284,7 +284,9 @@ class Operation:
         args = self._without_numbers(args, kwargs)
         if not self.endangered_places:
             return self.kernel.call_boxed(keys, *args, **kwargs)
-        read = {t.data_ptr() for place in self.read_places for t in _tensors(_at(place, args, kwargs))}
+        read = {
+            t.data_ptr() for place in self.read_places for t in _tensors(_at(place, args, kwargs))
+        }
         kept = [
             (tensor, alias(tensor).clone())
             for place in self.endangered_places
@@ -296,9 +298,7 @@ class Operation:
             alias(tensor).copy_(values)
         return out
 
-    def _without_numbers(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, ...]:
+    def _without_numbers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The arguments with tensors where torch turned tensors back into Python's numbers.
 
         Torch lets a number follow the dtype of the tensors beside it, so this tensor has it already.
