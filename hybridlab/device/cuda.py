@@ -9,11 +9,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from hybridlab.device import linux
-from hybridlab.device.base import Account, Device, Reading, Wear
+from hybridlab.device.base import SLACK, Account, Device, Reading, Wear
 from hybridlab.device.members import Member, ReportedMember
 from hybridlab.device.nvml import (
     nvml_energy_j,
-    nvml_memory,
     nvml_neighbours,
     nvml_slowed_by,
     nvml_used_bytes,
@@ -108,22 +107,29 @@ class CudaDevice(Device):
     def count_exactly(self) -> None:
         return None  # torch counts what is allocated, whatever its cache holds
 
+    def peak_reserved_bytes(self) -> int:
+        """A member tells no such peak: what it holds only grows until it is told to release."""
+        import torch
+
+        own = int(torch.cuda.max_memory_reserved(self.index))
+        return own + sum(max(m.reserved_bytes(), m.peak_bytes()) for m in self.members)
+
     def account(self) -> Account:
-        """`context` is what this process and its members hold beside torch's allocator, told apart
-        from strangers by what was in use before they touched the card (`strangers`)."""
+        """With the slack it sums to the device's capacity, of which neither what the driver keeps
+        for itself nor a ballast is a part. `context` is what this process and its members hold
+        beside torch's allocator, told apart from strangers by what was in use before they touched
+        the card (`strangers`). `workspaces` are cuBLAS' own, in torch's allocator."""
         reserved = self.reserved_bytes()
-        slack = reserved - self.used_bytes()
-        outside = {"allocator slack": slack}
-        if self.strangers.value is None:  # no NVML: these owners have no reading
-            return Account({}, outside)
-        card = nvml_memory(self.index)
-        strangers = min(int(self.strangers.value) + self._ballast_bytes, card.used_bytes)
-        outside |= {
-            "driver reserved": card.reserved_bytes,
-            "strangers": strangers,
-            "context": max(0, card.used_bytes - strangers - reserved),
-        }
-        return Account({}, outside)
+        inside = _workspaces(self.index)
+        outside = {SLACK: reserved - self.used_bytes()}
+        taken = _taken_bytes(self.index)
+        if taken is None:  # nobody says what is in use beside torch's allocator
+            return Account(inside, outside)
+        others = max(0, taken - self._ballast_bytes - reserved)
+        if self.strangers.value is None:
+            return Account(inside, {**outside, "context and strangers": others})
+        strangers = min(int(self.strangers.value), others)
+        return Account(inside, {**outside, "strangers": strangers, "context": others - strangers})
 
     def stamp(self) -> Any:
         import torch
@@ -199,3 +205,31 @@ class CudaDevice(Device):
         import torch
 
         torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+
+
+def _taken_bytes(index: int) -> int | None:
+    """In use on the whole card: as CUDA says where this process has a context, which asking would
+    make, else as NVML does; None where neither is there."""
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        free, total = torch.cuda.mem_get_info(index)
+        return total - free
+    used = nvml_used_bytes(index).value
+    return None if used is None else int(used)
+
+
+def _workspaces(index: int) -> dict[str, int]:
+    """What cuBLAS keeps for itself in this process' allocator: a block for each stream in which it
+    has worked, of a size that no tensor of these models has. Empty where torch is too old to say
+    that size."""
+    import torch
+
+    size_of = getattr(torch.backends.cuda, "cublas_workspace_size", None)
+    if size_of is None or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    size: int = size_of()
+    segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+    blocks = (b for segment in segments if segment["device"] == index for b in segment["blocks"])
+    used = [block for block in blocks if block["state"] == "active_allocated"]
+    return {"workspaces": sum(size for block in used if block["requested_size"] == size)}

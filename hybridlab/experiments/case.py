@@ -107,6 +107,7 @@ class Case:
             "decoding": self.analyst.decoding,
             "load_order": self.load_order,
             "load_path": self.analyst.load_path,
+            "card": self.analyst.card or None,
             "whisper_size": whisper.model if whisper else None,
             "whisper_backend": whisper.backend if whisper else None,
             "whisper_weights": whisper.weights if whisper else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hybridlab import catalog
 from hybridlab.catalog import Attention
 from hybridlab.device import Device
 from hybridlab.errors import UnavailableError
@@ -33,6 +34,34 @@ def check_attention(attention: Attention, device: Device) -> None:
                 f"{device.title()} has no FlashAttention kernel (compute capability 8.0 and up); "
                 "use attention auto, math, efficient or expanded_kv"
             )
+
+
+def check_card(attention: Attention, card: str) -> None:
+    """`UnavailableError` where the card that is stood in for has no such kernel."""
+    if attention == "flash" and not has_fused_grouped(card):
+        raise UnavailableError(
+            f"this case stands for a {card}, which has no FlashAttention kernel (compute "
+            "capability 8.0 and up); use attention auto, math or expanded_kv"
+        )
+
+
+def has_fused_grouped(card: str) -> bool:
+    """Whether grouped heads have a fused kernel on this card; True for ''."""
+    return not card or catalog.card(card).fused_gqa
+
+
+@contextmanager
+def kernels_of(card: str) -> Iterator[None]:
+    """Choose inside among the kernels that this card has, on a newer one as well. Before compute
+    capability 8.0 those are memory-efficient attention, which takes no grouped heads, and math for
+    them: the choice that `auto` has there, for the encoder too."""
+    if has_fused_grouped(card):
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        yield
 
 
 @contextmanager
