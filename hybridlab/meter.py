@@ -124,6 +124,32 @@ class Ended:
     account: Account
 
 
+@dataclass(frozen=True)
+class Phase:
+    """The highest bytes in a phase, and what there was when it ended, the last time that it did."""
+
+    peak_bytes: int
+    #: Most that a caching allocator held; None where there is none.
+    reserved_bytes: int | None
+    #: Of the peak, tensors that the request made, as `LiveTensors` saw them; None where it did not.
+    live_bytes: int | None
+    ended: Ended
+
+    @property
+    def peak_account(self) -> Account:
+        """Owners that are not tenants, with the slack at the peak (`Region.peak_account`)."""
+        return self.ended.account.with_slack(_less(self.reserved_bytes, self.peak_bytes))
+
+    def again(self, later: Phase) -> Phase:
+        """Of both times."""
+        return Phase(
+            max(self.peak_bytes, later.peak_bytes),
+            _most(self.reserved_bytes, later.reserved_bytes),
+            _most(self.live_bytes, later.live_bytes),
+            later.ended,
+        )
+
+
 @dataclass
 class Region:
     """One measured piece of work, in bytes of the allocator's side."""
@@ -137,38 +163,20 @@ class Region:
     reserved_bytes: int | None = None
     #: Owners that are not tenants, at its end.
     account: Account = NOBODY
-    #: Highest bytes in each phase of each tenant, where the meter listens to them.
-    phase_peaks: dict[str, int] = field(default_factory=dict)
-    phase_reserved: dict[str, int] = field(default_factory=dict)
-    #: Of those, tensors that the request made, as `LiveTensors` saw them.
-    phase_live: dict[str, int] = field(default_factory=dict)
+    #: Each phase of each tenant ('' between phases), where the meter listens to them.
+    phases: dict[str, Phase] = field(default_factory=dict)
     #: Whose bytes the peak was, where tenants worked at once and were told apart.
     at_once: Tally | None = None
-    #: What there was when each phase ended, the last time that it did.
-    phase_ends: dict[str, Ended] = field(default_factory=dict)
 
     def note(self, peak_bytes: int, reserved_bytes: int | None) -> None:
         """Peaks of the allocator, seen inside."""
         self.peak_bytes = max(self.peak_bytes, peak_bytes)
-        if reserved_bytes is not None:
-            self.reserved_bytes = max(self.reserved_bytes or 0, reserved_bytes)
+        self.reserved_bytes = _most(self.reserved_bytes, reserved_bytes)
 
-    def note_phase(
-        self,
-        phase: str,
-        peak_bytes: int,
-        reserved_bytes: int | None,
-        live_bytes: int | None,
-        ended: Ended,
-    ) -> None:
-        """Peaks seen in this phase ('' between phases), and what there was at its end."""
-        self.note(peak_bytes, reserved_bytes)
-        self.phase_peaks[phase] = max(self.phase_peaks.get(phase, 0), peak_bytes)
-        if reserved_bytes is not None:
-            self.phase_reserved[phase] = max(self.phase_reserved.get(phase, 0), reserved_bytes)
-        if live_bytes is not None:
-            self.phase_live[phase] = max(self.phase_live.get(phase, 0), live_bytes)
-        self.phase_ends[phase] = ended
+    def note_phase(self, name: str, phase: Phase) -> None:
+        """A phase that has ended, not for the first time perhaps."""
+        self.note(phase.peak_bytes, phase.reserved_bytes)
+        self.phases[name] = self.phases[name].again(phase) if name in self.phases else phase
 
     @property
     def peak_above_start_bytes(self) -> int:
@@ -181,14 +189,13 @@ class Region:
         held at the peak, but then nobody uses the difference."""
         return self.account.with_slack(_less(self.reserved_bytes, self.peak_bytes))
 
-    def phase_account(self, phase: str, ended: Ended) -> Account:
-        """What there was when the phase had `ended`, with the slack at its peak."""
-        reserved = self.phase_reserved.get(phase)
-        return ended.account.with_slack(_less(reserved, self.phase_peaks[phase]))
-
 
 def _less(reserved_bytes: int | None, used_bytes: int) -> int | None:
     return None if reserved_bytes is None else reserved_bytes - used_bytes
+
+
+def _most(one: int | None, other: int | None) -> int | None:
+    return max((n_bytes for n_bytes in (one, other) if n_bytes is not None), default=None)
 
 
 def _both(
@@ -274,13 +281,13 @@ class Meter:
         def enter(phase: str) -> None:
             nonlocal current
             used, account = self.device.used_bytes(), self.device.account()
-            region.note_phase(
-                current,
+            phase = Phase(
                 self.device.peak_bytes(),
                 self.device.peak_reserved_bytes(),
                 live.take_peak() if live else None,
                 Ended(used, live.now_bytes if live else None, account),
             )
+            region.note_phase(current, phase)
             self.device.reset_peak()
             current = phase
 

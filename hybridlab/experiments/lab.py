@@ -16,7 +16,7 @@ from hybridlab.defaults import AUTO, NONE
 from hybridlab.device import Device, card_of, resolve_device
 from hybridlab.envelope import is_larger
 from hybridlab.errors import UnavailableError, WeightsError
-from hybridlab.experiments.case import Case, CaseRunner, RequestSpec, View, was_stopped
+from hybridlab.experiments.case import Case, CaseRunner, RequestSpec, View, failures, was_stopped
 from hybridlab.params import FROM_MANIFEST, Params, StrategyParams
 from hybridlab.records import Part, open_part
 from hybridlab.tenants.base import TenantSpec, resolve_dtype
@@ -230,13 +230,12 @@ class Lab:
         """End the notebook: every case that was run has its row, whatever its status. With cases
         that the reader has stopped it is not complete, and can be gone on with."""
         rows = self.part.finished_cases().values()
-        failed = [row["case_id"] for row in rows if row["status"] in ("crashed", "timeout")]
+        failed = failures(rows)
         stopped = [row["case_id"] for row in rows if was_stopped(row)]
         if failed:
-            self.part.close("failed", f"{len(failed)} cases failed: {', '.join(failed)}")
+            self.part.close("failed", failed)
             raise UnavailableError(
-                f"{len(failed)} cases crashed or timed out ({failed[0]} …); their logs are in "
-                f"{self.part.folder / 'cases'}; repeat them with --resume"
+                f"{failed}; logs are in {self.part.folder / 'cases'}; repeat with --resume"
             )
         if stopped:
             self._leave_open(stopped)

@@ -34,14 +34,14 @@ def write_ledgers(context: Context, strategy: Strategy) -> None:
     _write(context, "steady", steady, weights, predicted, now=meter.steady_account)
     served = _largest_request(context)
     if served is not None:
-        peaks = served.phase_peaks
-        top = max(peaks, key=lambda phase: peaks[phase], default="")
+        phases = served.phases
+        top = max(phases, key=lambda name: phases[name].peak_bytes, default="")
         whole = {**predicted, "request": max(predicted["phases"].values())}
         _write_phase(context, strategy, served, top, "request_peak", served.peak_bytes, whole)
-        for phase, peak in peaks.items():
-            if phase:
-                said = {**predicted, "request": predicted["phases"].get(phase)}
-                _write_phase(context, strategy, served, phase, phase, peak, said)
+        for name, phase in phases.items():
+            if name:
+                said = {**predicted, "request": predicted["phases"].get(name)}
+                _write_phase(context, strategy, served, name, name, phase.peak_bytes, said)
     for region in meter.regions:
         if region.at_once is not None:
             _write_at_once(context, strategy, region, region.at_once, predicted)
@@ -77,7 +77,7 @@ def _largest_request(context: Context) -> Region | None:
         for region in context.meter.regions
         if region.name == "request" and region.at_once is None
     ]
-    traced = [region for region in served if region.phase_peaks]
+    traced = [region for region in served if region.phases]
     return max(traced or served, key=lambda region: region.peak_bytes, default=None)
 
 
@@ -85,20 +85,20 @@ def _write_phase(
     context: Context,
     strategy: Strategy,
     served: Region,
-    phase: str,
+    name: str,
     moment: str,
     peak_bytes: int,
     predicted: Mapping[str, Any],
 ) -> None:
     """A phase's peak by owner. What is not a tensor and not the device's to name, but stays when
     the phase has ended, is `kept`: code that kernels compiled, thread arenas, caches."""
-    ended = served.phase_ends.get(phase)
-    end = ended or _end_of(served)
-    now = served.phase_account(phase, ended) if ended else served.peak_account
+    phase = served.phases.get(name)  # None: nobody listened
+    end = phase.ended if phase else _end_of(served)
+    now = (phase or served).peak_account
     kept = _kept(context, served, end)
     owners = {**strategy.held(strategy.tenants), "kept": kept}
-    if phase in served.phase_live:
-        owners["request"] = served.phase_live[phase] + _unseen_bytes(context, strategy, phase)
+    if phase and phase.live_bytes is not None:
+        owners["request"] = phase.live_bytes + _unseen_bytes(context, strategy, name)
     else:  # not traced: what came above rest and went again
         grown = _named_growth(context, end)
         owners["request"] = max(0, peak_bytes - context.steady_bytes - grown - kept)
