@@ -166,6 +166,8 @@ def enveloped(device: Device, capacity_bytes: int) -> Iterator[None]:
     if not is_larger(device, capacity_bytes):
         yield
         return
+    if device.kind != "cpu":
+        device.release()  # what the allocator keeps is free from now on
     free = device.free_bytes()
     taken = 0 if device.kind == "cpu" else device.capacity_bytes() - free
     if taken >= capacity_bytes:

@@ -281,13 +281,13 @@ class Meter:
         def enter(phase: str) -> None:
             nonlocal current
             used, account = self.device.used_bytes(), self.device.account()
-            phase = Phase(
+            left = Phase(
                 self.device.peak_bytes(),
                 self.device.peak_reserved_bytes(),
                 live.take_peak() if live else None,
                 Ended(used, live.now_bytes if live else None, account),
             )
-            region.note_phase(current, phase)
+            region.note_phase(current, left)
             self.device.reset_peak()
             current = phase
 

@@ -129,8 +129,9 @@ def test_a_card_that_is_no_larger_than_the_envelope_stays_as_it_is() -> None:
 def test_an_envelope_that_others_fill_already_is_refused() -> None:
     card = Small()
     card.taken_bytes = 600 * MIB
-    with pytest.raises(UnavailableError, match="600 MiB of cuda:0 are in use"), enveloped(
-        card, 500 * MIB
+    with (
+        pytest.raises(UnavailableError, match="600 MiB of cuda:0 are in use"),
+        enveloped(card, 500 * MIB),
     ):
         pytest.fail("there was no room")
     assert not card.enveloped
@@ -138,8 +139,9 @@ def test_an_envelope_that_others_fill_already_is_refused() -> None:
 
 def test_a_ballast_that_ends_is_a_lack_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "false")
-    with pytest.raises(UnavailableError, match="ended before it held"), enveloped(
-        Small(), 500 * MIB
+    with (
+        pytest.raises(UnavailableError, match="ended before it held"),
+        enveloped(Small(), 500 * MIB),
     ):
         pytest.fail("there is no ballast")
 
