@@ -177,7 +177,8 @@ def enveloped(device: Device, capacity_bytes: int) -> Iterator[None]:
         )
     with make_envelope(device) as envelope:
         envelope.leave(capacity_bytes - taken)
-        ballast = 0 if device.kind == "cpu" else free - device.free_bytes()
+        # all that the envelope leaves out, which what the ballast holds is but for its rounding
+        ballast = 0 if device.kind == "cpu" else device.capacity_bytes() - capacity_bytes
         device.shrink(capacity_bytes, ballast_bytes=ballast)
         try:
             yield

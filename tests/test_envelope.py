@@ -152,6 +152,7 @@ def test_one_ballast_grows_and_shrinks_until_the_envelope_is_closed() -> None:
 
     gpu = resolve_device("cuda")
     torch.zeros(1, device=gpu.name)
+    gpu.release()
     before = torch.cuda.mem_get_info()[0]
     with make_envelope(gpu) as limit:
         assert isinstance(limit, Ballast)
