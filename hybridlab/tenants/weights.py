@@ -34,6 +34,11 @@ def torch_dtype(name: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
+def computing_dtype(name: str) -> torch.dtype:
+    """What activations are kept in: quantised weights compute in float16."""
+    return torch.float16 if name in ("int8", "int4") else torch_dtype(name)
+
+
 # ---------------------------------------------------------------------------------------- checks
 
 
@@ -179,11 +184,9 @@ def one_line_errors(spec: TenantSpec) -> Iterator[None]:
 def pretrained(kind: Any, spec: TenantSpec, device: Device) -> nn.Module:
     """`kind.from_pretrained` straight to the device: dtype always set, safetensors only."""
     options: dict[str, Any] = {"use_safetensors": True, "device_map": {"": device.name}}
+    options["dtype"] = computing_dtype(spec.dtype)
     if spec.dtype in ("int8", "int4"):
         options["quantization_config"] = _bitsandbytes(spec.dtype, device)
-        options["dtype"] = torch.float16
-    else:
-        options["dtype"] = torch_dtype(spec.dtype)
     with one_line_errors(spec):
         model: nn.Module = kind.from_pretrained(folder_or_id(spec), **options)
     return model.eval()
