@@ -235,7 +235,7 @@ def not_pinned(n_bytes: int, reason: str) -> UnavailableError:
 def consume_last_error() -> None:
     """After a call of the CUDA runtime that was refused: its error waits for whoever asks next,
     which is the check behind the next kernel. torch's binding cannot ask; a kernel here does."""
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return
     with suppress(torch.AcceleratorError):
         torch.zeros(1, device="cuda")
@@ -245,7 +245,7 @@ def give_back_caches() -> None:
     """What torch keeps on a GPU for later goes to the driver and the host: cuBLAS' workspaces, one
     for each stream that has computed, freed blocks of every stream, and pinned blocks. For when
     nothing is at work."""
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return
     torch.cuda.synchronize()
     torch._C._cuda_clearCublasWorkspaces()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ class WhisperOpenai(Transcriber):
         behind it; where the host is the device a second copy would only take time."""
         with empty_weights_on("cpu"):
             model = self._architecture()
-        model._apply(lambda tensor: _placed(tensor, "meta") if _is_weight(tensor) else tensor)
+        _apply(model, lambda tensor: _placed(tensor, "meta") if _is_weight(tensor) else tensor)
         checkpoint: list[Tensor] = []
         if self.spec.dtype == "float16":
             half_with_float_norms(model)
@@ -91,7 +91,7 @@ class WhisperOpenai(Transcriber):
                 torch.empty(tensor.shape, dtype=torch.float16, device=self.device.name)
                 for tensor in model.state_dict().values()
             ]
-        model._apply(lambda tensor: _placed(tensor, self.first_stop.name))
+        _apply(model, lambda tensor: _placed(tensor, self.first_stop.name))
         del checkpoint
         fill_random(model, seed=self.spec.seed)
         return model.to(self.device.name)
@@ -180,6 +180,11 @@ class WhisperOpenai(Transcriber):
             beam_size=beams if beams > 1 else None,
             fp16=self.device.kind == "cuda",  # its CPU path is float32 only
         )
+
+
+def _apply(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Change every tensor in the order in which `Module.to` moves them."""
+    model._apply(change)  # type: ignore[no-untyped-call]
 
 
 def _is_weight(tensor: Tensor) -> bool:
