@@ -25,6 +25,7 @@ from hybridlab.tenants.phases import PhaseProbe
 from hybridlab.tenants.processors import TEKKEN_CONTROL_TOKENS, voxtral_processor
 from hybridlab.tenants.weights import (
     check_source,
+    computing_dtype,
     folder_or_id,
     hub_id,
     one_line_errors,
@@ -55,10 +56,15 @@ class VoxtralTransformers(Analyst):
         from transformers import VoxtralForConditionalGeneration, VoxtralProcessor
 
         check_source(self.spec)
-        check_attention(self.spec.attention, self.device)
         check_card(self.spec.attention, self.spec.card)
+        known = catalog.voxtral(self.spec.model)
+        check_attention(
+            self.spec.attention,
+            self.device,
+            model=known,
+            dtype=computing_dtype(self.spec.dtype),
+        )
         if self.spec.weights == "random":
-            known = catalog.voxtral(self.spec.model)
             with self._building_processor():
                 self._processor = voxtral_processor(vocab_size=known.text.vocab_size)
             self._model = random_transformers(

@@ -1,16 +1,92 @@
-"""A card that stands in for an older one has its choice of attention kernels."""
+"""Attention kinds: one text, or a skip with its reason."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from hybridlab.device import resolve_device
+from hybridlab import catalog
+from hybridlab.audio import load_clips
+from hybridlab.device import CpuDevice, Device
+from hybridlab.device.cuda import CudaDevice
 from hybridlab.errors import UnavailableError
-from hybridlab.tenants.attention import check_card, kernels_of, pinned_attention
+from hybridlab.tenants import TenantSpec, make_analyst
+from hybridlab.tenants.attention import (
+    check_attention,
+    check_card,
+    kernels_of,
+    pinned_attention,
+)
 
+POCKET = catalog.voxtral("pocket")
+#: Of the heads below, and the bytes of all their scores in float32.
 HEADS, KEPT_HEADS, LENGTH, WIDTH = 8, 2, 512, 64
 SCORES_BYTES = HEADS * LENGTH * LENGTH * 4
+
+
+def said(attention: str, device: Device, dtype: str) -> str:
+    spec = TenantSpec(
+        model="pocket",
+        backend="transformers",
+        weights="pocket",
+        dtype=dtype,
+        attention=attention,  # type: ignore[arg-type]
+    )
+    tenant = make_analyst(spec, device)
+    tenant.load()
+    try:
+        return tenant.transcribe([load_clips()[0].samples()], max_new_tokens=16)[0].text
+    finally:
+        tenant.unload()
+
+
+def test_a_kernel_that_a_cpu_lacks_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(UnavailableError, match="no memory-efficient attention kernel"):
+        check_attention("efficient", CpuDevice(), model=POCKET, dtype=torch.float32)
+    for kind in ("auto", "math", "flash", "expanded_kv"):
+        check_attention(kind, CpuDevice(), model=POCKET, dtype=torch.float32)  # type: ignore[arg-type]
+
+
+def test_a_refusal_in_mid_request_is_a_lack_and_other_faults_stay_faults() -> None:
+    rows = torch.zeros(1, 4, 8, 32)
+    with (
+        pytest.raises(UnavailableError, match="use attention auto, math or expanded_kv"),
+        pinned_attention("efficient"),
+    ):
+        torch.nn.functional.scaled_dot_product_attention(rows, rows, rows)
+    with (
+        pytest.raises(RuntimeError, match="size for first two dimensions"),
+        pinned_attention("math"),
+    ):
+        torch.nn.functional.scaled_dot_product_attention(rows, rows[..., :16], rows)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_each_kind_says_the_same_on_a_gpu_or_is_refused_with_a_reason(dtype: str) -> None:
+    device = CudaDevice()
+    auto = said("auto", device, dtype)
+    assert auto
+    for kind in catalog.ATTENTIONS:
+        try:
+            assert said(kind, device, dtype) == auto, kind
+        except UnavailableError as lack:
+            assert kind in ("efficient", "flash"), kind
+            assert "attention kernel for these heads" in str(lack)
+
+
+@pytest.mark.gpu
+def test_grouped_heads_have_no_memory_efficient_kernel() -> None:
+    with pytest.raises(UnavailableError, match="no memory-efficient attention kernel"):
+        said("efficient", CudaDevice(), "float16")
+
+
+@pytest.mark.gpu
+def test_flash_attention_takes_no_float32() -> None:
+    device = CudaDevice()
+    with pytest.raises(UnavailableError, match="no flash attention kernel"):
+        check_attention("flash", device, model=POCKET, dtype=torch.float32)
+    check_attention("math", device, model=POCKET, dtype=torch.float32)
 
 
 def enabled() -> tuple[bool, bool, bool]:
@@ -41,7 +117,7 @@ def test_a_kernel_that_the_card_lacks_is_a_lack() -> None:
 
 @pytest.mark.gpu
 def test_grouped_heads_build_all_scores_as_on_a_t4_and_others_do_not() -> None:
-    device = resolve_device("cuda")
+    device = CudaDevice()
     dtype = {"dtype": torch.float16, "device": device.name}
     query = torch.zeros(1, HEADS, LENGTH, WIDTH, **dtype)  # type: ignore[call-overload]
     key = torch.zeros(1, KEPT_HEADS, LENGTH, WIDTH, **dtype)  # type: ignore[call-overload]
