@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from hybridlab import device
+from hybridlab import device, isolate
 from hybridlab.bystanders import Watch, interference
+from hybridlab.device import cuda, visible
 from hybridlab.device import nvml as nvml_module
-from hybridlab.device import visible
 from hybridlab.device.base import SLACK
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.units import MIB
@@ -279,6 +281,57 @@ def test_cuda_reads_a_known_allocation() -> None:
     begin = gpu.stamp()
     torch.cuda._sleep(10_000_000)
     assert gpu.seconds(gpu.stamp()) > gpu.seconds(begin)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "why"),
+    [
+        (0, "", ""),
+        (70, "x\nRuntimeError: nvmlDeviceGetGpuFabricInfoV: Not Supported\n", "FabricInfoV"),
+        (None, "", "ended by SIGSEGV"),
+    ],
+)
+def test_expandable_segments_are_tried_elsewhere_before_they_are_set(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, code: int | None, said: str, why: str
+) -> None:
+    class Server:
+        def run(self, *_: object, timeout_s: float, log: Path) -> isolate.Exit:
+            log.write_text(said)
+            return isolate.Exit(code, signal.SIGSEGV if code is None else None, 1.0)
+
+    settings: list[bool] = []
+    monkeypatch.setattr(isolate, "shared_server", Server)
+    monkeypatch.setattr(cuda, "_set_expandable_segments", lambda: settings.append(True))
+    if not why:
+        device.CudaDevice(0).expand_segments()
+        assert settings == [True]
+        return
+    with pytest.raises(UnavailableError, match=f"do not work on Tesla T4.*{why}"):
+        device.CudaDevice(0).expand_segments()
+    assert not settings
+
+
+def fill_a_growing_segment(path: str) -> None:
+    import warnings
+
+    import torch
+
+    warnings.simplefilter("error")  # a deprecated way of setting it is one
+    card = device.resolve_device("cuda")
+    card.expand_segments()
+    blocks = [torch.ones(30 * 2**20, dtype=torch.uint8, device=card.name) for _ in range(3)]
+    growing = [segment["is_expandable"] for segment in torch.cuda.memory_snapshot()]
+    Path(path).write_text(f"{sum(int(block[-1]) for block in blocks)} {growing}")
+
+
+@pytest.mark.gpu
+def test_segments_of_a_real_card_grow(case_server: isolate.CaseServer, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    ended = case_server.run(fill_a_growing_segment, str(tmp_path / "found"), log=log)
+    if not ended.ok and "expandable segments do not work" in log.read_text():
+        pytest.skip(log.read_text().strip().splitlines()[-1])
+    assert ended.ok, log.read_text()
+    assert (tmp_path / "found").read_text() == "3 [True]"
 
 
 @pytest.mark.gpu
