@@ -35,6 +35,8 @@ class TenantSpec:
     attention: Attention = "auto"
     load_path: LoadPath = "direct"
     decoding: Decoding = "loop"
+    #: The card that a GPU stands in for, whose attention kernels are then used; '' for itself.
+    card: str = ""
 
     @property
     def has_text(self) -> bool:

@@ -429,3 +429,23 @@ def test_ctrl_c_in_a_race_ends_its_case_and_workers(tmp_path: Path) -> None:
         server = descendants(lab.pid)
         lab.communicate()
     assert wait_until(lambda: not any(alive(pid) for pid in server))
+
+
+@pytest.mark.gpu
+def test_streams_leave_nothing_behind_them(request_: Request, said: tuple[str, str]) -> None:
+    import torch
+
+    from hybridlab.arena import give_back_caches
+    from hybridlab.device.cuda import CudaDevice
+
+    device = CudaDevice()
+    give_back_caches()
+    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    with ExitStack() as stack:
+        tenants = place("streams", WHISPER, VOXTRAL, Site(device, stack))
+        strategy = make_strategy("parallel", "streams", transcriber=tenants[0], analyst=tenants[1])
+        strategy.open()
+        served = strategy.serve(request_)
+        assert (served.transcript.text, served.answer.text) == said
+        strategy.close()
+    assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before
