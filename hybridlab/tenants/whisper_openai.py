@@ -118,7 +118,10 @@ class WhisperOpenai(Transcriber):
         return model
 
     def unload(self) -> None:
+        from whisper.audio import mel_filters
+
         self._model = self._probe = None  # type: ignore[assignment]
+        mel_filters.cache_clear()  # the library keeps them on the device for good
         self.device.release()
 
     @torch.inference_mode()
