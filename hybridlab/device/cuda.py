@@ -65,7 +65,9 @@ class CudaDevice(Device):
     def reset_peak(self) -> None:
         import torch
 
-        torch.cuda.reset_peak_memory_stats(self.index)
+        ready: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        if ready:  # before that nothing has peaked, and torch refuses to reset it
+            torch.cuda.reset_peak_memory_stats(self.index)
         for member in self.members:
             member.reset_peak()
 

@@ -89,6 +89,18 @@ def nvml_neighbours(index: int = 0, *, own: Collection[int] = ()) -> Reading:
     return Reading(float(sum(pid not in own and not is_own(pid) for pid in pids)))
 
 
+def nvml_process_bytes(index: int = 0) -> dict[int, int]:
+    """What each process that computes on the card holds of it, context included, by its number.
+    Empty where NVML names none; a process whose bytes it does not tell is left out."""
+    import pynvml
+
+    try:
+        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(nvml_handle(index))
+    except pynvml.NVMLError:
+        return {}
+    return {int(p.pid): int(p.usedGpuMemory) for p in processes if p.usedGpuMemory is not None}
+
+
 #: NVML's reasons for lower clocks that a measurement should know of.
 _SLOWED = {
     "nvmlClocksEventReasonSwPowerCap": "power cap",
