@@ -34,7 +34,8 @@ def test_what_was_asked_before_decides_nothing(order: tuple[str, ...]) -> None:
         for tenant in (ear, mind):
             n_bytes = predicted(tenant)
             tenant.needs = lambda job, n_bytes=n_bytes: n_bytes  # type: ignore[misc]
-        memory = FakeMemory(int(1.2 * max(predicted(ear), predicted(mind))) + 21 * 2**20)
+        less, more = sorted([predicted(ear), predicted(mind)])
+        memory = FakeMemory(more + less // 2)
         async with Stage(mind, ear, memory=memory) as stage:
             for tenant in order:
                 assert (await stage.ask("a", tenant=tenant, seconds=60).future).text == "said a"
