@@ -127,6 +127,8 @@ def enveloped(device: Device, capacity_bytes: int) -> Iterator[None]:
     On a CPU the process as it is now (Python and its libraries) does not count, as a card does not
     hold them either.
     """
+    if device.kind != "cpu":
+        device.release()  # what the allocator keeps is free from now on
     free = device.free_bytes()
     taken = 0 if device.kind == "cpu" else device.capacity_bytes() - free
     with make_envelope(device) as envelope:

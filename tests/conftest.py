@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from hybridlab.audio import Samples
+from hybridlab.device import cuda, visible
 from hybridlab.device import nvml as nvml_module
 from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
 from tests.fake_nvml import FakeNvml
@@ -32,11 +34,38 @@ def case_server() -> Iterator[CaseServer]:
 
 
 @pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
-    """A card of 16,000 bytes as NVML tells it."""
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
+    """A card of 16,000 bytes as NVML tells it, whatever this machine has."""
     fake = FakeNvml()
     monkeypatch.setitem(sys.modules, "pynvml", fake)
-    nvml_module.nvml_handle.cache_clear()
+    monkeypatch.delenv(visible.VISIBLE_VARIABLE, raising=False)
+    monkeypatch.setattr(cuda, "_BEFORE", {})
+    for cached in (visible._visible, nvml_module._handle_of):
+        cached.cache_clear()
+    yield fake
+    for cached in (visible._visible, nvml_module._handle_of):
+        cached.cache_clear()
+
+
+@dataclass
+class FakeAllocator:
+    """torch's caching allocator in a process that uses CUDA."""
+
+    reserved: int = 0
+    allocated: int = 0
+
+
+@pytest.fixture
+def allocator(monkeypatch: pytest.MonkeyPatch) -> FakeAllocator:
+    """CUDA is in use here, as far as the allocator tells."""
+    import torch
+
+    fake = FakeAllocator()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: fake.reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: fake.allocated)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda index: fake.allocated)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda index: None)
     return fake
 
 

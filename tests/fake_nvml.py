@@ -13,6 +13,9 @@ class FakeNvml(SimpleNamespace):
         pass
 
     nvmlMemory_v2 = 2  # noqa: N815 - pynvml's own name
+    NVML_DEVICE_MIG_ENABLE = 1
+    NVML_TEMPERATURE_GPU = 0
+    NVML_CLOCK_SM = 1
     nvmlClocksEventReasonSwPowerCap = 0x4  # noqa: N815
     nvmlClocksEventReasonHwSlowdown = 0x8  # noqa: N815
     nvmlClocksEventReasonSwThermalSlowdown = 0x20  # noqa: N815
@@ -22,9 +25,17 @@ class FakeNvml(SimpleNamespace):
     def __init__(self, *, present: bool = True) -> None:
         super().__init__()
         self.present = present
-        self.used = 5_000
+        self.total, self.reserved, self.used = 16_000, 400, 5_000
         self.asked: list[Any] = []
         self.pids: list[int] = []
+        #: Of each process, where the driver says it.
+        self.held: dict[int, int] = {}
+        #: UUIDs in the order of NVML's own numbers, and what the cards are called.
+        self.uuids = ["GPU-aaaa"]
+        self.names = ["Tesla T4"]
+        self.divided = False
+        #: UUIDs of the cards that were asked for their memory.
+        self.looked_up: list[str] = []
         self.clocks = 0x1  # idle
         self.millijoules: int | None = 2_500
 
@@ -32,15 +43,58 @@ class FakeNvml(SimpleNamespace):
         if not self.present:
             raise self.NVMLError("Driver Not Loaded")
 
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.uuids)
+
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         return index
 
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:  # noqa: N802
+        self.looked_up.append(uuid)
+        return self.uuids.index(uuid)
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
+        return self.uuids[handle]
+
+    def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
+        return self.names[handle]
+
+    def nvmlDeviceGetPciInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(busId=f"00000000:{handle:02X}:00.0")
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:  # noqa: N802
+        return (7, 5)
+
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:  # noqa: N802
+        return 13_000
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "580.82.07"
+
+    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:  # noqa: N802
+        if not self.divided:
+            raise self.NVMLError("Not Supported")
+        return [1, 1]
+
+    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:  # noqa: N802
+        return 40
+
+    def nvmlDeviceGetClockInfo(self, handle: int, kind: int) -> int:  # noqa: N802
+        raise self.NVMLError("Not Supported")
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
+        return 30_000
+
     def nvmlDeviceGetMemoryInfo(self, handle: int, version: int) -> SimpleNamespace:  # noqa: N802
         self.asked.append(version)
-        return SimpleNamespace(total=16_000, reserved=400, used=self.used, free=15_600 - self.used)
+        free = self.total - self.reserved - self.used
+        return SimpleNamespace(total=self.total, reserved=self.reserved, used=self.used, free=free)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
-        return [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self.pids]
+        return [SimpleNamespace(pid=pid, usedGpuMemory=self.held.get(pid)) for pid in self.pids]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
+        return []
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:  # noqa: N802
         if self.millijoules is None:

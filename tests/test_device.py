@@ -11,7 +11,10 @@ import pytest
 from hybridlab import device
 from hybridlab.bystanders import Watch, interference
 from hybridlab.device import nvml as nvml_module
+from hybridlab.device import visible
 from hybridlab.errors import ParameterError, UnavailableError
+from hybridlab.units import MIB
+from tests.conftest import FakeAllocator
 from tests.fake_nvml import FakeNvml
 
 
@@ -24,18 +27,17 @@ def test_the_cpu_reads_the_machine() -> None:
 
 
 def test_a_missing_gpu_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(UnavailableError, match="set device to cpu"):
+    monkeypatch.setattr(device, "cuda_lack", lambda: "no driver")
+    with pytest.raises(UnavailableError, match=r"0 CUDA devices \(no driver\); set device to cpu"):
         device.resolve_device("cuda")
+    assert device.resolve_device("auto").kind == "cpu"
     with pytest.raises(ParameterError, match="choose auto"):
         device.resolve_device("tpu")
 
 
 def test_nvml_memory_is_read_in_its_second_version(nvml: FakeNvml) -> None:
     assert nvml_module.nvml_used_bytes(0).value == 5_000
-    assert nvml.asked == [2]
+    assert set(nvml.asked) == {2}
 
 
 def test_no_nvml_is_an_empty_value_with_a_reason(nvml: FakeNvml) -> None:
@@ -54,14 +56,19 @@ def test_energy_is_read_in_joules_or_is_missing_with_a_reason(nvml: FakeNvml) ->
     assert device.CpuDevice().energy_j().value is None
 
 
-def test_neighbours_are_the_other_processes_on_the_card(nvml: FakeNvml) -> None:
+def test_neighbours_are_the_processes_of_other_families(nvml: FakeNvml) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     nvml.pids = [os.getpid(), child.pid, 1]  # this process, its ballast, a stranger
+    assert nvml_module.nvml_neighbours(0).value == 1
+    assert nvml_module.nvml_neighbours(0, own=[1]).value == 0  # a worker by another way
+    nvml.pids = [1]  # this process computes nothing, and pid 1 is one of this namespace
     assert nvml_module.nvml_neighbours(0).value == 1
     child.communicate(b"\n")
 
 
-def test_a_container_that_hides_process_ids_gives_no_count_but_a_reason(nvml: FakeNvml) -> None:
+def test_a_container_that_hides_process_ids_gives_no_count_but_a_reason(
+    nvml: FakeNvml, allocator: FakeAllocator
+) -> None:
     for nvml.pids in ([], [1, 2]):  # none at all, or those of another namespace
         reading = nvml_module.nvml_neighbours(0)
         assert reading.value is None
@@ -70,6 +77,16 @@ def test_a_container_that_hides_process_ids_gives_no_count_but_a_reason(nvml: Fa
     columns = watch.columns()
     assert columns["foreign_gpu_processes"] is None
     assert interference(columns, most_foreign_cpu=1.0) == ""
+
+
+def test_before_this_process_computes_hidden_processes_are_known_by_what_they_hold(
+    nvml: FakeNvml,
+) -> None:
+    assert nvml_module.nvml_neighbours(0).value == 0  # 5,000 bytes are no context
+    nvml.used = 200 * MIB
+    assert nvml_module.nvml_neighbours(0).value is None
+    nvml.pids = [2**22 + 1]  # of another namespace: there is no such process here
+    assert nvml_module.nvml_neighbours(0).value is None
 
 
 def test_lowered_clocks_and_strangers_during_a_case_are_noted(nvml: FakeNvml) -> None:
@@ -93,17 +110,12 @@ def test_a_busy_host_is_no_place_for_times() -> None:
     assert interference(unknown, most_foreign_cpu=0.0) == ""
 
 
-def test_a_cuda_account_closes_over_the_card(
-    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cuda_account_closes_over_the_card(nvml: FakeNvml, allocator: FakeAllocator) -> None:
     """NVML says 5,000 used: 1,200 before this process came, 3,000 reserved by torch."""
-    import torch
-
     nvml.used = 1_200
     card = device.CudaDevice(0)
     nvml.used = 5_000
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: 3_000)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: 2_600)
+    allocator.reserved, allocator.allocated = 3_000, 2_600
     account = card.account()
     assert account.inside == {}
     assert account.outside == {
@@ -118,42 +130,119 @@ def test_a_cuda_account_closes_over_the_card(
     assert card.capacity_bytes() == 9_000
 
 
-def test_without_nvml_owners_outside_torch_have_no_reading(
-    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+def test_strangers_are_what_other_families_hold_now(
+    nvml: FakeNvml, allocator: FakeAllocator
 ) -> None:
-    import torch
+    nvml.used = 100  # a stranger that is there when this process comes
+    card = device.CudaDevice(0)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    nvml.pids, nvml.used = [os.getpid(), child.pid, 1], 5_000
+    nvml.held = {os.getpid(): 3_500, child.pid: 500}  # a stranger's own number may be missing
+    assert card.strangers.value == 1_000
+    allocator.reserved = 3_000
+    assert card.account().outside["context"] == 1_000  # 500 of each own process
+    nvml.used = 8_000  # the stranger has grown
+    assert card.strangers.value == 4_000
+    nvml.held = {os.getpid(): 3_500}  # the driver does not say it of every own process
+    assert card.strangers.value == 100
+    child.communicate(b"\n")
 
+
+def test_a_second_case_in_one_process_has_no_stranger_in_the_first_ones_context(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    nvml.used = 1_200
+    assert device.CudaDevice(0).strangers.value == 1_200
+    allocator: FakeAllocator = request.getfixturevalue("allocator")  # CUDA is used from here on
+    nvml.used, allocator.reserved = 5_000, 3_000
+    second = device.CudaDevice(0)
+    assert second.strangers.value == 1_200
+    assert second.account().outside["context"] == 800
+
+
+def test_without_nvml_owners_outside_torch_have_no_reading(
+    nvml: FakeNvml, allocator: FakeAllocator
+) -> None:
     nvml.present = False
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: 3_000)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: 2_600)
+    allocator.reserved, allocator.allocated = 3_000, 2_600
     assert device.CudaDevice(0).account().outside == {"allocator slack": 400}
 
 
-class FakeT4(device.CudaDevice):
-    """A T4 as torch shows it: bfloat16 'supported' by emulation."""
-
-    def title(self) -> str:
-        return "Tesla T4"
-
-    def _capacity_bytes(self) -> int:
-        return int(14.56 * 2**30)
-
-
-def test_emulated_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_before_cuda_is_used_its_allocator_holds_nothing_and_no_question_begins_it(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is asked for its peak before it has loaded anything."""
     import torch
 
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
-    )
-    t4 = FakeT4(0)
+    def begun(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA was used")
+
+    for name in (
+        "_lazy_init",
+        "reset_peak_memory_stats",
+        "synchronize",
+        "mem_get_info",
+        "memory_snapshot",
+        "Event",
+        "get_device_properties",
+    ):
+        monkeypatch.setattr(torch.cuda, name, begun)
+    card = device.CudaDevice(0)
+    card.reset_peak()
+    card.synchronize()
+    card.release()
+    assert (card.used_bytes(), card.peak_bytes(), card.reserved_bytes()) == (0, 0, 0)
+    assert (card.capacity_bytes(), card.free_bytes()) == (15_600, 10_600)
+    assert card.title() == "Tesla T4"
+    assert card.native_dtypes() == ("float32", "float16")
+    assert card.account().outside["context"] == 0
+    wear = card.wear()
+    assert (wear.allocated_bytes, wear.largest_block_bytes) == (0, 10_600)
+    began = card.stamp()
+    assert 0 <= card.seconds(card.stamp()) - card.seconds(began) < 1
+
+
+def test_free_bytes_are_the_drivers_as_the_account_adds_up_to_them(
+    nvml: FakeNvml, allocator: FakeAllocator
+) -> None:
+    card = device.CudaDevice(0)
+    allocator.reserved, allocator.allocated = 3_000, 2_600
+    outside = card.account().outside
+    held = sum(n_bytes for owner, n_bytes in outside.items() if owner != "driver reserved")
+    assert card.free_bytes() == card.capacity_bytes() - card.used_bytes() - held == 10_600
+
+
+def test_a_card_is_asked_of_nvml_by_what_cuda_numbers_it(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml.uuids, nvml.names = ["GPU-aaaa", "GPU-bbbb"], ["Tesla T4", "Tesla T4"]
+    monkeypatch.setenv(visible.VISIBLE_VARIABLE, "1")
+    card = device.CudaDevice(0)
+    for ask in (card.outside_bytes, card.energy_j, card.neighbours, card.slowed_by):
+        nvml_module._handle_of.cache_clear()
+        nvml.looked_up.clear()
+        ask()
+        assert set(nvml.looked_up) == {"GPU-bbbb"}
+    with pytest.raises(UnavailableError, match=r"shows 1 GPUs here, and none is cuda:1"):
+        nvml_module.nvml_memory(1)
+
+
+def test_emulated_bfloat16_is_refused(nvml: FakeNvml) -> None:
+    t4 = device.CudaDevice(0)
+    assert t4.capability == (7, 5)
     assert t4.native_dtypes() == ("float32", "float16")
     with pytest.raises(UnavailableError, match="no bfloat16 in hardware"):
         t4.check_dtype("bfloat16")
     t4.check_dtype("float16")
 
 
-def test_a_card_is_recognised_by_name_and_size() -> None:
-    found = device.card_of(FakeT4(0))
+def test_a_card_is_recognised_by_name_and_size(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t4 = device.CudaDevice(0)
+    assert device.card_of(t4) is None  # 16,000 bytes are no T4's
+    monkeypatch.setattr(device.CudaDevice, "_capacity_bytes", lambda self: int(14.56 * 2**30))
+    found = device.card_of(t4)
     assert found is not None
     assert found.name == "t4"
     assert device.card_of(device.CpuDevice()) is None
@@ -172,6 +261,10 @@ def test_cuda_reads_a_known_allocation() -> None:
             kept = torch.zeros(size, dtype=torch.uint8, device=gpu.name)
         assert region.peak_above_start_bytes == pytest.approx(size, rel=0.01)
         assert kept.numel() == size
+    assert gpu.free_bytes() == pytest.approx(torch.cuda.mem_get_info(gpu.name)[0], abs=32 * MIB)
+    assert gpu.capacity_bytes() == pytest.approx(torch.cuda.mem_get_info(gpu.name)[1], abs=MIB)
+    assert gpu.title() == torch.cuda.get_device_name(gpu.name)
+    assert gpu.capability == torch.cuda.get_device_capability(gpu.name)
     begin = gpu.stamp()
     torch.cuda._sleep(10_000_000)
     assert gpu.seconds(gpu.stamp()) > gpu.seconds(begin)

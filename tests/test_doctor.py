@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hybridlab import doctor
+from hybridlab import device, doctor
 from hybridlab.cli import app
 from hybridlab.cli.doctor import finding_rows, verdict_words
-from hybridlab.device import CpuDevice, CudaDevice
+from hybridlab.device import CpuDevice, CudaDevice, visible
 from hybridlab.doctor import Finding, machine, software, weights
 from hybridlab.units import GB
+from tests.fake_nvml import FakeNvml
 
 
 def one(findings: Sequence[Finding], about: str) -> Finding:
@@ -133,20 +134,33 @@ def test_limits_disk_and_quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_a_card_that_torch_cannot_use_is_a_lack_of_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(machine, "cuda_lack", lambda: "torch is built without CUDA")
     monkeypatch.setattr(machine, "nvml_facts", lambda: {"driver": "580.1"})
     (found,) = machine.gpu()
     assert "driver 580.1 is there" in found.says and "reinstall torch" in found.mend
+    assert "built without CUDA" in found.says
     monkeypatch.setattr(machine, "nvml_facts", lambda: {"reason": "no NVML: none"})
     assert machine.gpu()[0].says == "none (no NVML: none)"
 
 
-def test_presets_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
+def test_a_card_without_some_readings_says_which_and_why(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "cuda_lack", lambda: "")
+    card = one(machine.gpu(), "GPU")
+    assert "Tesla T4: driver 580.82.07" in card.says
+    assert "sm_clock_mhz unknown (Not Supported)" in card.says
+    assert "reason" not in card.says
+    # the card is known from CUDA's driver alone
+    monkeypatch.setattr(CudaDevice, "title", lambda self: "Tesla T4")
+    nvml.present = False
+    visible._visible.cache_clear()
+    says = one(machine.gpu(), "GPU").says
+    assert says.startswith("Tesla T4: no readings (no NVML: Driver Not Loaded")
 
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+def test_presets_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cuda_lack", lambda: "no driver")
     gpu_only = weights.preset_row("mine", {"device": "cuda"})
     assert gpu_only.state == "lacks" and "0 CUDA devices" in gpu_only.means
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: GB)

@@ -31,6 +31,41 @@ def sleep_with_child(path: str) -> None:
     time.sleep(60)
 
 
+def use_cuda(path: str) -> None:
+    import torch
+
+    before = torch.cuda.is_initialized()
+    Path(path).write_text(f"{before} {int(torch.ones(3, device='cuda').sum())}")
+
+
+#: Imports what the case server does and names what of CUDA was called meanwhile.
+COUNT = """
+import importlib, os
+from hybridlab.isolate import PRELOAD
+import torch
+
+calls = []
+def count(owner, name):
+    function = getattr(owner, name)
+    def counted(*arguments, **options):
+        calls.append(name)
+        return function(*arguments, **options)
+    setattr(owner, name, counted)
+
+for name in dir(torch._C):
+    if name.startswith("_cuda_"):
+        count(torch._C, name)
+for name in ("_lazy_init", "is_available", "device_count", "current_device"):
+    count(torch.cuda, name)
+for module in PRELOAD:
+    importlib.import_module(module)
+print(calls, os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"])
+if os.fork() == 0:
+    os._exit(bool(torch.cuda._is_in_bad_fork()))
+print(os.wait()[1])
+"""
+
+
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -51,6 +86,21 @@ def test_a_case_runs_in_a_fresh_process_with_the_imports_done(
         pids.add(int(pid))
     assert len(pids) == 2
     assert os.getpid() not in pids
+
+
+def test_the_servers_imports_call_nothing_of_cuda() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", COUNT], capture_output=True, text=True, check=False
+    )
+    assert told.stdout.split("\n")[:2] == ["[] 1", "0"], told.stdout + told.stderr
+
+
+@pytest.mark.gpu
+def test_a_case_is_the_first_to_use_cuda(case_server: CaseServer, tmp_path: Path) -> None:
+    for number in range(2):
+        path = tmp_path / str(number)
+        assert case_server.run(use_cuda, str(path)).ok
+        assert path.read_text() == "False 3"
 
 
 def test_a_fault_is_an_exit_code_and_its_reason_is_in_the_log(

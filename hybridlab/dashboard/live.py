@@ -54,7 +54,7 @@ class LiveView:
         told = panel.folder / f"{case.id}.jsonl"
         told.unlink(missing_ok=True)  # of an earlier try
         trials = Trials(part.folder / "trials.jsonl", case.id)
-        with Watched(case, place, self.device.kind, told, trials) as self._watched:
+        with Watched(case, place, self.device.name, told, trials) as self._watched:
             panel.draw(self._watched)
             with self.stop.listening():
                 yield told
@@ -89,9 +89,9 @@ class LiveView:
 class Watched:
     """One case while it runs: what is known of it so far."""
 
-    def __init__(self, case: Case, place: str, kind: str, told: Path, trials: Trials) -> None:
+    def __init__(self, case: Case, place: str, device: str, told: Path, trials: Trials) -> None:
         self.case, self.place, self.trials = case, place, trials
-        self._kind, self._path = kind, told
+        self._device, self._path = device, told
         self._began_s = time.monotonic()
         self._stack = ExitStack()
         self.readings: Readings | None = None
@@ -105,7 +105,7 @@ class Watched:
     def look(self, pid: int) -> Watched:
         """Bring it up to date; the first look begins the readings."""
         if self.readings is None:
-            self.readings = self._stack.enter_context(Readings(self._kind, pid, self._path))
+            self.readings = self._stack.enter_context(Readings(self._device, pid, self._path))
         self.trials.read()
         return self
 

@@ -17,14 +17,15 @@ from hybridlab.meter import Sampler
 INTERVAL_S = 0.25
 
 
-def used_bytes(kind: str, pid: int, told: Told) -> int | None:
+def used_bytes(device: str, pid: int, told: Told) -> int | None:
     """What the case has in use of the device; None where there is no reading (any more).
 
     On a card it is what NVML counts beyond the strangers', on a host the resident pages of the
     case's process, and of its workers those that are not counted with it already.
     """
+    kind, _, index = device.partition(":")
     if kind == "cuda":
-        card = nvml_used_bytes().value
+        card = nvml_used_bytes(int(index)).value
         return None if card is None else max(0, int(card) - told.others_bytes)
     own = linux.resident_bytes(pid)
     if not own:
@@ -39,15 +40,15 @@ def used_bytes(kind: str, pid: int, told: Told) -> int | None:
 class Readings:
     """The memory of a running case by owner, read at a fixed interval on a thread of its own."""
 
-    def __init__(self, kind: str, pid: int, path: Path) -> None:
-        self.kind, self.pid, self.path = kind, pid, path
+    def __init__(self, device: str, pid: int, path: Path) -> None:
+        self.device, self.pid, self.path = device, pid, path
         self.told = Told()
         self.history: deque[Moment] = deque(maxlen=int(WINDOW_S / INTERVAL_S) + 1)
         self._sampler = Sampler(self._read, interval_s=INTERVAL_S)
 
     def _read(self) -> int:
         told = read_told(self.path)
-        used = used_bytes(self.kind, self.pid, told)
+        used = used_bytes(self.device, self.pid, told)
         self.told = told
         if used is not None:
             self.history.append(Moment(time.monotonic(), stack_of(told, used)))

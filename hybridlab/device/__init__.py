@@ -6,6 +6,7 @@ from hybridlab import catalog
 from hybridlab.device.base import Account, Device, Reading, Wear
 from hybridlab.device.cpu import CpuDevice
 from hybridlab.device.cuda import CudaDevice
+from hybridlab.device.visible import cuda_lack, visible_gpus
 from hybridlab.errors import ParameterError, UnavailableError
 
 __all__ = [
@@ -24,19 +25,18 @@ def resolve_device(name: str) -> Device:
     """`auto`, `cpu`, `cuda` or `cuda:N` as a device; `UnavailableError` where it is not there."""
     if name == "cpu":
         return CpuDevice()
-    import torch
-
-    if name == "auto":
-        return CudaDevice(0) if torch.cuda.is_available() else CpuDevice()
     prefix, _, number = name.partition(":")
-    if prefix != "cuda" or not (number or "0").isdigit():
+    if name != "auto" and (prefix != "cuda" or not (number or "0").isdigit()):
         raise ParameterError(f"device {name!r} is not known; choose auto, cpu, cuda or cuda:N")
-    index = int(number or "0")
-    count = torch.cuda.device_count()
+    lack = cuda_lack()
+    if name == "auto":
+        return CpuDevice() if lack else CudaDevice(0)
+    index, count = int(number or "0"), 0 if lack else len(visible_gpus())
     if index >= count:
+        why = f" ({lack})" if lack else ""
         raise UnavailableError(
-            f"device {name!r} is not there: this machine has {count} CUDA devices; set device to "
-            "cpu or auto, or use a preset for the CPU (params/pocket.yaml)"
+            f"device {name!r} is not there: this machine has {count} CUDA devices{why}; set device "
+            "to cpu or auto, or use a preset for the CPU (params/pocket.yaml)"
         )
     return CudaDevice(index)
 

@@ -132,6 +132,11 @@ class Device(ABC):
     @abstractmethod
     def reset_peak(self) -> None: ...
 
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """CUDA's compute capability, which the kernels are chosen by; None where there is none."""
+        return None
+
     @abstractmethod
     def native_dtypes(self) -> tuple[str, ...]:
         """Dtypes that the device computes in without emulation."""

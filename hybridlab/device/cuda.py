@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import gc
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from hybridlab.device import linux
 from hybridlab.device.base import Account, Device, Reading, Wear
+from hybridlab.device.driver import ask_driver
 from hybridlab.device.members import Member, ReportedMember
 from hybridlab.device.nvml import (
     nvml_energy_j,
     nvml_memory,
     nvml_neighbours,
     nvml_slowed_by,
+    nvml_strangers_bytes,
     nvml_used_bytes,
 )
+from hybridlab.device.visible import Gpu, cuda_in_use, visible_gpus
+from hybridlab.errors import UnavailableError
+
+#: Of a card, from which on bfloat16 is computed and not emulated.
+BFLOAT16_CAPABILITY = (8, 0)
+PROBE_TIMEOUT_S = 120.0
 
 
 class CudaDevice(Device):
-    """One CUDA GPU: torch's allocator for the peaks, NVML (v2 memory info) for all the rest."""
+    """One CUDA GPU: torch's allocator for the peaks, NVML (v2 memory info) for all the rest.
+
+    A question makes no context on the card: in a process that has not used CUDA, torch's allocator
+    holds nothing and there is nothing to wait for.
+    """
 
     kind = "cuda"
     allocator = "allocator"
@@ -30,43 +46,51 @@ class CudaDevice(Device):
         self.index = index
         self.name = f"cuda:{index}"
         self._origin: tuple[Any, float] | None = None
-        #: In use on the card before this process came: asked ahead of its first CUDA call, whose
-        #: context would count as a stranger.
-        self.strangers = nvml_used_bytes(index)
+        self._before = _used_before(index)
+
+    @cached_property
+    def gpu(self) -> Gpu:
+        """What the card is, of those that CUDA shows this process."""
+        return visible_gpus()[self.index]
 
     def title(self) -> str:
-        import torch
+        return self.gpu.name
 
-        return torch.cuda.get_device_name(self.index)
+    @property
+    def capability(self) -> tuple[int, int]:
+        """CUDA's compute capability: (7, 5) for a T4."""
+        return self.gpu.capability
 
     def _capacity_bytes(self) -> int:
-        import torch
-
-        return int(torch.cuda.mem_get_info(self.index)[1])
+        return self.gpu.capacity_bytes
 
     def free_bytes(self) -> int:
+        """As the driver says; what torch's allocator keeps is not free until `release`."""
+        try:
+            return nvml_memory(self.index).free_bytes
+        except UnavailableError:
+            return self._free_bytes_of_cuda()
+
+    def _free_bytes_of_cuda(self) -> int:
+        """Without NVML: of this process' context if there is one, else of another's beside it."""
+        if not cuda_in_use():
+            return int(ask_driver(str(self.index)))
         import torch
 
-        cached = torch.cuda.memory_reserved(self.index) - torch.cuda.memory_allocated(self.index)
-        return int(torch.cuda.mem_get_info(self.index)[0]) + cached
+        return int(torch.cuda.mem_get_info(self.index)[0])
 
     def used_bytes(self) -> int:
-        import torch
-
-        own = int(torch.cuda.memory_allocated(self.index))
+        own = _allocator_bytes("memory_allocated", self.index)
         return own + sum(member.used_bytes() for member in self.members)
 
     def peak_bytes(self) -> int:
-        import torch
-
-        own = int(torch.cuda.max_memory_allocated(self.index))
+        own = _allocator_bytes("max_memory_allocated", self.index)
         return own + sum(member.peak_bytes() for member in self.members)
 
     def reset_peak(self) -> None:
-        import torch
+        if cuda_in_use():
+            import torch
 
-        ready: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        if ready:  # before that nothing has peaked, and torch refuses to reset it
             torch.cuda.reset_peak_memory_stats(self.index)
         for member in self.members:
             member.reset_peak()
@@ -75,31 +99,45 @@ class CudaDevice(Device):
         return ReportedMember(name, pid, release)
 
     def native_dtypes(self) -> tuple[str, ...]:
-        import torch
-
-        # a T4 says True to is_bf16_supported(), because it counts emulation
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        # torch's is_bf16_supported() counts emulation, and asks the card by making a context
+        if self.capability >= BFLOAT16_CAPABILITY:
             return ("float32", "bfloat16", "float16")
         return ("float32", "float16")
 
     def synchronize(self) -> None:
-        import torch
+        if cuda_in_use():
+            import torch
 
-        torch.cuda.synchronize(self.index)
+            torch.cuda.synchronize(self.index)
 
     def release(self) -> None:
-        import torch
-
         gc.collect()
-        torch.cuda.empty_cache()
+        if cuda_in_use():
+            import torch
+
+            torch.cuda.empty_cache()
         for member in self.members:
             member.release()
 
     def reserved_bytes(self) -> int:
-        import torch
-
-        own = int(torch.cuda.memory_reserved(self.index))
+        own = _allocator_bytes("memory_reserved", self.index)
         return own + sum(member.reserved_bytes() for member in self.members)
+
+    @property
+    def strangers(self) -> Reading:
+        """Bytes of the card that are nobody's of this process' family: now where the driver says
+        what each process holds, else what was in use before this process came."""
+        now = nvml_strangers_bytes(self.index, own=self._member_pids())
+        if now.value is not None:
+            return now
+        if self._before.value is None:
+            return self._before
+        # some of what was there may have gone since
+        not_ours = (nvml_used_bytes(self.index).value or 0.0) - self.reserved_bytes()
+        return Reading(min(self._before.value, max(0.0, not_ours)))
+
+    def _member_pids(self) -> list[int]:
+        return [pid for member in self.members for pid in member.pids]
 
     def outside_bytes(self) -> Reading:
         used = nvml_used_bytes(self.index)
@@ -128,6 +166,8 @@ class CudaDevice(Device):
         return Account({}, outside)
 
     def stamp(self) -> Any:
+        if not cuda_in_use():
+            return super().stamp()
         import torch
 
         if self._origin is None:
@@ -140,6 +180,8 @@ class CudaDevice(Device):
         return event
 
     def seconds(self, stamp: Any) -> float:
+        if isinstance(stamp, float):
+            return super().seconds(stamp)
         if self._origin is None:
             raise RuntimeError("seconds() was asked of a stamp that this device never made")
         stamp.synchronize()
@@ -147,8 +189,7 @@ class CudaDevice(Device):
         return at + float(origin.elapsed_time(stamp)) / 1e3
 
     def neighbours(self) -> Reading:
-        own = [pid for member in self.members for pid in member.pids]
-        return nvml_neighbours(self.index, own=own)
+        return nvml_neighbours(self.index, own=self._member_pids())
 
     def energy_j(self) -> Reading:
         return nvml_energy_j(self.index)
@@ -159,21 +200,23 @@ class CudaDevice(Device):
     def wear(self) -> Wear:
         import torch
 
-        stats = torch.cuda.memory_stats(self.index)
+        stats = torch.cuda.memory_stats(self.index)  # empty before CUDA is used
         outside = self.account().outside
         return Wear(
-            allocated_bytes=int(stats["allocated_bytes.all.current"]),
-            reserved_bytes=int(stats["reserved_bytes.all.current"]),
+            allocated_bytes=int(stats.get("allocated_bytes.all.current", 0)),
+            reserved_bytes=int(stats.get("reserved_bytes.all.current", 0)),
             outside_bytes=outside.get("context"),
             resident_bytes=linux.status_bytes("VmRSS"),
             pinned_bytes=int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0)),
-            peak_active_bytes=int(stats["active_bytes.all.peak"]),
-            peak_reserved_bytes=int(stats["reserved_bytes.all.peak"]),
+            peak_active_bytes=int(stats.get("active_bytes.all.peak", 0)),
+            peak_reserved_bytes=int(stats.get("reserved_bytes.all.peak", 0)),
             largest_block_bytes=self._largest_block_bytes(),
         )
 
     def _largest_block_bytes(self) -> int:
         """The largest hole in torch's segments, or what the driver would still give."""
+        if not cuda_in_use():
+            return self.free_bytes()
         import torch
 
         segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
@@ -184,7 +227,7 @@ class CudaDevice(Device):
             for block in segment["blocks"]
             if block["state"] == "inactive"
         ]
-        return max(int(torch.cuda.mem_get_info(self.index)[0]), *holes, 0)
+        return max(self.free_bytes(), *holes, 0)
 
     def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
         import torch
@@ -198,6 +241,66 @@ class CudaDevice(Device):
         return entered
 
     def expand_segments(self) -> None:
-        import torch
+        """Tried in a process of its own first: with some drivers the first allocation ends in an
+        error or a crash (https://github.com/pytorch/pytorch/issues/186374)."""
+        from hybridlab.isolate import shared_server
 
-        torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+        with tempfile.TemporaryDirectory(prefix="hybridlab-segments-") as folder:
+            log = Path(folder) / "log"
+            ended = shared_server().run(
+                _try_expandable_segments, self.name, timeout_s=PROBE_TIMEOUT_S, log=log
+            )
+            said = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        if not ended.ok:
+            why = said[-1] if said else ended.reason("the trial's")
+            raise UnavailableError(
+                f"expandable segments do not work on {self.title()} with this driver: {why}"
+            )
+        _set_expandable_segments()
+
+
+def _used_before(index: int) -> Reading:
+    """In use on the card without what this process has there: read anew by each device that comes
+    before the process' first use of CUDA, whose context would count as a stranger after that."""
+    if not cuda_in_use():
+        _BEFORE[os.getpid(), index] = nvml_used_bytes(index)
+    elif (os.getpid(), index) not in _BEFORE:  # the context cannot be told from others' any more
+        used, reserved = nvml_used_bytes(index), _allocator_bytes("memory_reserved", index)
+        known = None if used.value is None else max(0.0, used.value - reserved)
+        _BEFORE[os.getpid(), index] = Reading(known, used.reason)
+    return _BEFORE[os.getpid(), index]
+
+
+#: By process and card; a fork has another number, and so readings of its own.
+_BEFORE: dict[tuple[int, int], Reading] = {}
+
+
+def _allocator_bytes(reading: str, index: int) -> int:
+    """A reading of torch's allocator; 0 in a process that has not used CUDA."""
+    if not cuda_in_use():
+        return 0
+    import torch
+
+    return int(getattr(torch.cuda, reading)(index))
+
+
+def _set_expandable_segments() -> None:
+    import torch
+
+    setting = "expandable_segments:True"
+    # private both: torch 2.9 has moved it, and has no public one
+    current: Any = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+    if current is None:
+        current = torch.cuda.memory._set_allocator_settings
+    current(setting)
+
+
+def _try_expandable_segments(name: str) -> None:
+    """Two blocks that a segment must grow for, one after the other, and a sum over both."""
+    import torch
+
+    _set_expandable_segments()
+    blocks = [torch.ones(2**22, dtype=torch.int32, device=name) for _ in range(2)]
+    total = sum(int(block.sum()) for block in blocks)
+    if total != 2**23:
+        raise UnavailableError(f"a sum over {2**23} ones is {total}")

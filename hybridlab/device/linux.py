@@ -30,11 +30,6 @@ def statm(pid: int) -> int:
     return os.open(f"/proc/{pid}/statm", os.O_RDONLY)
 
 
-def is_own(pid: int) -> bool:
-    """Whether this is the current process or one that it started."""
-    return pid == os.getpid() or parent(pid) == os.getpid()
-
-
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process; 0 when it has ended."""
     try:

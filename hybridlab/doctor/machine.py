@@ -9,9 +9,10 @@ from pathlib import Path
 
 from hybridlab import records
 from hybridlab.colab import on_colab
-from hybridlab.device import CpuDevice
+from hybridlab.device import CpuDevice, CudaDevice
 from hybridlab.device.mps import PROGRAM as MPS_PROGRAM
-from hybridlab.device.nvml import nvml_facts
+from hybridlab.device.nvml import fact_words, nvml_facts
+from hybridlab.device.visible import cuda_lack
 from hybridlab.doctor.finding import Finding
 from hybridlab.units import GB, MIB, format_bytes
 
@@ -97,30 +98,29 @@ def _quota_cores() -> float | None:
 
 
 def gpu() -> list[Finding]:
-    """The driver's word by NVML, then torch's own: a card that torch cannot use is a lack of
+    """What CUDA shows, and the driver's word by NVML: a card that torch cannot use is a lack of
     torch's. Importing torch takes seconds."""
+    lack = cuda_lack()
+    if not lack:
+        return [_card(), _mps()]
     facts = nvml_facts()
     driver = facts.get("driver")
-    import torch
-
-    if torch.cuda.is_available():
-        return [_card(facts, torch.cuda.get_device_name(0)), _mps()]
     if driver is None:
         return [_no_gpu(str(facts["reason"]))]
     return [
         Finding(
             about="GPU",
             state="lacks",
-            says=f"driver {driver} is there, but torch {torch.__version__} cannot use it",
+            says=f"driver {driver} is there, but torch cannot use it: {lack}",
             means="everything runs on the CPU",
             mend="pip install --force-reinstall torch",
         )
     ]
 
 
-def _card(facts: dict[str, object], name: str) -> Finding:
-    read = [f"{key} {value}" for key, value in facts.items() if value is not None]
-    return Finding(about="GPU", says=f"{name}: {', '.join(read)}")
+def _card() -> Finding:
+    card = CudaDevice(0)
+    return Finding(about="GPU", says=f"{card.title()}: {fact_words(nvml_facts(card.index))}")
 
 
 def _no_gpu(reason: str) -> Finding:

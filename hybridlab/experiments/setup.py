@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hybridlab import catalog, records
-from hybridlab.device.nvml import nvml_facts
+from hybridlab.device import CudaDevice
+from hybridlab.device.nvml import fact_words, nvml_facts
 from hybridlab.experiments.lab import Lab
 from hybridlab.units import format_bytes
 
@@ -13,7 +14,8 @@ from hybridlab.units import format_bytes
 def machine_facts(lab: Lab) -> dict[str, str]:
     """What this machine is, as label -> text; a missing reading carries its reason."""
     found = records.machine()
-    gpu = nvml_facts() if lab.device.kind == "cuda" else {"reason": "no CUDA device is used"}
+    card = lab.device.index if isinstance(lab.device, CudaDevice) else None
+    gpu = {"reason": "no CUDA device is used"} if card is None else nvml_facts(card)
     facts = {
         "system": f"{found['system']}, Python {found['python']}",
         "processor": f"{found['processor']}, {found['cores']} cores",
@@ -22,7 +24,7 @@ def machine_facts(lab: Lab) -> dict[str, str]:
         "capacity": format_bytes(lab.device.capacity_bytes()),
         "free now": format_bytes(lab.device.free_bytes()),
         "native dtypes": ", ".join(lab.device.native_dtypes()),
-        "GPU readings": gpu.get("reason") or ", ".join(f"{k} {v}" for k, v in gpu.items()),
+        "GPU readings": fact_words(gpu),
     }
     return facts
 

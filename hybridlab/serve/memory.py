@@ -14,13 +14,15 @@ from hybridlab.serve.tenant import WorkerTenant
 
 
 class SharedMemory:
-    """What of one device is free, and who holds the rest. `tenants`: those that live on it."""
+    """What of one device is free, and who holds the rest. Made before the workers whose `tenants`
+    live on it."""
 
-    def __init__(self, device: Device, tenants: Sequence[WorkerTenant]) -> None:
+    def __init__(self, device: Device) -> None:
         self.device = device
-        self.tenants = list(tenants)
+        self.tenants: Sequence[WorkerTenant] = ()
         self.name = "the card" if isinstance(device, CudaDevice) else "this machine's memory"
         self._contexts_bytes = 0
+        self._before_bytes = self._used_bytes()
 
     def free_bytes(self) -> int | None:
         """What the driver, or the kernel, would give a worker now; None without NVML."""
@@ -42,10 +44,9 @@ class SharedMemory:
     def settle(self) -> None:
         """All is loaded, nothing at work: what workers hold beside their allocators is known from
         now on."""
-        used, before = self._used_bytes(), self._used_before_bytes()
-        own = self._own_bytes()
-        if own is None and used is not None and before is not None:
-            own = used - before
+        used, own = self._used_bytes(), self._own_bytes()
+        if own is None and used is not None and self._before_bytes is not None:
+            own = used - self._before_bytes
         self._note_contexts(own)
 
     def others_bytes(self, *, idle: bool) -> int | None:
@@ -97,11 +98,6 @@ class SharedMemory:
             return nvml_memory(self.device.index).used_bytes
         except UnavailableError:
             return None
-
-    def _used_before_bytes(self) -> int | None:
-        """In use before the first worker came."""
-        before = self.device.strangers.value if isinstance(self.device, CudaDevice) else None
-        return None if before is None else int(before)
 
     def _own_bytes(self) -> int | None:
         """All that the workers hold, contexts and caches included; None where the driver does not

@@ -88,21 +88,20 @@ class Pair:
             self._stack.callback(self._board.close)
         #: Highest bytes of each tenant's worker while it was loaded.
         self.load_peaks: dict[str, int] = {}
-        self.tenants = self._tenants()
-        self.memory = self._memory_of(self.device)
+        self.memory = SharedMemory(self.device)
         self.room = self._room(self.memory)
-        #: The host's, of a Whisper that works beside the device.
-        self.host_room = self.room
+        #: Of the host, for a Whisper that works beside the device; otherwise the same.
+        self.host_memory, self.host_room = self.memory, self.room
         if self.sharing.whisper_on_cpu:
-            self.host_room = self._room(self._memory_of(self.host))
+            self.host_memory = SharedMemory(self.host)
+            self.host_room = self._room(self.host_memory)
+        self.tenants = self._tenants()
+        for memory in (self.memory, self.host_memory):
+            memory.tenants = [t for t in self.tenants if t.remote.device is memory.device]
 
     @staticmethod
     def _device(name: str) -> Device:
         return CpuDevice() if name == "cpu" else CudaDevice(int(name.partition(":")[2]))
-
-    def _memory_of(self, device: Device) -> SharedMemory:
-        here = [tenant for tenant in self.tenants if tenant.remote.device is device]
-        return SharedMemory(device, here)
 
     def _room(self, memory: SharedMemory) -> Room:
         asked = self.settings.room_bytes

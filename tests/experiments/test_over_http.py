@@ -14,7 +14,7 @@ import pytest
 
 from hybridlab.audio import Samples
 from hybridlab.device import CpuDevice, CudaDevice, linux
-from hybridlab.device.nvml import nvml_handle
+from hybridlab.device.nvml import _handle_of
 from hybridlab.device.trees import TreeMember
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import arrivals, race
@@ -163,12 +163,7 @@ def test_a_server_on_a_gpu_tells_its_allocators_bytes(
     """NVML says 9,000 used: 1,200 before this process came, 1,900 reserved by the server's workers;
     this process has a context of 300."""
     import httpx
-    import torch
 
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: 0)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: 0)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda index: 0)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda index: None)
     asked = httpx.Response(200, text=METRICS, request=httpx.Request("GET", "http://here/metrics"))
     monkeypatch.setattr(httpx, "get", lambda *_, **__: asked)
     monkeypatch.setattr(services, "PROGRAM", (sys.executable, "-c", SPEAKS))
@@ -187,7 +182,7 @@ def test_a_server_on_a_gpu_tells_its_allocators_bytes(
     assert card.account().outside["context"] == 9_000 - 1_200 - 1_900
     assert beside_weights(card, [server], before).value == 9_000 - 1_500 - 1_900
     nvml.present = False
-    nvml_handle.cache_clear()
+    _handle_of.cache_clear()
     without = CudaDevice(0)
     missing = beside_weights(without, [server], without.account())
     assert missing.value is None
