@@ -14,7 +14,9 @@ from hybridlab.planner import (
     whisper_request_bytes,
     whisper_weights_bytes,
 )
+from hybridlab.planner.estimate import Estimate
 from hybridlab.planner.inverse import largest_fitting
+from hybridlab.planner.pair import slack_bytes
 from hybridlab.serve.jobs import Job, Kind
 from hybridlab.serve.refusals import crowded_out, too_long
 from hybridlab.serve.room import Room
@@ -56,6 +58,10 @@ class Admission:
             dtype=self.spec.dtype,
             card=self.card,
         )
+
+    def with_slack(self, n_bytes: int) -> int:
+        """What the device may have to give for so many bytes: an allocator takes whole segments."""
+        return n_bytes + slack_bytes(self.card, Estimate.exact(n_bytes)).high
 
     @property
     def weights_bytes(self) -> int:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from hybridlab.errors import AudioError, WorkerLostError
 from hybridlab.oom import out_of_memory
-from hybridlab.planner.estimate import Estimate
-from hybridlab.planner.pair import slack_bytes
 from hybridlab.serve import refusals
 from hybridlab.serve.admission import Admission
 from hybridlab.serve.jobs import Job, Kind, Outcome, Said, Waiting
@@ -141,7 +139,8 @@ class Lane:
             return True
         smaller = self.admissions[rung]
         kept = 0 if smaller.swapped else smaller.weights_bytes
-        at_work = kept + smaller.bytes_of(audio_s=audio_s, new_tokens=tokens)
+        call = smaller.bytes_of(audio_s=audio_s, new_tokens=tokens)
+        at_work = kept + smaller.with_slack(call)
         place = 0 if self.admission.swapped else self.admission.weights_bytes
         return max(smaller.load_peak_bytes, at_work) <= free + place
 
@@ -150,9 +149,8 @@ class Lane:
         free = self.room.memory.free_bytes() if self.room.memory is not None else None
         if free is None:
             return False
-        slack = slack_bytes(self.admission.card, Estimate.exact(n_bytes)).high
         own = self.tenant.cached_bytes + self.tenant.here_bytes
-        return n_bytes + slack > free + own
+        return self.admission.with_slack(n_bytes) > free + own
 
     async def _neighbours_give_back(self) -> None:
         """What they keep for later is this tenant's now; one that is at work keeps it."""
@@ -298,7 +296,8 @@ class Lane:
             self._fail(job, self._no_memory(job))
 
     def _no_memory(self, job: Job) -> refusals.RefusalError:
-        crowd = self.room.crowded_by(self.admission.batch_bytes([job]), idle=True)
+        n_bytes = self.admission.with_slack(self.admission.batch_bytes([job]))
+        crowd = self.room.crowded_by(n_bytes, idle=True)
         if crowd is None:
             return refusals.no_memory(self.model)
         return refusals.crowded_out(crowd.n_bytes, crowd.of)

@@ -62,11 +62,16 @@ class Room:
     def look(self, *, idle: bool | None = None) -> None:
         """How many bytes there are now. While somebody is at work (`idle` says otherwise) no more
         than before: what of the held bytes is taken already is not known."""
-        found = self.memory.room_bytes() if self.memory is not None and not self.fixed else None
-        if found is None:
+        if self.memory is None or self.fixed:
             return
-        idle = self.idle if idle is None else idle
-        self.n_bytes = found if idle else min(self.n_bytes, found + self.held_bytes)
+        was_idle = self.idle
+        found = self.memory.room_bytes()
+        if found is None or (was_idle and not self.idle):  # work has begun on another thread
+            return
+        if was_idle if idle is None else idle:
+            self.n_bytes = found
+        else:
+            self.n_bytes = min(self.n_bytes, found + self.held_bytes)
 
     @property
     def idle(self) -> bool:

@@ -190,9 +190,10 @@ class Stage:
         **policy: Any,
     ) -> None:
         self.room = Room(room_bytes, memory=memory)
-        for tenant in tenants if memory is not None else ():
-            tenant.memory = memory
-            memory.tenants.append(tenant)
+        if memory is not None:
+            memory.tenants += tenants
+            for tenant in tenants:
+                tenant.memory = memory
         turns = Turns(at_once=at_once)
         rules = Policy(request_timeout_s=request_timeout_s, **policy)
         self.phases: list[tuple[str, str]] = []
