@@ -7,11 +7,12 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hybridlab.device.cores import SharedBoard, board_at
 from hybridlab.tenants import remote
 
-_kept: list[SharedBoard] = []
+_kept: list[Any] = []
 
 
 def alive(pid: int) -> bool:
@@ -98,3 +99,12 @@ def at_work_at_two_places(path: Path) -> list[int]:
     for place in places:
         board[place] = 1
     return places
+
+
+def fill_card(leaves_bytes: int) -> None:
+    """Hold all of the first GPU but so much, as long as this process lives."""
+    import torch
+
+    torch.zeros(1, device="cuda")
+    free = torch.cuda.mem_get_info(0)[0]
+    _kept.append(torch.empty(free - leaves_bytes, dtype=torch.uint8, device="cuda"))

@@ -162,6 +162,16 @@ def _drawing(handle: Any) -> list[Any]:
     return list(pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle))
 
 
+def nvml_process_bytes(index: int = 0) -> dict[int, int]:
+    """What each process that computes on the card holds of it, context included, by its number.
+    Empty where NVML names none; a process whose bytes it does not tell is left out."""
+    try:
+        processes = _ask(index, "processes", _computing)
+    except UnavailableError:
+        return {}
+    return {int(p.pid): int(p.usedGpuMemory) for p in processes if p.usedGpuMemory is not None}
+
+
 #: NVML's reasons for lower clocks that a measurement should know of.
 _SLOWED = {
     "nvmlClocksEventReasonSwPowerCap": "power cap",

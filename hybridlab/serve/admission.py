@@ -2,62 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from hybridlab import catalog
 from hybridlab.catalog import Card
-from hybridlab.planner import Request, voxtral_request_bytes, whisper_request_bytes
+from hybridlab.planner import (
+    Request,
+    voxtral_request_bytes,
+    whisper_load_peak_bytes,
+    whisper_request_bytes,
+    whisper_weights_bytes,
+)
+from hybridlab.planner.estimate import Estimate
 from hybridlab.planner.inverse import largest_fitting
+from hybridlab.planner.pair import slack_bytes
 from hybridlab.serve.jobs import Job, Kind
-from hybridlab.serve.refusals import too_long
+from hybridlab.serve.refusals import crowded_out, too_long
+from hybridlab.serve.room import Room
 from hybridlab.tenants.base import TenantSpec
 
 #: As many as a tenant of the lab writes by default.
 TRANSCRIPT_TOKENS_PER_WINDOW = 224
 
 
-class Room:
-    """Bytes that calls at work may take together; whoever does not fit beside them waits."""
-
-    def __init__(self, n_bytes: int) -> None:
-        self.n_bytes = n_bytes
-        self.held_bytes = 0
-        self._changed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def hold(self, n_bytes: int) -> AsyncIterator[None]:
-        """Take so many bytes while the work inside runs. Alone one may always work: what could
-        never fit was refused before."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._fits(n_bytes))
-            self.held_bytes += n_bytes
-        try:
-            yield
-        finally:
-            self.held_bytes -= n_bytes
-            async with self._changed:
-                self._changed.notify_all()
-
-    def _fits(self, n_bytes: int) -> bool:
-        return self.held_bytes == 0 or self.held_bytes + n_bytes <= self.n_bytes
-
-
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """What one tenant's calls take above its weights, in bytes, and the longest audio for it."""
+    """What one tenant's calls take above its weights, in bytes, and the longest audio for it.
+    `swapped`: a Whisper whose weights come in with a call and count as part of it."""
 
     spec: TenantSpec
     analyst: bool
     card: Card
     room: Room
     max_audio_s: float
+    swapped: bool = False
 
     def bytes_of(self, *, audio_s: float, batch: int = 1, new_tokens: int = 200) -> int:
         request = Request(audio_s=audio_s, batch=batch, new_tokens=new_tokens)
+        return self._request_bytes(request) + (self.weights_bytes if self.swapped else 0)
+
+    def _request_bytes(self, request: Request) -> int:
         if self.analyst:
             return voxtral_request_bytes(
                 catalog.voxtral(self.spec.model),
@@ -72,6 +57,26 @@ class Admission:
             backend=self.spec.backend,
             dtype=self.spec.dtype,
             card=self.card,
+        )
+
+    def with_slack(self, n_bytes: int) -> int:
+        """What the device may have to give for so many bytes: an allocator takes whole segments."""
+        return n_bytes + slack_bytes(self.card, Estimate.exact(n_bytes)).high
+
+    @property
+    def weights_bytes(self) -> int:
+        """Of a Whisper."""
+        spec = self.spec
+        return whisper_weights_bytes(
+            catalog.whisper(spec.model), backend=spec.backend, dtype=spec.dtype
+        )
+
+    @property
+    def load_peak_bytes(self) -> int:
+        """Of a Whisper."""
+        spec = self.spec
+        return whisper_load_peak_bytes(
+            catalog.whisper(spec.model), backend=spec.backend, dtype=spec.dtype
         )
 
     def batch_bytes(self, jobs: list[Job]) -> int:
@@ -94,13 +99,20 @@ class Admission:
         return TRANSCRIPT_TOKENS_PER_WINDOW * windows
 
     def check(self, kind: Kind, audio_s: float, *, asked_tokens: int | None = None) -> None:
-        """`RefusalError` with the longest audio that would be served."""
+        """`RefusalError` with the longest audio that would be served, or with who else holds the
+        memory for it."""
         most_s, why = self._own_limit(kind)
-        if audio_s > most_s or not self._has_room(audio_s, asked_tokens):
-            longest_s = min(most_s, self._longest_in_memory_s(most_s, asked_tokens))
-            if longest_s < most_s:
-                why = "the memory that is free"
-            raise too_long(audio_s, longest_s, why)
+        self.room.look()
+        if audio_s <= most_s and self._has_room(audio_s, asked_tokens):
+            return
+        longest_s = min(most_s, self._longest_in_memory_s(most_s, asked_tokens))
+        if audio_s <= most_s:
+            crowd = self.room.crowded_by(self._audio_bytes(audio_s, asked_tokens))
+            if crowd is not None:
+                raise crowded_out(crowd.n_bytes, crowd.of, longest_s=longest_s)
+        if longest_s < most_s:
+            why = "the memory that is free"
+        raise too_long(audio_s, longest_s, why)
 
     def _own_limit(self, kind: Kind) -> tuple[float, str]:
         limits = [(self.max_audio_s, "the server")]
@@ -111,8 +123,11 @@ class Admission:
         return min(limits)
 
     def _has_room(self, audio_s: float, asked_tokens: int | None) -> bool:
+        return self._audio_bytes(audio_s, asked_tokens) <= self.room.n_bytes
+
+    def _audio_bytes(self, audio_s: float, asked_tokens: int | None) -> int:
         tokens = self.tokens(audio_s, asked_tokens)
-        return self.bytes_of(audio_s=audio_s, new_tokens=tokens) <= self.room.n_bytes
+        return self.bytes_of(audio_s=audio_s, new_tokens=tokens)
 
     def _longest_in_memory_s(self, most_s: float, asked_tokens: int | None) -> float:
         """In whole windows; 0 where not even one fits."""

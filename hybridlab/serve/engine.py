@@ -36,6 +36,8 @@ class Engine:
 
     def __init__(self, lanes: Mapping[str, Lane], *, queue: int, request_timeout_s: float) -> None:
         self.lanes = dict(lanes)
+        for lane in self.lanes.values():
+            lane.neighbours = [other for other in self.lanes.values() if other is not lane]
         self.queue = queue
         self.request_timeout_s = request_timeout_s
         self.ready = self.draining = False
@@ -73,7 +75,7 @@ class Engine:
             lane = self.lanes[wish.tenant]
             if lane.broken:
                 raise refusals.not_ready(lane.broken, code="broken")
-            lane.admission.check(wish.kind, wish.sound.seconds, asked_tokens=wish.max_new_tokens)
+            lane.check(wish.kind, wish.sound.seconds, asked_tokens=wish.max_new_tokens)
         self.check_queue(*((wish.tenant, wish.kind) for wish in wishes))
         self._check_held(wishes)
 

@@ -120,6 +120,8 @@ class Job:
     #: It has been tried, and is tried again by itself: it may be what the fault came from.
     alone: bool = False
     lost: int = 0
+    #: It ran out of memory by itself, and is tried again with all that is free of the device.
+    starved: bool = False
 
     def __post_init__(self) -> None:
         if self.growing is not None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from hybridlab.errors import AudioError, WorkerLostError
 from hybridlab.oom import out_of_memory
 from hybridlab.serve import refusals
-from hybridlab.serve.admission import Admission, Room
-from hybridlab.serve.jobs import Job, Outcome, Said, Waiting
+from hybridlab.serve.admission import Admission
+from hybridlab.serve.jobs import Job, Kind, Outcome, Said, Waiting
+from hybridlab.serve.room import Room
 from hybridlab.serve.tenant import ServedTenant
 from hybridlab.serve.upkeep import Counts, Policy, Upkeep
 from hybridlab.tenants.base import Listener
@@ -60,7 +61,10 @@ class Lane:
     def __post_init__(self) -> None:
         self.waiting = Waiting()
         self.at_work: list[Job] = []
-        self.upkeep = Upkeep(self.tenant, self.policy)
+        #: The lanes of the tenants that share the device with this one.
+        self.neighbours: list[Lane] = []
+        self._calls = asyncio.Lock()  # one call to the tenant at a time
+        self.upkeep = Upkeep(self.tenant, self.policy, self._neighbours_give_back)
         self._arrived = asyncio.Event()
 
     @property
@@ -88,10 +92,11 @@ class Lane:
         while True:
             await self._something_to_do()
             async with self.turns.turn():
+                self.room.look()
                 batch = self.waiting.take(self.policy.batch, self.admission.fits)
                 try:
-                    await (self._work(batch) if batch else self.upkeep.look_up())
-                    await self._end_of_turn()
+                    if batch or self.upkeep.climb_in_s == 0:
+                        await self._turn(batch)
                 except Exception:  # a fault of the orchestrator's own must not end the lane
                     log.exception("the lane of %s failed", self.tenant.name)
                     self._fail_all(batch, refusals.fault(self.model))
@@ -113,20 +118,71 @@ class Lane:
             except TimeoutError:
                 return
 
+    # ------------------------------------------------------------------------------- memory
+
+    def check(self, kind: Kind, audio_s: float, *, asked_tokens: int | None = None) -> None:
+        """`RefusalError` for an audio that nobody can serve now. Where others have come who hold
+        the memory for it, a smaller model in this one's place may."""
+        try:
+            self.admission.check(kind, audio_s, asked_tokens=asked_tokens)
+        except refusals.RefusalError as refusal:
+            tokens = self.admission.tokens(audio_s, asked_tokens)
+            smaller = range(self.tenant.rung + 1, len(self.admissions))
+            helped = any(self._would_fit(rung, audio_s, tokens) for rung in smaller)
+            if refusal.code != refusals.OUT_OF_MEMORY or not helped:
+                raise
+
+    def _would_fit(self, rung: int, audio_s: float, tokens: int) -> bool:
+        """Whether a smaller model and a call fit into what is free and this model's place."""
+        free = self.room.memory.room_bytes() if self.room.memory is not None else None
+        if free is None:
+            return True
+        smaller = self.admissions[rung]
+        kept = 0 if smaller.swapped else smaller.weights_bytes
+        call = smaller.bytes_of(audio_s=audio_s, new_tokens=tokens)
+        at_work = kept + smaller.with_slack(call)
+        place = 0 if self.admission.swapped else self.admission.weights_bytes
+        return max(smaller.load_peak_bytes, at_work) <= free + place
+
+    def _lacks(self, n_bytes: int) -> bool:
+        """Whether the device has less for a call than it takes, as others keep what they freed."""
+        free = self.room.memory.free_bytes() if self.room.memory is not None else None
+        if free is None:
+            return False
+        own = self.tenant.cached_bytes + self.tenant.here_bytes
+        return self.admission.with_slack(n_bytes) > free + own
+
+    async def _neighbours_give_back(self) -> None:
+        """What they keep for later is this tenant's now; one that is at work keeps it."""
+        for lane in self.neighbours:
+            if lane.tenant.cached_bytes and not lane._calls.locked():
+                async with lane._calls:
+                    await lane.upkeep.clean()
+
     # --------------------------------------------------------------------------------- work
 
-    async def _work(self, batch: list[Job]) -> None:
+    async def _turn(self, batch: list[Job]) -> None:
+        """Work on the batch, or try a larger model without one, in as much room as that takes."""
+        n_bytes = self.admission.batch_bytes(batch) if batch else 0
+        starved = any(job.starved for job in batch)
+        alone = not batch or starved or self._lacks(n_bytes)
         self.at_work = batch
-        self.counts.batches += 1
-        self.counts.batched_jobs += len(batch)
         try:
-            async with self.room.hold(self.admission.batch_bytes(batch)):
-                await self._serve(batch)
-            if self.broken:
-                everyone = [*batch, *self.waiting.jobs()]
-                self._fail_all(everyone, refusals.not_ready(self.broken, code="broken"))
+            async with self.room.hold(n_bytes, alone=alone), self._calls:
+                if starved or (alone and self._lacks(n_bytes)):
+                    await self._neighbours_give_back()
+                await (self._work(batch) if batch else self.upkeep.look_up())
+                await self._end_of_turn()
         finally:
             self.at_work = []
+
+    async def _work(self, batch: list[Job]) -> None:
+        self.counts.batches += 1
+        self.counts.batched_jobs += len(batch)
+        await self._serve(batch)
+        if self.broken:
+            everyone = [*batch, *self.waiting.jobs()]
+            self._fail_all(everyone, refusals.not_ready(self.broken, code="broken"))
 
     async def _serve(self, batch: list[Job]) -> None:
         began = time.monotonic()
@@ -222,17 +278,29 @@ class Lane:
             self._fail(batch[0], refusals.fault(self.model))
 
     async def _after_out_of_memory(self, batch: list[Job]) -> None:
-        """One by one after a batch; a job that is alone gets a smaller model, if there is one."""
+        """One by one after a batch; a job that was alone is tried once more, when the others have
+        given back what they can, and then gets a smaller model if that helps."""
         self.counts.ooms += 1
         log.warning("%s ran out of memory over %d jobs", self.model, len(batch))
-        if len(batch) > 1:
-            await self.upkeep.quietly(self.tenant.clean)
+        await self.upkeep.clean()
+        if len(batch) > 1 or not batch[0].starved:
+            batch[0].starved = len(batch) == 1
             self._again(batch)
-        elif await self.upkeep.step_down():
+            return
+        (job,) = batch
+        self.room.look(idle=True)  # it is alone on the device, and its call has ended
+        seconds, tokens = job.sound.seconds, job.max_new_tokens
+        if await self.upkeep.step_down(lambda rung: self._would_fit(rung, seconds, tokens)):
             self._again(batch)
         else:
-            self._fail(batch[0], refusals.no_memory(self.model))
-            await self.upkeep.quietly(self.tenant.clean)
+            self._fail(job, self._no_memory(job))
+
+    def _no_memory(self, job: Job) -> refusals.RefusalError:
+        n_bytes = self.admission.with_slack(self.admission.batch_bytes([job]))
+        crowd = self.room.crowded_by(n_bytes, idle=True)
+        if crowd is None:
+            return refusals.no_memory(self.model)
+        return refusals.crowded_out(crowd.n_bytes, crowd.of)
 
     def _again(self, batch: list[Job]) -> None:
         for job in batch:

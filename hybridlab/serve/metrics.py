@@ -14,9 +14,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hybridlab.device import CudaDevice, linux
 from hybridlab.device.members import Member
-from hybridlab.device.nvml import nvml_used_bytes
 from hybridlab.serve.engine import KINDS, Engine
 from hybridlab.serve.pair import Pair
 from hybridlab.serve.uploads import Decoder
@@ -106,8 +104,9 @@ class _State(Collector):
         ledger = GaugeMetricFamily(
             "hybridlab_ledger_bytes", "Memory of the device by owner", labels=["owner"]
         )
-        owners = owners_of(self.pair)
-        for owner, n_bytes in owners.items():
+        room = self.pair.room
+        room.look()
+        for owner, n_bytes in self.pair.memory.owners(idle=room.idle).items():
             ledger.add_metric([owner], n_bytes)
         yield ledger
         tenants = GaugeMetricFamily(
@@ -126,11 +125,10 @@ class _State(Collector):
             "Memory of the device",
             value=self.pair.facts.capacity_bytes,
         )
-        room = self.pair.room
         yield GaugeMetricFamily(
             "hybridlab_margin_bytes",
             "What requests may take and have not taken",
-            value=room.n_bytes - room.held_bytes,
+            value=room.margin_bytes,
         )
 
 
@@ -142,24 +140,3 @@ def readings_of(member: Member) -> dict[str, int]:
         "reserved": member.reserved_bytes(),
         "request_peak": peak,
     }
-
-
-def owners_of(pair: Pair) -> dict[str, int]:
-    """Bytes of the device in use by owner: each tenant's weights and what its process holds beside
-    them, on a host this process' own, and as the rest others' (on a GPU contexts too)."""
-    owners: dict[str, int] = {}
-    for tenant in pair.tenants:
-        remote = tenant.remote
-        used = sum(m.used_bytes() for m in remote.device.members if m.name == remote.name)
-        weights = remote.weights_bytes() or 0
-        owners[f"{remote.name} weights"] = weights
-        owners[f"{remote.name} working memory"] = max(0, used - weights)
-    if isinstance(pair.device, CudaDevice):
-        in_use = nvml_used_bytes(pair.device.index).value
-    else:
-        owners["server"] = linux.status_bytes("VmRSS")
-        memory = linux.meminfo()
-        in_use = memory["MemTotal"] - memory["MemAvailable"]
-    if in_use is not None:
-        owners["others"] = max(0, int(in_use) - sum(owners.values()))
-    return owners

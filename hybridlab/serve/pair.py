@@ -11,8 +11,10 @@ from hybridlab.device import CpuDevice, CudaDevice, Device, card_of, resolve_dev
 from hybridlab.device.cores import SharedBoard
 from hybridlab.device.mps import multi_process_service
 from hybridlab.errors import UnavailableError
-from hybridlab.serve.admission import Admission, Room
+from hybridlab.serve.admission import Admission
 from hybridlab.serve.lane import Lane, Turns
+from hybridlab.serve.memory import SharedMemory
+from hybridlab.serve.room import Room
 from hybridlab.serve.settings import Settings
 from hybridlab.serve.tenant import WorkerTenant
 from hybridlab.serve.upkeep import Policy
@@ -86,12 +88,24 @@ class Pair:
             self._stack.callback(self._board.close)
         #: Highest bytes of each tenant's worker while it was loaded.
         self.load_peaks: dict[str, int] = {}
-        self.room = Room(settings.room_bytes or self.facts.capacity_bytes)
+        self.memory = SharedMemory(self.device)
+        self.room = self._room(self.memory)
+        #: Of the host, for a Whisper that works beside the device; otherwise the same.
+        self.host_memory, self.host_room = self.memory, self.room
+        if self.sharing.whisper_on_cpu:
+            self.host_memory = SharedMemory(self.host)
+            self.host_room = self._room(self.host_memory)
         self.tenants = self._tenants()
+        for memory in (self.memory, self.host_memory):
+            memory.tenants = [t for t in self.tenants if t.remote.device is memory.device]
 
     @staticmethod
     def _device(name: str) -> Device:
         return CpuDevice() if name == "cpu" else CudaDevice(int(name.partition(":")[2]))
+
+    def _room(self, memory: SharedMemory) -> Room:
+        asked = self.settings.room_bytes
+        return Room(asked or self.facts.capacity_bytes, memory=memory, fixed=asked is not None)
 
     def _tenants(self) -> list[WorkerTenant]:
         """Voxtral first, which is the larger to load."""
@@ -153,7 +167,7 @@ class Pair:
                 tenant=tenant,
                 admissions=[self._admission(tenant, spec) for spec in tenant.specs],
                 turns=turns,
-                room=self.room,
+                room=self._room_of(tenant),
                 policy=policy,
             )
             for tenant in self.tenants
@@ -164,9 +178,13 @@ class Pair:
             spec=spec,
             analyst=tenant.remote.role == "analyst",
             card=catalog.HOST if tenant.remote.device.kind == "cpu" else self.card,
-            room=self.room,
+            room=self._room_of(tenant),
             max_audio_s=self.settings.max_audio_s,
+            swapped=tenant.swaps,
         )
+
+    def _room_of(self, tenant: WorkerTenant) -> Room:
+        return self.room if tenant.remote.device is self.device else self.host_room
 
     def measure_room(self) -> None:
         """Once all is loaded: what is free is what requests may take, unless the settings say; and
@@ -175,9 +193,11 @@ class Pair:
             member = tenant.remote.member
             self.load_peaks[tenant.name] = member.peak_bytes()
             member.reset_peak()
-        if self.settings.room_bytes is None:
-            free = self.tenants[0].remote.worker.call(free_bytes, self.device.name)
-            self.room.n_bytes = free
+        if self.settings.room_bytes is None and self.memory.free_bytes() is None:
+            # without NVML only a worker can ask the driver, and that between two calls: once
+            self.room.n_bytes = self.tenants[0].remote.worker.call(free_bytes, self.device.name)
+        for room in {self.room, self.host_room}:
+            room.settle()
 
     def close(self) -> None:
         self._stack.close()

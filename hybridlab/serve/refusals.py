@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridlab.errors import HybridlabError
-from hybridlab.units import format_seconds
+from hybridlab.units import format_bytes, format_seconds
+
+#: The code of a request for which the device has no memory.
+OUT_OF_MEMORY = "out_of_memory"
 
 
 class RefusalError(HybridlabError):
@@ -131,9 +134,22 @@ def changed(name: str) -> RefusalError:
 def no_memory(name: str) -> RefusalError:
     return RefusalError(
         503,
-        "out_of_memory",
+        OUT_OF_MEMORY,
         f"{name} ran out of memory over this request alone; send a shorter audio",
         retry_after_s=5,
+    )
+
+
+def crowded_out(n_bytes: int, of: str, *, longest_s: float | None = None) -> RefusalError:
+    """`n_bytes`: what other programs hold of the memory; `longest_s`: the longest audio for which
+    there is room beside them, where that is known."""
+    fits = f", which leaves room for {format_seconds(longest_s)} of audio" if longest_s else ""
+    return RefusalError(
+        503,
+        OUT_OF_MEMORY,
+        f"another program holds {format_bytes(n_bytes)} of {of}{fits}; try again when it has ended",
+        retry_after_s=30,
+        extra=None if longest_s is None else {"longest_audio_s": longest_s},
     )
 
 

@@ -46,6 +46,14 @@ class ServedTenant(Protocol):
     def clean(self) -> None:
         """Give freed memory back."""
 
+    @property
+    def cached_bytes(self) -> int:
+        """What its allocator keeps for later, and the others lack."""
+
+    @property
+    def here_bytes(self) -> int:
+        """Weights that are swapped, as long as they are on the device."""
+
     def fragmentation(self) -> float | None:
         """1 - active / reserved of its allocator; None where that has no reading."""
 
@@ -69,6 +77,7 @@ class WorkerTenant:
         self.models = [served_name(spec, remote.name) for spec in specs]
         self.rung = 0
         self._here = False  # whether weights that are swapped are on the device
+        self._stuck_bytes = 0  # what its allocator kept when it was last told to keep nothing
         self._swap = sharing.swap if remote.role == "transcriber" else ""
         self.swaps = bool(self._swap)
 
@@ -77,6 +86,7 @@ class WorkerTenant:
             self.remote.ask(_expand_segments)
         self._here = False
         self.remote.ask(_open, self._swap)
+        self._gave_back()
         log.info("%s: %s in process %s", self.name, self.remote.spec.model, self.remote.worker.pid)
 
     async def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
@@ -89,6 +99,7 @@ class WorkerTenant:
             texts = await self._transcripts(jobs, hear)
         if self.sharing.clean:
             await self.remote.ask_async(_release)
+            self._gave_back()
         return Outcome(texts, self.remote.drain_spans())
 
     async def _answers(self, jobs: Sequence[Job], hear: Listener | None) -> list[tuple[Text, ...]]:
@@ -122,6 +133,7 @@ class WorkerTenant:
         if self._here:
             self._here = False
             self.remote.ask(_drop)
+            self._gave_back()
 
     def use(self, rung: int) -> None:
         self.remote.begin_again(self.specs[rung])
@@ -130,6 +142,23 @@ class WorkerTenant:
 
     def clean(self) -> None:
         self.remote.ask(_release)
+        self._gave_back()
+
+    def _gave_back(self) -> None:
+        self._stuck_bytes = self._kept_bytes()
+
+    def _kept_bytes(self) -> int:
+        member = self.remote.member
+        reserved = member.reserved_bytes()
+        return max(0, reserved - member.used_bytes()) if reserved else 0
+
+    @property
+    def cached_bytes(self) -> int:
+        return max(0, self._kept_bytes() - self._stuck_bytes)
+
+    @property
+    def here_bytes(self) -> int:
+        return (self.remote.weights_bytes() or 0) if self._here else 0
 
     def fragmentation(self) -> float | None:
         return self.remote.ask(_fragmentation)
@@ -157,9 +186,14 @@ def _open(tenant: Tenant, swap: str) -> None:
     from hybridlab.tenants.weights import check_source
 
     check_source(tenant.spec)
-    if not swap:
+    if swap:
+        _load_to_swap(tenant, swap)
+    else:
         tenant.load()
-        return
+    tenant.device.release()  # what loading took beside the weights is the next one's
+
+
+def _load_to_swap(tenant: Tenant, swap: str) -> None:
     from hybridlab.strategies.swapping import MOVERS
 
     mover = MOVERS[swap](tenant.device, swap="whisper")
@@ -176,6 +210,7 @@ def _bring_in(tenant: Tenant) -> None:
 
 def _drop(tenant: Tenant) -> None:
     tenant.__dict__["mover"].drop(tenant)
+    tenant.device.release()  # to the driver: the room is another process'
 
 
 def _release(tenant: Tenant) -> None:

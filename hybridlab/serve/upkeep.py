@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -49,9 +49,12 @@ class Upkeep:
     """Calls a tenant between its requests, on a thread, and mends what comes of it. `broken` says
     why it can never serve again; '' as long as it can."""
 
-    def __init__(self, tenant: ServedTenant, policy: Policy) -> None:
+    def __init__(
+        self, tenant: ServedTenant, policy: Policy, make_room: Callable[[], Awaitable[None]]
+    ) -> None:
         self.tenant = tenant
         self.policy = policy
+        self._make_room = make_room  # before a model is loaded beside others that are at work
         self.counts = Counts()
         self.broken = ""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=tenant.name)
@@ -90,7 +93,7 @@ class Upkeep:
         for _ in range(MOST_FAILED_STARTS):
             self.counts.restarts += 1
             try:
-                await self.in_thread(self.tenant.use, self.tenant.rung)
+                await self._use(self.tenant.rung)
                 return True
             except WorkerLostError as error:
                 log.warning("%s", error)
@@ -100,6 +103,10 @@ class Upkeep:
                 log.error("%s cannot be started again: %s", self.tenant.name, error)
         return self._give_up(f"the worker of {self.tenant.name} cannot be started again")
 
+    async def _use(self, rung: int) -> None:
+        await self._make_room()
+        await self.in_thread(self.tenant.use, rung)
+
     def _give_up(self, why: str) -> bool:
         self.broken = why
         log.error("%s", why)
@@ -107,15 +114,16 @@ class Upkeep:
 
     # ------------------------------------------------------------------------------- ladder
 
-    async def step_down(self) -> bool:
-        """The largest smaller model that loads; False where there is none. Where none of several
-        loads, the first is gone too and the tenant is broken."""
+    async def step_down(self, helps: Callable[[int], bool] = lambda rung: True) -> bool:
+        """The largest smaller model that `helps` and loads; False where there is none. Where none
+        of several loads, the first is gone too and the tenant is broken."""
         left = self.model
-        if left == self.tenant.models[-1]:
+        rungs = [n for n in range(self.tenant.rung + 1, len(self.tenant.models)) if helps(n)]
+        if not rungs:
             return False
-        for rung in range(self.tenant.rung + 1, len(self.tenant.models)):
+        for rung in rungs:
             try:
-                await self.in_thread(self.tenant.use, rung)
+                await self._use(rung)
             except Exception as error:
                 if out_of_memory(error) is None:
                     raise
@@ -132,12 +140,10 @@ class Upkeep:
         return max(0.0, self._climb_at_s - time.monotonic()) if self.tenant.rung else None
 
     async def look_up(self) -> None:
-        """Nothing waits: try the next larger model where it is time."""
+        """Nothing waits, and it is time: try the next larger model."""
         rung = self.tenant.rung
-        if not rung or time.monotonic() < self._climb_at_s:
-            return
         try:
-            await self.in_thread(self.tenant.use, rung - 1)
+            await self._use(rung - 1)
         except Exception as error:
             self._climb_wait_s = min(2 * self._climb_wait_s, LONGEST_CLIMB_WAIT_S)
             self._climb_at_s = time.monotonic() + self._climb_wait_s
@@ -161,8 +167,12 @@ class Upkeep:
                 await self.start_again()
                 return
         if policy.clean_every and self._served % policy.clean_every == 0:
-            self.counts.cleanings += 1
-            await self.quietly(self.tenant.clean)
+            await self.clean()
+
+    async def clean(self) -> None:
+        """Have what the tenant's allocator keeps for later given back."""
+        self.counts.cleanings += 1
+        await self.quietly(self.tenant.clean)
 
     async def quietly(self, call: Callable[[], Result]) -> Result | None:
         """A call beside the requests: if the worker is lost over it, it is started again."""

@@ -15,10 +15,11 @@ import numpy as np
 
 from hybridlab import catalog
 from hybridlab.errors import WorkerLostError
-from hybridlab.serve.admission import Admission, Room
+from hybridlab.serve.admission import Admission
 from hybridlab.serve.engine import Engine, Wish
 from hybridlab.serve.jobs import Job, Outcome, Sound
 from hybridlab.serve.lane import Lane, Turns
+from hybridlab.serve.room import Room
 from hybridlab.serve.upkeep import Policy
 from hybridlab.tenants.base import Listener, Span, TenantSpec, Text, Usage
 from hybridlab.units import GB
@@ -27,9 +28,31 @@ OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
 
 @dataclass
+class FakeMemory:
+    """A card on which tenants keep what they have freed, and other programs hold something."""
+
+    n_bytes: int
+    others: int = 0
+    name: str = "the card"
+    tenants: list[FakeTenant] = field(default_factory=list)
+
+    def free_bytes(self) -> int:
+        return max(0, self.room_bytes() - sum(tenant.cached for tenant in self.tenants))
+
+    def room_bytes(self) -> int:
+        return max(0, self.n_bytes - self.others)
+
+    def others_bytes(self, *, idle: bool) -> int:
+        return self.others
+
+    def settle(self) -> None:
+        return None
+
+
+@dataclass
 class FakeTenant:
     """Says its model and the job's question; `serve_s` is how long a call takes. `plan` holds, call
-    by call, an error to raise or None."""
+    by call, an error to raise or None. On a `memory` it takes `needs` for a call and keeps it."""
 
     name: str
     models: list[str]
@@ -43,6 +66,9 @@ class FakeTenant:
     rung: int = 0
     swaps: bool = False
     fragmented: float | None = None
+    cached: int = 0
+    memory: FakeMemory | None = None
+    needs: Callable[[Job], int] = lambda job: 0
     calls: list[list[str]] = field(default_factory=list)
     #: Of each call, whether somebody listened.
     listened: list[bool] = field(default_factory=list)
@@ -88,11 +114,18 @@ class FakeTenant:
         error = self.plan.pop(0) if self.plan else None
         if error is not None:
             raise error
+        self._take(sum(map(self.needs, jobs)))
         said = [self.say(job) for job in jobs]
         if hear is not None:
             self._tell(said, hear)
         texts = [(Text(text, (1, 2), Usage(10, 3, ended=True)),) for text in said]
         return Outcome(texts, [Span(self.name, "decode", 0.0, 0.5)])
+
+    def _take(self, n_bytes: int) -> None:
+        if self.memory is not None:
+            if n_bytes > self.memory.free_bytes() + self.cached:
+                raise MemoryError(OUT_OF_MEMORY)
+            self.cached = max(self.cached, n_bytes)
 
     def _tell(self, said: list[str], hear: Listener) -> None:
         rows = [re.findall(r"\s*\S+", text) for text in said]
@@ -106,11 +139,21 @@ class FakeTenant:
         self.log.append("leave")
 
     def use(self, rung: int) -> None:
+        self.cached = 0
         self._load(rung)
         self.rung = rung
 
     def clean(self) -> None:
+        self.cached = 0
         self.log.append("clean")
+
+    @property
+    def cached_bytes(self) -> int:
+        return self.cached
+
+    @property
+    def here_bytes(self) -> int:
+        return 0
 
     def fragmentation(self) -> float | None:
         return self.fragmented
@@ -143,9 +186,14 @@ class Stage:
         room_bytes: int = 4 * GB,
         queue: int = 64,
         request_timeout_s: float = 30.0,
+        memory: FakeMemory | None = None,
         **policy: Any,
     ) -> None:
-        self.room = Room(room_bytes)
+        self.room = Room(room_bytes, memory=memory)
+        if memory is not None:
+            memory.tenants += tenants
+            for tenant in tenants:
+                tenant.memory = memory
         turns = Turns(at_once=at_once)
         rules = Policy(request_timeout_s=request_timeout_s, **policy)
         self.phases: list[tuple[str, str]] = []
@@ -182,6 +230,7 @@ class Stage:
 
     async def __aenter__(self) -> Stage:
         await self.engine.load()
+        self.room.settle()
         self.engine.start()
         return self
 

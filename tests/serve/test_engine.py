@@ -396,14 +396,14 @@ def test_out_of_memory_over_a_batch_is_tried_one_by_one_before_anything_is_given
 
 def test_out_of_memory_steps_down_the_ladder_says_so_and_climbs_back() -> None:
     async def scene() -> None:
-        full = MemoryError(OUT_OF_MEMORY)
-        tenant = whisper("large-v3", "medium", "base", plan=[full], too_large={"whisper-medium"})
+        full = [MemoryError(OUT_OF_MEMORY) for _ in range(2)]  # also the trial after the first
+        tenant = whisper("large-v3", "medium", "base", plan=[*full], too_large={"whisper-medium"})
         async with Stage(tenant, climb_after_s=0.1) as stage:
             # it loaded once, so that medium is what does not fit any more
             said = await stage.ask("a", tenant="whisper").future
             assert (said.model, said.instead_of) == ("whisper-base", "whisper-large-v3")
             counts = stage.engine.lanes["whisper"].counts
-            assert (counts.ooms, counts.fallbacks) == (1, 1)
+            assert (counts.ooms, counts.fallbacks) == (2, 1)
             await asyncio.sleep(0.2)
             assert tenant.rung == 2  # the next larger one still does not fit
             tenant.too_large.clear()
@@ -427,7 +427,7 @@ def test_a_whisper_that_does_not_load_beside_voxtral_is_replaced_at_the_start() 
 
 def test_where_no_model_fits_any_more_the_lane_is_broken_loudly() -> None:
     async def scene() -> None:
-        tenant = whisper("medium", "base", plan=[MemoryError(OUT_OF_MEMORY)])
+        tenant = whisper("medium", "base", plan=[MemoryError(OUT_OF_MEMORY) for _ in range(2)])
         async with Stage(tenant) as stage:
             tenant.too_large = {"whisper-base"}
             jobs = [stage.ask("a", tenant="whisper")]
@@ -449,7 +449,8 @@ def test_a_server_whose_smallest_model_does_not_fit_does_not_start() -> None:
 
 def test_out_of_memory_without_a_smaller_model_is_an_error_with_a_status() -> None:
     async def scene() -> None:
-        async with Stage(voxtral(plan=[MemoryError(OUT_OF_MEMORY)])) as stage:
+        full = [MemoryError(OUT_OF_MEMORY) for _ in range(2)]
+        async with Stage(voxtral(plan=[*full])) as stage:
             found = await refusal(stage.ask("a").future)
             assert (found.status, found.code) == (503, "out_of_memory")
             assert (await stage.ask("b").future).text == "said b"

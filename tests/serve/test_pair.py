@@ -13,7 +13,6 @@ from hybridlab.audio import load_clips
 from hybridlab.device import CpuDevice
 from hybridlab.errors import HybridlabError
 from hybridlab.serve.engine import Engine, Wish
-from hybridlab.serve.metrics import owners_of
 from hybridlab.serve.pair import Pair
 from hybridlab.serve.settings import Settings
 from hybridlab.serve.uploads import decode_sound
@@ -79,8 +78,8 @@ def test_texts_are_those_of_the_tenants_alone(
         said = [(await job.future).text for job in jobs]
         await engine.drain()
         kept = ears == "whisper" and strategy != "swapping"
-        await until(lambda: (owners_of(pair).get("whisper weights", 0) > 0) == kept)
-        assert owners_of(pair)["voxtral weights"] > 10**6
+        await until(lambda: (pair.memory.owners(idle=True).get("whisper weights", 0) > 0) == kept)
+        assert pair.memory.owners(idle=True)["voxtral weights"] > 10**6
         await engine.close()
         expected = ear if ears == "whisper" else mind
         samples = [sound.samples for sound in sounds]
