@@ -62,10 +62,11 @@ API cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
 /* ------------------------------------------------------------------------------- pinned memory */
 
 static cudaError_t pin(void *at, size_t bytes, enum block_kind kind) {
-    if (!pinned_take(here(), bytes)) return cudaErrorMemoryAllocation;
-    if (block_add((struct block){(uintptr_t)at, bytes, kind, current_device(), NULL})) return cudaSuccess;
-    pinned_give(here(), bytes);
-    return cudaErrorHostMemoryAlreadyRegistered;
+    struct block block = {(uintptr_t)at, bytes, kind, current_device(), NULL};
+    if (!block_add(block)) return cudaErrorHostMemoryAlreadyRegistered;
+    if (pinned_take(here(), bytes)) return cudaSuccess;
+    block_remove(at, kind, &block);
+    return cudaErrorMemoryAllocation;
 }
 
 API cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags) {
