@@ -42,6 +42,6 @@ def test_the_kernel_follows_the_compute_capability_and_dtype(bench: Bench, card:
     }
     assert chosen == (TURING if card == "t4" else NEWER)
     assert all(m < 30 for calls in said.values() for m in calls if m <= 400)
-    if card == "t4":
-        assert said["float16"] == pytest.approx([3.8, 779, 12.4], rel=0.03)
-        assert said["bfloat16"] == pytest.approx([436, 779, 766], rel=0.03)
+    if card == "t4":  # the allocator may hand out blocks that are up to 1 MiB too large
+        assert said["float16"] == pytest.approx([3.8, 779, 12.4], rel=0.03, abs=1.05)
+        assert said["bfloat16"] == pytest.approx([436, 779, 766], rel=0.03, abs=1.05)

@@ -28,7 +28,7 @@ def uuids(bench: Bench) -> list[str]:
 
 @pytest.fixture
 def two(bench: Bench) -> Bench:
-    """A T4 on the first bus, a faster L4... on the second: the A100."""
+    """A T4 on the first bus and an A100, which is faster, on the second."""
     bench.create("t4", "a100-40")
     return bench
 
@@ -119,7 +119,9 @@ def test_nvml_finds_a_card_by_index_uuid_and_bus(two: Bench) -> None:
     }
 
 
-PROCESSES = NVML + """
+PROCESSES = (
+    NVML
+    + """
 h = n.nvmlDeviceGetHandleByIndex(0)
 m = n.nvmlDeviceGetMemoryInfo(h, version=n.nvmlMemory_v2)
 old = n.nvmlDeviceGetMemoryInfo(h)
@@ -127,6 +129,7 @@ say(processes=[[p.pid, p.usedGpuMemory] for p in n.nvmlDeviceGetComputeRunningPr
     sum=m.total - m.reserved - m.used - m.free, used=m.used, reserved=m.reserved,
     old=old.used - m.used - m.reserved)
 """
+)
 
 
 @pytest.mark.parametrize("hidden", [False, True])
