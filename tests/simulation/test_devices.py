@@ -113,8 +113,12 @@ def test_nvml_finds_a_card_by_index_uuid_and_bus(two: Bench) -> None:
     assert said == {
         "found": [a100, a100, a100],
         "bus": "00000000:02:00.0",
-        "errors": ["NVMLError_InvalidArgument", "NVMLError_NotFound"]
-        + ["NVMLError_NotFound", "NVMLError_NotSupported"],
+        "errors": [
+            "NVMLError_InvalidArgument",
+            "NVMLError_NotFound",
+            "NVMLError_NotFound",
+            "NVMLError_NotSupported",
+        ],
         "count": 2,
     }
 

@@ -121,8 +121,10 @@ def test_host_memory_is_pinned_up_to_a_limit(bench: Bench) -> None:
     )
     invalid, out_of_memory, already, not_registered = 1, 2, 712, 713
     assert said == {
-        "answers": [out_of_memory, out_of_memory, 0, out_of_memory, 0, already]
-        + [invalid, invalid, not_registered],
+        "answers": [
+            *(out_of_memory, out_of_memory, 0, out_of_memory, 0, already),
+            *(invalid, invalid, not_registered),
+        ],
         "held": 7 * MIB,
         "kinds": [1, 1, 2, 0],
         "gone": [0, not_registered, 0],

@@ -103,8 +103,12 @@ LATE = """
 
 @pytest.mark.parametrize(
     "wait",
-    ["rt.cudaStreamSynchronize(s)", "rt.cudaEventSynchronize(e)", "rt.cudaDeviceSynchronize()"]
-    + ["rt.cudaStreamWaitEvent(None, e, 0)"],
+    [
+        "rt.cudaStreamSynchronize(s)",
+        "rt.cudaEventSynchronize(e)",
+        "rt.cudaDeviceSynchronize()",
+        "rt.cudaStreamWaitEvent(None, e, 0)",
+    ],
 )
 def test_late_copies_show_what_came_too_early(bench: Bench, wait: str) -> None:
     code = LATE.replace("WAIT", wait)
