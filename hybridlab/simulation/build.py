@@ -59,7 +59,8 @@ Wanted = dict[str, dict[str, str | None]]
 
 
 def build(torch_lib: Path, include: Path, out: Path) -> None:
-    """Makes `out` the folder of stand-ins for the torch whose libraries lie in `torch_lib`.
+    """Makes `out` the folder of stand-ins for the torch whose libraries lie in `torch_lib`; its
+    `bin` holds the programs that come with the driver.
 
     `include` holds CUDA's headers of torch's CUDA version. Nothing is done where `out` was built
     from the same sources, torch and compiler. `UnavailableError` without a C compiler.
@@ -75,10 +76,20 @@ def build(torch_lib: Path, include: Path, out: Path) -> None:
             fresh.mkdir()
             options = [*_library_versions(torch_lib), f"-I{include}", f"-I{CSRC}"]
             _compile_all([*command, *options], wanted_symbols(torch_lib), fresh)
+            _write_programs(fresh / "bin")
             (fresh / _BUILT).write_text(json.dumps({"fingerprint": fingerprint}))
             if out.exists():
                 out.rename(Path(folder) / "old")
             fresh.rename(out)
+
+
+def _write_programs(folder: Path) -> None:
+    """What comes with NVIDIA's driver beside its libraries, for PATH."""
+    folder.mkdir()
+    program = folder / "nvidia-cuda-mps-control"
+    stand_in = Path(__file__).with_name("mps.py")
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" "$@"\n')
+    program.chmod(0o755)
 
 
 def compiler() -> list[str]:
