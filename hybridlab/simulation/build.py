@@ -51,6 +51,7 @@ STUB_ANSWERS = {
 #: Not so for a size: what is not modelled must not look like one. Each library's "not supported".
 STUB_SIZES = {"libcudnn": "3000", "libcusparse": "10", "libcusolver": "9"}
 _NVIDIA = re.compile(r"lib(cu|nv|nccl)")
+_DRIVER_CALL = re.compile(r"cu[A-Z]")
 _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym
 _BUILT = "built.json"
 
@@ -130,6 +131,8 @@ def _assign(symbols: set[str], wanted: Wanted) -> None:
         own = [prefix for prefix in prefixes if symbol.lower().startswith(prefix.lower())]
         if own:
             wanted[prefixes[max(own, key=len)]].setdefault(symbol, None)
+        elif _DRIVER_CALL.match(symbol):
+            wanted["libcuda.so.1"].setdefault(symbol, None)
 
 
 def _stem(soname: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from hybridlab.errors import UnavailableError
 from hybridlab.simulation import build as builder
 from hybridlab.simulation.build import build, compiler, wanted_symbols
+from tests.simulation.conftest import Bench
 
 
 def test_the_symbols_are_those_that_torch_asks_for(site: Path) -> None:
@@ -20,7 +21,8 @@ def test_the_symbols_are_those_that_torch_asks_for(site: Path) -> None:
     (nccl,) = [name for name in wanted if name.startswith("libnccl.so.")]
     assert wanted[nccl]["ncclGetVersion"] is None
     assert {name.partition(".")[0] for name in wanted} >= {"libcublas", "libcudnn", "libnvrtc"}
-    assert "cuMemCreate" not in wanted[runtime]
+    assert "cuLaunchKernel" in wanted["libcuda.so.1"]
+    assert not any(name.startswith("cuda") for name in wanted["libcuda.so.1"])
 
 
 def test_a_build_is_made_once_whoever_asks(site: Path, include: Path, lib: Path) -> None:
@@ -78,3 +80,30 @@ def test_a_torch_without_cuda_and_a_failing_compiler_are_told(
     with pytest.raises(UnavailableError, match=r"could not be built: .*error.*cuda_runtime_api"):
         build(site / "torch" / "lib", tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_torch_finds_the_library_that_compiles_kernels(bench: Bench) -> None:
+    said = bench.run(
+        """
+        import torch
+        library = c.CDLL(str(Path(torch.__file__).parent / "lib" / "libcaffe2_nvrtc.so"))
+        before = torch._C._cuda_hasPrimaryContext(0)
+        torch.zeros(1, device="cuda")
+        say(before=before, after=torch._C._cuda_hasPrimaryContext(0), loaded=library._handle != 0)
+        """
+    )
+    assert said == {"before": False, "after": True, "loaded": True}
+
+
+def test_a_program_with_a_runtime_of_its_own_fails_in_words(bench: Bench) -> None:
+    pytest.importorskip("ctranslate2")
+    said = bench.run(
+        """
+        import ctranslate2
+        try: ctranslate2.get_supported_compute_types("cuda")
+        except RuntimeError as error: text = str(error)
+        say(devices=ctranslate2.get_cuda_device_count(), text=text)
+        """
+    )
+    assert said["devices"] == 0
+    assert said["text"].startswith("CUDA failed with error")
