@@ -1,8 +1,8 @@
 """Builds the stand-ins for CUDA's libraries that a CUDA torch asks for.
 
 Which libraries, symbols and versions those are is read from torch's own files, so that another
-version of torch needs no change here. What is written by hand in `csrc` answers as a card does; every
-other symbol becomes a stub that says so in its library's terms.
+version of torch needs no change here. What is written by hand in `csrc` answers as a card does;
+every other symbol becomes a stub that says so in its library's terms.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ STUB_ANSWERS = {
     "libcufile": "5001",  # CU_FILE_DRIVER_NOT_INITIALIZED
     "libnvshmem_host": "1",
 }
+#: Not so for a size: what is not modelled must not look like one. Each library's "not supported".
+STUB_SIZES = {"libcudnn": "3000", "libcusparse": "10", "libcusolver": "9"}
 _NVIDIA = re.compile(r"lib(cu|nv|nccl)")
+_DRIVER_CALL = re.compile(r"cu[A-Z]")
 _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym
 _BUILT = "built.json"
 
@@ -57,7 +60,8 @@ Wanted = dict[str, dict[str, str | None]]
 
 
 def build(torch_lib: Path, include: Path, out: Path) -> None:
-    """Makes `out` the folder of stand-ins for the torch whose libraries lie in `torch_lib`.
+    """Makes `out` the folder of stand-ins for the torch whose libraries lie in `torch_lib`; its
+    `bin` holds the programs that come with the driver.
 
     `include` holds CUDA's headers of torch's CUDA version. Nothing is done where `out` was built
     from the same sources, torch and compiler. `UnavailableError` without a C compiler.
@@ -71,11 +75,22 @@ def build(torch_lib: Path, include: Path, out: Path) -> None:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
             fresh = Path(folder) / "fresh"
             fresh.mkdir()
-            _compile_all(command, wanted_symbols(torch_lib), include, fresh)
+            options = [*_library_versions(torch_lib), f"-I{include}", f"-I{CSRC}"]
+            _compile_all([*command, *options], wanted_symbols(torch_lib), fresh)
+            _write_programs(fresh / "bin")
             (fresh / _BUILT).write_text(json.dumps({"fingerprint": fingerprint}))
             if out.exists():
                 out.rename(Path(folder) / "old")
             fresh.rename(out)
+
+
+def _write_programs(folder: Path) -> None:
+    """What comes with NVIDIA's driver beside its libraries, for PATH."""
+    folder.mkdir()
+    program = folder / "nvidia-cuda-mps-control"
+    stand_in = Path(__file__).with_name("mps.py")
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" "$@"\n')
+    program.chmod(0o755)
 
 
 def compiler() -> list[str]:
@@ -116,6 +131,8 @@ def _assign(symbols: set[str], wanted: Wanted) -> None:
         own = [prefix for prefix in prefixes if symbol.lower().startswith(prefix.lower())]
         if own:
             wanted[prefixes[max(own, key=len)]].setdefault(symbol, None)
+        elif _DRIVER_CALL.match(symbol):
+            wanted["libcuda.so.1"].setdefault(symbol, None)
 
 
 def _stem(soname: str) -> str:
@@ -152,9 +169,27 @@ def _undefined(path: Path) -> tuple[list[str], dict[str, tuple[str | None, str |
     return needed, symbols
 
 
-def _compile_all(command: list[str], wanted: Wanted, include: Path, out: Path) -> None:
+def _library_versions(torch_lib: Path) -> list[str]:
+    """The versions of cuDNN and NCCL that this torch was built for, as its package asks for them:
+    torch compares them with what the libraries say."""
+    text = "".join(
+        path.read_text() for path in torch_lib.parents[1].glob("torch-*.dist-info/METADATA")
+    )
+    options = []
+    for library in ("cudnn", "nccl"):
+        found = re.search(
+            rf"^Requires-Dist: nvidia-{library}-cu\d+==(\d+)\.(\d+)\.(\d+)", text, re.M
+        )
+        if found is None:
+            raise UnavailableError(f"{torch_lib}: its torch does not say which {library} it needs")
+        for part, number in zip(("MAJOR", "MINOR", "PATCH"), found.groups(), strict=True):
+            options.append(f"-D{library.upper()}_{part}={number}")
+    return options
+
+
+def _compile_all(command: list[str], wanted: Wanted, out: Path) -> None:
     base = [*command, "-std=c11", "-D_GNU_SOURCE", "-O1", "-shared", "-fPIC", "-w"]
-    base += ["-fvisibility=hidden", "-fno-sanitize=undefined", f"-I{include}", f"-I{CSRC}"]
+    base += ["-fvisibility=hidden", "-fno-sanitize=undefined"]
     sources = [str(CSRC / name) for name in CORE_SOURCES]
     _run([*base, f"-Wl,-soname,{CORE}", "-o", str(out / CORE), *sources, "-lpthread"])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -183,13 +218,15 @@ def _stubs(soname: str, symbols: Mapping[str, str | None]) -> str:
     """Weak functions: what is written by hand takes their place."""
     weak = '__attribute__((weak, visibility("default")))'
     answer = STUB_ANSWERS.get(_stem(soname), "0")
+    no_size = STUB_SIZES.get(_stem(soname), answer)
     text = re.compile(r"ErrorString|LastError")
     lines = [f"{weak} int unsupported(void) {{ return 0; }}" if "(" in answer else ""]
     for name in sorted(symbols):
         if text.search(name):
             lines.append(f'{weak} const char *{name}(void) {{ return "not simulated"; }}')
         else:
-            lines.append(f"{weak} int {name}(void) {{ return {answer}; }}")
+            given = no_size if "Size" in name else answer
+            lines.append(f"{weak} int {name}(void) {{ return {given}; }}")
     return "\n".join(lines) + "\n"
 
 

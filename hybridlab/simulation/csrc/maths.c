@@ -39,7 +39,13 @@ API int cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void 
     return 0;
 }
 
-API size_t cudnnGetVersion(void) { return 99900; } /* cuDNN 9, later than torch was built for */
+/* The version that torch was built for, which build.py reads from torch's package. */
+API size_t cudnnGetVersion(void) { return 10000 * CUDNN_MAJOR + 100 * CUDNN_MINOR + CUDNN_PATCH; }
+API int cudnnGetProperty(int part, int *value) {
+    const int version[] = {CUDNN_MAJOR, CUDNN_MINOR, CUDNN_PATCH};
+    *value = version[part];
+    return 0;
+}
 API size_t cudnnGetCudartVersion(void) { return CUDART_VERSION; }
 
 /* cuDNN's graphs, by which attention goes from Hopper on: the heuristics find one plan for any
@@ -55,9 +61,8 @@ API int cudnnBackendGetAttribute(void *descriptor, int name, int type, int64_t m
     if (values && most > 0) memset(values, 0, width * (size_t)most);
     return 0;
 }
-API const char *cudnnGetErrorString(int status) { return status ? "CUDNN_STATUS" : "CUDNN_STATUS_SUCCESS"; }
 
 API int ncclGetVersion(int *version) {
-    *version = 22907;
+    *version = 10000 * NCCL_MAJOR + 100 * NCCL_MINOR + NCCL_PATCH;
     return 0;
 }
