@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 CPU = torch.device("cpu")
@@ -14,17 +16,12 @@ _START = 64  # not 0: a tensor at address 0 counts as one without memory
 _END = 1 << 47  # user space of a 64-bit Linux
 
 
+@cache
 def _address_space(dtype: torch.dtype) -> torch.Tensor:
     """All memory of this process as the storage of one tensor, which has no elements itself."""
     storage = torch._C._construct_storage_from_data_pointer(_START, CPU, _END - _START)
-    return torch.empty(0, dtype=dtype, device=CPU).set_(storage, 0, (0,), (1,))
-
-
-_DTYPES = {x for x in vars(torch).values() if isinstance(x, torch.dtype)}
-_WITHOUT = {torch.quint8, torch.qint8, torch.qint32, torch.quint4x2, torch.quint2x4, torch.chalf}
-
-with torch.inference_mode(False):
-    _ADDRESS_SPACES = {dtype: _address_space(dtype) for dtype in _DTYPES - _WITHOUT}
+    with torch.inference_mode(False):  # the first to ask may be in inference mode, the next not
+        return torch.empty(0, dtype=dtype, device=CPU).set_(storage, 0, (0,), (1,))
 
 
 #: Aliases own nothing, and a block of the card is used again and again.
@@ -53,7 +50,7 @@ def _new_alias(
     if len(_aliases) >= _KEPT_ALIASES:
         _aliases.clear()
     offset = (address - _START) // dtype.itemsize
-    same = _ADDRESS_SPACES[dtype].as_strided(shape, stride, offset)
+    same = _address_space(dtype).as_strided(shape, stride, offset)
     _aliases[address, dtype, shape, stride] = same
     return same
 

@@ -16,6 +16,7 @@ from functools import lru_cache, reduce
 from typing import Any
 
 import torch
+from torch._native.registry import deregister_op_overrides
 
 from hybridlab.simulation import attention
 from hybridlab.simulation.draws import as_default, drawing
@@ -54,25 +55,34 @@ KINDS: dict[Kind, frozenset[str]] = {
         """.split()
     ),
     Kind.COPIED: frozenset({"copy_"}),
-    # cuDNN's convolutions (whose workspace is therefore never allocated), cuFFT, cuSOLVER
+    # cuDNN (the workspace of a convolution is therefore never allocated), cuFFT, cuSOLVER,
+    # NVRTC, and last an operation that hands a number on to another kernel as a tensor of the
+    # card, in which form Python cannot receive one
     Kind.SHAPED: frozenset(
         """
-        convolution convolution_backward _fft_c2c _fft_c2r _fft_r2c
+        convolution convolution_backward
+        _fft_c2c _fft_c2r _fft_r2c
+        cholesky cholesky_inverse _cholesky_solve_helper ormqr
+        i0 digamma lgamma polygamma erfc erfinv exp2 sinc prod gcd lcm
+        pow.Scalar pow.Scalar_out
         """.split()
     ),
     Kind.READ_BACK: frozenset(
         """
-        _local_scalar_dense nonzero equal _unique _unique2 unique_dim unique_consecutive
-        unique_dim_consecutive _to_sparse
+        _local_scalar_dense nonzero masked_select equal _unique _unique2 unique_dim
+        unique_consecutive unique_dim_consecutive _to_sparse mode linalg_lstsq geqrf
         """.split()
     ),
 }
 _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 
+#: Linear algebra calls cuSOLVER; torch compiles special functions when they are first called.
+_SHAPED_PREFIXES = ("linalg_", "_linalg_", "special_")
+
 #: Sparse tensors: questions and the pieces that such a tensor is made of; the rest is read back.
 _SPARSE_UNTOUCHED = frozenset(
     """
-    _coalesced_ _dimI _dimV _indices _nnz _sparse_coo_tensor_with_dims clone copy_
+    _coalesced_ ccol_indices col_indices crow_indices row_indices resize_ _dimI _dimV _indices _nnz _sparse_coo_tensor_with_dims clone copy_
     _sparse_coo_tensor_with_dims_and_tensors _values copy_sparse_to_sparse_ dense_dim
     empty empty_like indices is_coalesced permute resize_as_sparse_ sparse_dim
     sparse_resize_ sparse_resize_and_clear_ unsqueeze values view_as_complex view_as_real zero_
@@ -80,7 +90,7 @@ _SPARSE_UNTOUCHED = frozenset(
 )
 
 #: Registered for every backend at once, so not listed among the card's own kernels.
-_OF_ALL_BACKENDS = ("aten::copy_", "aten::convolution")
+_OF_ALL_BACKENDS = ("aten::copy_", "aten::conj_physical_", "aten::convolution")
 
 
 #: Operations of the card that the CPU has in another form.
@@ -90,16 +100,21 @@ _ON_CPU: dict[str, Callable[..., Any]] = {
     "_cudnn_attention_forward": attention.cudnn,
 }
 
+#: In place, but without a look at what was there.
+_OVERWRITING = frozenset({"fill_", "zero_", "normal_", "uniform_", "exponential_", "random_"})
+
 #: Decisions that zeros do not make: as many different indices as are asked for, from the first on.
 _DISTINCT = frozenset({"multinomial", "topk"})
 
 
 def register(*, every_value: bool) -> None:
     """Put a step of ours around every operation of the card; for `every_value` see `values`."""
+    # torch's own kernels in Python are compiled for the card when they are first called
+    deregister_op_overrides(disable_dispatch_keys="CUDA")
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():  # torch warns that kernels are replaced, which is what we do
         warnings.filterwarnings("ignore", message=".*[Oo]verriding a previously registered kernel")
-        for key in ("CUDA", "SparseCUDA"):
+        for key in ("CUDA", "SparseCUDA", "SparseCsrCUDA"):
             for name in _registered(key):
                 kind = _kind(name, key)
                 if kind is not Kind.UNTOUCHED:
@@ -119,11 +134,12 @@ def _registered(key: str) -> Iterator[str]:
 
 def _kind(name: str, key: str) -> Kind:
     base = name.removeprefix("aten::").partition(".")[0]
-    if key == "SparseCUDA":
+    if key != "CUDA":
         return Kind.UNTOUCHED if base in _SPARSE_UNTOUCHED else Kind.READ_BACK
-    if base.startswith("linalg_"):
-        return Kind.SHAPED
-    return _KIND_OF.get(base, Kind.COMPUTED)
+    for known in (name.removeprefix("aten::"), base, base.removesuffix("_")):
+        if known in _KIND_OF:
+            return _KIND_OF[known]
+    return Kind.SHAPED if base.startswith(_SHAPED_PREFIXES) else Kind.COMPUTED
 
 
 def _overload(name: str) -> torch._ops.OpOverload:
@@ -185,15 +201,18 @@ class Operation:
         self.written_places = [
             (i, name) for i, name, x in places if x.alias_info is not None and x.alias_info.is_write
         ]
-        #: Written arguments that the CUDA operation may copy garbage to, because its kernels did
-        #: not run; an element-wise one has nothing but its kernel.
-        self.endangered_places = [
+        self.read_places = [
             (i, name)
-            for i, name in self.written_places
-            if not schema.arguments[i].kwarg_only
-            and kind is Kind.COMPUTED
-            and torch.Tag.pointwise not in overload.tags
+            for i, name in self.tensor_places
+            if (i, name) not in self.written_places or not schema.arguments[i].kwarg_only
         ]
+        #: Arguments that are written, perhaps after they were read: the CUDA operation may copy
+        #: garbage there, as its kernels do not run, or be made of operations that were computed.
+        self.endangered_places = (
+            self.written_places
+            if kind is Kind.COMPUTED and schema.name.removeprefix("aten::") not in _OVERWRITING
+            else []
+        )
         #: Results that are new tensors, and not arguments that were written.
         self.fresh = [i for i, result in enumerate(schema.returns) if result.alias_info is None]
         self.draws = torch.Tag.nondeterministic_seeded in overload.tags and (
@@ -202,6 +221,7 @@ class Operation:
         names = {name for _, name, _ in places}
         self.takes_generator = "generator" in names
         self.takes_device = "device" in names
+        self.takes_numbers = torch._C._should_allow_numbers_as_tensors(self.name.partition(".")[0])
         #: Nothing but a kernel whose tensors come by position and whose result is one tensor: most
         #: operations of a model, which therefore have a shorter way.
         self.is_plain = (
@@ -245,6 +265,8 @@ class Operation:
                 host[i] = _each(_host, value)
             elif value is not None:
                 card = self._without_numbers(args, kwargs)
+                if not self.takes_numbers:
+                    host[i] = card[i]
         out = self.kernel.call_boxed(keys, *card, **kwargs)
         result = self.on_cpu(*host, **kwargs)
         if self.fresh:
@@ -262,20 +284,21 @@ class Operation:
         args = self._without_numbers(args, kwargs)
         if not self.endangered_places:
             return self.kernel.call_boxed(keys, *args, **kwargs)
+        read = {
+            t.data_ptr() for place in self.read_places for t in _tensors(_at(place, args, kwargs))
+        }
         kept = [
             (tensor, alias(tensor).clone())
             for place in self.endangered_places
             for tensor in _tensors(_at(place, args, kwargs))
-            if tensor.is_cuda and self._keeps(tensor)
+            if tensor.numel() and tensor.data_ptr() in read and self._keeps(tensor)
         ]
         out = self.kernel.call_boxed(keys, *args, **kwargs)
         for tensor, values in kept:
             alias(tensor).copy_(values)
         return out
 
-    def _without_numbers(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, ...]:
+    def _without_numbers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The arguments with tensors where torch turned tensors back into Python's numbers.
 
         Torch lets a number follow the dtype of the tensors beside it, so this tensor has it already.
@@ -394,7 +417,8 @@ class Operation:
         elif len(self.fresh) < len(out) and len(self.fresh) > 1:
             out, result = [out[i] for i in self.fresh], [result[i] for i in self.fresh]
         for card, host in zip(out, result, strict=False):
-            if isinstance(card, torch.Tensor) and card.is_cuda and card.numel():
+            # the CPU leaves empty what only the card's own backward pass needs
+            if isinstance(card, torch.Tensor) and card.is_cuda and card.numel() and host.numel():
                 yield card, host
 
     # what is read back, and what is drawn
