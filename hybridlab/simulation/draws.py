@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 
 _KEPT_STATES = 64  # of 5 KiB: enough for every generator in use and for a few points to return to
+_PHILOX_STEP = 4  # an offset is a multiple of it
 _SEED_BITS = (1 << 63) - 1
 
 _lock = threading.RLock()
@@ -43,7 +44,10 @@ def drawing(generator: torch.Generator) -> Iterator[torch.Generator]:
     """
     with _lock:
         host = torch.Generator("cpu").set_state(_state_at(_point(generator)))
+        before = _point(generator)
         yield host
+        if _point(generator) == before:  # the card's own kernel was not asked
+            generator.set_offset(before[1] + _PHILOX_STEP)
         moved = _point(generator)
         _states[moved] = host.get_state()
         _states.move_to_end(moved)

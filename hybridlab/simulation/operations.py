@@ -9,8 +9,7 @@ were taken apart (in inference mode as outside it), and views cost nothing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import lru_cache, reduce
 from typing import Any
@@ -42,37 +41,35 @@ class Kind(Enum):
     READ_BACK = "its C++ reads what its kernel wrote before it returns: computed on the CPU alone"
 
 
+def _names(lines: str) -> frozenset[str]:
+    return frozenset(lines.split())
+
+
 #: Kinds by name of the operation; what is not named here is `COMPUTED`.
 KINDS: dict[Kind, frozenset[str]] = {
-    Kind.UNTOUCHED: frozenset(
-        """
+    Kind.UNTOUCHED: _names("""
         empty empty_strided empty_like _efficientzerotensor as_strided view _reshape_alias unfold
         view_as_real view_as_complex set_ resize_ is_set_to record_stream _fused_sdp_choice
         _use_cudnn_ctc_loss _use_miopen_ctc_loss _cudnn_rnn_flatten_weight
         _cudnn_init_dropout_state _nested_view_from_buffer
         _scaled_dot_product_efficient_attention _scaled_dot_product_flash_attention
         _scaled_dot_product_cudnn_attention
-        """.split()
-    ),
+        """),
     Kind.COPIED: frozenset({"copy_"}),
     # cuDNN (the workspace of a convolution is therefore never allocated), cuFFT, cuSOLVER,
     # NVRTC, and last an operation that hands a number on to another kernel as a tensor of the
     # card, in which form Python cannot receive one
-    Kind.SHAPED: frozenset(
-        """
+    Kind.SHAPED: _names("""
         convolution convolution_backward
         _fft_c2c _fft_c2r _fft_r2c
         cholesky cholesky_inverse _cholesky_solve_helper ormqr
         i0 digamma lgamma polygamma erfc erfinv exp2 sinc prod gcd lcm
         pow.Scalar pow.Scalar_out
-        """.split()
-    ),
-    Kind.READ_BACK: frozenset(
-        """
-        _local_scalar_dense nonzero equal _unique _unique2 unique_dim unique_consecutive
-        unique_dim_consecutive _to_sparse mode linalg_lstsq geqrf
-        """.split()
-    ),
+        """),
+    Kind.READ_BACK: _names("""
+        _local_scalar_dense nonzero masked_select equal _unique _unique2 unique_dim
+        unique_consecutive unique_dim_consecutive _to_sparse mode linalg_lstsq geqrf
+        """),
 }
 _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 
@@ -80,17 +77,16 @@ _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 _SHAPED_PREFIXES = ("linalg_", "_linalg_", "special_")
 
 #: Sparse tensors: questions and the pieces that such a tensor is made of; the rest is read back.
-_SPARSE_UNTOUCHED = frozenset(
-    """
-    _coalesced_ ccol_indices col_indices crow_indices row_indices resize_ _dimI _dimV _indices _nnz _sparse_coo_tensor_with_dims clone copy_
+_SPARSE_UNTOUCHED = _names("""
+    _coalesced_ ccol_indices col_indices crow_indices row_indices _dimI _dimV _indices _nnz
+    _sparse_coo_tensor_with_dims clone copy_ resize_
     _sparse_coo_tensor_with_dims_and_tensors _values copy_sparse_to_sparse_ dense_dim
     empty empty_like indices is_coalesced permute resize_as_sparse_ sparse_dim
     sparse_resize_ sparse_resize_and_clear_ unsqueeze values view_as_complex view_as_real zero_
-    """.split()
-)
+    """)
 
 #: Registered for every backend at once, so not listed among the card's own kernels.
-_OF_ALL_BACKENDS = ("aten::copy_", "aten::convolution")
+_OF_ALL_BACKENDS = ("aten::copy_", "aten::conj_physical_", "aten::convolution")
 
 
 #: Operations of the card that the CPU has in another form.
@@ -291,7 +287,7 @@ class Operation:
             (tensor, alias(tensor).clone())
             for place in self.endangered_places
             for tensor in _tensors(_at(place, args, kwargs))
-            if tensor.is_cuda and tensor.data_ptr() in read and self._keeps(tensor)
+            if tensor.numel() and tensor.data_ptr() in read and self._keeps(tensor)
         ]
         out = self.kernel.call_boxed(keys, *args, **kwargs)
         for tensor, values in kept:
@@ -301,7 +297,7 @@ class Operation:
     def _without_numbers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The arguments with tensors where torch turned tensors back into Python's numbers.
 
-        Torch lets a number follow the dtype of the tensors beside it, so this tensor has it already.
+        Torch lets a number follow the dtype of the tensors beside it: this tensor has it already.
         """
         for i, _ in self.tensor_places:
             if i >= len(args):
