@@ -227,6 +227,7 @@ class Meter:
     regions: list[Region] = field(default_factory=list)
     base_bytes: int = 0
     steady_bytes: int | None = None
+    steady_reserved_bytes: int | None = None
     #: Owners that are not tenants, before anything was loaded and at rest.
     base_account: Account = NOBODY
     steady_account: Account = NOBODY
@@ -262,7 +263,8 @@ class Meter:
     def forget(self) -> None:
         """What was measured up to now is of something else: keep nothing of it but the base."""
         self.regions.clear()
-        self.steady_bytes, self.steady_account = None, NOBODY
+        self.steady_bytes = self.steady_reserved_bytes = None
+        self.steady_account = NOBODY
 
     @contextmanager
     def phases(self, region: Region, tenants: Sequence[Listened]) -> Iterator[None]:
@@ -315,6 +317,7 @@ class Meter:
         self.device.synchronize()
         self.device.release()
         self.steady_bytes = self.device.used_bytes()
+        self.steady_reserved_bytes = self.device.reserved_bytes()
         self.steady_account = self.device.account()
         return self.steady_bytes
 
@@ -322,3 +325,9 @@ class Meter:
         """Highest peak over all regions of that name; None where none was measured."""
         peaks = [region.peak_bytes for region in self.regions if region.name == name]
         return max(peaks) if peaks else None
+
+    def peak_reserved_bytes(self, name: str) -> int | None:
+        """The most that a caching allocator held over all regions of that name; None without one.
+        """
+        held = (region.reserved_bytes for region in self.regions if region.name == name)
+        return max((n_bytes for n_bytes in held if n_bytes is not None), default=None)

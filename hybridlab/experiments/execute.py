@@ -36,11 +36,11 @@ from hybridlab.meter import Meter
 from hybridlab.oom import out_of_memory
 from hybridlab.records import TableWriter, write_json
 from hybridlab.simulation import simulated_card
-from hybridlab.tenants.base import compute_values
 from hybridlab.strategies import Request, Served, Strategy
 from hybridlab.strategies.housekeeping import Housekeeper
 from hybridlab.strategies.ladder import Ladder
 from hybridlab.tenants import Analyst, Tenant, Text, Transcriber, make_analyst, make_transcriber
+from hybridlab.tenants.base import compute_values
 
 
 def execute(

@@ -145,13 +145,13 @@ def three_numbers(cases: pd.DataFrame) -> Figure:
     marks.draw_capacity(ax, wording.numbers(rows, "capacity_bytes").dropna(), highest)
     marks.note_column(ax, [(y, _spare(row)) for y, (_, row) in enumerate(rows.iterrows())])
     ax.set_xlabel("memory (GiB)")
-    look = {"linestyle": "", "markersize": 10}
+    look: dict[str, Any] = {"linestyle": "", "markersize": 10}
     handles = [
         Line2D([], [], marker=m, color=c, label=MOMENT_WORDS[moment], **look)
         for moment, (m, c) in MOMENT_LOOK.items()
     ]
     if held.notna().any(axis=None):
-        open_mark = {"markerfacecolor": "white", "color": MUTED, **look}
+        open_mark: dict[str, Any] = {"markerfacecolor": "white", "color": MUTED, **look}
         handles.append(Line2D([], [], marker="s", label="open: held by the allocator", **open_mark))
     marks.legend_below(ax, handles=handles)
     words = caption(
@@ -195,7 +195,7 @@ def _three_finding(rows: pd.DataFrame) -> str:
         return _peak_finding(rows)
     fit, count = int((margins >= 0).sum()), wording.counted(len(rows), "pair")
     some = f"all of {count} fit" if fit == len(rows) else f"{fit} of {count} fit"
-    tightest, least = rows.loc[margins.idxmin(), "label"], float(margins.min())
+    tightest, least = rows["label"].iloc[int(np.nanargmin(margins))], float(margins.min())
     words = f"{simulated_words(rows)}{some}; {tightest} is the tightest: "
     return words[:1].upper() + words[1:] + wording.spare_words(least)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from hybridlab import plots
 from hybridlab.report.model import Run
 
-
 #: The figure of notebook 02 that answers the first question.
 WHAT_FITS = "02-three-numbers"
 

@@ -16,7 +16,7 @@ from hybridlab.simulation.cuda_torch import Tell, cache_folder, cuda_torch
 
 def environment(cards: Sequence[str], folder: Path, *, tell: Tell) -> dict[str, str]:
     """Variables that give a process these cards, whose state lies in `folder` as long as anybody
-    uses it. What has to be fetched or built is, at first use; `UnavailableError` where it cannot."""
+    uses it. What has to be fetched or built is, at first use, or there is an `UnavailableError`."""
     torch = cuda_torch(tell=tell)
     libraries = cache_folder() / f"libraries-{torch.version}-cuda-{torch.cuda}"
     build.build(torch.lib, torch.include, libraries)

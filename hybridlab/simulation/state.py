@@ -21,7 +21,6 @@ from hybridlab.errors import ParameterError
 from hybridlab.planner.pair import CONTEXT_LATER, CONTEXT_TURING
 from hybridlab.units import KIB, MIB
 
-
 MAX_CARDS = 8
 MAX_USERS = 1024
 _MAGIC = 0x31647261436C6248
