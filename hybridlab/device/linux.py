@@ -34,7 +34,8 @@ def statm(pid: int) -> int:
 def is_own(pid: int) -> bool:
     """Whether this process, or one that it descends from, is of this process' family."""
     word = os.environ.get(FAMILY_VARIABLE, "")
-    known = {os.getpid(), int(word.partition("-")[0] or 0)}
+    first = word.partition("-")[0]
+    known = {os.getpid(), int(first) if first.isdigit() else 0}
     at: int | None = pid
     while at:  # 0 has started the first process
         if at in known or (word and _carries(at, word)):
