@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hybridlab.family import VARIABLE, is_own
+from hybridlab.device.linux import is_own
+from hybridlab.family import FAMILY_VARIABLE
 
 #: Leaves a process behind that its own parent does not wait for, and says its number.
 ORPHAN = "sleep 60 >/dev/null 2>&1 & echo $!"
@@ -43,7 +44,7 @@ def test_a_process_that_nobody_waits_for_is_own_by_its_word() -> None:
 
 
 def test_a_process_of_another_family_is_none() -> None:
-    with orphan(f"{VARIABLE}=1-other {ORPHAN}") as pid:
+    with orphan(f"{FAMILY_VARIABLE}=1-other {ORPHAN}") as pid:
         assert not is_own(pid)
     with orphan(f"env -i {ORPHAN}") as pid:
         assert not is_own(pid)
@@ -52,7 +53,7 @@ def test_a_process_of_another_family_is_none() -> None:
 def test_the_kernel_knows_the_run_that_started_it_and_its_siblings() -> None:
     """`hybridlab run` has started the case server and the kernel, which asks."""
     with subprocess.Popen(["sleep", "60"]) as sibling:
-        code = f"from hybridlab.family import is_own; print(is_own({os.getpid()}))"
+        code = f"from hybridlab.device.linux import is_own; print(is_own({os.getpid()}))"
         code += f"; print(is_own({sibling.pid}))"
         told = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

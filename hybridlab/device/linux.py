@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from hybridlab.errors import UnavailableError
+from hybridlab.family import FAMILY_VARIABLE
 from hybridlab.units import KIB
 
 #: glibc's number of the option (malloc.h).
@@ -28,6 +29,29 @@ def statm(pid: int) -> int:
     """This process' memory, opened once: the sampler reads it a hundred times a second. A fork has
     another pid, and so a file of its own."""
     return os.open(f"/proc/{pid}/statm", os.O_RDONLY)
+
+
+def is_own(pid: int) -> bool:
+    """Whether this process, or one that it descends from, is of this process' family."""
+    word = os.environ.get(FAMILY_VARIABLE, "")
+    first = word.partition("-")[0]
+    known = {os.getpid(), int(first) if first.isdigit() else 0}
+    at: int | None = pid
+    while at:  # 0 has started the first process
+        if at in known or (word and _carries(at, word)):
+            return True
+        at = parent(at)
+    return False
+
+
+def _carries(pid: int, word: str) -> bool:
+    """Whether the process was started with this word in its environment; another user's process,
+    whose environment is not shown, was not."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{FAMILY_VARIABLE}={word}".encode() in environment.split(b"\0")
 
 
 def resident_bytes(pid: int) -> int:

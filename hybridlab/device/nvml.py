@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.device.base import Reading
+from hybridlab.device.linux import is_own
 from hybridlab.device.visible import cuda_in_use, visible_gpus
 from hybridlab.errors import UnavailableError
-from hybridlab.family import is_own
 from hybridlab.units import MIB
 
 #: Less than any process takes that computes on a card: a context alone is larger.
