@@ -138,8 +138,8 @@ def three_numbers(cases: pd.DataFrame) -> Figure:
     if not highest > 0:
         return style.nothing_to_show("No case has a load peak, steady state or request peak.")
     figure, ax = style.new_axes(style.rows_height(len(rows), each_in=0.62))
-    for y, (index, row) in enumerate(rows.iterrows()):
-        _draw_moments(ax, y, row, used.loc[index], held.loc[index])
+    for y, (_, row) in enumerate(rows.iterrows()):
+        _draw_moments(ax, y, row, used.iloc[y], held.iloc[y])
     marks.name_rows(ax, list(rows["label"]))
     ax.set_xlim(_LEFT_OUT * float(used.min().min()) / GIB, highest / GIB * 1.05)
     marks.draw_capacity(ax, wording.numbers(rows, "capacity_bytes").dropna(), highest)
