@@ -79,8 +79,8 @@ enum entry { ENTERED, NO_CARD, FORKED, NO_ROOM };
  * had a context, where CUDA cannot be used. NO_ROOM: the context itself does not fit. */
 API enum entry context_enter(int card);
 API bool context_exists(int card);
-/* The first handle of a maths library loads its kernels into the context. */
-API void context_load_libraries(int card);
+/* The first handle of a maths library loads its kernels into the context; false: they do not fit. */
+API bool context_load_libraries(int card);
 /* Whether that much was still free; if so this process holds it now. */
 API bool device_take(int card, uint64_t bytes);
 API void device_give(int card, uint64_t bytes);

@@ -9,13 +9,14 @@
 #include <cuda_runtime_api.h>
 #include <string.h>
 
+#define ALLOCATION_FAILED 3 /* cuBLAS's number; of the others' any but 0 is a failure */
+
 static char handle[64]; /* nobody looks inside */
 
 /* The first handle of any library brings its kernels into the context. */
 static int create(void **out) {
-    context_load_libraries(visible_card(current_device()));
     *out = handle;
-    return 0;
+    return context_load_libraries(visible_card(current_device())) ? 0 : ALLOCATION_FAILED;
 }
 API int cublasCreate_v2(void **out) { return create(out); }
 API int cublasLtCreate(void **out) { return create(out); }

@@ -132,7 +132,10 @@ API answer nvmlDeviceGetCudaComputeCapability(device d, int *major, int *minor) 
 
 /* -------------------------------------------------------------------------------------- memory */
 
-static number used(device d) { return device_used((int)(d - state_of_run()->card)); }
+static number used(device d) {
+    number bytes = device_used((int)(d - state_of_run()->card));
+    return bytes < d->usable_bytes ? bytes : d->usable_bytes;
+}
 
 /* The first form books what the driver reserves as used. */
 API answer nvmlDeviceGetMemoryInfo(device d, void *out) {

@@ -158,12 +158,15 @@ enum entry context_enter(int card) {
 
 bool context_exists(int card) { return card >= 0 && context_made[card]; }
 
-void context_load_libraries(int card) {
-    if (!context_exists(card) || libraries_loaded[card] || !lock()) return;
-    struct user *own = own_user(card);
-    if (own && !libraries_loaded[card]) own->context_bytes += state->card[card].library_bytes;
-    libraries_loaded[card] = true;
+bool context_load_libraries(int card) {
+    if (!context_exists(card) || libraries_loaded[card]) return true;
+    if (!lock()) return false;
+    uint64_t bytes = state->card[card].library_bytes;
+    struct user *own = fits(card, bytes) ? own_user(card) : NULL;
+    if (own && !libraries_loaded[card]) own->context_bytes += bytes;
+    if (own) libraries_loaded[card] = true;
     unlock();
+    return own != NULL;
 }
 
 bool device_take(int card, uint64_t bytes) {
