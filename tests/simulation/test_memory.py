@@ -256,3 +256,20 @@ def test_cublas_brings_its_kernels_and_torch_its_workspace(bench: Bench) -> None
     assert (t4["kernels"], h100["kernels"]) == (31 * MIB, 150 * MIB)
     assert 8 * MIB <= t4["workspace"] < 10 * MIB
     assert 32 * MIB <= h100["workspace"] < 34 * MIB
+
+
+def test_cublas_has_no_room_on_a_full_card(bench: Bench) -> None:
+    said = bench.run(
+        """
+        import torch
+        x = torch.zeros(64, 64, device="cuda")
+        free = torch.cuda.mem_get_info()[0]
+        full = torch.empty(free - 20 * MIB, dtype=torch.uint8, device="cuda")
+        try: x @ x
+        except RuntimeError as error: text = str(error)
+        del full; torch.cuda.empty_cache()
+        say(text=text, again=(x @ x).shape)
+        """
+    )
+    assert "CUBLAS_STATUS_ALLOC_FAILED" in said["text"]
+    assert said["again"] == [64, 64]

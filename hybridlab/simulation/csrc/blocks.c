@@ -14,8 +14,10 @@ static size_t behind(uintptr_t address) {
     size_t low = 0, high = count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (blocks[middle].at <= address) low = middle + 1;
-        else high = middle;
+        if (blocks[middle].at <= address)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low;
 }

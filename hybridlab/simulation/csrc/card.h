@@ -42,7 +42,7 @@ struct card {
 /* What has happened on one card. */
 struct activity {
     uint64_t launches;
-    uint64_t last_launch_ns; /* CLOCK_MONOTONIC */
+    uint64_t last_launch_ns;  /* CLOCK_MONOTONIC */
     uint64_t copied_bytes[3]; /* by enum direction */
 };
 enum direction { TO_DEVICE, TO_HOST, ON_DEVICE };
@@ -79,8 +79,8 @@ enum entry { ENTERED, NO_CARD, FORKED, NO_ROOM };
  * had a context, where CUDA cannot be used. NO_ROOM: the context itself does not fit. */
 API enum entry context_enter(int card);
 API bool context_exists(int card);
-/* The first handle of a maths library loads its kernels into the context. */
-API void context_load_libraries(int card);
+/* The first handle of a maths library loads its kernels into the context; false: no room. */
+API bool context_load_libraries(int card);
 /* Whether that much was still free; if so this process holds it now. */
 API bool device_take(int card, uint64_t bytes);
 API void device_give(int card, uint64_t bytes);
@@ -111,7 +111,7 @@ struct block {
     uintptr_t at;
     size_t bytes;
     enum block_kind kind;
-    int device; /* ordinal */
+    int device;   /* ordinal */
     void *handle; /* of a MAPPED_BLOCK: the physical memory behind it */
 };
 /* False where the range touches a known one. */

@@ -87,8 +87,12 @@ API cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute
         case cudaDevAttrMaxGridDimZ: *value = p.maxGridSize[2]; break;
         case cudaDevAttrMaxSharedMemoryPerBlock: *value = (int)p.sharedMemPerBlock; break;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)p.sharedMemPerBlockOptin; break;
-        case cudaDevAttrReservedSharedMemoryPerBlock: *value = (int)p.reservedSharedMemPerBlock; break;
-        case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = (int)p.sharedMemPerMultiprocessor; break;
+        case cudaDevAttrReservedSharedMemoryPerBlock:
+            *value = (int)p.reservedSharedMemPerBlock;
+            break;
+        case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+            *value = (int)p.sharedMemPerMultiprocessor;
+            break;
         case cudaDevAttrTotalConstantMemory: *value = (int)p.totalConstMem; break;
         case cudaDevAttrWarpSize: *value = p.warpSize; break;
         case cudaDevAttrMaxRegistersPerBlock: *value = p.regsPerBlock; break;
@@ -132,4 +136,6 @@ API cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer) {
     *can = 0;
     return card_of(device) && card_of(peer) ? cudaSuccess : keep(cudaErrorInvalidDevice);
 }
-API cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags) { return keep(cudaErrorPeerAccessUnsupported); }
+API cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags) {
+    return keep(cudaErrorPeerAccessUnsupported);
+}

@@ -17,7 +17,9 @@ static const struct card *card_of(CUdevice device) {
 static CUcontext context_of(int device) { return (CUcontext)(uintptr_t)(0x1000 + 16 * device); }
 static int device_of(CUcontext context) { return (int)(((uintptr_t)context - 0x1000) / 16); }
 
-API CUresult cuInit(unsigned flags) { return visible_count() ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE; }
+API CUresult cuInit(unsigned flags) {
+    return visible_count() ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
+}
 API CUresult cuDriverGetVersion(int *version) {
     const struct state *s = state_of_run();
     *version = s ? s->cuda_version : 0;
@@ -51,12 +53,14 @@ API CUresult cuGetExportTable(const void **table, const CUuuid *id) {
     *table = NULL;
     return CUDA_ERROR_NOT_FOUND;
 }
-API CUresult cuGetProcAddress_v2(const char *name, void **function, int version, cuuint64_t flags, CUdriverProcAddressQueryResult *status) {
+API CUresult cuGetProcAddress_v2(const char *name, void **function, int version, cuuint64_t flags,
+                                 CUdriverProcAddressQueryResult *status) {
     char second[128];
     snprintf(second, sizeof second, "%s_v2", name);
     *function = dlsym(RTLD_DEFAULT, second);
     if (!*function) *function = dlsym(RTLD_DEFAULT, name);
-    if (status) *status = *function ? CU_GET_PROC_ADDRESS_SUCCESS : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+    if (status)
+        *status = *function ? CU_GET_PROC_ADDRESS_SUCCESS : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
     return *function ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
 }
 
@@ -158,11 +162,13 @@ static void let_go(struct physical *memory) {
     free(memory);
 }
 
-API CUresult cuMemGetAllocationGranularity(size_t *bytes, const CUmemAllocationProp *wish, CUmemAllocationGranularity_flags flags) {
+API CUresult cuMemGetAllocationGranularity(size_t *bytes, const CUmemAllocationProp *wish,
+                                           CUmemAllocationGranularity_flags flags) {
     *bytes = PAGE_BYTES;
     return CUDA_SUCCESS;
 }
-API CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes, const CUmemAllocationProp *wish, unsigned long long flags) {
+API CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes,
+                         const CUmemAllocationProp *wish, unsigned long long flags) {
     int device = wish->location.id;
     if (!bytes || bytes % PAGE_BYTES || !card_of(device)) return CUDA_ERROR_INVALID_VALUE;
     CUresult error = enter(device);
@@ -179,9 +185,11 @@ API CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
 }
 
 static bool lay(void *at, size_t bytes, int protection, int flags) {
-    return mmap(at, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0) != MAP_FAILED;
+    return mmap(at, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1,
+                0) != MAP_FAILED;
 }
-API CUresult cuMemAddressReserve(CUdeviceptr *at, size_t bytes, size_t alignment, CUdeviceptr wish, unsigned long long flags) {
+API CUresult cuMemAddressReserve(CUdeviceptr *at, size_t bytes, size_t alignment, CUdeviceptr wish,
+                                 unsigned long long flags) {
     void *range = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (range == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
     *at = (CUdeviceptr)(uintptr_t)range;
@@ -191,12 +199,14 @@ API CUresult cuMemAddressFree(CUdeviceptr at, size_t bytes) {
     munmap((void *)(uintptr_t)at, bytes);
     return CUDA_SUCCESS;
 }
-API CUresult cuMemMap(CUdeviceptr at, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle, unsigned long long flags) {
+API CUresult cuMemMap(CUdeviceptr at, size_t bytes, size_t offset,
+                      CUmemGenericAllocationHandle handle, unsigned long long flags) {
     struct physical *memory = (struct physical *)(uintptr_t)handle;
     struct block block = {(uintptr_t)at, bytes, MAPPED_BLOCK, memory->device, memory};
     if (offset || bytes != memory->bytes || !block_add(block)) return CUDA_ERROR_INVALID_VALUE;
     __atomic_add_fetch(&memory->holders, 1, __ATOMIC_ACQ_REL);
-    if (!lay((void *)(uintptr_t)at, bytes, PROT_READ | PROT_WRITE, MAP_FIXED)) return CUDA_ERROR_OUT_OF_MEMORY;
+    if (!lay((void *)(uintptr_t)at, bytes, PROT_READ | PROT_WRITE, MAP_FIXED))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     poison((void *)(uintptr_t)at, bytes);
     return CUDA_SUCCESS;
 }
@@ -212,7 +222,10 @@ API CUresult cuMemUnmap(CUdeviceptr at, size_t bytes) {
     }
     return CUDA_SUCCESS;
 }
-API CUresult cuMemSetAccess(CUdeviceptr at, size_t bytes, const CUmemAccessDesc *wish, size_t count) { return CUDA_SUCCESS; }
+API CUresult cuMemSetAccess(CUdeviceptr at, size_t bytes, const CUmemAccessDesc *wish,
+                            size_t count) {
+    return CUDA_SUCCESS;
+}
 API CUresult cuMemGetAddressRange_v2(CUdeviceptr *at, size_t *bytes, CUdeviceptr pointer) {
     struct block block;
     if (!block_find((void *)(uintptr_t)pointer, &block)) return CUDA_ERROR_NOT_FOUND;

@@ -20,31 +20,35 @@ API cudaError_t cudaGetLastError(void) {
 }
 API cudaError_t cudaPeekAtLastError(void) { return last; }
 
-#define ERRORS(X) \
-    X(cudaSuccess, "no error") \
-    X(cudaErrorInvalidValue, "invalid argument") \
-    X(cudaErrorMemoryAllocation, "out of memory") \
-    X(cudaErrorInitializationError, "initialization error") \
-    X(cudaErrorInvalidConfiguration, "invalid configuration argument") \
-    X(cudaErrorNoDevice, "no CUDA-capable device is detected") \
-    X(cudaErrorInvalidDevice, "invalid device ordinal") \
-    X(cudaErrorInvalidResourceHandle, "invalid resource handle") \
-    X(cudaErrorNotReady, "device not ready") \
-    X(cudaErrorPeerAccessUnsupported, "peer access is not supported between these two devices") \
-    X(cudaErrorHostMemoryAlreadyRegistered, "part or all of the requested memory range is already mapped") \
-    X(cudaErrorHostMemoryNotRegistered, "pointer does not correspond to a registered memory region") \
+#define ERRORS(X)                                                                                  \
+    X(cudaSuccess, "no error")                                                                     \
+    X(cudaErrorInvalidValue, "invalid argument")                                                   \
+    X(cudaErrorMemoryAllocation, "out of memory")                                                  \
+    X(cudaErrorInitializationError, "initialization error")                                        \
+    X(cudaErrorInvalidConfiguration, "invalid configuration argument")                             \
+    X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                     \
+    X(cudaErrorInvalidDevice, "invalid device ordinal")                                            \
+    X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                   \
+    X(cudaErrorNotReady, "device not ready")                                                       \
+    X(cudaErrorPeerAccessUnsupported, "peer access is not supported between these two devices")    \
+    X(cudaErrorHostMemoryAlreadyRegistered,                                                        \
+      "part or all of the requested memory range is already mapped")                               \
+    X(cudaErrorHostMemoryNotRegistered,                                                            \
+      "pointer does not correspond to a registered memory region")                                 \
     X(cudaErrorNotSupported, "operation not supported")
 
 API const char *cudaGetErrorString(cudaError_t error) {
     switch (error) {
-#define TEXT(code, text) case code: return text;
+#define TEXT(code, text)                                                                           \
+    case code: return text;
         ERRORS(TEXT)
         default: return "unrecognized error code";
     }
 }
 API const char *cudaGetErrorName(cudaError_t error) {
     switch (error) {
-#define NAME(code, text) case code: return #code;
+#define NAME(code, text)                                                                           \
+    case code: return #code;
         ERRORS(NAME)
         default: return "unrecognized error code";
     }
@@ -86,17 +90,16 @@ static void *driver_function(const char *name) {
     if (!found && driver) found = dlsym(driver, name);
     return found ? found : (void *)not_supported;
 }
-API cudaError_t cudaGetDriverEntryPointByVersion(
-    const char *name, void **function, unsigned version, unsigned long long flags,
-    enum cudaDriverEntryPointQueryResult *status) {
+API cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **function,
+                                                 unsigned version, unsigned long long flags,
+                                                 enum cudaDriverEntryPointQueryResult *status) {
     *function = driver_function(name);
     if (status) *status = cudaDriverEntryPointSuccess;
     return cudaSuccess;
 }
 #if CUDART_VERSION < 13000
-API cudaError_t cudaGetDriverEntryPoint(
-    const char *name, void **function, unsigned long long flags,
-    enum cudaDriverEntryPointQueryResult *status) {
+API cudaError_t cudaGetDriverEntryPoint(const char *name, void **function, unsigned long long flags,
+                                        enum cudaDriverEntryPointQueryResult *status) {
     return cudaGetDriverEntryPointByVersion(name, function, CUDART_VERSION, flags, status);
 }
 #endif

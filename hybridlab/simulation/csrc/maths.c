@@ -3,19 +3,20 @@
  *
  * torch allocates cuBLAS's workspace itself, from the device's properties (8 MiB, from Hopper on
  * 32 MiB), so it is counted. A handle's own memory is the driver's: context_load_libraries. cuDNN's
- * convolutions take a workspace that its heuristics choose on the card; here the plans ask for none.
+ * convolutions take a workspace that its heuristics choose on the card; here they ask for none.
  */
 #include "card.h"
 #include <cuda_runtime_api.h>
 #include <string.h>
 
+#define ALLOCATION_FAILED 3 /* cuBLAS's number; of the others' any but 0 is a failure */
+
 static char handle[64]; /* nobody looks inside */
 
 /* The first handle of any library brings its kernels into the context. */
 static int create(void **out) {
-    context_load_libraries(visible_card(current_device()));
     *out = handle;
-    return 0;
+    return context_load_libraries(visible_card(current_device())) ? 0 : ALLOCATION_FAILED;
 }
 API int cublasCreate_v2(void **out) { return create(out); }
 API int cublasLtCreate(void **out) { return create(out); }
@@ -33,7 +34,8 @@ API int cublasGetMathMode(void *h, int *mode) { return *mode = 0; }
 API size_t cublasLtGetVersion(void) { return CUDART_VERSION * 10; }
 API size_t cublasLtGetCudartVersion(void) { return CUDART_VERSION; }
 /* One algorithm that needs no workspace. */
-API int cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void *c, void *out, void *preference, int most, void *results, int *count) {
+API int cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void *c, void *out,
+                                       void *preference, int most, void *results, int *count) {
     memset(results, 0, 96); /* cublasLtMatmulHeuristicResult_t */
     *count = 1;
     return 0;
@@ -55,7 +57,8 @@ API int cudnnBackendCreateDescriptor(int kind, void **out) {
     *out = handle;
     return 0;
 }
-API int cudnnBackendGetAttribute(void *descriptor, int name, int type, int64_t most, int64_t *count, void *values) {
+API int cudnnBackendGetAttribute(void *descriptor, int name, int type, int64_t most, int64_t *count,
+                                 void *values) {
     if (count) *count = name == ENGINE_HEURISTICS_RESULTS || most == 1;
     size_t width = type == TYPE_INT64 ? 8 : type == TYPE_INT32 ? 4 : 0;
     if (values && most > 0) memset(values, 0, width * (size_t)most);

@@ -8,7 +8,8 @@
 static size_t rounded(size_t bytes, size_t page) { return (bytes + page - 1) / page * page; }
 
 static void *reserve(size_t bytes) {
-    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return at == MAP_FAILED ? NULL : at;
 }
 
@@ -23,7 +24,8 @@ API cudaError_t cudaMalloc(void **pointer, size_t bytes) {
     size_t granted = rounded(bytes, PAGE_BYTES);
     if (granted < bytes || !device_take(here(), granted)) return keep(cudaErrorMemoryAllocation);
     void *at = reserve(granted);
-    if (!at || !block_add((struct block){(uintptr_t)at, granted, DEVICE_BLOCK, current_device(), NULL})) {
+    if (!at ||
+        !block_add((struct block){(uintptr_t)at, granted, DEVICE_BLOCK, current_device(), NULL})) {
         device_give(here(), granted);
         return keep(cudaErrorMemoryAllocation);
     }
@@ -106,7 +108,8 @@ API cudaError_t cudaHostUnregister(void *pointer) {
     if (error) return error;
     work_finish_all();
     struct block block;
-    if (!block_remove(pointer, REGISTERED_BLOCK, &block)) return keep(cudaErrorHostMemoryNotRegistered);
+    if (!block_remove(pointer, REGISTERED_BLOCK, &block))
+        return keep(cudaErrorHostMemoryNotRegistered);
     pinned_give(visible_card(block.device), block.bytes);
     return cudaSuccess;
 }
@@ -119,7 +122,8 @@ API cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *about, co
     cudaError_t error = enter();
     if (error) return error;
     struct block block;
-    *about = (struct cudaPointerAttributes){.type = cudaMemoryTypeUnregistered, .device = cudaInvalidDeviceId};
+    *about = (struct cudaPointerAttributes){.type = cudaMemoryTypeUnregistered,
+                                            .device = cudaInvalidDeviceId};
     if (!block_find(pointer, &block)) return cudaSuccess;
     about->type = on_device(&block) ? cudaMemoryTypeDevice : cudaMemoryTypeHost;
     about->device = block.device;
@@ -147,11 +151,14 @@ static bool kind_holds(bool to, bool from, enum cudaMemcpyKind kind) {
 
 static void count(bool to, bool from, size_t bytes) {
     enum direction way = !from ? TO_DEVICE : !to ? TO_HOST : ON_DEVICE;
-    if (to || from) __atomic_add_fetch(&state_of_run()->activity[here()].copied_bytes[way], bytes, __ATOMIC_RELAXED);
+    if (to || from)
+        __atomic_add_fetch(&state_of_run()->activity[here()].copied_bytes[way], bytes,
+                           __ATOMIC_RELAXED);
 }
 
 /* Invalid where a pointer is not on the side that the kind says. */
-API cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
+API cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                                cudaStream_t stream) {
     cudaError_t error = enter();
     if (error || !bytes) return error;
     if (!stream_known(stream)) return keep(cudaErrorInvalidResourceHandle);
@@ -166,13 +173,17 @@ API cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMe
     work_finish(NULL, UINT64_MAX);
     return error;
 }
-API cudaError_t cudaMemcpyPeerAsync(void *to, int to_device, const void *from, int from_device, size_t bytes, cudaStream_t stream) {
+API cudaError_t cudaMemcpyPeerAsync(void *to, int to_device, const void *from, int from_device,
+                                    size_t bytes, cudaStream_t stream) {
     return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream);
 }
-API cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height, enum cudaMemcpyKind kind, cudaStream_t stream) {
+API cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                                  size_t width, size_t height, enum cudaMemcpyKind kind,
+                                  cudaStream_t stream) {
     cudaError_t error = cudaSuccess;
     for (size_t i = 0; i < height && !error; i++)
-        error = cudaMemcpyAsync((char *)to + i * to_pitch, (const char *)from + i * from_pitch, width, kind, stream);
+        error = cudaMemcpyAsync((char *)to + i * to_pitch, (const char *)from + i * from_pitch,
+                                width, kind, stream);
     return error;
 }
 
@@ -185,15 +196,19 @@ API cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t 
     if (bytes <= copy_limit()) memset(at, value, bytes);
     return cudaSuccess;
 }
-API cudaError_t cudaMemset(void *at, int value, size_t bytes) { return cudaMemsetAsync(at, value, bytes, NULL); }
+API cudaError_t cudaMemset(void *at, int value, size_t bytes) {
+    return cudaMemsetAsync(at, value, bytes, NULL);
+}
 
 /* Variables of kernels share one piece of memory: no kernel runs to read them. */
 static char symbols[1 << 16];
 API cudaError_t cudaGetSymbolAddress(void **pointer, const void *symbol) {
-    block_add((struct block){(uintptr_t)symbols, sizeof symbols, DEVICE_BLOCK, current_device(), NULL});
+    block_add(
+        (struct block){(uintptr_t)symbols, sizeof symbols, DEVICE_BLOCK, current_device(), NULL});
     *pointer = symbols;
     return cudaSuccess;
 }
-API cudaError_t cudaMemcpyToSymbol(const void *symbol, const void *from, size_t bytes, size_t offset, enum cudaMemcpyKind kind) {
+API cudaError_t cudaMemcpyToSymbol(const void *symbol, const void *from, size_t bytes,
+                                   size_t offset, enum cudaMemcpyKind kind) {
     return enter();
 }

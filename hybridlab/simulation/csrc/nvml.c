@@ -1,5 +1,5 @@
 /* libnvidia-ml over the same state: it counts all cards, whatever CUDA_VISIBLE_DEVICES says, in the
- * order of the PCI bus, and makes no context. Structs and numbers are those of NVML's documentation:
+ * order of the PCI bus, and makes no context. Structs and numbers are of NVML's documentation:
  * its header comes with no package that torch needs. */
 #include "card.h"
 #include <stdio.h>
@@ -7,8 +7,13 @@
 #include <strings.h>
 
 typedef enum {
-    OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
-    INSUFFICIENT_SIZE = 7, LIBRARY_NOT_FOUND = 12
+    OK = 0,
+    UNINITIALIZED = 1,
+    INVALID_ARGUMENT = 2,
+    NOT_SUPPORTED = 3,
+    NOT_FOUND = 6,
+    INSUFFICIENT_SIZE = 7,
+    LIBRARY_NOT_FOUND = 12
 } answer;
 typedef const struct card *device;
 typedef unsigned long long number;
@@ -65,9 +70,11 @@ API answer nvmlSystemGetCudaDriverVersion(int *version) {
     *version = state_of_run()->cuda_version;
     return OK;
 }
-API answer nvmlSystemGetCudaDriverVersion_v2(int *version) { return nvmlSystemGetCudaDriverVersion(version); }
+API answer nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    return nvmlSystemGetCudaDriverVersion(version);
+}
 
-/* --------------------------------------------------------------------------- which card is meant */
+/* ------------------------------------------------------------------------ which card is meant */
 
 API answer nvmlDeviceGetCount_v2(unsigned *count) {
     if (!starts) return UNINITIALIZED;
@@ -96,7 +103,8 @@ API answer nvmlDeviceGetHandleByPciBusId_v2(const char *text, device *d) {
     if (sscanf(text, "%x:%x:%x", &domain, &bus, &slot) != 3) return INVALID_ARGUMENT;
     for (unsigned i = 0; i < state_of_run()->cards; i++) {
         *d = &state_of_run()->card[i];
-        if ((*d)->pci_domain == domain && (*d)->pci_bus == bus && (*d)->pci_device == slot) return OK;
+        if ((*d)->pci_domain == domain && (*d)->pci_bus == bus && (*d)->pci_device == slot)
+            return OK;
     }
     return NOT_FOUND;
 }
@@ -115,12 +123,17 @@ API answer nvmlDeviceGetUUID(device d, char *text, unsigned size) {
     return OK;
 }
 API answer nvmlDeviceGetPciInfo_v3(device d, void *out) {
-    struct { char legacy[16]; unsigned domain, bus, slot, id, subsystem; char text[32]; } *p = out;
+    struct {
+        char legacy[16];
+        unsigned domain, bus, slot, id, subsystem;
+        char text[32];
+    } *p = out;
     memset(p, 0, sizeof *p);
     p->domain = d->pci_domain;
     p->bus = d->pci_bus;
     p->slot = d->pci_device;
-    snprintf(p->legacy, sizeof p->legacy, "%04X:%02X:%02X.0", p->domain & 0xffff, p->bus & 0xff, p->slot & 0xff);
+    snprintf(p->legacy, sizeof p->legacy, "%04X:%02X:%02X.0", p->domain & 0xffff, p->bus & 0xff,
+             p->slot & 0xff);
     snprintf(p->text, sizeof p->text, "%08X:%02X:%02X.0", p->domain, p->bus & 0xff, p->slot & 0xff);
     return OK;
 }
@@ -132,18 +145,26 @@ API answer nvmlDeviceGetCudaComputeCapability(device d, int *major, int *minor) 
 
 /* -------------------------------------------------------------------------------------- memory */
 
-static number used(device d) { return device_used((int)(d - state_of_run()->card)); }
+static number used(device d) {
+    number bytes = device_used((int)(d - state_of_run()->card));
+    return bytes < d->usable_bytes ? bytes : d->usable_bytes;
+}
 
 /* The first form books what the driver reserves as used. */
 API answer nvmlDeviceGetMemoryInfo(device d, void *out) {
-    struct { number total, free, used; } *m = out;
+    struct {
+        number total, free, used;
+    } *m = out;
     m->total = d->total_bytes;
     m->free = d->usable_bytes - used(d);
     m->used = m->total - m->free;
     return OK;
 }
 API answer nvmlDeviceGetMemoryInfo_v2(device d, void *out) {
-    struct { unsigned version; number total, reserved, free, used; } *m = out;
+    struct {
+        unsigned version;
+        number total, reserved, free, used;
+    } *m = out;
     m->total = d->total_bytes;
     m->reserved = d->total_bytes - d->usable_bytes;
     m->used = used(d);
@@ -157,7 +178,11 @@ static int processes(device d, struct user users[MAX_USERS]) {
     return device_users((int)(d - state_of_run()->card), users, MAX_USERS);
 }
 API answer nvmlDeviceGetComputeRunningProcesses_v3(device d, unsigned *count, void *out) {
-    struct { unsigned pid; number used; unsigned gpu_instance, compute_instance; } *p = out;
+    struct {
+        unsigned pid;
+        number used;
+        unsigned gpu_instance, compute_instance;
+    } *p = out;
     struct user users[MAX_USERS];
     unsigned room = *count, n = *count = (unsigned)processes(d, users);
     if (n > room) return INSUFFICIENT_SIZE;
@@ -173,7 +198,10 @@ API answer nvmlDeviceGetComputeRunningProcesses_v2(device d, unsigned *count, vo
 }
 /* The oldest form, which torch asks for its text on running out of memory. */
 API answer nvmlDeviceGetComputeRunningProcesses(device d, unsigned *count, void *out) {
-    struct { unsigned pid; number used; } *p = out;
+    struct {
+        unsigned pid;
+        number used;
+    } *p = out;
     struct user users[MAX_USERS];
     unsigned room = *count, n = *count = (unsigned)processes(d, users);
     if (n > room) return INSUFFICIENT_SIZE;
@@ -191,7 +219,9 @@ API answer nvmlDeviceGetGraphicsRunningProcesses_v3(device d, unsigned *count, v
 /* ---------------------------------------------------------------------- load, clocks and energy */
 
 API answer nvmlDeviceGetUtilizationRates(device d, void *out) {
-    struct { unsigned gpu, memory; } *u = out;
+    struct {
+        unsigned gpu, memory;
+    } *u = out;
     u->gpu = busy(d) ? 100 : 0;
     u->memory = busy(d) ? 50 : 0;
     return OK;
@@ -236,18 +266,26 @@ API answer nvmlDeviceGetPersistenceMode(device d, unsigned *mode) {
 
 /* ----------------------------------------------------------------- what these cards do not have */
 
-API answer nvmlDeviceGetMigMode(device d, unsigned *current, unsigned *pending) { return NOT_SUPPORTED; }
+API answer nvmlDeviceGetMigMode(device d, unsigned *current, unsigned *pending) {
+    return NOT_SUPPORTED;
+}
 API answer nvmlDeviceGetMaxMigDeviceCount(device d, unsigned *count) {
     *count = 0;
     return OK;
 }
-API answer nvmlDeviceGetProcessUtilization(device d, void *samples, unsigned *count, number since) { return NOT_SUPPORTED; }
+API answer nvmlDeviceGetProcessUtilization(device d, void *samples, unsigned *count, number since) {
+    return NOT_SUPPORTED;
+}
 API answer nvmlDeviceGetP2PStatus(device d, device peer, int kind, int *status) {
     *status = 3; /* chipset not supported */
     return OK;
 }
-API answer nvmlDeviceGetNvLinkRemoteDeviceType(device d, unsigned link, unsigned *kind) { return NOT_SUPPORTED; }
-API answer nvmlDeviceGetNvLinkRemotePciInfo_v2(device d, unsigned link, void *out) { return NOT_SUPPORTED; }
+API answer nvmlDeviceGetNvLinkRemoteDeviceType(device d, unsigned link, unsigned *kind) {
+    return NOT_SUPPORTED;
+}
+API answer nvmlDeviceGetNvLinkRemotePciInfo_v2(device d, unsigned link, void *out) {
+    return NOT_SUPPORTED;
+}
 /* torch asks before it makes an expandable segment, and takes a failure for its own. State 0: no
  * fabric. The struct's size stands in the low bits of its version, its first word. */
 API answer nvmlDeviceGetGpuFabricInfoV(device d, void *out) {

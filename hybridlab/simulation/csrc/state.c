@@ -45,11 +45,14 @@ static void after_fork(void) {
     }
 }
 
-__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork); }
+__attribute__((constructor)) static void watch_forks(void) {
+    pthread_atfork(NULL, NULL, after_fork);
+}
 
 static void map_state(const char *path) {
     struct stat about;
-    if (fstat(file, &about) || (size_t)about.st_size < sizeof *state) refuse(path, "not a state file");
+    if (fstat(file, &about) || (size_t)about.st_size < sizeof *state)
+        refuse(path, "not a state file");
     state = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (state == MAP_FAILED) refuse(path, strerror(errno));
     if (state->magic != STATE_MAGIC) refuse(path, "not a state file of this version");
@@ -85,7 +88,11 @@ static uint64_t start_of(pid_t pid) {
     char *rest = strrchr(text, ')'); /* the name before it may hold anything */
     char kind;
     unsigned long long start;
-    if (!rest || sscanf(rest + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &kind, &start) != 2) return 0;
+    if (!rest ||
+        sscanf(rest + 1,
+               " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+               &kind, &start) != 2)
+        return 0;
     return kind == 'Z' || kind == 'X' ? 0 : start;
 }
 
@@ -158,12 +165,15 @@ enum entry context_enter(int card) {
 
 bool context_exists(int card) { return card >= 0 && context_made[card]; }
 
-void context_load_libraries(int card) {
-    if (!context_exists(card) || libraries_loaded[card] || !lock()) return;
-    struct user *own = own_user(card);
-    if (own && !libraries_loaded[card]) own->context_bytes += state->card[card].library_bytes;
-    libraries_loaded[card] = true;
+bool context_load_libraries(int card) {
+    if (!context_exists(card) || libraries_loaded[card]) return true;
+    if (!lock()) return false;
+    uint64_t bytes = state->card[card].library_bytes;
+    struct user *own = fits(card, bytes) ? own_user(card) : NULL;
+    if (own && !libraries_loaded[card]) own->context_bytes += bytes;
+    if (own) libraries_loaded[card] = true;
     unlock();
+    return own != NULL;
 }
 
 bool device_take(int card, uint64_t bytes) {

@@ -28,7 +28,9 @@ static cudaError_t check(cudaStream_t stream) {
 static bool keep_stream(struct stream *stream) {
     for (int i = 0; i < MAX_STREAMS; i++) {
         struct stream *none = NULL;
-        if (__atomic_compare_exchange_n(&streams[i], &none, stream, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) return true;
+        if (__atomic_compare_exchange_n(&streams[i], &none, stream, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED))
+            return true;
     }
     return false;
 }
@@ -48,12 +50,15 @@ API cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flag
 API cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
     return cudaStreamCreateWithPriority(stream, flags, 0);
 }
-API cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithPriority(stream, 0, 0); }
+API cudaError_t cudaStreamCreate(cudaStream_t *stream) {
+    return cudaStreamCreateWithPriority(stream, 0, 0);
+}
 API cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     if (!stream || check(stream)) return keep(cudaErrorInvalidResourceHandle);
     work_finish(stream, UINT64_MAX);
     for (int i = 0; i < MAX_STREAMS; i++)
-        if (streams[i] == (struct stream *)stream) __atomic_store_n(&streams[i], NULL, __ATOMIC_RELEASE);
+        if (streams[i] == (struct stream *)stream)
+            __atomic_store_n(&streams[i], NULL, __ATOMIC_RELEASE);
     free(stream);
     return cudaSuccess;
 }
@@ -79,7 +84,8 @@ API cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptur
     *status = cudaStreamCaptureStatusNone;
     return check(stream);
 }
-static cudaError_t no_capture(cudaStream_t stream, enum cudaStreamCaptureStatus *status, unsigned long long *id, cudaGraph_t *graph, size_t *dependencies) {
+static cudaError_t no_capture(cudaStream_t stream, enum cudaStreamCaptureStatus *status,
+                              unsigned long long *id, cudaGraph_t *graph, size_t *dependencies) {
     if (status) *status = cudaStreamCaptureStatusNone;
     if (id) *id = 0;
     if (graph) *graph = NULL;
@@ -87,19 +93,23 @@ static cudaError_t no_capture(cudaStream_t stream, enum cudaStreamCaptureStatus 
     return check(stream);
 }
 #if CUDART_VERSION >= 13000
-API cudaError_t cudaStreamGetCaptureInfo(
-    cudaStream_t stream, enum cudaStreamCaptureStatus *status, unsigned long long *id, cudaGraph_t *graph,
-    const cudaGraphNode_t **nodes, const cudaGraphEdgeData **edges, size_t *dependencies) {
+API cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, enum cudaStreamCaptureStatus *status,
+                                         unsigned long long *id, cudaGraph_t *graph,
+                                         const cudaGraphNode_t **nodes,
+                                         const cudaGraphEdgeData **edges, size_t *dependencies) {
     return no_capture(stream, status, id, graph, dependencies);
 }
 #else
-API cudaError_t cudaStreamGetCaptureInfo_v2(
-    cudaStream_t stream, enum cudaStreamCaptureStatus *status, unsigned long long *id, cudaGraph_t *graph,
-    const cudaGraphNode_t **nodes, size_t *dependencies) {
+API cudaError_t cudaStreamGetCaptureInfo_v2(cudaStream_t stream,
+                                            enum cudaStreamCaptureStatus *status,
+                                            unsigned long long *id, cudaGraph_t *graph,
+                                            const cudaGraphNode_t **nodes, size_t *dependencies) {
     return no_capture(stream, status, id, graph, dependencies);
 }
 #endif
-API cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *mode) { return cudaSuccess; }
+API cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *mode) {
+    return cudaSuccess;
+}
 
 /* The host's function runs behind all that the stream was given. */
 API cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void *data) {
@@ -109,7 +119,8 @@ API cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, v
     function(data);
     return enter();
 }
-API cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t function, void *data, unsigned flags) {
+API cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t function,
+                                      void *data, unsigned flags) {
     cudaError_t error = check(stream);
     if (error) return error;
     work_finish(stream, UINT64_MAX);
@@ -127,7 +138,9 @@ API cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
     *event = (cudaEvent_t)made;
     return cudaSuccess;
 }
-API cudaError_t cudaEventCreate(cudaEvent_t *event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
+API cudaError_t cudaEventCreate(cudaEvent_t *event) {
+    return cudaEventCreateWithFlags(event, cudaEventDefault);
+}
 API cudaError_t cudaEventDestroy(cudaEvent_t event) {
     if (!event) return keep(cudaErrorInvalidResourceHandle);
     free(event);
@@ -163,8 +176,10 @@ API cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsi
 }
 API cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end) {
     const struct event *a = (struct event *)start, *b = (struct event *)end;
-    if (!a || !b || !a->timed || !b->timed || !a->at_ns || !b->at_ns) return keep(cudaErrorInvalidResourceHandle);
-    if (work_pending(a->stream, a->mark) || work_pending(b->stream, b->mark)) return keep(cudaErrorNotReady);
+    if (!a || !b || !a->timed || !b->timed || !a->at_ns || !b->at_ns)
+        return keep(cudaErrorInvalidResourceHandle);
+    if (work_pending(a->stream, a->mark) || work_pending(b->stream, b->mark))
+        return keep(cudaErrorNotReady);
     *milliseconds = (float)(((double)b->at_ns - (double)a->at_ns) / 1e6);
     return cudaSuccess;
 }

@@ -40,7 +40,8 @@ static int named(const struct state *s, const int order[MAX_CARDS], const char *
 
 /* The first wrong word ends the list; a card named twice leaves none. */
 static void read_wish(const struct state *s, const int order[MAX_CARDS], char *words) {
-    for (char *rest, *word = strtok_r(words, ", ", &rest); word; word = strtok_r(NULL, ", ", &rest)) {
+    for (char *rest, *word = strtok_r(words, ", ", &rest); word;
+         word = strtok_r(NULL, ", ", &rest)) {
         int card = named(s, order, word);
         if (card < 0 || n_seen == MAX_CARDS) return;
         for (int i = 0; i < n_seen; i++)

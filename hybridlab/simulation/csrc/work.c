@@ -70,7 +70,8 @@ static void put_off(void *stream, void *to, const void *from, size_t bytes) {
 
 void work_copy(void *stream, void *to, const void *from, size_t bytes) {
     struct block about;
-    if (delayed() && block_find(to, &about)) put_off(stream, to, from, bytes);
+    if (delayed() && block_find(to, &about))
+        put_off(stream, to, from, bytes);
     else {
         if (delayed()) work_finish(stream, UINT64_MAX); /* pageable: the call itself waits */
         carry(to, from, bytes);
