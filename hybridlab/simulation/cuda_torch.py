@@ -36,14 +36,17 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CudaTorch:
-    """Where CUDA's torch lies. `path` goes in front of `sys.path`; None where the environment's own
-    torch is a CUDA build. `include` holds the headers of its CUDA version."""
+    """Where CUDA's torch lies: in `path`, which goes in front of `sys.path` (the environment's own
+    where that is a CUDA build). `include` holds the headers of its CUDA version."""
 
     version: str  # '2.13.0'
     cuda: str  # '13.0'
-    lib: Path
+    path: Path
     include: Path
-    path: Path | None
+
+    @property
+    def lib(self) -> Path:
+        return self.path / "torch" / "lib"
 
 
 def cache_folder() -> Path:
@@ -58,24 +61,22 @@ def cuda_torch(*, tell: Tell) -> CudaTorch:
         wanted = version("torch").partition("+")[0]
     except PackageNotFoundError:
         raise UnavailableError("torch is not installed: pip install torch") from None
-    own = Path(str(distribution("torch").locate_file("torch")))
-    cuda = cuda_version(own)
-    folder = None
+    folder = Path(str(distribution("torch").locate_file("")))
+    cuda = cuda_version(folder)
     if cuda is None:
         folder = cache_folder() / f"torch-{wanted}-{PLATFORM}"
-        own = folder / "torch"
         with _locked(folder):
-            if not own.is_dir():
+            if not folder.is_dir():
                 _fetch_torch(wanted, folder, tell)
-        cuda = cuda_version(own)
+        cuda = cuda_version(folder)
         assert cuda is not None  # checked before the folder got its name
-    return CudaTorch(wanted, cuda, own / "lib", _headers(cuda, tell), folder)
+    return CudaTorch(wanted, cuda, folder, _headers(cuda, tell))
 
 
-def cuda_version(torch: Path) -> str | None:
-    """The CUDA version that this torch was built for ('13.0'), None for a CPU build; torch itself
-    is not imported."""
-    source = (torch / "version.py").read_text(encoding="utf-8")
+def cuda_version(folder: Path) -> str | None:
+    """The CUDA version that the torch in this folder was built for ('13.0'), None for a CPU build;
+    torch itself is not imported."""
+    source = (folder / "torch" / "version.py").read_text(encoding="utf-8")
     found = re.search(r"^cuda(?:: [^=]+)? = '([\d.]+)'", source, re.MULTILINE)
     return found[1] if found else None
 
@@ -87,7 +88,7 @@ def _fetch_torch(wanted: str, folder: Path, tell: Tell) -> None:
         f"{folder}"
     )
     with _unpacked([f"torch=={wanted}"], folder.parent) as found:
-        if cuda_version(found / "torch") is None:
+        if cuda_version(found) is None:
             raise UnavailableError(
                 f"the package index has no CUDA build of torch {wanted} for this Python; a "
                 "simulated card needs one"

@@ -11,21 +11,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybridlab.simulation import STATE_VARIABLE, build, state
-from hybridlab.simulation.cuda_torch import Tell, cache_folder, cuda_torch
+from hybridlab.simulation.cuda_torch import CudaTorch, Tell, cache_folder, cuda_torch
 
 
 def environment(cards: Sequence[str], folder: Path, *, tell: Tell) -> dict[str, str]:
     """Variables that give a process these cards, whose state lies in `folder` as long as anybody
     uses it. What has to be fetched or built is, at first use, or there is an `UnavailableError`."""
     torch = cuda_torch(tell=tell)
-    libraries = cache_folder() / f"libraries-{torch.version}-cuda-{torch.cuda}"
-    build.build(torch.lib, torch.include, libraries)
+    libraries = built_libraries(torch)
     path = folder / "card"
     state.create(path, cards)
-    package = Path(__file__).parents[2]
-    variables = {STATE_VARIABLE: str(path), "LD_LIBRARY_PATH": str(libraries)}
-    variables["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, [torch.path, package])))
-    for name in ("LD_LIBRARY_PATH", "PYTHONPATH"):
-        if os.environ.get(name):
-            variables[name] += os.pathsep + os.environ[name]
-    return variables
+    return {
+        STATE_VARIABLE: str(path),
+        "LD_LIBRARY_PATH": _in_front("LD_LIBRARY_PATH", libraries),
+        "PATH": _in_front("PATH", libraries / "bin"),
+        "PYTHONPATH": _in_front("PYTHONPATH", torch.path, Path(__file__).parents[2]),
+    }
+
+
+def built_libraries(torch: CudaTorch) -> Path:
+    """The stand-ins for this torch, built at first use."""
+    libraries = cache_folder() / f"libraries-{torch.version}-cuda-{torch.cuda}"
+    build.build(torch.lib, torch.include, libraries)
+    return libraries
+
+
+def _in_front(variable: str, *folders: Path) -> str:
+    """A list of folders with these before what the variable has."""
+    return os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get(variable)])])

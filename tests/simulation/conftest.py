@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from hybridlab.errors import UnavailableError
 from hybridlab.simulation import state
-from hybridlab.simulation.build import build
+from hybridlab.simulation.cuda_torch import CudaTorch, cuda_torch
+from hybridlab.simulation.environment import built_libraries
 
 PRELUDE = """
 import ctypes as c, json, os
@@ -99,30 +101,28 @@ class Bench:
 
 
 @pytest.fixture(scope="session")
-def site() -> Path:
-    """The folder that holds a CUDA torch."""
-    path = os.environ.get("HYBRIDLAB_TEST_CUDA_TORCH")
-    if not path:
-        pytest.skip("no CUDA torch: set HYBRIDLAB_TEST_CUDA_TORCH to the folder that holds it")
-    return Path(path)
+def cuda() -> CudaTorch:
+    """A CUDA build of torch, fetched at first use; without one nothing can be simulated."""
+    try:
+        return cuda_torch(tell=print)
+    except UnavailableError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
-def include() -> Path:
-    """CUDA's headers."""
-    path = os.environ.get("HYBRIDLAB_TEST_CUDA_INCLUDE")
-    if not path:
-        pytest.skip("no CUDA headers: set HYBRIDLAB_TEST_CUDA_INCLUDE to their folder")
-    return Path(path)
+def site(cuda: CudaTorch) -> Path:
+    return cuda.path
 
 
 @pytest.fixture(scope="session")
-def lib(site: Path, include: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stand-ins, built once for all workers of a test run."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    build(site / "torch" / "lib", include, shared / "stand-ins")
-    return shared / "stand-ins"
+def include(cuda: CudaTorch) -> Path:
+    return cuda.include
+
+
+@pytest.fixture(scope="session")
+def lib(cuda: CudaTorch) -> Path:
+    """The stand-ins, built once."""
+    return built_libraries(cuda)
 
 
 @pytest.fixture
