@@ -55,6 +55,7 @@ class Swapping(Strategy):
                 else:
                     self.mover.prepare(tenant)
             self.mover.ready()
+            self.device.release()  # the block whose copy was timed
         except BaseException:  # also an interrupt: nothing stays pinned
             self.close()
             raise

@@ -328,6 +328,9 @@ def test_weights_that_are_away_leave_their_room_to_other_processes(
     made = strategy(variant, device=device)
     made.open()
     resident = made.analyst.weights_bytes() or 0
+    opened = torch.cuda.memory_reserved()
+    device.release()
+    assert torch.cuda.memory_reserved() == opened  # nothing was kept for later
     ask(made, clip)
     served = ask(made, clip)
     assert served.transcript.tokens and served.answer.tokens
