@@ -3,12 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-OUTPUT ?= outputs/demo-$(shell date +%Y%m%d-%H%M%S)
+ifndef OUTPUT
+OUTPUT := outputs/demo-$(shell date +%Y%m%d-%H%M%S)
+endif
 
 .PHONY: demo test lint audit bench endurance readme lab constraints clean
 
 demo: $(VENV)/.base
 	$(BIN)/python -m hybridlab.cli run params/pocket.yaml --output "$(OUTPUT)"
+	# the T4's answer, into the same report; without a network or a compiler it says what is missing
+	if $(BIN)/python -m hybridlab.cli simulate --fetch; then \
+		$(BIN)/python -m hybridlab.cli run params/t4-simulated.yaml --only 02 \
+			--output "$(OUTPUT)/t4-simulated" && \
+		$(BIN)/python -m hybridlab.cli report "$(OUTPUT)"; \
+	fi
 
 test: $(VENV)/.dev
 	$(BIN)/python -m ruff check .
@@ -17,6 +25,10 @@ test: $(VENV)/.dev
 	# a file's tests share what they have started; more threads than cores would wait for each other
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical \
 		--maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	# the tests that need a GPU, on a simulated one: a card for each of pytest's processes
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m hybridlab.cli simulate \
+		$(BIN)/python -m pytest -m gpu --numprocesses logical --maxprocesses 4 \
+		--dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check --fix .

@@ -11,7 +11,7 @@ import statistics
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ ALIGNMENT_BYTES = 256
 LINK_COPIES = 5
 #: What a copy of weights must leave of the host: one that is full ends the machine, not the case.
 HOST_RESERVE_BYTES = 2 * GB
+#: So many parameters are looked at after a copy, and so many bytes of each: one kernel's work.
+WATCHED, WATCHED_BYTES = 4, 251
 KEEP_NO_COPY = (
     "choose a smaller Whisper or the variant reload-warm, which keeps no copy on the host"
 )
@@ -158,6 +160,11 @@ def bytes_of(tensor: Tensor) -> Tensor:
 # ----------------------------------------------------------------------------------------- blocks
 
 
+def pinned_bytes(n_bytes: int) -> int:
+    """What torch's `pin_memory` takes of the host for a tensor: the next power of two."""
+    return 1 << max(0, n_bytes - 1).bit_length()
+
+
 def check_host_room(n_bytes: int, device: Device, *, mend: str = KEEP_NO_COPY) -> None:
     """`UnavailableError` where the host's memory cannot hold so much beside what it holds and a
     reserve, with what to do instead; where the host is the device, running out is a result of the
@@ -202,10 +209,8 @@ class Pin:
         runtime = cudart or torch.cuda.cudart()  # type: ignore[no-untyped-call]
         code = int(runtime.cudaHostRegister(block.data_ptr(), block.nbytes, 0))
         if code:
-            raise UnavailableError(
-                f"the driver did not pin {format_bytes(block.nbytes)} of host memory (CUDA error "
-                f"{code}); raise `ulimit -l` or the container's memory, or {KEEP_NO_COPY}"
-            )
+            consume_last_error()
+            raise not_pinned(block.nbytes, f"CUDA error {code}")
         # holds the block until it is unregistered, also where nobody comes to close
         self._unpin = weakref.finalize(self, _unregister, runtime, block)
 
@@ -216,7 +221,36 @@ class Pin:
 def _unregister(runtime: Any, block: Tensor) -> None:
     code = int(runtime.cudaHostUnregister(block.data_ptr()))
     if code:
+        consume_last_error()
         raise RuntimeError(f"host memory could not be unpinned (CUDA error {code})")
+
+
+def not_pinned(n_bytes: int, reason: str) -> UnavailableError:
+    return UnavailableError(
+        f"the driver did not pin {format_bytes(n_bytes)} of host memory ({reason}); raise "
+        f"`ulimit -l` or the container's memory, or {KEEP_NO_COPY}"
+    )
+
+
+def consume_last_error() -> None:
+    """After a call of the CUDA runtime that was refused: its error waits for whoever asks next,
+    which is the check behind the next kernel. torch's binding cannot ask; a kernel here does."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
+    with suppress(torch.AcceleratorError):
+        torch.zeros(1, device="cuda")
+
+
+def give_back_caches() -> None:
+    """What torch keeps on a GPU for later goes to the driver and the host: cuBLAS' workspaces, one
+    for each stream that has computed, freed blocks of every stream, and pinned blocks. For when
+    nothing is at work."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
+    torch.cuda.synchronize()
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    torch._C._host_emptyCache()
 
 
 # ------------------------------------------------------------------------------------------- link
@@ -252,6 +286,23 @@ def _own_stream(device: Device) -> Iterator[None]:
             yield
     finally:  # after a fault, too, nothing writes into a block that is given back
         stream.synchronize()
+
+
+class Fingerprint:
+    """A few values of a module's largest parameters, to see whether a copy of them arrived."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._watched = sorted(module.parameters(), key=lambda tensor: tensor.nbytes)[-WATCHED:]
+        self._expected = self._read()
+
+    def matches(self) -> bool:
+        """Whether they are what they were, read from where they lie now."""
+        return torch.equal(self._read(), self._expected)
+
+    @torch.no_grad()
+    def _read(self) -> Tensor:
+        flat = [tensor.flatten().view(torch.uint8) for tensor in self._watched]
+        return torch.cat([values[:: -(-values.numel() // WATCHED_BYTES)] for values in flat]).cpu()
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -12,16 +12,20 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Self
 
 from hybridlab.device import Device
 from hybridlab.device.linux import status_bytes
 from hybridlab.errors import UnavailableError
-from hybridlab.units import format_bytes
+from hybridlab.units import MIB, format_bytes
 
 #: A ballast ends its work when the free bytes are this close to what was asked for.
-TOLERANCE_BYTES = 4 * 2**20
+TOLERANCE_BYTES = 4 * MIB
+#: More free bytes than any card has: a ballast that is to leave so much holds nothing.
+HOLD_NOTHING = 2**63 - 1
+#: A card that is larger by less than this is no larger: a ballast's own context takes as much.
+LEAST_LARGER_BYTES = 256 * MIB
 
 
 class Envelope(ABC):
@@ -33,13 +37,17 @@ class Envelope(ABC):
 
     @abstractmethod
     def lift(self) -> None:
-        """Take the limit away."""
+        """Take the limit away; it can be set again."""
+
+    def close(self) -> None:
+        """Take the limit away for good."""
+        self.lift()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.lift()
+        self.close()
 
 
 def make_envelope(device: Device) -> Envelope:
@@ -63,7 +71,9 @@ class DataLimit(Envelope):
 
 
 class Ballast(Envelope):
-    """A process of its own that takes device memory until only so much is free."""
+    """A process of its own that takes device memory until only so much is free. It is started with
+    the first limit and stays until the envelope is closed: starting it takes seconds, and growing
+    or shrinking milliseconds."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -78,25 +88,43 @@ class Ballast(Envelope):
                 stdout=subprocess.PIPE,
                 text=True,
             )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(f"{int(free_bytes)}\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline().strip()
-        if not answer.isdigit():
-            self.lift()
-            raise UnavailableError(f"the ballast on {self.device.name} failed: {answer or 'ended'}")
-        if abs(int(answer) - free_bytes) > TOLERANCE_BYTES:
-            self.lift()
+        found_bytes = self._hold_all_but(free_bytes)
+        if abs(found_bytes - free_bytes) > TOLERANCE_BYTES:
+            self.close()
             raise UnavailableError(
                 f"{format_bytes(free_bytes)} free were asked of {self.device.name} and "
-                f"{format_bytes(int(answer))} are: it holds less than the envelope is large"
+                f"{format_bytes(found_bytes)} are: beside others and the ballast's own context the "
+                "card holds less than the envelope is large"
             )
 
+    def _hold_all_but(self, free_bytes: int) -> int:
+        """Tell the ballast; the bytes that are free then."""
+        assert self._process is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(f"{int(free_bytes)}\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline().strip()
+        except BrokenPipeError:  # it has ended
+            answer = ""
+        if not answer.isdigit():
+            self.close()
+            raise UnavailableError(
+                f"the ballast on {self.device.name} ended before it held what the envelope leaves "
+                "out; the log of the case says why"
+            )
+        return int(answer)
+
     def lift(self) -> None:
+        if self._process is not None:
+            self._hold_all_but(HOLD_NOTHING)
+
+    def close(self) -> None:
         if self._process is None:
             return
         assert self._process.stdin is not None
-        self._process.stdin.close()  # its end of file tells the ballast to go
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()  # its end of file tells the ballast to go
         self._process.wait(timeout=30)
         self._process = None
 
@@ -120,20 +148,37 @@ def hold(device: str, targets: Iterator[int]) -> Iterator[int]:
         yield int(torch.cuda.mem_get_info(device)[0])
 
 
+def is_larger(device: Device, capacity_bytes: int) -> bool:
+    """Whether an envelope of so many bytes would take any memory away."""
+    if device.kind == "cpu":  # its limit is this process' own, whatever the host has
+        return True
+    return device.capacity_bytes() >= capacity_bytes + LEAST_LARGER_BYTES
+
+
 @contextmanager
 def enveloped(device: Device, capacity_bytes: int) -> Iterator[None]:
     """Inside, this device has `capacity_bytes` in all: what is taken already counts.
+    `UnavailableError` where others have taken it all. A card that is no larger stays as it is.
 
     On a CPU the process as it is now (Python and its libraries) does not count, as a card does not
     hold them either.
     """
+    if not is_larger(device, capacity_bytes):
+        yield
+        return
     if device.kind != "cpu":
         device.release()  # what the allocator keeps is free from now on
     free = device.free_bytes()
     taken = 0 if device.kind == "cpu" else device.capacity_bytes() - free
+    if taken >= capacity_bytes:
+        raise UnavailableError(
+            f"{format_bytes(taken)} of {device.name} are in use already, and the envelope has "
+            f"{format_bytes(capacity_bytes)} in all; end the other processes and repeat"
+        )
     with make_envelope(device) as envelope:
         envelope.leave(capacity_bytes - taken)
-        ballast = 0 if device.kind == "cpu" else free - device.free_bytes()
+        # all that the envelope leaves out, which what the ballast holds is but for its rounding
+        ballast = 0 if device.kind == "cpu" else device.capacity_bytes() - capacity_bytes
         device.shrink(capacity_bytes, ballast_bytes=ballast)
         try:
             yield

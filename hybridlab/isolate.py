@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hybridlab.errors import HybridlabError, UnavailableError
+from hybridlab.simulation import simulated_card
 
 ADDRESS_VARIABLE = "HYBRIDLAB_CASE_SERVER"
 START_TIMEOUT_S = 180.0
@@ -85,23 +86,31 @@ class Exit:
 
 
 class CaseServer:
-    """Owns the server process, or borrows one whose address stands in the environment."""
+    """Owns the server process, or borrows one for the same card whose address stands in the
+    environment. `card` is a simulated one; without it cases find the devices of this machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, card: str = "") -> None:
+        self.card = card
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.address = os.environ.get(ADDRESS_VARIABLE, "")
+        given = os.environ.get(ADDRESS_VARIABLE, "")
+        self.address = given if Path(given).name == self._name else ""
+
+    @property
+    def _name(self) -> str:
+        """The last part of its address, which tells whom it is for."""
+        return f"cases-{self.card}" if self.card else "cases"
 
     def start(self) -> Self:
         """Start the server unless one is there, and wait until its imports are done."""
         if self.address and Path(self.address).exists():
             return self
         self._folder = tempfile.TemporaryDirectory(prefix="hybridlab-")
-        self.address = str(Path(self._folder.name) / "cases")
+        self.address = str(Path(self._folder.name) / self._name)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hybridlab.isolate", self.address],
             stdin=subprocess.PIPE,  # its end of file tells the server that we are gone
-            env={**os.environ, ADDRESS_VARIABLE: self.address},
+            env={**os.environ, **self._environment(), ADDRESS_VARIABLE: self.address},
         )
         atexit.register(self.stop)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -115,6 +124,14 @@ class CaseServer:
                 raise UnavailableError(f"the case server was not ready in {START_TIMEOUT_S:.0f} s")
             time.sleep(0.02)
         return self
+
+    def _environment(self) -> dict[str, str]:
+        if not self.card:
+            return {}
+        from hybridlab.simulation.environment import environment
+
+        assert self._folder is not None
+        return environment([self.card], Path(self._folder.name), tell=_say)
 
     def stop(self) -> None:
         """End an owned server and whatever it runs; a borrowed one is left alone."""
@@ -217,17 +234,23 @@ class Child:
         self.close()
 
 
-_shared: CaseServer | None = None
+_shared: dict[str, CaseServer] = {}
 _sharing = threading.Lock()
 
 
-def shared_server() -> CaseServer:
-    """This process' server, started at the first call; any thread may ask."""
-    global _shared
+def shared_server(device: str = "") -> CaseServer:
+    """This process' server for cases of this device, started at the first call; any thread may ask.
+    A process that was started with a simulated card shares the server that it comes from."""
+    card = simulated_card(device)
+    name = card.name if card else Path(os.environ.get(ADDRESS_VARIABLE, "")).name.partition("-")[2]
     with _sharing:
-        if _shared is None or not _shared.address:
-            _shared = CaseServer()
-        return _shared.start()
+        if not (name in _shared and _shared[name].address):
+            _shared[name] = CaseServer(name)
+        return _shared[name].start()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - what takes minutes is said first
 
 
 def send(connection: socket.socket, payload: bytes) -> None:

@@ -21,6 +21,7 @@ from hybridlab.together import Attribution, Tally, attribution
 from hybridlab.units import MIB
 
 SAMPLE_INTERVAL_S = 0.010
+NOBODY = Account({}, {})
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,38 @@ class Listened(Protocol):
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a phase: bytes in use, of them the request's living tensors, and the owners that
-    are not tenants."""
+    """The end of a phase: bytes in use, of them the request's living tensors (None: they cannot be
+    told), and the owners that are not tenants."""
 
     used_bytes: int
-    live_bytes: int
+    live_bytes: int | None
     account: Account
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The highest bytes in a phase, and what there was when it ended, the last time that it did."""
+
+    peak_bytes: int
+    #: Most that a caching allocator held; None where there is none.
+    reserved_bytes: int | None
+    #: Of the peak, tensors that the request made, as `LiveTensors` saw them; None where it did not.
+    live_bytes: int | None
+    ended: Ended
+
+    @property
+    def peak_account(self) -> Account:
+        """Owners that are not tenants, with the slack at the peak (`Region.peak_account`)."""
+        return self.ended.account.with_slack(_less(self.reserved_bytes, self.peak_bytes))
+
+    def again(self, later: Phase) -> Phase:
+        """Of both times."""
+        return Phase(
+            max(self.peak_bytes, later.peak_bytes),
+            _most(self.reserved_bytes, later.reserved_bytes),
+            _most(self.live_bytes, later.live_bytes),
+            later.ended,
+        )
 
 
 @dataclass
@@ -132,29 +159,43 @@ class Region:
     peak_bytes: int = 0
     end_bytes: int = 0
     seconds: float = 0.0
-    #: Highest bytes in each phase of each tenant, where the meter listens to them.
-    phase_peaks: dict[str, int] = field(default_factory=dict)
-    #: Of those, tensors that the request made, as `LiveTensors` saw them.
-    phase_live: dict[str, int] = field(default_factory=dict)
+    #: Most that a caching allocator held inside; None where there is none.
+    reserved_bytes: int | None = None
+    #: Owners that are not tenants, at its end.
+    account: Account = NOBODY
+    #: Each phase of each tenant ('' between phases), where the meter listens to them.
+    phases: dict[str, Phase] = field(default_factory=dict)
     #: Whose bytes the peak was, where tenants worked at once and were told apart.
     at_once: Tally | None = None
-    #: What there was when each phase ended, the last time that it did.
-    phase_ends: dict[str, Ended] = field(default_factory=dict)
 
-    def note(
-        self, phase: str, peak_bytes: int, live_bytes: int | None, ended: Ended | None
-    ) -> None:
-        """A peak seen in this phase ('' between phases), and what there was at its end."""
+    def note(self, peak_bytes: int, reserved_bytes: int | None) -> None:
+        """Peaks of the allocator, seen inside."""
         self.peak_bytes = max(self.peak_bytes, peak_bytes)
-        self.phase_peaks[phase] = max(self.phase_peaks.get(phase, 0), peak_bytes)
-        if live_bytes is not None:
-            self.phase_live[phase] = max(self.phase_live.get(phase, 0), live_bytes)
-        if ended is not None:
-            self.phase_ends[phase] = ended
+        self.reserved_bytes = _most(self.reserved_bytes, reserved_bytes)
+
+    def note_phase(self, name: str, phase: Phase) -> None:
+        """A phase that has ended, not for the first time perhaps."""
+        self.note(phase.peak_bytes, phase.reserved_bytes)
+        self.phases[name] = self.phases[name].again(phase) if name in self.phases else phase
 
     @property
     def peak_above_start_bytes(self) -> int:
         return self.peak_bytes - self.start_bytes
+
+    @property
+    def peak_account(self) -> Account:
+        """As `account`, with the slack at the peak: the most that was held less the most that was
+        in use. An allocator gives nothing back by itself, so that it still holds at the end what it
+        held at the peak, but then nobody uses the difference."""
+        return self.account.with_slack(_less(self.reserved_bytes, self.peak_bytes))
+
+
+def _less(reserved_bytes: int | None, used_bytes: int) -> int | None:
+    return None if reserved_bytes is None else reserved_bytes - used_bytes
+
+
+def _most(one: int | None, other: int | None) -> int | None:
+    return max((n_bytes for n_bytes in (one, other) if n_bytes is not None), default=None)
 
 
 def _both(
@@ -186,12 +227,13 @@ class Meter:
     regions: list[Region] = field(default_factory=list)
     base_bytes: int = 0
     steady_bytes: int | None = None
-    #: Owners that are not tenants, by moment: `base`, `load`, `steady`, `request` (at its end).
-    accounts: dict[str, Account] = field(default_factory=dict)
+    #: Owners that are not tenants, before anything was loaded and at rest.
+    base_account: Account = NOBODY
+    steady_account: Account = NOBODY
 
     def __enter__(self) -> Self:
         self.device.release()
-        self.accounts["base"] = self.device.account()
+        self.base_account = self.device.account()
         self.base_bytes = self.device.used_bytes()
         self.sampler = Sampler(self.device.used_bytes, interval_s=self.interval_s)
         self.sampler.__enter__()
@@ -213,9 +255,14 @@ class Meter:
             self.device.synchronize()
         finally:  # also of a region that ran out of memory: its peak is the result
             region.seconds = time.perf_counter() - started
-            region.peak_bytes = max(region.peak_bytes, self.device.peak_bytes())
+            region.note(self.device.peak_bytes(), self.device.peak_reserved_bytes())
             region.end_bytes = self.device.used_bytes()
-            self.accounts[name] = self.device.account()
+            region.account = self.device.account()
+
+    def forget(self) -> None:
+        """What was measured up to now is of something else: keep nothing of it but the base."""
+        self.regions.clear()
+        self.steady_bytes, self.steady_account = None, NOBODY
 
     @contextmanager
     def phases(self, region: Region, tenants: Sequence[Listened]) -> Iterator[None]:
@@ -233,12 +280,14 @@ class Meter:
 
         def enter(phase: str) -> None:
             nonlocal current
-            ended = None
-            if live is not None:
-                used, account = self.device.used_bytes(), self.device.account()
-                ended = Ended(used, live.now_bytes, account)
-            peak = self.device.peak_bytes()
-            region.note(current, peak, live.take_peak() if live else None, ended)
+            used, account = self.device.used_bytes(), self.device.account()
+            left = Phase(
+                self.device.peak_bytes(),
+                self.device.peak_reserved_bytes(),
+                live.take_peak() if live else None,
+                Ended(used, live.now_bytes if live else None, account),
+            )
+            region.note_phase(current, left)
             self.device.reset_peak()
             current = phase
 
@@ -266,7 +315,7 @@ class Meter:
         self.device.synchronize()
         self.device.release()
         self.steady_bytes = self.device.used_bytes()
-        self.accounts["steady"] = self.device.account()
+        self.steady_account = self.device.account()
         return self.steady_bytes
 
     def peak_bytes(self, name: str) -> int | None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hybridlab import catalog
 from hybridlab.defaults import AUTO, filled
 from hybridlab.errors import ParameterError
+from hybridlab.simulation import simulated_card
 
 VoxtralName = Literal["mini-3b", "pocket"]
 WeightsSource = Literal["hub", "local", "random", "pocket"]
@@ -81,9 +82,15 @@ class Params(BaseModel):
         for name in (self.card, self.envelope):
             if name not in ("auto", ""):
                 catalog.card(name)
-        if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
+        if simulated_card(self.device):
+            if self.inline:
+                raise ParameterError(
+                    f"device {self.device!r} needs processes of its own; set inline to false"
+                )
+        elif self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
             raise ParameterError(
-                f"device {self.device!r} is not known; choose auto, cpu, cuda or cuda:N"
+                f"device {self.device!r} is not known; choose auto, cpu, cuda, cuda:N or "
+                "simulated:CARD"
             )
         if self.audio and not Path(self.audio).expanduser().exists():
             raise ParameterError(

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.errors import RunFolderError
 from hybridlab.params import Params
+from hybridlab.simulation import NO_TIMES, evidence
 from hybridlab.units import MIB, format_bytes
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Status = Literal["running", "completed", "skipped", "failed", "crashed"]
 CaseStatus = Literal["ok", "oom", "crashed", "timeout", "skipped", "invalid"]
 
 #: Columns that stand first in every table.
-COMMON_COLUMNS = ("run_id", "case_id", "experiment", "device", "enveloped")
+COMMON_COLUMNS = ("run_id", "case_id", "experiment", "device", "evidence", "enveloped")
 #: The least each table has; a table may have more.
 TABLES: dict[str, tuple[str, ...]] = {
     "cases": (
@@ -104,6 +105,13 @@ TABLES: dict[str, tuple[str, ...]] = {
     "claims": ("claim", "expected", "measured", "verdict", "reason"),
 }
 
+#: Columns of times and of what follows from them: empty in rows of a simulated card. All others
+#: that end in `_s` are times too, but for lengths of audio.
+_TIME_COLUMNS = ("throughput_rps", "link_bytes_per_s", "request_energy_j", "foreign_cpu_share")
+_LENGTHS_OF_AUDIO = ("audio_s",)
+#: Tables whose rows are points in time.
+_TIMELINES = ("spans", "samples")
+
 #: The moment of a ledger at which tenants that work at once held most together.
 AT_ONCE = "both at work"
 
@@ -136,6 +144,10 @@ class TableWriter:
     def append(self, table: str, row: Mapping[str, Any]) -> dict[str, Any]:
         """Write one row and return it as written. Unknown tables and missing columns are faults."""
         full = {**dict.fromkeys(COMMON_COLUMNS), **self.common, **row}
+        if full["evidence"] == "simulated":
+            if table in _TIMELINES:
+                return full
+            full |= _without_times(table, full)
         missing = [name for name in TABLES[table] if name not in full]
         if missing:
             raise ValueError(f"a row of {table} lacks {', '.join(missing)}")
@@ -148,6 +160,13 @@ class TableWriter:
                 f"cannot write {path}: {error.strerror}; free some space and repeat with --resume"
             ) from None
         return full
+
+
+def _without_times(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that replace a row's times, and why they are empty."""
+    times = [name for name in row if name.endswith("_s") or name in _TIME_COLUMNS]
+    replaced = dict.fromkeys(name for name in times if name not in _LENGTHS_OF_AUDIO)
+    return {**replaced, "times_reason": NO_TIMES} if table == "cases" else replaced
 
 
 def _append_whole(path: Path, line: bytes) -> None:
@@ -214,7 +233,12 @@ class Part:
     def writer(self) -> TableWriter:
         return TableWriter(
             self.folder,
-            {"run_id": self.run_dir.name, "device": self.device, "enveloped": False},
+            {
+                "run_id": self.run_dir.name,
+                "device": self.device,
+                "evidence": evidence(self.device),
+                "enveloped": False,
+            },
         )
 
     def table(self, name: str) -> pd.DataFrame:

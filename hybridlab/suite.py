@@ -27,6 +27,7 @@ from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
 from hybridlab.notebooks import notebooks_dir, own_notebooks
 from hybridlab.params import NOTEBOOKS, Params, parameters_of, split
+from hybridlab.simulation import simulated_card
 
 #: Seconds that a cell may stay silent: longer than any case's own timeout.
 CELL_TIMEOUT_S = 6 * 3600
@@ -79,7 +80,7 @@ def run_suite(
     progress = Progress(names)
     if listener is not None:
         progress.listener = listener
-    with _server():
+    with _server(device):
         try:
             for name in names:
                 progress.tell(current=name, cases_done=0, cases_total=0)
@@ -225,9 +226,10 @@ def _preflight(params: Params) -> Device:
 
 
 @contextmanager
-def _server() -> Iterator[None]:
+def _server(device: Device) -> Iterator[None]:
     """One case server for all notebooks: the imports are paid for once."""
-    with CaseServer() as server:
+    card = simulated_card(device.name)
+    with CaseServer(card.name if card else "") as server:
         before = os.environ.get(ADDRESS_VARIABLE)
         os.environ[ADDRESS_VARIABLE] = server.address
         try:

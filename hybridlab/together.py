@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Self
@@ -99,17 +99,33 @@ class StreamHistory(Attribution):
 
 
 def replay(events: Iterable[Mapping[str, Any]], names: Mapping[int, str], tally: Tally) -> None:
-    """Run the history through `tally`. Blocks that were there before it began belong to no
-    request; a block that is freed is its owner's until the device is done with it."""
+    """Run the history through `tally`. Blocks that were there before it began, or are there when it
+    has ended (a stream's workspace), belong to no request; a block that is freed is its owner's
+    until the device is done with it."""
+    events = list(events)
+    outliving = _outliving(events)
     owners: dict[int, tuple[str, int]] = {}
-    for event in events:
+    for number, event in enumerate(events):
         name, address = names.get(event["stream"]), event["addr"]
+        if number in outliving:
+            continue
         if event["action"] == "alloc" and name is not None:
             owners[address] = (name, event["size"])
             tally.put(name, tally.now.get(name, 0) + event["size"])
         elif event["action"] == "free_completed" and address in owners:
             owner, size = owners.pop(address)
             tally.put(owner, tally.now[owner] - size)
+
+
+def _outliving(events: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Which of the events allocated blocks that nobody has freed."""
+    there: dict[int, int] = {}
+    for number, event in enumerate(events):
+        if event["action"] == "alloc":
+            there[event["addr"]] = number
+        elif event["action"] == "free_requested":
+            there.pop(event["addr"], None)
+    return set(there.values())
 
 
 class MemberPeaks(Attribution):

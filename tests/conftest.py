@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+from hybridlab.simulation import STATE_VARIABLE
+
+if STATE_VARIABLE in os.environ:  # before torch is used
+    from hybridlab.simulation import values
+
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a card for each process
+        own = f"{os.environ[STATE_VARIABLE]}-{os.environ['PYTEST_XDIST_WORKER']}"
+        shutil.copy(os.environ[STATE_VARIABLE], own)
+        os.environ[STATE_VARIABLE] = own
+    values.install("all")
 
 from hybridlab.audio import Samples
 from hybridlab.device import cuda, visible
@@ -53,6 +66,8 @@ class FakeAllocator:
 
     reserved: int = 0
     allocated: int = 0
+    #: As `torch.cuda.memory_snapshot` has them.
+    blocks: list[dict[str, Any]] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -66,6 +81,9 @@ def allocator(monkeypatch: pytest.MonkeyPatch) -> FakeAllocator:
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: fake.allocated)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda index: fake.allocated)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda index: None)
+    segment = {"device": 0, "blocks": fake.blocks}
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: [segment])
+    monkeypatch.setattr(torch.backends.cuda, "cublas_workspace_size", lambda: 700)
     return fake
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from hybridlab import device
+from hybridlab import device, isolate
 from hybridlab.bystanders import Watch, interference
+from hybridlab.device import cuda, visible
 from hybridlab.device import nvml as nvml_module
-from hybridlab.device import visible
+from hybridlab.device.base import SLACK
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.units import MIB
 from tests.conftest import FakeAllocator
@@ -116,18 +119,22 @@ def test_a_cuda_account_closes_over_the_card(nvml: FakeNvml, allocator: FakeAllo
     card = device.CudaDevice(0)
     nvml.used = 5_000
     allocator.reserved, allocator.allocated = 3_000, 2_600
+    states = ("active_allocated", "active_allocated", "inactive")
+    allocator.blocks += [{"state": state, "requested_size": 700} for state in states]
+    allocator.blocks += [{"state": "active_allocated", "requested_size": 1_200}]
     account = card.account()
-    assert account.inside == {}
+    assert account.inside == {"workspaces": 2 * 700}
     assert account.outside == {
         "allocator slack": 400,
-        "driver reserved": 400,
         "strangers": 1_200,
         "context": 800,
     }
-    assert sum(account.outside.values()) + 2_600 == 5_000 + 400
-    card.shrink(9_000, ballast_bytes=300)
-    assert card.account().outside["strangers"] == 1_500
-    assert card.capacity_bytes() == 9_000
+    # what the driver keeps for itself is no part of the capacity
+    assert account.free_bytes(capacity_bytes=15_600, used_bytes=2_600) == 15_600 - 5_000
+    card.shrink(9_000, ballast_bytes=300)  # nor is a ballast of an envelope's
+    inside = card.account()
+    assert (inside.outside["strangers"], inside.outside["context"]) == (1_200, 500)
+    assert inside.free_bytes(capacity_bytes=9_000, used_bytes=2_600) == 9_000 - 4_700
 
 
 def test_strangers_are_what_other_families_hold_now(
@@ -160,12 +167,18 @@ def test_a_second_case_in_one_process_has_no_stranger_in_the_first_ones_context(
     assert second.account().outside["context"] == 800
 
 
-def test_without_nvml_owners_outside_torch_have_no_reading(
-    nvml: FakeNvml, allocator: FakeAllocator
+def test_without_nvml_owners_outside_torch_cannot_be_told_apart(
+    nvml: FakeNvml, allocator: FakeAllocator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch
+
     nvml.present = False
     allocator.reserved, allocator.allocated = 3_000, 2_600
-    assert device.CudaDevice(0).account().outside == {"allocator slack": 400}
+    card = device.CudaDevice(0)
+    assert card.account().outside == {"allocator slack": 400}
+    monkeypatch.setattr(device.CudaDevice, "_capacity_bytes", lambda self: 15_600)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (10_600, 15_600))
+    assert card.account().outside == {"allocator slack": 400, "context and strangers": 2_000}
 
 
 def test_before_cuda_is_used_its_allocator_holds_nothing_and_no_question_begins_it(
@@ -207,9 +220,9 @@ def test_free_bytes_are_the_drivers_as_the_account_adds_up_to_them(
 ) -> None:
     card = device.CudaDevice(0)
     allocator.reserved, allocator.allocated = 3_000, 2_600
-    outside = card.account().outside
-    held = sum(n_bytes for owner, n_bytes in outside.items() if owner != "driver reserved")
-    assert card.free_bytes() == card.capacity_bytes() - card.used_bytes() - held == 10_600
+    capacity, used = card.capacity_bytes(), card.used_bytes()
+    free = card.account().free_bytes(capacity_bytes=capacity, used_bytes=used)
+    assert card.free_bytes() == free == 10_600
 
 
 def test_a_card_is_asked_of_nvml_by_what_cuda_numbers_it(
@@ -270,6 +283,101 @@ def test_cuda_reads_a_known_allocation() -> None:
     assert gpu.seconds(gpu.stamp()) > gpu.seconds(begin)
 
 
+@pytest.mark.parametrize(
+    ("code", "said", "why"),
+    [
+        (0, "", ""),
+        (70, "x\nRuntimeError: nvmlDeviceGetGpuFabricInfoV: Not Supported\n", "FabricInfoV"),
+        (None, "", "ended by SIGSEGV"),
+    ],
+)
+def test_expandable_segments_are_tried_elsewhere_before_they_are_set(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, code: int | None, said: str, why: str
+) -> None:
+    class Server:
+        def run(self, *_: object, timeout_s: float, log: Path) -> isolate.Exit:
+            log.write_text(said)
+            return isolate.Exit(code, signal.SIGSEGV if code is None else None, 1.0)
+
+    settings: list[bool] = []
+    monkeypatch.setattr(isolate, "shared_server", Server)
+    monkeypatch.setattr(cuda, "_set_expandable_segments", lambda: settings.append(True))
+    if not why:
+        device.CudaDevice(0).expand_segments()
+        assert settings == [True]
+        return
+    with pytest.raises(UnavailableError, match=f"do not work on Tesla T4.*{why}"):
+        device.CudaDevice(0).expand_segments()
+    assert not settings
+
+
+def fill_a_growing_segment(path: str) -> None:
+    import warnings
+
+    import torch
+
+    warnings.simplefilter("error")  # a deprecated way of setting it is one
+    card = device.resolve_device("cuda")
+    card.expand_segments()
+    blocks = [torch.ones(30 * 2**20, dtype=torch.uint8, device=card.name) for _ in range(3)]
+    growing = [segment["is_expandable"] for segment in torch.cuda.memory_snapshot()]
+    Path(path).write_text(f"{sum(int(block[-1]) for block in blocks)} {growing}")
+
+
+@pytest.mark.gpu
+def test_segments_of_a_real_card_grow(case_server: isolate.CaseServer, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    ended = case_server.run(fill_a_growing_segment, str(tmp_path / "found"), log=log)
+    if not ended.ok and "expandable segments do not work" in log.read_text():
+        pytest.skip(log.read_text().strip().splitlines()[-1])
+    assert ended.ok, log.read_text()
+    assert (tmp_path / "found").read_text() == "3 [True]"
+
+
+@pytest.mark.gpu
+def test_what_no_owner_has_is_what_the_driver_calls_free() -> None:
+    """At a peak as well, with the slack of that moment: nothing is given back in between."""
+    import torch
+
+    from hybridlab.meter import Meter
+
+    gpu = device.resolve_device("cuda")
+    capacity = gpu.capacity_bytes()
+    with Meter(gpu) as meter:
+        with meter.region("load"):
+            kept = torch.zeros(64 * MIB, dtype=torch.uint8, device=gpu.name)
+        meter.settle()
+        with meter.region("request") as region:
+            torch.zeros(301 * MIB, dtype=torch.uint8, device=gpu.name)
+        driver, total = torch.cuda.mem_get_info()
+        peak = region.peak_account
+        ended = region.account.free_bytes(capacity_bytes=capacity, used_bytes=region.end_bytes)
+        at_peak = peak.free_bytes(capacity_bytes=capacity, used_bytes=region.peak_bytes)
+        assert at_peak == ended == gpu.free_bytes()
+        assert ended == pytest.approx(driver, abs=32 * MIB)  # NVML and CUDA may round apart
+        assert capacity == pytest.approx(total, abs=MIB)
+        assert peak.outside[SLACK] < 4 * MIB < 300 * MIB < region.account.outside[SLACK]
+        assert region.peak_bytes - meter.base_bytes >= 365 * MIB
+    assert kept.numel() == 64 * MIB
+
+
+@pytest.mark.gpu
+def test_workspaces_of_cublas_have_an_owner() -> None:
+    import torch
+
+    gpu = device.resolve_device("cuda")
+    torch._C._cuda_clearCublasWorkspaces()
+    assert gpu.account().inside["workspaces"] == 0
+    one = torch.zeros(64, 64, device=gpu.name)
+    _ = one @ one
+    size = torch.backends.cuda.cublas_workspace_size()
+    assert gpu.account().inside["workspaces"] == size
+    with torch.cuda.stream(torch.cuda.Stream()):
+        _ = one @ one
+    torch.cuda.synchronize()
+    assert gpu.account().inside["workspaces"] == 2 * size
+
+
 @pytest.mark.gpu
 def test_a_ballast_makes_a_real_card_run_out_of_memory() -> None:
     import torch
@@ -285,3 +393,40 @@ def test_a_ballast_makes_a_real_card_run_out_of_memory() -> None:
             torch.empty(3 * 2**30, dtype=torch.uint8, device=gpu.name)
         assert out_of_memory(caught.value) is not None
     assert torch.empty(3 * 2**30, dtype=torch.uint8, device=gpu.name).numel() == 3 * 2**30
+
+
+@pytest.mark.gpu
+def test_the_account_of_an_enveloped_card_closes_over_the_envelope() -> None:
+    import torch
+
+    from hybridlab.envelope import enveloped
+
+    gpu = device.resolve_device("cuda")
+    kept = torch.zeros(64 * MIB, dtype=torch.uint8, device=gpu.name)
+    with enveloped(gpu, 4 * 2**30):
+        free = gpu.account().free_bytes(
+            capacity_bytes=gpu.capacity_bytes(), used_bytes=gpu.used_bytes()
+        )
+        assert free == gpu.free_bytes()
+        assert free == pytest.approx(torch.cuda.mem_get_info()[0], abs=32 * MIB)
+    assert kept.numel() == 64 * MIB
+
+
+@pytest.mark.gpu
+def test_an_envelope_as_large_as_the_card_is_none_and_one_that_is_full_is_refused() -> None:
+    import torch
+
+    from hybridlab.envelope import enveloped
+
+    gpu = device.resolve_device("cuda")
+    own = gpu.capacity_bytes()
+    with enveloped(gpu, own):
+        assert not gpu.enveloped
+        assert gpu.capacity_bytes() == own
+    kept = torch.zeros(512 * MIB, dtype=torch.uint8, device=gpu.name)
+    with (
+        pytest.raises(UnavailableError, match="in use already"),
+        enveloped(gpu, 300 * MIB),
+    ):
+        pytest.fail("there was no room")
+    assert kept.numel() == 512 * MIB

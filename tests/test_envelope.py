@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from hybridlab import envelope
-from hybridlab.device import CpuDevice
-from hybridlab.envelope import DataLimit, enveloped, make_envelope
+from hybridlab.device import CpuDevice, resolve_device
+from hybridlab.envelope import Ballast, DataLimit, enveloped, make_envelope
+from hybridlab.errors import UnavailableError
 from hybridlab.units import MIB
 
 CODE = """
@@ -86,6 +87,86 @@ def test_a_ballast_leaves_what_was_asked_and_can_be_resized(
 
     for target, free in zip(targets(), envelope.hold("cuda:0", targets()), strict=True):
         assert abs(free - target) <= envelope.TOLERANCE_BYTES
+
+
+def test_a_ballast_that_is_lifted_holds_nothing_and_can_be_set_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    card = FakeCard(total=80_000 * MIB, used=500 * MIB)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", card.mem_get_info)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch, "empty", card.empty)
+    targets = [900 * MIB, envelope.HOLD_NOTHING, 900 * MIB]
+    first, lifted, again = envelope.hold("cuda:0", iter(targets))
+    assert lifted == card.total - 500 * MIB
+    assert abs(first - again) <= envelope.TOLERANCE_BYTES
+
+
+class Small(CpuDevice):
+    """A GPU of 1,000 MiB, some of them in use."""
+
+    kind = "cuda"
+    name = "cuda:0"
+    taken_bytes = 0
+
+    def _capacity_bytes(self) -> int:
+        return 1_000 * MIB
+
+    def free_bytes(self) -> int:
+        return self._capacity_bytes() - self.taken_bytes
+
+
+def test_a_card_that_is_no_larger_than_the_envelope_stays_as_it_is() -> None:
+    card = Small()
+    for size in (1_000 * MIB, 1_200 * MIB, 900 * MIB):  # a ballast's own context is as large
+        with enveloped(card, size):
+            assert not card.enveloped
+    assert envelope.is_larger(card, 500 * MIB)
+
+
+def test_an_envelope_that_others_fill_already_is_refused() -> None:
+    card = Small()
+    card.taken_bytes = 600 * MIB
+    with (
+        pytest.raises(UnavailableError, match="600 MiB of cuda:0 are in use"),
+        enveloped(card, 500 * MIB),
+    ):
+        pytest.fail("there was no room")
+    assert not card.enveloped
+
+
+def test_a_ballast_that_ends_is_a_lack_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "false")
+    with (
+        pytest.raises(UnavailableError, match="ended before it held"),
+        enveloped(Small(), 500 * MIB),
+    ):
+        pytest.fail("there is no ballast")
+
+
+@pytest.mark.gpu
+def test_one_ballast_grows_and_shrinks_until_the_envelope_is_closed() -> None:
+    import torch
+
+    gpu = resolve_device("cuda")
+    torch.zeros(1, device=gpu.name)
+    gpu.release()
+    before = torch.cuda.mem_get_info()[0]
+    with make_envelope(gpu) as limit:
+        assert isinstance(limit, Ballast)
+        limit.leave(500 * MIB)
+        process = limit._process
+        for room in (900 * MIB, 300 * MIB):
+            limit.lift()
+            assert torch.cuda.mem_get_info()[0] > 1_000 * MIB
+            limit.leave(room)
+            assert abs(torch.cuda.mem_get_info()[0] - room) <= envelope.TOLERANCE_BYTES
+        assert limit._process is process
+        assert process is not None and process.poll() is None
+    assert process.poll() == 0
+    assert torch.cuda.mem_get_info()[0] == pytest.approx(before, abs=envelope.TOLERANCE_BYTES)
 
 
 def test_the_limit_is_lifted_after_a_fault() -> None:

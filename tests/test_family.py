@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hybridlab.family import VARIABLE, is_own
 
@@ -20,6 +22,8 @@ def orphan(command: str) -> Iterator[int]:
     told = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     pid = int(told.stdout)
     try:
+        while b"sleep" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
+            time.sleep(0.01)  # until then it is the shell's copy, with the shell's environment
         yield pid
     finally:
         os.kill(pid, signal.SIGKILL)

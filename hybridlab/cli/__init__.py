@@ -1,6 +1,6 @@
 """The `hybridlab` command. Heavy imports happen inside the commands that need them."""
 
-from hybridlab.cli import doctor, fit, gateway, new, plan, report, run, serve, verdict
+from hybridlab.cli import doctor, fit, gateway, new, plan, report, run, serve, simulate, verdict
 from hybridlab.cli.app import app, join_overrides, main
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "report",
     "run",
     "serve",
+    "simulate",
     "verdict",
 ]

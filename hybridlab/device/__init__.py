@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from hybridlab import catalog
 from hybridlab.device.base import Account, Device, Reading, Wear
 from hybridlab.device.cpu import CpuDevice
 from hybridlab.device.cuda import CudaDevice
+from hybridlab.device.simulated import SimulatedCard
 from hybridlab.device.visible import cuda_lack, visible_gpus
 from hybridlab.errors import ParameterError, UnavailableError
+from hybridlab.simulation import STATE_VARIABLE, simulated_card
 
 __all__ = [
     "Account",
@@ -15,6 +19,7 @@ __all__ = [
     "CudaDevice",
     "Device",
     "Reading",
+    "SimulatedCard",
     "Wear",
     "card_of",
     "resolve_device",
@@ -22,12 +27,19 @@ __all__ = [
 
 
 def resolve_device(name: str) -> Device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a device; `UnavailableError` where it is not there."""
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `simulated:CARD` as a device; `UnavailableError` where it
+    is not there. A simulated card is known by the catalog, and in a process that was started with
+    one it is its first CUDA device."""
     if name == "cpu":
         return CpuDevice()
+    card = simulated_card(name)
+    if card is not None:
+        return CudaDevice(0) if STATE_VARIABLE in os.environ else SimulatedCard(card)
     prefix, _, number = name.partition(":")
     if name != "auto" and (prefix != "cuda" or not (number or "0").isdigit()):
-        raise ParameterError(f"device {name!r} is not known; choose auto, cpu, cuda or cuda:N")
+        raise ParameterError(
+            f"device {name!r} is not known; choose auto, cpu, cuda, cuda:N or simulated:CARD"
+        )
     lack = cuda_lack()
     if name == "auto":
         return CpuDevice() if lack else CudaDevice(0)

@@ -25,6 +25,10 @@ class Reading:
     reason: str = ""
 
 
+#: The owner of what a caching allocator holds beside what is in use.
+SLACK = "allocator slack"
+
+
 @dataclass(frozen=True)
 class Account:
     """Owners that are not tenants. `inside` ones are part of `used_bytes` (on a CPU everything that
@@ -32,6 +36,17 @@ class Account:
 
     inside: dict[str, int]
     outside: dict[str, int]
+
+    def with_slack(self, n_bytes: int | None) -> Account:
+        """The same with the slack of another moment; None where no allocator keeps any."""
+        if n_bytes is None:
+            return self
+        return Account(self.inside, {**self.outside, SLACK: n_bytes})
+
+    def free_bytes(self, *, capacity_bytes: int, used_bytes: int) -> int:
+        """What nobody has of the device while its allocators have so much in use: on a GPU what the
+        driver itself calls free."""
+        return capacity_bytes - used_bytes - sum(self.outside.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +165,10 @@ class Device(ABC):
 
     def reserved_bytes(self) -> int | None:
         """Bytes that a caching allocator holds, in use or not; None where there is none."""
+        return None
+
+    def peak_reserved_bytes(self) -> int | None:
+        """Highest `reserved_bytes` since `reset_peak`; None where there is none."""
         return None
 
     @abstractmethod

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.device import linux
-from hybridlab.device.base import Account, Device, Reading, Wear
+from hybridlab.device.base import SLACK, Account, Device, Reading, Wear
 from hybridlab.device.driver import ask_driver
 from hybridlab.device.members import Member, ReportedMember
 from hybridlab.device.nvml import (
@@ -148,22 +148,28 @@ class CudaDevice(Device):
     def count_exactly(self) -> None:
         return None  # torch counts what is allocated, whatever its cache holds
 
+    def peak_reserved_bytes(self) -> int:
+        """A member tells no such peak: what it holds only grows until it is told to release."""
+        own = _allocator_bytes("max_memory_reserved", self.index)
+        return own + sum(max(m.reserved_bytes(), m.peak_bytes()) for m in self.members)
+
     def account(self) -> Account:
-        """`context` is what this process and its members hold beside torch's allocator, told apart
-        from strangers by what was in use before they touched the card (`strangers`)."""
+        """With the slack it sums to the device's capacity, of which neither what the driver keeps
+        for itself nor a ballast is a part. `context` is what this process and its members hold
+        beside torch's allocator, `strangers` apart where those are known. `workspaces` are cuBLAS'
+        own, in torch's allocator."""
         reserved = self.reserved_bytes()
-        slack = reserved - self.used_bytes()
-        outside = {"allocator slack": slack}
-        if self.strangers.value is None:  # no NVML: these owners have no reading
-            return Account({}, outside)
-        card = nvml_memory(self.index)
-        strangers = min(int(self.strangers.value) + self._ballast_bytes, card.used_bytes)
-        outside |= {
-            "driver reserved": card.reserved_bytes,
-            "strangers": strangers,
-            "context": max(0, card.used_bytes - strangers - reserved),
-        }
-        return Account({}, outside)
+        inside = _workspaces(self.index)
+        outside = {SLACK: reserved - self.used_bytes()}
+        try:
+            taken = self._capacity_bytes() - self.free_bytes() - self._ballast_bytes
+        except UnavailableError:  # nobody says what is in use beside torch's allocator
+            return Account(inside, outside)
+        others, strangers = max(0, taken - reserved), self.strangers.value
+        if strangers is None:
+            return Account(inside, {**outside, "context and strangers": others})
+        known = min(int(strangers), others)
+        return Account(inside, {**outside, "strangers": known, "context": others - known})
 
     def stamp(self) -> Any:
         if not cuda_in_use():
@@ -304,3 +310,19 @@ def _try_expandable_segments(name: str) -> None:
     total = sum(int(block.sum()) for block in blocks)
     if total != 2**23:
         raise UnavailableError(f"a sum over {2**23} ones is {total}")
+
+
+def _workspaces(index: int) -> dict[str, int]:
+    """What cuBLAS keeps for itself in this process' allocator: a block for each stream in which it
+    has worked, of a size that no tensor of these models has. Empty where torch is too old to say
+    that size."""
+    import torch
+
+    size_of = getattr(torch.backends.cuda, "cublas_workspace_size", None)
+    if size_of is None or not cuda_in_use():
+        return {}
+    size: int = size_of()
+    segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+    blocks = (b for segment in segments if segment["device"] == index for b in segment["blocks"])
+    used = [block for block in blocks if block["state"] == "active_allocated"]
+    return {"workspaces": sum(size for block in used if block["requested_size"] == size)}

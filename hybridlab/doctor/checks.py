@@ -34,6 +34,7 @@ CHECKS: Mapping[str, Check] = {
     "memory limit": _named("machine", "limits"),
     "disk": _named("machine", "disk"),
     "GPU": _named("machine", "gpu"),
+    "faster-whisper": _named("software", "faster_whisper"),
     "Jupyter kernel": _named("software", "kernel"),
     "notebooks": _named("software", "notebooks"),
     "audio": _named("software", "audio"),

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from hybridlab.device.nvml import nvml_facts
 from hybridlab.doctor.finding import Finding, State
 from hybridlab.errors import HybridlabError
 
@@ -69,6 +70,28 @@ def extras(optional: tuple[Package, ...] = OPTIONAL) -> list[Finding]:
         else:
             rows.append(Finding(about=package.name, says=said))
     return rows
+
+
+def faster_whisper() -> list[Finding]:
+    """Whether it computes on the card, where both are there: a clip is heard, since the package
+    may be there and find no cuBLAS, or be too new for the driver and hear nothing."""
+    if _version("faster-whisper") is None or nvml_facts().get("driver") is None:
+        return []
+    from hybridlab.tenants.known_answer import unusable_on_card
+
+    about, reason = "faster-whisper on the card", unusable_on_card()
+    if not reason:
+        return [Finding(about=about, says="hears on it what it hears on the host")]
+    return [
+        Finding(
+            about=about,
+            state="lacks",
+            says=reason,
+            means=OPTIONAL[0].means,
+            mend="pip install nvidia-cublas-cu12 && export LD_LIBRARY_PATH=$(python -c "
+            "'import nvidia.cublas.lib as lib; print(*lib.__path__)')",
+        )
+    ]
 
 
 def _missing(package: Package, state: State, mend: str) -> Finding:

@@ -8,10 +8,10 @@ from typing import Any, cast
 from hybridlab import catalog, planner
 from hybridlab.arena import check_host_room
 from hybridlab.catalog import LoadOrder, LoadPath
-from hybridlab.device import card_of
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
+from hybridlab.experiments.rows import card_spoken_of
 from hybridlab.params import BesideParams
 from hybridlab.tenants.base import TenantSpec, resolve_dtype
 from hybridlab.units import MIB, format_bytes
@@ -90,14 +90,15 @@ def planned(lab: Lab, case: Case) -> planner.PairPlan:
     """What the planner says of this case's pair on this device."""
     assert case.transcriber is not None
     return planner.plan_pair(
-        card_of(lab.device) or catalog.HOST,
+        card_spoken_of(case, lab.device) or catalog.HOST,
         catalog.whisper(case.transcriber.model),
         catalog.voxtral(case.analyst.model),
         backend=case.transcriber.backend,
         dtype=case.transcriber.dtype,
         voxtral_dtype=case.analyst.dtype,
         request=planner.Request(new_tokens=case.max_new_tokens),
-        capacity_bytes=lab.device.capacity_bytes(),
+        capacity_bytes=case.envelope_bytes or lab.device.capacity_bytes(),
+        attention=case.analyst.attention,
         load_path=case.analyst.load_path,
     )
 
@@ -114,6 +115,7 @@ def shortage(lab: Lab, case: Case) -> str:
     except UnavailableError as error:
         return str(error)
     needed = plan.total_bytes + (PROCESS_BYTES if lab.device.kind == "cpu" else 0)
-    if needed <= lab.budget_bytes:
+    budget = min(lab.budget_bytes, case.envelope_bytes or lab.budget_bytes)
+    if needed <= budget:
         return ""
-    return f"needs {format_bytes(needed)} and {format_bytes(lab.budget_bytes)} may be used"
+    return f"needs {format_bytes(needed)} and {format_bytes(budget)} may be used"

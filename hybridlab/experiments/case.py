@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import textwrap
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ OPTION_COLUMNS = (
 )
 #: What a resumed run tries again, beside what the reader has stopped.
 REPEATED = ("crashed", "timeout", "invalid")
+#: Of cases that failed, how many are named in one line.
+NAMED_FAILURES = 3
 STOPPED_RESULT = {"status": "skipped", "reason": STOPPED}
 
 
@@ -107,6 +110,7 @@ class Case:
             "decoding": self.analyst.decoding,
             "load_order": self.load_order,
             "load_path": self.analyst.load_path,
+            "card": self.analyst.card or None,
             "whisper_size": whisper.model if whisper else None,
             "whisper_backend": whisper.backend if whisper else None,
             "whisper_weights": whisper.weights if whisper else None,
@@ -213,11 +217,13 @@ class CaseRunner:
         arguments = (execute, case, writer, result_path)
         limits: dict[str, Any] = {"timeout_s": self.timeout_s, "log": log}
         if self.view is None:
-            ended = shared_server().run(*arguments, **limits)
+            ended = shared_server(case.device).run(*arguments, **limits)
         else:
             place = f"{self.done + 1} of {self.total}"
             with self.view.watch(self.part, case, place) as told:
-                ended = shared_server().run(*arguments, told, **limits, on_tick=self.view.tick)
+                ended = shared_server(case.device).run(
+                    *arguments, told, **limits, on_tick=self.view.tick
+                )
         if result_path.is_file():
             return dict(json.loads(result_path.read_text(encoding="utf-8")))
         if ended.stopped:
@@ -235,6 +241,22 @@ class CaseRunner:
 def was_stopped(row: Mapping[str, Any]) -> bool:
     """Whether the reader stopped this case, or those before it and it with them."""
     return bool(row["reason"] == STOPPED)
+
+
+def failures(rows: Iterable[Mapping[str, Any]]) -> str:
+    """'2 cases crashed or timed out: A (its reason); B (its reason)', the first few by name; ''
+    where none did."""
+    failed = [row for row in rows if row["status"] in ("crashed", "timeout")]
+    if not failed:
+        return ""
+    said = [
+        f"{row['case_id']} ({textwrap.shorten(row['reason'], 200, placeholder=' …')})"
+        for row in failed[:NAMED_FAILURES]
+    ]
+    if len(failed) > NAMED_FAILURES:
+        said.append(f"and {len(failed) - NAMED_FAILURES} more")
+    noun = "1 case" if len(failed) == 1 else f"{len(failed)} cases"
+    return f"{noun} crashed or timed out: {'; '.join(said)}"
 
 
 def forget_rows(folder: Path, case_id: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from hybridlab import catalog, planner
 from hybridlab.audio import Samples, of_length, read_audio
 from hybridlab.bystanders import Watch, interference
-from hybridlab.device import Device, Reading, card_of, resolve_device
+from hybridlab.device import Device, Reading, resolve_device
 from hybridlab.envelope import enveloped
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import climbing, colliding, cycles, probes, queueing, serving
@@ -24,6 +24,8 @@ from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.ledger import write_ledgers
 from hybridlab.experiments.rows import (
     Context,
+    attention_kernel,
+    card_spoken_of,
     memory_columns,
     trial_identity,
     write_samples,
@@ -33,6 +35,8 @@ from hybridlab.experiments.rows import (
 from hybridlab.meter import Meter
 from hybridlab.oom import out_of_memory
 from hybridlab.records import TableWriter, write_json
+from hybridlab.simulation import simulated_card
+from hybridlab.tenants.base import compute_values
 from hybridlab.strategies import Request, Served, Strategy
 from hybridlab.strategies.housekeeping import Housekeeper
 from hybridlab.strategies.ladder import Ladder
@@ -45,11 +49,24 @@ def execute(
     """Run a case and leave its rows and its result in files; `live_path` is where somebody watches
     what it does.
 
-    Out of memory and a lack of the machine are results; any other fault ends the process with its
-    traceback in the case's log, which the notebook's side records as a crash.
+    Out of memory and a lack of the machine are results, in whatever stage they come; any other
+    fault ends the process with its traceback in the case's log, which the notebook's side records
+    as a crash.
     """
     quiet_libraries()
+    compute_values(case.analyst, case.transcriber, *case.rungs)
     torch.manual_seed(case.analyst.seed)
+    try:
+        result = _measured(case, writer, result_path, live_path)
+    except Exception as error:
+        result = _as_result(error, "set-up")  # the work's own have been taken as results by then
+    write_json(result_path, result)
+
+
+def _measured(
+    case: Case, writer: TableWriter, result_path: Path, live_path: Path | None
+) -> dict[str, Any]:
+    """The case's own columns of `cases`."""
     device = resolve_device(case.device)
     started = time.perf_counter()
     # what malloc keeps of a larger Whisper would count against a limit: on the ladder, give it back
@@ -73,12 +90,13 @@ def execute(
             _introduce(context)
             outcome = _outcome(context)
             columns = memory_columns(context) | watch.columns()
+            columns["attention_kernel"] = attention_kernel(case, device)
     disturbed = interference(columns, most_foreign_cpu=case.most_foreign_cpu)
-    timed = case.work in TIMED_WORK and not case.phases
+    timed = case.work in TIMED_WORK and not case.phases and not simulated_card(case.device)
     if disturbed and timed and outcome["status"] == "ok":
         outcome = {"status": "invalid", "reason": disturbed}
     write_samples(context)
-    write_json(result_path, {**columns, **context.result, **outcome})
+    return {**columns, **context.result, **outcome}
 
 
 def _introduce(context: Context) -> None:
@@ -96,15 +114,23 @@ def _outcome(context: Context) -> dict[str, Any]:
     """Do the work; what the machine lacks is a status with its reason."""
     try:
         WORK[context.case.work](context)
-    except UnavailableError as error:
-        return {"status": "skipped", "reason": str(error)}
-    except Exception as error:  # libraries wrap an allocation failure in whatever they like
-        failure = out_of_memory(error)
-        if failure is None:
-            raise
-        context.result["requested_bytes"] = failure.requested_bytes
-        return {"status": "oom", "reason": f"in phase {context.phase}: {failure.message}"}
+    except Exception as error:
+        return _as_result(error, context.phase)
     return {"status": "ok", "reason": ""}
+
+
+def _as_result(error: Exception, phase: str) -> dict[str, Any]:
+    """What became of a case in which this came up in this phase; another fault is raised again."""
+    if isinstance(error, UnavailableError):
+        return {"status": "skipped", "reason": str(error)}
+    failure = out_of_memory(error)  # libraries wrap it in whatever they like
+    if failure is None:
+        raise error
+    return {
+        "status": "oom",
+        "reason": f"in phase {phase}: {failure.message}",
+        "requested_bytes": failure.requested_bytes,
+    }
 
 
 def quiet_libraries() -> None:
@@ -302,7 +328,7 @@ def _limit(context: Context) -> None:
             catalog.voxtral(case.analyst.model),
             request,
             dtype=case.analyst.dtype,
-            card=card_of(context.device) or catalog.HOST,
+            card=card_spoken_of(case, context.device) or catalog.HOST,
             attention=case.analyst.attention,
         )
     )

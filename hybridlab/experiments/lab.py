@@ -14,8 +14,9 @@ from hybridlab.audio import Clip, load_clips
 from hybridlab.colab import on_colab
 from hybridlab.defaults import AUTO, NONE
 from hybridlab.device import Device, card_of, resolve_device
+from hybridlab.envelope import is_larger
 from hybridlab.errors import UnavailableError, WeightsError
-from hybridlab.experiments.case import Case, CaseRunner, RequestSpec, View, was_stopped
+from hybridlab.experiments.case import Case, CaseRunner, RequestSpec, View, failures, was_stopped
 from hybridlab.params import FROM_MANIFEST, Params, StrategyParams
 from hybridlab.records import Part, open_part
 from hybridlab.tenants.base import TenantSpec, resolve_dtype
@@ -107,6 +108,7 @@ class Lab:
             seed=params.seed,
             attention=params.attention,
             decoding=params.decoding,
+            card=self.stood_in_for,
         )
 
     @cached_property
@@ -163,9 +165,19 @@ class Lab:
 
     @property
     def envelope_bytes(self) -> int:
-        """Memory of the card whose envelope the run is inside; 0 without one."""
+        """Memory of the card whose envelope the run is inside; 0 without one, and on a card that is
+        no larger."""
         name = self.params.envelope
-        return catalog.card(name).usable_bytes if name else 0
+        n_bytes = catalog.card(name).usable_bytes if name else 0
+        return n_bytes if n_bytes and is_larger(self.device, n_bytes) else 0
+
+    @property
+    def stood_in_for(self) -> str:
+        """The card that a GPU stands in for; '' where it speaks for itself alone."""
+        if self.device.kind == "cpu":
+            return ""
+        named = self.params.card if self.params.card != "auto" else ""
+        return self.params.envelope or named
 
     # ------------------------------------------------------------------------------ workloads
 
@@ -218,13 +230,12 @@ class Lab:
         """End the notebook: every case that was run has its row, whatever its status. With cases
         that the reader has stopped it is not complete, and can be gone on with."""
         rows = self.part.finished_cases().values()
-        failed = [row["case_id"] for row in rows if row["status"] in ("crashed", "timeout")]
+        failed = failures(rows)
         stopped = [row["case_id"] for row in rows if was_stopped(row)]
         if failed:
-            self.part.close("failed", f"{len(failed)} cases failed: {', '.join(failed)}")
+            self.part.close("failed", failed)
             raise UnavailableError(
-                f"{len(failed)} cases crashed or timed out ({failed[0]} …); their logs are in "
-                f"{self.part.folder / 'cases'}; repeat them with --resume"
+                f"{failed}; logs are in {self.part.folder / 'cases'}; repeat with --resume"
             )
         if stopped:
             self._leave_open(stopped)

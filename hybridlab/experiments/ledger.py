@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridlab import catalog, planner
-from hybridlab.device import Account, card_of
+from hybridlab.device import Account
 from hybridlab.experiments.placement import shares_device
-from hybridlab.experiments.rows import Context
+from hybridlab.experiments.rows import Context, card_spoken_of
 from hybridlab.meter import Ended, Region
 from hybridlab.records import AT_ONCE
 from hybridlab.strategies import Strategy
@@ -30,20 +30,18 @@ def write_ledgers(context: Context, strategy: Strategy) -> None:
     if loads:
         loaded = max(loads, key=lambda region: region.peak_bytes)
         owners = {**weights, "loading": loaded.peak_bytes - loaded.end_bytes}
-        _write(
-            context, "load_peak", loaded.peak_bytes, owners, predicted, now=meter.accounts["load"]
-        )
-    _write(context, "steady", steady, weights, predicted, now=meter.accounts["steady"])
+        _write(context, "load_peak", loaded.peak_bytes, owners, predicted, now=loaded.peak_account)
+    _write(context, "steady", steady, weights, predicted, now=meter.steady_account)
     served = _largest_request(context)
     if served is not None:
-        peaks = served.phase_peaks
-        top = max(peaks, key=lambda phase: peaks[phase], default="")
+        phases = served.phases
+        top = max(phases, key=lambda name: phases[name].peak_bytes, default="")
         whole = {**predicted, "request": max(predicted["phases"].values())}
         _write_phase(context, strategy, served, top, "request_peak", served.peak_bytes, whole)
-        for phase, peak in peaks.items():
-            if phase:
-                said = {**predicted, "request": predicted["phases"].get(phase)}
-                _write_phase(context, strategy, served, phase, phase, peak, said)
+        for name, phase in phases.items():
+            if name:
+                said = {**predicted, "request": predicted["phases"].get(name)}
+                _write_phase(context, strategy, served, name, name, phase.peak_bytes, said)
     for region in meter.regions:
         if region.at_once is not None:
             _write_at_once(context, strategy, region, region.at_once, predicted)
@@ -58,8 +56,8 @@ def _write_at_once(
     predicted: Mapping[str, Any],
 ) -> None:
     """Both tenants at work: each one's share of the moment when they held most together."""
-    end = _end_of(context, served)
-    owners = {**strategy.held(strategy.tenants), "kept": _kept(context, end)}
+    kept = _kept(context, served, _end_of(served))
+    owners = {**strategy.held(strategy.tenants), "kept": kept}
     owners |= {f"{name} request": n_bytes for name, n_bytes in tally.at_peak.items()}
     most = {
         f"{name} request": max(
@@ -68,7 +66,8 @@ def _write_at_once(
         )
         for name in tally.at_peak
     }
-    _write(context, AT_ONCE, served.peak_bytes, owners, {**predicted, **most}, now=end.account)
+    said = {**predicted, **most}
+    _write(context, AT_ONCE, served.peak_bytes, owners, said, now=served.peak_account)
 
 
 def _largest_request(context: Context) -> Region | None:
@@ -78,7 +77,7 @@ def _largest_request(context: Context) -> Region | None:
         for region in context.meter.regions
         if region.name == "request" and region.at_once is None
     ]
-    traced = [region for region in served if region.phase_peaks]
+    traced = [region for region in served if region.phases]
     return max(traced or served, key=lambda region: region.peak_bytes, default=None)
 
 
@@ -86,37 +85,48 @@ def _write_phase(
     context: Context,
     strategy: Strategy,
     served: Region,
-    phase: str,
+    name: str,
     moment: str,
     peak_bytes: int,
     predicted: Mapping[str, Any],
 ) -> None:
     """A phase's peak by owner. What is not a tensor and not the device's to name, but stays when
     the phase has ended, is `kept`: code that kernels compiled, thread arenas, caches."""
-    end = served.phase_ends.get(phase) or _end_of(context, served)
-    kept = _kept(context, end)
+    phase = served.phases.get(name)  # None: nobody listened
+    end = phase.ended if phase else _end_of(served)
+    now = (phase or served).peak_account
+    kept = _kept(context, served, end)
     owners = {**strategy.held(strategy.tenants), "kept": kept}
-    if phase in served.phase_live:
-        owners["request"] = served.phase_live[phase] + _unseen_bytes(context, strategy, phase)
+    if phase and phase.live_bytes is not None:
+        owners["request"] = phase.live_bytes + _unseen_bytes(context, strategy, name)
     else:  # not traced: what came above rest and went again
         grown = _named_growth(context, end)
         owners["request"] = max(0, peak_bytes - context.steady_bytes - grown - kept)
-    _write(context, moment, peak_bytes, owners, predicted, now=end.account)
+    _write(context, moment, peak_bytes, owners, predicted, now=now)
 
 
 def _named_growth(context: Context, end: Ended) -> int:
     """Growth since rest of the owners that the device itself can name (libraries, free heap)."""
-    rest = context.meter.accounts["steady"].inside
+    rest = context.meter.steady_account.inside
     return sum(n_bytes - rest.get(owner, 0) for owner, n_bytes in end.account.inside.items())
 
 
-def _kept(context: Context, end: Ended) -> int:
-    grown = end.used_bytes - end.live_bytes - context.steady_bytes
-    return max(0, grown - _named_growth(context, end))
+def _kept(context: Context, served: Region, end: Ended) -> int:
+    """What has come by now and stays. Where tensors of the request cannot be told from it, it is no
+    more than what there is now, and no more than what is there when the request has ended."""
+    kept = _grown(context, end)
+    if end.live_bytes is None:
+        kept = min(kept, _grown(context, _end_of(served)))
+    return max(0, kept)
 
 
-def _end_of(context: Context, served: Region) -> Ended:
-    return Ended(served.end_bytes, 0, context.meter.accounts["request"])
+def _grown(context: Context, end: Ended) -> int:
+    grown = end.used_bytes - (end.live_bytes or 0) - context.steady_bytes
+    return grown - _named_growth(context, end)
+
+
+def _end_of(served: Region) -> Ended:
+    return Ended(served.end_bytes, 0, served.account)
 
 
 def _unseen_bytes(context: Context, strategy: Strategy, phase: str) -> int:
@@ -147,13 +157,14 @@ def _write(
     now: Account,
 ) -> None:
     meter = context.meter
-    base = meter.accounts["base"]
+    base = meter.base_account
     inside = {"process": meter.base_bytes, **owners}
     for owner, n_bytes in now.inside.items():
         inside[owner] = max(0, n_bytes - base.inside.get(owner, 0))
     inside["unexplained"] = used_bytes - sum(inside.values())
-    outside = dict(now.outside)
-    outside["free"] = context.device.capacity_bytes() - used_bytes - sum(outside.values())
+    capacity_bytes = context.device.capacity_bytes()
+    free_bytes = now.free_bytes(capacity_bytes=capacity_bytes, used_bytes=used_bytes)
+    outside = {**now.outside, "free": free_bytes}
     for side, rows in ((True, inside), (False, outside)):
         for owner, n_bytes in rows.items():
             row = {"moment": moment, "owner": owner, "bytes": n_bytes, "inside": side}
@@ -163,7 +174,7 @@ def _write(
 def predictions(context: Context) -> dict[str, Any]:
     """The planner's word on each owner, for the longest clip of this case; `phases` by phase."""
     case = context.case
-    card = card_of(context.device) or catalog.HOST
+    card = card_spoken_of(case, context.device) or catalog.HOST
     request = _longest_request(context)
     voxtral = catalog.voxtral(case.analyst.model)
     weights = planner.voxtral_weights_bytes(voxtral, dtype=case.analyst.dtype)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybridlab.catalog import BACKEND_DEFAULT_DTYPE
-from hybridlab.device import CpuDevice, Device
+from hybridlab.device import CpuDevice, Device, card_of
 from hybridlab.device.cores import SharedBoard
 from hybridlab.device.mps import multi_process_service
 from hybridlab.errors import UnavailableError
 from hybridlab.tenants import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
+from hybridlab.tenants.attention import has_fused_grouped
 from hybridlab.tenants.over_http import HttpAnalyst, HttpTranscriber, command
 from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
 from hybridlab.tenants.services import Gateway, Server
@@ -113,7 +114,7 @@ def _behind_mps(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site)
 
 def _in_one_server(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
     options = command(
-        analyst=analyst, transcriber=_needed(transcriber), device=_of_servers(site.device)
+        analyst=analyst, transcriber=_needed(transcriber), device=_of_servers(site.device, analyst)
     )
     server = _server("pair", options, site)
     return HttpTranscriber(_needed(transcriber), site.device, server), HttpAnalyst(
@@ -123,7 +124,7 @@ def _in_one_server(transcriber: TenantSpec | None, analyst: TenantSpec, site: Si
 
 def _in_two_servers(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
     """Behind a gateway, which all requests go through, as those of such a deployment's clients."""
-    whisper, device = _needed(transcriber), _of_servers(site.device)
+    whisper, device = _needed(transcriber), _of_servers(site.device, analyst)
     board = None
     if site.device.cores is not None:
         shared = SharedBoard()
@@ -155,8 +156,14 @@ def _server(name: str, options: list[str], site: Site) -> Server:
     return server
 
 
-def _of_servers(device: Device) -> str:
+def _of_servers(device: Device, analyst: TenantSpec) -> str:
     """The device that servers are told to use."""
+    own = card_of(device)
+    if not has_fused_grouped(analyst.card) and (own is None or own.name != analyst.card):
+        raise UnavailableError(
+            f"servers use the kernels of {device.name} and not those of a {analyst.card}; use the "
+            "variant processes"
+        )
     if device.kind == "cpu" and device.enveloped:
         raise UnavailableError(
             "an envelope on a CPU limits one process and a server is another; use the variant "

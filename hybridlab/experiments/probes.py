@@ -12,6 +12,7 @@ from typing import Any
 
 from hybridlab import catalog
 from hybridlab.audio import Samples, of_length, read_audio
+from hybridlab.device import Device
 from hybridlab.envelope import Envelope, make_envelope
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import serving
@@ -29,26 +30,35 @@ LEAST_ENOUGH_BYTES = 64 * MIB
 def attempt(
     context: Context, work: Callable[[], Any], *, free_bytes: int | None = None, **labels: Any
 ) -> bool:
-    """Run `work` once and write a row of `probes`; True when it had the memory it wanted."""
+    """Run `work` once and write a row of `probes`; True when it had the memory it wanted. Its slack
+    is that of the moment when it failed, or was done."""
     device, failure = context.device, None
     began = time.perf_counter()
     free = device.free_bytes() if free_bytes is None else free_bytes
     try:
         work()
+        seconds, slack = time.perf_counter() - began, slack_bytes(device)
     except Exception as error:  # libraries wrap an allocation failure in whatever they like
+        # here, while the error still holds what the failed work had taken
+        seconds, slack = time.perf_counter() - began, slack_bytes(device)
         failure = out_of_memory(error)
         if failure is None:
             raise
-    seconds = time.perf_counter() - began
-    write_probe(context, failure, free_bytes=free, seconds=seconds, **labels)
+    write_probe(context, failure, slack, free_bytes=free, seconds=seconds, **labels)
     device.release()
     return failure is None
 
 
-def write_probe(context: Context, failure: OutOfMemory | None, **values: Any) -> None:
+def slack_bytes(device: Device) -> int | None:
+    """What the device's allocator holds and nobody uses now; None where it keeps nothing."""
+    reserved = device.reserved_bytes()
+    return None if reserved is None else reserved - device.used_bytes()
+
+
+def write_probe(
+    context: Context, failure: OutOfMemory | None, slack: int | None, **values: Any
+) -> None:
     """A row of `probes`; `failure` None where what was tried had its memory."""
-    reserved = context.device.reserved_bytes()
-    slack = None if reserved is None else reserved - context.device.used_bytes()
     context.writer.append(
         "probes",
         {

@@ -10,10 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hybridlab.device import Device
+from hybridlab import catalog
+from hybridlab.device import Device, card_of
+from hybridlab.device.base import SLACK
 from hybridlab.experiments.broadcast import Broadcast
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.meter import Meter, thin
+from hybridlab.planner.requests import kernel_of
 from hybridlab.records import TableWriter
 from hybridlab.strategies import Served
 from hybridlab.tenants.base import Span, Tenant
@@ -108,6 +111,18 @@ class Context:
             tenant = owner.partition(" ")[0]
             owners[tenant] = owners.get(tenant, 0) + n_bytes
         return owners
+
+
+def card_spoken_of(case: Case, device: Device) -> catalog.Card | None:
+    """The card that the case's bytes speak for: the one that the device stands in for, or its own.
+    None where the device is no card of the catalog."""
+    return catalog.card(case.analyst.card) if case.analyst.card else card_of(device)
+
+
+def attention_kernel(case: Case, device: Device) -> str | None:
+    """Which kernel grouped heads got; None where nobody knows what the device has."""
+    card = card_spoken_of(case, device)
+    return None if card is None else kernel_of(case.analyst.attention, card)
 
 
 def trial_identity(context: Context, spec: RequestSpec) -> dict[str, Any]:
@@ -212,23 +227,32 @@ def write_samples(context: Context) -> None:
 
 
 def memory_columns(context: Context) -> dict[str, Any]:
+    """What the meter read at each moment, and what was outside the allocator and free at the moment
+    when least was."""
     meter, device = context.meter, context.device
-    peaks = [meter.peak_bytes("load"), meter.peak_bytes("request")]
-    known = [peak for peak in peaks if peak is not None]
-    outside = device.outside_bytes()
-    margin = None
-    if known and outside.value is not None:
-        margin = int(device.capacity_bytes() - outside.value - max(known))
     return {
         "base_bytes": meter.base_bytes,
-        "load_peak_bytes": peaks[0],
+        "load_peak_bytes": meter.peak_bytes("load"),
         "steady_bytes": meter.steady_bytes,
-        "request_peak_bytes": peaks[1],
+        "request_peak_bytes": meter.peak_bytes("request"),
         "capacity_bytes": device.capacity_bytes(),
-        "outside_bytes": outside.value,
-        "outside_reason": outside.reason,
-        "margin_bytes": margin,
+        **_least_free(context),
         "duration_s": context.since_start(time.perf_counter()),
         "sampler_interval_s": meter.sampler.achieved_interval_s(),
         "sampler_longest_gap_s": meter.sampler.longest_gap_s(),
     }
+
+
+def _least_free(context: Context) -> dict[str, Any]:
+    """The margin: the ledger's own `free` at the peak of the region that left least."""
+    device, capacity_bytes = context.device, context.device.capacity_bytes()
+    found: dict[str, Any] = {"outside_bytes": None, "outside_reason": "", "margin_bytes": None}
+    for region in context.meter.regions:
+        account = region.peak_account
+        outside = [n_bytes for owner, n_bytes in account.outside.items() if owner != SLACK]
+        if not outside:  # no reading: a margin without it would be too large
+            return {**found, "outside_reason": device.outside_bytes().reason}
+        free = account.free_bytes(capacity_bytes=capacity_bytes, used_bytes=region.peak_bytes)
+        if found["margin_bytes"] is None or free < found["margin_bytes"]:
+            found |= {"outside_bytes": sum(outside), "margin_bytes": free}
+    return found

@@ -39,7 +39,6 @@ def load(context: Context, strategy: Strategy) -> None:
     moving = len(strategy.resident) < len(strategy.tenants)
     context.follow(strategy.tenants, lambda: strategy.held(strategy.tenants), moving=moving)
     context.enter("load")
-    context.device.synchronize()  # its own context on a GPU is no server's
     before = context.device.account()
     with context.meter.region("load") as region:
         strategy.open()

@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 
 from hybridlab.plots import marks, style, wording
 from hybridlab.plots.captions import caption
-from hybridlab.plots.palette import MOMENT_LOOK
+from hybridlab.plots.palette import MOMENT_LOOK, MUTED
+from hybridlab.simulation import simulated_card
 from hybridlab.units import GIB, format_bytes
 
 Moment = Literal["load_peak", "steady", "request_peak"]
@@ -52,7 +53,7 @@ def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figu
     words = caption(
         cases,
         cases,
-        n=f"{measured} measured of {len(rows)}",
+        n=f"{measured} {wording.evidence_words(rows)} of {len(rows)}",
         interval=_interval_words(cases, rows),
         sampled=True,
     )
@@ -109,7 +110,7 @@ def memory_finding(rows: pd.DataFrame) -> str:
     margin = wording.number_of(top, "margin_bytes")
     words = f"{top['label']} peaks at {format_bytes(top['peak'])}"
     if np.isfinite(margin):
-        words = f"{top['label']} fits with {wording.spare_words(margin)}"
+        words = f"{simulated_words(rows)}{top['label']} fits with {wording.spare_words(margin)}"
         if margin < 0:
             words = f"{top['label']} ran, yet is {wording.spare_words(margin)} of what others leave"
     if len(fine) > 1:
@@ -120,25 +121,38 @@ def memory_finding(rows: pd.DataFrame) -> str:
 
 # --------------------------------------------------------------------------------- three numbers
 
+#: A dot may stand on an axis that does not begin at zero: this share of the lowest is left out.
+_LEFT_OUT = 0.85
+#: Above the row's middle, on it and below it: load peak, idle, request peak.
+_LIFTS = (-0.24, 0.0, 0.24)
+
 
 @style.styled(cases=("experiment", "status"))
 def three_numbers(cases: pd.DataFrame) -> Figure:
-    """Load peak, steady state and request peak of each case, in GiB."""
+    """Load peak, idle and request peak of each case against the device's capacity, in GiB: in use
+    as a filled mark, and where the rows know it what the allocator holds for that as an open one.
+    """
     rows = wording.worst_per_label(cases) if len(cases) else cases
-    highest = max((wording.numbers(rows, f"{m}_bytes").max() for m in MOMENT_LOOK), default=np.nan)
+    used, held = (_moments(rows, suffix) for suffix in ("bytes", "reserved_bytes"))
+    highest = float(np.nanmax([used.max().max(), held.max().max(), -1.0]))
     if not highest > 0:
         return style.nothing_to_show("No case has a load peak, steady state or request peak.")
-    figure, ax = style.new_axes(style.rows_height(len(rows)))
-    for y, (_, row) in enumerate(rows.iterrows()):
-        _draw_moments(ax, y, row)
+    figure, ax = style.new_axes(style.rows_height(len(rows), each_in=0.62))
+    for y, (index, row) in enumerate(rows.iterrows()):
+        _draw_moments(ax, y, row, used.loc[index], held.loc[index])
     marks.name_rows(ax, list(rows["label"]))
-    ax.set_xlim(0, highest / GIB * 1.05)
+    ax.set_xlim(_LEFT_OUT * float(used.min().min()) / GIB, highest / GIB * 1.05)
     marks.draw_capacity(ax, wording.numbers(rows, "capacity_bytes").dropna(), highest)
+    marks.note_column(ax, [(y, _spare(row)) for y, (_, row) in enumerate(rows.iterrows())])
     ax.set_xlabel("memory (GiB)")
+    look = {"linestyle": "", "markersize": 10}
     handles = [
-        Line2D([], [], marker=m, color=c, linestyle="", markersize=10, label=MOMENT_WORDS[moment])
+        Line2D([], [], marker=m, color=c, label=MOMENT_WORDS[moment], **look)
         for moment, (m, c) in MOMENT_LOOK.items()
     ]
+    if held.notna().any(axis=None):
+        open_mark = {"markerfacecolor": "white", "color": MUTED, **look}
+        handles.append(Line2D([], [], marker="s", label="open: held by the allocator", **open_mark))
     marks.legend_below(ax, handles=handles)
     words = caption(
         cases,
@@ -150,19 +164,44 @@ def three_numbers(cases: pd.DataFrame) -> Figure:
     return style.finish(figure, _three_finding(rows), words)
 
 
-def _draw_moments(ax: Axes, y: float, row: pd.Series[Any]) -> None:
-    values = {moment: wording.number_of(row, f"{moment}_bytes") / GIB for moment in MOMENT_LOOK}
-    known = [value for value in values.values() if np.isfinite(value)]
-    if not known:
+def _moments(rows: pd.DataFrame, suffix: str) -> pd.DataFrame:
+    """A column for each moment."""
+    return pd.DataFrame({m: wording.numbers(rows, f"{m}_{suffix}") for m in MOMENT_LOOK})
+
+
+def _draw_moments(
+    ax: Axes, y: float, row: pd.Series[Any], used: pd.Series[float], held: pd.Series[float]
+) -> None:
+    if used.isna().all():
         marks.text_row(ax, y, wording.failure_words(row) or _UNREAD)
         return
-    ax.hlines(y, min(known), max(known), color="#bbbbbb", linewidth=2.5, zorder=2)
-    for lift, (moment, (marker, colour)) in zip((-0.2, 0, 0.2), MOMENT_LOOK.items(), strict=True):
-        look: dict[str, Any] = {"color": colour, "markersize": 10, "mec": "white"}
-        ax.plot(values[moment], y + lift, marker, zorder=4, **look)
+    for lift, (moment, (marker, colour)) in zip(_LIFTS, MOMENT_LOOK.items(), strict=True):
+        ends = used[moment] / GIB, held[moment] / GIB
+        ax.plot(ends, [y + lift] * 2, color=colour, linewidth=1.5, zorder=2)
+        look: dict[str, Any] = {"markersize": 9, "zorder": 4}
+        ax.plot(ends[0], y + lift, marker, color=colour, mec="white", **look)
+        ax.plot(ends[1], y + lift, marker, mfc="white", mec=colour, **{**look, "zorder": 3})
+
+
+def _spare(row: pd.Series[Any]) -> str:
+    margin = wording.number_of(row, "margin_bytes")
+    return wording.spare_words(margin) if np.isfinite(margin) else ""
 
 
 def _three_finding(rows: pd.DataFrame) -> str:
+    """How many pairs fit, and which leaves least; of a simulated card, that it is one."""
+    margins = wording.numbers(rows, "margin_bytes").where(rows["status"] == "ok")
+    if not margins.notna().any():
+        return _peak_finding(rows)
+    fit, count = int((margins >= 0).sum()), wording.counted(len(rows), "pair")
+    some = f"all of {count} fit" if fit == len(rows) else f"{fit} of {count} fit"
+    tightest, least = rows.loc[margins.idxmin(), "label"], float(margins.min())
+    words = f"{simulated_words(rows)}{some}; {tightest} is the tightest: "
+    return words[:1].upper() + words[1:] + wording.spare_words(least)
+
+
+def _peak_finding(rows: pd.DataFrame) -> str:
+    """Whether loading or serving sets the peaks, where nothing says what is left."""
     load, serve = (wording.numbers(rows, f"{m}_peak_bytes") for m in ("load", "request"))
     both = load.notna() & serve.notna()
     if not both.any():
@@ -176,3 +215,10 @@ def _three_finding(rows: pd.DataFrame) -> str:
         f"Loading sets the peak in {loading} of {wording.counted(int(both.sum()), 'case')} (by up "
         f"to {format_bytes(gap)})"
     )
+
+
+def simulated_words(rows: pd.DataFrame) -> str:
+    """'On a simulated t4, ' where all rows are of one simulated card; '' elsewhere."""
+    devices = set(wording.present(rows, "device"))
+    card = simulated_card(devices.pop()) if len(devices) == 1 else None
+    return f"On a simulated {card.title.removeprefix('NVIDIA ')}, " if card else ""

@@ -51,6 +51,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def evidence_words(rows: pd.DataFrame) -> str:
+    """What the rows are: 'measured' (also where they do not say), 'simulated', or both."""
+    found = sorted({str(value) for value in present(rows, "evidence")})
+    return " and ".join(found) or "measured"
+
+
 def first_and_more(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from hybridlab.report import about, cases, claims, downloads, library, method, sections, tables
-from hybridlab.report.figures import pictures
+from hybridlab.report.figures import first_picture, pictures
 from hybridlab.report.model import Run, badge, words
 from hybridlab.report.page import write_page
 from hybridlab.report.traces import traces
@@ -45,6 +45,8 @@ def _content(run: Run) -> dict[str, Any]:
         "status": badge(words(run.manifest.get("status"), empty="no manifest")),
         "answer": sections.answer(run),
         "has_verdict": bool(run.verdict),
+        "simulated": sections.simulated(run),
+        "first": first_picture(run),
         "missing": sections.missing(run),
         "recommendation": sections.recommendation(run),
         "cards": sections.cards(run),

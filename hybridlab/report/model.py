@@ -166,6 +166,12 @@ class Run:
     def tables(self) -> dict[str, pd.DataFrame]:
         return {name: reading.read_table(self.folder, name, self.note) for name in records.TABLES}
 
+    @cached_property
+    def inner(self) -> list[Run]:
+        """Runs whose folders lie in this one's: on a simulated card beside this machine's."""
+        folders = sorted(path.parent for path in self.folder.glob("*/manifest.json"))
+        return [Run(folder) for folder in folders if (folder / "parts").is_dir()]
+
     @property
     def cases(self) -> pd.DataFrame:
         return self.tables["cases"]

@@ -42,6 +42,21 @@ def answer(run: Run) -> str:
     return " ".join(said)
 
 
+def simulated(run: Run) -> list[str]:
+    """What runs on simulated cards in this run's folder say of what fits, and what they are."""
+    said = []
+    for inner in [*run.inner, run]:
+        beside = cases_of(inner.cases, "beside")
+        if len(beside) and wording.evidence_words(beside) == "simulated":
+            finding = memory_finding(wording.worst_per_label(beside))
+            pair = words(beside["voxtral"].iloc[0])
+            said.append(
+                f"{finding}. Simulated beside Voxtral {pair}: the card's own allocator and choice "
+                "of kernels without a GPU, for bytes alone."
+            )
+    return said
+
+
 def recommendation(run: Run) -> list[tuple[str, str]]:
     """The verdict's recommendation as label and text; empty without one."""
     given = run.verdict.get("recommendation")

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from hybridlab import arena
 from hybridlab.device import Device
 from hybridlab.strategies.base import stage
-from hybridlab.strategies.movers import Mover, Swap, load_to_swap
+from hybridlab.strategies.movers import Mover, Swap
 from hybridlab.tenants.base import Span, Tenant, storage_bytes
 
 
@@ -35,7 +36,7 @@ class InArena(Mover):
         self.shared: Tensor | None = None
 
     def prepare(self, tenant: Tenant) -> None:
-        module = load_to_swap(tenant, "arena")
+        module = self.load(tenant, "arena")
         n_bytes = storage_bytes(module)
         with stage(tenant, "host", n_bytes):
             made = self.arenas[tenant.name] = arena.Arena(module, self.device)
@@ -63,11 +64,14 @@ class InArena(Mover):
                 block = arena.device_block(made.n_bytes, self.device)
         with stage(tenant, "copy-in", made.n_bytes):
             made.copy_in(block)
+            self.verify(tenant)
 
     def drop(self, tenant: Tenant) -> None:
         made = self.arenas[tenant.name]
         with stage(tenant, "release", made.n_bytes):
             made.release()
+            if self.shared is None:  # the other tenant may be another process
+                torch.cuda.empty_cache()
 
     def owners(self) -> dict[str, int]:
         held = {}
@@ -115,6 +119,7 @@ class ArenaOverlapped(InArena):
         ready = time.perf_counter()
         with arena.beside_other_work(self.device):
             made.copy_in(block)
+        self.verify(tenant)
         ended = time.perf_counter()
         return [
             Span(tenant.name, "allocate", began, ready, made.n_bytes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from hybridlab import arena
@@ -11,7 +12,6 @@ from hybridlab.strategies.movers import (
     Mover,
     Swap,
     link_speed,
-    load_to_swap,
     module_of,
     need_link,
 )
@@ -32,7 +32,7 @@ class ToCpu(Mover):
         self.largest_bytes = 0
 
     def prepare(self, tenant: Tenant) -> None:
-        module = load_to_swap(tenant, "to-cpu")
+        module = self.load(tenant, "to-cpu")
         n_bytes = storage_bytes(module)
         arena.check_host_room(n_bytes, self.device)
         self.largest_bytes = max(self.largest_bytes, n_bytes)
@@ -45,6 +45,7 @@ class ToCpu(Mover):
         if tenant.name in self.away:
             with stage(tenant, "copy-in", self.away[tenant.name]):
                 module_of(tenant, "to-cpu").to(self.device.name)
+                self.verify(tenant)
             del self.away[tenant.name]
 
     def drop(self, tenant: Tenant) -> None:
@@ -78,12 +79,17 @@ class Pinned(Mover):
         self.here: set[str] = set()
 
     def prepare(self, tenant: Tenant) -> None:
-        slots = arena.layout(load_to_swap(tenant, "pinned"))
-        arena.check_host_room(sum(slot.n_bytes for slot in slots), self.device)
-        with stage(tenant, "pin", sum(slot.n_bytes for slot in slots)):
-            self.masters[tenant.name] = [
-                (slot, arena.bytes_of(slot.views[0].tensor).cpu().pin_memory()) for slot in slots
-            ]
+        slots = arena.layout(self.load(tenant, "pinned"))
+        n_bytes = sum(arena.pinned_bytes(slot.n_bytes) for slot in slots)
+        arena.check_host_room(n_bytes, self.device)
+        with stage(tenant, "pin", n_bytes):
+            try:
+                self.masters[tenant.name] = [
+                    (slot, arena.bytes_of(slot.views[0].tensor).cpu().pin_memory())
+                    for slot in slots
+                ]
+            except torch.AcceleratorError as error:  # torch has taken it from the runtime
+                raise arena.not_pinned(n_bytes, str(error).splitlines()[0]) from error
         self.here.add(tenant.name)
         self.drop(tenant)
 
@@ -99,6 +105,7 @@ class Pinned(Mover):
             for slot, master in masters:
                 copy = master.to(self.device.name, non_blocking=True)
                 slot.point_to(copy.untyped_storage(), 0)
+            self.verify(tenant)
         self.here.add(tenant.name)
 
     def drop(self, tenant: Tenant) -> None:
@@ -110,7 +117,9 @@ class Pinned(Mover):
             self.device.release()
 
     def host_copy_bytes(self) -> int:
-        return sum(map(_master_bytes, self.masters.values()))
+        """As torch's allocator rounds them up."""
+        pinned = (slot for masters in self.masters.values() for slot, _ in masters)
+        return sum(arena.pinned_bytes(slot.n_bytes) for slot in pinned)
 
     def close(self) -> None:
         self.masters.clear()

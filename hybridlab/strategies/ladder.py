@@ -31,8 +31,9 @@ class Ladder:
     single rung there is nowhere to step, and a failure passes through as it is.
 
     make: a strategy over this rung, nothing loaded yet. load: brings it up, with all that has to
-    fit before the first request. on_step: told of a step before the smaller Whisper is loaded; what
-    else the strategy left had taken goes back there.
+    fit before the first request. on_failure: called at once, while the failed work still holds its
+    memory. on_step: told of a step before the smaller Whisper is loaded; what else the strategy
+    left had taken goes back there.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Ladder:
         make: Callable[[Rung], Strategy],
         load: Callable[[Strategy], None],
         on_step: Callable[[Step], None],
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.rungs = list(rungs)
         self.make = make
         self.load = load
         self.on_step = on_step
+        self.on_failure = on_failure
         self.alone = len(self.rungs) == 1
         self.steps: list[Step] = []
         self._strategy: Strategy | None = None
@@ -100,6 +103,7 @@ class Ladder:
         failure = out_of_memory(error)
         if failure is None or self.alone:
             raise error
+        self.on_failure()
         return failure
 
     def _step_down(self, when: str, failure: OutOfMemory) -> None:

@@ -33,6 +33,7 @@ class Mover(ABC):
         self.swap = swap
         #: The link's own speed for memory of the kind that weights wait in, once `ready`.
         self.link_bytes_per_s: float | None = None
+        self._fingerprints: dict[str, arena.Fingerprint] = {}
 
     def prepare(self, tenant: Tenant) -> None:
         """Make the tenant ready to be brought in; its weights are away afterwards."""
@@ -49,6 +50,26 @@ class Mover(ABC):
     @abstractmethod
     def drop(self, tenant: Tenant) -> None:
         """Weights off the device."""
+
+    def load(self, tenant: Tenant, variant: str) -> nn.Module:
+        """Load a tenant whose weights will be moved; `UnavailableError` where torch does not hold
+        them."""
+        with stage(tenant, "load"):
+            tenant.load()
+        module = module_of(tenant, variant)
+        if self.device.kind == "cuda" and tenant.spec.has_text:
+            self._fingerprints[tenant.name] = arena.Fingerprint(module)
+        return module
+
+    def verify(self, tenant: Tenant) -> None:
+        """After a copy across a link: drivers are known that report success and leave the device's
+        memory as it was, which would be a wrong text and no error."""
+        fingerprint = self._fingerprints.get(tenant.name)
+        if fingerprint is not None and not fingerprint.matches():
+            raise RuntimeError(
+                f"{tenant.name}'s weights did not arrive on {self.device.title()} as they left it, "
+                "though the driver reported no error; use reload-warm, or another driver"
+            )
 
     def during(self, tenant: Tenant) -> AbstractContextManager[None]:
         """The other tenant's work goes inside: a way that overlaps brings this one in meanwhile."""
@@ -140,18 +161,12 @@ def module_of(tenant: Tenant, variant: str) -> nn.Module:
     return module
 
 
-def load_to_swap(tenant: Tenant, variant: str) -> nn.Module:
-    """Load a tenant whose weights will be moved."""
-    with stage(tenant, "load"):
-        tenant.load()
-    return module_of(tenant, variant)
-
-
 def link_speed(n_bytes: int, device: Device, *, pinned: bool) -> float:
     """Bytes per second into a fresh block of the device, from host memory of this kind."""
     source, target = arena.host_block(n_bytes), arena.device_block(n_bytes, device)
     pin = arena.Pin(source) if pinned else None
-    speed = arena.link_bytes_per_s(source, target, device)
-    if pin is not None:
-        pin.close()
-    return speed
+    try:
+        return arena.link_bytes_per_s(source, target, device)
+    finally:
+        if pin is not None:
+            pin.close()

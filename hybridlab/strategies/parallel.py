@@ -64,6 +64,7 @@ class Parallel(Strategy):
 
     def close(self) -> None:
         self._pool.shutdown()
+        self._lanes.clear()
         super().close()
 
     def _serve(self, request: Request) -> tuple[Text, Text]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from hybridlab.audio import Samples
 from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention, Decoding, LoadPath
 from hybridlab.device import CpuDevice, Device
 from hybridlab.errors import UnavailableError
+from hybridlab.simulation import COPY_LIMIT_VARIABLE, STATE_VARIABLE
+from hybridlab.units import MIB
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,11 +35,26 @@ class TenantSpec:
     attention: Attention = "auto"
     load_path: LoadPath = "direct"
     decoding: Decoding = "loop"
+    #: The card that a GPU stands in for, whose attention kernels are then used; '' for itself.
+    card: str = ""
 
     @property
     def has_text(self) -> bool:
         """Whether the words mean anything: random weights give real bytes and times only."""
         return self.weights != "random"
+
+
+def compute_values(*specs: TenantSpec | None) -> None:
+    """In a process that was started with a simulated card, let it have values: all of them where
+    every tenant is small and says real words, else only those that sizes and decisions hang on.
+    Nothing anywhere else."""
+    if STATE_VARIABLE in os.environ:
+        from hybridlab.simulation import values
+
+        small = all(spec is None or spec.weights == "pocket" for spec in specs)
+        if not small:
+            os.environ[COPY_LIMIT_VARIABLE] = str(MIB)  # larger tensors have no values to copy
+        values.install("all" if small else "sizes")
 
 
 #: Told the new words of each clip of a batch while they are decoded. False: nobody wants the rest,

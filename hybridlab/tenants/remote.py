@@ -28,6 +28,7 @@ from hybridlab.tenants.base import (
     TenantSpec,
     Text,
     Transcriber,
+    compute_values,
 )
 from hybridlab.tenants.make import make_analyst, make_transcriber
 from hybridlab.workers import Worker, tell
@@ -260,6 +261,7 @@ def _host(hosting: Hosting) -> None:
     """Make the tenant; the environment first, since a library may read it when it is loaded."""
     global _hosted
     os.environ.update(hosting.environment)
+    compute_values(hosting.spec)
     device = resolve_device(hosting.device)
     if hosting.board is not None and isinstance(device, CpuDevice):
         device.share_cores(board_at(hosting.board), hosting.place)

@@ -12,7 +12,12 @@ import torch
 from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.errors import AudioError
-from hybridlab.tenants.attention import check_attention, pinned_attention
+from hybridlab.tenants.attention import (
+    check_attention,
+    check_card,
+    kernels_of,
+    pinned_attention,
+)
 from hybridlab.tenants.base import Analyst, Heard, Text, Usage
 from hybridlab.tenants.decoding import GreedyLoop, Heading
 from hybridlab.tenants.growing import Teller
@@ -20,6 +25,7 @@ from hybridlab.tenants.phases import PhaseProbe
 from hybridlab.tenants.processors import TEKKEN_CONTROL_TOKENS, voxtral_processor
 from hybridlab.tenants.weights import (
     check_source,
+    computing_dtype,
     folder_or_id,
     hub_id,
     one_line_errors,
@@ -50,9 +56,15 @@ class VoxtralTransformers(Analyst):
         from transformers import VoxtralForConditionalGeneration, VoxtralProcessor
 
         check_source(self.spec)
-        check_attention(self.spec.attention, self.device)
+        check_card(self.spec.attention, self.spec.card)
+        known = catalog.voxtral(self.spec.model)
+        check_attention(
+            self.spec.attention,
+            self.device,
+            model=known,
+            dtype=computing_dtype(self.spec.dtype),
+        )
         if self.spec.weights == "random":
-            known = catalog.voxtral(self.spec.model)
             with self._building_processor():
                 self._processor = voxtral_processor(vocab_size=known.text.vocab_size)
             self._model = random_transformers(
@@ -121,7 +133,7 @@ class VoxtralTransformers(Analyst):
         asked = inputs["attention_mask"].sum(dim=1).tolist()
         inputs = inputs.to(self.device.name, dtype=self._model.dtype)
         teller = self._teller(len(asked)) if beams == 1 else None
-        with pinned_attention(self.spec.attention):
+        with kernels_of(self.spec.card), pinned_attention(self.spec.attention):
             if self.spec.decoding == "loop" and beams == 1:
                 on_step = None if teller is None else teller.step
                 rows = self._loop.say(self._loop.prefill(inputs), max_new_tokens, on_step)

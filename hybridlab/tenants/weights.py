@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ RANDOM_STD = 0.02
 
 def torch_dtype(name: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def computing_dtype(name: str) -> torch.dtype:
+    """What activations are kept in: quantised weights compute in float16."""
+    return torch.float16 if name in ("int8", "int4") else torch_dtype(name)
 
 
 # ---------------------------------------------------------------------------------------- checks
@@ -178,11 +184,9 @@ def one_line_errors(spec: TenantSpec) -> Iterator[None]:
 def pretrained(kind: Any, spec: TenantSpec, device: Device) -> nn.Module:
     """`kind.from_pretrained` straight to the device: dtype always set, safetensors only."""
     options: dict[str, Any] = {"use_safetensors": True, "device_map": {"": device.name}}
+    options["dtype"] = computing_dtype(spec.dtype)
     if spec.dtype in ("int8", "int4"):
         options["quantization_config"] = _bitsandbytes(spec.dtype, device)
-        options["dtype"] = torch.float16
-    else:
-        options["dtype"] = torch_dtype(spec.dtype)
     with one_line_errors(spec):
         model: nn.Module = kind.from_pretrained(folder_or_id(spec), **options)
     return model.eval()
@@ -275,13 +279,48 @@ def empty_weights_on(device: str) -> Iterator[None]:
 
 
 def random_transformers(kind: Any, config: Any, spec: TenantSpec, device: str) -> nn.Module:
-    """True architecture, seeded values, built where it will live."""
-    with empty_weights_on(device):
-        model: Any = kind._from_config(config, dtype=torch_dtype(spec.dtype))
-    model.tie_weights()  # skipped with the initialisation; without it the head is a second copy
+    """True architecture, seeded values, brought to `device` by `from_pretrained` itself: what the
+    allocator is asked for, and in which order, is that of a released file."""
+    if spec.dtype in ("int8", "int4"):
+        raise UnavailableError(
+            f"random weights are not quantised to {spec.dtype}; choose float16, or weights hub or "
+            "local"
+        )
+    dtype = torch_dtype(spec.dtype)
+    model: Any = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=_unwritten(kind, config, dtype, device),
+        device_map={"": device},
+        dtype=dtype,
+    )
     fill_random(model, seed=spec.seed)
     built: nn.Module = model.eval()
     return built
+
+
+@dataclass(frozen=True)
+class _Unwritten:
+    """One tensor of a file that does not exist: memory for it appears on the device when
+    `from_pretrained` reads it, as it takes a slice of a safetensors file."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: str
+
+    def __getitem__(self, _: object) -> Tensor:
+        return torch.empty(self.shape, dtype=self.dtype, device=self.device)
+
+
+def _unwritten(kind: Any, config: Any, dtype: torch.dtype, device: str) -> dict[str, _Unwritten]:
+    """What a released file of this architecture holds: every tensor once, tied ones left out."""
+    with empty_weights_on("meta"):
+        model: Any = kind(config)
+    return {
+        name: _Unwritten(tensor.shape, dtype, device)
+        for name, tensor in model.state_dict().items()
+        if name not in model.all_tied_weights_keys
+    }
 
 
 @torch.no_grad()
@@ -289,17 +328,21 @@ def fill_random(model: nn.Module, *, seed: int) -> None:
     """Write every page of every parameter with seeded values of standard deviation 0.02; norms
     become identities and biases zero, so that activations stay finite.
 
-    One block is repeated: drawing 4.7 G values takes most of a minute, copying them a tenth.
+    One block is repeated: drawing 4.7 G values takes most of a minute, copying them a tenth. It is
+    repeated from the first parameter that holds all of it, so that a device keeps no block beside
+    the weights.
     """
+    drawn = _seeded_block(seed)
     blocks: dict[tuple[torch.device, torch.dtype], Tensor] = {}
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             continue
-        key = (parameter.device, parameter.dtype)
-        if key not in blocks:
-            blocks[key] = _seeded_block(seed).to(device=key[0], dtype=key[1])
-        _repeat_into(parameter.view(-1), blocks[key])
+        flat, key = parameter.view(-1), (parameter.device, parameter.dtype)
+        first = flat[:RANDOM_BLOCK_VALUES]
+        first.copy_(blocks.get(key, drawn)[: first.numel()])
+        if first.numel() == RANDOM_BLOCK_VALUES:
+            _repeat_into(flat[RANDOM_BLOCK_VALUES:], blocks.setdefault(key, first))
 
 
 def _seeded_block(seed: int) -> Tensor:

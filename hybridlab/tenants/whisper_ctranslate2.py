@@ -11,7 +11,9 @@ from typing import Any
 from hybridlab import catalog
 from hybridlab.audio import Samples, windows
 from hybridlab.device import CpuDevice
+from hybridlab.errors import UnavailableError
 from hybridlab.tenants.base import Span, Text, Transcriber
+from hybridlab.tenants.known_answer import unusable_on_card
 from hybridlab.tenants.weights import check_source
 from hybridlab.tenants.whisper_transformers import WhisperTransformers, _joined
 
@@ -32,6 +34,8 @@ class WhisperCtranslate2(Transcriber):
 
     def load(self) -> None:
         check_source(self.spec)
+        if self.device.kind == "cuda":
+            self._check_card()
         from faster_whisper import WhisperModel
 
         options = {
@@ -43,9 +47,28 @@ class WhisperCtranslate2(Transcriber):
             self._model = WhisperModel(catalog.whisper(self.spec.model).openai_name, **options)
             return
         with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
-            self._model = WhisperModel(str(self._converted(Path(folder))), **options)
+            self._model = WhisperModel(str(self.converted(Path(folder))), **options)
 
-    def _converted(self, folder: Path) -> Path:
+    def _check_card(self) -> None:
+        """`UnavailableError` where CTranslate2 cannot compute on the card, or not in this dtype: it
+        looks for CUDA 12's cuBLAS at the first encoder pass, whichever CUDA torch brought."""
+        import ctranslate2
+
+        reason = unusable_on_card()
+        if reason:
+            raise UnavailableError(
+                f"faster-whisper cannot compute on {self.device.title()}: {reason}; `hybridlab "
+                "doctor` says what it lacks, or choose openai-whisper or transformers"
+            )
+        kept = _COMPUTE_TYPES[self.spec.dtype]
+        known = ctranslate2.get_supported_compute_types("cuda")
+        if kept not in known:
+            raise UnavailableError(
+                f"faster-whisper does not compute in {kept} on {self.device.title()}; choose one "
+                f"of: {', '.join(sorted(known & set(_COMPUTE_TYPES)))}"
+            )
+
+    def converted(self, folder: Path) -> Path:
         """CTranslate2's own format, made from a folder in hub format."""
         from ctranslate2.converters import TransformersConverter
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,11 +77,23 @@ class WhisperOpenai(Transcriber):
         return model.to(self.device.name)
 
     def _random(self) -> nn.Module:
-        with empty_weights_on(self.first_stop.name):
+        """As `_released` asks the device's allocator: the float16 checkpoint beside the float32
+        model unless staged, or what was cast on the host. No file and no copy on the host stand
+        behind it; where the host is the device a second copy would only take time."""
+        with empty_weights_on("cpu"):
             model = self._architecture()
-        fill_random(model, seed=self.spec.seed)
+        _apply(model, lambda tensor: _placed(tensor, "meta") if _is_weight(tensor) else tensor)
+        checkpoint: list[Tensor] = []
         if self.spec.dtype == "float16":
             half_with_float_norms(model)
+        elif self.first_stop.kind == "cuda":
+            checkpoint = [
+                torch.empty(tensor.shape, dtype=torch.float16, device=self.device.name)
+                for tensor in model.state_dict().values()
+            ]
+        _apply(model, lambda tensor: _placed(tensor, self.first_stop.name))
+        del checkpoint
+        fill_random(model, seed=self.spec.seed)
         return model.to(self.device.name)
 
     def _architecture(self) -> nn.Module:
@@ -106,7 +118,10 @@ class WhisperOpenai(Transcriber):
         return model
 
     def unload(self) -> None:
+        from whisper.audio import mel_filters
+
         self._model = self._probe = None  # type: ignore[assignment]
+        mel_filters.cache_clear()  # the library keeps them on the device for good
         self.device.release()
 
     @torch.inference_mode()
@@ -168,6 +183,20 @@ class WhisperOpenai(Transcriber):
             beam_size=beams if beams > 1 else None,
             fp16=self.device.kind == "cuda",  # its CPU path is float32 only
         )
+
+
+def _apply(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Change every tensor in the order in which `Module.to` moves them."""
+    model._apply(change)  # type: ignore[no-untyped-call]
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter)
+
+
+def _placed(tensor: Tensor, device: str) -> Tensor:
+    """This tensor on `device`, without values where it has none yet."""
+    return torch.empty_like(tensor, device=device) if _is_weight(tensor) else tensor.to(device)
 
 
 def half_with_float_norms(model: nn.Module) -> nn.Module:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from hybridlab import findings, plots, summary, waiting
-from hybridlab.errors import WeightsError
+from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments import ageing, arrivals, beside, edge, execute, interference, race
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
@@ -291,6 +291,68 @@ def test_a_case_that_breaks_is_recorded_with_its_reason(tmp_path: Path) -> None:
     row = lab.runner.run(replace(case, requests=(spec,)))
     assert row["status"] == "crashed"
     assert "does not exist" in row["reason"]
+
+
+def test_a_case_that_lacks_its_machine_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    """Before any work began: the device is not there, or cannot play the smaller card."""
+    lab = open_lab(tmp_path)
+    row = lab.runner.run(replace(lab.case("race"), device="cuda:99"))
+    assert row["status"] == "skipped"
+    assert "'cuda:99' is not there" in row["reason"]
+    lab.close()
+
+
+def test_a_case_that_cannot_enter_its_envelope_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(device: Any, capacity_bytes: int) -> Any:
+        raise UnavailableError(f"{capacity_bytes} bytes are not there")
+
+    monkeypatch.setattr(execute, "enveloped", refuse)
+    lab = open_lab(tmp_path, inline=True)
+    row = lab.runner.run(replace(lab.case("race"), envelope_bytes=7_000))
+    assert (row["status"], row["reason"]) == ("skipped", "7000 bytes are not there")
+
+
+def test_no_memory_for_the_set_up_is_out_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(device: Any) -> Any:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(execute, "Watch", fail)
+    lab = open_lab(tmp_path, inline=True)
+    row = lab.runner.run(lab.case("race"))
+    assert row["status"] == "oom"
+    assert row["reason"] == "in phase set-up: CUDA error: out of memory"
+
+
+@pytest.mark.gpu
+def test_a_case_in_an_envelope_of_its_own_card_runs(tmp_path: Path) -> None:
+    lab = open_lab(tmp_path, device="cuda", trials=1)
+    own = lab.device.capacity_bytes()
+    row = lab.runner.run(replace(lab.case("race"), envelope_bytes=own))
+    assert row["status"] == "ok", row["reason"]
+    assert row["capacity_bytes"] == own
+
+
+@pytest.mark.gpu
+def test_the_ledger_of_a_card_closes_within_a_few_kilobytes_for_each_tensor(tmp_path: Path) -> None:
+    """Also in the first phases, before any library has taken what it keeps; and the margin is the
+    least of the ledger's own free bytes."""
+    lab = open_lab(tmp_path, device="cuda", trials=1)
+    row = lab.runner.run(lab.case("beside", phases=True, warmup=0))
+    assert row["status"] == "ok", row["reason"]
+    ledgers = lab.table("ledgers")
+    for moment, own in ledgers.groupby("moment"):
+        bytes_of = own.set_index("owner")["bytes"]
+        assert abs(bytes_of["unexplained"]) <= 2**20, moment
+        assert bytes_of.sum() == row["capacity_bytes"]
+        assert bytes_of.drop("unexplained").min() >= 0, moment
+    owned = ledgers.pivot_table(index="moment", columns="owner", values="bytes")
+    assert owned.loc["request_peak", "workspaces"] > 0
+    assert owned.loc["steady", "workspaces"] == 0
+    assert row["margin_bytes"] == owned["free"].min()
 
 
 def test_a_full_disk_ends_a_case_in_one_line_and_a_repeat_finds_room(tmp_path: Path) -> None:

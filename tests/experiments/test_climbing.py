@@ -111,6 +111,9 @@ def test_a_race_steps_down_while_loading_but_its_control_does_not(tmp_path: Path
     ]
     assert [row["status"] for row in rows] == ["oom", "ok", "ok"], [row["reason"] for row in rows]
     assert rows[1]["served_by"] == "pocket-m"
+    # peaks are those of the pair that served, and not of the one that filled the envelope
+    assert rows[1]["load_peak_bytes"] - rows[1]["base_bytes"] < 300 * 10**6
+    assert rows[1]["margin_bytes"] > 300 * 10**6
     (step,) = lab.table("probes").to_dict("records")
     assert step["when"] == "load"
     said = findings.race(lab.table("cases"), lab.table("trials"), lab.table("probes"))

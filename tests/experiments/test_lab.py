@@ -50,7 +50,7 @@ from hybridlab.params import BesideParams
 values = {"output_dir": sys.argv[1], "headless": True, "device": "cuda", "voxtral": "pocket"}
 lab = Lab.open(BesideParams.from_mapping(values))
 lab.budget_bytes, lab.card, setup.machine_facts(lab), setup.backend_facts(lab)
-[beside.shortage(lab, beside._case(lab, size)) for size in ("pocket-tiny", "large-v3")]
+[beside.shortage(lab, beside._case(lab, size)) for size in ("pocket-s", "large-v3")]
 list(doctor.examine())
 server = shared_server()
 assert not torch.cuda.is_initialized()

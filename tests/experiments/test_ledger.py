@@ -14,7 +14,7 @@ from hybridlab.device import Account, CpuDevice
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.ledger import write_ledgers
 from hybridlab.experiments.rows import Context
-from hybridlab.meter import Ended, Meter, Region
+from hybridlab.meter import Ended, Meter, Phase, Region
 from hybridlab.records import TableWriter
 from hybridlab.strategies import Strategy
 from hybridlab.tenants import TenantSpec
@@ -50,16 +50,22 @@ accounts = st.builds(
     inside=st.fixed_dictionaries({"libraries": N_BYTES, "free heap": N_BYTES}),
     outside=st.dictionaries(st.sampled_from(["context", "strangers"]), N_BYTES),
 )
-ends = st.builds(Ended, used_bytes=N_BYTES, live_bytes=N_BYTES, account=accounts)
+phases = st.builds(
+    Phase,
+    peak_bytes=N_BYTES,
+    reserved_bytes=st.none() | N_BYTES,
+    live_bytes=st.none() | N_BYTES,
+    ended=st.builds(Ended, used_bytes=N_BYTES, live_bytes=st.none() | N_BYTES, account=accounts),
+)
 regions = st.builds(
     Region,
     name=st.sampled_from(["load", "request"]),
     start_bytes=N_BYTES,
     peak_bytes=N_BYTES,
     end_bytes=N_BYTES,
-    phase_peaks=st.dictionaries(st.sampled_from(PHASES), N_BYTES),
-    phase_live=st.dictionaries(st.sampled_from(PHASES), N_BYTES),
-    phase_ends=st.dictionaries(st.sampled_from(PHASES), ends),
+    reserved_bytes=st.none() | N_BYTES,
+    account=accounts,
+    phases=st.dictionaries(st.sampled_from(PHASES), phases),
 )
 tenants = st.builds(
     lambda name, kind, loaded, weights, processor: SimpleNamespace(
@@ -105,7 +111,8 @@ def case() -> Case:
     capacity_bytes=N_BYTES,
     base_bytes=N_BYTES,
     steady_bytes=N_BYTES,
-    of_moment=st.fixed_dictionaries(dict.fromkeys(("base", "load", "steady", "request"), accounts)),
+    at_base=accounts,
+    at_rest=accounts,
     seen=st.lists(regions, max_size=4),
     pair=st.lists(tenants, max_size=2, unique_by=lambda tenant: tenant.name),
     held=st.dictionaries(st.sampled_from(["whisper host copy", "swap block"]), N_BYTES),
@@ -114,14 +121,15 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
     capacity_bytes: int,
     base_bytes: int,
     steady_bytes: int,
-    of_moment: dict[str, Account],
+    at_base: Account,
+    at_rest: Account,
     seen: list[Region],
     pair: list[Any],
     held: dict[str, int],
 ) -> None:
     device, writer = Machine(capacity_bytes), Kept()
     meter = Meter(device, regions=seen, base_bytes=base_bytes, steady_bytes=steady_bytes)
-    meter.accounts = of_moment
+    meter.base_account, meter.steady_account = at_base, at_rest
     strategy = cast(
         Strategy,
         SimpleNamespace(
@@ -140,10 +148,10 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
         used["load_peak"] = max(loads)
     requests = [region for region in seen if region.name == "request"]
     if requests:
-        traced = [region for region in requests if region.phase_peaks] or requests
+        traced = [region for region in requests if region.phases] or requests
         top = max(traced, key=lambda region: region.peak_bytes)
         used["request_peak"] = top.peak_bytes
-        used |= {phase: peak for phase, peak in top.phase_peaks.items() if phase}
+        used |= {name: phase.peak_bytes for name, phase in top.phases.items() if name}
     assert set(table["moment"]) == set(used)
     elsewhere = {f"{tenant.name} weights" for tenant in pair if tenant.device.kind != device.kind}
     assert not elsewhere & set(table["owner"])

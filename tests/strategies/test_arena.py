@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,3 +241,71 @@ def test_a_host_without_room_says_what_it_has(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UnavailableError, match=r"1 MiB free.*5 MiB.*smaller Whisper"):
         arena.check_host_room(5 << 20, Gpu())  # type: ignore[arg-type]
     arena.check_host_room(5 << 20, CPU)  # the allocator says it there
+
+
+# ------------------------------------------------------------------------------- on a real device
+
+
+def pinned_now() -> int:
+    """Bytes that torch's pinned allocator holds, in use or not."""
+    return int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0))
+
+
+def last_error() -> int:
+    """The CUDA runtime's own, as it waits for the next check."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    (runtime,) = {line.split()[-1] for line in lines if "libcudart" in line}
+    return int(ctypes.CDLL(runtime).cudaPeekAtLastError())
+
+
+@pytest.mark.gpu
+def test_a_refused_pin_leaves_no_error_for_the_next_kernel() -> None:
+    block = host_block(1 << 20)
+    pin = Pin(block)
+    with pytest.raises(UnavailableError, match=r"did not pin 1 MiB.*CUDA error"):
+        Pin(block)  # the same range twice
+    assert last_error() == 0
+    assert torch.ones(4, device="cuda").sum().item() == 4
+    pin.close()
+    # and the first one is as it was: its range can be registered anew
+    Pin(block).close()
+    assert last_error() == 0
+
+
+@pytest.mark.gpu
+def test_what_was_kept_for_later_goes_back() -> None:
+    from hybridlab.device.cuda import CudaDevice
+
+    device = CudaDevice()
+    arena.give_back_caches()
+    allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    pinned = pinned_now()
+    with device.new_stream()():
+        rows = torch.ones(64, 64, device=device.name)
+        product = rows @ rows
+    waiting = torch.empty(3 << 20, dtype=torch.uint8).pin_memory()
+    assert torch.cuda.memory_allocated() > allocated
+    assert pinned_now() - pinned == (arena.pinned_bytes(waiting.nbytes))
+    del rows, product, waiting
+    arena.give_back_caches()
+    assert torch.cuda.memory_allocated() == allocated
+    assert torch.cuda.memory_reserved() == reserved
+    assert pinned_now() == pinned
+
+
+def test_pinned_tensors_take_the_next_power_of_two() -> None:
+    assert [arena.pinned_bytes(n) for n in (1, 2, 3, 1 << 20, (1 << 20) + 1)] == [
+        *(1, 2, 4, 1 << 20),
+        2 << 20,
+    ]
+
+
+def test_a_copy_that_did_not_arrive_is_seen() -> None:
+    module = nn.Linear(64, 64)
+    fingerprint = arena.Fingerprint(module)
+    made = Arena(module, CPU)
+    block = device_block(made.n_bytes, CPU)
+    made.copy_in(block)
+    assert fingerprint.matches()
+    block.zero_()
+    assert not fingerprint.matches()

@@ -112,6 +112,15 @@ def test_nothing_of_the_failed_work_is_left_when_the_smaller_one_is_loaded() -> 
     assert [entry for entry in log if "open" in entry] == ["open medium", "open small", "open base"]
 
 
+def test_a_failure_is_told_while_the_failed_work_still_holds_its_memory() -> None:
+    ladder, _ = climb({"medium": "load", "small": "b"}, "medium", "small", "base")
+    held: list[int] = []
+    ladder.on_failure = lambda: held.append(len(Pair.alive))
+    ladder.open()
+    served(ladder, "ab")
+    assert held == [1, 1]
+
+
 def test_says_so_when_not_even_the_smallest_fits() -> None:
     ladder, told = climb({"small": "load", "base": "load"}, "small", "base")
     with pytest.raises(MemoryError, match="not even base fits beside Voxtral: CUDA out of memory"):

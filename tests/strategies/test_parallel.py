@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from hybridlab.audio import load_clips, read_audio
-from hybridlab.device import CpuDevice
+from hybridlab.device import CpuDevice, CudaDevice, resolve_device
 from hybridlab.device.cores import board_at
 from hybridlab.errors import UnavailableError, WorkerLostError
 from hybridlab.experiments import execute, race, serving
 from hybridlab.experiments.lab import Lab
 from hybridlab.experiments.placement import Site, place, transcriber_spec
-from hybridlab.isolate import ADDRESS_VARIABLE
+from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
 from hybridlab.oom import out_of_memory
 from hybridlab.params import ParallelParams
 from hybridlab.records import AT_ONCE
@@ -222,7 +222,7 @@ def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Requ
 def test_what_the_device_lacks_is_a_skipped_case_with_the_reason(
     tmp_path: Path, variant: str, reason: str
 ) -> None:
-    lab = open_lab(tmp_path)
+    lab = open_lab(tmp_path, device="cpu")
     row = lab.runner.run(lab.case("race", strategy="parallel", variant=variant))
     assert row["status"] == "skipped"
     assert reason in row["reason"]
@@ -277,7 +277,7 @@ def test_a_race_of_the_variants_passes_the_parity_gate_each_with_its_own_whisper
 
 
 def test_the_ledger_of_workers_closes_and_names_each_one_s_request(tmp_path: Path) -> None:
-    lab = open_lab(tmp_path)
+    lab = open_lab(tmp_path, device="cpu")
     row = race.tell_apart(lab, race.Arm("parallel", "processes"))
     assert row["status"] == "ok", row["reason"]
     ledgers = lab.table("ledgers")
@@ -289,6 +289,52 @@ def test_the_ledger_of_workers_closes_and_names_each_one_s_request(tmp_path: Pat
     at_once = ledgers[ledgers["moment"] == AT_ONCE].set_index("owner")["bytes"]
     assert at_once["whisper request"] > 0
     assert at_once["voxtral request"] > 0
+
+
+def serve_in_workers(path: str) -> None:
+    """As a case does, whose own process computes nothing."""
+    import torch
+
+    device = resolve_device("cuda")
+    assert isinstance(device, CudaDevice)
+    device.reset_peak()
+    clip = load_clips("")[0]
+    asked = Request(
+        id="one", samples=read_audio(Path(clip.path)), question="What?", max_new_tokens=4
+    )
+    with ExitStack() as stack:
+        tenants = place("processes", WHISPER, VOXTRAL, Site(device, stack))
+        strategy = make_strategy(
+            "parallel", "processes", transcriber=tenants[0], analyst=tenants[1]
+        )
+        strategy.open()
+        device.synchronize()
+        served = strategy.serve(asked)
+        device.release()
+        found = {
+            "text": served.transcript.text,
+            "peak": device.peak_bytes(),
+            "reserved": device.reserved_bytes(),
+            "strangers": device.strangers.value,
+            "neighbours": device.neighbours().value,
+            "touched": torch.cuda.is_initialized(),
+        }
+    Path(path).write_text(json.dumps(found))
+
+
+@pytest.mark.gpu
+def test_workers_on_a_card_answer_and_their_case_holds_nothing_of_it(
+    case_server: CaseServer, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    ended = case_server.run(serve_in_workers, str(tmp_path / "found"), log=log)
+    assert ended.ok, log.read_text()
+    found = json.loads((tmp_path / "found").read_text())
+    assert found["text"]
+    assert found["peak"] > 0
+    assert found["reserved"] > 0
+    assert not found["touched"]
+    assert found["neighbours"] in (0, None)  # a container may hide who computes
 
 
 def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> None:
@@ -383,3 +429,23 @@ def test_ctrl_c_in_a_race_ends_its_case_and_workers(tmp_path: Path) -> None:
         server = descendants(lab.pid)
         lab.communicate()
     assert wait_until(lambda: not any(alive(pid) for pid in server))
+
+
+@pytest.mark.gpu
+def test_streams_leave_nothing_behind_them(request_: Request, said: tuple[str, str]) -> None:
+    import torch
+
+    from hybridlab.arena import give_back_caches
+    from hybridlab.device.cuda import CudaDevice
+
+    device = CudaDevice()
+    give_back_caches()
+    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    with ExitStack() as stack:
+        tenants = place("streams", WHISPER, VOXTRAL, Site(device, stack))
+        strategy = make_strategy("parallel", "streams", transcriber=tenants[0], analyst=tenants[1])
+        strategy.open()
+        served = strategy.serve(request_)
+        assert (served.transcript.text, served.answer.text) == said
+        strategy.close()
+    assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before

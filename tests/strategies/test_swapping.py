@@ -23,7 +23,7 @@ from hybridlab.strategies.swapping import MOVERS, Swapping
 from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 from hybridlab.tenants.pocket import pocket_dir
 from hybridlab.tenants.weights import weight_files
-from tests.strategies.test_arena import FakeCudart
+from tests.strategies.test_arena import FakeCudart, pinned_now
 
 HERE = ("reload-warm", "reload-cold", "arena", "arena-overlapped")
 BACKENDS = ("openai-whisper", "transformers")
@@ -172,7 +172,8 @@ def test_the_overlapped_copy_runs_while_the_other_tenant_works(clip: Samples) ->
     served = ask(made, clip)
     (copy,) = [span for span in served.spans if span.phase == "copy-in"]
     work = [span for span in served.spans if span.tenant == "voxtral"]
-    assert work[0].start_s <= copy.start_s <= max(span.end_s for span in work)
+    assert copy.start_s <= max(span.end_s for span in work)
+    assert work[0].start_s <= copy.end_s
     assert made.transcriber.weights_bytes() == made.host_copy_bytes()  # it waits in its place
     made.close()
 
@@ -256,6 +257,92 @@ def test_a_refused_pin_leaves_nothing_loaded(monkeypatch: pytest.MonkeyPatch) ->
         made.open()
     assert not any(tenant.loaded for tenant in made.tenants)
     assert made.host_copy_bytes() == 0
+
+
+def test_pinned_memory_counts_as_torch_rounds_it(
+    clip: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    monkeypatch.setattr(torch.cuda, "cudart", FakeCudart)
+    asked: list[int] = []
+    monkeypatch.setattr(arena, "check_host_room", lambda n_bytes, device: asked.append(n_bytes))
+    made = strategy("pinned", device=PretendGpu())
+    made.open()
+    assert [made.host_copy_bytes()] == asked
+    made.mover.bring_in(made.transcriber)
+    assert made.host_copy_bytes() > 1.1 * (made.transcriber.weights_bytes() or 0)
+    made.close()
+    assert made.host_copy_bytes() == 0
+
+
+def test_a_refused_pin_of_torchs_own_is_a_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: torch.Tensor) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refused)
+    made = strategy("pinned", device=PretendGpu())
+    with pytest.raises(UnavailableError, match=r"did not pin.*out of memory\);.*reload-warm"):
+        made.open()
+    assert not any(tenant.loaded for tenant in made.tenants)
+
+
+@pytest.mark.parametrize("variant", ["to-cpu", "pinned", "arena", "arena-overlapped"])
+def test_a_copy_that_the_driver_lost_is_a_fault_and_no_wrong_text(
+    variant: str, clip: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "cudart", FakeCudart)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    monkeypatch.setattr(arena, "beside_other_work", lambda device: nullcontext())
+    made = strategy(variant, device=PretendGpu())
+    made.open()
+    module = made.transcriber.module()
+    assert module is not None
+    back = made.mover.verify
+
+    def lost(tenant: Any) -> None:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.zero_()  # what the device's memory held before
+        back(tenant)
+
+    monkeypatch.setattr(made.mover, "verify", lost)
+    with pytest.raises(RuntimeError, match=r"whisper's weights did not arrive on .*reload-warm"):
+        ask(made, clip)
+    made.close()
+
+
+# -------------------------------------------------------------------------------- on a real device
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("variant", ["to-cpu", "pinned", "arena"])
+def test_weights_that_are_away_leave_their_room_to_other_processes(
+    variant: str, clip: Samples
+) -> None:
+    from hybridlab.device.cuda import CudaDevice
+
+    device = CudaDevice()
+    arena.give_back_caches()
+    before = torch.cuda.memory_reserved()
+    pinned = pinned_now()
+    made = strategy(variant, device=device)
+    made.open()
+    resident = made.analyst.weights_bytes() or 0
+    ask(made, clip)
+    served = ask(made, clip)
+    assert served.transcript.tokens and served.answer.tokens
+    if variant == "pinned":
+        now = pinned_now()
+        assert made.host_copy_bytes() == now - pinned
+    made.mover.bring_in(made.transcriber)
+    device.release()
+    there = torch.cuda.memory_reserved()
+    made.mover.drop(made.transcriber)
+    assert there - torch.cuda.memory_reserved() >= made.host_copy_bytes() // 2
+    assert resident <= torch.cuda.memory_reserved() - before
+    made.close()
+    assert torch.cuda.memory_reserved() == before
+    assert pinned_now() == pinned
 
 
 # -------------------------------------------------------------------------- what a machine lacks

@@ -1,0 +1,44 @@
+"""`hybridlab simulate`: any command on a simulated card."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hybridlab.cli.app import app, one_line_errors
+
+#: What follows the command's name is the command's, its options too.
+_PASS_ON = {"allow_interspersed_args": False, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=_PASS_ON)
+def simulate(
+    command: Annotated[
+        list[str] | None, typer.Argument(help="a command to run there, with its own options")
+    ] = None,
+    card: Annotated[
+        list[str] | None, typer.Option(help="a card, as t4 or l4; repeatable [default: t4]")
+    ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="only fetch and build what it needs")
+    ] = False,
+) -> None:
+    """Run a command with CUDA's torch on a simulated card."""
+    from hybridlab.simulation.environment import environment
+
+    with one_line_errors(), tempfile.TemporaryDirectory(prefix="hybridlab-card-") as folder:
+        variables = environment(card or ["t4"], Path(folder), tell=_tell)
+        if fetch or not command:
+            typer.echo(f"ready: PYTHONPATH={variables['PYTHONPATH']}")
+            return
+        code = subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
+    raise typer.Exit(code)
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,108 @@
+"""The card's fused kernels of attention, computed by the CPU's scaled dot product attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    causal: bool,
+    scale: float | None,
+) -> torch.Tensor:
+    """All of shape (batch, heads, length, head size)."""
+    grouped = query.size(1) != key.size(1)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=bias, is_causal=causal, scale=scale, enable_gqa=grouped
+    )
+
+
+def _attend_by_length(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    causal: bool,
+    scale: float | None,
+) -> torch.Tensor:
+    """All of shape (batch, length, heads, head size)."""
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    return _attend(query, key, value, bias=bias, causal=causal, scale=scale).transpose(1, 2)
+
+
+def _refuse(kernel: str, **asked: Any) -> None:
+    """No values where a kernel is asked for what the CPU's attention cannot do."""
+    unknown = [name for name, value in asked.items() if value is not None and value != 0.0]
+    if unknown:
+        raise NotImplementedError(f"no values of {kernel} attention with {', '.join(unknown)}")
+
+
+def efficient(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    cu_seqlens_q: torch.Tensor | None,
+    cu_seqlens_k: torch.Tensor | None,
+    max_seqlen_q: int | None,
+    max_seqlen_k: int | None,
+    dropout_p: float,
+    custom_mask_type: int,
+    compute_log_sumexp: bool = False,
+    *,
+    scale: float | None = None,
+    **asked: Any,
+) -> tuple[torch.Tensor]:
+    """The output of `aten::_efficient_attention_forward`."""
+    _refuse("efficient", cu_seqlens_q=cu_seqlens_q, dropout_p=dropout_p, **asked)
+    causal = custom_mask_type == 1
+    return (_attend_by_length(query, key, value, bias=bias, causal=causal, scale=scale),)
+
+
+def flash(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cum_seq_q: torch.Tensor | None,
+    cum_seq_k: torch.Tensor | None,
+    max_q: int,
+    max_k: int,
+    dropout_p: float,
+    is_causal: bool,
+    return_debug_mask: bool,
+    *,
+    scale: float | None = None,
+    **asked: Any,
+) -> tuple[torch.Tensor]:
+    """The output of `aten::_flash_attention_forward`."""
+    _refuse("flash", cum_seq_q=cum_seq_q, dropout_p=dropout_p, **asked)
+    return (_attend_by_length(query, key, value, causal=is_causal, scale=scale),)
+
+
+def cudnn(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_bias: torch.Tensor | None,
+    cum_seq_q: torch.Tensor | None,
+    cum_seq_k: torch.Tensor | None,
+    max_q: int,
+    max_k: int,
+    compute_log_sumexp: bool,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    return_debug_mask: bool = False,
+    *,
+    scale: float | None = None,
+) -> tuple[torch.Tensor]:
+    """The output of `aten::_cudnn_attention_forward`."""
+    _refuse("cuDNN's", cum_seq_q=cum_seq_q, dropout_p=dropout_p)
+    return (_attend(query, key, value, bias=attn_bias, causal=is_causal, scale=scale),)

@@ -1,0 +1,161 @@
+"""CUDA's own build of torch: the environment's, or one fetched into the user's cache.
+
+On a simulated card torch needs none of the CUDA packages that its wheel asks for, so that 530 MB
+are fetched and not 3 GB. The environment's own torch stays as it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import platformdirs
+
+from hybridlab.errors import UnavailableError
+from hybridlab.units import GB, format_bytes
+
+#: torch 2.13's wheel (0.53 GB) and what it holds (1.2 GB) lie on the disk side by side for a while.
+NEEDED_DISK_BYTES = 2 * GB
+#: Its size on PyPI, said before it is fetched.
+FETCHED_BYTES = 530_000_000
+PLATFORM = f"cp{sys.version_info.major}{sys.version_info.minor}-{os.uname().machine}"
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CudaTorch:
+    """Where CUDA's torch lies. `path` goes in front of `sys.path`; None where the environment's own
+    torch is a CUDA build. `include` holds the headers of its CUDA version."""
+
+    version: str  # '2.13.0'
+    cuda: str  # '13.0'
+    lib: Path
+    include: Path
+    path: Path | None
+
+
+def cache_folder() -> Path:
+    """Where fetched and built files are kept: the user's cache."""
+    return platformdirs.user_cache_path("hybridlab") / "simulation"
+
+
+def cuda_torch(*, tell: Tell) -> CudaTorch:
+    """CUDA's torch of the environment's version, fetched at first use; `tell` hears in one line
+    what is fetched and where to. `UnavailableError` where it cannot be had."""
+    try:
+        wanted = version("torch").partition("+")[0]
+    except PackageNotFoundError:
+        raise UnavailableError("torch is not installed: pip install torch") from None
+    own = Path(str(distribution("torch").locate_file("torch")))
+    cuda = cuda_version(own)
+    folder = None
+    if cuda is None:
+        folder = cache_folder() / f"torch-{wanted}-{PLATFORM}"
+        own = folder / "torch"
+        with _locked(folder):
+            if not own.is_dir():
+                _fetch_torch(wanted, folder, tell)
+        cuda = cuda_version(own)
+        assert cuda is not None  # checked before the folder got its name
+    return CudaTorch(wanted, cuda, own / "lib", _headers(cuda, tell), folder)
+
+
+def cuda_version(torch: Path) -> str | None:
+    """The CUDA version that this torch was built for ('13.0'), None for a CPU build; torch itself
+    is not imported."""
+    source = (torch / "version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda(?:: [^=]+)? = '([\d.]+)'", source, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _fetch_torch(wanted: str, folder: Path, tell: Tell) -> None:
+    _check_disk(folder.parent)
+    tell(
+        f"fetching CUDA's build of torch {wanted} once (about {FETCHED_BYTES / 1e6:.0f} MB) to "
+        f"{folder}"
+    )
+    with _unpacked([f"torch=={wanted}"], folder.parent) as found:
+        if cuda_version(found / "torch") is None:
+            raise UnavailableError(
+                f"the package index has no CUDA build of torch {wanted} for this Python; a "
+                "simulated card needs one"
+            )
+        found.rename(folder)
+
+
+def _headers(cuda: str, tell: Tell) -> Path:
+    """Headers of this CUDA version, 2 MB of packages; fetched once."""
+    major = cuda.partition(".")[0]
+    folder = cache_folder() / f"cuda-headers-{cuda}"
+    names = ["nvidia-cuda-runtime", "nvidia-cuda-crt"]
+    if int(major) < 13:
+        names = [f"nvidia-cuda-runtime-cu{major}", f"nvidia-cuda-nvcc-cu{major}"]
+    with _locked(folder):
+        if not folder.is_dir():
+            tell(f"fetching the headers of CUDA {cuda} once (about 2 MB) to {folder}")
+            with _unpacked([f"{name}=={cuda}.*" for name in names], folder.parent) as found:
+                found.rename(folder)
+    header = next(folder.rglob("cuda_runtime_api.h"), None)
+    if header is None:
+        raise UnavailableError(f"{folder} has no cuda_runtime_api.h; delete it and try again")
+    return header.parent
+
+
+def _check_disk(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < NEEDED_DISK_BYTES:
+        raise UnavailableError(
+            f"only {format_bytes(free)} are free at {folder}; CUDA's torch needs "
+            f"{format_bytes(NEEDED_DISK_BYTES)} there: free some space or set XDG_CACHE_HOME"
+        )
+
+
+@contextmanager
+def _unpacked(requirements: list[str], beside: Path) -> Iterator[Path]:
+    """These packages' files, without what they depend on, in a folder to be renamed or dropped."""
+    with TemporaryDirectory(dir=beside, prefix="fetching-") as temporary:
+        wheels, files = Path(temporary) / "wheels", Path(temporary) / "files"
+        wheels.mkdir()
+        _download(requirements, wheels)
+        for wheel in wheels.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(files)
+            wheel.unlink()
+        yield files
+
+
+def _download(requirements: list[str], wheels: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--disable-pip-version-check", "--only-binary", ":all:", "--dest", str(wheels)]
+    # a folder of wheels that pip is told to prefer may hold the very CPU build that is here
+    environment = {**os.environ, "PIP_FIND_LINKS": str(wheels)}
+    ended = subprocess.run(
+        [*command, *requirements], env=environment, capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        lines = [line for line in ended.stderr.splitlines() if "ERROR" in line] or ["no reason"]
+        raise UnavailableError(
+            f"{', '.join(requirements)} cannot be fetched ({lines[-1].strip()}); a simulated card "
+            "needs CUDA's build of torch once: try again while online, or install it"
+        )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Of several processes one fetches, the others wait for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f"{folder.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

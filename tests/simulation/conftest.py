@@ -1,0 +1,147 @@
+"""The stand-in libraries, built once, and programs run over them in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridlab.simulation import state
+from hybridlab.simulation.build import build
+
+PRELUDE = """
+import ctypes as c, json, os
+from pathlib import Path
+from hybridlab.simulation import state
+MIB = 1024**2
+STATE = Path(os.environ["HYBRIDLAB_SIMULATED_CARD"])
+def say(**values): print(json.dumps(values), flush=True)
+def users(): return state.users(STATE)
+def held(): return sum(u.context_bytes + u.device_bytes for u in users() if u.pid == os.getpid())
+"""
+#: The runtime called directly, as torch calls it, without the seconds that importing torch takes.
+RUNTIME = """
+rt = c.CDLL(os.environ["RUNTIME"])
+def pointer(): return c.c_void_p()
+def malloc(n):
+    p = pointer()
+    return rt.cudaMalloc(c.byref(p), c.c_size_t(n)), p
+def info():
+    free, total = c.c_size_t(), c.c_size_t()
+    assert rt.cudaMemGetInfo(c.byref(free), c.byref(total)) == 0
+    return free.value, total.value
+rt.cudaGetErrorString.restype = rt.cudaGetErrorName.restype = c.c_char_p
+for name in ("cudaMemcpy", "cudaMemcpyAsync"):
+    getattr(rt, name).argtypes = [c.c_void_p, c.c_void_p, c.c_size_t, c.c_int] + (
+        [c.c_void_p] if name.endswith("Async") else [])
+rt.cudaFree.argtypes = rt.cudaFreeHost.argtypes = rt.cudaHostUnregister.argtypes = [c.c_void_p]
+rt.cudaHostRegister.argtypes = [c.c_void_p, c.c_size_t, c.c_uint]
+H2D, D2H, D2D = 1, 2, 3
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Runs programs over the stand-ins with a state of their own."""
+
+    lib: Path
+    site: Path
+    folder: Path
+
+    def create(self, *cards: str, **options: Any) -> Path:
+        path = self.folder / "card"
+        state.create(path, cards, **options)
+        return path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        here = str(Path(__file__).parents[2])
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "PYTORCH"))}
+        return {
+            **inherited,
+            "HYBRIDLAB_SIMULATED_CARD": str(self.folder / "card"),
+            "LD_LIBRARY_PATH": str(self.lib),
+            "PYTHONPATH": f"{self.site}:{here}",
+            "OMP_NUM_THREADS": "1",
+            "RUNTIME": next(self.lib.glob("libcudart.so.*")).name,
+            **more,
+        }
+
+    def start(self, code: str, **environment: str) -> subprocess.Popen[str]:
+        program = PRELUDE + textwrap.dedent(code)
+        return subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, code: str, **environment: str) -> dict[str, Any]:
+        """What the program said last, as JSON."""
+        with self.start(code, **environment) as process:
+            out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        said: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return said
+
+    def call(self, code: str, **environment: str) -> dict[str, Any]:
+        """`run` with the runtime at hand as `rt`."""
+        return self.run(RUNTIME + textwrap.dedent(code), **environment)
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The folder that holds a CUDA torch."""
+    path = os.environ.get("HYBRIDLAB_TEST_CUDA_TORCH")
+    if not path:
+        pytest.skip("no CUDA torch: set HYBRIDLAB_TEST_CUDA_TORCH to the folder that holds it")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def include() -> Path:
+    """CUDA's headers."""
+    path = os.environ.get("HYBRIDLAB_TEST_CUDA_INCLUDE")
+    if not path:
+        pytest.skip("no CUDA headers: set HYBRIDLAB_TEST_CUDA_INCLUDE to their folder")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def lib(site: Path, include: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-ins, built once for all workers of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    build(site / "torch" / "lib", include, shared / "stand-ins")
+    return shared / "stand-ins"
+
+
+@pytest.fixture
+def bench(lib: Path, site: Path, tmp_path: Path) -> Bench:
+    made = Bench(lib, site, tmp_path)
+    made.create("t4")
+    return made
+
+
+@pytest.fixture
+def other() -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts processes that only live, to hold memory as strangers do."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "600"]))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
