@@ -250,7 +250,8 @@ same(lambda i: (i[i % 3 == 0], i.cumsum(0), (i > 5).sum(), i.view(3, -1).sort(1)
 lengths = torch.tensor([7, 9])  # sizes that are made by way of a floating-point number
 same(lambda n: torch.arange(int(torch.ceil(n / 2).max())), lengths)
 logits = torch.randn(5, 50000, device=card)
-for chosen in (logits.topk(10, -1)[1], torch.multinomial(logits, 10), logits.view(1, -1).topk(10)[1]):
+flat = logits.view(1, -1)
+for chosen in (logits.topk(10)[1], torch.multinomial(logits, 10), flat.topk(10)[1]):
     assert all(len(set(row)) == 10 for row in chosen.tolist())
     assert chosen.min() >= 0 and chosen.max() < 50000
 assert logits.argmax(-1).tolist() == [0] * 5
