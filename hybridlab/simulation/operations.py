@@ -9,7 +9,7 @@ were taken apart (in inference mode as outside it), and views cost nothing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from functools import lru_cache, reduce
 from typing import Any
@@ -107,7 +107,7 @@ def register(*, every_value: bool) -> None:
     """Put a step of ours around every operation of the card; for `every_value` see `values`."""
     # torch's own kernels in Python are compiled for the card when they are first called
     deregister_op_overrides(disable_dispatch_keys="CUDA")
-    library = torch.library.Library("aten", "IMPL")
+    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():  # torch warns that kernels are replaced, which is what we do
         warnings.filterwarnings("ignore", message=".*[Oo]verriding a previously registered kernel")
         for key in ("CUDA", "SparseCUDA", "SparseCsrCUDA"):
@@ -115,7 +115,7 @@ def register(*, every_value: bool) -> None:
                 kind = _kind(name, key)
                 if kind is not Kind.UNTOUCHED:
                     step = Operation(name, key, kind, every_value=every_value)
-                    library.impl(name, step, key, with_keyset=True)
+                    library.impl(name, step, key, with_keyset=True)  # type: ignore[no-untyped-call]
     _libraries.append(library)
 
 
@@ -191,6 +191,10 @@ class Operation:
         self.on_cpu = _ON_CPU.get(self.name, overload._op)
         self.fill = self._fill_all if every_value else self._fill_known
         self.for_host = _host if every_value else _host_or_zeros
+        #: Its integers are a state of the card's generator and decide nothing.
+        self.is_fused = self.name in _ON_CPU
+        #: Zeros are no probabilities, so that even a small tensor of them cannot be drawn from.
+        self.draws_a_decision = self.name.startswith("multinomial")
         self.distinct = not every_value and self.name.partition(".")[0] in _DISTINCT
         places = [(i, x.name, x) for i, x in enumerate(schema.arguments)]
         self.tensor_places = [(i, name) for i, name, x in places if "Tensor" in str(x.type)]
@@ -390,19 +394,20 @@ class Operation:
     def _fill_known(self, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """What `sizes` knows: a result from known arguments, a decision from unknown ones."""
         outs = list(_tensors(out))
-        if all(map(is_known, self._given(args, kwargs))) and all(map(is_known, outs)):
+        known = all(map(is_known, self._given(args, kwargs))) and all(map(is_known, outs))
+        if known and not self.draws_a_decision:
             self._fill_all(out, args, kwargs)
             return
         if self.distinct:
             _fill_distinct(outs)
+        elif self.is_fused:
+            _fill_zeros(tensor for tensor in outs if not is_real_number(tensor))
         elif any(not is_real_number(tensor) for tensor in outs):
             result = self._computed(_host_or_zeros, args, kwargs)
             for card, host in self._pairs(out, result):
                 if not is_real_number(card):
                     alias(card).copy_(host)
-        for tensor in outs:
-            if is_real_number(tensor) and is_known(tensor):
-                _host(tensor).zero_()
+        _fill_zeros(tensor for tensor in outs if is_real_number(tensor) and is_known(tensor))
 
     def _pairs(self, out: Any, result: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """New tensors of the card with what the CPU computed for each of them."""
@@ -471,6 +476,11 @@ def _at(place: tuple[int, str], args: tuple[Any, ...], kwargs: dict[str, Any]) -
     """The argument at a place of a schema, `None` where its default was left."""
     i, name = place
     return args[i] if i < len(args) else kwargs.get(name)
+
+
+def _fill_zeros(tensors: Iterable[torch.Tensor]) -> None:
+    for tensor in tensors:
+        _host(tensor).zero_()
 
 
 def _fill_distinct(outs: list[torch.Tensor]) -> None:
