@@ -327,6 +327,6 @@ class Meter:
         return max(peaks) if peaks else None
 
     def peak_reserved_bytes(self, name: str) -> int | None:
-        """The most that a caching allocator held over all regions of that name; None without one."""
+        """Most that a caching allocator held over all regions of that name; None without one."""
         held = (region.reserved_bytes for region in self.regions if region.name == name)
         return max((n_bytes for n_bytes in held if n_bytes is not None), default=None)
