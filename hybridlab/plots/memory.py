@@ -57,7 +57,7 @@ def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figu
         interval=_interval_words(cases, rows),
         sampled=True,
     )
-    return style.finish(figure, memory_finding(rows), words)
+    return style.finish(figure, simulated_words(rows) + memory_finding(rows), words)
 
 
 def _interval_words(cases: pd.DataFrame, rows: pd.DataFrame) -> str:
@@ -110,7 +110,7 @@ def memory_finding(rows: pd.DataFrame) -> str:
     margin = wording.number_of(top, "margin_bytes")
     words = f"{top['label']} peaks at {format_bytes(top['peak'])}"
     if np.isfinite(margin):
-        words = f"{simulated_words(rows)}{top['label']} fits with {wording.spare_words(margin)}"
+        words = f"{top['label']} fits with {wording.spare_words(margin)}"
         if margin < 0:
             words = f"{top['label']} ran, yet is {wording.spare_words(margin)} of what others leave"
     if len(fine) > 1:

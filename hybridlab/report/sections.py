@@ -9,7 +9,7 @@ import numpy as np
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.params import NOTEBOOKS
 from hybridlab.plots import speed, wording
-from hybridlab.plots.memory import memory_finding
+from hybridlab.plots.memory import memory_finding, simulated_words
 from hybridlab.report.about import outcome
 from hybridlab.report.model import (
     Run,
@@ -32,7 +32,8 @@ def answer(run: Run) -> str:
     said = []
     beside = cases_of(run.cases, "beside")
     if len(beside):
-        said.append(f"Beside Voxtral, {memory_finding(wording.worst_per_label(beside))}.")
+        where = simulated_words(beside) or "Beside Voxtral, "
+        said.append(f"{where}{memory_finding(wording.worst_per_label(beside))}.")
     intervals = speed.arm_intervals(race_trials(run))
     if intervals:
         finding = speed.fastest_words(intervals, pooled=speed.is_pooled(race_trials(run)))
@@ -43,16 +44,16 @@ def answer(run: Run) -> str:
 
 
 def simulated(run: Run) -> list[str]:
-    """What runs on simulated cards in this run's folder say of what fits, and what they are."""
+    """What runs on simulated cards in this run's folder say of what fits, and what that is."""
     said = []
-    for inner in [*run.inner, run]:
+    for inner in run.inner:
         beside = cases_of(inner.cases, "beside")
-        if len(beside) and wording.evidence_words(beside) == "simulated":
+        if len(beside):
             finding = memory_finding(wording.worst_per_label(beside))
             pair = words(beside["voxtral"].iloc[0])
             said.append(
-                f"{finding}. Simulated beside Voxtral {pair}: the card's own allocator and choice "
-                "of kernels without a GPU, for bytes alone."
+                f"{simulated_words(beside)}{finding} (beside Voxtral {pair}, random weights; the "
+                "card's own allocator and choice of kernels without a GPU, for bytes alone)."
             )
     return said
 
