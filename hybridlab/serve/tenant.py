@@ -190,7 +190,7 @@ def _open(tenant: Tenant, swap: str) -> None:
         _load_to_swap(tenant, swap)
     else:
         tenant.load()
-    tenant.device.release()  # what loading took beside the weights is the next one's
+    _release(tenant)  # what loading took beside the weights is the next one's
 
 
 def _load_to_swap(tenant: Tenant, swap: str) -> None:
@@ -210,10 +210,16 @@ def _bring_in(tenant: Tenant) -> None:
 
 def _drop(tenant: Tenant) -> None:
     tenant.__dict__["mover"].drop(tenant)
-    tenant.device.release()  # to the driver: the room is another process'
+    _release(tenant)
 
 
 def _release(tenant: Tenant) -> None:
+    """To the driver: the room is another process'. The few MiB that cuBLAS keeps to work in may lie
+    in a segment as large as the weights, and would hold all of it."""
+    if tenant.device.kind == "cuda":
+        import torch
+
+        torch._C._cuda_clearCublasWorkspaces()
     tenant.device.release()
 
 
