@@ -131,7 +131,7 @@ class CaseServer:
         from hybridlab.simulation.environment import environment
 
         assert self._folder is not None
-        return environment([self.card], Path(self._folder.name), tell=_say)
+        return environment([self.card], Path(self._folder.name))
 
     def stop(self) -> None:
         """End an owned server and whatever it runs; a borrowed one is left alone."""
@@ -247,10 +247,6 @@ def shared_server(device: str = "") -> CaseServer:
         if not (name in _shared and _shared[name].address):
             _shared[name] = CaseServer(name)
         return _shared[name].start()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - what takes minutes is said first
 
 
 def send(connection: socket.socket, payload: bytes) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hybridlab import catalog
 from hybridlab.defaults import AUTO, filled
+from hybridlab.device import check_device
 from hybridlab.errors import ParameterError
 from hybridlab.simulation import simulated_card
 
@@ -82,15 +83,10 @@ class Params(BaseModel):
         for name in (self.card, self.envelope):
             if name not in ("auto", ""):
                 catalog.card(name)
-        if simulated_card(self.device):
-            if self.inline:
-                raise ParameterError(
-                    f"device {self.device!r} needs processes of its own; set inline to false"
-                )
-        elif self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
+        check_device(self.device)
+        if self.inline and simulated_card(self.device):
             raise ParameterError(
-                f"device {self.device!r} is not known; choose auto, cpu, cuda, cuda:N or "
-                "simulated:CARD"
+                f"device {self.device!r} needs processes of its own; set inline to false"
             )
         if self.audio and not Path(self.audio).expanduser().exists():
             raise ParameterError(

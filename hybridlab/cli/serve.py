@@ -32,7 +32,7 @@ def serve(
     fallback: Annotated[
         str, typer.Option(help="smaller Whispers for when memory runs out, or none")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, simulated:CARD")] = "auto",
     seed: Annotated[int, typer.Option(help="of random weights")] = 0,
     cores_board: Annotated[
         str, typer.Option(help="file by which servers on one CPU share its cores")
@@ -62,6 +62,8 @@ def serve(
     """Serve the pair over HTTP, as OpenAI's API and as one call for both."""
     options = dict(locals())
     from hybridlab.serve.run import run as serve_until_stopped
+    from hybridlab.simulation.environment import begin_again
 
     with one_line_errors():
+        begin_again(device)
         serve_until_stopped(options)

@@ -32,13 +32,9 @@ def simulate(
     from hybridlab.simulation.environment import environment
 
     with one_line_errors(), tempfile.TemporaryDirectory(prefix="hybridlab-card-") as folder:
-        variables = environment(card or ["t4"], Path(folder), tell=_tell)
+        variables = environment(card or ["t4"], Path(folder))
         if fetch or not command:
             typer.echo(f"ready: PYTHONPATH={variables['PYTHONPATH']}")
             return
         code = subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
     raise typer.Exit(code)
-
-
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)

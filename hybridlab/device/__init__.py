@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from hybridlab import catalog
 from hybridlab.device.base import Account, Device, Reading, Wear
@@ -22,27 +23,33 @@ __all__ = [
     "SimulatedCard",
     "Wear",
     "card_of",
+    "check_device",
     "resolve_device",
 ]
+
+
+def check_device(name: str) -> None:
+    """`ParameterError` for the name of a device that no machine has."""
+    if simulated_card(name) is None and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ParameterError(
+            f"device {name!r} is not known; choose auto, cpu, cuda, cuda:N or simulated:CARD"
+        )
 
 
 def resolve_device(name: str) -> Device:
     """`auto`, `cpu`, `cuda`, `cuda:N` or `simulated:CARD` as a device; `UnavailableError` where it
     is not there. A simulated card is known by the catalog, and in a process that was started with
     one it is its first CUDA device."""
+    check_device(name)
     if name == "cpu":
         return CpuDevice()
     card = simulated_card(name)
     if card is not None:
         return CudaDevice(0) if STATE_VARIABLE in os.environ else SimulatedCard(card)
-    prefix, _, number = name.partition(":")
-    if name != "auto" and (prefix != "cuda" or not (number or "0").isdigit()):
-        raise ParameterError(
-            f"device {name!r} is not known; choose auto, cpu, cuda, cuda:N or simulated:CARD"
-        )
     lack = cuda_lack()
     if name == "auto":
         return CpuDevice() if lack else CudaDevice(0)
+    number = name.partition(":")[2]
     index, count = int(number or "0"), 0 if lack else len(visible_gpus())
     if index >= count:
         why = f" ({lack})" if lack else ""

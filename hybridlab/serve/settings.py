@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hybridlab import catalog
+from hybridlab.device import check_device
 from hybridlab.errors import ParameterError
 from hybridlab.params import (
     Backend,
@@ -112,10 +113,7 @@ class Settings(BaseModel):
         for larger, size in zip((self.whisper, *self.rungs), self.rungs, strict=False):
             check_fallback(larger, size, self.source(size))
         self._check_sharing()
-        if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
-            raise ParameterError(
-                f"device {self.device!r} is not known; choose auto, cpu, cuda or cuda:N"
-            )
+        check_device(self.device)
         token = self.token  # read whatever the address: a file that is not there is told
         if not self.loopback and not token:
             raise ParameterError(

@@ -49,12 +49,17 @@ class CudaTorch:
         return self.path / "torch" / "lib"
 
 
+def say(line: str) -> None:
+    """What takes minutes is said first, where it is no part of a command's output."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - for the reader of a terminal
+
+
 def cache_folder() -> Path:
     """Where fetched and built files are kept: the user's cache."""
     return platformdirs.user_cache_path("hybridlab") / "simulation"
 
 
-def cuda_torch(*, tell: Tell) -> CudaTorch:
+def cuda_torch(*, tell: Tell = say) -> CudaTorch:
     """CUDA's torch of the environment's version, fetched at first use; `tell` hears in one line
     what is fetched and where to. `UnavailableError` where it cannot be had."""
     try:

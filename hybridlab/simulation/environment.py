@@ -7,17 +7,19 @@ torch and NVML are looked up by name when they are first imported, so that this 
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybridlab.simulation import STATE_VARIABLE, build, state
-from hybridlab.simulation.cuda_torch import CudaTorch, Tell, cache_folder, cuda_torch
+from hybridlab.simulation import STATE_VARIABLE, build, simulated_card, state
+from hybridlab.simulation.cuda_torch import CudaTorch, cache_folder, cuda_torch
 
 
-def environment(cards: Sequence[str], folder: Path, *, tell: Tell) -> dict[str, str]:
+def environment(cards: Sequence[str], folder: Path) -> dict[str, str]:
     """Variables that give a process these cards, whose state lies in `folder` as long as anybody
     uses it. What has to be fetched or built is, at first use, or there is an `UnavailableError`."""
-    torch = cuda_torch(tell=tell)
+    torch = cuda_torch()
     libraries = built_libraries(torch)
     path = folder / "card"
     state.create(path, cards)
@@ -27,6 +29,17 @@ def environment(cards: Sequence[str], folder: Path, *, tell: Tell) -> dict[str, 
         "PATH": _in_front("PATH", libraries / "bin"),
         "PYTHONPATH": _in_front("PYTHONPATH", torch.path, Path(__file__).parents[2]),
     }
+
+
+def begin_again(device: str) -> None:
+    """Where a device is a simulated card that this process was not started with, run its command
+    again in a process that is, in place of this one. The card lives in the temporary folder."""
+    card = simulated_card(device)
+    if card is None or STATE_VARIABLE in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="hybridlab-card-"))
+    variables = environment([card.name], folder)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **variables})
 
 
 def built_libraries(torch: CudaTorch) -> Path:

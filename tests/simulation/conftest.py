@@ -104,7 +104,7 @@ class Bench:
 def cuda() -> CudaTorch:
     """A CUDA build of torch, fetched at first use; without one nothing can be simulated."""
     try:
-        return cuda_torch(tell=print)
+        return cuda_torch()
     except UnavailableError as error:
         pytest.skip(str(error))
 
