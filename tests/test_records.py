@@ -38,7 +38,19 @@ def test_rows_of_unfinished_cases_are_left_out(tmp_path: Path) -> None:
     opened.writer.append("cases", CASE)
     table = opened.table("samples")
     assert list(table["bytes"]) == [1]
-    assert list(table.columns[:5]) == list(records.COMMON_COLUMNS)
+    common = list(records.COMMON_COLUMNS)
+    assert list(table.columns[: len(common)]) == common
+
+
+def test_rows_of_a_simulated_card_have_no_times(tmp_path: Path) -> None:
+    simulated = part(tmp_path, device="simulated:t4").writer
+    row = simulated.append("cases", {**CASE, "load_s": 1.5, "throughput_rps": 2.0, "audio_s": 30.0})
+    assert (row["load_s"], row["throughput_rps"], row["audio_s"]) == (None, None, 30.0)
+    assert (row["evidence"], row["times_reason"]) == ("simulated", NO_TIMES)
+    simulated.append("samples", sample("a", 1))
+    assert not (part(tmp_path).folder / "samples.jsonl").exists()
+    measured = part(tmp_path).writer.append("cases", {**CASE, "load_s": 1.5})
+    assert (measured["load_s"], measured["evidence"]) == (1.5, "measured")
 
 
 def test_a_row_must_have_its_columns(tmp_path: Path) -> None:
