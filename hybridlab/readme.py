@@ -114,6 +114,28 @@ def measured_table(project: Path) -> str:
     return _table(header, rows)
 
 
+def simulated_table(project: Path) -> str:
+    """Full-size pairs on a simulated T4 beside the planner's word: from the published run."""
+    import pandas as pd
+
+    cases = pd.read_parquet(project / "outputs" / "reference" / "t4-simulated" / "cases.parquet")
+    rows = [
+        (
+            str(case["whisper_size"]),
+            *(
+                f"{format_bytes(case[f'{moment}_bytes'])} / "
+                f"{format_bytes(case[f'{moment}_reserved_bytes'])}"
+                for moment in ("load_peak", "steady", "request_peak")
+            ),
+            f"{case['request_peak_bytes'] / case['predicted_bytes'] - 1:+.1%}",
+            format_bytes(case["margin_bytes"]),
+        )
+        for _, case in cases[cases["experiment"] == "beside"].iterrows()
+    ]
+    header = ("Whisper", "load peak", "idle", "request peak", "against predicted", "to spare")
+    return _table(header, rows)
+
+
 def peers_table(project: Path) -> str:
     """The ways of sharing beside what people run today: from the published benchmark."""
     path = project / "outputs" / "reference" / "benchmarks" / "peers.json"
@@ -236,6 +258,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "notebooks": notebooks_table,
     "presets": presets_table,
     "plan": plan_table,
+    "simulated": simulated_table,
     "measured": measured_table,
     "cards": cards_table,
     "peers": peers_table,

@@ -12,6 +12,7 @@ import pytest
 from hybridlab import MEASUREMENT_VERSION, records
 from hybridlab.errors import RunFolderError
 from hybridlab.params import SequentialParams
+from hybridlab.simulation import NO_TIMES
 
 CASE = {
     **dict.fromkeys(records.TABLES["cases"]),
@@ -21,9 +22,9 @@ CASE = {
 }
 
 
-def part(tmp_path: Path) -> records.Part:
+def part(tmp_path: Path, *, device: str = "cpu") -> records.Part:
     params = SequentialParams.from_mapping({"output_dir": str(tmp_path / "run")})
-    return records.open_part(params, device="cpu")
+    return records.open_part(params, device=device)
 
 
 def sample(case_id: str, n_bytes: float) -> dict[str, object]:

@@ -130,7 +130,7 @@ def containers_memory(cases: pd.DataFrame) -> Figure:
     marks.name_rows(ax, names)
     notes = [format_bytes(sum(stack.values())) if stack else "" for stack in stacks]
     marks.note_column(ax, enumerate(notes))
-    ax.set_xlabel("memory, peak while serving (GiB)")
+    ax.set_xlabel("memory, request peak (GiB)")
     marks.legend_below(ax, handles=marks.owner_handles(stacks), columns=5)
     words = caption(
         rows,

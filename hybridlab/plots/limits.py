@@ -40,7 +40,7 @@ def limits(cases: pd.DataFrame) -> Figure:
             ax, wording.numbers(own, "capacity_bytes").dropna(), highest or 1.0, vertical=False
         )
     axes[0].set_ylim(bottom=0)
-    axes[0].set_ylabel("peak while serving (GiB)")
+    axes[0].set_ylabel("request peak (GiB)")
     marks.legend_below(axes[0])
     words = caption(
         rows,

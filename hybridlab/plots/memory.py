@@ -18,9 +18,9 @@ from hybridlab.units import GIB, format_bytes
 
 Moment = Literal["load_peak", "steady", "request_peak"]
 MOMENT_WORDS = {
-    "load_peak": "peak while loading",
-    "steady": "at rest",
-    "request_peak": "peak while serving",
+    "load_peak": "load peak",
+    "steady": "idle",
+    "request_peak": "request peak",
 }
 _UNREAD = "ok, but without a memory reading"
 
