@@ -235,6 +235,8 @@ class Operation:
 
     def __call__(self, keys: torch._C.DispatchKeySet, *args: Any, **kwargs: Any) -> Any:
         with torch._C.DisableTorchFunction():  # a caller's modes see its own calls only
+            if not self.takes_numbers:
+                args = self._without_numbers(args, kwargs)
             if self.is_plain:
                 return self._plain(keys, args, kwargs)
             if self.draws:
@@ -265,8 +267,6 @@ class Operation:
                 host[i] = _each(_host, value)
             elif value is not None:
                 card = self._without_numbers(args, kwargs)
-                if not self.takes_numbers:
-                    host[i] = card[i]
         out = self.kernel.call_boxed(keys, *card, **kwargs)
         result = self.on_cpu(*host, **kwargs)
         if self.fresh:
