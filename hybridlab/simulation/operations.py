@@ -28,8 +28,6 @@ from hybridlab.simulation.host_memory import (
     zeros_like,
 )
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
 
 class Kind(Enum):
     """How an operation gets its values. The value of each kind is the reason for it."""
