@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+
+aten = torch.ops.aten
 
 
 def _attend(
@@ -17,11 +18,20 @@ def _attend(
     causal: bool,
     scale: float | None,
 ) -> torch.Tensor:
-    """All of shape (batch, heads, length, head size)."""
-    grouped = query.size(1) != key.size(1)
-    return scaled_dot_product_attention(
-        query, key, value, attn_mask=bias, is_causal=causal, scale=scale, enable_gqa=grouped
-    )
+    """All of shape (batch, heads, length, head size).
+
+    By the kernels that `scaled_dot_product_attention` chooses from on a CPU, and not by itself: it
+    would obey what the caller allowed for the card.
+    """
+    if query.size(1) != key.size(1) or 0 in (query.numel(), key.numel()):
+        out, _ = aten._scaled_dot_product_attention_math(
+            query, key, value, bias, 0.0, causal, scale=scale, enable_gqa=True
+        )
+    else:
+        out, _ = aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, causal, attn_mask=bias, scale=scale
+        )
+    return cast(torch.Tensor, out)
 
 
 def _attend_by_length(
