@@ -165,6 +165,8 @@ class VoxtralTransformers(Analyst):
             options["min_new_tokens"] = max_new_tokens
         if self.spec.decoding == "static":
             options["cache_implementation"] = "static"
+            # on a card transformers would compile with it, which no event of a phase survives
+            options["disable_compile"] = True
         output = self._model.generate(
             **inputs,
             do_sample=False,
