@@ -41,12 +41,18 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         steps = chosen(options.only)
-        output = new_folder(options.output)
         machine = Machine.here()
+        output = new_folder(options.output)
     except HybridlabError as error:
         sys.exit(str(error))
     with tempfile.TemporaryDirectory(prefix="hybridlab-check-") as scratch:
-        check = Check(machine, output, Path(scratch), ends_s=began + options.budget_s)
+        check = Check(
+            machine,
+            output,
+            Path(scratch),
+            ends_s=began + options.budget_s,
+            slowness=max(1.0, options.budget_s / BUDGET_S),
+        )
         for name in steps:
             print(f"{name}: {STEPS[name].question}", flush=True)
             done = check.run(STEPS[name])
