@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,11 @@ def _tests(machine: Machine, place: Place) -> list[Command]:
     ]
     if not files:
         raise UnavailableError("the tests are not here: run it from a checkout")
+    if find_spec("pytest") is None:
+        raise UnavailableError("pytest is not installed: pip install pytest")
     xml = place.output / findings.TESTS
-    options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={xml}", *files]
+    options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={xml}"]
+    options += ["--continue-on-collection-errors", *files]
     return [Command(name="tests", argv=_python("pytest", *options), says_rows=False)]
 
 
