@@ -7,7 +7,7 @@ ifndef OUTPUT
 OUTPUT := outputs/demo-$(shell date +%Y%m%d-%H%M%S)
 endif
 
-.PHONY: demo test lint audit bench endurance readme lab constraints clean
+.PHONY: demo test lint audit bench gpu-check endurance readme lab constraints clean
 
 demo: $(VENV)/.base
 	$(BIN)/python -m hybridlab.cli run params/pocket.yaml --output "$(OUTPUT)"
@@ -47,6 +47,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.swaps
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.serve
+
+# within 8 minutes on a machine with a GPU, into one folder; elsewhere it says that there is none
+gpu-check: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.gpu_check $(if $(CHECK),--output "$(CHECK)")
 
 endurance: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.endurance > outputs/endurance.json

@@ -1,5 +1,5 @@
 """What decoding a token costs against the floor that memory sets, as JSON on stdout:
-`python -m benchmarks.decoding [--model mini-3b --dtype float16 --device cuda]`.
+`python -m benchmarks.decoding [--model mini-3b --dtype float16 --device cuda --kinds loop]`.
 
 Random weights in the true architecture, so that every call says exactly so many tokens; the kinds
 of decoding take turns in one run. A token's time is that of a long call less that of a call for one
@@ -22,7 +22,7 @@ from hybridlab.audio import load_clips
 from hybridlab.device import Device, resolve_device
 from hybridlab.records import machine, versions
 from hybridlab.tenants import TenantSpec, make_analyst
-from hybridlab.tenants.base import Analyst, resolve_dtype
+from hybridlab.tenants.base import Analyst, compute_values, resolve_dtype
 
 REPEATS = 5
 COPIED_BYTES = 2**28
@@ -71,13 +71,14 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--attention", default="auto", choices=catalog.ATTENTIONS)
+    parser.add_argument("--kinds", nargs="+", choices=catalog.DECODINGS, default=catalog.DECODINGS)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     options = parser.parse_args()
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, backend="transformers", device=device, role="analyst")
     tenants: dict[str, Analyst] = {}
-    for kind in catalog.DECODINGS:
+    for kind in options.kinds:
         spec = TenantSpec(
             model=options.model,
             backend="transformers",
@@ -86,6 +87,7 @@ def main() -> None:
             attention=options.attention,
             decoding=kind,
         )
+        compute_values(spec)
         tenants[kind] = make_analyst(spec, device)
     seconds: dict[str, list[float]] = {kind: [] for kind in tenants}
     traffic = copy_traffic_bytes_per_s(device)
@@ -94,10 +96,10 @@ def main() -> None:
         for kind, tenant in tenants.items():
             seconds[kind].append(token_seconds(tenant, options.tokens))
             n_bytes = read_bytes(tenant)
-            if options.model != "pocket":  # at full size only one at a time has room
+            if options.model != "pocket" and len(tenants) > 1:  # only one at a time has room
                 tenant.unload()
     floor_s = n_bytes / traffic
-    plain_s = statistics.median(seconds["generate"])
+    plain_s = statistics.median(seconds["generate"]) if "generate" in seconds else None
     results: dict[str, Any] = {
         "machine": machine(),
         "versions": versions(),
@@ -112,7 +114,7 @@ def main() -> None:
                 "token_s": statistics.median(own),
                 "tokens_per_s": 1 / statistics.median(own),
                 "share_of_floor": floor_s / statistics.median(own),
-                "over_generate": plain_s / statistics.median(own),
+                "over_generate": plain_s and plain_s / statistics.median(own),
                 "values_s": own,
             }
             for kind, own in seconds.items()

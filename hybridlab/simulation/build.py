@@ -257,7 +257,7 @@ def _run(command: list[str]) -> None:
 
 def _fingerprint(torch_lib: Path, include: Path, command: list[str]) -> str:
     digest = hashlib.sha256()
-    for path in (Path(__file__), *sorted(CSRC.iterdir())):
+    for path in (Path(__file__), *sorted(CSRC.rglob("*.[ch]"))):
         digest.update(path.read_bytes())
     for path in sorted(torch_lib.glob("lib*.so")):
         about = path.stat()

@@ -1,19 +1,21 @@
 """CUDA's own build of torch: the environment's, or one fetched into the user's cache.
 
 On a simulated card torch needs none of the CUDA packages that its wheel asks for, so that 530 MB
-are fetched and not 3 GB. The environment's own torch stays as it is.
+are fetched and not 3 GB. The environment's own torch stays as it is; where that is a CUDA build it
+is used with whatever headers of its CUDA lie beside it, and nothing is fetched.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
@@ -36,8 +38,8 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CudaTorch:
-    """Where CUDA's torch lies: in `path`, which goes in front of `sys.path` (the environment's own
-    where that is a CUDA build). `include` holds the headers of its CUDA version."""
+    """Where CUDA's torch lies: in `path`, which goes in front of `sys.path`. `include` holds the
+    headers of its CUDA version."""
 
     version: str  # '2.13.0'
     cuda: str  # '13.0'
@@ -66,16 +68,18 @@ def cuda_torch(*, tell: Tell = say) -> CudaTorch:
         wanted = version("torch").partition("+")[0]
     except PackageNotFoundError:
         raise UnavailableError("torch is not installed: pip install torch") from None
-    folder = Path(str(distribution("torch").locate_file("")))
+    site = Path(str(distribution("torch").locate_file("")))
+    cuda = cuda_version(site)
+    if cuda is not None:
+        folder = site if site.is_relative_to(cache_folder()) else apart(site)
+        return CudaTorch(wanted, cuda, folder, headers(cuda, site, tell=tell))
+    folder = cache_folder() / f"torch-{wanted}-{PLATFORM}"
+    with _locked(folder):
+        if not folder.is_dir():
+            _fetch_torch(wanted, folder, tell)
     cuda = cuda_version(folder)
-    if cuda is None:
-        folder = cache_folder() / f"torch-{wanted}-{PLATFORM}"
-        with _locked(folder):
-            if not folder.is_dir():
-                _fetch_torch(wanted, folder, tell)
-        cuda = cuda_version(folder)
-        assert cuda is not None  # checked before the folder got its name
-    return CudaTorch(wanted, cuda, folder, _headers(cuda, tell))
+    assert cuda is not None  # checked before the folder got its name
+    return CudaTorch(wanted, cuda, folder, headers(cuda, site, tell=tell))
 
 
 def cuda_version(folder: Path) -> str | None:
@@ -101,17 +105,76 @@ def _fetch_torch(wanted: str, folder: Path, tell: Tell) -> None:
         found.rename(folder)
 
 
-def _headers(cuda: str, tell: Tell) -> Path:
-    """Headers of this CUDA version, 2 MB of packages; fetched once."""
+def apart(site: Path) -> Path:
+    """A folder with links to the torch of `site` and to nothing else of it.
+
+    torch's libraries look for NVIDIA's in `../../nvidia` beside their own folder before they look
+    where the stand-ins are (an RPATH), so that they must be opened where no such folder is.
+    """
+    digest = hashlib.sha256(str(site).encode()).hexdigest()[:12]
+    folder = cache_folder() / f"torch-apart-{digest}"
+    with _locked(folder), TemporaryDirectory(dir=folder.parent, prefix="linking-") as temporary:
+        fresh = Path(temporary) / "fresh"
+        libraries = fresh / "torch" / "lib"
+        libraries.mkdir(parents=True)
+        _link(site.glob("torch-*.dist-info"), fresh)
+        own = (path for path in (site / "torch").iterdir() if path.name != "lib")
+        _link(own, libraries.parent)
+        _link((site / "torch" / "lib").iterdir(), libraries)
+        if folder.is_dir():
+            if _links(folder) == _links(fresh):
+                return folder
+            folder.rename(Path(temporary) / "old")
+        fresh.rename(folder)
+    return folder
+
+
+def _link(paths: Iterable[Path], folder: Path) -> None:
+    for path in paths:
+        (folder / path.name).symlink_to(path)
+
+
+def _links(folder: Path) -> dict[str, str]:
+    found = (path for path in folder.rglob("*") if path.is_symlink())
+    return {str(path.relative_to(folder)): str(path.readlink()) for path in found}
+
+
+def headers(cuda: str, site: Path, *, tell: Tell) -> Path:
+    """Headers of this CUDA version: those of the packages in `site` or of an installed toolkit,
+    else 2 MB of a package, fetched once."""
+    for folder in _header_folders(cuda, site):
+        if _headers_version(folder) == cuda:
+            return folder
+    return _fetched_headers(cuda, tell)
+
+
+def _header_folders(cuda: str, site: Path) -> list[Path]:
+    major = cuda.partition(".")[0]
+    toolkits = [os.environ.get("CUDA_HOME", ""), f"/usr/local/cuda-{cuda}", "/usr/local/cuda"]
+    return [
+        site / "nvidia" / f"cu{major}" / "include",  # from CUDA 13 on
+        site / "nvidia" / "cuda_runtime" / "include",
+        *(Path(toolkit) / "include" for toolkit in toolkits if toolkit),
+    ]
+
+
+def _headers_version(folder: Path) -> str | None:
+    """The CUDA version of the headers in this folder ('13.0'); None where some are missing."""
+    driver = folder / "cuda.h"
+    if not (driver.is_file() and (folder / "cuda_runtime_api.h").is_file()):
+        return None
+    found = re.search(r"^#define CUDA_VERSION (\d+)", driver.read_text("utf-8"), re.MULTILINE)
+    return f"{int(found[1]) // 1000}.{int(found[1]) % 1000 // 10}" if found else None
+
+
+def _fetched_headers(cuda: str, tell: Tell) -> Path:
     major = cuda.partition(".")[0]
     folder = cache_folder() / f"cuda-headers-{cuda}"
-    names = ["nvidia-cuda-runtime", "nvidia-cuda-crt"]
-    if int(major) < 13:
-        names = [f"nvidia-cuda-runtime-cu{major}", f"nvidia-cuda-nvcc-cu{major}"]
+    name = "nvidia-cuda-runtime" if int(major) >= 13 else f"nvidia-cuda-runtime-cu{major}"
     with _locked(folder):
         if not folder.is_dir():
             tell(f"fetching the headers of CUDA {cuda} once (about 2 MB) to {folder}")
-            with _unpacked([f"{name}=={cuda}.*" for name in names], folder.parent) as found:
+            with _unpacked([f"{name}=={cuda}.*"], folder.parent) as found:
                 found.rename(folder)
     header = next(folder.rglob("cuda_runtime_api.h"), None)
     if header is None:

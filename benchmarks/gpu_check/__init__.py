@@ -1,0 +1,1 @@
+"""One look at a GPU, within minutes: see `__main__`."""

@@ -1,0 +1,59 @@
+"""The same pairs on this card and on a simulated one of its kind, a line of JSON for each:
+`python -m benchmarks.gpu_check.pairs --card h100 --folder DIR`.
+
+Full size, random weights, one request: both sides say as many tokens. Where this card is simulated
+itself both sides are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_check.findings import ALLOCATED, RESERVED
+from hybridlab.experiments import beside
+from hybridlab.experiments.lab import Lab
+from hybridlab.params import BesideParams
+from hybridlab.simulation import PREFIX
+
+SIZES = ("small", "large-v3", "tiny")
+
+
+def measured(size: str, device: str, folder: Path) -> dict[str, Any]:
+    """The row of `cases` of Voxtral-Mini-3B with this Whisper beside it."""
+    values = {
+        "voxtral": "mini-3b",
+        "voxtral_weights": "random",
+        "whisper_size": size,
+        "whisper_backend": "transformers",
+        "whisper_weights": "random",
+        "whisper_sizes": [size],
+        "sizes_new_tokens": 16,
+        "load_orders": [],
+        "device": device,
+        "most_foreign_cpu": 1.0,
+        "output_dir": str(folder),
+        "headless": True,
+    }
+    lab = Lab.open(BesideParams.from_mapping(values))
+    (row,) = beside.measure(lab)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--card", required=True, help="a card of the catalog")
+    parser.add_argument("--folder", type=Path, required=True)
+    options = parser.parse_args()
+    sides = {"here": "cuda", "simulated": PREFIX + options.card}
+    for size in SIZES:
+        for side, device in sides.items():
+            row = measured(size, device, options.folder / f"{size}-{side}")
+            kept = {name: row.get(name) for name in ("status", "reason", *ALLOCATED, *RESERVED)}
+            print(json.dumps({"pair": f"mini-3b + {size}", "side": side, **kept}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Every way of sharing once, at full size inside a T4's memory, a line of JSON for each:
+`python -m benchmarks.gpu_check.sharing --folder DIR`.
+
+The parameters of params/t4-envelope.yaml with few requests and no rounds, and all arms of the
+notebooks 04 to 06 in one race behind its parity gate; one of each strategy comes first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from hybridlab.experiments import race
+from hybridlab.experiments.lab import Lab
+from hybridlab.experiments.race import Arm
+from hybridlab.params import StrategyParams, read_yaml
+
+T4_ENVELOPE = Path(__file__).resolve().parents[2] / "params" / "t4-envelope.yaml"
+ARMS = (
+    race.CONTROL,
+    Arm("parallel", "processes"),
+    Arm("swapping", "arena"),
+    Arm("solo", "shared-prefix"),
+    Arm("pipelined", "lookahead"),
+    Arm("parallel", "threads"),
+    Arm("parallel", "streams"),
+    Arm("swapping", "pinned"),
+    Arm("swapping", "arena-overlapped", {"swap": "both"}),
+    Arm("swapping", "to-cpu"),
+    Arm("parallel", "processes-mps"),
+    Arm("sequential", "batched", {"batch": 2}),
+    Arm("sequential", "asyncio", {"in_flight": 2}),
+    Arm("sequential", "expandable-segments"),
+    Arm("sequential", "empty-cache"),
+    Arm("solo", "naive"),
+)
+FEW = {"trials": 2, "warmup": 1, "rounds": 1, "max_new_tokens": 16, "most_foreign_cpu": 1.0}
+COLUMNS = ("status", "reason", "request_peak_bytes", "outside_bytes", "margin_bytes")
+
+
+def parameters(folder: Path) -> StrategyParams:
+    values = {**read_yaml(T4_ENVELOPE), **FEW, "output_dir": str(folder), "headless": True}
+    own = StrategyParams.named("gpu_check")
+    return own.from_mapping({n: v for n, v in values.items() if n in own.model_fields})
+
+
+def said(lab: Lab, row: dict[str, Any]) -> dict[str, Any]:
+    """An arm's row: its bytes, its median latency, and whether its tokens are each tenant's own."""
+    trials = lab.table("trials")
+    own = trials[trials["case_id"] == row["case_id"]]
+    parity = [bool(value) for value in own["parity"].dropna()]
+    return {
+        "arm": f"{row['strategy']}/{row['variant']}",
+        **{name: row.get(name) for name in COLUMNS},
+        "latency_s": statistics.median(own["latency_s"]) if len(own) else None,
+        "parity": all(parity) if parity else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    lab = Lab.open(parameters(parser.parse_args().folder))
+    for arm in ARMS:
+        rows = race.run(lab, [arm], rounds=1)  # the tenants alone are run once
+        print(json.dumps(said(lab, rows[-1])), flush=True)
+        if len(rows) == 1:  # the tenants alone: without their texts there is no race
+            break
+
+
+if __name__ == "__main__":
+    main()
