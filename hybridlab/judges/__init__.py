@@ -61,7 +61,7 @@ def _beyond_simulation(rule: Any, bench: Bench) -> str:
 def decide(claim: Claim, bench: Bench) -> Finding:
     """The finding on one claim; what cannot be measured here is foretold, and says so."""
     admitted, lack = admit(claim.needs, bench)
-    lack = lack or _beyond_simulation(claim.rule, admitted)
+    lack = _beyond_simulation(claim.rule, bench) or lack
     if not lack:
         return JUDGES[claim.rule.test](claim.rule, admitted)
     foresee = FORESEERS.get(claim.rule.test)
