@@ -80,5 +80,10 @@ def gib(n_bytes: float | None) -> str:
     return EMPTY if n_bytes is None or pd.isna(n_bytes) else f"{n_bytes / GIB:.2f}"
 
 
+def filled(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows as people read them: a dash where nothing is known."""
+    return table.astype(object).where(table.notna(), EMPTY)
+
+
 def number_or_none(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)
