@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from hybridlab import waiting, wear
-from hybridlab.records import AT_ONCE
+from hybridlab.records import AT_ONCE, has_clock
+from hybridlab.simulation import NO_TIMES
 from hybridlab.stats import Interval, bootstrap_interval
 from hybridlab.summary import (
     EMPTY,
@@ -212,7 +213,23 @@ def race(
             for arm, value in medians.items()
             if arm != "sequential / plain"
         ]
+    if not has_clock(cases):
+        sentences += _bytes_of_arms(cases)
     return sentences + stepped_down(cases, probes) + unmeasured(cases)
+
+
+def _bytes_of_arms(cases: pd.DataFrame) -> list[str]:
+    """What each arm took at most: all that is known of it without a clock."""
+    raced = cases[(cases["experiment"] == "race") & (cases["status"] == "ok")]
+    sentences = []
+    for (strategy, variant), own in raced.groupby(["strategy", "variant"], sort=False):
+        peak = own[["load_peak_bytes", "request_peak_bytes"]].to_numpy(dtype=float).max()
+        text = f"{arm_name(strategy, variant)} peaked at {format_bytes(peak)}"
+        margin = own["margin_bytes"].astype(float).min()
+        if not math.isnan(margin):
+            text += f" with {format_bytes(margin)} to spare"
+        sentences.append(f"{text}; {NO_TIMES}.")
+    return sentences
 
 
 def _arm_sentence(arm: str, estimate: Interval, parity: str) -> list[str]:

@@ -15,6 +15,7 @@ from hybridlab.summary.words import (
     arm_name,
     gib,
     interval,
+    no_times,
     number,
     number_or_none,
     parity_text,
@@ -136,8 +137,10 @@ def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def phase_table(spans: pd.DataFrame) -> pd.DataFrame:
-    """Median seconds of each phase of each tenant."""
+def phase_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """Median seconds of each phase of each tenant in these cases."""
+    if not has_clock(cases):
+        return no_times()
     if spans.empty:
         return pd.DataFrame(columns=["tenant", "phase", "n", "median s"])
     seconds = spans.assign(seconds=spans["end_s"] - spans["start_s"])

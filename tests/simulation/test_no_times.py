@@ -92,7 +92,7 @@ def test_no_table_speaks_of_time(rows: Tables) -> None:
         summary.slowdown_table(spans, own),
         summary.quality_table(trials),
         summary.quality_by_size(trials, own),
-        summary.phase_table(spans),
+        summary.phase_table(spans, own),
         summary.memory_table(own),
         summary.edge_table(own, rows["probes"]),
         summary.ageing_table(cycles, own),
