@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from hybridlab import waiting, wear
-from hybridlab.records import AT_ONCE
+from hybridlab.records import AT_ONCE, has_clock
+from hybridlab.simulation import NO_TIMES
 from hybridlab.stats import Interval, bootstrap_interval
 from hybridlab.summary import (
     EMPTY,
@@ -49,7 +50,7 @@ def unmeasured(cases: pd.DataFrame) -> list[str]:
 
 
 def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
-    """01: Voxtral's bytes and times."""
+    """01: Voxtral's bytes and, where there is a clock, times."""
     sentences = []
     for _, row in cases[cases["status"] == "ok"].iterrows():
         extra = row["request_peak_bytes"] - row["steady_bytes"]
@@ -124,13 +125,17 @@ def attention(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     fine = table[table["status"] == "ok"]
     sentences = [
         f"{row['attention']} attention took {row['request MiB']} MiB above rest for "
-        f"{row['audio s']} s of audio in {row['s']} s"
+        f"{row['audio s']} s of audio{_in_seconds(row['s'])}"
         + {"yes": ", saying what auto says.", "no": ", saying something else than auto."}.get(
             row["same tokens"], "."
         )
         for row in fine.tail(len(fine) // max(1, fine["audio s"].nunique())).to_dict("records")
     ]
     return sentences + unmeasured(cases)
+
+
+def _in_seconds(words: str) -> str:
+    return "" if words == EMPTY else f" in {words} s"
 
 
 def quality(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
@@ -174,11 +179,9 @@ def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
             f"{arm.name}: memory {word}, {per_100[0]:+.2f} MiB per {wear.PER_CYCLES} cycles "
             f"({per_100[1]:+.2f} to {per_100[2]:+.2f}); {forecast_words(arm, own)}."
         )
-    changed = int((~cycles["same_text"].astype(bool)).sum())
-    if len(cycles):
-        sentences.append(
-            f"{len(cycles) - changed} of {len(cycles)} cycles said what they said first."
-        )
+    same = cycles["same_text"].dropna().astype(bool)
+    if len(same):
+        sentences.append(f"{int(same.sum())} of {len(same)} cycles said what they said first.")
     return sentences + unmeasured(own)
 
 
@@ -200,11 +203,9 @@ def race(
     medians: dict[str, float] = {}
     for arm, own in measured.groupby("arm", sort=False):
         estimate = bootstrap_interval(own["latency_s"])
-        medians[str(arm)] = estimate.value
-        sentences.append(
-            f"{arm}: {_median_text(estimate)} per request at the median; text as alone in "
-            f"{parity_text(own['parity'])} requests."
-        )
+        if estimate.n:
+            medians[str(arm)] = estimate.value
+        sentences += _arm_sentence(str(arm), estimate, parity_text(own["parity"]))
     control = medians.get("sequential / plain")
     if control:
         sentences += [
@@ -212,7 +213,30 @@ def race(
             for arm, value in medians.items()
             if arm != "sequential / plain"
         ]
+    if not has_clock(cases):
+        sentences += _bytes_of_arms(cases)
     return sentences + stepped_down(cases, probes) + unmeasured(cases)
+
+
+def _bytes_of_arms(cases: pd.DataFrame) -> list[str]:
+    """What each arm took at most: all that is known of it without a clock."""
+    raced = cases[(cases["experiment"] == "race") & (cases["status"] == "ok")]
+    sentences = []
+    for (strategy, variant), own in raced.groupby(["strategy", "variant"], sort=False):
+        peak = own[["load_peak_bytes", "request_peak_bytes"]].to_numpy(dtype=float).max()
+        text = f"{arm_name(strategy, variant)} peaked at {format_bytes(peak)}"
+        margin = own["margin_bytes"].astype(float).min()
+        if not math.isnan(margin):
+            text += f" with {format_bytes(margin)} to spare"
+        sentences.append(f"{text}; {NO_TIMES}.")
+    return sentences
+
+
+def _arm_sentence(arm: str, estimate: Interval, parity: str) -> list[str]:
+    """What is known of an arm's time and texts; nothing where neither is."""
+    known = [f"{_median_text(estimate)} per request at the median"] if estimate.n else []
+    known += [f"text as alone in {parity} requests"] if parity != EMPTY else []
+    return [f"{arm}: {'; '.join(known)}."] if known else []
 
 
 def stepped_down(cases: pd.DataFrame, probes: pd.DataFrame | None) -> list[str]:
@@ -255,10 +279,11 @@ def containers(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     for row in containers_table(trials, cases).to_dict("records"):
         gateway = "" if row["gateway ms"] == EMPTY else f" and a gateway {row['gateway ms']} ms"
         servers = "1 server" if row["servers"] == 1 else f"{row['servers']} servers"
+        added = f"HTTP adds {row['HTTP ms']} ms{gateway}, {row['of latency']} of a request; "
         text = (
-            f"{row['strategy']}: HTTP adds {row['HTTP ms']} ms{gateway}, {row['of latency']} of a "
-            f"request; {servers} hold{'s' if row['servers'] == 1 else ''} "
-            f"{row['beside weights MiB']} MiB beside weights"
+            f"{row['strategy']}: {'' if row['HTTP ms'] == EMPTY else added}{servers} "
+            f"hold{'s' if row['servers'] == 1 else ''} {row['beside weights MiB']} MiB beside "
+            "weights"
         )
         if row["second context MiB"] != EMPTY:
             text += f", {row['second context MiB']} MiB of it more than one does"

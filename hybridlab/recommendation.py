@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hybridlab.simulation import NO_TIMES
 from hybridlab.standings import (
     LEAST_TRIALS,
     PAIR_COLUMNS,
@@ -61,7 +62,8 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """The strategy to pick for the pair that was raced; seconds and bytes inside."""
+    """The strategy to pick for the pair that was raced; seconds and bytes inside. On a simulated
+    card, which has no clock, it is picked by its bytes alone and all times are not-a-number."""
 
     pair: str
     strategy: str
@@ -85,8 +87,15 @@ class Recommendation:
     flips: float
 
     @property
+    def by_bytes(self) -> bool:
+        """Whether bytes alone decided."""
+        return math.isnan(self.median_s)
+
+    @property
     def flip_words(self) -> str:
         """How firm the choice is, in a sentence."""
+        if self.by_bytes:
+            return f"Bytes alone decide: {NO_TIMES}."
         return (
             f"When the trials are drawn again, another way has the lowest median in "
             f"{self.flips:.0%} of {RESAMPLES} draws."
@@ -112,8 +121,11 @@ def choose(arms: list[Standing], *, pair: str) -> Recommendation | None:
     the notebooks are not interleaved with each other; seconds are shown beside them. Arms whose
     95 % intervals overlap the fastest one's are a tie, which goes to the smaller peak. First
     requests, failed cases and cases whose texts differ from each tenant's alone are in no standing.
-    None where no arm has a control to be held against.
+    Without any latency, as on a simulated card, the smallest peak is picked. None where no arm has
+    a control to be held against.
     """
+    if all(math.isnan(arm.latency_s.value) for arm in arms):
+        return _least_bytes(arms, pair=pair)
     arms = [arm for arm in arms if not math.isnan(arm.relative.value)]
     if not arms:
         return None
@@ -147,6 +159,39 @@ def choose(arms: list[Standing], *, pair: str) -> Recommendation | None:
     )
 
 
+def _least_bytes(arms: list[Standing], *, pair: str) -> Recommendation | None:
+    """The arm with the smallest peak of those with one; of equal ones the first by name."""
+    arms = sorted(
+        (arm for arm in arms if not math.isnan(arm.peak_bytes)),
+        key=lambda arm: (arm.peak_bytes, arm.name),
+    )
+    if not arms:
+        return None
+    best, second = arms[0], arms[1] if len(arms) > 1 else None
+    more = second.peak_bytes - best.peak_bytes if second else 0
+    return Recommendation(
+        pair=pair,
+        strategy=best.strategy,
+        variant=best.variant,
+        why=f"smallest peak: {_peak_and_margin(best)}; {NO_TIMES}, so bytes alone decide",
+        runner_up=second.name if second else "",
+        why_not=f"its peak is {format_bytes(more)} higher" if second else "",
+        tie=bool(second) and not more,
+        n=best.n,
+        median_s=math.nan,
+        low_s=math.nan,
+        high_s=math.nan,
+        relative=math.nan,
+        throughput_rps=math.nan,
+        peak_bytes=best.peak_bytes,
+        margin_bytes=best.margin_bytes,
+        highest_throughput="",
+        safest_margin=_margin_text(max(arms, key=lambda arm: _or(arm.margin_bytes, -math.inf))),
+        goals=_goals(arms),
+        flips=math.nan,
+    )
+
+
 def _goals(arms: list[Standing]) -> tuple[Goal, ...]:
     """Each goal's best and second arm; of equal ones the faster. A goal without figures is not
     there."""
@@ -164,7 +209,7 @@ def _goals(arms: list[Standing]) -> tuple[Goal, ...]:
     for goal, cost, text in wanted:
         known = sorted(
             (arm for arm in arms if not math.isnan(cost(arm))),
-            key=lambda arm: (cost(arm), arm.relative.value),
+            key=lambda arm: (cost(arm), _or(arm.relative.value, 0.0)),
         )
         if known:
             second = known[1] if len(known) > 1 else None
@@ -260,10 +305,13 @@ def _why(arm: Standing, *, tie: bool) -> str:
     few = (
         f"; fewer than {LEAST_TRIALS} trials, so take it as a hint" if arm.n < LEAST_TRIALS else ""
     )
-    memory = "" if math.isnan(arm.peak_bytes) else f"; peak {format_bytes(arm.peak_bytes)}"
-    if not math.isnan(arm.margin_bytes):
-        memory += f", margin {format_bytes(arm.margin_bytes)}"
+    memory = "" if math.isnan(arm.peak_bytes) else f"; peak {_peak_and_margin(arm)}"
     return f"{lead}: {_latency_text(arm)}{memory}{few}"
+
+
+def _peak_and_margin(arm: Standing) -> str:
+    margin = "" if math.isnan(arm.margin_bytes) else f", margin {format_bytes(arm.margin_bytes)}"
+    return f"{format_bytes(arm.peak_bytes)}{margin}"
 
 
 def _why_not(arm: Standing, best: Standing, *, tie: bool) -> str:

@@ -29,6 +29,7 @@ from hybridlab import MEASUREMENT_VERSION
 from hybridlab.errors import RunFolderError
 from hybridlab.params import Params
 from hybridlab.simulation import NO_TIMES, evidence
+from hybridlab.simulation.values import installed as values_installed
 from hybridlab.units import MIB, format_bytes
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ TABLES: dict[str, tuple[str, ...]] = {
 #: that end in `_s` are times too, but for lengths of audio.
 _TIME_COLUMNS = ("throughput_rps", "link_bytes_per_s", "request_energy_j", "foreign_cpu_share")
 _LENGTHS_OF_AUDIO = ("audio_s",)
+#: Columns of texts and of what follows from them: empty where no values were computed.
+_TEXT_COLUMNS = ("transcript", "answer", "answer_tokens", "parity", "same_text")
 #: Tables whose rows are points in time.
 _TIMELINES = ("spans", "samples")
 
@@ -147,7 +150,7 @@ class TableWriter:
         if full["evidence"] == "simulated":
             if table in _TIMELINES:
                 return full
-            full |= _without_times(table, full)
+            full |= _without_times(table, full) | _without_texts(full)
         missing = [name for name in TABLES[table] if name not in full]
         if missing:
             raise ValueError(f"a row of {table} lacks {', '.join(missing)}")
@@ -164,9 +167,26 @@ class TableWriter:
 
 def _without_times(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """The values that replace a row's times, and why they are empty."""
-    times = [name for name in row if name.endswith("_s") or name in _TIME_COLUMNS]
-    replaced = dict.fromkeys(name for name in times if name not in _LENGTHS_OF_AUDIO)
+    replaced = dict.fromkeys(filter(is_time, row))
     return {**replaced, "times_reason": NO_TIMES} if table == "cases" else replaced
+
+
+def _without_texts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that replace a row's texts, where this process did not compute every value."""
+    computed = values_installed() == "all"
+    return {} if computed else dict.fromkeys(name for name in _TEXT_COLUMNS if name in row)
+
+
+def is_time(column: str) -> bool:
+    """Whether a column holds times, or what follows from them."""
+    return column in _TIME_COLUMNS or (column.endswith("_s") and column not in _LENGTHS_OF_AUDIO)
+
+
+def has_clock(rows: pd.DataFrame) -> bool:
+    """Whether these rows may hold times: False where all of them are of simulated cards."""
+    if rows.empty or "evidence" not in rows:
+        return True
+    return not bool((rows["evidence"] == "simulated").all())
 
 
 def _append_whole(path: Path, line: bytes) -> None:
@@ -375,7 +395,10 @@ def finished_rows(folder: Path, table: str, *, read: Reader = read_rows) -> pd.D
         rows = [row for row in rows if row["case_id"] in finished]
     columns = [*COMMON_COLUMNS, *TABLES[table]]
     extra = [name for row in rows for name in row if name not in columns]
-    return pd.DataFrame(rows, columns=[*columns, *dict.fromkeys(extra)])
+    found = pd.DataFrame(rows, columns=[*columns, *dict.fromkeys(extra)])
+    # a time that is empty in all rows is not a number, instead of being nothing at all
+    empty = [name for name in found if is_time(str(name)) and found[name].isna().all()]
+    return found.astype(dict.fromkeys(empty, float))
 
 
 def part_folders(run_dir: Path) -> list[Path]:

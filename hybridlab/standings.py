@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hybridlab.stats import Interval, bootstrap_interval, word_error_rate
+from hybridlab.records import has_clock
+from hybridlab.stats import Interval, bootstrap_interval, quantile, word_error_rate
 from hybridlab.units import MIB
 
 CONTROL = ("sequential", "plain")
@@ -78,9 +79,10 @@ class Standing:
 
 def standings(cases: pd.DataFrame, trials: pd.DataFrame) -> list[Standing]:
     """Each arm of the race with the pair that has most trials; first requests, failed cases and
-    cases with a broken parity are left out."""
+    cases with a broken parity are left out. Of a simulated card an arm stands with its bytes alone.
+    """
     good = race_cases(cases, trials)
-    served = timed_trials(good, trials)
+    served = timed_trials(good, trials) if has_clock(good) else later_trials(good, trials)
     if good.empty or served.empty:
         return []
     served = served.assign(relative=_relative(served, served["latency_s"]))
@@ -122,9 +124,14 @@ def main_pair(cases: pd.DataFrame) -> pd.DataFrame:
 
 def timed_trials(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Trials of these cases with a latency, first requests left out."""
+    rows = later_trials(cases, trials)
+    return rows[rows["latency_s"] > 0]
+
+
+def later_trials(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials of these cases without first requests."""
     rows = with_notebook(trials)
     rows = rows[~is_value(rows["first"], True)].assign(latency_s=numbers(rows, "latency_s"))
-    rows = rows[rows["latency_s"] > 0]
     return rows.merge(cases[_KEY].drop_duplicates(), on=_KEY)
 
 
@@ -189,7 +196,7 @@ def _standing(strategy: str, variant: str, cases: pd.DataFrame, trials: pd.DataF
         rate=span(cases["rate"], n=len(trials)),
         peak=span(cases["peak_bytes"], n=len(trials)),
         margin_bytes=float(numbers(cases, "margin_bytes").min()),
-        p95_s=float(np.quantile(trials["latency_s"], 0.95)),
+        p95_s=quantile(trials["latency_s"], 0.95),
         wer=_word_error_rate(trials),
         relatives=tuple(trials["relative"].dropna()),
         latencies_s=tuple(trials["latency_s"]),

@@ -98,6 +98,12 @@ def ecdf(values: Iterable[float]) -> tuple[Array, Array]:
     return sample, np.arange(1, len(sample) + 1) / max(len(sample), 1)
 
 
+def quantile(values: Iterable[float], share: float) -> float:
+    """Not-a-number where no value is known."""
+    sample = _finite(values)
+    return float(np.quantile(sample, share)) if len(sample) else math.nan
+
+
 def is_stable(values: Iterable[float]) -> bool:
     """At least 5 values and a bootstrap interval within 10 % of the median on either side."""
     interval = bootstrap_interval(values)

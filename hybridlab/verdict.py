@@ -19,6 +19,7 @@ from hybridlab.judges import Bench, Planner, decide
 from hybridlab.planner import PairPlan
 from hybridlab.recommendation import Constraints, Recommendation, recommend
 from hybridlab.records import run_table, write_json
+from hybridlab.simulation import NO_TIMES, simulated_card
 from hybridlab.standings import is_value, main_pair, numbers
 from hybridlab.units import GB, format_bytes, format_seconds
 
@@ -194,6 +195,8 @@ def answer_sentence(
 def _device_text(device: str, card: str | None) -> str:
     if device == "cpu":
         return "this CPU"
+    if simulated := simulated_card(device):
+        return f"a simulated {simulated.title}"
     known = catalog.CARDS.get(card or "")
     return f"this {known.title}" if known else f"this device ({device})"
 
@@ -215,8 +218,13 @@ def _pair_text(cases: pd.DataFrame) -> str:
 
 
 def _winner_text(found: Recommendation) -> str:
-    figures = f"median {format_seconds(found.median_s)}, n = {found.n}"
     name = f"{found.strategy} ({found.variant})"
+    if found.by_bytes:
+        return (
+            f"{name} has the smallest peak ({format_bytes(found.peak_bytes)}, n = {found.n}; "
+            f"{NO_TIMES})"
+        )
+    figures = f"median {format_seconds(found.median_s)}, n = {found.n}"
     if found.tie:
         return f"{name} ties with {found.runner_up} and is picked for its memory ({figures})"
     return f"{name} is the {'fastest' if found.runner_up else 'only one measured'} ({figures})"

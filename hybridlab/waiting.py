@@ -27,9 +27,9 @@ def arrival_points(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
         if (group["first"].astype(bool)).all():
             continue
         case = cases[cases["case_id"] == case_id].iloc[-1]
-        if case["status"] != "ok":
+        latencies = group.loc[~group["first"].astype(bool), "latency_s"].dropna()
+        if case["status"] != "ok" or latencies.empty:
             continue
-        latencies = group.loc[~group["first"].astype(bool), "latency_s"].to_numpy(dtype=float)
         rows.append(
             {
                 "arm": f"{case['strategy']} / {case['variant']}",
@@ -41,7 +41,7 @@ def arrival_points(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "p95_s": float(np.quantile(latencies, 0.95)),
                 "wait_s": float(group["wait_s"].median()),
                 "served_rps": case["throughput_rps"],
-                "latencies": latencies,
+                "latencies": latencies.to_numpy(dtype=float),
             }
         )
     return pd.DataFrame(rows)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hybridlab.stats import Interval, bootstrap_interval, slope_with_interval
+from hybridlab.simulation import PREFIX
+from hybridlab.stats import Interval, bootstrap_interval, quantile, slope_with_interval
 
 SETTLING_SHARE = 0.2
 #: Trends are told per so many cycles.
@@ -74,13 +75,13 @@ class Arm:
     @property
     def occupied(self) -> str:
         """The quantity that fills the device: torch's reserve on a GPU, the process on a CPU."""
-        on_gpu = self.cycles["device"].astype(str).str.startswith("cuda").any()
+        on_gpu = self.cycles["device"].astype(str).str.startswith(("cuda", PREFIX)).any()
         return "reserved_bytes" if on_gpu else "resident_bytes"
 
     def latency(self) -> tuple[Interval, float]:
         """Median with its interval, and the 95th percentile, in seconds."""
         seconds = self.settled["latency_s"]
-        return bootstrap_interval(seconds), float(np.quantile(seconds, 0.95))
+        return bootstrap_interval(seconds), quantile(seconds, 0.95)
 
     def housekeeping_s(self) -> float:
         """Seconds of housekeeping per cycle, on the average of all cycles."""
@@ -106,23 +107,23 @@ def arms(cycles: pd.DataFrame) -> Iterator[Arm]:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds until the margin is used up: the estimate, and the earliest by the trend's interval;
+    """Cycles until the margin is used up: the estimate, and the earliest by the trend's interval;
     infinite where nothing grows."""
 
-    expected_s: float
-    earliest_s: float
+    expected_cycles: float
+    earliest_cycles: float
 
 
 def forecast(arm: Arm, margin_bytes: float) -> Forecast:
-    """How long until the trend of `arm.occupied` has eaten the margin, at the arm's own pace."""
+    """In how many cycles the trend of `arm.occupied` has eaten the margin."""
     slope = arm.slope(arm.occupied)
 
-    def seconds(growth: float) -> float:
+    def cycles(growth: float) -> float:
         if not math.isfinite(growth):
             return math.nan
-        return math.inf if growth <= 0 else margin_bytes / growth * PER_CYCLES * arm.cycle_s
+        return math.inf if growth <= 0 else margin_bytes / growth * PER_CYCLES
 
     return Forecast(
-        expected_s=seconds(slope.value) if slope.low > 0 else math.inf,
-        earliest_s=seconds(slope.high),
+        expected_cycles=cycles(slope.value) if slope.low > 0 else math.inf,
+        earliest_cycles=cycles(slope.high),
     )

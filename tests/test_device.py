@@ -16,6 +16,8 @@ from hybridlab.device import cuda, visible
 from hybridlab.device import nvml as nvml_module
 from hybridlab.device.base import SLACK
 from hybridlab.errors import ParameterError, UnavailableError
+from hybridlab.simulation import STATE_VARIABLE
+from hybridlab.tenants.base import compute_values
 from hybridlab.units import MIB
 from tests.conftest import FakeAllocator
 from tests.fake_nvml import FakeNvml
@@ -317,6 +319,7 @@ def fill_a_growing_segment(path: str) -> None:
     import torch
 
     warnings.simplefilter("error")  # a deprecated way of setting it is one
+    compute_values()
     card = device.resolve_device("cuda")
     card.expand_segments()
     blocks = [torch.ones(30 * 2**20, dtype=torch.uint8, device=card.name) for _ in range(3)]
@@ -328,7 +331,8 @@ def fill_a_growing_segment(path: str) -> None:
 def test_segments_of_a_real_card_grow(case_server: isolate.CaseServer, tmp_path: Path) -> None:
     log = tmp_path / "log"
     ended = case_server.run(fill_a_growing_segment, str(tmp_path / "found"), log=log)
-    if not ended.ok and "expandable segments do not work" in log.read_text():
+    lacking = not ended.ok and "expandable segments do not work" in log.read_text()
+    if lacking and STATE_VARIABLE not in os.environ:
         pytest.skip(log.read_text().strip().splitlines()[-1])
     assert ended.ok, log.read_text()
     assert (tmp_path / "found").read_text() == "3 [True]"

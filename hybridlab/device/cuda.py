@@ -26,6 +26,7 @@ from hybridlab.device.nvml import (
 )
 from hybridlab.device.visible import Gpu, cuda_in_use, visible_gpus
 from hybridlab.errors import UnavailableError
+from hybridlab.simulation import STATE_VARIABLE
 
 #: Of a card, from which on bfloat16 is computed and not emulated.
 BFLOAT16_CAPABILITY = (8, 0)
@@ -305,6 +306,10 @@ def _try_expandable_segments(name: str) -> None:
     """Two blocks that a segment must grow for, one after the other, and a sum over both."""
     import torch
 
+    if STATE_VARIABLE in os.environ:  # a simulated card: the sum is to have its value
+        from hybridlab.simulation import values
+
+        values.install("all")
     _set_expandable_segments()
     blocks = [torch.ones(2**22, dtype=torch.int32, device=name) for _ in range(2)]
     total = sum(int(block.sum()) for block in blocks)

@@ -19,7 +19,7 @@ def measure(lab: Lab, arms: list[Arm], params: RaceParams) -> list[dict[str, Any
     take seconds to start, at the loads that `container_loads` names too. All meet the same
     arrivals."""
     capacity = capacity_rps(lab)
-    if capacity is None or not params.arrival_loads:
+    if not params.arrival_loads or lab.lacks_clock("requests at their own times") or not capacity:
         return []
     served = [arm for arm in arms if arm.variant in IN_SERVERS and _raced(lab, arm)]
     others = [arm for arm in arms if arm != CONTROL and arm.variant not in IN_SERVERS]
@@ -56,6 +56,8 @@ def _raced(lab: Lab, arm: Arm) -> bool:
 
 def lengths(lab: Lab, arms: list[Arm], params: SwappingParams) -> list[dict[str, Any]]:
     """Requests of several lengths, one after the other, under every arm; the clip is repeated."""
+    if not params.break_even_audio_s or lab.lacks_clock("requests of several lengths"):
+        return []
     (asked,) = lab.requests(1)
     requests = tuple(
         replace(
@@ -70,8 +72,6 @@ def lengths(lab: Lab, arms: list[Arm], params: SwappingParams) -> list[dict[str,
         for number in range(params.break_even_repeats)
         for audio_s in params.break_even_audio_s
     )
-    if not requests:
-        return []
     return lab.runner.run_all([arm_case(lab, "lengths", arm, requests=requests) for arm in arms])
 
 

@@ -11,7 +11,7 @@ from hybridlab.params import ParallelParams
 
 def measure(lab: Lab, params: ParallelParams) -> dict[str, Any] | None:
     """One case: both tenants and a copying thread, each alone and every two at once."""
-    if not params.interference_repeats:
+    if not params.interference_repeats or lab.lacks_clock("interference of phases"):
         return None
     case = arm_case(
         lab,

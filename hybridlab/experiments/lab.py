@@ -19,6 +19,7 @@ from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments.case import Case, CaseRunner, RequestSpec, View, failures, was_stopped
 from hybridlab.params import FROM_MANIFEST, Params, StrategyParams
 from hybridlab.records import Part, open_part
+from hybridlab.simulation import NO_TIMES, simulated_card
 from hybridlab.tenants.base import TenantSpec, resolve_dtype
 from hybridlab.units import GB
 
@@ -85,6 +86,13 @@ class Lab:
     def skip(self, reason: str) -> NoReturn:
         """Record that this notebook cannot run here: leave quietly when headless, else raise."""
         _skip(self.part, reason)
+
+    def lacks_clock(self, what: str) -> bool:
+        """Whether the device has no clock for `what`, which is about times alone; says so then."""
+        lacking = simulated_card(self.device.name) is not None
+        if lacking:
+            print(f"left out: {what} ({NO_TIMES})")  # noqa: T201 - the cell's only trace of it
+        return lacking
 
     # ------------------------------------------------------------------------------- the pair
 

@@ -9,6 +9,7 @@ from hybridlab import catalog
 from hybridlab.claims import Claim
 from hybridlab.judges import figures, order, trends
 from hybridlab.judges.evidence import Bench, Finding, Planner, Verdict, admit
+from hybridlab.simulation import NO_TEXTS, NO_TIMES
 
 __all__ = ["FORESEERS", "JUDGES", "Bench", "Finding", "Planner", "Verdict", "decide"]
 
@@ -42,9 +43,25 @@ FORESEERS: Mapping[str, Callable[[Any, Bench, catalog.Card], str]] = {
 }
 
 
+#: Rules that judge times, and those that judge texts.
+_OF_TIMES = ("latency", "full-speed", "faster")
+_OF_TEXTS = ("quality",)
+
+
+def _beyond_simulation(rule: Any, bench: Bench) -> str:
+    """Why a simulated card cannot decide this rule; '' where it can, and elsewhere."""
+    if not bench.is_simulated:
+        return ""
+    if rule.test in _OF_TIMES or getattr(rule, "figure", "") == "latency":
+        return NO_TIMES
+    # values are computed for the pocket pair alone, and texts of full size are not kept
+    return NO_TEXTS if rule.test in _OF_TEXTS else ""
+
+
 def decide(claim: Claim, bench: Bench) -> Finding:
     """The finding on one claim; what cannot be measured here is foretold, and says so."""
     admitted, lack = admit(claim.needs, bench)
+    lack = _beyond_simulation(claim.rule, bench) or lack
     if not lack:
         return JUDGES[claim.rule.test](claim.rule, admitted)
     foresee = FORESEERS.get(claim.rule.test)

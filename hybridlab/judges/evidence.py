@@ -15,6 +15,7 @@ from hybridlab.catalog import Card, VoxtralModel, WhisperModel
 from hybridlab.claims import Needs
 from hybridlab.planner import PairPlan
 from hybridlab.records import COMMON_COLUMNS, TABLES
+from hybridlab.simulation import simulated_card
 from hybridlab.standings import Standing, is_value, numbers, standings, with_notebook
 from hybridlab.units import MIB
 
@@ -91,13 +92,20 @@ class Bench:
 
     @property
     def is_cuda(self) -> bool:
-        return self.device.startswith("cuda")
+        """Whether CUDA's allocator was at work: a simulated card has it too."""
+        return self.device.startswith("cuda") or self.is_simulated
+
+    @property
+    def is_simulated(self) -> bool:
+        return simulated_card(self.device) is not None
 
     @property
     def place(self) -> str:
         """'the CPU with pocket weights': every measured verdict speaks of this place only."""
         where = self.device
-        if self.is_cuda:
+        if simulated := simulated_card(self.device):
+            where = f"a simulated {simulated.title}"
+        elif self.is_cuda:
             known = catalog.CARDS.get(self.card or "")
             where = f"{self.device} ({known.title})" if known else self.device
         elif self.device == "cpu":

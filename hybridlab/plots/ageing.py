@@ -12,6 +12,8 @@ from hybridlab.plots import marks, style, wording
 from hybridlab.plots.captions import caption
 from hybridlab.plots.order import ordered
 from hybridlab.plots.palette import DASHES, MUTED, REMEDY_LOOK
+from hybridlab.records import has_clock
+from hybridlab.simulation import NO_TIMES
 from hybridlab.stats import Interval
 from hybridlab.units import MIB
 
@@ -23,26 +25,24 @@ _REMEDIES = tuple(REMEDY_LOOK)
 @style.styled(
     cycles=(
         *("case_id", "device", "strategy", "remedy", "cycle"),
-        *("latency_s", "reserved_bytes", "resident_bytes"),
+        *("reserved_bytes", "resident_bytes"),
     ),
     cases=("case_id",),
 )
 def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
-    """A column per strategy: what is occupied after each cycle against the first, latency, and the
-    trend of memory with its interval, a row per remedy."""
+    """A column per strategy: what is occupied after each cycle against the first, latency where
+    there is a clock, and the trend of memory with its interval, a row per remedy."""
     found = list(wear.arms(ordered(cycles))) if len(cycles) else []
     found = [arm for arm in found if arm.cycles[arm.occupied].notna().any()]
     if not found:
         return style.nothing_to_show("No memory was read after cycles of requests.")
     strategies = list(dict.fromkeys(arm.strategy for arm in found))
     remedies = sorted({arm.remedy for arm in found}, key=_place)
-    figure = style.new_figure(7.0 + 0.24 * len(remedies))
+    timed = bool(wording.numbers(cycles, "latency_s").notna().any())
+    heights = (3.0, 2.0, 0.7 + 0.3 * len(remedies)) if timed else (3.0, 0.7 + 0.3 * len(remedies))
+    figure = style.new_figure((7.0 if timed else 4.8) + 0.24 * len(remedies))
     axes = figure.subplots(
-        3,
-        len(strategies),
-        squeeze=False,
-        sharey="row",
-        height_ratios=(3, 2, 0.7 + 0.3 * len(remedies)),
+        len(heights), len(strategies), squeeze=False, sharey="row", height_ratios=heights
     )
     for above, ax in zip(axes[:, 0], axes[:, 1:], strict=True):
         for other in ax:
@@ -50,13 +50,14 @@ def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     for column, strategy in enumerate(strategies):
         own = [arm for arm in found if arm.strategy == strategy]
         _draw_cycles(axes[0][column], own, found[0].occupied, unit=MIB, above_first=True)
-        _draw_cycles(axes[1][column], own, "latency_s", unit=1e-3, above_first=False)
-        _draw_slopes(axes[2][column], own, remedies)
+        if timed:
+            _draw_cycles(axes[1][column], own, "latency_s", unit=1e-3, above_first=False)
+        _draw_slopes(axes[-1][column], own, remedies)
         axes[0][column].axhline(0, color="#888888", linewidth=1)
         axes[0][column].set_title(strategy, loc="left")
-        axes[1][column].set_xlabel("cycle (one request each)")
-        axes[2][column].set_xlabel(f"trend of memory (MiB per {wear.PER_CYCLES} cycles)")
-    _name_axes(list(axes[:, 0]), found[0], remedies)
+        axes[-2][column].set_xlabel("cycle (one request each)")
+        axes[-1][column].set_xlabel(f"trend of memory (MiB per {wear.PER_CYCLES} cycles)")
+    _name_axes(list(axes[:, 0]), found[0], remedies, timed=timed)
     marks.legend_below(axes[0][0], columns=4)
     most = int(cycles.groupby(["strategy", "remedy"])["cycle"].nunique().max())
     words = caption(
@@ -65,7 +66,10 @@ def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         n=f"{wording.counted(most, 'cycle')} per strategy and remedy",
         interval="trend: least squares without the first fifth; bar: 95 % interval for "
         "dependent readings",
-        notes=(f"lines: medians of up to {_POINTS} stretches of cycles",),
+        notes=(
+            f"lines: medians of up to {_POINTS} stretches of cycles",
+            "" if has_clock(cycles) else f"no latency: {NO_TIMES}",
+        ),
         sampled=True,
     )
     return style.finish(figure, ageing_finding(found), words)
@@ -79,12 +83,13 @@ def _look(remedy: str) -> tuple[str, str]:
     return REMEDY_LOOK.get(remedy, ("v", MUTED))
 
 
-def _name_axes(axes: list[Axes], arm: wear.Arm, remedies: list[str]) -> None:
+def _name_axes(axes: list[Axes], arm: wear.Arm, remedies: list[str], *, timed: bool) -> None:
     what = "reserved" if arm.occupied == "reserved_bytes" else "resident"
     axes[0].set_ylabel(f"{what} memory\nagainst the first (MiB)")
-    axes[1].set(ylabel="latency (ms)", ylim=(0, axes[1].get_ylim()[1] * 1.06))
-    axes[2].set_yticks(range(len(remedies)), remedies)
-    axes[2].set_ylim(len(remedies) - 0.5, -0.5)
+    if timed:
+        axes[1].set(ylabel="latency (ms)", ylim=(0, axes[1].get_ylim()[1] * 1.06))
+    axes[-1].set_yticks(range(len(remedies)), remedies)
+    axes[-1].set_ylim(len(remedies) - 0.5, -0.5)
 
 
 def _draw_cycles(

@@ -10,6 +10,8 @@ from matplotlib.transforms import Bbox
 from hybridlab.plots import style, wording
 from hybridlab.plots.captions import BOOTSTRAP, caption
 from hybridlab.plots.palette import MUTED, OWNER_COLOURS, TENANT_MARKERS
+from hybridlab.records import has_clock
+from hybridlab.simulation import NO_TIMES
 from hybridlab.summary import RULE, Quality, qualities
 from hybridlab.units import GIB, MIB, format_number
 
@@ -22,7 +24,7 @@ _UPS = [sign * step for step in range(0, 240, 3) for sign in (1, -1)]
 
 
 @style.styled(
-    trials=("case_id", "reference", "transcript", "audio_s", "latency_s", "first"),
+    trials=("case_id", "reference", "transcript", "audio_s", "first"),
     cases=(
         *("case_id", "experiment", "status", "variant", "voxtral", "whisper_size"),
         *("base_bytes", "request_peak_bytes"),
@@ -77,9 +79,13 @@ def _caption(found: list[Quality], cases: pd.DataFrame) -> str:
         cases,
         n=f"{wording.counted(max(one.clips for one in found), 'clip')}, each tenant alone",
         interval=f"bar: {BOOTSTRAP} over clips",
-        notes=(speed if timed else "no RTFx: other processes were at work", RULE),
+        notes=(speed if timed else f"no RTFx: {_untimed_words(cases)}", RULE),
         sampled=True,
     )
+
+
+def _untimed_words(cases: pd.DataFrame) -> str:
+    return "other processes were at work" if has_clock(cases) else NO_TIMES
 
 
 def _label(figure: Figure, ax: Axes, found: list[Quality], unit: float) -> None:

@@ -20,6 +20,8 @@ from matplotlib.legend import Legend
 from matplotlib.transforms import Bbox
 
 from hybridlab.plots.palette import MUTED
+from hybridlab.records import has_clock, is_time
+from hybridlab.simulation import NO_TIMES
 
 P = ParamSpec("P")
 
@@ -30,6 +32,7 @@ LEGEND_POINTS = 10.5
 _TITLE_POINTS = 14.0
 #: A number and its unit are never apart at the end of a line.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|[GMK]iB|B)(?:\W|$))")
+NO_CLOCK = f"No times: {NO_TIMES}."
 _EDGE = 0.012  # of the width, left of title and caption
 
 _RC: Any = {
@@ -55,8 +58,10 @@ def styled(**needed: Iterable[str]) -> Callable[[Callable[P, Figure]], Callable[
     the columns that the figure reads.
 
     A table with rows but without a column gives a figure that names what is missing; to one without
-    rows the columns are added, so that a figure needs to look for rows only.
+    rows the columns are added, so that a figure needs to look for rows only. A figure of times of a
+    simulated card says why there are none.
     """
+    timed = any(is_time(column) for columns in needed.values() for column in columns)
 
     def decorate(plot: Callable[P, Figure]) -> Callable[P, Figure]:
         signature = inspect.signature(plot)
@@ -65,6 +70,8 @@ def styled(**needed: Iterable[str]) -> Callable[[Callable[P, Figure]], Callable[
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
             given = signature.bind(*args, **kwargs)
             with mpl.rc_context(_RC):
+                if timed and not _have_clock(given.arguments.values()):
+                    return nothing_to_show(NO_CLOCK)
                 lacking = _complete(given.arguments, needed)
                 if lacking:
                     return nothing_to_show(lacking)
@@ -73,6 +80,10 @@ def styled(**needed: Iterable[str]) -> Callable[[Callable[P, Figure]], Callable[
         return wrapper
 
     return decorate
+
+
+def _have_clock(tables: Iterable[Any]) -> bool:
+    return all(has_clock(table) for table in tables if isinstance(table, pd.DataFrame))
 
 
 def _complete(arguments: dict[str, Any], needed: Mapping[str, Iterable[str]]) -> str:

@@ -10,12 +10,15 @@ from hybridlab.plots import marks, style, wording
 from hybridlab.plots.captions import caption
 from hybridlab.plots.order import ordered
 from hybridlab.plots.palette import strategy_look
+from hybridlab.records import has_clock
 from hybridlab.units import format_number
 
 
 @style.styled(cases=("experiment", "strategy"))
 def throughput(cases: pd.DataFrame) -> Figure:
     """Requests per minute of each arm: a dot per case, a bar at their median."""
+    if not has_clock(cases):
+        return style.nothing_to_show(style.NO_CLOCK)
     rows = cases.assign(per_minute=wording.numbers(cases, "throughput_rps") * 60)
     rows = rows[rows["per_minute"].notna()]
     race = rows[rows["experiment"] == "race"] if len(rows) else rows

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.plots import wording
+from hybridlab.records import has_clock
 from hybridlab.report.about import default_params
 from hybridlab.report.model import Run, words
 from hybridlab.report.tables import CONTROL
+from hybridlab.simulation import NO_TIMES
 from hybridlab.stats import RESAMPLES, STABLE_HALF_WIDTH, STABLE_LEAST_N
 
 
@@ -30,7 +32,9 @@ def method_facts(run: Run) -> list[tuple[str, str]]:
         (
             "Times",
             "from synchronised clocks, one row per request; "
-            f"'against {CONTROL}' compares within one notebook, since only those took turns",
+            f"'against {CONTROL}' compares within one notebook, since only those took turns"
+            if has_clock(run.cases)
+            else f"none: {NO_TIMES}",
         ),
         (
             "Intervals",

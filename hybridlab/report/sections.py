@@ -10,6 +10,7 @@ from hybridlab import MEASUREMENT_VERSION
 from hybridlab.params import NOTEBOOKS
 from hybridlab.plots import speed, wording
 from hybridlab.plots.memory import memory_finding, simulated_words
+from hybridlab.records import has_clock
 from hybridlab.report.about import outcome
 from hybridlab.report.model import (
     Run,
@@ -19,6 +20,7 @@ from hybridlab.report.model import (
     words,
 )
 from hybridlab.report.tables import cases_of, interval_words, race_trials
+from hybridlab.simulation import NO_TIMES
 from hybridlab.units import format_bytes, format_seconds
 
 # ---------------------------------------------------------------------------------------- answer
@@ -131,7 +133,9 @@ def missing(run: Run) -> list[str]:
     empty = [name for name in ("cases", "trials", "claims") if run.tables[name].empty]
     lacks += [f"The table {name} has no rows." for name in empty]
     traces = [name for name in ("samples", "spans") if run.tables[name].empty]
-    if traces and len(run.cases):
+    if not has_clock(run.cases):
+        lacks.append(f"There are no times and nothing is shown over time: {NO_TIMES}.")
+    elif traces and len(run.cases):
         lacks.append(f"Nothing is shown over time as far as it needs {' and '.join(traces)}.")
     return lacks + run.notes
 

@@ -172,7 +172,7 @@ def strategies_table(run: Run) -> Table:
             "Status",
         ),
         [
-            _strategy_row(arm, trials[trials["arm"] == arm], race[plain == arm], trials)
+            _strategy_row(arm, trials[trials["arm"] == arm], race[plain == arm], run, trials)
             for arm in arms
         ],
         numeric=(1, 2, 3, 4, 5, 6, 7, 8),
@@ -199,8 +199,10 @@ def _heading(column: str) -> str:
 
 
 def _strategy_row(
-    arm: str, trials: pd.DataFrame, cases: pd.DataFrame, everything: pd.DataFrame
+    arm: str, trials: pd.DataFrame, cases: pd.DataFrame, run: Run, everything: pd.DataFrame
 ) -> list[Cell | str]:
+    served = run.tables["trials"]  # those without a latency, too
+    served = served[served["case_id"].isin(cases["case_id"])]
     first = speed.is_first(trials)
     later = trials.loc[~first, "latency_s"]
     interval = bootstrap_interval(later)
@@ -211,12 +213,12 @@ def _strategy_row(
         as_seconds(interval.value) + unstable,
         interval_words(interval),
         as_seconds(float(later.quantile(0.95)) if len(later) else None),
-        str(interval.n),
+        str(interval.n or EMPTY),
         as_seconds(trials.loc[first, "latency_s"].median()),
         _against_control(trials, everything),
         per_minute(rate),
         as_bytes(wording.highest_peak(cases).max()),
-        _parity_cell(trials),
+        _parity_cell(served),
         _status_cell(cases),
     ]
 

@@ -16,6 +16,9 @@ from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
 
 log = logging.getLogger("hybridlab.serve")
 
+#: Ends the name of a model whose weights are random: its words mean nothing, and may be none.
+WITHOUT_TEXT = "-random"
+
 
 class ServedTenant(Protocol):
     """One tenant as the orchestrator sees it. `serve` and the others raise what the lab raises:
@@ -174,7 +177,7 @@ class WorkerTenant:
 
 def served_name(spec: TenantSpec, name: str) -> str:
     """The model's id for clients; weights without text say so."""
-    return f"{name}-{spec.model}" + ("" if spec.has_text else "-random")
+    return f"{name}-{spec.model}" + ("" if spec.has_text else WITHOUT_TEXT)
 
 
 # -------------------------------------------------------------------------- inside the worker

@@ -21,6 +21,7 @@ STATE_VARIABLE = "HYBRIDLAB_SIMULATED_CARD"
 #: Copies to the card of more bytes carry only their first and last page.
 COPY_LIMIT_VARIABLE = "HYBRIDLAB_SIMULATED_COPY_LIMIT"
 NO_TIMES = "a simulated card has no clock"
+NO_TEXTS = "models of full size compute no values on a simulated card"
 
 
 def simulated_card(device: str) -> catalog.Card | None:

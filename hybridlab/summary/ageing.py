@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from hybridlab import wear
-from hybridlab.summary.words import gib, interval, number_or_none, percent
+from hybridlab.summary.words import gib, interval, number, number_or_none, percent
 from hybridlab.units import MIB
 
 
@@ -24,8 +24,8 @@ def ageing_table(cycles: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "fragmentation": percent(number_or_none(last["fragmentation"])),
                 "largest block GiB": gib(number_or_none(last["largest_block_bytes"])),
                 "median s": interval(median),
-                "p95 s": f"{p95:.3g}",
-                "housekeeping ms a cycle": f"{arm.housekeeping_s() * 1e3:.3g}",
+                "p95 s": number(p95),
+                "housekeeping ms a cycle": number(arm.housekeeping_s() * 1e3),
                 "latency after it": "" if after is None else f"{after:.2f} x",
                 "out of memory": forecast_words(arm, cases),
             }
@@ -57,19 +57,21 @@ def forecast_words(arm: wear.Arm, cases: pd.DataFrame) -> str:
     if margins.dropna().empty:
         return "no margin is known"
     ahead = wear.forecast(arm, float(margins.min()))
-    if np.isfinite(ahead.expected_s):
+    earliest = _ahead(ahead.earliest_cycles, arm)
+    if np.isfinite(ahead.expected_cycles):
         if arm.single_step(arm.occupied) is not None:
             return "grew in one step: no pace to forecast by"
-        return (
-            f"in {_hours(ahead.expected_s)} at this pace, {_hours(ahead.earliest_s)} at the least"
-        )
-    if np.isnan(ahead.earliest_s):
+        return f"in {_ahead(ahead.expected_cycles, arm)} at this pace, {earliest} at the least"
+    if np.isnan(ahead.earliest_cycles):
         return "too few cycles for a forecast"
-    if np.isinf(ahead.earliest_s):
+    if np.isinf(ahead.earliest_cycles):
         return "never, by this trend"
-    return f"not before {_hours(ahead.earliest_s)}"
+    return f"not before {earliest}"
 
 
-def _hours(seconds: float) -> str:
-    hours = seconds / 3600
+def _ahead(cycles: float, arm: wear.Arm) -> str:
+    """Hours at the arm's own pace; without a clock, cycles."""
+    if np.isnan(arm.cycle_s):
+        return f"{cycles:,.0f} cycles"
+    hours = cycles * arm.cycle_s / 3600
     return f"{hours:.2g} h" if hours < 48 else f"{hours / 24:,.0f} days"

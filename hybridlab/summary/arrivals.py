@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
+from hybridlab.records import has_clock
 from hybridlab.stats import bootstrap_interval
-from hybridlab.summary.words import interval, number
+from hybridlab.summary.words import interval, no_times, number
 from hybridlab.waiting import arrival_points, knees
 
 
 def arrivals_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per arm and offered rate, and whether it lies before the knee."""
+    if not has_clock(cases):
+        return no_times()
     points = arrival_points(trials, cases)
     if points.empty:
         return pd.DataFrame(columns=["strategy", "rate /s", "n", "median s", "p95 s", "wait s"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from hybridlab.standings import numbers
 from hybridlab.stats import RESAMPLES, Interval, bootstrap_interval, word_errors
 from hybridlab.summary.words import gib, interval, number_or_none
 
@@ -70,7 +71,7 @@ def _quality(case: pd.Series, trials: pd.DataFrame) -> Quality | None:
         clips=len(counts),
         words=sum(words for _, words in counts),
         wer=_wer(counts),
-        rtfx=bootstrap_interval(timed["audio_s"] / timed["latency_s"]),
+        rtfx=bootstrap_interval(timed["audio_s"] / numbers(timed, "latency_s")),
         weights_bytes=number_or_none(case[f"{tenant}_bytes"]),
         peak_bytes=None if peak is None or rest is None else peak - rest,
     )

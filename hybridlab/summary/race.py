@@ -7,12 +7,15 @@ import re
 import numpy as np
 import pandas as pd
 
+from hybridlab.records import has_clock
 from hybridlab.standings import numbers
-from hybridlab.stats import bootstrap_interval, is_stable, word_error_rate
+from hybridlab.stats import bootstrap_interval, is_stable, quantile, word_error_rate
 from hybridlab.summary.words import (
+    EMPTY,
     arm_name,
     gib,
     interval,
+    no_times,
     number,
     number_or_none,
     parity_text,
@@ -52,8 +55,8 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "strategy": f"{arm} (stepped down)" if _stepped(arm_cases) else arm,
                 "n": len(own),
                 "median s": interval(bootstrap_interval(own["latency_s"])),
-                "p95 s": f"{np.quantile(own['latency_s'], 0.95):.3g}",
-                "p99 s": f"{np.quantile(own['latency_s'], 0.99):.3g}",
+                "p95 s": number(quantile(own["latency_s"], 0.95)),
+                "p99 s": number(quantile(own["latency_s"], 0.99)),
                 "first s": number(first["latency_s"].median() if len(first) else None),
                 # audio over time on the clock: requests of a batch share theirs
                 "RTFx": number(own["audio_s"].mean() * arm_cases["throughput_rps"].median()),
@@ -64,10 +67,16 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "parity": parity_text(own["parity"]),
                 "WER": percent(_wer(own)),
                 "answers right": percent(answer_accuracy(own)),
-                "stable": "yes" if is_stable(list(own["latency_s"])) else "no",
+                "stable": _stable_word(own),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _stable_word(trials: pd.DataFrame) -> str:
+    if not has_clock(trials):
+        return EMPTY
+    return "yes" if is_stable(list(trials["latency_s"])) else "no"
 
 
 def _stepped(cases: pd.DataFrame) -> bool:
@@ -128,8 +137,10 @@ def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def phase_table(spans: pd.DataFrame) -> pd.DataFrame:
-    """Median seconds of each phase of each tenant."""
+def phase_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """Median seconds of each phase of each tenant in these cases."""
+    if not has_clock(cases):
+        return no_times()
     if spans.empty:
         return pd.DataFrame(columns=["tenant", "phase", "n", "median s"])
     seconds = spans.assign(seconds=spans["end_s"] - spans["start_s"])

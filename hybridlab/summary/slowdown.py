@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from hybridlab.records import has_clock
 from hybridlab.standings import numbers
 from hybridlab.stats import bootstrap_interval
-from hybridlab.summary.words import arm_name, interval, number
+from hybridlab.summary.words import arm_name, interval, no_times, number
 
 #: Phases in which a tenant serves; what a swap takes stands in the table of swaps.
 AT_WORK = ("prepare", "encode", "prefill", "decode")
@@ -21,6 +22,8 @@ def slowdown_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     there Voxtral does both jobs. Where several requests share one call (`batched`) its seconds are
     shared out evenly and there is no interval.
     """
+    if not has_clock(cases):
+        return no_times()
     alone = _without_first(_at_work(spans, cases, "alone"))
     race = _at_work(spans, cases[~(numbers(cases, "steps_down") > 0)], "race")
     usual = alone.groupby(["whisper_backend", "tenant", "request_id"])["seconds"].median()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from hybridlab.records import has_clock
 from hybridlab.stats import bootstrap_interval
-from hybridlab.summary.words import EMPTY, interval, number, percent
+from hybridlab.summary.words import EMPTY, interval, no_times, number, percent
 from hybridlab.units import GB
 
 #: Stages of every swap in their order; a reload's `load` is one, an arena's is paid once.
@@ -48,6 +49,8 @@ def swap_spans(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
 
 def swap_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Median seconds, bytes, GB/s and share of the link's own speed by variant and stage."""
+    if not has_clock(cases):
+        return no_times()
     order = [*ONCE_STAGES, *SWAP_STAGES, "first use"]
     rows = []
     groups = swap_spans(spans, cases).groupby(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from hybridlab.simulation import NO_TIMES
 from hybridlab.stats import Interval
 from hybridlab.units import GIB, format_number
 
@@ -78,6 +79,16 @@ def parity_text(parity: Iterable[Any]) -> str:
 
 def gib(n_bytes: float | None) -> str:
     return EMPTY if n_bytes is None or pd.isna(n_bytes) else f"{n_bytes / GIB:.2f}"
+
+
+def no_times() -> pd.DataFrame:
+    """In place of a table of times of a simulated card: why there is none."""
+    return pd.DataFrame({"no times": [NO_TIMES]})
+
+
+def filled(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows as people read them: a dash where nothing is known."""
+    return table.astype(object).where(table.notna(), EMPTY)
 
 
 def number_or_none(value: Any) -> float | None:

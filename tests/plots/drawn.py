@@ -35,13 +35,14 @@ def tables_of(folder: Path) -> Tables:
     """The synthetic run, with the experiments that it lacks."""
     run = write_run(folder)
     tables = {name: records.run_table(run, name) for name in records.TABLES}
-    for name, rows in _more().items():
+    for name, rows in more_rows().items():
         more = pd.DataFrame(rows).assign(run_id="synthetic-run", enveloped=False, device="cuda:0")
         tables[name] = pd.concat([tables[name], more], ignore_index=True)
     return tables
 
 
-def _more() -> dict[str, list[dict[str, Any]]]:
+def more_rows() -> dict[str, list[dict[str, Any]]]:
+    """Rows by table of the experiments that the synthetic run lacks."""
     cases, trials, probes = [], [], []
     for (strategy, variant), seconds in ARMS.items():
         arm = {"strategy": strategy, "variant": variant, "notebook": "05_parallel"}

@@ -20,6 +20,7 @@ from hybridlab.serve.engine import Engine, Wish
 from hybridlab.serve.jobs import Job, Outcome, Sound
 from hybridlab.serve.lane import Lane, Turns
 from hybridlab.serve.room import Room
+from hybridlab.serve.tenant import WITHOUT_TEXT
 from hybridlab.serve.upkeep import Policy
 from hybridlab.tenants.base import Listener, Span, TenantSpec, Text, Usage
 from hybridlab.units import GB
@@ -201,7 +202,11 @@ class Stage:
             tenant.name: Lane(
                 tenant=tenant,
                 admissions=[
-                    admission(model.partition("-")[2], self.room, analyst=tenant.name == "voxtral")
+                    admission(
+                        model.partition("-")[2].removesuffix(WITHOUT_TEXT),
+                        self.room,
+                        analyst=tenant.name == "voxtral",
+                    )
                     for model in tenant.models
                 ],
                 turns=turns,

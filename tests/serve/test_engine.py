@@ -11,7 +11,7 @@ import pytest
 from hybridlab.errors import AudioError, UnavailableError, WorkerLostError
 from hybridlab.serve.engine import Wish
 from hybridlab.serve.refusals import RefusalError
-from tests.serve.fakes import OUT_OF_MEMORY, Stage, sound, until, voxtral, whisper
+from tests.serve.fakes import OUT_OF_MEMORY, FakeTenant, Stage, sound, until, voxtral, whisper
 
 Scene = Callable[[], Coroutine[Any, Any, None]]
 
@@ -38,6 +38,17 @@ def test_an_answer_carries_its_model_and_its_times() -> None:
             assert 0 <= said.waited_s < 5
             assert said.worked_s >= 0
             assert ("voxtral", "decode") in stage.phases
+
+    run(scene)
+
+
+def test_random_weights_may_make_no_words() -> None:
+    async def scene() -> None:
+        mute = FakeTenant("whisper", ["whisper-tiny-random"], say=lambda job: "")
+        async with Stage(mute) as stage:
+            assert (await stage.ask("a", tenant="whisper").future).text == ""
+        async with Stage(voxtral(say=lambda job: "")) as stage:
+            assert (await refusal(stage.ask("a").future)).code == "no_words"
 
     run(scene)
 

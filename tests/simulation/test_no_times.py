@@ -1,0 +1,198 @@
+"""Nothing that a reader sees of a simulated card speaks of time, or of texts that were not kept."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from hybridlab import catalog, findings, records, summary
+from hybridlab.claims import load_claims
+from hybridlab.dashboard.whatif import Race, whatif_html
+from hybridlab.recommendation import Constraints, recommend
+from hybridlab.report import build_report, cases, sections, tables
+from hybridlab.report.method import method_facts
+from hybridlab.report.model import Run
+from hybridlab.simulation import NO_TEXTS, NO_TIMES
+from hybridlab.verdict import judge, read_verdict, write_verdict
+from tests.pages import load
+from tests.plots.drawn import DRAWN, FROM_TABLES, Tables, more_rows
+from tests.synthetic import write_run
+
+DEVICE = "simulated:t4"
+#: A figure of time, or a word that only times can carry. Lengths of audio are none.
+OF_TIME = re.compile(
+    r"\d\s?(ms|s|min|h|hours|days)\b(?! of audio)|requests/s|per minute|[Ff]aste(r|st)\b|"
+    r"times as (long|fast)|slower|median latency|\bRTFx\b \d"
+)
+MISSING = re.compile(r"\b(nan|NaN|None|NaT)\b")
+#: Figures of bytes, of which some show times as well.
+OF_BYTES = {
+    *("memory_bars", "load_peak", "all_cases", "one_case", "three_numbers", "predicted"),
+    *("containers_memory", "survival", "limits", "ageing"),
+}
+#: Columns of times, and of what follows from them.
+TIMED = re.compile(r"(^| )(s|ms|ms a cycle|requests/s|J/request|RTFx|of latency|stable)$")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic run as a simulated card would have left it, its own verdict written anew."""
+    folder = write_run(tmp_path_factory.mktemp("simulated"))
+    for part in records.part_folders(folder):
+        writer = records.TableWriter(part, {})
+        for name in records.TABLES:
+            path = part / f"{name}.jsonl"
+            rows = records.read_rows(path)
+            path.unlink(missing_ok=True)
+            more = more_rows().get(name, []) if part.name == "05_parallel" else []
+            for row in [*rows, *more]:
+                known = {**dict.fromkeys(records.TABLES[name]), **row}
+                known.pop("notebook", None)
+                writer.append(name, {**known, "device": DEVICE, "evidence": "simulated"})
+    write_verdict(folder, device=DEVICE, card="t4")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(run: Path) -> Tables:
+    return {name: records.run_table(run, name) for name in records.TABLES}
+
+
+def check(said: Iterable[str]) -> None:
+    for sentence in said:
+        assert not OF_TIME.search(sentence), sentence
+        assert not MISSING.search(sentence), sentence
+
+
+@pytest.mark.parametrize("name", FROM_TABLES)
+def test_no_figure_speaks_of_time(name: str, rows: Tables) -> None:
+    figure = DRAWN[name](rows)
+    figure.draw_without_rendering()
+    written = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+    check(written)
+    if name in OF_BYTES:
+        assert figure.axes, written
+    elif name == "quality_memory":
+        assert written[0].startswith("No tenant's text was held")
+    else:
+        assert written == [f"No times: {NO_TIMES}."]
+
+
+def test_no_table_speaks_of_time(rows: Tables) -> None:
+    trials, own, spans, cycles = (rows[n] for n in ("trials", "cases", "spans", "cycles"))
+    shown = [
+        summary.latency_table(trials, own),
+        summary.slowdown_table(spans, own),
+        summary.quality_table(trials),
+        summary.quality_by_size(trials, own),
+        summary.phase_table(spans, own),
+        summary.memory_table(own),
+        summary.edge_table(own, rows["probes"]),
+        summary.ageing_table(cycles, own),
+        summary.wear_table(cycles),
+        summary.swap_table(spans, own),
+        summary.arrivals_table(trials, own),
+        summary.containers_table(trials, own),
+    ]
+    assert sum(len(table) for table in shown) > 50
+    for table in shown:
+        check(str(value) for value in table.to_numpy().ravel())
+        for column in table:
+            if TIMED.search(column):
+                assert set(table[column]) <= {summary.EMPTY}, column
+    assert (summary.wear_table(cycles)["latency ms/100"] == "no reading").all()
+    assert (summary.latency_table(trials, own)["peak GiB"] != summary.EMPTY).all()
+
+
+def test_no_finding_speaks_of_time(rows: Tables) -> None:
+    trials, own, spans, cycles = (rows[n] for n in ("trials", "cases", "spans", "cycles"))
+
+    def of(experiment: str) -> pd.DataFrame:
+        return own[own["experiment"] == experiment]
+
+    said = [
+        *findings.baseline(of("baseline"), trials),
+        *findings.beside(of("beside")),
+        *findings.limits(of("limits")),
+        *findings.edge(of("edge"), rows["probes"]),
+        *findings.ageing(cycles, own),
+        *findings.quality(trials, own),
+        *findings.race(of("race"), trials, rows["probes"]),
+        *findings.swapping(spans, own),
+        *findings.containers(trials, own),
+        *findings.at_once(rows["ledgers"]),
+        *findings.arrivals(trials, own),
+    ]
+    assert len(said) > 20
+    check(said)
+    assert not any(
+        "said what they said" in sentence or "text as alone" in sentence for sentence in said
+    )
+
+
+def test_the_verdict_rests_on_bytes_alone(run: Path, rows: Tables) -> None:
+    found = recommend(rows["cases"], rows["trials"])
+    assert found is not None
+    assert found.by_bytes
+    check([found.why, found.why_not, found.flip_words, *(str(goal) for goal in found.goals)])
+    assert NO_TIMES in found.why
+    written = json.loads((run / "verdict.json").read_text(encoding="utf-8"))
+    check([written["answer"], written["recommendation"]["why"]])
+    assert "a simulated NVIDIA T4" in written["answer"]
+    times = {k: v for k, v in written["recommendation"].items() if records.is_time(k)}
+    assert set(times) >= {"median_s", "low_s", "high_s", "throughput_rps"}
+    assert set(times.values()) == {None}
+    strict = read_verdict(run, Constraints(max_p95_s=100.0))
+    assert strict["recommendation"] is None  # nobody knows whether it would be kept
+    assert "No race case can be compared" in whatif_html(
+        Race.of(rows["cases"], rows["trials"]), Constraints()
+    )
+
+
+def test_claims_about_times_and_texts_are_not_testable(rows: Tables) -> None:
+    own = {"capacity_bytes": catalog.card("t4").usable_bytes}
+    released = rows["cases"].assign(voxtral_weights="hub", whisper_weights="hub", **own)
+    judged = {
+        row["claim"]: row
+        for row in judge(load_claims(None), {**rows, "cases": released}, device=DEVICE, card="t4")
+    }
+    of_times = (
+        *("voxtral-25s", "whisper-3s", "sequential-28s", "parallel-full-speed"),
+        *("swapping-reload-cost", "processes-beat-swapping", "batching-beats-swapping"),
+    )
+    for name in of_times:
+        assert (judged[name]["verdict"], judged[name]["reason"]) == ("not testable here", NO_TIMES)
+    quality = judged["quality-order"]
+    assert (quality["verdict"], quality["reason"]) == ("not testable here", NO_TEXTS)
+    of_bytes = ("voxtral-memory", "sequential-memory", "fragmentation-grows", "option-a-fits")
+    for name in of_bytes:
+        assert judged[name]["verdict"] != "not testable here", judged[name]
+        assert "a simulated NVIDIA T4" in judged[name]["reason"], judged[name]
+
+
+def test_the_page_says_why_there_are_no_times(run: Path) -> None:
+    page = build_report(run).read_text(encoding="utf-8")
+    visible = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert not re.search(r"\b(nan|NaN|NaT)\b", visible)
+    opened = Run(run)
+    check([sections.answer(opened), *(text for _, text in sections.recommendation(opened))])
+    check(text for card in sections.cards(opened) for text in card)
+    assert any(NO_TIMES in line for line in sections.missing(opened))
+    assert dict(method_facts(opened))["Times"] == f"none: {NO_TIMES}"
+    shown = [tables.strategies_table(opened), tables.containers_table(opened)]
+    shown += [tables.memory_table(opened), cases.cases_table(opened)]
+    for table in shown:
+        assert table.rows
+        check(cell_text(cell) for row in table.rows for cell in row)
+    assert load(run)
+
+
+def cell_text(cell: Any) -> str:
+    return str(getattr(cell, "text", cell))
