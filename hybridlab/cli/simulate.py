@@ -29,12 +29,13 @@ def simulate(
     ] = False,
 ) -> None:
     """Run a command with CUDA's torch on a simulated card."""
+    from hybridlab.simulation.cuda_torch import cuda_torch
     from hybridlab.simulation.environment import environment
 
     with one_line_errors(), tempfile.TemporaryDirectory(prefix="hybridlab-card-") as folder:
         variables = environment(card or ["t4"], Path(folder))
         if fetch or not command:
-            typer.echo(f"ready: PYTHONPATH={variables['PYTHONPATH']}")
+            typer.echo(f"ready: simulated cards on CUDA's torch in {cuda_torch().path}")
             return
         code = subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
     raise typer.Exit(code)
