@@ -48,7 +48,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.serve
 
-# within 8 minutes on a machine with a GPU, into one folder; elsewhere it says that there is none
+# within 8 minutes on a machine with a GPU, into one folder (CHECK=DIR); elsewhere says there is none
 gpu-check: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.gpu_check $(if $(CHECK),--output "$(CHECK)")
 

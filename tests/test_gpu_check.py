@@ -53,9 +53,9 @@ def test_a_program_that_is_cut_keeps_what_it_said_and_leaves_nobody_behind(
         "print(json.dumps({'pid': child.pid}))\nprint('{\"half')\ntime.sleep(60)"
     )
     began = time.monotonic()
-    ended = ran(code, limit_s=3.0)
-    assert time.monotonic() - began < 4.0
-    assert (ended.status, ended.reason) == ("cut", "cut after 3 s")
+    ended = ran(code, limit_s=8.0)
+    assert time.monotonic() - began < 10.0
+    assert (ended.status, ended.reason) == ("cut", "cut after 8 s")
     (row,) = ended.rows
     stat = Path(f"/proc/{row['pid']}/stat")
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
