@@ -224,7 +224,7 @@ def _bytes_of_arms(cases: pd.DataFrame) -> list[str]:
     sentences = []
     for (strategy, variant), own in raced.groupby(["strategy", "variant"], sort=False):
         peak = own[["load_peak_bytes", "request_peak_bytes"]].to_numpy(dtype=float).max()
-        text = f"{arm_name(strategy, variant)} peaked at {format_bytes(peak)}"
+        text = f"{arm_name(str(strategy), str(variant))} peaked at {format_bytes(peak)}"
         margin = own["margin_bytes"].astype(float).min()
         if not math.isnan(margin):
             text += f" with {format_bytes(margin)} to spare"
