@@ -20,7 +20,7 @@ from hybridlab.report.downloads import embedded_tables, files_table
 from hybridlab.report.figures import pictures
 from hybridlab.report.model import Run, as_bytes, as_seconds, words
 from tests.pages import Page, check_clean, check_sound, load
-from tests.synthetic import case, write_run
+from tests.synthetic import case, memory, write_run
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +229,26 @@ def test_words_of_missing_values() -> None:
     assert words(True) == "yes"
     assert words(["a", "b"]) == "a, b"
     assert words("two\nlines") == "two lines"
+
+
+def test_a_simulated_card_beside_this_machines_run_answers_first(tmp_path: Path) -> None:
+    run = write_run(tmp_path, notebooks=3)
+    inner = run / "t4-simulated"
+    part = records.TableWriter(
+        inner / "parts" / "02_whisper_beside_voxtral",
+        {"run_id": "t4", "device": "simulated:t4", "evidence": "simulated", "enveloped": False},
+    )
+    part.folder.mkdir(parents=True)
+    sizes = {"large-v3": 2.9, "base": 0.2}
+    for size, gib in sizes.items():
+        row = case(size, "beside", whisper_size=size, device="simulated:t4")
+        part.append("cases", row | memory(gib))
+    records.write_json(inner / "manifest.json", {"run_id": "t4"})
+    cases = records.run_table(inner, "cases")
+    plots.save(plots.three_numbers(cases), inner / "figures", "02-three-numbers")
+    page = load(run)
+    finding = "On a simulated T4, large-v3 fits with"
+    assert finding in page.text
+    assert page.text.index(finding) < page.text.index("Beside Voxtral")
+    (first, *_) = page.attributes("img", "alt")
+    assert first.startswith("On a simulated T4, all of 2 pairs fit; large-v3 is the tightest")
