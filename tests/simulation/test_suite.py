@@ -58,8 +58,8 @@ ARMS = {
 OPTIONS: Mapping[str, Mapping[str, Any]] = {"batched": {"batch": 2}, "asyncio": {"in_flight": 2}}
 #: What measured and planned allocated bytes differ by at most (found: 0.03 GiB).
 PLANNED_WITHIN_BYTES = 64 * MIB
-#: What the allocator holds at work beyond what is allocated (found: up to 0.15 GiB).
-SLACK_BYTES = 256 * MIB
+#: What the allocator holds at work beyond what is allocated (found: up to 156 MiB).
+SLACK_BYTES = 192 * MIB
 
 
 def open_lab(folder: Path, model: type[Params], **values: Any) -> Lab:
@@ -199,7 +199,7 @@ def test_every_size_takes_what_is_predicted(backend: str, dtype: str, tmp_path: 
             assert measured <= held <= measured + SLACK_BYTES, told
         free = row["capacity_bytes"] - row["request_peak_reserved_bytes"]
         context = plan.ledger["request_peak"]["context"]
-        assert free - context.highest <= row["margin_bytes"] <= free - context.lowest / 2, size
+        assert context.low <= free - row["margin_bytes"] <= context.high, size
     trials = lab.table("trials")
     assert trials[["transcript", "answer", "parity"]].isna().all(axis=None)
     assert has_no_times(trials)
