@@ -218,7 +218,10 @@ def allocated_bytes(plan: planner.PairPlan, moment: str) -> int:
 def assert_runs_out(lab: Lab, size: str, backend: str, dtype: str) -> None:
     """What the planner keeps from being tried does run out of memory."""
     whisper = lab.whisper_spec(size, backend=backend, weights="random", dtype=dtype)
-    row = lab.runner.run(lab.case("beside", transcriber=whisper, warmup=0, phases=True))
+    case = lab.case(
+        "beside", transcriber=whisper, warmup=0, phases=True, round=1
+    )  # not the skipped
+    row = lab.runner.run(case)
     assert row["status"] == "oom"
     assert row["reason"].startswith("in phase whisper load: CUDA out of memory")
 
@@ -291,7 +294,8 @@ def test_all_sizes_live_beside_voxtral_on_larger_cards(card: str, tmp_path: Path
         for moment, n_bytes in moments.items():
             planned = allocated_bytes(plan, moment)
             told = f"{size} {moment}: {format_bytes(n_bytes)}, planned {format_bytes(planned)}"
-            assert abs(n_bytes - planned) <= 32 * MIB, told
+            # cuBLAS' workspace, which the planner counts with the context, is torch's: 8 or 32 MiB
+            assert abs(n_bytes - planned) <= 48 * MIB, told
 
 
 def coreside(path: str) -> None:
