@@ -110,7 +110,9 @@ def _same_as_auto(case: pd.Series, cases: pd.DataFrame, trials: pd.DataFrame) ->
     said = trials.set_index("case_id")["answer_tokens"]
     if auto.empty or auto.iloc[0] not in said.index:
         return EMPTY
-    own, other = (list(said.loc[[name]].iloc[0]) for name in (case["case_id"], auto.iloc[0]))
+    own, other = (said.loc[[name]].iloc[0] for name in (case["case_id"], auto.iloc[0]))
+    if not isinstance(own, list) or not isinstance(other, list):  # not kept
+        return EMPTY
     return "yes" if own == other else "no"
 
 
