@@ -218,3 +218,18 @@ def test_a_file_that_is_no_state_ends_the_process_with_one_line(bench: Bench) ->
         _, error = process.communicate()
     assert process.returncode == 70
     assert error.strip().endswith("not a state file of this version")
+
+
+@pytest.mark.parametrize("card", ["t4", "a10g", "l4", "h100"])
+def test_a_card_runs_the_newest_code_of_its_kind(bench: Bench, card: str) -> None:
+    """torch's sort is tuned by the architecture that its kernel was compiled for: 8.6 on an L4."""
+    bench.create(card)
+    said = bench.run(
+        """
+        import torch
+        from hybridlab.simulation import values
+        values.install("all")
+        say(sorted=torch.arange(5000, device="cuda").flip(0).sort().values[:3].tolist())
+        """
+    )
+    assert said["sorted"] == [0, 1, 2]

@@ -275,10 +275,9 @@ def test_each_attention_kernel_runs_or_says_why_not(tmp_path: Path) -> None:
 
 
 #: torch.isin, in Whisper's own generation, ends there in "unrecognized error code".
-L4_FAILS = pytest.mark.xfail(strict=True, reason="a kernel of sm_89 is not served yet")
 
 
-@pytest.mark.parametrize("card", [pytest.param("l4", marks=L4_FAILS), "a100-40", "h100"])
+@pytest.mark.parametrize("card", ["l4", "a100-40", "h100"])
 def test_all_sizes_live_beside_voxtral_on_larger_cards(card: str, tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     ended = shared_server(f"simulated:{card}").run(coreside, str(found), log=tmp_path / "log")
