@@ -274,9 +274,6 @@ def test_each_attention_kernel_runs_or_says_why_not(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------- larger cards
 
 
-#: torch.isin, in Whisper's own generation, ends there in "unrecognized error code".
-
-
 @pytest.mark.parametrize("card", ["l4", "a100-40", "h100"])
 def test_all_sizes_live_beside_voxtral_on_larger_cards(card: str, tmp_path: Path) -> None:
     found = tmp_path / "found.json"
