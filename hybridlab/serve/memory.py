@@ -5,12 +5,16 @@ It is asked without a CUDA context: NVML knows the card, and each worker has tol
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from hybridlab.device import CudaDevice, Device, linux
 from hybridlab.device.nvml import nvml_memory, nvml_process_bytes
 from hybridlab.errors import UnavailableError
 from hybridlab.serve.tenant import WorkerTenant
+
+#: This process, or the machine, may open no more files now.
+OUT_OF_HANDLES = (errno.EMFILE, errno.ENFILE)
 
 
 class SharedMemory:
@@ -26,12 +30,16 @@ class SharedMemory:
 
     def free_bytes(self) -> int | None:
         """What the driver, or the kernel, would give a worker now; None without NVML."""
-        if not isinstance(self.device, CudaDevice):
-            return self.device.free_bytes()
         try:
-            return nvml_memory(self.device.index).free_bytes
+            if isinstance(self.device, CudaDevice):
+                return nvml_memory(self.device.index).free_bytes
+            return self.device.free_bytes()
         except UnavailableError:
             return None
+        except OSError as error:
+            if error.errno not in OUT_OF_HANDLES:
+                raise
+            return None  # the kernel's figures lie in files; the last ones are good enough
 
     def room_bytes(self) -> int | None:
         """What requests could take if all workers gave back what they do not need: their caches,

@@ -282,7 +282,8 @@ def test_a_wall_clock_that_jumps_changes_no_deadline_and_no_way_back_up(
 
     async def scene() -> None:
         mind = voxtral()
-        ear = whisper("pocket-m", "pocket-s", plan=[MemoryError(OUT_OF_MEMORY)])
+        lack = MemoryError(OUT_OF_MEMORY)
+        ear = whisper("pocket-m", "pocket-s", plan=[lack, lack])  # tried again once
         async with live(mind, ear, request_timeout_s=0.5, climb_after_s=0.3) as server:
             began = time.monotonic()
             said = await server.stage.ask("a", tenant="whisper").future
