@@ -8,7 +8,7 @@ from hybridlab.family import join_family
 __version__ = "0.1.0"
 
 #: Raised whenever the way a number is measured changes; written into every manifest.
-MEASUREMENT_VERSION = 7
+MEASUREMENT_VERSION = 8
 
 #: Whoever asks torch whether there is a GPU (transformers does, when imported) has it ask NVML: the
 #: other way starts CUDA's driver in the process, after which no fork of it can use a GPU.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -82,9 +83,19 @@ def end(process: subprocess.Popen[bytes]) -> None:
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_S * 0.75)
     for pid in {*family, *linux.family(process.pid)}:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        kill(pid)
     process.wait()
+
+
+def kill(pid: int) -> None:
+    """End a process and wait until it has ended, which a busy machine does not do at once."""
+    with suppress(ProcessLookupError):
+        process = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            select.select([process], [], [], GRACE_S)
+        finally:
+            os.close(process)
 
 
 def verdict(code: int | None, last: str, limit_s: float) -> tuple[Status, str]:

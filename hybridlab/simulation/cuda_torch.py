@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
@@ -33,8 +33,6 @@ NEEDED_DISK_BYTES = 2 * GB
 FETCHED_BYTES = 530_000_000
 PLATFORM = f"cp{sys.version_info.major}{sys.version_info.minor}-{os.uname().machine}"
 
-Tell = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class CudaTorch:
@@ -51,7 +49,7 @@ class CudaTorch:
         return self.path / "torch" / "lib"
 
 
-def say(line: str) -> None:
+def _say(line: str) -> None:
     """What takes minutes is said first, where it is no part of a command's output."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - for the reader of a terminal
 
@@ -61,9 +59,9 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("hybridlab") / "simulation"
 
 
-def cuda_torch(*, tell: Tell = say) -> CudaTorch:
-    """CUDA's torch of the environment's version, fetched at first use; `tell` hears in one line
-    what is fetched and where to. `UnavailableError` where it cannot be had."""
+def cuda_torch() -> CudaTorch:
+    """CUDA's torch of the environment's version, fetched at first use; what is fetched and where to
+    is said on stderr in one line. `UnavailableError` where it cannot be had."""
     try:
         wanted = version("torch").partition("+")[0]
     except PackageNotFoundError:
@@ -72,14 +70,14 @@ def cuda_torch(*, tell: Tell = say) -> CudaTorch:
     cuda = cuda_version(site)
     if cuda is not None:
         folder = site if site.is_relative_to(cache_folder()) else apart(site)
-        return CudaTorch(wanted, cuda, folder, headers(cuda, site, tell=tell))
+        return CudaTorch(wanted, cuda, folder, headers(cuda, site))
     folder = cache_folder() / f"torch-{wanted}-{PLATFORM}"
     with _locked(folder):
         if not folder.is_dir():
-            _fetch_torch(wanted, folder, tell)
+            _fetch_torch(wanted, folder)
     cuda = cuda_version(folder)
     assert cuda is not None  # checked before the folder got its name
-    return CudaTorch(wanted, cuda, folder, headers(cuda, site, tell=tell))
+    return CudaTorch(wanted, cuda, folder, headers(cuda, site))
 
 
 def cuda_version(folder: Path) -> str | None:
@@ -90,9 +88,9 @@ def cuda_version(folder: Path) -> str | None:
     return found[1] if found else None
 
 
-def _fetch_torch(wanted: str, folder: Path, tell: Tell) -> None:
+def _fetch_torch(wanted: str, folder: Path) -> None:
     _check_disk(folder.parent)
-    tell(
+    _say(
         f"fetching CUDA's build of torch {wanted} once (about {FETCHED_BYTES / 1e6:.0f} MB) to "
         f"{folder}"
     )
@@ -139,13 +137,13 @@ def _links(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): str(path.readlink()) for path in found}
 
 
-def headers(cuda: str, site: Path, *, tell: Tell) -> Path:
+def headers(cuda: str, site: Path) -> Path:
     """Headers of this CUDA version: those of the packages in `site` or of an installed toolkit,
     else 2 MB of a package, fetched once."""
     for folder in _header_folders(cuda, site):
         if _headers_version(folder) == cuda:
             return folder
-    return _fetched_headers(cuda, tell)
+    return _fetched_headers(cuda)
 
 
 def _header_folders(cuda: str, site: Path) -> list[Path]:
@@ -167,13 +165,13 @@ def _headers_version(folder: Path) -> str | None:
     return f"{int(found[1]) // 1000}.{int(found[1]) % 1000 // 10}" if found else None
 
 
-def _fetched_headers(cuda: str, tell: Tell) -> Path:
+def _fetched_headers(cuda: str) -> Path:
     major = cuda.partition(".")[0]
     folder = cache_folder() / f"cuda-headers-{cuda}"
     name = "nvidia-cuda-runtime" if int(major) >= 13 else f"nvidia-cuda-runtime-cu{major}"
     with _locked(folder):
         if not folder.is_dir():
-            tell(f"fetching the headers of CUDA {cuda} once (about 2 MB) to {folder}")
+            _say(f"fetching the headers of CUDA {cuda} once (about 2 MB) to {folder}")
             with _unpacked([f"{name}=={cuda}.*"], folder.parent) as found:
                 found.rename(folder)
     header = next(folder.rglob("cuda_runtime_api.h"), None)

@@ -6,7 +6,9 @@ torch and NVML are looked up by name when they are first imported, so that this 
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,11 +35,17 @@ def environment(cards: Sequence[str], folder: Path) -> dict[str, str]:
 
 def begin_again(device: str) -> None:
     """Where a device is a simulated card that this process was not started with, run its command
-    again in a process that is, in place of this one. The card lives in the temporary folder."""
+    again in a process that is, in place of this one; the card ends with that process."""
     card = simulated_card(device)
-    if card is None or STATE_VARIABLE in os.environ:
+    if card is None:
         return
-    folder = Path(tempfile.mkdtemp(prefix="hybridlab-card-"))
+    prefix = f"hybridlab-card-{os.getpid()}-"  # a process keeps its number when it begins again
+    if STATE_VARIABLE in os.environ:
+        folder = Path(os.environ[STATE_VARIABLE]).parent
+        if folder.name.startswith(prefix):
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
     variables = environment([card.name], folder)
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **variables})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hybridlab.errors import UnavailableError
+from hybridlab.simulation import STATE_VARIABLE
 from hybridlab.simulation import cuda_torch as module
 from hybridlab.simulation.build import CSRC, compiler
 from hybridlab.simulation.cuda_torch import CudaTorch, apart, headers
@@ -47,14 +49,14 @@ def test_headers_of_the_packages_or_the_toolkit_need_no_network(
     place: str, cuda: str, number: int, tmp_path: Path
 ) -> None:
     folder = written(tmp_path / place, number)
-    assert headers(cuda, tmp_path / "site", tell=print) == folder
+    assert headers(cuda, tmp_path / "site") == folder
 
 
 @pytest.mark.usefixtures("offline")
 def test_headers_of_another_cuda_are_not_taken(tmp_path: Path) -> None:
     written(tmp_path / "site/nvidia/cuda_runtime/include", 12080)
     with pytest.raises(UnavailableError, match="no network"):
-        headers("12.0", tmp_path / "site", tell=print)
+        headers("12.0", tmp_path / "site")
 
 
 def test_the_sources_compile_with_the_headers_of_the_runtimes_package_alone(
@@ -130,3 +132,22 @@ def test_links_to_a_torch_are_made_once_and_follow_another_one(
     (site / "torch" / "lib" / "libnew.so").touch()
     assert apart(site) == folder and (folder / "torch" / "lib" / "libnew.so").exists()
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [folder.name]
+
+
+@pytest.mark.usefixtures("lib")
+def test_a_command_that_begins_again_has_the_card_and_takes_it_along_when_it_ends() -> None:
+    code = (
+        "import os\n"
+        "from hybridlab.simulation.environment import begin_again\n"
+        "print(os.getpid(), flush=True)\n"
+        "begin_again('simulated:l4')\n"
+        "import torch\n"
+        "print(torch.cuda.get_device_name(), os.environ['HYBRIDLAB_SIMULATED_CARD'])\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != STATE_VARIABLE}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    first, again, told = done.stdout.splitlines()
+    *name, state = told.split()
+    assert first == again and name == ["NVIDIA", "L4"]
+    assert not Path(state).parent.exists()
