@@ -60,6 +60,15 @@ class Card:
     #: 7.5) transformers' `enable_gqa` falls to the math kernel, which builds float32 scores.
     fused_gqa: bool = True
 
+    @property
+    def context_bytes(self) -> tuple[int, int, int]:
+        """Driver context, loaded kernels and libraries of one process outside PyTorch's allocator:
+        lowest, expected, highest. Turing: 0.11-0.16 GiB in public out-of-memory texts of T4s. Later
+        chips load larger kernel images: 0.3-0.6 GiB, an assumption until measured on the card."""
+        if self.compute_capability < (8, 0):
+            return 113 * MIB, 144 * MIB, 164 * MIB
+        return 300 * MIB, 450 * MIB, 600 * MIB
+
 
 _TURING = ("float32", "float16")
 _AMPERE = ("float32", "bfloat16", "float16")

@@ -36,5 +36,6 @@ def out_of_memory(error: BaseException) -> OutOfMemory | None:
         return out_of_memory(origin) if origin is not None else None
     asked = _REQUESTED.search(text)
     requested = round(float(asked[1]) * _UNITS[asked[2].lower()]) if asked else None
-    first = text.splitlines()[0] if text else type(error).__name__
+    # Python says no word with its own
+    first = text.splitlines()[0] if text else f"out of memory ({type(error).__name__})"
     return OutOfMemory(first, requested)

@@ -36,7 +36,7 @@ def test_other_faults_are_not_out_of_memory() -> None:
     assert out_of_memory(RuntimeError("shape mismatch")) is None
     failure = out_of_memory(MemoryError())
     assert failure is not None
-    assert failure.message == "MemoryError"
+    assert failure.message == "out of memory (MemoryError)"
 
 
 def test_a_wrapped_failure_is_found() -> None:

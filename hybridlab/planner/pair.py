@@ -27,11 +27,6 @@ from hybridlab.planner.weights import (
 )
 from hybridlab.units import GB, MIB
 
-#: Driver context, loaded kernels and libraries of one process outside PyTorch's allocator. Turing:
-#: 0.11-0.16 GiB in public out-of-memory texts of T4s. Later chips load larger kernel images:
-#: 0.3-0.6 GiB, an assumption until measured on the card.
-CONTEXT_TURING = Estimate(113 * MIB, 144 * MIB, 164 * MIB)
-CONTEXT_LATER = Estimate(300 * MIB, 450 * MIB, 600 * MIB)
 #: cuBLAS' default workspace (PyTorch notes on CUDA: 8 MiB; 32 MiB from Hopper on).
 CUBLAS_WORKSPACE_BYTES = 8 * MIB
 CUBLAS_WORKSPACE_BYTES_HOPPER = 32 * MIB
@@ -161,12 +156,10 @@ def context_bytes(card: Card, *, processes: int = 1) -> Estimate:
     """Driver context, libraries and cuBLAS workspace: one of each per process."""
     if card is catalog.HOST:
         return Estimate.exact(0)
-    if card.compute_capability < (8, 0):
-        one = CONTEXT_TURING + Estimate.exact(CUBLAS_WORKSPACE_BYTES)
-    elif card.compute_capability < (9, 0):
-        one = CONTEXT_LATER + Estimate.exact(CUBLAS_WORKSPACE_BYTES)
-    else:
-        one = CONTEXT_LATER + Estimate.exact(CUBLAS_WORKSPACE_BYTES_HOPPER)
+    workspace = CUBLAS_WORKSPACE_BYTES
+    if card.compute_capability >= (9, 0):
+        workspace = CUBLAS_WORKSPACE_BYTES_HOPPER
+    one = Estimate(*card.context_bytes) + Estimate.exact(workspace)
     return one * processes
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from hybridlab import catalog
 from hybridlab.errors import ParameterError
-from hybridlab.planner.pair import CONTEXT_LATER, CONTEXT_TURING
 from hybridlab.units import KIB, MIB
 
 MAX_CARDS = 8
@@ -259,14 +258,14 @@ def usable_bytes(card: catalog.Card) -> int:
 
 def _record(card: catalog.Card, index: int, rank: int) -> bytes:
     chip, shape = CHIPS[card.name], ARCHITECTURES[card.compute_capability]
-    context = CONTEXT_TURING if card.compute_capability < (8, 0) else CONTEXT_LATER
+    context, with_libraries, _ = card.context_bytes
     return _CARD.pack(
         chip.device_name.encode(),
         uuid.uuid5(uuid.NAMESPACE_OID, f"{card.name} {index}").bytes,
         card.nominal_bytes,
         usable_bytes(card),
-        int(context.low),
-        int(context.expected - context.low),
+        context,
+        with_libraries - context,
         0,  # PCI domain
         index + 1,  # PCI bus
         0,  # PCI device

@@ -25,7 +25,6 @@ from hybridlab.params import (
     SequentialParams,
     SwappingParams,
 )
-from hybridlab.planner.pair import CONTEXT_TURING
 from hybridlab.records import is_time
 from hybridlab.tenants import TenantSpec
 from hybridlab.tenants.base import compute_values
@@ -203,7 +202,8 @@ def test_every_size_takes_what_is_predicted(backend: str, dtype: str, tmp_path: 
             assert measured <= held <= measured + slack, told
         most = max(row["load_peak_reserved_bytes"], row["request_peak_reserved_bytes"])
         context = row["capacity_bytes"] - most - row["margin_bytes"]
-        assert CONTEXT_TURING.low <= context <= CONTEXT_TURING.high, size
+        lowest, _, highest = catalog.card("t4").context_bytes
+        assert lowest <= context <= highest, size
     trials = lab.table("trials")
     assert trials[["transcript", "answer", "parity"]].isna().all(axis=None)
     assert has_no_times(trials)
