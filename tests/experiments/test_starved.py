@@ -28,7 +28,7 @@ PHASES = [
 
 
 def starve(phase: str, path: str) -> None:
-    """Serve a batch with no memory from the beginning of this phase on, then serve it again."""
+    """This phase's tenant serves a batch with no memory from there on, then serves it again."""
     device = CpuDevice()
     device.count_exactly()
     whisper = TenantSpec(
@@ -47,8 +47,10 @@ def starve(phase: str, path: str) -> None:
     said: dict[str, Any] = {"phase": None, "oom": False}
 
     def serve() -> None:
-        strategy.transcriber.transcribe(batch, max_new_tokens=8)
-        strategy.analyst.answer(batch, ["What is the first digit?"] * BATCH, max_new_tokens=8)
+        if phase.startswith("whisper"):
+            strategy.transcriber.transcribe(batch, max_new_tokens=8)
+        else:
+            strategy.analyst.answer(batch, ["What is the first digit?"] * BATCH, max_new_tokens=8)
 
     with make_envelope(device) as envelope:
 
