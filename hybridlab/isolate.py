@@ -93,6 +93,7 @@ class CaseServer:
         self.card = card
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._prepared: set[bytes] = set()
         given = os.environ.get(ADDRESS_VARIABLE, "")
         self.address = given if Path(given).name == self._name else ""
 
@@ -148,6 +149,7 @@ class CaseServer:
         if self._folder is not None:
             self._folder.cleanup()
         self.address = ""
+        self._prepared.clear()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -183,20 +185,37 @@ class CaseServer:
     ) -> Child:
         """Begin `function(*arguments)` in a fresh process; it lives at most as long as the `Child`
         that stands for it here, and as this process."""
-        self.start()
         job = pickle.dumps((function, arguments))
+        connection, pid = self._asked(job, str(log) if log else "")
+        return Child(int(pid), connection)
+
+    def prepare(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call `function(*arguments)` in the server itself, once: what it caches, every process has
+        that is forked from now on. It must leave CUDA and threads alone."""
+        job = pickle.dumps((function, arguments))
+        if job in self._prepared:
+            return
+        connection, fault = self._asked(job, None)
+        connection.close()
+        if fault:
+            raise UnavailableError(f"the case server could not be prepared: {fault.decode()}")
+        self._prepared.add(job)
+
+    def _asked(self, job: bytes, log: str | None) -> tuple[socket.socket, bytes]:
+        """The server's first answer about this job, and the connection to it."""
+        self.start()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(self.address)
-            send(connection, pickle.dumps((job, str(log) if log else "", str(Path.cwd()))))
-            pid = receive(connection)
+            send(connection, pickle.dumps((job, log, str(Path.cwd()))))
+            answer = receive(connection)
         except BaseException:
             connection.close()
             raise
-        if pid is None:
+        if answer is None:
             connection.close()
-            raise UnavailableError("the case server went away before it had forked a process")
-        return Child(int(pid), connection)
+            raise UnavailableError("the case server went away before it had answered")
+        return connection, bytes(answer)
 
 
 class Child:
@@ -311,6 +330,10 @@ class _Server:
             connection.close()
             return
         job, log, folder = pickle.loads(message)
+        if log is None:
+            send(connection, _prepared(job))
+            connection.close()
+            return
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -380,6 +403,23 @@ class _Server:
         os._exit(0)  # nothing is left to save; imported libraries complain when unloaded
 
 
+def _prepared(job: bytes) -> bytes:
+    """Do this job here; the fault that ended it, or nothing."""
+    try:
+        function, arguments = pickle.loads(job)
+        function(*arguments)
+    except Exception as error:  # the client raises it; the server goes on without
+        return repr(error).encode()
+    _freeze()
+    return b""
+
+
+def _freeze() -> None:
+    """A collection in a case need not walk what the server holds, nor copy its pages."""
+    gc.collect()
+    gc.freeze()
+
+
 def _ended_children() -> Iterator[tuple[int, int]]:
     while True:
         try:
@@ -416,8 +456,7 @@ def main(address: str) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for module in PRELOAD:
         importlib.import_module(module)
-    gc.collect()
-    gc.freeze()  # a collection in a case need not walk every imported module, nor copy its pages
+    _freeze()
     _Server(address).serve()
 
 

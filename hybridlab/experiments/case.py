@@ -200,6 +200,7 @@ class CaseRunner:
 
     def _in_process(self, case: Case, result_path: Path) -> dict[str, Any]:
         from hybridlab.experiments.execute import execute
+        from hybridlab.tenants.make import prepare
 
         writer = self.part.writer.with_common(**case.common())
         if self.inline:
@@ -216,14 +217,14 @@ class CaseRunner:
         log.unlink(missing_ok=True)
         arguments = (execute, case, writer, result_path)
         limits: dict[str, Any] = {"timeout_s": self.timeout_s, "log": log}
+        server = shared_server(case.device)
+        server.prepare(prepare, case.device, case.transcriber, case.analyst)
         if self.view is None:
-            ended = shared_server(case.device).run(*arguments, **limits)
+            ended = server.run(*arguments, **limits)
         else:
             place = f"{self.done + 1} of {self.total}"
             with self.view.watch(self.part, case, place) as told:
-                ended = shared_server(case.device).run(
-                    *arguments, told, **limits, on_tick=self.view.tick
-                )
+                ended = server.run(*arguments, told, **limits, on_tick=self.view.tick)
         if result_path.is_file():
             return dict(json.loads(result_path.read_text(encoding="utf-8")))
         if ended.stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hybridlab import catalog
 from hybridlab.device import Device
 from hybridlab.tenants.base import Analyst, TenantSpec, Transcriber
 
@@ -26,3 +27,24 @@ def make_analyst(spec: TenantSpec, device: Device) -> Analyst:
     from hybridlab.tenants.voxtral import VoxtralTransformers
 
     return VoxtralTransformers(spec, device)
+
+
+def prepare(device: str, transcriber: TenantSpec | None, analyst: TenantSpec | None) -> None:
+    """Build what every process that loads these builds alike and nobody changes: for the server
+    that such processes are forked from. On a CPU a processor is memory of the device, and what
+    loading takes: left to the case."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    from hybridlab.tenants import processors
+
+    get_checkpoint_conversion_mapping("whisper")  # of all models, and for both
+    if transcriber is not None:
+        vocab_size = catalog.whisper(transcriber.model).vocab_size
+        if transcriber.backend == "openai-whisper":
+            processors.openai_tokenizer(vocab_size)
+        elif transcriber.weights == "random" and device != "cpu":
+            mel_bins = catalog.whisper(transcriber.model).encoder.mel_bins
+            processors.whisper_processor(vocab_size=vocab_size, num_mel_bins=mel_bins)
+            processors.whisper_generation_config(vocab_size=vocab_size)
+    if analyst is not None and analyst.weights == "random" and device != "cpu":
+        processors.voxtral_processor(vocab_size=catalog.voxtral(analyst.model).text.vocab_size)

@@ -130,12 +130,21 @@ def load_whisper_processor(folder_or_id: str, model: catalog.WhisperModel) -> Wh
     return processor
 
 
+def openai_tokenizer(vocab_size: int) -> Any:
+    """The tokenizer that openai-whisper decodes English with; it keeps it, by these arguments."""
+    from whisper.tokenizer import get_tokenizer
+
+    tokenizer = get_tokenizer(
+        True, num_languages=vocab_size - 51_766, language="en", task="transcribe"
+    )
+    assert tokenizer.non_speech_tokens  # found once, and kept
+    return tokenizer
+
+
 @functools.cache
 def _suppressed(vocab_size: int) -> list[int]:
     """What the released models never say: openai-whisper's non-speech tokens and task tokens."""
-    from whisper.tokenizer import get_tokenizer
-
-    tokenizer = get_tokenizer(True, num_languages=vocab_size - 51_766)
+    tokenizer = openai_tokenizer(vocab_size)
     tasks = (tokenizer.transcribe, tokenizer.translate, tokenizer.sot, tokenizer.sot_prev)
     return sorted({*tokenizer.non_speech_tokens, *tasks, tokenizer.sot_lm, tokenizer.no_speech})
 
