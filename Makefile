@@ -22,6 +22,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
 	# a file's tests share what they have started; more threads than cores would wait for each other
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical \
 		--maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -36,7 +37,7 @@ lint: $(VENV)/.dev
 
 # fails where it finds something, and where the vulnerability service cannot be asked
 audit: $(VENV)/.dev
-	$(BIN)/python -m hybridlab.audit
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
@@ -55,10 +56,10 @@ gpu-check: $(VENV)/.dev
 endurance: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.endurance > outputs/endurance.json
 	mv outputs/endurance.json outputs/reference/benchmarks/endurance.json
-	$(BIN)/python -m hybridlab.readme
+	$(BIN)/python -m tools.readme
 
 readme: $(VENV)/.base
-	$(BIN)/python -m hybridlab.readme
+	$(BIN)/python -m tools.readme
 
 lab: $(VENV)/.base
 	$(BIN)/python -m jupyter lab notebooks

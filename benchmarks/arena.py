@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from benchmarks.run import seconds, summary
-from hybridlab.arena import Arena, device_block, host_block
-from hybridlab.device import CpuDevice, Device, linux
-from hybridlab.records import machine, versions
-from hybridlab.tenants import TenantSpec, Transcriber, make_transcriber
-from hybridlab.tenants.whisper_transformers import WhisperTransformers
+from hybridlab.devices import CpuDevice, Device, linux
+from hybridlab.devices.system_info import machine, versions
+from hybridlab.models import TenantSpec, Transcriber, make_transcriber
+from hybridlab.models.whisper_transformers import WhisperTransformers
+from hybridlab.strategies.arena import Arena, device_block, host_block
 from hybridlab.units import GB
 
 REPEATS = 7

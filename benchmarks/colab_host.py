@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hybridlab.device.linux import status_bytes
-from hybridlab.records import machine, versions
+from hybridlab.devices.linux import status_bytes
+from hybridlab.devices.system_info import machine, versions
 from hybridlab.units import GB
 
 HOST_BYTES = int(12.7 * GB)
@@ -55,8 +55,8 @@ class Peaks:
 def pair(_: Path) -> dict[str, Any]:
     """Both loaded, and one request served."""
     from hybridlab.audio import load_clips
-    from hybridlab.device import CpuDevice
-    from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
+    from hybridlab.devices import CpuDevice
+    from hybridlab.models import TenantSpec, make_analyst, make_transcriber
 
     device = CpuDevice()
     common: dict[str, Any] = {"backend": "transformers", "weights": "random"}
@@ -73,8 +73,8 @@ def pair(_: Path) -> dict[str, Any]:
 
 def save(folder: Path) -> dict[str, Any]:
     """Voxtral's true architecture as safetensors; what `files` reads."""
-    from hybridlab.device import CpuDevice
-    from hybridlab.tenants import TenantSpec, make_analyst
+    from hybridlab.devices import CpuDevice
+    from hybridlab.models import TenantSpec, make_analyst
 
     spec = TenantSpec(model="mini-3b", backend="transformers", weights="random", dtype="bfloat16")
     voxtral = make_analyst(spec, CpuDevice())
@@ -88,10 +88,10 @@ def files(folder: Path) -> dict[str, Any]:
     """Loaded as `hub` and `local` weights are."""
     from transformers import VoxtralForConditionalGeneration
 
-    from hybridlab.device import CpuDevice
-    from hybridlab.tenants import TenantSpec
-    from hybridlab.tenants.base import storage_bytes
-    from hybridlab.tenants.weights import pretrained
+    from hybridlab.devices import CpuDevice
+    from hybridlab.models import TenantSpec
+    from hybridlab.models.base import storage_bytes
+    from hybridlab.models.weights import pretrained
 
     spec = TenantSpec(
         model="mini-3b",

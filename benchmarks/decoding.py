@@ -19,10 +19,10 @@ import torch
 
 from hybridlab import catalog
 from hybridlab.audio import load_clips
-from hybridlab.device import Device, resolve_device
-from hybridlab.records import machine, versions
-from hybridlab.tenants import TenantSpec, make_analyst
-from hybridlab.tenants.base import Analyst, compute_values, resolve_dtype
+from hybridlab.devices import Device, resolve_device
+from hybridlab.devices.system_info import machine, versions
+from hybridlab.models import TenantSpec, make_analyst
+from hybridlab.models.base import Analyst, compute_values, resolve_dtype
 
 REPEATS = 5
 COPIED_BYTES = 2**28

@@ -18,8 +18,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks.run import seconds
-from hybridlab import catalog, planner, plots, records
-from hybridlab.records import machine, versions
+from hybridlab import catalog, planner
+from hybridlab.devices.system_info import machine, versions
+from hybridlab.reporting import figures
+from hybridlab.results import records
 
 Tables = dict[str, pd.DataFrame]
 CASES = 1_000
@@ -49,18 +51,18 @@ def notebook_figures(notebook: str) -> dict[str, Callable[[Tables], Figure]]:
         return of(tables, name, notebook)
 
     return {
-        "latency": lambda t: plots.latency(part(t, "trials"), part(t, "cases")),
-        "ecdf": lambda t: plots.latency_ecdf(part(t, "trials"), part(t, "cases")),
-        "timeline": lambda t: plots.timeline(
+        "latency": lambda t: figures.latency(part(t, "trials"), part(t, "cases")),
+        "ecdf": lambda t: figures.latency_ecdf(part(t, "trials"), part(t, "cases")),
+        "timeline": lambda t: figures.timeline(
             part(t, "spans"), part(t, "cases"), case_id=shown_case(t, notebook)
         ),
-        "lanes": lambda t: plots.request_lanes(
+        "lanes": lambda t: figures.request_lanes(
             part(t, "spans"), part(t, "cases"), every_variant=True
         ),
-        "memory-over-time": lambda t: plots.memory_over_time(
+        "memory-over-time": lambda t: figures.memory_over_time(
             part(t, "samples"), part(t, "spans"), part(t, "cases"), case_id=shown_case(t, notebook)
         ),
-        "memory": lambda t: plots.memory_bars(of(t, "cases", notebook, "race")),
+        "memory": lambda t: figures.memory_bars(of(t, "cases", notebook, "race")),
     }
 
 
@@ -71,43 +73,43 @@ def pairs(tables: Tables) -> pd.DataFrame:
 
 #: Every figure of the notebooks by the name of its file.
 FIGURES: dict[str, Callable[[Tables], Figure]] = {
-    "00-plan": lambda t: plots.plan_bars(
+    "00-plan": lambda t: figures.plan_bars(
         [p for p in planner.plan_table(catalog.card("t4")) if p.dtype != "int8"]
     ),
-    "01-memory": lambda t: plots.memory_bars(of(t, "cases", "01")),
-    "01-memory-over-time": lambda t: plots.memory_over_time(
+    "01-memory": lambda t: figures.memory_bars(of(t, "cases", "01")),
+    "01-memory-over-time": lambda t: figures.memory_over_time(
         of(t, "samples", "01"),
         of(t, "spans", "01"),
         of(t, "cases", "01"),
         case_id=shown_case(t, "01"),
     ),
-    "01-timeline": lambda t: plots.timeline(
+    "01-timeline": lambda t: figures.timeline(
         of(t, "spans", "01"), of(t, "cases", "01"), case_id=shown_case(t, "01")
     ),
-    "02-memory": lambda t: plots.memory_bars(of(t, "cases", "02", "beside")),
-    "02-three-numbers": lambda t: plots.three_numbers(pairs(t)),
-    "02-predicted": lambda t: plots.predicted_against_measured(of(t, "ledgers", "02"), pairs(t)),
-    "02-quality-memory": lambda t: plots.quality_memory(
+    "02-memory": lambda t: figures.memory_bars(of(t, "cases", "02", "beside")),
+    "02-three-numbers": lambda t: figures.three_numbers(pairs(t)),
+    "02-predicted": lambda t: figures.predicted_against_measured(of(t, "ledgers", "02"), pairs(t)),
+    "02-quality-memory": lambda t: figures.quality_memory(
         of(t, "trials", "02"), of(t, "cases", "02")
     ),
-    "03-limits": lambda t: plots.limits(of(t, "cases", "03", "limits")),
-    "03-squeeze": lambda t: plots.survival(of(t, "probes", "03"), of(t, "cases", "03")),
-    "03-ageing": lambda t: plots.ageing(of(t, "cycles", "03"), of(t, "cases", "03")),
+    "03-limits": lambda t: figures.limits(of(t, "cases", "03", "limits")),
+    "03-squeeze": lambda t: figures.survival(of(t, "probes", "03"), of(t, "cases", "03")),
+    "03-ageing": lambda t: figures.ageing(of(t, "cycles", "03"), of(t, "cases", "03")),
     **{
         f"{notebook}-{name}": draw
         for notebook in ("04", "05", "06")
         for name, draw in notebook_figures(notebook).items()
     },
-    "05-arrivals": lambda t: plots.arrivals(of(t, "trials", "05"), of(t, "cases", "05")),
-    "05-interference": lambda t: plots.interference(of(t, "spans", "05"), of(t, "cases", "05")),
-    "06-swap-stages": lambda t: plots.swap_stages(of(t, "spans", "06"), of(t, "cases", "06")),
-    "06-arrivals": lambda t: plots.arrivals(of(t, "trials", "06"), of(t, "cases", "06")),
-    "06-break-even": lambda t: plots.break_even(of(t, "trials", "06"), of(t, "cases", "06")),
-    "07-latency": lambda t: plots.latency(t["trials"], t["cases"]),
-    "07-throughput": lambda t: plots.throughput(t["cases"]),
-    "07-memory": lambda t: plots.memory_bars(of(t, "cases", "", "beside")),
-    "07-pareto": lambda t: plots.pareto(t["cases"], t["trials"]),
-    "07-lanes": lambda t: plots.request_lanes(t["spans"], t["cases"]),
+    "05-arrivals": lambda t: figures.arrivals(of(t, "trials", "05"), of(t, "cases", "05")),
+    "05-interference": lambda t: figures.interference(of(t, "spans", "05"), of(t, "cases", "05")),
+    "06-swap-stages": lambda t: figures.swap_stages(of(t, "spans", "06"), of(t, "cases", "06")),
+    "06-arrivals": lambda t: figures.arrivals(of(t, "trials", "06"), of(t, "cases", "06")),
+    "06-break-even": lambda t: figures.break_even(of(t, "trials", "06"), of(t, "cases", "06")),
+    "07-latency": lambda t: figures.latency(t["trials"], t["cases"]),
+    "07-throughput": lambda t: figures.throughput(t["cases"]),
+    "07-memory": lambda t: figures.memory_bars(of(t, "cases", "", "beside")),
+    "07-pareto": lambda t: figures.pareto(t["cases"], t["trials"]),
+    "07-lanes": lambda t: figures.request_lanes(t["spans"], t["cases"]),
 }
 
 
@@ -136,7 +138,7 @@ def times(tables: Tables) -> dict[str, dict[str, float]]:
                 "first_s": round(first_s, 3),
                 "again_s": round(min(seconds(work) for _ in range(AGAIN)), 3),
                 "save_s": round(
-                    seconds(lambda f=figure, n=name: plots.save(f, Path(folder), n)), 3
+                    seconds(lambda f=figure, n=name: figures.save(f, Path(folder), n)), 3
                 ),
             }
     return found

@@ -13,11 +13,11 @@ import sys
 import tempfile
 from typing import Any
 
+from hybridlab.analysis.stats import bootstrap_interval
+from hybridlab.config.params import ParallelParams
+from hybridlab.devices.system_info import machine, versions
 from hybridlab.experiments import race
 from hybridlab.experiments.lab import Lab
-from hybridlab.params import ParallelParams
-from hybridlab.records import machine, versions
-from hybridlab.stats import bootstrap_interval
 
 ROUNDS = 5
 TRIALS = 16

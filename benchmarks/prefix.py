@@ -15,13 +15,13 @@ import sys
 from typing import Any
 
 from hybridlab import catalog
+from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.audio import load_clips, of_length
-from hybridlab.device import resolve_device
-from hybridlab.records import machine, versions
-from hybridlab.stats import bootstrap_interval
+from hybridlab.devices import resolve_device
+from hybridlab.devices.system_info import machine, versions
+from hybridlab.models import TenantSpec, make_analyst
+from hybridlab.models.base import resolve_dtype
 from hybridlab.strategies import Request, Served, make_strategy
-from hybridlab.tenants import TenantSpec, make_analyst
-from hybridlab.tenants.base import resolve_dtype
 
 VARIANTS = ("naive", "shared-prefix")
 TURNS = 12

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from hybridlab.device import CpuDevice
-from hybridlab.isolate import CaseServer
-from hybridlab.meter import Meter
-from hybridlab.records import machine, versions
-from hybridlab.stats import bootstrap_interval
+from hybridlab.analysis.stats import bootstrap_interval
+from hybridlab.devices import CpuDevice
+from hybridlab.devices.system_info import machine, versions
+from hybridlab.processes.isolate import CaseServer
+from hybridlab.profiling.meter import Meter
 
 REPEATS = 5
 WORKLOAD_PRODUCTS = 400

@@ -25,13 +25,13 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
 
+from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.audio import Clip, load_clips
-from hybridlab.device import CpuDevice
-from hybridlab.records import machine, versions
-from hybridlab.serve.run import LIBRARIES
-from hybridlab.stats import bootstrap_interval
+from hybridlab.devices import CpuDevice
+from hybridlab.devices.system_info import machine, versions
+from hybridlab.models import TenantSpec, make_analyst, make_transcriber
+from hybridlab.server.run import LIBRARIES
 from hybridlab.strategies import Inbox, Request, Strategy, make_strategy
-from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 
 QUESTION = "What is said?"
 MAX_TOKENS = 64

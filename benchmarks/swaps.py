@@ -16,15 +16,15 @@ import time
 from typing import Any, get_args
 
 from hybridlab import catalog
-from hybridlab.arena import weights_digest
 from hybridlab.audio import load_clips
-from hybridlab.device import Device, resolve_device
-from hybridlab.records import machine, versions
+from hybridlab.devices import Device, resolve_device
+from hybridlab.devices.system_info import machine, versions
+from hybridlab.models import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
+from hybridlab.models.base import Role, Tenant, compute_values, resolve_dtype
 from hybridlab.strategies import Request, make_strategy
+from hybridlab.strategies.arena import weights_digest
 from hybridlab.strategies.movers import Swap
 from hybridlab.strategies.swapping import MOVERS, Swapping
-from hybridlab.tenants import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
-from hybridlab.tenants.base import Role, Tenant, compute_values, resolve_dtype
 
 
 def spec(model: str, dtype: str, device: Device, role: Role) -> TenantSpec:

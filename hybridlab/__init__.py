@@ -2,8 +2,7 @@
 and how close to the edge that is."""
 
 import os
-
-from hybridlab.family import join_family
+import secrets
 
 __version__ = "0.1.0"
 
@@ -14,4 +13,8 @@ MEASUREMENT_VERSION = 8
 #: other way starts CUDA's driver in the process, after which no fork of it can use a GPU.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-join_family()
+#: In the environment of a run, its notebooks' kernels, their cases and whatever those start: a word
+#: that begins with the number of the process that chose it, since what a process sets itself is not
+#: in its /proc entry. Set when the package is imported: before it can start a process.
+FAMILY_VARIABLE = "HYBRIDLAB_FAMILY"
+os.environ.setdefault(FAMILY_VARIABLE, f"{os.getpid()}-{secrets.token_hex(4)}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 
-from hybridlab.params import Params
+from hybridlab.config.params import Params
 
 ORDER = ["title", "bootstrap", "parameters", "validate", "preflight", "method", "measure"]
 

@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from hybridlab.report import build_report
+from hybridlab.reporting.html import build_report
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "col"}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridlab import records
-from hybridlab.params import Params, parameters_of
+from hybridlab.config.params import Params, parameters_of
+from hybridlab.results import records
 from hybridlab.units import GIB, MIB
 
 SIZES = {"tiny": 0.15, "base": 0.29, "small": 0.97, "medium": 3.06, "turbo": 3.24}

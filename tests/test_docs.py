@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hybridlab.serve.settings import Settings
+from hybridlab.server.settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 #: What a walk-through makes is not there before.
-MADE = {"hybridlab/tenants/whisper_eager.py", "hybridlab/strategies/relay.py"} | {
+MADE = {"hybridlab/models/whisper_eager.py", "hybridlab/strategies/relay.py"} | {
     f"{folder}/my-experiment.{kind}"
     for folder, kind in (("notebooks", "ipynb"), ("params", "yaml"))
 }
@@ -47,9 +47,9 @@ def test_a_walk_through_is_a_page_at_most(name: str) -> None:
     [
         "catalog.CARDS", "catalog.WHISPERS", "catalog.WHISPER_SIZES", "catalog.VOXTRALS",
         "catalog.BACKENDS", "catalog.BACKEND_DTYPES", "catalog.BACKEND_DEFAULT_DTYPE",
-        "params.WhisperSize", "params.VoxtralName", "params.Backend",
+        "config.params.WhisperSize", "config.params.VoxtralName", "config.params.Backend",
         "planner.requests.ENCODER_TENSORS", "planner.weights.whisper_load_peak_bytes",
-        "planner.sharing.ways", "tenants.weights.check_source", "tenants.base.Transcriber",
+        "planner.sharing.ways", "models.source.check_source", "models.base.Transcriber",
         "strategies.STRATEGIES", "experiments.race.Arm", "experiments.lab.Lab",
     ],
 )  # fmt: skip
@@ -75,7 +75,7 @@ def test_the_page_on_serving_has_every_option_and_its_default() -> None:
 
 
 def test_the_page_on_serving_has_every_code_with_its_status() -> None:
-    sources = sorted((PROJECT / "hybridlab" / "serve").glob("*.py"))
+    sources = sorted((PROJECT / "hybridlab" / "server").glob("*.py"))
     code = "".join(path.read_text(encoding="utf-8") for path in sources)
     made = set(re.findall(r'RefusalError\(\s*(\d{3}),\s*"(\w+)"', code))
     rows = named(SERVING, r"(?m)^\| (\d{3}) \| ([^|]+) \|")

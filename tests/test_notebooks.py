@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 
-from hybridlab.notebooks import own_notebooks
-from hybridlab.params import NOTEBOOKS
+from hybridlab.config.notebooks import own_notebooks
+from hybridlab.config.params import NOTEBOOKS
 from tests import notebook_checks
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
@@ -47,3 +49,20 @@ def test_classes_and_functions_live_in_the_package(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_no_cell_shows_rows_as_they_were_measured(name: str) -> None:
     notebook_checks.check_no_rows_shown(notebook(name))
+
+
+def test_kernels_and_runs_import_no_torch() -> None:
+    """Models run in other processes: two seconds and a quarter of a GiB that no kernel needs."""
+    cells = [cell for name in ALL for cell in notebook(name)["cells"]]
+    lines = [line for c in cells if c["cell_type"] == "code" for line in c["source"].splitlines()]
+    imports = {line for line in lines if line.startswith(("import ", "from "))}
+    code = "\n".join(
+        [
+            *sorted(imports),
+            "import sys",
+            "import hybridlab.experiments.case_runner, hybridlab.experiments.suite",
+            "import hybridlab.models.source",
+            "assert 'torch' not in sys.modules",
+        ]
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=FOLDER.parent)

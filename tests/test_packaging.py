@@ -55,7 +55,7 @@ def test_presets_ship_with_the_package(project: Path) -> None:
     patterns = data["package-data"]["hybridlab"]
     shipped = {path.name for p in patterns for path in (project / "hybridlab").glob(p)}
     assert {path.name for path in (project / "params").glob("*.yaml")} <= shipped
-    assert (project / "hybridlab" / "presets").is_symlink()  # one copy, not two
+    assert (project / "hybridlab" / "config" / "presets").is_symlink()  # one copy, not two
 
 
 def test_environment_and_pyproject_agree(project: Path, pyproject: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.experiments.case import Case
-from hybridlab.records import Part
+from hybridlab.results.records import Part
 
 
 class Watcher:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hybridlab.device.cores import SharedBoard, board_at
-from hybridlab.tenants import remote
+from hybridlab.devices.cores import SharedBoard, board_at
+from hybridlab.models import remote
 
 _kept: list[Any] = []
 

@@ -29,9 +29,9 @@ from benchmarks.endurance.strangers import SLOW, VANISHING, beside, hostile
 from benchmarks.endurance.verdict import failures
 from benchmarks.endurance.watch import at_rest
 from hybridlab.audio import load_clips
-from hybridlab.device import CpuDevice
-from hybridlab.records import machine, versions
-from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
+from hybridlab.devices import CpuDevice
+from hybridlab.devices.system_info import machine, versions
+from hybridlab.models import TenantSpec, make_analyst, make_transcriber
 
 SHORT_S = 8.0
 SEED = 0

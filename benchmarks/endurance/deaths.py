@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.endurance.load import TIMEOUT_S, Load, latencies, send, tally
 from benchmarks.endurance.server import Running
-from hybridlab.device import linux
+from hybridlab.devices import linux
 
 #: Two ticks of the kernel's clock of processor time.
 LOOK_S = 0.02

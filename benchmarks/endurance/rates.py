@@ -10,8 +10,8 @@ import pandas as pd
 from benchmarks.endurance.load import KINDS, Load, Outcome, latencies, send, tally
 from benchmarks.endurance.server import Running
 from benchmarks.endurance.watch import Watch
-from hybridlab.device import linux
-from hybridlab.waiting import KNEE_RATIO, knees
+from hybridlab.analysis.waiting import KNEE_RATIO, knees
+from hybridlab.devices import linux
 
 #: Rates that are offered, as shares of what clients get that never pause.
 LOADS = (0.2, 0.4, 0.6, 0.75, 0.9)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from hybridlab.device import linux
+from hybridlab.devices import linux
 
 START_S = 120.0
 

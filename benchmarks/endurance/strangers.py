@@ -21,7 +21,7 @@ from benchmarks.endurance.hostile import BAD, GOOD, long_tone, near_silence
 from benchmarks.endurance.load import Ask, Load, Outcome, judged, latencies, tally
 from benchmarks.endurance.server import Running
 from benchmarks.serve import FORM, form
-from hybridlab.waiting import KNEE_RATIO
+from hybridlab.analysis.waiting import KNEE_RATIO
 
 #: Bytes that a slow client sends or reads one by one, and its pause after each.
 SLOW_BYTES = 100

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.endurance.server import Running
-from hybridlab.device import linux
-from hybridlab.judges.trends import LEAST_CYCLES, LEAST_GROWTH_SHARE, growth
-from hybridlab.wear import SETTLING_SHARE
+from hybridlab.analysis.judges.trends import LEAST_CYCLES, LEAST_GROWTH_SHARE, growth
+from hybridlab.analysis.wear import SETTLING_SHARE
+from hybridlab.devices import linux
 
 EVERY_S = 1.0
 #: Of the time watched, each published with its median.

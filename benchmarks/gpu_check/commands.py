@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hybridlab.device import linux
+from hybridlab.devices import linux
 from hybridlab.units import format_seconds
 
 #: What a program that is told to end has for it; then it is ended.

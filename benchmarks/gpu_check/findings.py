@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from benchmarks.gpu_check.commands import Ended, Rows
 from benchmarks.gpu_check.machine import Machine
 from hybridlab import catalog
-from hybridlab.envelope import LEAST_LARGER_BYTES
+from hybridlab.devices.envelope import LEAST_LARGER_BYTES
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB, MIB, format_bytes, format_seconds
 

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any, Self
 
-from hybridlab import records
-from hybridlab.device import card_of, resolve_device
+from hybridlab.devices import card_of, resolve_device
+from hybridlab.devices.system_info import machine, versions
 from hybridlab.simulation import STATE_VARIABLE
 
 
@@ -38,6 +38,6 @@ class Machine:
             "capacity_bytes": self.capacity_bytes,
             "card": self.card or None,
             "evidence": "simulated" if self.simulated else "measured",
-            "machine": records.machine(),
-            "versions": records.versions(),
+            "machine": machine(),
+            "versions": versions(),
         }

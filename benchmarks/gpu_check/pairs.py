@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_check.findings import ALLOCATED, RESERVED
+from hybridlab.catalog.device_names import PREFIX
+from hybridlab.config.params import BesideParams
 from hybridlab.experiments import beside
 from hybridlab.experiments.lab import Lab
-from hybridlab.params import BesideParams
-from hybridlab.simulation import PREFIX
 
 SIZES = ("small", "large-v3", "tiny")
 

@@ -13,10 +13,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from hybridlab.config.defaults import read_yaml
+from hybridlab.config.params import StrategyParams
 from hybridlab.experiments import race
 from hybridlab.experiments.lab import Lab
 from hybridlab.experiments.race import Arm
-from hybridlab.params import StrategyParams, read_yaml
 
 T4_ENVELOPE = Path(__file__).resolve().parents[2] / "params" / "t4-envelope.yaml"
 ARMS = (

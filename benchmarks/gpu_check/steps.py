@@ -15,7 +15,7 @@ from benchmarks.gpu_check.commands import Command, Ended
 from benchmarks.gpu_check.findings import Done, Finding
 from benchmarks.gpu_check.machine import Machine
 from hybridlab.errors import UnavailableError
-from hybridlab.records import write_json
+from hybridlab.results.records import write_json
 
 #: So few seconds are not worth a start.
 LEAST_S = 20.0

@@ -20,12 +20,12 @@ from typing import Any, NoReturn
 from benchmarks.peers.arms import PEERS, Pair, saved
 from benchmarks.peers.race import run, summary, table
 from hybridlab.audio import read_audio
-from hybridlab.bystanders import Watch
+from hybridlab.config.params import SequentialParams
+from hybridlab.devices.system_info import machine, versions
 from hybridlab.errors import HybridlabError, ParameterError
 from hybridlab.experiments.execute import quiet_libraries
 from hybridlab.experiments.lab import Lab
-from hybridlab.params import SequentialParams
-from hybridlab.records import machine, versions
+from hybridlab.profiling.bystanders import Watch
 from hybridlab.strategies import Request
 
 WEIGHTS = ("pocket", "random", "hub")

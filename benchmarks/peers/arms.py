@@ -22,17 +22,18 @@ from torch import nn
 
 from hybridlab import catalog
 from hybridlab.audio import Samples, windows
-from hybridlab.device import CpuDevice, Device
+from hybridlab.devices import CpuDevice, Device
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.placement import transcriber_spec
+from hybridlab.models import TenantSpec, Text, Transcriber, make_transcriber
+from hybridlab.models.base import resolve_dtype
+from hybridlab.models.phases import PhaseProbe
+from hybridlab.models.source import folder_or_id
+from hybridlab.models.voxtral import VoxtralTransformers
+from hybridlab.models.weights import torch_dtype
+from hybridlab.models.whisper_openai import WhisperOpenai
+from hybridlab.models.whisper_transformers import WhisperTransformers
 from hybridlab.strategies import Strategy, make_strategy
-from hybridlab.tenants import TenantSpec, Text, Transcriber, make_transcriber
-from hybridlab.tenants.base import resolve_dtype
-from hybridlab.tenants.phases import PhaseProbe
-from hybridlab.tenants.voxtral import VoxtralTransformers
-from hybridlab.tenants.weights import folder_or_id, torch_dtype
-from hybridlab.tenants.whisper_openai import WhisperOpenai
-from hybridlab.tenants.whisper_transformers import WhisperTransformers
 
 BASELINE = "original"
 OURS = (

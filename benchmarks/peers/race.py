@@ -12,11 +12,11 @@ from typing import Any
 
 from benchmarks.peers.arms import BASELINE, Makers
 from hybridlab import catalog
+from hybridlab.analysis.stats import Interval, bootstrap_interval, word_error_rate
+from hybridlab.devices.oom import out_of_memory
 from hybridlab.errors import HybridlabError, UnavailableError
-from hybridlab.oom import out_of_memory
-from hybridlab.stats import Interval, bootstrap_interval, word_error_rate
+from hybridlab.models import Tenant
 from hybridlab.strategies import Inbox, Request, Strategy
-from hybridlab.tenants import Tenant
 
 #: Names under which the libraries keep the part that runs once for each token.
 DECODERS = ("language_model", "decoder")

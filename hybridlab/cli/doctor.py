@@ -14,7 +14,7 @@ from hybridlab.cli.app import AsJson, app, print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hybridlab.doctor import Finding
+    from hybridlab.cli.doctor_checks import Finding
 
 #: Colours of the states; the word alone is enough.
 STATES = {"ok": "green", "lacks": "yellow", "broken": "bold red"}
@@ -28,8 +28,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Say what this machine can and cannot do, and what mends each lack."""
-    from hybridlab.doctor import CHECKS, demo_runs, examine
-    from hybridlab.doctor.checks import ONLINE
+    from hybridlab.cli.doctor_checks import CHECKS, demo_runs, examine
+    from hybridlab.cli.doctor_checks.checks import ONLINE
 
     with _working():
         findings = list(examine({**CHECKS, **(ONLINE if online else {})}))

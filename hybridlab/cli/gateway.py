@@ -32,7 +32,7 @@ def gateway(
 ) -> None:
     """Offer a server with Whisper and one with Voxtral as one."""
     options = dict(locals())
-    from hybridlab.serve.gateway_run import run as pass_on_until_stopped
+    from hybridlab.server.gateway_run import run as pass_on_until_stopped
 
     with one_line_errors():
         pass_on_until_stopped(options)

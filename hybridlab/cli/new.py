@@ -17,8 +17,8 @@ def new(
     ] = "04_sequential",
 ) -> None:
     """Write a notebook and a preset of your own from one of the project's."""
-    from hybridlab.notebooks import notebooks_dir
-    from hybridlab.scaffold import create
+    from hybridlab.config.notebooks import notebooks_dir
+    from hybridlab.config.scaffold import create
 
     with one_line_errors():
         notebook, preset = create(notebooks_dir().parent, name, source=source)

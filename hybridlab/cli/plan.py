@@ -94,7 +94,7 @@ def plan(
 def _print_compose(
     card: catalog.Card, voxtral: catalog.VoxtralModel, dtype: str | None, request: planner.Request
 ) -> None:
-    from hybridlab.serve.compose import largest_services, lines
+    from hybridlab.server.compose import largest_services, lines
 
     services = largest_services(card, voxtral, voxtral_dtype=dtype, request=request)
     for line in lines(services):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hybridlab.forecast import Forecast
+from hybridlab.experiments.forecast import Forecast
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from hybridlab.suite import Progress
+    from hybridlab.experiments.suite import Progress
 
 Listener = Callable[["Progress"], None]
 

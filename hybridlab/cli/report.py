@@ -21,7 +21,7 @@ def report(
 ) -> None:
     """Build a run's index.html again from its tables, or one page that compares runs."""
     with one_line_errors():
-        from hybridlab.report import build_comparison, build_report, print_pdf
+        from hybridlab.reporting.html import build_comparison, build_report, print_pdf
 
         folders = [folder.expanduser().absolute() for folder in run_dirs]
         many = len(folders) > 1

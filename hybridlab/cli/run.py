@@ -23,7 +23,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the notebooks headlessly into one run folder with a report."""
-    from hybridlab.params import parse_override, read_yaml
+    from hybridlab.config.defaults import read_yaml
+    from hybridlab.config.params import parse_override
 
     with one_line_errors():
         values = read_yaml(params)
@@ -33,9 +34,9 @@ def run(
                 raise ParameterError(f"-p {item!r} has no value; write -p {item} VALUE")
             values[name] = parse_override(name, text)
         from hybridlab.cli.progress import progress
-        from hybridlab.forecast import earlier_seconds
-        from hybridlab.records import default_outputs
-        from hybridlab.suite import run_suite, succeeded
+        from hybridlab.experiments.forecast import earlier_seconds
+        from hybridlab.experiments.suite import run_suite, succeeded
+        from hybridlab.results.records import default_outputs
 
         with progress(earlier_seconds(default_outputs(), params.stem)) as listener:
             run_dir = run_suite(
@@ -58,7 +59,7 @@ def run(
 
 def outcome(run_dir: Path) -> dict[str, Any]:
     """What became of a run: status, each notebook's outcome, and where its files are."""
-    from hybridlab.records import read_manifest
+    from hybridlab.results.records import read_manifest
 
     manifest = read_manifest(run_dir)
     return {

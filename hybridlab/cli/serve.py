@@ -61,7 +61,7 @@ def serve(
 ) -> None:
     """Serve the pair over HTTP, as OpenAI's API and as one call for both."""
     options = dict(locals())
-    from hybridlab.serve.run import run as serve_until_stopped
+    from hybridlab.server.run import run as serve_until_stopped
     from hybridlab.simulation.environment import begin_again
 
     with one_line_errors():

@@ -32,9 +32,9 @@ def verdict(
     as_json: AsJson = False,
 ) -> None:
     """Say which way of sharing a run recommends, and what became of every claim."""
-    from hybridlab.records import plain
+    from hybridlab.analysis.verdict import Constraints, read_verdict
+    from hybridlab.results.records import plain
     from hybridlab.units import GB
-    from hybridlab.verdict import Constraints, read_verdict
 
     with one_line_errors():
         if min(max_p95_s, min_margin_gb, max_wer) < 0:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from hybridlab.config.params import LimitsParams
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
-from hybridlab.params import LimitsParams
 
 
 def measure(lab: Lab) -> list[dict[str, Any]]:

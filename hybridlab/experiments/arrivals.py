@@ -6,11 +6,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from hybridlab.analysis.standings import standings
+from hybridlab.config.params import ParallelParams, RaceParams, SwappingParams
 from hybridlab.experiments.lab import Lab
 from hybridlab.experiments.placement import IN_SERVERS
 from hybridlab.experiments.race import CONTROL, Arm, arm_case
-from hybridlab.params import ParallelParams, RaceParams, SwappingParams
-from hybridlab.standings import standings
 
 
 def measure(lab: Lab, arms: list[Arm], params: RaceParams) -> list[dict[str, Any]]:

@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any, cast
 
 from hybridlab import catalog, planner
-from hybridlab.arena import check_host_room
 from hybridlab.catalog import LoadOrder, LoadPath
+from hybridlab.config.params import BesideParams
+from hybridlab.devices.host_room import check_host_room
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
-from hybridlab.experiments.rows import card_spoken_of
-from hybridlab.params import BesideParams
-from hybridlab.tenants.base import TenantSpec, resolve_dtype
+from hybridlab.models.base import TenantSpec, resolve_dtype
 from hybridlab.units import MIB, format_bytes
 
 #: A process with torch and transformers imported, before any model (measured: 0.4-0.7 GiB).
@@ -90,7 +89,7 @@ def planned(lab: Lab, case: Case) -> planner.PairPlan:
     """What the planner says of this case's pair on this device."""
     assert case.transcriber is not None
     return planner.plan_pair(
-        card_spoken_of(case, lab.device) or catalog.HOST,
+        case.card_on(lab.device) or catalog.HOST,
         catalog.whisper(case.transcriber.model),
         catalog.voxtral(case.analyst.model),
         backend=case.transcriber.backend,

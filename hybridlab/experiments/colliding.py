@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from hybridlab.device import Device
+from hybridlab.analysis.interference import ALONE
+from hybridlab.devices import Device
 from hybridlab.experiments import serving
 from hybridlab.experiments.case import RequestSpec
 from hybridlab.experiments.rows import Context, write_spans
-from hybridlab.interference import ALONE
+from hybridlab.models import Analyst, Tenant, Transcriber
+from hybridlab.models.base import Span
 from hybridlab.strategies import Request
-from hybridlab.tenants import Analyst, Tenant, Transcriber
-from hybridlab.tenants.base import Span
 
 
 class Party(ABC):

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from hybridlab.experiments import serving
 from hybridlab.experiments.rows import Context, write_trial
+from hybridlab.processes.segments import expand_segments
 from hybridlab.strategies import Served
 from hybridlab.strategies.housekeeping import Housekeeper
 
@@ -20,7 +21,7 @@ def age(context: Context) -> None:
     case = context.case
     remedy, first = str(case.options["remedy"]), int(case.options["first_cycle"])
     if remedy == "expandable-segments":
-        context.device.expand_segments()
+        expand_segments(context.device)
     strategy = serving.strategy_of(context)
     serving.load(context, strategy)
     housekeeping_s = context.since_start(time.perf_counter()) if first else 0.0

@@ -14,9 +14,10 @@ import torch
 
 from hybridlab import catalog, planner
 from hybridlab.audio import Samples, of_length, read_audio
-from hybridlab.bystanders import Watch, interference
-from hybridlab.device import Device, Reading, resolve_device
-from hybridlab.envelope import enveloped
+from hybridlab.catalog.device_names import simulated_card
+from hybridlab.devices import Device, Reading, resolve_device
+from hybridlab.devices.envelope import enveloped
+from hybridlab.devices.oom import out_of_memory
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import climbing, colliding, cycles, probes, queueing, serving
 from hybridlab.experiments.broadcast import Broadcast
@@ -25,22 +26,20 @@ from hybridlab.experiments.ledger import write_ledgers
 from hybridlab.experiments.rows import (
     Context,
     attention_kernel,
-    card_spoken_of,
     memory_columns,
     trial_identity,
     write_samples,
     write_spans,
     write_trial,
 )
-from hybridlab.meter import Meter
-from hybridlab.oom import out_of_memory
-from hybridlab.records import TableWriter, write_json
-from hybridlab.simulation import simulated_card
+from hybridlab.models import Analyst, Tenant, Text, Transcriber, make_analyst, make_transcriber
+from hybridlab.models.base import compute_values
+from hybridlab.profiling.bystanders import Watch, interference
+from hybridlab.profiling.meter import Meter
+from hybridlab.results.records import TableWriter, write_json
 from hybridlab.strategies import Request, Served, Strategy
 from hybridlab.strategies.housekeeping import Housekeeper
 from hybridlab.strategies.ladder import Ladder
-from hybridlab.tenants import Analyst, Tenant, Text, Transcriber, make_analyst, make_transcriber
-from hybridlab.tenants.base import compute_values
 
 
 def execute(
@@ -328,7 +327,7 @@ def _limit(context: Context) -> None:
             catalog.voxtral(case.analyst.model),
             request,
             dtype=case.analyst.dtype,
-            card=card_spoken_of(case, context.device) or catalog.HOST,
+            card=case.card_on(context.device) or catalog.HOST,
             attention=case.analyst.attention,
         )
     )

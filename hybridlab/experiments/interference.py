@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from hybridlab.config.params import ParallelParams
 from hybridlab.experiments.lab import Lab
 from hybridlab.experiments.race import Arm, arm_case
-from hybridlab.params import ParallelParams
 
 
 def measure(lab: Lab, params: ParallelParams) -> dict[str, Any] | None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 from hybridlab import catalog
+from hybridlab.config.params import LimitsParams
 from hybridlab.experiments.lab import Lab
-from hybridlab.params import LimitsParams
 
 
 def measure(lab: Lab) -> list[dict[str, Any]]:

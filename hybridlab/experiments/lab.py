@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
-from hybridlab.colab import on_colab
-from hybridlab.defaults import AUTO, NONE
-from hybridlab.device import Device, card_of, resolve_device
-from hybridlab.envelope import is_larger
+from hybridlab.catalog.device_names import simulated_card
+from hybridlab.config.colab import on_colab
+from hybridlab.config.defaults import AUTO, NONE
+from hybridlab.config.params import FROM_MANIFEST, Params, StrategyParams
+from hybridlab.devices import Device, card_of, resolve_device
+from hybridlab.devices.envelope import is_larger
 from hybridlab.errors import UnavailableError, WeightsError
-from hybridlab.experiments.case import Case, CaseRunner, RequestSpec, View, failures, was_stopped
-from hybridlab.params import FROM_MANIFEST, Params, StrategyParams
-from hybridlab.records import Part, open_part
-from hybridlab.simulation import NO_TIMES, simulated_card
-from hybridlab.tenants.base import TenantSpec, resolve_dtype
+from hybridlab.experiments.case import Case, RequestSpec, View
+from hybridlab.experiments.case_runner import CaseRunner, failures, was_stopped
+from hybridlab.models.base import TenantSpec, resolve_dtype
+from hybridlab.results.records import Part, open_part
+from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Lab:
     ) -> Lab:
         """Resolve the device and open this notebook's part of the run.
 
-        `view` makes a live view of running cases (`hybridlab.dashboard.live_view`).
+        `view` makes a live view of running cases (`hybridlab.widgets.live_view`).
         """
         try:
             device = resolve_device(params.device)
@@ -71,7 +73,7 @@ class Lab:
 
         What the machine lacks is recorded as skipped; what the reader can mend is raised.
         """
-        from hybridlab.tenants.weights import check_source
+        from hybridlab.models.source import check_source
 
         try:
             for spec in (self.analyst, self.transcriber, *self.fallbacks):
@@ -229,7 +231,7 @@ class Lab:
         """Save a figure as PNG and SVG in the run and return it as an image with alt text."""
         from IPython.display import Image
 
-        from hybridlab.plots import save
+        from hybridlab.reporting.figures import save
 
         paths = save(figure, self.part.figures, f"{self.part.notebook[:2]}-{name}")
         return Image(filename=str(paths[0]), embed=True, alt=alt or name.replace("-", " "))

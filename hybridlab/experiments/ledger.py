@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridlab import catalog, planner
-from hybridlab.device import Account
+from hybridlab.devices import Account
 from hybridlab.experiments.placement import shares_device
-from hybridlab.experiments.rows import Context, card_spoken_of
-from hybridlab.meter import Ended, Region
-from hybridlab.records import AT_ONCE
+from hybridlab.experiments.rows import Context
+from hybridlab.profiling.meter import Ended, Region
+from hybridlab.profiling.together import Tally
+from hybridlab.results.records import AT_ONCE
 from hybridlab.strategies import Strategy
-from hybridlab.together import Tally
 
 
 def write_ledgers(context: Context, strategy: Strategy) -> None:
@@ -174,7 +174,7 @@ def _write(
 def predictions(context: Context) -> dict[str, Any]:
     """The planner's word on each owner, for the longest clip of this case; `phases` by phase."""
     case = context.case
-    card = card_spoken_of(case, context.device) or catalog.HOST
+    card = case.card_on(context.device) or catalog.HOST
     request = _longest_request(context)
     voxtral = catalog.voxtral(case.analyst.model)
     weights = planner.voxtral_weights_bytes(voxtral, dtype=case.analyst.dtype)

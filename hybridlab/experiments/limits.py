@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 from hybridlab import catalog
+from hybridlab.config.params import LimitsParams
 from hybridlab.experiments.lab import Lab
-from hybridlab.params import LimitsParams
 
 
 def measure(lab: Lab) -> list[dict[str, Any]]:

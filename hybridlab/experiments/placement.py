@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybridlab.catalog import BACKEND_DEFAULT_DTYPE
-from hybridlab.device import CpuDevice, Device, card_of
-from hybridlab.device.cores import SharedBoard
-from hybridlab.device.mps import multi_process_service
+from hybridlab.devices import CpuDevice, Device, card_of
+from hybridlab.devices.cores import SharedBoard
 from hybridlab.errors import UnavailableError
-from hybridlab.tenants import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
-from hybridlab.tenants.attention import has_fused_grouped
-from hybridlab.tenants.over_http import HttpAnalyst, HttpTranscriber, command
-from hybridlab.tenants.remote import RemoteAnalyst, RemoteTranscriber
-from hybridlab.tenants.services import Gateway, Server
-from hybridlab.workers import Worker
+from hybridlab.models import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
+from hybridlab.models.attention import has_fused_grouped
+from hybridlab.models.over_http import HttpAnalyst, HttpTranscriber, command
+from hybridlab.models.remote import RemoteAnalyst, RemoteTranscriber
+from hybridlab.models.services import Gateway, Server
+from hybridlab.processes.mps import multi_process_service
+from hybridlab.processes.workers import Worker
 
 Tenants = tuple[Transcriber | None, Analyst]
 

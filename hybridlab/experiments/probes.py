@@ -12,12 +12,12 @@ from typing import Any
 
 from hybridlab import catalog
 from hybridlab.audio import Samples, of_length, read_audio
-from hybridlab.device import Device
-from hybridlab.envelope import Envelope, make_envelope
+from hybridlab.devices import Device
+from hybridlab.devices.envelope import Envelope, make_envelope
+from hybridlab.devices.oom import OutOfMemory, out_of_memory
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import serving
 from hybridlab.experiments.rows import Context
-from hybridlab.oom import OutOfMemory, out_of_memory
 from hybridlab.planner.inverse import largest_fitting
 from hybridlab.strategies import Request, Strategy
 from hybridlab.units import MIB

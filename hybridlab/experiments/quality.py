@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 from hybridlab import catalog
+from hybridlab.config.params import BesideParams
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
-from hybridlab.params import BesideParams
 
 NO_TEXT = "random weights say nothing that could be right or wrong"
 

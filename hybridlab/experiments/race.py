@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybridlab.config.params import SequentialParams, StrategyParams
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
 from hybridlab.experiments.placement import IN_SERVERS, transcriber_spec
-from hybridlab.params import SequentialParams, StrategyParams
-from hybridlab.tenants.base import TenantSpec
+from hybridlab.models.base import TenantSpec
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hybridlab import catalog
-from hybridlab.device import Device, card_of
-from hybridlab.device.base import SLACK
+from hybridlab.devices import Device
+from hybridlab.devices.base import SLACK
 from hybridlab.experiments.broadcast import Broadcast
 from hybridlab.experiments.case import Case, RequestSpec
-from hybridlab.meter import Meter, thin
+from hybridlab.models.base import Span, Tenant
 from hybridlab.planner.requests import kernel_of
-from hybridlab.records import TableWriter
+from hybridlab.profiling.meter import Meter, thin
+from hybridlab.results.records import TableWriter
 from hybridlab.strategies import Served
-from hybridlab.tenants.base import Span, Tenant
 
 #: Phases of a tenant that is asked over HTTP, as columns of `trials`.
 HTTP_COLUMNS = {
@@ -113,15 +112,9 @@ class Context:
         return owners
 
 
-def card_spoken_of(case: Case, device: Device) -> catalog.Card | None:
-    """The card that the case's bytes speak for: the one that the device stands in for, or its own.
-    None where the device is no card of the catalog."""
-    return catalog.card(case.analyst.card) if case.analyst.card else card_of(device)
-
-
 def attention_kernel(case: Case, device: Device) -> str | None:
     """Which kernel grouped heads got; None where nobody knows what the device has."""
-    card = card_spoken_of(case, device)
+    card = case.card_on(device)
     return None if card is None else kernel_of(case.analyst.attention, card)
 
 

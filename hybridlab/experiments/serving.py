@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.audio import Samples, of_length, read_audio
-from hybridlab.device import Account
+from hybridlab.devices import Account
 from hybridlab.experiments.case import RequestSpec
 from hybridlab.experiments.placement import Site, place
 from hybridlab.experiments.rows import Context, write_spans, write_trial
+from hybridlab.models.over_http import OverHttp
+from hybridlab.models.services import beside_weights
 from hybridlab.strategies import Inbox, Request, Served, Strategy, make_strategy
-from hybridlab.tenants.over_http import OverHttp
-from hybridlab.tenants.services import beside_weights
 
 
 def strategy_of(context: Context, *, stack: ExitStack | None = None) -> Strategy:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from hybridlab import catalog, records
-from hybridlab.device import CudaDevice
-from hybridlab.device.nvml import fact_words, nvml_facts
+from hybridlab import catalog
+from hybridlab.devices import CudaDevice
+from hybridlab.devices.nvml import fact_words, nvml_facts
+from hybridlab.devices.system_info import machine
 from hybridlab.experiments.lab import Lab
 from hybridlab.units import format_bytes
 
 
 def machine_facts(lab: Lab) -> dict[str, str]:
     """What this machine is, as label -> text; a missing reading carries its reason."""
-    found = records.machine()
+    found = machine()
     card = lab.device.index if isinstance(lab.device, CudaDevice) else None
     gpu = {"reason": "no CUDA device is used"} if card is None else nvml_facts(card)
     facts = {

@@ -11,27 +11,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hybridlab import catalog
-from hybridlab.errors import ParameterError
+from hybridlab.catalog.device_names import PREFIX
 
 Evidence = Literal["measured", "simulated"]
-PREFIX = "simulated:"
 #: In the environment of a process that was started with a simulated card: where its state lies.
 STATE_VARIABLE = "HYBRIDLAB_SIMULATED_CARD"
 #: Copies to the card of more bytes carry only their first and last page.
 COPY_LIMIT_VARIABLE = "HYBRIDLAB_SIMULATED_COPY_LIMIT"
 NO_TIMES = "a simulated card has no clock"
 NO_TEXTS = "models of full size compute no values on a simulated card"
-
-
-def simulated_card(device: str) -> catalog.Card | None:
-    """The card of a device spelled `simulated:t4`; None for a device that is none of these."""
-    if not device.startswith(PREFIX):
-        return None
-    name = device.removeprefix(PREFIX)
-    if name not in catalog.CARDS:
-        raise ParameterError.unknown_name("simulated card", name, catalog.CARDS)
-    return catalog.CARDS[name]
 
 
 def evidence(device: str) -> Evidence:

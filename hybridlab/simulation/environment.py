@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybridlab.simulation import STATE_VARIABLE, build, simulated_card, state
+from hybridlab.catalog.device_names import simulated_card
+from hybridlab.simulation import STATE_VARIABLE, build, state
 from hybridlab.simulation.cuda_torch import CudaTorch, cache_folder, cuda_torch
 
 

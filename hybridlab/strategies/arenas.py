@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from hybridlab import arena
-from hybridlab.device import Device
+from hybridlab.devices import Device
+from hybridlab.models.base import Span, Tenant, storage_bytes
+from hybridlab.strategies import arena
 from hybridlab.strategies.base import stage
 from hybridlab.strategies.movers import Mover, Swap
-from hybridlab.tenants.base import Span, Tenant, storage_bytes
 
 
 class InArena(Mover):

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
-from hybridlab.arena import give_back_caches
 from hybridlab.catalog import LoadOrder
 from hybridlab.errors import ParameterError
+from hybridlab.models.base import Analyst, Span, Tenant, Text, Transcriber
 from hybridlab.strategies.requests import Inbox, Request, Served
-from hybridlab.tenants.base import Analyst, Span, Tenant, Text, Transcriber
 
 Around = Callable[[str], AbstractContextManager[Any]]
 
@@ -90,7 +89,7 @@ class Strategy(ABC):
         for tenant in self.tenants:
             if tenant.loaded:
                 tenant.unload()
-        give_back_caches()
+        self.device.release_caches()
 
     def serve(self, request: Request, *, around: Around = nullcontext) -> Served:
         """Serve one request; the device is idle before and after. `around` makes a context for

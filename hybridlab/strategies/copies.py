@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybridlab import arena
-from hybridlab.device import Device
+from hybridlab.devices import Device
+from hybridlab.devices.host_room import check_host_room
+from hybridlab.models.base import Tenant, storage_bytes
+from hybridlab.strategies import arena
 from hybridlab.strategies.base import stage
 from hybridlab.strategies.movers import (
     Mover,
@@ -15,7 +17,6 @@ from hybridlab.strategies.movers import (
     module_of,
     need_link,
 )
-from hybridlab.tenants.base import Tenant, storage_bytes
 
 
 class ToCpu(Mover):
@@ -34,7 +35,7 @@ class ToCpu(Mover):
     def prepare(self, tenant: Tenant) -> None:
         module = self.load(tenant, "to-cpu")
         n_bytes = storage_bytes(module)
-        arena.check_host_room(n_bytes, self.device)
+        check_host_room(n_bytes, self.device)
         self.largest_bytes = max(self.largest_bytes, n_bytes)
         self.drop(tenant)
 
@@ -81,7 +82,7 @@ class Pinned(Mover):
     def prepare(self, tenant: Tenant) -> None:
         slots = arena.layout(self.load(tenant, "pinned"))
         n_bytes = sum(arena.pinned_bytes(slot.n_bytes) for slot in slots)
-        arena.check_host_room(n_bytes, self.device)
+        check_host_room(n_bytes, self.device)
         with stage(tenant, "pin", n_bytes):
             try:
                 self.masters[tenant.name] = [

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hybridlab.oom import OutOfMemory, out_of_memory
+from hybridlab.devices.oom import OutOfMemory, out_of_memory
+from hybridlab.models.base import TenantSpec
 from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.requests import Request, Served
-from hybridlab.tenants.base import TenantSpec
 
 #: None stands for a strategy without a Whisper.
 Rung = TenantSpec | None

@@ -14,12 +14,12 @@ from typing import Literal
 
 from torch import nn
 
-from hybridlab import arena
-from hybridlab.device import Device, linux
+from hybridlab.devices import Device, linux
 from hybridlab.errors import UnavailableError
+from hybridlab.models.base import Span, Tenant
+from hybridlab.models.source import weight_files
+from hybridlab.strategies import arena
 from hybridlab.strategies.base import stage
-from hybridlab.tenants.base import Span, Tenant
-from hybridlab.tenants.weights import weight_files
 
 Swap = Literal["whisper", "both"]
 READ_BYTES = 8 * 2**20

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from hybridlab.models.base import Text
 from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.requests import Request
-from hybridlab.tenants.base import Text
 
 
 class Parallel(Strategy):

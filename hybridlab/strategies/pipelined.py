@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from hybridlab.models.base import Span, Text
 from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.requests import Inbox, Request, Served
-from hybridlab.tenants.base import Span, Text
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hybridlab.audio import Samples
-from hybridlab.tenants.base import Span, Text
+from hybridlab.models.base import Span, Text
 
 
 @dataclass(frozen=True, kw_only=True)

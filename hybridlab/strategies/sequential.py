@@ -10,9 +10,10 @@ from typing import Any, Self
 
 from anyio.from_thread import start_blocking_portal
 
+from hybridlab.models.base import Text
+from hybridlab.processes.segments import expand_segments
 from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.requests import Inbox, Request, Served
-from hybridlab.tenants.base import Text
 
 
 class Sequential(Strategy):
@@ -38,7 +39,7 @@ class Sequential(Strategy):
 
     def open(self) -> None:
         if self.variant == "expandable-segments":
-            self.device.expand_segments()
+            expand_segments(self.device)
         super().open()
 
     def _serve(self, request: Request) -> tuple[Text, Text]:

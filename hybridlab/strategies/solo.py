@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hybridlab.models.base import Tenant, Text
 from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.requests import Request
-from hybridlab.tenants.base import Tenant, Text
 
 
 class Solo(Strategy):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from hybridlab.models.base import Analyst, Tenant, Text, Transcriber
 from hybridlab.strategies.arenas import ArenaOverlapped, InArena
 from hybridlab.strategies.base import Strategy, stage
 from hybridlab.strategies.copies import Pinned, ToCpu
 from hybridlab.strategies.movers import Mover, ReloadCold, ReloadWarm, Swap
 from hybridlab.strategies.requests import Request
-from hybridlab.tenants.base import Analyst, Tenant, Text, Transcriber
 
 MOVERS: dict[str, type[Mover]] = {
     "reload-warm": ReloadWarm,

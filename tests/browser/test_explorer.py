@@ -14,10 +14,10 @@ from tests.browser.conftest import JupyterLab
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CELLS = (
-    "from hybridlab.dashboard import pair_explorer\npair_explorer()",
+    "from hybridlab.widgets import pair_explorer\npair_explorer()",
     "from ipywidgets import HTML\n"
     "from hybridlab.audio import load_clips\n"
-    "from hybridlab.dashboard.hear import player_html\n"
+    "from hybridlab.widgets.hear import player_html\n"
     'HTML(player_html(load_clips("")[0].samples()))',
 )
 

@@ -10,8 +10,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from hybridlab.isolate import STOPPED
-from hybridlab.records import read_manifest, read_rows
+from hybridlab.processes.isolate import STOPPED
+from hybridlab.results.records import read_manifest, read_rows
 from tests.browser.conftest import JupyterLab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hybridlab.report import build_comparison, build_report, print_pdf
+from hybridlab.reporting.html import build_comparison, build_report, print_pdf
 from tests.synthetic import write_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -16,9 +16,9 @@ import soundfile
 
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
-from hybridlab.serve.settings import Settings
-from tests.serve.in_process import LONG, Served, in_process
-from tests.serve.test_server import Running, started
+from hybridlab.server.settings import Settings
+from tests.server.in_process import LONG, Served, in_process
+from tests.server.test_server import Running, started
 from tests.workers_at_work import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -12,15 +12,9 @@ from typing import Any, cast
 
 import pytest
 
-from hybridlab import findings, plots, summary, waiting
-from hybridlab.errors import UnavailableError, WeightsError
-from hybridlab.experiments import ageing, arrivals, beside, edge, execute, interference, race
-from hybridlab.experiments.case import Case
-from hybridlab.experiments.lab import Lab
-from hybridlab.interference import slowdowns
-from hybridlab.isolate import CaseServer
-from hybridlab.oom import out_of_memory
-from hybridlab.params import (
+from hybridlab.analysis import waiting
+from hybridlab.analysis.interference import slowdowns
+from hybridlab.config.params import (
     BesideParams,
     LimitsParams,
     ParallelParams,
@@ -28,7 +22,14 @@ from hybridlab.params import (
     SequentialParams,
     SwappingParams,
 )
-from hybridlab.records import AT_ONCE
+from hybridlab.devices.oom import out_of_memory
+from hybridlab.errors import UnavailableError, WeightsError
+from hybridlab.experiments import ageing, arrivals, beside, edge, execute, interference, race
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.lab import Lab
+from hybridlab.processes.isolate import CaseServer
+from hybridlab.reporting import figures, findings, tables
+from hybridlab.results.records import AT_ONCE
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
@@ -127,7 +128,7 @@ def test_every_two_parties_collide_and_nobody_is_left_at_work(tmp_path: Path) ->
     beside = found[(found["tenant"] == "voxtral") & (found["phase"] == "encode")]
     assert "copy-in" in set(beside["other_phase"])
     assert (beside["low"] <= beside["slowdown"]).all()
-    assert "beside" in plots.interference(spans).get_suptitle()
+    assert "beside" in figures.interference(spans).get_suptitle()
 
 
 def test_the_ledger_closes_at_every_moment(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_the_edge_is_found_with_real_failures(tmp_path: Path) -> None:
     assert 1 <= rows[0]["largest_value"] < 64
     assert rows[2]["served_by"] == "pocket-m"
     assert len(lab.table("trials").query("case_id == @rows[2]['case_id']")) == 3
-    table = summary.edge_table(lab.table("cases"), probes)
+    table = tables.edge_table(lab.table("cases"), probes)
     assert list(table["asked"]) == ["largest batch", "squeeze", "ladder"]
     assert lab.table("cases")["enveloped"].astype(bool).tolist() == [True, False, True]
     lab.close()

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from hybridlab import findings
-from hybridlab.device import CpuDevice
-from hybridlab.envelope import make_envelope
+from hybridlab.analysis.standings import standings
+from hybridlab.config.params import ParallelParams, SequentialParams
+from hybridlab.devices import CpuDevice
+from hybridlab.devices.envelope import make_envelope
 from hybridlab.experiments import execute, race, serving
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
-from hybridlab.isolate import CaseServer
-from hybridlab.params import ParallelParams, SequentialParams
-from hybridlab.standings import standings
+from hybridlab.processes.isolate import CaseServer
+from hybridlab.reporting import findings
 from hybridlab.strategies import Request
 from hybridlab.strategies.sequential import Sequential
 

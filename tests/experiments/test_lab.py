@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hybridlab import device as device_module
+from hybridlab import devices as device_module
+from hybridlab.config.params import BesideParams
 from hybridlab.experiments import beside, setup
 from hybridlab.experiments.lab import Lab
-from hybridlab.params import BesideParams
 from hybridlab.units import GIB, MIB
 from tests.fake_nvml import FakeNvml
 
@@ -40,18 +40,18 @@ def test_opening_and_planning_on_a_card_use_no_cuda(
 
 KERNEL = """
 import os, sys, torch
-from hybridlab import doctor
-from hybridlab.device import linux, nvml
+from hybridlab.cli import doctor_checks
+from hybridlab.devices import linux, nvml
 from hybridlab.experiments import beside, setup
 from hybridlab.experiments.lab import Lab
-from hybridlab.isolate import shared_server
-from hybridlab.params import BesideParams
+from hybridlab.processes.isolate import shared_server
+from hybridlab.config.params import BesideParams
 
 values = {"output_dir": sys.argv[1], "headless": True, "device": "cuda", "voxtral": "pocket"}
 lab = Lab.open(BesideParams.from_mapping(values))
 lab.budget_bytes, lab.card, setup.machine_facts(lab), setup.backend_facts(lab)
 [beside.shortage(lab, beside._case(lab, size)) for size in ("pocket-s", "large-v3")]
-list(doctor.examine())
+list(doctor_checks.examine())
 server = shared_server()
 assert not torch.cuda.is_initialized()
 own = set(linux.family(os.getpid()))

@@ -10,14 +10,14 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridlab.device import Account, CpuDevice
+from hybridlab.devices import Account, CpuDevice
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.ledger import write_ledgers
 from hybridlab.experiments.rows import Context
-from hybridlab.meter import Ended, Meter, Phase, Region
-from hybridlab.records import TableWriter
+from hybridlab.models import TenantSpec
+from hybridlab.profiling.meter import Ended, Meter, Phase, Region
+from hybridlab.results.records import TableWriter
 from hybridlab.strategies import Strategy
-from hybridlab.tenants import TenantSpec
 
 N_BYTES = st.integers(0, 2**36)
 PHASES = ("whisper encode", "voxtral prefill", "voxtral decode", "")

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 from hybridlab.audio import Samples
-from hybridlab.device import CpuDevice, CudaDevice, linux
-from hybridlab.device.nvml import _handle_of
-from hybridlab.device.trees import TreeMember
+from hybridlab.config.params import ParallelParams
+from hybridlab.devices import CpuDevice, CudaDevice, linux
+from hybridlab.devices.nvml import _handle_of
+from hybridlab.devices.trees import TreeMember
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments import arrivals, race
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.lab import Lab
-from hybridlab.params import ParallelParams
-from hybridlab.summary import containers_table
-from hybridlab.tenants import TenantSpec, services
-from hybridlab.tenants.over_http import chat, command, wav
-from hybridlab.tenants.services import Server, Service, beside_weights
+from hybridlab.models import TenantSpec, services
+from hybridlab.models.over_http import chat, command, wav
+from hybridlab.models.services import Server, Service, beside_weights
+from hybridlab.reporting.tables import containers_table
 from tests.fake_nvml import FakeNvml
 from tests.workers_at_work import alive, wait_until
 

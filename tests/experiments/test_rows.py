@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from hybridlab import catalog
-from hybridlab.device import Account, CpuDevice, Reading
-from hybridlab.device.base import SLACK
+from hybridlab.devices import Account, CpuDevice, Reading
+from hybridlab.devices.base import SLACK
 from hybridlab.errors import UnavailableError
-from hybridlab.experiments.case import Case, failures
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.case_runner import failures
 from hybridlab.experiments.placement import Site, place
-from hybridlab.experiments.rows import Context, attention_kernel, card_spoken_of, memory_columns
-from hybridlab.meter import Meter
+from hybridlab.experiments.rows import Context, attention_kernel, memory_columns
+from hybridlab.profiling.meter import Meter
 from tests.experiments.test_ledger import Kept, case
 
 
@@ -142,7 +143,7 @@ def standing_for(card: str, *, attention: Any = "auto") -> Case:
 
 def test_a_case_that_stands_for_a_card_has_that_card_s_kernel_and_word() -> None:
     newer = Card()
-    assert card_spoken_of(standing_for("t4"), newer) == catalog.card("t4")
+    assert standing_for("t4").card_on(newer) == catalog.card("t4")
     assert attention_kernel(standing_for("t4"), newer) == "math"
     assert attention_kernel(standing_for("l4"), newer) == "flash"
     assert attention_kernel(standing_for("t4", attention="expanded_kv"), newer) == "expanded_kv"

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from hybridlab.audio import load_clips, read_audio
-from hybridlab.device import CpuDevice
-from hybridlab.envelope import make_envelope
-from hybridlab.isolate import CaseServer
-from hybridlab.oom import out_of_memory
+from hybridlab.devices import CpuDevice
+from hybridlab.devices.envelope import make_envelope
+from hybridlab.devices.oom import out_of_memory
+from hybridlab.models import TenantSpec, make_analyst, make_transcriber
+from hybridlab.processes.isolate import CaseServer
 from hybridlab.strategies import make_strategy
-from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
 
 #: So many clips at once that every phase asks for megabytes, which no free list still holds.
 BATCH = 24

@@ -14,12 +14,12 @@ from transformers import (
 )
 
 from hybridlab import catalog, planner
-from hybridlab.device import CpuDevice
-from hybridlab.live import LiveTensors
+from hybridlab.devices import CpuDevice
+from hybridlab.models.base import TenantSpec
+from hybridlab.models.weights import voxtral_config, whisper_config
+from hybridlab.models.whisper_openai import WhisperOpenai
 from hybridlab.planner.requests import encoder_bytes
-from hybridlab.tenants.base import TenantSpec
-from hybridlab.tenants.weights import voxtral_config, whisper_config
-from hybridlab.tenants.whisper_openai import WhisperOpenai
+from hybridlab.profiling.live import LiveTensors
 
 L4 = catalog.card("l4")
 MINI = catalog.voxtral("mini-3b")

@@ -238,7 +238,7 @@ def test_a_quantiser_replaces_the_layers_that_are_counted_as_matrices() -> None:
     from transformers.quantizers.base import get_keys_to_not_convert
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    from hybridlab.tenants.weights import voxtral_config
+    from hybridlab.models.weights import voxtral_config
 
     with torch.device("meta"):
         model = VoxtralForConditionalGeneration(voxtral_config(MINI))

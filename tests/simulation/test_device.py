@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from hybridlab import catalog
 from hybridlab.cli import app
-from hybridlab.device import card_of, resolve_device
+from hybridlab.config.params import BesideParams
+from hybridlab.devices import card_of, resolve_device
 from hybridlab.errors import ParameterError
-from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
-from hybridlab.params import BesideParams
+from hybridlab.processes.isolate import ADDRESS_VARIABLE, CaseServer
 from hybridlab.simulation import STATE_VARIABLE, evidence
 from hybridlab.simulation.cuda_torch import CudaTorch
 
@@ -41,7 +41,7 @@ def test_a_card_is_known_by_the_catalog(name: str) -> None:
 def test_the_notebooks_process_stays_as_it_is() -> None:
     code = (
         "import sys\n"
-        "from hybridlab.device import resolve_device\n"
+        "from hybridlab.devices import resolve_device\n"
         "assert resolve_device('simulated:t4').title() == 'NVIDIA T4 (simulated)'\n"
         "assert not {'torch', 'pynvml'} & set(sys.modules)\n"
     )

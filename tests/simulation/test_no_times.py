@@ -12,17 +12,20 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from hybridlab import catalog, findings, records, summary
-from hybridlab.claims import load_claims
-from hybridlab.dashboard.whatif import Race, whatif_html
-from hybridlab.recommendation import Constraints, recommend
-from hybridlab.report import build_report, cases, sections, tables
-from hybridlab.report.method import method_facts
-from hybridlab.report.model import Run
+from hybridlab import catalog
+from hybridlab.analysis.claims import load_claims
+from hybridlab.analysis.recommendation import Constraints, recommend
+from hybridlab.analysis.verdict import judge, read_verdict, write_verdict
+from hybridlab.reporting import findings
+from hybridlab.reporting import tables as summary
+from hybridlab.reporting.html import build_report, cases, sections, tables
+from hybridlab.reporting.html.method import method_facts
+from hybridlab.reporting.html.model import Run
+from hybridlab.results import records
 from hybridlab.simulation import NO_TEXTS, NO_TIMES
-from hybridlab.verdict import judge, read_verdict, write_verdict
+from hybridlab.widgets.whatif import Race, whatif_html
 from tests.pages import load
-from tests.plots.drawn import DRAWN, FROM_TABLES, Tables, more_rows
+from tests.reporting.figures.drawn import DRAWN, FROM_TABLES, Tables, more_rows
 from tests.synthetic import write_run
 
 DEVICE = "simulated:t4"

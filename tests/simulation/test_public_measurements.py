@@ -29,7 +29,7 @@ values.install("sizes")
 import torch
 from dataclasses import replace
 from hybridlab import catalog
-from hybridlab.tenants.weights import empty_weights_on, voxtral_config, whisper_config
+from hybridlab.models.weights import empty_weights_on, voxtral_config, whisper_config
 
 def built(kind, config, dtype):
     with empty_weights_on("cuda:0"):
@@ -50,7 +50,7 @@ print(torch.cuda.memory_allocated())
 #: A batch of 24 windows of 30 s, as the pipeline hands it over.
 WHISPER = """
 from transformers import WhisperForConditionalGeneration
-from hybridlab.tenants.processors import whisper_generation_config
+from hybridlab.models.processors import whisper_generation_config
 entry = replace(catalog.whisper("turbo"), decoder_layers=DECODER_LAYERS)
 model = built(WhisperForConditionalGeneration, whisper_config(entry), torch.float16)
 model.generation_config = whisper_generation_config(vocab_size=entry.vocab_size)

@@ -12,12 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hybridlab import catalog, findings, planner, wear
-from hybridlab.device import resolve_device
-from hybridlab.experiments import ageing, arrivals, beside, edge, interference, kernels, race
-from hybridlab.experiments.lab import Lab
-from hybridlab.isolate import shared_server
-from hybridlab.params import (
+from hybridlab import catalog, planner
+from hybridlab.analysis import wear
+from hybridlab.config.params import (
     BesideParams,
     LimitsParams,
     ParallelParams,
@@ -25,10 +22,15 @@ from hybridlab.params import (
     SequentialParams,
     SwappingParams,
 )
-from hybridlab.records import is_time
-from hybridlab.tenants import TenantSpec
-from hybridlab.tenants.base import compute_values
-from hybridlab.tenants.make import make_analyst, make_transcriber
+from hybridlab.devices import resolve_device
+from hybridlab.experiments import ageing, arrivals, beside, edge, interference, kernels, race
+from hybridlab.experiments.lab import Lab
+from hybridlab.models import TenantSpec
+from hybridlab.models.base import compute_values
+from hybridlab.models.make import make_analyst, make_transcriber
+from hybridlab.processes.isolate import shared_server
+from hybridlab.reporting import findings
+from hybridlab.results.records import is_time
 from hybridlab.units import GIB, MIB, format_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("lib", "case_server")]

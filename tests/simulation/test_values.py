@@ -311,8 +311,8 @@ def test_pocket_models_say_token_by_token_what_they_say_on_the_cpu(backend: str)
         "all",
         f"""
 from hybridlab.audio import load_clips
-from hybridlab.device import CpuDevice, resolve_device
-from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
+from hybridlab.devices import CpuDevice, resolve_device
+from hybridlab.models import TenantSpec, make_analyst, make_transcriber
 clips = load_clips()[:3]
 sounds = [clip.samples() for clip in clips]
 

@@ -12,8 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from hybridlab import arena
-from hybridlab.arena import (
+from hybridlab.devices import CpuDevice
+from hybridlab.devices.host_room import check_host_room
+from hybridlab.errors import UnavailableError
+from hybridlab.models.base import storage_bytes
+from hybridlab.strategies import arena
+from hybridlab.strategies.arena import (
     ALIGNMENT_BYTES,
     Arena,
     Pin,
@@ -22,9 +26,6 @@ from hybridlab.arena import (
     layout,
     weights_digest,
 )
-from hybridlab.device import CpuDevice
-from hybridlab.errors import UnavailableError
-from hybridlab.tenants.base import storage_bytes
 
 CPU = CpuDevice()
 
@@ -239,8 +240,8 @@ def test_a_host_without_room_says_what_it_has(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: 1 << 20)
     with pytest.raises(UnavailableError, match=r"1 MiB free.*5 MiB.*smaller Whisper"):
-        arena.check_host_room(5 << 20, Gpu())  # type: ignore[arg-type]
-    arena.check_host_room(5 << 20, CPU)  # the allocator says it there
+        check_host_room(5 << 20, Gpu())  # type: ignore[arg-type]
+    check_host_room(5 << 20, CPU)  # the allocator says it there
 
 
 # ------------------------------------------------------------------------------- on a real device
@@ -274,10 +275,10 @@ def test_a_refused_pin_leaves_no_error_for_the_next_kernel() -> None:
 
 @pytest.mark.gpu
 def test_what_was_kept_for_later_goes_back() -> None:
-    from hybridlab.device.cuda import CudaDevice
+    from hybridlab.devices.cuda import CudaDevice
 
     device = CudaDevice()
-    arena.give_back_caches()
+    device.release_caches()
     allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     pinned = pinned_now()
     with device.new_stream()():
@@ -287,7 +288,7 @@ def test_what_was_kept_for_later_goes_back() -> None:
     assert torch.cuda.memory_allocated() > allocated
     assert pinned_now() - pinned == (arena.pinned_bytes(waiting.nbytes))
     del rows, product, waiting
-    arena.give_back_caches()
+    device.release_caches()
     assert torch.cuda.memory_allocated() == allocated
     assert torch.cuda.memory_reserved() == reserved
     assert pinned_now() == pinned

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from hybridlab.device.base import Wear
+from hybridlab.devices.base import Wear
 from hybridlab.errors import UnavailableError
 from hybridlab.strategies import Strategy
 from hybridlab.strategies.housekeeping import Housekeeper

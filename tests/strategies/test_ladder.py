@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from hybridlab.models.base import TenantSpec
 from hybridlab.strategies import Request
 from hybridlab.strategies.ladder import Ladder, Step
-from hybridlab.tenants.base import TenantSpec
 
 OOM = "CUDA out of memory. Tried to allocate 2.00 GiB."
 

@@ -16,19 +16,19 @@ from typing import Any
 import pytest
 
 from hybridlab.audio import load_clips, read_audio
-from hybridlab.device import CpuDevice, CudaDevice, resolve_device
-from hybridlab.device.cores import board_at
+from hybridlab.config.params import ParallelParams
+from hybridlab.devices import CpuDevice, CudaDevice, resolve_device
+from hybridlab.devices.cores import board_at
+from hybridlab.devices.oom import out_of_memory
 from hybridlab.errors import UnavailableError, WorkerLostError
 from hybridlab.experiments import execute, race, serving
 from hybridlab.experiments.lab import Lab
 from hybridlab.experiments.placement import Site, place, transcriber_spec
-from hybridlab.isolate import ADDRESS_VARIABLE, CaseServer
-from hybridlab.oom import out_of_memory
-from hybridlab.params import ParallelParams
-from hybridlab.records import AT_ONCE
+from hybridlab.models import TenantSpec
+from hybridlab.models.remote import RemoteTranscriber
+from hybridlab.processes.isolate import ADDRESS_VARIABLE, CaseServer
+from hybridlab.results.records import AT_ONCE
 from hybridlab.strategies import Request, Strategy, make_strategy
-from hybridlab.tenants import TenantSpec
-from hybridlab.tenants.remote import RemoteTranscriber
 from tests.strategies.test_strategies import FakeVoxtral, FakeWhisper
 from tests.watcher import Watcher
 from tests.workers_at_work import (
@@ -395,8 +395,8 @@ import sys
 from pathlib import Path
 from hybridlab.experiments import race
 from hybridlab.experiments.lab import Lab
-from hybridlab.params import ParallelParams
-from hybridlab.records import AT_ONCE
+from hybridlab.config.params import ParallelParams
+from hybridlab.results.records import AT_ONCE
 
 values = {"headless": True, "output_dir": sys.argv[1], "most_foreign_cpu": 1.0, "trials": 500}
 lab = Lab.open(ParallelParams.from_mapping(values))
@@ -435,11 +435,10 @@ def test_ctrl_c_in_a_race_ends_its_case_and_workers(tmp_path: Path) -> None:
 def test_streams_leave_nothing_behind_them(request_: Request, said: tuple[str, str]) -> None:
     import torch
 
-    from hybridlab.arena import give_back_caches
-    from hybridlab.device.cuda import CudaDevice
+    from hybridlab.devices.cuda import CudaDevice
 
     device = CudaDevice()
-    give_back_caches()
+    device.release_caches()
     before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     with ExitStack() as stack:
         tenants = place("streams", WHISPER, VOXTRAL, Site(device, stack))

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from hybridlab.audio import Samples
-from hybridlab.device import CpuDevice
+from hybridlab.devices import CpuDevice
 from hybridlab.errors import ParameterError, UnavailableError
+from hybridlab.models.base import Analyst, Heard, TenantSpec, Text, Transcriber
 from hybridlab.strategies import STRATEGIES, Inbox, Request, Served, Strategy, make_strategy
 from hybridlab.strategies.swapping import MOVERS
-from hybridlab.tenants.base import Analyst, Heard, TenantSpec, Text, Transcriber
 
 SPEC = TenantSpec(model="x", backend="transformers", weights="pocket", dtype="float32")
 

@@ -12,17 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from hybridlab import arena
-from hybridlab.arena import weights_digest
 from hybridlab.audio import Samples, load_clips, read_audio
-from hybridlab.device import CpuDevice, Device, linux
+from hybridlab.devices import CpuDevice, Device, linux
 from hybridlab.errors import UnavailableError
-from hybridlab.strategies import Request, Served, make_strategy
+from hybridlab.models import TenantSpec, make_analyst, make_transcriber
+from hybridlab.models.pocket import pocket_dir
+from hybridlab.models.source import weight_files
+from hybridlab.strategies import Request, Served, arena, copies, make_strategy
+from hybridlab.strategies.arena import weights_digest
 from hybridlab.strategies.arenas import InArena
 from hybridlab.strategies.swapping import MOVERS, Swapping
-from hybridlab.tenants import TenantSpec, make_analyst, make_transcriber
-from hybridlab.tenants.pocket import pocket_dir
-from hybridlab.tenants.weights import weight_files
 from tests.strategies.test_arena import FakeCudart, pinned_now
 
 HERE = ("reload-warm", "reload-cold", "arena", "arena-overlapped")
@@ -265,7 +264,7 @@ def test_pinned_memory_counts_as_torch_rounds_it(
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
     monkeypatch.setattr(torch.cuda, "cudart", FakeCudart)
     asked: list[int] = []
-    monkeypatch.setattr(arena, "check_host_room", lambda n_bytes, device: asked.append(n_bytes))
+    monkeypatch.setattr(copies, "check_host_room", lambda n_bytes, device: asked.append(n_bytes))
     made = strategy("pinned", device=PretendGpu())
     made.open()
     assert [made.host_copy_bytes()] == asked
@@ -319,10 +318,10 @@ def test_a_copy_that_the_driver_lost_is_a_fault_and_no_wrong_text(
 def test_weights_that_are_away_leave_their_room_to_other_processes(
     variant: str, clip: Samples
 ) -> None:
-    from hybridlab.device.cuda import CudaDevice
+    from hybridlab.devices.cuda import CudaDevice
 
     device = CudaDevice()
-    arena.give_back_caches()
+    device.release_caches()
     before = torch.cuda.memory_reserved()
     pinned = pinned_now()
     made = strategy(variant, device=device)

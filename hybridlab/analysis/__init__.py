@@ -1,0 +1,1 @@
+"""What rows mean: statistics, standings of arms, recommendation, claims and their verdicts."""

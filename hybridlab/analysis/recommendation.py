@@ -1,0 +1,322 @@
+"""Which strategy to pick on this device: the winner of the races, its runner-up, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hybridlab.analysis.standings import (
+    LEAST_TRIALS,
+    PAIR_COLUMNS,
+    Standing,
+    race_cases,
+    standings,
+)
+from hybridlab.analysis.stats import Interval
+from hybridlab.simulation import NO_TIMES
+from hybridlab.units import format_bytes, format_number, format_seconds
+
+#: So often the trials are drawn again to see whether the choice stays.
+RESAMPLES = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """What an arm must keep to be recommended; the defaults ask for nothing. An arm whose figure is
+    unknown does not keep it."""
+
+    min_margin_bytes: int = 0
+    max_p95_s: float = math.inf
+    max_wer: float = math.inf
+
+    def keeps(self, arm: Standing) -> bool:
+        return not self.broken_by(arm)
+
+    def broken_by(self, arm: Standing) -> list[str]:
+        """What this arm does not keep, in words; empty where it keeps all."""
+        found = []
+        if self.min_margin_bytes and not arm.margin_bytes >= self.min_margin_bytes:
+            found.append(f"margin below {format_bytes(self.min_margin_bytes)}")
+        if not math.isinf(self.max_p95_s) and not arm.p95_s <= self.max_p95_s:
+            found.append(f"p95 above {format_seconds(self.max_p95_s)}")
+        if not math.isinf(self.max_wer) and not arm.wer <= self.max_wer:
+            found.append(f"word error rate above {self.max_wer:.1%}")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """The best arm for one goal, and the one behind it."""
+
+    goal: str
+    arm: str
+    figure: str
+    runner_up: str
+    runner_up_figure: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """The strategy to pick for the pair that was raced; seconds and bytes inside. On a simulated
+    card, which has no clock, it is picked by its bytes alone and all times are not-a-number."""
+
+    pair: str
+    strategy: str
+    variant: str
+    why: str
+    runner_up: str
+    why_not: str
+    tie: bool
+    n: int
+    median_s: float
+    low_s: float
+    high_s: float
+    relative: float
+    throughput_rps: float
+    peak_bytes: float
+    margin_bytes: float
+    highest_throughput: str
+    safest_margin: str
+    goals: tuple[Goal, ...]
+    #: Share of resamples of the trials in which another arm has the lowest median.
+    flips: float
+
+    @property
+    def by_bytes(self) -> bool:
+        """Whether bytes alone decided."""
+        return math.isnan(self.median_s)
+
+    @property
+    def flip_words(self) -> str:
+        """How firm the choice is, in a sentence."""
+        if self.by_bytes:
+            return f"Bytes alone decide: {NO_TIMES}."
+        return (
+            f"When the trials are drawn again, another way has the lowest median in "
+            f"{self.flips:.0%} of {RESAMPLES} draws."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def recommend(
+    cases: pd.DataFrame, trials: pd.DataFrame, constraints: Constraints | None = None
+) -> Recommendation | None:
+    """The arm to pick of those that keep the constraints; None where none can be compared."""
+    keeps = (constraints or Constraints()).keeps
+    arms = [arm for arm in standings(cases, trials) if keeps(arm)]
+    return choose(arms, pair=pair_of(cases, trials)) if arms else None
+
+
+def choose(arms: list[Standing], *, pair: str) -> Recommendation | None:
+    """The arm with the lowest median latency.
+
+    Latencies count as multiples of the control arm (sequential/plain) of their own notebook, since
+    the notebooks are not interleaved with each other; seconds are shown beside them. Arms whose
+    95 % intervals overlap the fastest one's are a tie, which goes to the smaller peak. First
+    requests, failed cases and cases whose texts differ from each tenant's alone are in no standing.
+    Without any latency, as on a simulated card, the smallest peak is picked. None where no arm has
+    a control to be held against.
+    """
+    if all(math.isnan(arm.latency_s.value) for arm in arms):
+        return _least_bytes(arms, pair=pair)
+    arms = [arm for arm in arms if not math.isnan(arm.relative.value)]
+    if not arms:
+        return None
+    arms.sort(key=lambda arm: (arm.relative.value, arm.name))
+    tied = [arm for arm in arms if _ties(arms[0], arm)]
+    best = min(tied, key=_least_peak_first)
+    rest = [arm for arm in tied if arm is not best] + [arm for arm in arms if arm not in tied]
+    second = rest[0] if rest else None
+    throughput = max(arms, key=lambda arm: _or(arm.rate.value, -math.inf))
+    safest = max(arms, key=lambda arm: _or(arm.margin_bytes, -math.inf))
+    return Recommendation(
+        pair=pair,
+        strategy=best.strategy,
+        variant=best.variant,
+        why=_why(best, tie=len(tied) > 1),
+        runner_up=second.name if second else "",
+        why_not=_why_not(second, best, tie=second in tied) if second else "",
+        tie=len(tied) > 1,
+        n=best.n,
+        median_s=best.latency_s.value,
+        low_s=best.latency_s.low,
+        high_s=best.latency_s.high,
+        relative=best.relative.value,
+        throughput_rps=best.throughput_rps,
+        peak_bytes=best.peak_bytes,
+        margin_bytes=best.margin_bytes,
+        highest_throughput=_throughput_text(throughput),
+        safest_margin=_margin_text(safest),
+        goals=_goals(arms),
+        flips=_flips(best, arms),
+    )
+
+
+def _least_bytes(arms: list[Standing], *, pair: str) -> Recommendation | None:
+    """The arm with the smallest peak of those with one; of equal ones the first by name."""
+    arms = sorted(
+        (arm for arm in arms if not math.isnan(arm.peak_bytes)),
+        key=lambda arm: (arm.peak_bytes, arm.name),
+    )
+    if not arms:
+        return None
+    best, second = arms[0], arms[1] if len(arms) > 1 else None
+    more = second.peak_bytes - best.peak_bytes if second else 0
+    return Recommendation(
+        pair=pair,
+        strategy=best.strategy,
+        variant=best.variant,
+        why=f"smallest peak: {_peak_and_margin(best)}; {NO_TIMES}, so bytes alone decide",
+        runner_up=second.name if second else "",
+        why_not=f"its peak is {format_bytes(more)} higher" if second else "",
+        tie=bool(second) and not more,
+        n=best.n,
+        median_s=math.nan,
+        low_s=math.nan,
+        high_s=math.nan,
+        relative=math.nan,
+        throughput_rps=math.nan,
+        peak_bytes=best.peak_bytes,
+        margin_bytes=best.margin_bytes,
+        highest_throughput="",
+        safest_margin=_margin_text(max(arms, key=lambda arm: _or(arm.margin_bytes, -math.inf))),
+        goals=_goals(arms),
+        flips=math.nan,
+    )
+
+
+def _goals(arms: list[Standing]) -> tuple[Goal, ...]:
+    """Each goal's best and second arm; of equal ones the faster. A goal without figures is not
+    there."""
+    wanted: tuple[tuple[str, Callable[[Standing], float], Callable[[Standing], str]], ...] = (
+        ("lowest latency", lambda arm: arm.relative.value, lambda arm: _seconds(arm.latency_s)),
+        ("highest throughput", lambda arm: -arm.rate.value, _rate_text),
+        (
+            "safest margin",
+            lambda arm: -arm.margin_bytes,
+            lambda arm: f"{format_bytes(arm.margin_bytes)} to spare",
+        ),
+        ("best quality", lambda arm: arm.wer, lambda arm: f"word error rate {arm.wer:.1%}"),
+    )
+    found = []
+    for goal, cost, text in wanted:
+        known = sorted(
+            (arm for arm in arms if not math.isnan(cost(arm))),
+            key=lambda arm: (cost(arm), _or(arm.relative.value, 0.0)),
+        )
+        if known:
+            second = known[1] if len(known) > 1 else None
+            found.append(
+                Goal(
+                    goal=goal,
+                    arm=known[0].name,
+                    figure=text(known[0]),
+                    runner_up=second.name if second else "",
+                    runner_up_figure=text(second) if second else "",
+                )
+            )
+    return tuple(found)
+
+
+def _rate_text(arm: Standing) -> str:
+    return f"{format_number(arm.throughput_rps)} requests/s, {arm.rate.value:.2f} x its control"
+
+
+def _flips(best: Standing, arms: list[Standing]) -> float:
+    """How often another arm wins when every arm's trials are drawn again, with replacement."""
+    rng = np.random.default_rng(0)
+    medians = np.array(
+        [
+            np.median(rng.choice(arm.relatives, (RESAMPLES, len(arm.relatives))), axis=1)
+            for arm in arms
+        ]
+    )
+    return float((medians.argmin(axis=0) != arms.index(best)).mean())
+
+
+def _ties(fastest: Standing, arm: Standing) -> bool:
+    """Whether this arm cannot be told from the fastest; one value alone has no interval and so
+    can never be told apart."""
+    unknown = math.isnan(fastest.relative.low) or math.isnan(arm.relative.low)
+    return arm is fastest or unknown or fastest.relative.overlaps(arm.relative)
+
+
+def _least_peak_first(arm: Standing) -> tuple[float, float]:
+    return _or(arm.peak_bytes, math.inf), arm.relative.value
+
+
+def _or(value: float, instead: float) -> float:
+    return instead if math.isnan(value) else value
+
+
+def pair_of(cases: pd.DataFrame, trials: pd.DataFrame) -> str:
+    """The raced pair: 'Voxtral mini-3b (random weights, float16) + Whisper medium (...)'."""
+    raced = race_cases(cases, trials)
+    paired = raced[raced["whisper_size"].notna()]
+    row = (paired if len(paired) else raced).iloc[0]
+    voxtral, source, dtype, size, backend, whisper_source, whisper_dtype = (
+        row[name] for name in PAIR_COLUMNS
+    )
+    first = f"Voxtral {voxtral} ({source} weights, {dtype})"
+    if paired.empty:
+        return first
+    return f"{first} + Whisper {size} ({backend}, {whisper_source} weights, {whisper_dtype})"
+
+
+def _latency_text(arm: Standing) -> str:
+    return (
+        f"median {_seconds(arm.latency_s)}, {_ratio(arm.relative)} the control of its notebook, "
+        f"n = {arm.n}"
+    )
+
+
+def _seconds(values: Interval) -> str:
+    if math.isnan(values.low):
+        return format_seconds(values.value)
+    low, high = format_seconds(values.low), format_seconds(values.high)
+    return f"{format_seconds(values.value)} (95 % interval {low} to {high})"
+
+
+def _ratio(values: Interval) -> str:
+    if math.isnan(values.low):
+        return f"{values.value:.2f} x"
+    return f"{values.value:.2f} x ({values.low:.2f} to {values.high:.2f})"
+
+
+def _throughput_text(arm: Standing) -> str:
+    if math.isnan(arm.throughput_rps):
+        return ""
+    return f"{arm.name}, {format_number(arm.throughput_rps)} requests/s"
+
+
+def _margin_text(arm: Standing) -> str:
+    return "" if math.isnan(arm.margin_bytes) else f"{arm.name}, {format_bytes(arm.margin_bytes)}"
+
+
+def _why(arm: Standing, *, tie: bool) -> str:
+    lead = "tied for the lowest latency, with the smallest peak" if tie else "lowest latency"
+    few = (
+        f"; fewer than {LEAST_TRIALS} trials, so take it as a hint" if arm.n < LEAST_TRIALS else ""
+    )
+    memory = "" if math.isnan(arm.peak_bytes) else f"; peak {_peak_and_margin(arm)}"
+    return f"{lead}: {_latency_text(arm)}{memory}{few}"
+
+
+def _peak_and_margin(arm: Standing) -> str:
+    margin = "" if math.isnan(arm.margin_bytes) else f", margin {format_bytes(arm.margin_bytes)}"
+    return f"{format_bytes(arm.peak_bytes)}{margin}"
+
+
+def _why_not(arm: Standing, best: Standing, *, tie: bool) -> str:
+    if not tie:
+        return f"slower: {_latency_text(arm)}"
+    more = arm.peak_bytes - best.peak_bytes
+    memory = "" if math.isnan(more) else f"; its peak is {format_bytes(more)} higher"
+    return f"a tie in latency: {_latency_text(arm)}{memory}"

@@ -1,0 +1,312 @@
+"""What a run says: every claim judged, a recommendation, the options A, B, C, and one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hybridlab import catalog
+from hybridlab import planner as default_planner
+from hybridlab.analysis.claims import Claim, load_claims
+from hybridlab.analysis.judges import Bench, Planner, decide
+from hybridlab.analysis.recommendation import Constraints, Recommendation, recommend
+from hybridlab.analysis.standings import is_value, main_pair, numbers
+from hybridlab.catalog import Card
+from hybridlab.catalog.device_names import simulated_card
+from hybridlab.errors import RunFolderError
+from hybridlab.planner import PairPlan
+from hybridlab.results.records import run_table, write_json
+from hybridlab.simulation import NO_TIMES
+from hybridlab.units import GB, format_bytes, format_seconds
+
+__all__ = [
+    "OPTIONS",
+    "Claim",
+    "Constraints",
+    "Recommendation",
+    "answer_sentence",
+    "judge",
+    "load_claims",
+    "options_table",
+    "read_verdict",
+    "recommend",
+    "write_verdict",
+]
+
+#: The options of the original analysis: which Whisper beside Voxtral on one 15 GB T4.
+OPTIONS = {"A": "medium", "B": "large-v3", "C": "base"}
+TARGET = "t4"
+NOTHING_KEEPS = "No way of sharing that was measured keeps what is asked for."
+
+
+def judge(
+    claims: Iterable[Claim],
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    device: str,
+    card: str | None,
+    planner: Planner = default_planner,
+) -> list[dict[str, Any]]:
+    """Rows of the table `claims`, one per claim.
+
+    `device` is where the rows were measured ('cpu', 'cuda:0') and `card` the catalog's name of the
+    card that is there (None on a CPU), not of one that was merely asked for: a claim about a T4 is
+    judged only on rows of a T4, and elsewhere is 'not testable here' with the planner's word.
+    """
+    bench = Bench(tables=tables, device=device, card=card, planner=planner)
+    rows = []
+    for claim in claims:
+        finding = decide(claim, bench)
+        rows.append(
+            {
+                "claim": claim.id,
+                "sentence": claim.sentence,
+                "kind": claim.kind,
+                "expected": claim.expected,
+                "measured": finding.measured,
+                "verdict": finding.verdict,
+                "reason": finding.reason,
+                "evidence": finding.evidence,
+            }
+        )
+    return rows
+
+
+# --------------------------------------------------------------------------------------- options
+
+
+def options_table(card: Card | str, cases: pd.DataFrame) -> list[dict[str, Any]]:
+    """Options A, B, C on a card: one row per backend x dtype, predicted figures first.
+
+    `fits` is the planner's word for that card and always stands with `source: predicted`; the
+    `measured_*` figures are those of a `beside` case of this run with the same size, backend and
+    dtype, and of the device that `measured_on` names, which need not be that card.
+    """
+    card = catalog.card(card) if isinstance(card, str) else card
+    rows = []
+    for option, size in OPTIONS.items():
+        ran = cases[(cases["experiment"] == "beside") & (cases["whisper_size"] == size)]
+        plans = default_planner.plan_table(card, sizes=(size,))
+        rows += [_option_row(option, plan, ran) for plan in plans + _others(card, size, ran, plans)]
+    return rows
+
+
+def _others(card: Card, size: str, ran: pd.DataFrame, plans: list[PairPlan]) -> list[PairPlan]:
+    """Plans for combinations that were measured though the card does not run them natively."""
+    known = {(plan.backend, plan.dtype) for plan in plans}
+    measured = {(row.whisper_backend, row.whisper_dtype) for row in ran.itertuples()}
+    return [
+        default_planner.plan_pair(
+            card,
+            catalog.whisper(size),
+            catalog.voxtral("mini-3b"),
+            backend=str(backend),
+            dtype=str(dtype),
+        )
+        for backend, dtype in sorted(measured - known)
+    ]
+
+
+def _option_row(option: str, plan: PairPlan, cases: pd.DataFrame) -> dict[str, Any]:
+    default = plan.dtype == catalog.BACKEND_DEFAULT_DTYPE[plan.backend]
+    return {
+        "option": option,
+        "whisper": plan.whisper,
+        "backend": plan.backend,
+        "dtype": plan.dtype,
+        "is_default": default,
+        "voxtral": plan.voxtral,
+        "voxtral_dtype": plan.voxtral_dtype,
+        "card": plan.card,
+        "source": "predicted",
+        "total_bytes": plan.total_bytes,
+        "capacity_bytes": plan.capacity_bytes,
+        "utilization": plan.utilization,
+        "margin_bytes": plan.margin_bytes,
+        "fits": plan.fits,
+        "planned_gb": round(plan.total_bytes / GB, 1),
+        "verdict": f"predicted {'to fit' if plan.fits else 'not to fit'} with {plan.backend} "
+        f"{plan.dtype}{' (its default)' if default else ''}",
+        "sentence": _option_sentence(option, plan, default=default),
+        **_measured(plan, cases),
+    }
+
+
+def _option_sentence(option: str, plan: PairPlan, *, default: bool) -> str:
+    word = "holds" if plan.fits else "does not hold"
+    by_default = ", its default" if default else ""
+    return (
+        f"option {option} ({plan.whisper}) {word} with {plan.backend} in {plan.dtype}{by_default}: "
+        f"predicted {format_bytes(plan.total_bytes)} of {format_bytes(plan.capacity_bytes)} "
+        f"({plan.utilization:.0%})"
+    )
+
+
+def _measured(plan: PairPlan, cases: pd.DataFrame) -> dict[str, Any]:
+    """This run's figures for the same combination; empty values where it was not measured."""
+    same = cases["whisper_backend"].eq(plan.backend) & cases["whisper_dtype"].eq(plan.dtype)
+    ran = cases[same & cases["status"].isin(["ok", "oom"])]
+    empty = ("status", "on", "voxtral", "weights", "peak_bytes", "capacity_bytes")
+    if ran.empty:
+        return {"measured": None, **{f"measured_{name}": None for name in empty}}
+    row = ran.iloc[[-1]]
+    peaks = [numbers(row, f"{name}_peak_bytes").iloc[0] for name in ("load", "request")]
+    known = [float(peak) for peak in peaks if not math.isnan(peak)]
+    enveloped = " (enveloped)" if is_value(row["enveloped"], True).iloc[0] else ""
+    capacity = float(numbers(row, "capacity_bytes").iloc[0])
+    where = f"{row['device'].iloc[0]}{enveloped}"
+    peak = f", peak {format_bytes(max(known))}" if known else ""
+    return {
+        "measured": f"{row['status'].iloc[0]} on {where}{peak}",
+        "measured_status": row["status"].iloc[0],
+        "measured_on": where,
+        "measured_voxtral": f"{row['voxtral'].iloc[0]} {row['voxtral_dtype'].iloc[0]}",
+        "measured_weights": f"{row['whisper_weights'].iloc[0]}",
+        "measured_peak_bytes": max(known) if known else None,
+        "measured_capacity_bytes": None if math.isnan(capacity) else capacity,
+    }
+
+
+# ---------------------------------------------------------------------------------------- answer
+
+
+def answer_sentence(
+    cases: pd.DataFrame,
+    recommendation: Recommendation | None,
+    *,
+    device: str,
+    card: str | None = None,
+    target: str = TARGET,
+) -> str:
+    """The run in one sentence: what won on this device with these weights, and what the planner
+    foretells for the target card."""
+    where = f"On {_device_text(device, card)} with {_pair_text(cases)}"
+    if recommendation is None:
+        found = f"{where}, no strategies were measured that can be compared"
+    else:
+        found = f"{where}, {_winner_text(recommendation)}"
+    return f"{found}; {_foresight_text(catalog.card(target))}."
+
+
+def _device_text(device: str, card: str | None) -> str:
+    if device == "cpu":
+        return "this CPU"
+    if simulated := simulated_card(device):
+        return f"a simulated {simulated.title}"
+    known = catalog.CARDS.get(card or "")
+    return f"this {known.title}" if known else f"this device ({device})"
+
+
+def _pair_text(cases: pd.DataFrame) -> str:
+    race = cases[cases["experiment"] == "race"]
+    rows = main_pair(race if len(race) else cases)
+    rows = rows[rows["voxtral"].notna()]
+    if rows.empty:
+        return "no pair"
+    paired = rows[rows["whisper_size"].notna()]
+    row = (paired if len(paired) else rows).iloc[0]
+    if row["voxtral"] == "pocket":
+        return "the pocket pair (pocket weights)"
+    sources = dict.fromkeys([row["voxtral_weights"], row["whisper_weights"]])
+    named = " and ".join(str(source) for source in sources if not pd.isna(source))
+    whisper = f" and Whisper {row['whisper_size']}" if len(paired) else ""
+    return f"Voxtral {row['voxtral']}{whisper} ({named} weights)"
+
+
+def _winner_text(found: Recommendation) -> str:
+    name = f"{found.strategy} ({found.variant})"
+    if found.by_bytes:
+        return (
+            f"{name} has the smallest peak ({format_bytes(found.peak_bytes)}, n = {found.n}; "
+            f"{NO_TIMES})"
+        )
+    figures = f"median {format_seconds(found.median_s)}, n = {found.n}"
+    if found.tie:
+        return f"{name} ties with {found.runner_up} and is picked for its memory ({figures})"
+    return f"{name} is the {'fastest' if found.runner_up else 'only one measured'} ({figures})"
+
+
+def _foresight_text(card: Card) -> str:
+    medium = _plan(card, "medium", "transformers", "float16")
+    default = catalog.BACKEND_DEFAULT_DTYPE["openai-whisper"]
+    large = _plan(card, "large-v3", "openai-whisper", default)
+    title = card.title.removeprefix("NVIDIA ")
+    return (
+        f"on a {title} the planner predicts that medium {_fit(medium)} "
+        f"beside Voxtral-Mini-3B in float16 and that large-v3 {_fit(large)} through "
+        f"openai-whisper's default, {default}"
+    )
+
+
+def _plan(card: Card, size: str, backend: str, dtype: str) -> PairPlan:
+    return default_planner.plan_pair(
+        card, catalog.whisper(size), catalog.voxtral("mini-3b"), backend=backend, dtype=dtype
+    )
+
+
+def _fit(plan: PairPlan) -> str:
+    if plan.fits:
+        return f"fits with {format_bytes(plan.margin_bytes)} to spare"
+    return f"does not fit ({format_bytes(-plan.margin_bytes)} too much)"
+
+
+# ----------------------------------------------------------------------------------------- files
+
+
+def write_verdict(
+    run_dir: Path,
+    *,
+    device: str,
+    card: str | None = None,
+    target: str = TARGET,
+    constraints: Constraints | None = None,
+) -> Path:
+    """Write `<run>/verdict.json` from the run's rows and return its path."""
+    cases, trials = (run_table(run_dir, table) for table in ("cases", "trials"))
+    found = recommend(cases, trials, constraints)
+    path = run_dir / "verdict.json"
+    write_json(
+        path,
+        {
+            "answer": answer_sentence(cases, found, device=device, card=card, target=target),
+            "recommendation": found.as_dict() if found else None,
+            "options": options_table(target, cases),
+            "device": device,
+            "card": card,
+            "target": target,
+        },
+    )
+    return path
+
+
+def read_verdict(run_dir: Path, constraints: Constraints | None = None) -> dict[str, Any]:
+    """What `write_verdict` wrote, under other constraints computed anew from the run's rows, with
+    every claim. `RunFolderError` where the folder holds no verdict."""
+    path = run_dir / "verdict.json"
+    if not path.is_file():
+        raise RunFolderError(
+            f"{run_dir} holds no verdict.json; name the folder of a run whose notebook 07 has "
+            "completed, as in outputs/"
+        )
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError:
+        raise RunFolderError(f"{path} is damaged; write it again with --resume") from None
+    if constraints is not None:
+        cases, trials = (run_table(run_dir, table) for table in ("cases", "trials"))
+        chosen = recommend(cases, trials, constraints)
+        found["recommendation"] = chosen.as_dict() if chosen else None
+        found["answer"] = NOTHING_KEEPS
+        if chosen:
+            device = found.get("device") or str(cases["device"].iloc[0])  # older runs wrote none
+            target = found.get("target") or TARGET
+            found["answer"] = answer_sentence(
+                cases, chosen, device=device, card=found.get("card"), target=target
+            )
+    claims = run_table(run_dir, "claims")
+    return {**found, "claims": claims.to_dict("records")}

@@ -1,0 +1,65 @@
+"""Presets as defaults: a notebook's `preset` fills the parameters that its reader left alone.
+
+`auto` is the preset `colab-t4` on a Colab machine with a GPU, so that badge and "Run all" measure
+the released weights there, and none anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hybridlab.config import colab
+from hybridlab.errors import ParameterError
+
+AUTO, NONE = "auto", ""
+#: The presets: in a checkout a link to `params/`, in an installed package their copies.
+PRESETS_DIR = Path(__file__).parent / "presets"
+
+
+def presets(folder: Path = PRESETS_DIR) -> list[str]:
+    """Names of the presets in a folder; the claims beside them are none."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "claims")
+
+
+def resolve(preset: str) -> str:
+    """The name of the preset to fill from; empty for none."""
+    if preset == AUTO:
+        return colab.PRESET if colab.on_colab() and colab.has_gpu() else NONE
+    if preset != NONE and preset not in presets():
+        raise ParameterError.unknown_name("preset", preset, [AUTO, *presets()])
+    return preset
+
+
+def filled(given: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """`given`, with the values of its preset under those of `names` that it does not give, and the
+    name of the preset where `auto` found one."""
+    wanted = given.get("preset", AUTO)
+    if not isinstance(wanted, str):
+        return dict(given)  # the model says what is wrong with it
+    preset = resolve(wanted)
+    if preset == NONE:
+        return dict(given)
+    values = read_yaml(PRESETS_DIR / f"{preset}.yaml")
+    own = {name: value for name, value in values.items() if name in names}
+    return {**own, **given, "preset": preset}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A flat YAML mapping; nested values and YAML 1.1's `on`/`1e-3` are caught by validation."""
+    import yaml
+
+    if not path.is_file():
+        near = sorted(p.name for p in Path("params").glob("*.yaml") if p.name != "claims.yaml")
+        hint = f"; presets here: {', '.join(near)}" if near else ""
+        raise ParameterError(f"parameter file {str(path)!r} does not exist{hint}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ParameterError(f"{path} must hold 'name: value' lines, not a {type(values).__name__}")
+    return {str(name): value for name, value in values.items()}

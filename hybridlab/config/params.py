@@ -1,0 +1,435 @@
+"""Parameters of every notebook: one flat pydantic model each, nothing coerced, nothing extra.
+
+A notebook's parameter cell holds plain literals; its next cell calls `Params.from_namespace(
+globals())`. Files in `params/` are flat too, so that papermill takes them as they stand; the runner
+gives each notebook the names that it declares and refuses a name that no notebook knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hybridlab import catalog
+from hybridlab.catalog.device_names import check_device, simulated_card
+from hybridlab.config.defaults import AUTO, filled
+from hybridlab.errors import ParameterError
+
+VoxtralName = Literal["mini-3b", "pocket"]
+WeightsSource = Literal["hub", "local", "random", "pocket"]
+FloatDtype = Literal["float32", "bfloat16", "float16"]
+VoxtralDtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
+WhisperDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+WhisperSize = Literal[
+    "tiny", "base", "small", "medium", "large-v3", "turbo", "pocket-s", "pocket-m"
+]
+Backend = Literal["openai-whisper", "transformers", "faster-whisper"]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+
+#: `question: ""` asks each clip the questions of its manifest.
+FROM_MANIFEST = ""
+
+
+class Params(BaseModel):
+    """What every notebook shares. `auto` is resolved against the device by the tenants."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    notebook: ClassVar[str] = ""
+
+    preset: str = AUTO
+    voxtral: VoxtralName = "pocket"
+    voxtral_weights: WeightsSource = "pocket"
+    voxtral_path: str = ""
+    voxtral_dtype: VoxtralDtype = "auto"
+    whisper_size: WhisperSize = "pocket-m"
+    whisper_backend: Backend = "openai-whisper"
+    whisper_weights: WeightsSource = "pocket"
+    whisper_path: str = ""
+    whisper_dtype: WhisperDtype = "auto"
+    device: str = "auto"
+    card: str = "auto"
+    audio: str = ""
+    attention: catalog.Attention = "auto"
+    decoding: catalog.Decoding = "loop"
+    envelope: str = ""
+    language: str = "en"
+    question: str = FROM_MANIFEST
+    max_new_tokens: Count = 64
+    trials: Count = 8
+    warmup: CountOrZero = 1
+    seed: CountOrZero = 0
+    timeout_s: Annotated[float, Field(gt=0)] = 1800.0
+    most_foreign_cpu: Annotated[float, Field(ge=0, le=1)] = 0.25
+    output_dir: str = ""
+    headless: bool = False
+    inline: bool = False
+
+    @model_validator(mode="after")
+    def _check_pair(self) -> Self:
+        check_voxtral(self.voxtral, self.voxtral_weights, self.voxtral_path)
+        check_whisper(
+            self.whisper_size,
+            self.whisper_weights,
+            self.whisper_path,
+            backend=self.whisper_backend,
+            dtype=self.whisper_dtype,
+        )
+        for name in (self.card, self.envelope):
+            if name not in ("auto", ""):
+                catalog.card(name)
+        check_device(self.device)
+        if self.inline and simulated_card(self.device):
+            raise ParameterError(
+                f"device {self.device!r} needs processes of its own; set inline to false"
+            )
+        if self.audio and not Path(self.audio).expanduser().exists():
+            raise ParameterError(
+                f"audio {self.audio!r} does not exist; name a folder, a .jsonl or .csv manifest, "
+                "or leave it empty for the clips that ship with hybridlab"
+            )
+        return self
+
+    @classmethod
+    def named(cls, notebook: str) -> type[Self]:
+        """The same parameters for a notebook of this name beside the project's own."""
+        fields = {"__module__": cls.__module__, "notebook": notebook}
+        return cast(type[Self], type(cls.__name__, (cls,), fields))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Validate `values`, filled from their `preset`; every problem is a one-line
+        `ParameterError` naming the fix."""
+        for name in values:
+            if name not in cls.model_fields:
+                raise ParameterError.unknown_name("parameter", name, cls.model_fields)
+        try:
+            return cls(**filled(values, cls.model_fields))
+        except ValidationError as error:
+            raise ParameterError(_one_line(error)) from None
+
+    @classmethod
+    def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
+        """Validate a notebook's globals.
+
+        papermill only warns of a parameter that the notebook does not declare; here a plain value
+        whose name no notebook knows is refused. Names that belong to other notebooks are left
+        alone, since one file of parameters may serve all eight. A value that is the parameter's
+        default counts as not given: the preset may fill it.
+        """
+        known = all_parameter_names()
+        for name, value in namespace.items():
+            if _is_parameter(name, value) and name not in known:
+                raise ParameterError.unknown_name("parameter", name, cls.model_fields)
+        fields = cls.model_fields
+        own = {n: v for n, v in namespace.items() if n in fields}
+        return cls.from_mapping({n: v for n, v in own.items() if not _same(v, fields[n].default)})
+
+
+def check_voxtral(name: str, weights: str, path: str) -> None:
+    """`ParameterError` where this Voxtral cannot come from these weights."""
+    if (weights == "pocket") != (name == "pocket") and weights in ("pocket", "hub", "random"):
+        good = "pocket" if name == "pocket" else "hub, local or random"
+        raise ParameterError(
+            f"voxtral {name!r} has no {weights!r} weights; set voxtral_weights to {good}"
+        )
+    if weights == "local" and not path:
+        raise ParameterError("voxtral_weights 'local' needs voxtral_path, a folder in hub format")
+
+
+def check_whisper(size: str, weights: str, path: str, *, backend: str, dtype: str) -> None:
+    """`ParameterError` where this Whisper cannot come from these weights, or be kept so."""
+    is_pocket = size in catalog.POCKET_SIZES
+    if (weights == "pocket" and not is_pocket) or (weights in ("hub", "random") and is_pocket):
+        good = "pocket" if is_pocket else "hub, local or random"
+        raise ParameterError(
+            f"whisper_size {size!r} has no {weights!r} weights; set whisper_weights to {good}"
+        )
+    if weights == "local" and not path:
+        raise ParameterError("whisper_weights 'local' needs whisper_path, a folder in hub format")
+    if dtype != "auto" and dtype not in catalog.BACKEND_DTYPES[backend]:
+        good = ", ".join(catalog.BACKEND_DTYPES[backend])
+        raise ParameterError(
+            f"whisper_dtype {dtype!r} cannot be kept by {backend}; choose auto, {good}"
+        )
+
+
+def check_fallback(larger: str, size: str, weights: str) -> None:
+    """`ParameterError` where nobody can step down from `larger` to `size`."""
+    if weights == "local":
+        raise ParameterError(
+            "whisper_weights 'local' are those of one Whisper; fallback_sizes need hub, random or "
+            "pocket weights"
+        )
+    if catalog.whisper(size).parameters >= catalog.whisper(larger).parameters:
+        raise ParameterError(
+            f"fallback_sizes has {size!r} after {larger!r}, which is no smaller; name the sizes "
+            "from large to small, without the pair's own"
+        )
+
+
+class SetupParams(Params):
+    notebook: ClassVar[str] = "00_setup"
+
+
+class VoxtralAloneParams(Params):
+    notebook: ClassVar[str] = "01_voxtral_alone"
+
+
+class BesideParams(Params):
+    """`sizes_*` describe the Whispers of `whisper_sizes`, measured one after the other, and of
+    `quality_sizes`, whose text is held against the manifest's; `load_*` the ways in which the pair
+    itself is loaded (no `load_backends`: its own)."""
+
+    notebook: ClassVar[str] = "02_whisper_beside_voxtral"
+
+    whisper_sizes: list[WhisperSize] = list(catalog.WHISPER_SIZES)  # type: ignore[arg-type]
+    sizes_backend: Backend = "transformers"
+    sizes_weights: WeightsSource = "random"
+    sizes_dtype: WhisperDtype = "auto"
+    sizes_new_tokens: Count = 4
+    load_orders: list[catalog.LoadOrder] = ["voxtral-first", "whisper-first"]
+    load_paths: list[catalog.LoadPath] = ["direct"]
+    load_backends: list[Backend] = []
+    load_dtypes: list[WhisperDtype] = ["auto"]
+    memory_budget_gb: Annotated[float, Field(ge=0)] = 0.0
+    quality_sizes: list[WhisperSize] = ["pocket-s", "pocket-m"]
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        for size in [*self.whisper_sizes, *self.quality_sizes]:
+            check_whisper(
+                size,
+                "pocket" if size in catalog.POCKET_SIZES else self.sizes_weights,
+                self.whisper_path,
+                backend=self.sizes_backend,
+                dtype=self.sizes_dtype,
+            )
+        for backend in self.load_backends or [self.whisper_backend]:
+            for dtype in self.load_dtypes:
+                check_whisper(
+                    self.whisper_size,
+                    self.whisper_weights,
+                    self.whisper_path,
+                    backend=backend,
+                    dtype=dtype,
+                )
+        return self
+
+
+class LimitsParams(Params):
+    notebook: ClassVar[str] = "03_memory_limits"
+
+    limit_audio_s: list[Annotated[float, Field(gt=0)]] = [30.0, 120.0, 480.0]
+    limit_batches: list[Count] = [1, 4, 16]
+    ageing_cycles: Count = 40
+    ageing_requests: Count = 10
+    ageing_max_audio_s: Annotated[float, Field(gt=0)] = 30.0
+    ageing_strategies: list[Literal["sequential", "swapping"]] = ["sequential", "swapping"]
+    ageing_remedies: list[Literal["none", "empty-cache", "expandable-segments", "restart"]] = [
+        "none",
+        "empty-cache",
+        "expandable-segments",
+        "restart",
+    ]
+    remedy_every: Count = 10
+    attention_kinds: list[catalog.Attention] = list(catalog.ATTENTIONS)
+    attention_audio_s: list[Annotated[float, Field(gt=0)]] = [30.0, 300.0]
+    edge_asks: list[Literal["audio_s", "batch", "beams"]] = ["audio_s", "batch", "beams"]
+    edge_most: Count = 16
+    edge_envelope_gb: Annotated[float, Field(ge=0)] = 0.0
+    squeeze_strategies: list[Literal["solo", "sequential", "parallel", "swapping"]] = [
+        "sequential",
+        "parallel",
+        "swapping",
+    ]
+    squeeze_repeats: CountOrZero = 4
+    ladder: list[WhisperSize] = ["medium", "small", "base"]
+    ladder_backend: Backend = "transformers"
+    ladder_weights: WeightsSource = "random"
+    ladder_new_tokens: Count = 4
+    ladder_envelope_gb: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _check_ladder(self) -> Self:
+        for size in self.ladder:
+            pocket = size in catalog.POCKET_SIZES
+            check_whisper(
+                size,
+                "pocket" if pocket else self.ladder_weights,
+                self.whisper_path,
+                backend=self.ladder_backend,
+                dtype="auto",
+            )
+        return self
+
+
+class StrategyParams(Params):
+    """A race; housekeeping and the fallback to smaller Whispers are for its arms but not for the
+    control."""
+
+    rounds: Count = 2
+    clean_every: CountOrZero = 0
+    restart_above: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fallback_sizes: list[WhisperSize] = []
+
+    @model_validator(mode="after")
+    def _check_fallback(self) -> Self:
+        """Each is smaller than the one before, which the pair's own begins."""
+        larger = self.whisper_size
+        for size in self.fallback_sizes:
+            check_fallback(larger, size, self.whisper_weights)
+            pocket = size in catalog.POCKET_SIZES
+            check_whisper(
+                size,
+                "pocket" if pocket else self.whisper_weights,
+                self.whisper_path,
+                backend=self.whisper_backend,
+                dtype=self.whisper_dtype,
+            )
+            larger = size
+        return self
+
+
+class RaceParams(StrategyParams):
+    """A race that ends with requests that come at their own times."""
+
+    arrival_loads: list[Annotated[float, Field(gt=0)]] = [0.3, 0.6, 0.9, 1.2]
+    arrival_requests: Count = 24
+    arrival_max_audio_s: Annotated[float, Field(gt=0)] = 30.0
+    arrival_arms: Count = 2
+
+
+class SequentialParams(StrategyParams):
+    notebook: ClassVar[str] = "04_sequential"
+
+    solo_variants: list[Literal["naive", "shared-prefix"]] = ["naive", "shared-prefix"]
+    sequential_variants: list[
+        Literal["plain", "empty-cache", "expandable-segments", "asyncio", "batched"]
+    ] = ["plain", "empty-cache", "asyncio", "batched"]
+    batch: Count = 4
+    in_flight: Count = 2
+
+
+class ParallelParams(RaceParams):
+    notebook: ClassVar[str] = "05_parallel"
+
+    parallel_variants: list[
+        Literal[
+            "threads",
+            "streams",
+            "processes",
+            "processes-mps",
+            "ctranslate2",
+            "whisper-on-cpu",
+            "single-container",
+            "separate-containers",
+        ]
+    ] = ["threads", "processes"]
+    container_rounds: Count = 1
+    container_loads: list[Annotated[float, Field(gt=0)]] = [0.3, 0.6, 0.9, 1.2]
+    pipelined_variants: list[Literal["lookahead"]] = ["lookahead"]
+    interference_requests: Count = 4
+    interference_repeats: CountOrZero = 5
+
+
+class SwappingParams(RaceParams):
+    notebook: ClassVar[str] = "06_swapping"
+
+    swapping_variants: list[
+        Literal["reload-warm", "reload-cold", "to-cpu", "pinned", "arena", "arena-overlapped"]
+    ] = ["reload-warm", "reload-cold", "arena", "arena-overlapped"]
+    swap: Literal["whisper", "both"] = "whisper"
+    break_even_audio_s: list[Annotated[float, Field(gt=0)]] = [15.0, 30.0, 60.0]
+    break_even_repeats: Count = 4
+
+
+class VerdictParams(Params):
+    notebook: ClassVar[str] = "07_verdict"
+
+    run: str = ""
+    claims: str = ""
+    min_margin_bytes: CountOrZero = 0
+    max_p95_s: Annotated[float, Field(ge=0)] = 0.0
+    max_wer: Annotated[float, Field(ge=0)] = 1.0
+
+
+NOTEBOOKS: dict[str, type[Params]] = {
+    model.notebook: model
+    for model in (
+        SetupParams,
+        VoxtralAloneParams,
+        BesideParams,
+        LimitsParams,
+        SequentialParams,
+        ParallelParams,
+        SwappingParams,
+        VerdictParams,
+    )
+}
+
+
+def all_parameter_names() -> set[str]:
+    """Every name that some notebook declares."""
+    return {name for model in NOTEBOOKS.values() for name in model.model_fields}
+
+
+def parameters_of(name: str, notebooks: Mapping[str, type[Params]] | None = None) -> type[Params]:
+    """The model of a notebook, named in full or by its number ('02'); of the project's own, or of
+    `notebooks`."""
+    known = NOTEBOOKS if notebooks is None else notebooks
+    for notebook, model in known.items():
+        if name == notebook or (name == notebook[:2] and name.isdigit()):
+            return model
+    raise ParameterError.unknown_name("notebook", name, known)
+
+
+def split(values: Mapping[str, Any], models: Iterable[type[Params]]) -> dict[str, Params]:
+    """A flat file's values as validated parameters of each notebook that declares them."""
+    known = all_parameter_names()
+    for name in values:
+        if name not in known:
+            raise ParameterError.unknown_name("parameter", name, sorted(known))
+    resolved = {}
+    for model in models:
+        own = {n: v for n, v in values.items() if n in model.model_fields}
+        resolved[model.notebook] = model.from_mapping(own)
+    return resolved
+
+
+def parse_override(name: str, text: str) -> Any:
+    """`-p name value` from a command line, read as YAML would read the value in a file."""
+    import yaml
+
+    if name not in all_parameter_names():
+        raise ParameterError.unknown_name("parameter", name, sorted(all_parameter_names()))
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Equal and of one type: True is not 1, and 8.0 is not 8."""
+    return type(value) is type(default) and bool(value == default)
+
+
+def _is_parameter(name: str, value: Any) -> bool:
+    if name.startswith("_") or name in ("In", "Out", "exit", "quit", "get_ipython", "open"):
+        return False
+    if isinstance(value, (ModuleType, type)) or callable(value):
+        return False
+    return isinstance(value, (bool, int, float, str, list, dict, tuple))
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first problem of a validation, with the value seen and what would do."""
+    problem = error.errors()[0]
+    location = ".".join(str(part) for part in problem["loc"])
+    more = len(error.errors()) - 1
+    also = f" (and {more} more)" if more else ""
+    return f"parameter {location} = {problem['input']!r}: {problem['msg']}{also}"

@@ -1,0 +1,249 @@
+"""What every device can be asked, and in which words it answers.
+
+A reading that a machine cannot give is `None`, never a zero; `Reading.reason` says why.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from hybridlab.devices.cores import Cores
+from hybridlab.devices.members import Member
+from hybridlab.errors import UnavailableError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A number from the machine, or the reason why there is none."""
+
+    value: float | None
+    reason: str = ""
+
+
+#: The owner of what a caching allocator holds beside what is in use.
+SLACK = "allocator slack"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Owners that are not tenants. `inside` ones are part of `used_bytes` (on a CPU everything that
+    is resident), `outside` ones are the rest of the device; a missing reading is absent."""
+
+    inside: dict[str, int]
+    outside: dict[str, int]
+
+    def with_slack(self, n_bytes: int | None) -> Account:
+        """The same with the slack of another moment; None where no allocator keeps any."""
+        if n_bytes is None:
+            return self
+        return Account(self.inside, {**self.outside, SLACK: n_bytes})
+
+    def free_bytes(self, *, capacity_bytes: int, used_bytes: int) -> int:
+        """What nobody has of the device while its allocators have so much in use: on a GPU what the
+        driver itself calls free."""
+        return capacity_bytes - used_bytes - sum(self.outside.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wear:
+    """What many requests may have done to memory, read after one of them, in bytes.
+
+    `allocated` is in use, `reserved` is what the allocator holds for it, `outside` what this
+    process holds of the device beside the allocator, `resident` and `pinned` are the host's;
+    the peaks are since `reset_peak`. A reading that this device cannot give is None.
+    """
+
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    outside_bytes: int | None = None
+    resident_bytes: int | None = None
+    pinned_bytes: int | None = None
+    peak_active_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    largest_block_bytes: int | None = None
+
+    @property
+    def fragmentation(self) -> float | None:
+        """1 - peak active / peak reserved (GMLake, arXiv 2401.08156); of what is held now where
+        the allocator keeps no peaks."""
+        active, reserved = self.peak_active_bytes, self.peak_reserved_bytes
+        if active is None or reserved is None:
+            active, reserved = self.allocated_bytes, self.reserved_bytes
+        if active is None or not reserved:
+            return None
+        return 1 - active / reserved
+
+
+class Device(ABC):
+    """A device with a capacity in bytes.
+
+    `used_bytes` and `peak_bytes` are the allocator's side of memory: torch's caching allocator on
+    CUDA, this process' resident memory on the CPU; those of `members` are part of both. Processes
+    have no joint peak: the peak is the sum of each one's own, an upper bound.
+    """
+
+    name: str
+    kind: str
+    allocator: str  # what `used_bytes` is read from: the `source` of a sample
+    _envelope: int | None = None  # bytes of the smaller card that this device plays
+    _ballast_bytes: int = 0
+    _at_start: int = 0  # of them, what was in use when the envelope began and does not count
+    #: Processes beside this one whose bytes count as the case's; changed by `adopt` alone.
+    members: tuple[Member, ...] = ()
+    #: Whether `count_exactly` was asked for, for the members to do the same.
+    exact: bool = False
+
+    @abstractmethod
+    def title(self) -> str:
+        """The device's own name."""
+
+    def capacity_bytes(self) -> int:
+        """All bytes that models could ever take here, read from the device; inside an envelope
+        its bytes."""
+        if self._envelope is not None:
+            return self._at_start + self._envelope
+        return self._capacity_bytes()
+
+    @abstractmethod
+    def _capacity_bytes(self) -> int:
+        """The device's own capacity."""
+
+    @property
+    def enveloped(self) -> bool:
+        return self._envelope is not None
+
+    def shrink(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
+        """Say that an envelope of so many bytes is in force, `ballast_bytes` of the device being
+        held by another process for it (`hybridlab.devices.envelope` makes it so)."""
+        self._envelope = n_bytes
+        self._ballast_bytes = ballast_bytes
+
+    def adopt(self, name: str, pid: int, release: Callable[[], None]) -> Member:
+        """Count this worker's process as part of the case from now on."""
+        member = self._member(name, pid, release)
+        self.members = (*self.members, member)
+        return member
+
+    @abstractmethod
+    def _member(self, name: str, pid: int, release: Callable[[], None]) -> Member:
+        """A member of this device's kind."""
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """Bytes that a new allocation could take now."""
+
+    @abstractmethod
+    def used_bytes(self) -> int: ...
+
+    @abstractmethod
+    def peak_bytes(self) -> int:
+        """Highest `used_bytes` since `reset_peak`, seen by the allocator itself."""
+
+    @abstractmethod
+    def reset_peak(self) -> None: ...
+
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """CUDA's compute capability, which the kernels are chosen by; None where there is none."""
+        return None
+
+    @abstractmethod
+    def native_dtypes(self) -> tuple[str, ...]:
+        """Dtypes that the device computes in without emulation."""
+
+    @abstractmethod
+    def synchronize(self) -> None: ...
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give freed memory back: collect garbage, then empty the allocator's cache."""
+
+    @abstractmethod
+    def release_caches(self) -> None:
+        """Give back what is kept for later besides: cuBLAS' workspaces, one for each stream that
+        has computed, whose few MiB may hold a whole segment; freed blocks of every stream, and
+        pinned ones. For when nothing is at work."""
+
+    def reserved_bytes(self) -> int | None:
+        """Bytes that a caching allocator holds, in use or not; None where there is none."""
+        return None
+
+    def peak_reserved_bytes(self) -> int | None:
+        """Highest `reserved_bytes` since `reset_peak`; None where there is none."""
+        return None
+
+    @abstractmethod
+    def outside_bytes(self) -> Reading:
+        """Bytes of the device that are held outside this process' allocator."""
+
+    @abstractmethod
+    def count_exactly(self) -> None:
+        """Make the allocator give large blocks back at once, so that what is in use is what is
+        needed: for cases that measure memory, at some cost in time."""
+
+    @abstractmethod
+    def account(self) -> Account:
+        """Bytes right now of owners that are not tenants, for the ledger."""
+
+    def unnamed_bytes(self) -> int | None:
+        """What is in use without the owners that `account` names, where Python objects count as
+        well; None on a device that holds tensors alone."""
+        return None
+
+    @abstractmethod
+    def wear(self) -> Wear:
+        """What memory looks like after a cycle of requests."""
+
+    @property
+    def cores(self) -> Cores | None:
+        """What tenants at work at once divide among them; None where cores do not compute."""
+        return None
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """This thread computes on the device inside."""
+        return nullcontext() if self.cores is None else self.cores.at_work()
+
+    def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
+        """A queue of its own for the work of the thread that enters what this makes; `first` gives
+        it the higher priority."""
+        raise UnavailableError("a CPU has no streams; use the variant threads or processes")
+
+    def expand_segments(self) -> None:
+        """Let the allocator's segments grow in place, before anything is allocated;
+        `UnavailableError` where the allocator cannot."""
+        raise UnavailableError("expandable segments are an option of torch's CUDA allocator")
+
+    def neighbours(self) -> Reading:
+        """How many other processes compute on the device now."""
+        return Reading(None, "only a GPU knows who computes on it")
+
+    def energy_j(self) -> Reading:
+        """Joules used up to now, from a start that does not matter: differences count."""
+        return Reading(None, "only a GPU counts its energy")
+
+    def slowed_by(self) -> set[str]:
+        """Why the device's clocks are lower than they could be, right now."""
+        return set()
+
+    def stamp(self) -> Any:
+        """A point in the device's time; `seconds` puts it on the host's clock."""
+        return time.perf_counter()
+
+    def seconds(self, stamp: Any) -> float:
+        """The stamp on the host's `perf_counter` clock, waiting for the device if need be."""
+        return float(stamp)
+
+    def check_dtype(self, dtype: str) -> None:
+        """`UnavailableError` for a dtype that this device would only emulate."""
+        if dtype in ("int8", "int4"):
+            return
+        if dtype not in self.native_dtypes():
+            raise UnavailableError(
+                f"{self.title()} has no {dtype} in hardware and would emulate it slowly; "
+                f"use one of: {', '.join(self.native_dtypes())}"
+            )

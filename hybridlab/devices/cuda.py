@@ -1,0 +1,304 @@
+"""A CUDA GPU as a device."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+from hybridlab.devices import linux
+from hybridlab.devices.base import SLACK, Account, Device, Reading, Wear
+from hybridlab.devices.driver import ask_driver
+from hybridlab.devices.members import Member, ReportedMember
+from hybridlab.devices.nvml import (
+    nvml_energy_j,
+    nvml_memory,
+    nvml_neighbours,
+    nvml_slowed_by,
+    nvml_strangers_bytes,
+    nvml_used_bytes,
+)
+from hybridlab.devices.visible import Gpu, cuda_in_use, visible_gpus
+from hybridlab.errors import UnavailableError
+
+#: Of a card, from which on bfloat16 is computed and not emulated.
+BFLOAT16_CAPABILITY = (8, 0)
+
+
+class CudaDevice(Device):
+    """One CUDA GPU: torch's allocator for the peaks, NVML (v2 memory info) for all the rest.
+
+    A question makes no context on the card: in a process that has not used CUDA, torch's allocator
+    holds nothing and there is nothing to wait for.
+    """
+
+    kind = "cuda"
+    allocator = "allocator"
+
+    def __init__(self, index: int = 0) -> None:
+        self.index = index
+        self.name = f"cuda:{index}"
+        self._origin: tuple[Any, float] | None = None
+        self._before = _used_before(index)
+
+    @cached_property
+    def gpu(self) -> Gpu:
+        """What the card is, of those that CUDA shows this process."""
+        return visible_gpus()[self.index]
+
+    def title(self) -> str:
+        return self.gpu.name
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """CUDA's compute capability: (7, 5) for a T4."""
+        return self.gpu.capability
+
+    def _capacity_bytes(self) -> int:
+        return self.gpu.capacity_bytes
+
+    def free_bytes(self) -> int:
+        """As the driver says; what torch's allocator keeps is not free until `release`."""
+        try:
+            return nvml_memory(self.index).free_bytes
+        except UnavailableError:
+            return self._free_bytes_of_cuda()
+
+    def _free_bytes_of_cuda(self) -> int:
+        """Without NVML: of this process' context if there is one, else of another's beside it."""
+        if not cuda_in_use():
+            return int(ask_driver(str(self.index)))
+        import torch
+
+        return int(torch.cuda.mem_get_info(self.index)[0])
+
+    def used_bytes(self) -> int:
+        own = _allocator_bytes("memory_allocated", self.index)
+        return own + sum(member.used_bytes() for member in self.members)
+
+    def peak_bytes(self) -> int:
+        own = _allocator_bytes("max_memory_allocated", self.index)
+        return own + sum(member.peak_bytes() for member in self.members)
+
+    def reset_peak(self) -> None:
+        if cuda_in_use():
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.index)
+        for member in self.members:
+            member.reset_peak()
+
+    def _member(self, name: str, pid: int, release: Callable[[], None]) -> Member:
+        return ReportedMember(name, pid, release)
+
+    def native_dtypes(self) -> tuple[str, ...]:
+        # torch's is_bf16_supported() counts emulation, and asks the card by making a context
+        if self.capability >= BFLOAT16_CAPABILITY:
+            return ("float32", "bfloat16", "float16")
+        return ("float32", "float16")
+
+    def synchronize(self) -> None:
+        if cuda_in_use():
+            import torch
+
+            torch.cuda.synchronize(self.index)
+
+    def release(self) -> None:
+        gc.collect()
+        if cuda_in_use():
+            import torch
+
+            torch.cuda.empty_cache()
+        for member in self.members:
+            member.release()
+
+    def release_caches(self) -> None:
+        if cuda_in_use():
+            import torch
+
+            torch.cuda.synchronize()
+            torch._C._cuda_clearCublasWorkspaces()
+            torch.cuda.empty_cache()
+            torch._C._host_emptyCache()
+
+    def reserved_bytes(self) -> int:
+        own = _allocator_bytes("memory_reserved", self.index)
+        return own + sum(member.reserved_bytes() for member in self.members)
+
+    @property
+    def strangers(self) -> Reading:
+        """Bytes of the card that are nobody's of this process' family: now where the driver says
+        what each process holds, else what was in use before this process came."""
+        now = nvml_strangers_bytes(self.index, own=self._member_pids())
+        if now.value is not None:
+            return now
+        if self._before.value is None:
+            return self._before
+        # some of what was there may have gone since
+        not_ours = (nvml_used_bytes(self.index).value or 0.0) - self.reserved_bytes()
+        return Reading(min(self._before.value, max(0.0, not_ours)))
+
+    def _member_pids(self) -> list[int]:
+        return [pid for member in self.members for pid in member.pids]
+
+    def outside_bytes(self) -> Reading:
+        used = nvml_used_bytes(self.index)
+        if used.value is None:
+            return used
+        return Reading(used.value - self._ballast_bytes - self.reserved_bytes())
+
+    def count_exactly(self) -> None:
+        return None  # torch counts what is allocated, whatever its cache holds
+
+    def peak_reserved_bytes(self) -> int:
+        """A member tells no such peak: what it holds only grows until it is told to release."""
+        own = _allocator_bytes("max_memory_reserved", self.index)
+        return own + sum(max(m.reserved_bytes(), m.peak_bytes()) for m in self.members)
+
+    def account(self) -> Account:
+        """With the slack it sums to the device's capacity, of which neither what the driver keeps
+        for itself nor a ballast is a part. `context` is what this process and its members hold
+        beside torch's allocator, `strangers` apart where those are known. `workspaces` are cuBLAS'
+        own, in torch's allocator."""
+        reserved = self.reserved_bytes()
+        inside = _workspaces(self.index)
+        outside = {SLACK: reserved - self.used_bytes()}
+        try:
+            taken = self._capacity_bytes() - self.free_bytes() - self._ballast_bytes
+        except UnavailableError:  # nobody says what is in use beside torch's allocator
+            return Account(inside, outside)
+        others, strangers = max(0, taken - reserved), self.strangers.value
+        if strangers is None:
+            return Account(inside, {**outside, "context and strangers": others})
+        known = min(int(strangers), others)
+        return Account(inside, {**outside, "strangers": known, "context": others - known})
+
+    def stamp(self) -> Any:
+        if not cuda_in_use():
+            return super().stamp()
+        import torch
+
+        if self._origin is None:
+            origin: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self.synchronize()
+            origin.record()
+            self._origin = (origin, time.perf_counter())
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def seconds(self, stamp: Any) -> float:
+        if isinstance(stamp, float):
+            return super().seconds(stamp)
+        if self._origin is None:
+            raise RuntimeError("seconds() was asked of a stamp that this device never made")
+        stamp.synchronize()
+        origin, at = self._origin
+        return at + float(origin.elapsed_time(stamp)) / 1e3
+
+    def neighbours(self) -> Reading:
+        return nvml_neighbours(self.index, own=self._member_pids())
+
+    def energy_j(self) -> Reading:
+        return nvml_energy_j(self.index)
+
+    def slowed_by(self) -> set[str]:
+        return nvml_slowed_by(self.index)
+
+    def wear(self) -> Wear:
+        import torch
+
+        stats = torch.cuda.memory_stats(self.index)  # empty before CUDA is used
+        outside = self.account().outside
+        return Wear(
+            allocated_bytes=int(stats.get("allocated_bytes.all.current", 0)),
+            reserved_bytes=int(stats.get("reserved_bytes.all.current", 0)),
+            outside_bytes=outside.get("context"),
+            resident_bytes=linux.status_bytes("VmRSS"),
+            pinned_bytes=int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0)),
+            peak_active_bytes=int(stats.get("active_bytes.all.peak", 0)),
+            peak_reserved_bytes=int(stats.get("reserved_bytes.all.peak", 0)),
+            largest_block_bytes=self._largest_block_bytes(),
+        )
+
+    def _largest_block_bytes(self) -> int:
+        """The largest hole in torch's segments, or what the driver would still give."""
+        if not cuda_in_use():
+            return self.free_bytes()
+        import torch
+
+        segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+        holes = [
+            int(block["size"])
+            for segment in segments
+            if segment["device"] == self.index
+            for block in segment["blocks"]
+            if block["state"] == "inactive"
+        ]
+        return max(self.free_bytes(), *holes, 0)
+
+    def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
+        import torch
+
+        # a lower number is served first; 0 is the default stream's
+        stream: Any = torch.cuda.Stream(self.index, priority=-1 if first else 0)  # type: ignore[no-untyped-call]
+
+        def entered() -> AbstractContextManager[Any]:
+            return torch.cuda.stream(stream)
+
+        return entered
+
+    def expand_segments(self) -> None:
+        import torch
+
+        setting = "expandable_segments:True"
+        # private both: torch 2.9 has moved it, and has no public one
+        current: Any = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+        if current is None:
+            current = torch.cuda.memory._set_allocator_settings
+        current(setting)
+
+
+def _used_before(index: int) -> Reading:
+    """In use on the card without what this process has there: read anew by each device that comes
+    before the process' first use of CUDA, whose context would count as a stranger after that."""
+    if not cuda_in_use():
+        _BEFORE[os.getpid(), index] = nvml_used_bytes(index)
+    elif (os.getpid(), index) not in _BEFORE:  # the context cannot be told from others' any more
+        used, reserved = nvml_used_bytes(index), _allocator_bytes("memory_reserved", index)
+        known = None if used.value is None else max(0.0, used.value - reserved)
+        _BEFORE[os.getpid(), index] = Reading(known, used.reason)
+    return _BEFORE[os.getpid(), index]
+
+
+#: By process and card; a fork has another number, and so readings of its own.
+_BEFORE: dict[tuple[int, int], Reading] = {}
+
+
+def _allocator_bytes(reading: str, index: int) -> int:
+    """A reading of torch's allocator; 0 in a process that has not used CUDA."""
+    if not cuda_in_use():
+        return 0
+    import torch
+
+    return int(getattr(torch.cuda, reading)(index))
+
+
+def _workspaces(index: int) -> dict[str, int]:
+    """What cuBLAS keeps for itself in this process' allocator: a block for each stream in which it
+    has worked, of a size that no tensor of these models has. Empty where torch is too old to say
+    that size."""
+    import torch
+
+    size_of = getattr(torch.backends.cuda, "cublas_workspace_size", None)
+    if size_of is None or not cuda_in_use():
+        return {}
+    size: int = size_of()
+    segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+    blocks = (b for segment in segments if segment["device"] == index for b in segment["blocks"])
+    used = [block for block in blocks if block["state"] == "active_allocated"]
+    return {"workspaces": sum(size for block in used if block["requested_size"] == size)}

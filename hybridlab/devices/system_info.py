@@ -1,0 +1,79 @@
+"""What this machine and its software are, for manifests."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "openai-whisper",
+    "faster-whisper",
+    "mistral-common",
+    "nvidia-ml-py",
+    "papermill",
+    "pandas",
+    "numpy",
+)
+
+
+def machine() -> dict[str, Any]:
+    """What the operating system says of this machine; no host or user name."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux: the platform module's word is all there is
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    if sys.platform == "win32" or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that measurements depend on; None where one is absent."""
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the package's checkout, with '+' when the tree differs from it."""
+    folder = Path(__file__).parent
+    if shutil.which("git") is None:
+        return None
+    answers = [
+        subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, check=False)
+        for command in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "-uno"])
+    ]
+    if answers[0].returncode != 0:
+        return None
+    return answers[0].stdout.strip() + ("+" if answers[1].stdout.strip() else "")

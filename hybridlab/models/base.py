@@ -1,0 +1,241 @@
+"""What every tenant can do, whichever library runs it. No torch at import."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from hybridlab.audio import Samples
+from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention, Decoding, LoadPath
+from hybridlab.devices import CpuDevice, Device
+from hybridlab.errors import UnavailableError
+from hybridlab.simulation import COPY_LIMIT_VARIABLE, STATE_VARIABLE
+from hybridlab.units import MIB
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Role = Literal["transcriber", "analyst"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TenantSpec:
+    """Everything needed to load a tenant anywhere; it pickles. `dtype` is never 'auto'."""
+
+    model: str
+    backend: str
+    weights: str
+    dtype: str
+    path: str = ""
+    seed: int = 0
+    attention: Attention = "auto"
+    load_path: LoadPath = "direct"
+    decoding: Decoding = "loop"
+    #: The card that a GPU stands in for, whose attention kernels are then used; '' for itself.
+    card: str = ""
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the words mean anything: random weights give real bytes and times only."""
+        return self.weights != "random"
+
+
+def compute_values(*specs: TenantSpec | None) -> None:
+    """In a process that was started with a simulated card, let it have values: all of them where
+    every tenant is small and says real words, else only those that sizes and decisions hang on.
+    Nothing anywhere else."""
+    if STATE_VARIABLE in os.environ:
+        from hybridlab.simulation import values
+
+        small = all(spec is None or spec.weights == "pocket" for spec in specs)
+        if not small:
+            os.environ[COPY_LIMIT_VARIABLE] = str(MIB)  # larger tensors have no values to copy
+        values.install("all" if small else "sizes")
+
+
+#: Told the new words of each clip of a batch while they are decoded. False: nobody wants the rest,
+#: and decoding may stop.
+Listener = Callable[[Sequence[str]], bool]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one text: of its prompt (audio counts, padding does not), and as many as were
+    decoded, the end's own among them. `ended`: the model itself came to the end."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a tenant said: the words and the ids behind them (specials removed)."""
+
+    text: str
+    tokens: tuple[int, ...]
+    #: None where the library behind the tenant does not tell.
+    usage: Usage | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Span:
+    """One phase of one tenant on the host's perf_counter clock, in seconds; `n_bytes` where the
+    phase moves, takes or frees so many."""
+
+    tenant: str
+    phase: str
+    start_s: float
+    end_s: float
+    n_bytes: int | None = None
+
+
+def resolve_dtype(requested: str, *, backend: str, device: Device, role: Role) -> str:
+    """'auto' as a dtype: float32 on a CPU; on CUDA what the backend keeps by default, and for
+    Voxtral bfloat16 where the hardware has it. An explicit dtype is checked, never emulated."""
+    if requested != "auto":
+        device.check_dtype(requested)
+        return requested
+    if device.kind == "cpu":
+        return "float32"
+    if role == "transcriber":
+        return BACKEND_DEFAULT_DTYPE[backend]
+    return "bfloat16" if "bfloat16" in device.native_dtypes() else "float16"
+
+
+class Tenant(ABC):
+    """Loads, runs, unloads. `spans` collects the phases of the calls since it was last drained."""
+
+    role: ClassVar[Role]
+    name: ClassVar[str]  # "whisper" or "voxtral": the `tenant` column
+
+    def __init__(self, spec: TenantSpec, device: Device) -> None:
+        self.spec = spec
+        self.device = device
+        self.spans: list[Span] = []
+        #: Told 'whisper encode' and the like when a phase begins, '' when it ends: for the meter.
+        self.on_phase: Callable[[str], None] | None = None
+        #: Analysts tell it; a Whisper has its words window by window and tells nothing. A request
+        #: that is tried again is told from its beginning.
+        self.on_text: Listener | None = None
+        #: What the processor (tokenizer, mel filters) took where the host is the device.
+        self.processor_bytes: int | None = None
+        #: How often its process was lost in mid-request and started again.
+        self.restarts = 0
+
+    @contextmanager
+    def _building_processor(self) -> Iterator[None]:
+        """Count what building the processor inside takes of the device's own memory."""
+        before = self.device.unnamed_bytes()
+        yield
+        after = self.device.unnamed_bytes()
+        if before is not None and after is not None:
+            self.processor_bytes = after - before
+
+    @property
+    def first_stop(self) -> Device:
+        """Where weights are built before they reach the device: the host, if they are staged."""
+        return CpuDevice() if self.spec.load_path == "staged" else self.device
+
+    @property
+    @abstractmethod
+    def loaded(self) -> bool:
+        """Whether the model is there; under swapping its weights may be away for a while, which
+        `weights_bytes` tells."""
+
+    @abstractmethod
+    def load(self) -> None:
+        """Bring the weights onto the device. Raises WeightsError or UnavailableError."""
+
+    @abstractmethod
+    def unload(self) -> None:
+        """Drop the device copy and give the memory back."""
+
+    @abstractmethod
+    def module(self) -> nn.Module | None:
+        """The loaded torch module; None for backends whose weights torch does not hold."""
+
+    def weights_bytes(self) -> int | None:
+        """Bytes of parameters and buffers on the device, each storage once; None where torch does
+        not hold them."""
+        module = self.module()
+        return None if module is None else storage_bytes(module, on=self.device.kind)
+
+    def drain_spans(self) -> list[Span]:
+        spans, self.spans = self.spans, []
+        return spans
+
+
+class Transcriber(Tenant):
+    """Audio in, words out."""
+
+    role: ClassVar[Role] = "transcriber"
+    name = "whisper"
+
+    @abstractmethod
+    def transcribe(
+        self,
+        batch: Sequence[Samples],
+        *,
+        language: str = "en",
+        max_new_tokens: int = 224,
+        beams: int = 1,
+    ) -> list[Text]:
+        """Transcribe clips of any length together.
+
+        batch: float32 mono at 16 kHz, each of shape (n,). language: ISO 639-1 code, '' detects it.
+        beams: 1 is greedy.
+        With random weights exactly `max_new_tokens` tokens are generated per window.
+        """
+
+
+class Analyst(Transcriber):
+    """Also answers questions about the audio."""
+
+    role: ClassVar[Role] = "analyst"
+    name = "voxtral"
+
+    @abstractmethod
+    def answer(
+        self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
+    ) -> list[Text]:
+        """Answer `questions[i]` about `batch[i]`, greedily."""
+
+    def hear(self, samples: Samples) -> Heard:
+        """Encode and prefill one clip, once for any number of jobs. `UnavailableError` where the
+        library behind this analyst cannot."""
+        raise UnavailableError(
+            f"{self.name} through {self.spec.backend} cannot use again what it heard; use solo / "
+            "naive"
+        )
+
+
+class Heard(ABC):
+    """A clip in an analyst's memory, until this object goes."""
+
+    @abstractmethod
+    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> Text:
+        """As `Transcriber.transcribe` of this clip."""
+
+    @abstractmethod
+    def answer(self, question: str, *, max_new_tokens: int = 200) -> Text:
+        """As `Analyst.answer` about this clip."""
+
+
+def storage_bytes(module: nn.Module, *, on: str = "") -> int:
+    """Bytes of all parameters and buffers of a module, or of those on one kind of device; tied
+    tensors and views count once."""
+    storages: dict[int, int] = {}
+    tensors: list[Any] = [*module.parameters(), *module.buffers()]
+    for tensor in tensors:
+        if tensor.is_sparse:  # openai-whisper's alignment heads: a few hundred bytes, no storage
+            continue
+        if on and tensor.device.type != on:
+            continue
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())

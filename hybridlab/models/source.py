@@ -1,0 +1,140 @@
+"""Where weights come from: `hub`, `local`, `random`, `pocket`. Safetensors only, no remote code.
+
+openai-whisper's own checkpoints are the one exception in format: its `load_model` reads them with
+torch's weights-only unpickler after checking their SHA-256.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from hybridlab import catalog
+from hybridlab.errors import UnavailableError, WeightsError
+from hybridlab.models.base import TenantSpec
+from hybridlab.models.hub import HUB_TIMEOUT_S, check_hub
+from hybridlab.models.pocket import pocket_dir
+
+
+def check_source(spec: TenantSpec) -> None:
+    """Refuse a missing backend and missing or foreign weights before anything is loaded:
+    UnavailableError or WeightsError, each with the fix."""
+    if spec.backend == "faster-whisper" and find_spec("faster_whisper") is None:
+        raise UnavailableError(
+            "backend faster-whisper is not installed; pip install 'hybridlab[ct2]', or choose "
+            "openai-whisper or transformers"
+        )
+    if spec.weights == "local":
+        _check_folder(Path(spec.path).expanduser(), spec.model)
+    elif spec.weights == "hub" and spec.backend == "openai-whisper":
+        _check_openai_cache(catalog.whisper(spec.model).openai_name)
+    elif spec.weights == "hub" and spec.backend == "faster-whisper":
+        from faster_whisper.utils import _MODELS
+
+        check_hub(_MODELS[catalog.whisper(spec.model).openai_name])
+    elif spec.weights == "hub":
+        check_hub(hub_id(spec.model))
+
+
+def hub_id(model: str) -> str:
+    return known_model(model).hub_id
+
+
+def known_model(name: str) -> catalog.WhisperModel | catalog.VoxtralModel:
+    """The catalog's entry of a Whisper or a Voxtral."""
+    return catalog.VOXTRALS[name] if name in catalog.VOXTRALS else catalog.whisper(name)
+
+
+def folder_or_id(spec: TenantSpec) -> str:
+    """What `from_pretrained` takes for this spec (not for random weights)."""
+    if spec.weights == "pocket":
+        return str(pocket_dir(spec.model))
+    if spec.weights == "local":
+        return str(Path(spec.path).expanduser())
+    return hub_id(spec.model)
+
+
+def weight_files(spec: TenantSpec) -> list[Path]:
+    """The files that hold this spec's weights; `UnavailableError` where there are none on a disk
+    to be read."""
+    if spec.weights == "random":
+        raise UnavailableError(
+            f"random weights of {spec.model} are computed, not read from files; use weights hub, "
+            "local or pocket, or the variant reload-warm"
+        )
+    check_source(spec)
+    if spec.weights == "hub" and spec.backend == "openai-whisper":
+        files = [_openai_file(catalog.whisper(spec.model).openai_name)]
+    elif spec.weights == "hub":
+        files = _hub_files(spec)
+    else:
+        files = sorted(Path(folder_or_id(spec)).glob("*.safetensors"))
+    if not files or not all(file.is_file() for file in files):
+        raise UnavailableError(
+            f"the {spec.weights} weights of {spec.model} are not on this disk yet; run once with "
+            "the variant reload-warm, which fetches them"
+        )
+    return files
+
+
+def _hub_files(spec: TenantSpec) -> list[Path]:
+    """What the hub's cache holds of it: the folder beside its configuration."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, pattern = hub_id(spec.model), "*.safetensors"
+    if spec.backend == "faster-whisper":
+        from faster_whisper.utils import _MODELS
+
+        repository, pattern = _MODELS[catalog.whisper(spec.model).openai_name], "model.bin"
+    config = try_to_load_from_cache(repository, "config.json")
+    return sorted(Path(config).parent.glob(pattern)) if isinstance(config, str) else []
+
+
+def _check_folder(folder: Path, model: str) -> None:
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise WeightsError(f"{folder} is not a model folder in hub format (no config.json in it)")
+    if not any(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"{folder} holds no .safetensors; save it again with save_pretrained (pickled weights "
+            "are never loaded)"
+        )
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    found = config.get("audio_config", config)
+    expected = known_model(model).encoder
+    seen = {
+        "d_model": found.get("d_model", found.get("hidden_size")),
+        "encoder layers": found.get("encoder_layers", found.get("num_hidden_layers")),
+        "mel bins": found.get("num_mel_bins"),
+    }
+    wanted = dict(zip(seen, (expected.d_model, expected.layers, expected.mel_bins), strict=True))
+    if seen != wanted:
+        raise WeightsError(f"{folder} is not a {model}: it has {seen}, {model} has {wanted}")
+
+
+def _openai_file(name: str) -> Path:
+    """Where openai-whisper keeps this checkpoint."""
+    import whisper
+
+    cache = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
+    return cache / Path(whisper._MODELS[name]).name
+
+
+def _check_openai_cache(name: str) -> None:
+    import socket
+    from urllib.parse import urlparse
+
+    import whisper
+
+    url, file = whisper._MODELS[name], _openai_file(name)
+    if file.is_file():
+        return
+    try:
+        socket.create_connection((str(urlparse(url).hostname), 443), timeout=HUB_TIMEOUT_S).close()
+    except OSError as error:
+        raise WeightsError(
+            f"openai-whisper's {name} is not in {file.parent} and its server did not answer "
+            f"({error}); run once while online, or use weights 'local', 'random' or 'pocket'"
+        ) from None

@@ -1,0 +1,209 @@
+"""Whisper through openai-whisper, its weights kept as its users keep them: in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybridlab import catalog
+from hybridlab.audio import Samples, windows
+from hybridlab.errors import WeightsError
+from hybridlab.models.base import Text, Transcriber
+from hybridlab.models.phases import PhaseProbe
+from hybridlab.models.processors import hf_to_openai_state_dict
+from hybridlab.models.source import check_source, folder_or_id
+from hybridlab.models.weights import empty_weights_on, fill_random
+from hybridlab.models.whisper_transformers import _joined
+
+#: Silence behind a window while its features are computed, at least what a frame reaches ahead.
+SILENT_HOPS = 5
+
+
+class WhisperOpenai(Transcriber):
+    """All windows of a call run as one batch; padded with zeros in the log-mel domain, as
+    `whisper.transcribe` does."""
+
+    _model: Any = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
+
+    def module(self) -> Any:
+        return self._model
+
+    def load(self) -> None:
+        check_source(self.spec)
+        if self.spec.weights == "random":
+            self._model = self._random()
+        elif self.spec.weights == "hub":
+            self._model = self._released()
+        else:
+            self._model = self._converted()
+        self._model.eval()
+        self._probe = PhaseProbe(self, encoder=self._model.encoder, decoder=self._model.decoder)
+
+    def _released(self) -> nn.Module:
+        """openai-whisper's own checkpoint. In float32 as `load_model(device=...)` loads it, the
+        double copy on the GPU included unless staged; float16 is cast on the host first."""
+        import whisper
+
+        name = catalog.whisper(self.spec.model).openai_name
+        if self.spec.dtype == "float32":
+            model: nn.Module = whisper.load_model(name, device=self.first_stop.name)
+            return model.to(self.device.name)
+        return half_with_float_norms(whisper.load_model(name, device="cpu")).to(self.device.name)
+
+    def _converted(self) -> nn.Module:
+        """A folder in hub format, its tensors renamed."""
+        from pathlib import Path
+
+        from safetensors.torch import load_file
+
+        folder = Path(folder_or_id(self.spec))
+        state: dict[str, Tensor] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            state |= load_file(file)
+        with empty_weights_on("cpu"):
+            model = self._architecture()
+        missing, unexpected = model.load_state_dict(hf_to_openai_state_dict(state), strict=False)
+        # the encoder's positions are a computed buffer in one library and stored in the other
+        if set(missing) - {"encoder.positional_embedding"} or unexpected:
+            raise WeightsError(f"{folder} does not hold a Whisper: {[*missing, *unexpected][:3]}")
+        if self.spec.dtype == "float16":
+            half_with_float_norms(model)
+        return model.to(self.device.name)
+
+    def _random(self) -> nn.Module:
+        """As `_released` asks the device's allocator: the float16 checkpoint beside the float32
+        model unless staged, or what was cast on the host. No file and no copy on the host stand
+        behind it; where the host is the device a second copy would only take time."""
+        with empty_weights_on("cpu"):
+            model = self._architecture()
+        _apply(model, lambda tensor: _placed(tensor, "meta") if _is_weight(tensor) else tensor)
+        checkpoint: list[Tensor] = []
+        if self.spec.dtype == "float16":
+            half_with_float_norms(model)
+        elif self.first_stop.kind == "cuda":
+            checkpoint = [
+                torch.empty(tensor.shape, dtype=torch.float16, device=self.device.name)
+                for tensor in model.state_dict().values()
+            ]
+        _apply(model, lambda tensor: _placed(tensor, self.first_stop.name))
+        del checkpoint
+        fill_random(model, seed=self.spec.seed)
+        return model.to(self.device.name)
+
+    def _architecture(self) -> nn.Module:
+        from whisper.model import ModelDimensions, Whisper
+
+        known = catalog.whisper(self.spec.model)
+        encoder = known.encoder
+        model: nn.Module = Whisper(
+            ModelDimensions(
+                n_mels=encoder.mel_bins,
+                n_audio_ctx=encoder.positions,
+                n_audio_state=encoder.d_model,
+                n_audio_head=encoder.heads,
+                n_audio_layer=encoder.layers,
+                n_vocab=known.vocab_size,
+                n_text_ctx=catalog.WHISPER_MAX_TARGET_POSITIONS,
+                n_text_state=encoder.d_model,
+                n_text_head=encoder.heads,
+                n_text_layer=known.decoder_layers,
+            )
+        )
+        return model
+
+    def unload(self) -> None:
+        from whisper.audio import mel_filters
+
+        self._model = self._probe = None  # type: ignore[assignment]
+        mel_filters.cache_clear()  # the library keeps them on the device for good
+        self.device.release()
+
+    @torch.inference_mode()
+    def transcribe(
+        self,
+        batch: Sequence[Samples],
+        *,
+        language: str = "en",
+        max_new_tokens: int = 224,
+        beams: int = 1,
+    ) -> list[Text]:
+        import whisper
+
+        pieces = [windows(samples) for samples in batch]
+        with self._probe.call():
+            mel = torch.stack([self.mel(piece) for clip in pieces for piece in clip])
+            results = whisper.decode(
+                self._model, self.encoded(mel), self._options(language, max_new_tokens, beams)
+            )
+        rows = [Text(result.text.strip(), tuple(result.tokens)) for result in results]
+        return _joined(rows, [len(clip) for clip in pieces])
+
+    def mel(self, samples: Samples) -> Tensor:
+        """(mel_bins, 3000), zero after the audio's own frames. `whisper.transcribe` appends 30 s of
+        silence and cuts their frames off again; a frame reaches one and a quarter hops ahead, so
+        that a few hops give the same values, bit for bit."""
+        from whisper.audio import HOP_LENGTH, N_FRAMES, log_mel_spectrogram, pad_or_trim
+
+        mel = log_mel_spectrogram(
+            torch.from_numpy(samples),
+            self._model.dims.n_mels,
+            padding=SILENT_HOPS * HOP_LENGTH,
+            device=self.device.name,
+        )
+        window: Tensor = pad_or_trim(mel[:, :-SILENT_HOPS], N_FRAMES)
+        return window
+
+    def encoded(self, mel: Tensor) -> Tensor:
+        """What `whisper.decode` takes for these windows: the encoder's output, or on a GPU the
+        features as they are. On a host the encoder is given one window after the other, which keeps
+        its cores busy: the buffers of a whole batch are mapped anew at every layer, and the page
+        faults took a tenth of a call's time beside the memory."""
+        if self.device.kind == "cuda":
+            return mel
+        return torch.cat([self._model.encoder(window[None]) for window in mel])
+
+    def _options(self, language: str, max_new_tokens: int, beams: int) -> Any:
+        from whisper.decoding import DecodingOptions
+        from whisper.tokenizer import get_tokenizer
+
+        suppress = "-1"
+        if not self.spec.has_text:  # fixed work: never end early
+            suppress = f"-1,{get_tokenizer(True).eot}"
+        return DecodingOptions(
+            language=language or None,
+            without_timestamps=True,
+            suppress_tokens=suppress,
+            sample_len=max_new_tokens,
+            beam_size=beams if beams > 1 else None,
+            fp16=self.device.kind == "cuda",  # its CPU path is float32 only
+        )
+
+
+def _apply(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Change every tensor in the order in which `Module.to` moves them."""
+    model._apply(change)  # type: ignore[no-untyped-call]
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter)
+
+
+def _placed(tensor: Tensor, device: str) -> Tensor:
+    """This tensor on `device`, without values where it has none yet."""
+    return torch.empty_like(tensor, device=device) if _is_weight(tensor) else tensor.to(device)
+
+
+def half_with_float_norms(model: nn.Module) -> nn.Module:
+    """float16 weights that openai-whisper can run: its LayerNorm computes in float32."""
+    model.half()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.float()
+    return model

@@ -1,0 +1,1 @@
+"""Work in fresh processes: the server that forks cases, workers that answer calls, MPS."""

@@ -1,0 +1,1 @@
+"""What readers see of a run: findings in words, figures, tables, the HTML report."""

@@ -1,0 +1,108 @@
+"""Figure of an open loop: what is served (1/s) and how late (s) against the rate of requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from hybridlab.analysis.waiting import KNEE_RATIO, arrival_points, knees
+from hybridlab.reporting.figures import marks, order, style, wording
+from hybridlab.reporting.figures.captions import caption
+from hybridlab.reporting.figures.palette import DASHES, strategy_look
+from hybridlab.units import format_number
+
+#: Of the markers of one strategy's variants.
+FILLS: tuple[Any, ...] = ("full", "none", "left", "top", "right")
+
+
+@style.styled(
+    trials=("case_id", "experiment", "latency_s", "first", "wait_s"),
+    cases=("case_id", "status", "strategy", "variant", "rate_rps", "load", "throughput_rps"),
+)
+def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
+    """Throughput and p95 latency of each arm at each offered rate; a ring marks the last rate
+    before the knee."""
+    points = arrival_points(trials[trials["latency_s"].notna()], cases)
+    points = points[points["rate_rps"].notna()] if len(points) else points
+    if points.empty:
+        return style.nothing_to_show("No requests came at their own times, so there is no knee.")
+    points = points.assign(arm=points["arm"].map(wording.arm_words))
+    held = knees(points)
+    figure = style.new_figure(4.6)
+    served, late = figure.subplots(1, 2, sharex=True)
+    seen: dict[str, int] = {}
+    for arm in order.strategies_first(list(held)):
+        ranked = points[points["arm"] == arm].sort_values("rate_rps")
+        strategy = str(ranked["strategy"].iloc[0])
+        marker, colour = strategy_look(strategy)
+        dash = DASHES[seen.get(strategy, 0) % len(DASHES)]
+        seen[strategy] = seen.get(strategy, 0) + 1
+        look: dict[str, Any] = {"marker": marker, "ls": dash, "lw": 2, "ms": 7, "color": colour}
+        # a single point has no dash
+        look["fillstyle"] = FILLS[(seen[strategy] - 1) % len(FILLS)]
+        words = _knee_words(held[arm], ranked["rate_rps"].to_list())
+        served.plot(ranked["rate_rps"], ranked["served_rps"], label=f"{arm} ({words})", **look)
+        late.plot(ranked["rate_rps"], ranked["p95_s"], **look)
+        _rings(served, late, ranked[ranked["rate_rps"] == held[arm]], colour)
+    _axes(served, late, points)
+    marks.legend_below(served, columns=2)
+    requests = wording.counted(int(points["n"].sum()), "request")
+    caption_words = caption(
+        trials[trials["experiment"] == "arrivals"],
+        cases,
+        n=f"{requests}, {int(points['n'].min())} or more for each point",
+        interval="no interval: each point is the p95 of one case",
+        notes=(
+            f"ring: last rate with p95 within {KNEE_RATIO:g} times that at the lowest",
+            "dashed: all that is offered on the long average; a few arrivals may come slower",
+        ),
+    )
+    highest = points.groupby("arm")["rate_rps"].max()
+    # an arm without a knee that was asked for less at most has shown less, not held less
+    compared = {a: r for a, r in held.items() if r < highest[a] or highest[a] == highest.max()}
+    return style.finish(figure, _finding(compared, float(highest.max())), caption_words)
+
+
+def _rings(served: Axes, late: Axes, knee: pd.DataFrame, colour: str) -> None:
+    for ax, quantity in ((served, "served_rps"), (late, "p95_s")):
+        ax.plot(knee["rate_rps"], knee[quantity], "o", mfc="none", mec=colour, markersize=15)
+
+
+def _axes(served: Axes, late: Axes, points: pd.DataFrame) -> None:
+    highest = float(points["rate_rps"].max()) * 1.06
+    served.plot([0, highest], [0, highest], color="#888888", linestyle="--", linewidth=1.2)
+    most = max(highest, float(points["served_rps"].max()) * 1.06)
+    served.set(xlim=(0, highest), ylim=(0, most), ylabel="served (requests / s)")
+    late.set(yscale="log", ylabel="p95 latency with waiting (s), logarithmic")
+    late.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    narrow = points["p95_s"].max() < 10 * points["p95_s"].min()
+    late.yaxis.set_minor_formatter((lambda v, _: f"{v:g}") if narrow else NullFormatter())
+    for ax in (served, late):
+        ax.set_xlabel("offered (requests / s, Poisson)")
+
+
+def _knee_words(knee: float, rates: list[float]) -> str:
+    if len(rates) == 1:
+        return f"{format_number(knee)} / s alone"
+    found = "no knee up to" if knee == rates[-1] else "knee at"
+    return f"{found} {format_number(knee)} / s"
+
+
+def _finding(held: dict[str, float], highest: float) -> str:
+    if min(held.values()) == highest:
+        asked = format_number(highest)
+        return f"No arm reaches its knee, asked for up to {asked} requests per second"
+    best, worst = max(held, key=lambda arm: held[arm]), min(held, key=lambda arm: held[arm])
+    if len(held) == 1:
+        return f"{best} holds {format_number(held[best])} requests per second before its knee"
+    if held[best] == held[worst]:
+        same = format_number(held[best])
+        return f"All {len(held)} arms hold the same rate, {same} requests per second"
+    return (
+        f"{best} holds {format_number(held[best])} requests per second before its knee, "
+        f"{worst} {format_number(held[worst])}"
+    )

@@ -1,0 +1,69 @@
+"""The small print under every figure: n, interval, weights, sampling, device, envelope."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from hybridlab.reporting.figures.wording import present
+from hybridlab.units import format_seconds
+
+BOOTSTRAP = "bootstrap 95 % interval"
+ENVELOPED = "inside an envelope (bytes speak for the smaller card, times do not)"
+
+
+def caption(
+    rows: pd.DataFrame,
+    cases: pd.DataFrame | None,
+    *,
+    n: str,
+    interval: str,
+    notes: tuple[str, ...] = (),
+    sampled: bool = False,
+) -> str:
+    """All that a figure's numbers need beside them.
+
+    rows: what is drawn, of any table.
+    cases: the table of cases, whose rows say where the weights come from; None where it is not at
+        hand, and the caption says so.
+    n: what was counted.
+    interval: what the bars or brackets mean, or why there are none.
+    sampled: whether the bytes were sampled, so that the interval of the sampler counts.
+    """
+    own = _cases_of(rows, cases)
+    words = [f"n = {n}", interval, *notes, _weights(own)]
+    words += [_sampling(own)] if sampled else []
+    words += [_device(own if len(own) else rows)]
+    # the no-break space keeps the dot at the end of a line
+    return "\N{NO-BREAK SPACE}· ".join(word for word in words if word)
+
+
+def _cases_of(rows: pd.DataFrame, cases: pd.DataFrame | None) -> pd.DataFrame:
+    if cases is None or "case_id" not in cases or "case_id" not in rows:
+        return pd.DataFrame()
+    return cases[cases["case_id"].isin(rows["case_id"].unique())]
+
+
+def _weights(cases: pd.DataFrame) -> str:
+    found = {
+        tenant: sorted({str(source) for source in present(cases, f"{tenant}_weights")})
+        for tenant in ("voxtral", "whisper")
+    }
+    words = [f"{tenant} {'/'.join(sources)}" for tenant, sources in found.items() if sources]
+    return f"weights: {', '.join(words) or 'not recorded'}"
+
+
+def _sampling(cases: pd.DataFrame) -> str:
+    intervals = present(cases, "sampler_interval_s")
+    if intervals.empty:
+        return ""
+    words = f"sampled every {format_seconds(float(intervals.median()))}"
+    gaps = present(cases, "sampler_longest_gap_s")
+    return words + (f" (longest gap {format_seconds(float(gaps.max()))})" if len(gaps) else "")
+
+
+def _device(table: pd.DataFrame) -> str:
+    """'device cpu, no envelope' as far as the rows say."""
+    names = sorted({str(name) for name in present(table, "device")})
+    enveloped = present(table, "enveloped").astype(bool)
+    inside = ENVELOPED if len(enveloped) and enveloped.any() else "no envelope"
+    return f"device {', '.join(names) or 'not recorded'}, {inside}"

@@ -1,0 +1,142 @@
+"""Lanes: one row per tenant, its phases as coloured and hatched bands over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from hybridlab.reporting.figures.palette import MUTED, OWNER_COLOURS, tint
+
+TENANTS = ("voxtral", "whisper")
+#: Of each phase, in the order of a request: how strong the tenant's colour is, and the hatch.
+PHASE_LOOK = {
+    "disk": (0.3, "\\\\\\"),
+    "load": (0.45, "xxx"),
+    "host": (0.3, "xxx"),
+    "pin": (0.3, "***"),
+    "allocate": (0.3, "ooo"),
+    "copy-in": (0.6, "|||"),
+    "copy-out": (0.45, "+++"),
+    "prepare": (0.2, ""),
+    "encode": (1.0, ""),
+    "prefill": (0.75, "///"),
+    "decode": (0.5, "..."),
+    "release": (0.25, "---"),
+    "lost": (0.12, "ooo"),
+    "restart": (0.45, "|||"),
+    "wait": (0.08, ""),
+    "http": (0.2, "|||"),
+    "gateway": (0.45, "ooo"),
+    "work": (0.75, ""),
+}
+#: Phases of a request in which its tenant does not work on it.
+ELSEWHERE = ("wait", "http", "gateway")
+#: Neighbouring bands of one phase this close together, as a share of the axis, are drawn as one.
+MERGE_SHARE = 0.002
+COLUMNS = ("case_id", "request_id", "tenant", "phase", "start_s", "end_s")
+
+
+def draw_lanes(ax: Axes, spans: pd.DataFrame) -> None:
+    """Bands of every tenant that has spans; says so where there are none."""
+    tenants = [name for name in TENANTS if len(spans) and (spans["tenant"] == name).any()]
+    ax.grid(visible=False, axis="y")
+    if not tenants:
+        ax.set_yticks([])
+        ax.text(0.5, 0.5, "no phases recorded", transform=ax.transAxes, ha="center", va="center")
+        return
+    reach_s = float(spans["end_s"].max() - spans["start_s"].min())
+    for lane, tenant in enumerate(tenants):
+        draw_lane(ax, lane, tenant, spans[spans["tenant"] == tenant], reach_s=reach_s, height=0.76)
+    ax.set_yticks(range(len(tenants)), [name.capitalize() for name in tenants])
+    ax.set_ylim(len(tenants) - 0.4, -0.6)
+
+
+def draw_lane(
+    ax: Axes, y: float, tenant: str, spans: pd.DataFrame, *, reach_s: float, height: float
+) -> None:
+    """The bands of one tenant's spans around `y`, on an axis of `reach_s` seconds."""
+    bands = merged_bands(spans.sort_values("start_s"), gap_s=MERGE_SHARE * reach_s)
+    for phase, places in bands.items():
+        strength, hatch = PHASE_LOOK.get(phase, (0.6, "++"))
+        ax.broken_barh(
+            places,
+            (y - height / 2, height),
+            facecolor=tint(OWNER_COLOURS[tenant], strength),
+            edgecolor=OWNER_COLOURS[tenant],
+            linewidth=0.4,
+            hatch=hatch,
+            zorder=3,
+        )
+
+
+def merged_bands(spans: pd.DataFrame, *, gap_s: float) -> dict[str, list[tuple[float, float]]]:
+    """(start, width) in seconds per phase; bands nearer than `gap_s` to the one before join it."""
+    bands: dict[str, list[tuple[float, float]]] = {}
+    for phase, start, end in zip(spans["phase"], spans["start_s"], spans["end_s"], strict=True):
+        known = bands.setdefault(str(phase), [])
+        if known and start - sum(known[-1]) <= gap_s:
+            known[-1] = (known[-1][0], max(end, sum(known[-1])) - known[-1][0])
+        else:
+            known.append((float(start), float(end - start)))
+    return bands
+
+
+def phase_handles(spans: pd.DataFrame) -> list[Patch]:
+    """Legend entries of the phases that occur, in grey: the lane's colour is the tenant's."""
+    seen = set(spans["phase"]) if len(spans) else set()
+    return [
+        Patch(facecolor=tint(MUTED, strength), edgecolor=MUTED, hatch=hatch, label=phase)
+        for phase, (strength, hatch) in PHASE_LOOK.items()
+        if phase in seen
+    ]
+
+
+def tenant_handles(spans: pd.DataFrame) -> list[Patch]:
+    """Legend entries of the tenants that worked."""
+    return [
+        Patch(facecolor=OWNER_COLOURS[tenant], label=tenant.capitalize())
+        for tenant in TENANTS
+        if (spans["tenant"] == tenant).any()
+    ]
+
+
+def phase_at(spans: pd.DataFrame, t_s: float) -> str:
+    """', during voxtral prefill' where a phase covers this moment, else ''."""
+    if spans.empty:
+        return ""
+    around = spans[(spans["start_s"] <= t_s) & (spans["end_s"] >= t_s)]
+    around = around[around["phase"] != "wait"]
+    if around.empty:
+        return ""
+    inner = around.iloc[int((around["end_s"] - around["start_s"]).to_numpy().argmin())]
+    return f", during {str(inner['tenant']).capitalize()}'s {inner['phase']}"
+
+
+def working_s(spans: pd.DataFrame) -> dict[str, float]:
+    """Seconds in which each tenant worked, and under `both` those in which they did at once."""
+    working = spans[~spans["phase"].isin(ELSEWHERE)]
+    busy = {
+        str(tenant): _union(rows[["start_s", "end_s"]].to_numpy(dtype=float).tolist())
+        for tenant, rows in working.groupby("tenant")
+    }
+    lengths = {tenant: _length(bands) for tenant, bands in busy.items()}
+    either = _union([band for bands in busy.values() for band in bands])
+    return {**lengths, "both": sum(lengths.values()) - _length(either)}
+
+
+def _length(bands: list[tuple[float, float]]) -> float:
+    return sum(end - start for start, end in bands)
+
+
+def _union(bands: list[Any]) -> list[tuple[float, float]]:
+    """The (start, end) bands joined where they touch."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(bands):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged

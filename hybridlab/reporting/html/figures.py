@@ -1,0 +1,121 @@
+"""The page's pictures: found in the run or drawn from its tables, embedded as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybridlab.reporting import figures
+from hybridlab.reporting.html.model import Run
+
+#: The figure of notebook 02 that answers the first question.
+WHAT_FITS = "02-three-numbers"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of the page: `source` is a data URI, or '' where it is only linked."""
+
+    name: str
+    alt: str
+    source: str
+    link: str
+    width: int
+    height: int
+
+    @property
+    def anchor(self) -> str:
+        return f"figure-{self.name}"
+
+
+def pictures(run: Run, *, budget: int) -> list[Picture]:
+    """Figures of the run in the order of the notebooks, then key plots that it lacks.
+
+    Those beyond `budget` characters are linked instead of embedded: the page stays below 5 MB.
+    """
+    found: list[Picture] = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = sorted((run.folder / "figures").glob("*.png"))
+        for path in [*paths, *_drawn(run, {path.stem for path in paths}, Path(folder))]:
+            spent = sum(len(picture.source) for picture in found)
+            try:
+                picture = _picture(path, own=path in paths, budget=budget - spent)
+            except (OSError, SyntaxError):  # Pillow's words for no picture, and for half of one
+                run.note(f"figures/{path.name} is damaged and was left out.")
+                continue
+            if picture.source or picture.link:
+                found.append(picture)
+    return found
+
+
+def first_picture(run: Run) -> Picture | None:
+    """What fits at which moment: of a simulated card whose run lies in this one's folder, else of
+    this run. It needs no other file."""
+    for folder in [*(inner.folder for inner in run.inner), run.folder]:
+        path = folder / "figures" / f"{WHAT_FITS}.png"
+        if path.is_file():
+            return _picture(path, own=False, budget=path.stat().st_size * 2)
+    return None
+
+
+def _picture(path: Path, *, own: bool, budget: int) -> Picture:
+    title, (width, height) = _title_and_size(path)
+    source = data_uri(path)
+    return Picture(
+        name=path.stem,
+        alt=title or path.stem.replace("-", " ").replace("_", " "),
+        source=source if len(source) <= budget else "",
+        link=f"figures/{path.name}" if own else "",
+        width=width,
+        height=height,
+    )
+
+
+def _drawn(run: Run, names: set[str], folder: Path) -> Iterator[Path]:
+    """The two plots that no report should lack, where the notebooks left none of that kind."""
+    cases, trials = run.cases, run.tables["trials"]
+    if not any("memory" in name for name in names) and len(cases):
+        beside = cases[cases["experiment"] == "beside"]
+        figure = figures.memory_bars(beside if len(beside) else cases)
+        yield figures.save(figure, folder, "memory-bars")[0]
+    if not any("latency" in name for name in names) and len(trials):
+        yield figures.save(figures.latency(trials, cases), folder, "latency")[0]
+
+
+def data_uri(png: Path) -> str:
+    """The PNG with a palette, or the SVG beside it where that is smaller."""
+    raster = _with_palette(png.read_bytes())
+    svg = png.with_suffix(".svg")
+    if svg.is_file() and svg.stat().st_size < len(raster):
+        return _uri("image/svg+xml", svg.read_bytes())
+    return _uri("image/png", raster)
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _with_palette(png: bytes) -> bytes:
+    """The same picture in at most 160 colours: plots have few, and take a third of the bytes. The
+    octree keeps the colours of thin lines, and is three times as fast as the median cut."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        flat = image.convert("RGB").quantize(
+            160, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+        )
+    buffer = io.BytesIO()
+    flat.save(buffer, format="PNG")
+    return min(png, buffer.getvalue(), key=len)
+
+
+def _title_and_size(png: Path) -> tuple[str, tuple[int, int]]:
+    """The finding that `figures.save` wrote into the file, and its size in pixels."""
+    from PIL import Image
+
+    with Image.open(png) as image:
+        return str(image.info.get("Title", "")).strip(), image.size

@@ -1,0 +1,212 @@
+"""What the page's brushable traces show: memory over time, phases, and who held the bytes.
+
+The page stays small, so a long curve is thinned: the time is cut into equal buckets, and of each
+bucket the lowest and the highest reading stay. No peak is lost. Phases beyond a number are joined
+with the neighbour of the same kind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hybridlab.reporting.figures import wording
+from hybridlab.reporting.figures.lanes import PHASE_LOOK, merged_bands
+from hybridlab.reporting.figures.palette import OWNER_COLOURS
+from hybridlab.reporting.html.model import Run
+from hybridlab.units import MIB
+
+Values = npt.NDArray[np.float64]
+
+#: Buckets of a curve: two readings stay of each, so that a curve has at most twice as many.
+BUCKETS = 250
+#: More phases than these are joined where they lie closer than this share of the case's time.
+MOST_SPANS = 800
+JOIN_SHARE = 0.0005
+#: Characters of all traces before they are packed; about a sixth of that goes into the page.
+BUDGET_CHARACTERS = 3_000_000
+
+
+def traces(run: Run) -> dict[str, Any]:
+    """The traces for the page's script: `cases`, the looks, and how many cases are `left_out`.
+
+    Cases come in the order in which they ran; where they are too many for the page, later rounds
+    of the same arm go first.
+    """
+    samples, spans, ledgers = (
+        _by_case(run.tables[name]) for name in ("samples", "spans", "ledgers")
+    )
+    cases = run.cases
+    keys = list(zip(_text(cases, "notebook"), _text(cases, "case_id"), strict=True))
+    labels = case_names(cases)
+    rounds = wording.numbers(cases, "round").fillna(0).to_list()
+    found: dict[int, dict[str, Any]] = {}
+    spent = 0
+    watched = [i for i, key in enumerate(keys) if key in samples or key in spans]
+    for index in sorted(watched, key=lambda i: rounds[i]):
+        key = keys[index]
+        trace = _trace(labels[index], cases.iloc[index], samples.get(key), spans.get(key))
+        trace["ledger"] = _ledger(ledgers.get(key))
+        spent += len(json.dumps(trace))
+        if spent > BUDGET_CHARACTERS:
+            break
+        found[index] = trace
+    kept = sorted(found)
+    both = [n for n, i in enumerate(kept) if len({span[0] for span in found[i]["spans"]}) > 1]
+    races = [n for n in both if cases.iloc[kept[n]]["experiment"] == "race"]
+    return {
+        "cases": [found[index] for index in kept],
+        "start": next(iter(races or both), 0),
+        "left_out": len(watched) - len(found),
+        "owners": _owner_colours([row[1] for trace in found.values() for row in trace["ledger"]]),
+        "tenants": {name: OWNER_COLOURS[name] for name in ("voxtral", "whisper")},
+        "strengths": {phase: strength for phase, (strength, _) in PHASE_LOOK.items()},
+    }
+
+
+def case_names(cases: pd.DataFrame) -> list[str]:
+    """A name for each case that tells it from the others of its notebook."""
+    if cases.empty:
+        return []
+    experiments = [name.replace("_", " ") for name in _text(cases, "experiment")]
+    named = zip(experiments, wording.case_labels(cases), strict=True)
+    names = [label if label.startswith(what) else f"{what}: {label}" for what, label in named]
+    keys = list(zip(_text(cases, "notebook"), names, strict=True))
+    often, rounds = Counter(keys), wording.numbers(cases, "round").to_list()
+    seen: Counter[tuple[str, str]] = Counter()
+    told = []
+    for key, number in zip(keys, rounds, strict=True):
+        name = key[1]
+        if often[key] > 1 and not np.isnan(number):
+            name += f", round {number + 1:g}"
+        seen[key[0], name] += 1
+        told.append(name if seen[key[0], name] == 1 else f"{name} ({seen[key[0], name]})")
+    return told
+
+
+def anchor(notebook: str, case_id: str) -> str:
+    """The id of a case's row in the page."""
+    return f"case-{notebook[:2]}-{case_id}".replace(" ", "-")
+
+
+def _by_case(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    if table.empty:
+        return {}
+    keyed = table.assign(notebook=_text(table, "notebook"), case_id=_text(table, "case_id"))
+    return {
+        (str(notebook), str(case_id)): rows
+        for (notebook, case_id), rows in keyed.groupby(["notebook", "case_id"], sort=False)
+    }
+
+
+def _text(table: pd.DataFrame, column: str) -> list[str]:
+    """A column as text, '' for what is missing."""
+    if column not in table:
+        return [""] * len(table)
+    return ["" if pd.isna(value) else str(value) for value in table[column]]
+
+
+def _trace(
+    label: str, case: pd.Series[Any], samples: pd.DataFrame | None, spans: pd.DataFrame | None
+) -> dict[str, Any]:
+    notebook, case_id = wording.text_of(case, "notebook"), wording.text_of(case, "case_id")
+    capacity = wording.number_of(case, "capacity_bytes")
+    curves = _curves(samples)
+    bands, joined = _bands(spans)
+    return {
+        "id": anchor(notebook, case_id),
+        "label": label,
+        "notebook": notebook,
+        "status": wording.text_of(case, "status"),
+        "capacity": None if np.isnan(capacity) else round(capacity / MIB, 1),
+        "readings": 0 if samples is None else len(samples),
+        "shown": sum(len(times) for times, _ in curves.values()),
+        "curves": curves,
+        "spans": bands,
+        "joined": joined,
+    }
+
+
+def _curves(samples: pd.DataFrame | None) -> dict[str, tuple[list[float], list[float]]]:
+    """(seconds, MiB) of each source, thinned."""
+    if samples is None:
+        return {}
+    found = {}
+    for source, rows in samples.groupby("source", sort=False):
+        readings = pd.DataFrame(
+            {"t": wording.numbers(rows, "t_s"), "m": wording.numbers(rows, "bytes") / MIB}
+        )
+        readings = readings.dropna().sort_values("t", kind="stable")
+        times, values = readings["t"].to_numpy(), readings["m"].to_numpy()
+        keep = thinned(times, values, BUCKETS)
+        found[str(source)] = (
+            [round(float(t), 4) for t in times[keep]],
+            [round(float(v), 2) for v in values[keep]],
+        )
+    return found
+
+
+def thinned(times: Values, values: Values, buckets: int) -> npt.NDArray[np.int64]:
+    """Indices of the lowest and highest reading in each of `buckets` equal stretches of the sorted
+    times, of the first and of the last; all of them where they are few."""
+    if len(times) <= 2 * buckets:
+        return np.arange(len(times))
+    stretch = max(float(times[-1] - times[0]), 1e-9) / buckets
+    bucket = np.minimum(((times - times[0]) / stretch).astype(int), buckets - 1)
+    groups = pd.Series(values).groupby(bucket)
+    kept = np.concatenate([groups.idxmin(), groups.idxmax(), [0, len(times) - 1]])
+    return np.unique(kept.astype(np.int64))
+
+
+def _bands(spans: pd.DataFrame | None) -> tuple[list[list[Any]], bool]:
+    """[tenant, phase, start, end] in seconds of each span, and whether neighbours were joined."""
+    if spans is None:
+        return [], False
+    rows = spans.assign(
+        start_s=wording.numbers(spans, "start_s"), end_s=wording.numbers(spans, "end_s")
+    )
+    rows = rows.dropna(subset=["start_s", "end_s"]).sort_values("start_s", kind="stable")
+    joined = len(rows) > MOST_SPANS
+    reach = float(rows["end_s"].max() - rows["start_s"].min()) if len(rows) else 0.0
+    bands = [
+        [str(tenant), phase, round(start, 5), round(start + width, 5)]
+        for tenant, own in rows.groupby("tenant", sort=True)
+        for phase, known in merged_bands(own, gap_s=reach * JOIN_SHARE if joined else -1.0).items()
+        for start, width in known
+    ]
+    return bands, joined
+
+
+#: Colours of owners that the figures have none for, in turn.
+_MORE_COLOURS = ("#56b4e9", "#ece133", "#ca9161", "#fbafe4", "#d55e00", "#7a7a7a")
+
+
+def _owner_colours(owners: list[str]) -> dict[str, str]:
+    """Each owner's colour: the figures' own where its name begins with one of theirs."""
+    found: dict[str, str] = {}
+    spare = cycle(_MORE_COLOURS)
+    for owner in dict.fromkeys(owners):
+        first = owner.split()[0]
+        same = {"process": "base", "context": "base", "loading": "load", "free": ""}
+        taken = OWNER_COLOURS.get(same.get(first, first))
+        found[owner] = taken if taken and taken not in found.values() else next(spare)
+    return found
+
+
+def _ledger(ledger: pd.DataFrame | None) -> list[list[Any]]:
+    """[moment, owner, MiB] of what the case itself held."""
+    if ledger is None:
+        return []
+    inside = ledger["inside"].ne(False) if "inside" in ledger else ledger["owner"].ne("free")
+    own = ledger[inside].assign(mib=wording.numbers(ledger, "bytes") / MIB)
+    own = own[own["mib"] > 0]
+    return [
+        [str(moment).replace("_", " "), str(owner), round(float(mib), 2)]
+        for moment, owner, mib in zip(own["moment"], own["owner"], own["mib"], strict=True)
+    ]

@@ -1,0 +1,77 @@
+"""Tables of ageing: what is lost over many cycles, and what each remedy costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from hybridlab.analysis import wear
+from hybridlab.reporting.tables.words import gib, interval, number, number_or_none, percent
+from hybridlab.units import MIB
+
+
+def ageing_table(cycles: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """One row per strategy and remedy: what is lost over time, and what the remedy costs."""
+    rows = []
+    for arm in wear.arms(cycles):
+        median, p95 = arm.latency()
+        last, after = arm.cycles.iloc[-1], arm.after_housekeeping()
+        rows.append(
+            {
+                "strategy": arm.strategy,
+                "remedy": arm.remedy,
+                "cycles": len(arm.cycles),
+                "fragmentation": percent(number_or_none(last["fragmentation"])),
+                "largest block GiB": gib(number_or_none(last["largest_block_bytes"])),
+                "median s": interval(median),
+                "p95 s": number(p95),
+                "housekeeping ms a cycle": number(arm.housekeeping_s() * 1e3),
+                "latency after it": "" if after is None else f"{after:.2f} x",
+                "out of memory": forecast_words(arm, cases),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def wear_table(cycles: pd.DataFrame) -> pd.DataFrame:
+    """One row per strategy and remedy: the trend of each quantity per 100 cycles, with interval."""
+    rows = []
+    for arm in wear.arms(cycles):
+        row = {"strategy": arm.strategy, "remedy": arm.remedy}
+        for quantity, name in wear.QUANTITIES.items():
+            unit, label = (1e-3, "ms") if quantity == "latency_s" else (MIB, "MiB")
+            slope = arm.slope(quantity)
+            words = "no reading"
+            if np.isfinite(slope.value):
+                low, high = slope.low / unit, slope.high / unit
+                words = f"{slope.value / unit:+.3g} [{low:+.3g}, {high:+.3g}]"
+            row[f"{name} {label}/100"] = words
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def forecast_words(arm: wear.Arm, cases: pd.DataFrame) -> str:
+    """'in 3.1 h', or what the trend's interval rules out."""
+    own = cases[cases["case_id"].isin(arm.cycles["case_id"])]
+    margins = pd.to_numeric(own.get("margin_bytes", pd.Series(dtype=float)), errors="coerce")
+    if margins.dropna().empty:
+        return "no margin is known"
+    ahead = wear.forecast(arm, float(margins.min()))
+    earliest = _ahead(ahead.earliest_cycles, arm)
+    if np.isfinite(ahead.expected_cycles):
+        if arm.single_step(arm.occupied) is not None:
+            return "grew in one step: no pace to forecast by"
+        return f"in {_ahead(ahead.expected_cycles, arm)} at this pace, {earliest} at the least"
+    if np.isnan(ahead.earliest_cycles):
+        return "too few cycles for a forecast"
+    if np.isinf(ahead.earliest_cycles):
+        return "never, by this trend"
+    return f"not before {earliest}"
+
+
+def _ahead(cycles: float, arm: wear.Arm) -> str:
+    """Hours at the arm's own pace; without a clock, cycles."""
+    if np.isnan(arm.cycle_s):
+        return f"{cycles:,.0f} cycles"
+    hours = cycles * arm.cycle_s / 3600
+    return f"{hours:.2g} h" if hours < 48 else f"{hours / 24:,.0f} days"

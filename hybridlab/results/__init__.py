@@ -1,0 +1,1 @@
+"""A run's tables and manifest: written while it runs, read afterwards."""

@@ -1,0 +1,239 @@
+"""The planner with controls: what would another pair take, and was it measured? No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, get_args
+
+from hybridlab import catalog, planner
+from hybridlab.config.params import VoxtralDtype
+from hybridlab.devices import card_of
+from hybridlab.errors import ParameterError
+from hybridlab.planner.pair import fit_of
+from hybridlab.planner.sharing import Owners
+from hybridlab.reporting.figures.wording import counted, percent, spare_words
+from hybridlab.units import format_bytes, format_seconds
+from hybridlab.widgets.choice import Choice, capacity_of, card_named
+from hybridlab.widgets.page import framed, output
+from hybridlab.widgets.points import Point, reference_points, run_points
+from hybridlab.widgets.svg import Bar, stacked_bars
+
+if TYPE_CHECKING:
+    from hybridlab.experiments.lab import Lab
+
+VOXTRAL_DTYPES = tuple(dtype for dtype in get_args(VoxtralDtype) if dtype != "auto")
+#: The planner's owners in the colours that the figures give them.
+OWNERS = {
+    "context": "base",
+    "voxtral weights": "voxtral",
+    "whisper weights": "whisper",
+    "second copy": "load",
+    "allocator slack": "unexplained",
+}
+#: Owners that a measured peak does not have: an allocator's own peak stands without them.
+UNSEEN = ("context", "allocator slack")
+MOMENTS = {"load_peak": "while loading", "steady": "at rest", "request_peak": "while serving"}
+
+
+# ------------------------------------------------------------------------------------- the view
+
+
+def explorer_html(choice: Choice, points: Sequence[Point] = ()) -> str:
+    """The predicted ledger against the capacity, what follows from it, and what was measured; one
+    line where the combination is impossible."""
+    try:
+        choice.check()
+        moments = choice.moments()
+    except ParameterError as error:
+        return f'<p role="alert"><b>Not possible:</b> {escape(str(error))}</p>'
+    capacity = capacity_of(choice.card)
+    bars = [
+        Bar(label=moment, parts=_by_colour(owners), measured=False)
+        for moment, owners in moments.items()
+    ]
+    own = [point for point in points if choice.matches(point)]
+    bars += _measured_bars(own)
+    return framed(
+        _verdict(choice, moments, capacity),
+        stacked_bars(bars, capacity_bytes=capacity.expected),
+        _measured_words(choice, own, points),
+    )
+
+
+def _by_colour(owners: Owners) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for owner, size in owners.items():
+        colour = OWNERS.get(owner, "request")
+        found[colour] = found.get(colour, 0.0) + size.expected
+    return found
+
+
+def _verdict(choice: Choice, moments: Mapping[str, Owners], capacity: planner.Estimate) -> str:
+    needed = choice.worst()
+    fit = fit_of(needed, capacity)
+    worst = max(moments, key=lambda name: planner.total(list(moments[name].values())).expected)
+    spread = f" ({format_bytes(needed.low)} to {format_bytes(needed.high)})"
+    spread = spread if needed.low < needed.high else ""
+    used = percent(needed.expected / capacity.expected)
+    facts = {
+        "predicted": f"{format_bytes(needed.expected)}{spread}, {worst}",
+        "utilisation": f"{used} of {format_bytes(capacity.expected)}",
+        "margin": spare_words(capacity.expected - needed.expected),
+        "longest audio": _longest(choice.longest_audio_s()),
+    }
+    cells = "".join(
+        f'<span style="display:inline-block;margin-right:1.6em">{name}: <b>{words}</b></span>'
+        for name, words in facts.items()
+    )
+    sign = {"fits": "✓", "does not fit": "✗", "depends": "?"}[fit]
+    return f'<p><b class="verdict">{sign} {fit}</b></p><p>{cells}</p>'
+
+
+def _longest(seconds: float) -> str:
+    if seconds == 0:
+        return "none"
+    most = seconds >= catalog.VOXTRAL_MAX_ANSWER_S
+    return format_seconds(seconds) + (", the most that Voxtral takes" if most else "")
+
+
+def _measured_bars(own: Iterable[Point]) -> list[Bar]:
+    """The highest of the matching cases, moment by moment."""
+    top = max(own, key=lambda point: point.peak_bytes, default=None)
+    if top is None:
+        return []
+    return [
+        Bar(label=f"{words}, {top.run}", parts=top.stacks[moment], measured=True)
+        for moment, words in MOMENTS.items()
+        if top.stacks[moment]
+    ]
+
+
+def _measured_words(choice: Choice, own: Sequence[Point], points: Sequence[Point]) -> str:
+    """The error of the prediction, else that there is none."""
+    if not own:
+        here = counted(sum(point.card == choice.card for point in points), "case")
+        title = escape(card_named(choice.card).title)
+        return (
+            "<p>Not measured: every figure is <b>predicted</b>. Measured of other combinations on "
+            f"{title}: {here}.</p>"
+        )
+    top = max(own, key=lambda point: point.peak_bytes)
+    seen = [
+        sum(size.expected for owner, size in owners.items() if owner not in UNSEEN)
+        for owners in choice.moments(audio_s=top.audio_s).values()
+    ]
+    said = max(seen) + top.base_bytes
+    of = f"the highest of {len(own)} cases" if len(own) > 1 else "one case"
+    return (
+        f"<p><b>Measured</b> ({escape(top.run)}, {of}, {top.audio_s:.1f} s of audio): peak "
+        f"{format_bytes(top.peak_bytes)}. Predicted for that audio with the process itself "
+        f"({format_bytes(top.base_bytes)} before any model): {format_bytes(said)}; error "
+        f"<b>{percent(top.peak_bytes / said - 1, signed=True)}</b>.</p>"
+    )
+
+
+# ---------------------------------------------------------------------------------- the controls
+
+
+def pair_explorer(lab: Lab | None = None) -> Any:
+    """Controls over `explorer_html`, with this run's points and the published ones."""
+    import ipywidgets as widgets
+
+    points = reference_points()
+    if lab is not None:
+        here = card_of(lab.device)
+        points = run_points(lab.part.run_dir, card=here.name if here else "") + points
+    controls, view = _controls(), output()
+
+    def update(_: Any = None) -> None:
+        values = {name: control.value for name, control in controls.items()}
+        if values["dtype"] is not None:  # between two backends nothing is chosen
+            view.value = explorer_html(Choice(**values), points)
+
+    def dtypes(change: Any) -> None:
+        controls["dtype"].options = catalog.BACKEND_DTYPES[change["new"]]
+
+    def go(change: Any) -> None:
+        for name, value in settings_of(points[change["new"]]).items():
+            controls[name].value = value
+
+    measured = _measured_menu(points)
+    measured.observe(go, names="value")
+    controls["backend"].observe(dtypes, names="value")
+    for control in controls.values():
+        control.observe(update, names="value")
+    update()
+    grid = widgets.GridBox(
+        list(controls.values()),
+        layout=widgets.Layout(grid_template_columns="repeat(auto-fit, minmax(300px, 1fr))"),
+    )
+    return widgets.VBox([grid, measured, view])
+
+
+def settings_of(point: Point) -> dict[str, Any]:
+    """The controls' values at which this point is shown as measured."""
+    names = ("card", "voxtral", "voxtral_dtype", "whisper", "backend", "dtype", "batch", "way")
+    known = {name: getattr(point, name) for name in names if getattr(point, name) != ""}
+    return {**known, "audio_s": round(point.windows * catalog.WINDOW_S), "beams": 1}
+
+
+def _measured_menu(points: Sequence[Point]) -> Any:
+    """Every measured combination once, by the place of its first point; a choice goes there."""
+    import ipywidgets as widgets
+
+    places: dict[str, int] = {}
+    for place, point in enumerate(points):
+        if point.card:
+            places.setdefault(_point_words(point), place)
+    return widgets.Dropdown(
+        options=places.items(),
+        value=None,
+        description="go to measured",
+        style={"description_width": "110px"},
+        layout={"width": "min(100%, 640px)"},
+    )
+
+
+def _point_words(point: Point) -> str:
+    whisper = f" + {point.whisper} {point.dtype} ({point.backend})" if point.whisper else ""
+    many = f", batch {point.batch}" if point.batch > 1 else ""
+    return (
+        f"{point.card}, {point.run}: {point.voxtral} {point.voxtral_dtype}{whisper}, {point.way}, "
+        f"{counted(point.windows, 'window')}{many}"
+    )
+
+
+def _controls() -> dict[str, Any]:
+    """One control per field of `Choice`."""
+    import ipywidgets as widgets
+
+    def menu(words: str, options: Iterable[str], value: str) -> Any:
+        return widgets.Dropdown(options=list(options), value=value, description=words, style=wide)
+
+    def slider(words: str, most: int, step: int = 1) -> Any:
+        return widgets.IntSlider(
+            value=step, min=step, max=most, step=step, description=words, style=wide
+        )
+
+    wide = {"description_width": "110px"}
+    ways = planner.way_ledgers(
+        catalog.HOST,
+        catalog.whisper("tiny"),
+        catalog.voxtral("pocket"),
+        backend="transformers",
+        dtype="float32",
+    )
+    dtypes = catalog.BACKEND_DTYPES["transformers"]
+    return {
+        "card": menu("card", [*catalog.CARDS, catalog.HOST.name], "t4"),
+        "voxtral": menu("Voxtral", catalog.VOXTRALS, "mini-3b"),
+        "voxtral_dtype": menu("Voxtral dtype", VOXTRAL_DTYPES, "float16"),
+        "whisper": menu("Whisper", catalog.WHISPERS, "medium"),
+        "backend": menu("backend", catalog.BACKENDS, "transformers"),
+        "dtype": menu("Whisper dtype", dtypes, "float16"),
+        "audio_s": slider("audio (s)", int(catalog.VOXTRAL_MAX_ANSWER_S), 30),
+        "beams": slider("beams", 8),
+        "batch": slider("batch", 16),
+        "way": menu("strategy", ways, "sequential"),
+    }

@@ -1,0 +1,131 @@
+"""What was measured of the combinations that the explorer can choose: in this run and in those that
+are published with the project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hybridlab import catalog, planner
+from hybridlab.reporting.figures.memory import case_stack
+from hybridlab.reporting.figures.wording import highest_peak, text_of
+from hybridlab.results.records import read_manifest, run_table
+
+#: Experiments whose requests are plain ones: one after the other, nothing pinned, nothing pressed.
+EXPERIMENTS = ("setup", "baseline", "beside", "loading", "limits", "race")
+#: The planner's ways by strategy and variant. Batches, lookahead and arenas hold what no way has.
+WAYS = {
+    ("solo", "naive"): "solo",
+    ("sequential", "plain"): "sequential",
+    ("parallel", "threads"): "parallel, one process",
+    ("parallel", "streams"): "parallel, one process",
+    ("parallel", "processes"): "parallel, two processes",
+    ("parallel", "processes-mps"): "parallel, two processes",
+    ("swapping", "reload-warm"): "swapping",
+    ("swapping", "reload-cold"): "swapping",
+}
+#: How a case must have been loaded and computed to be what the explorer draws.
+PLAIN = {"attention": "auto", "load_order": "voxtral-first", "load_path": "direct"}
+#: Results of other runs beside the package in a checkout; an installed package has none.
+REFERENCE = Path(__file__).resolve().parents[2] / "outputs" / "reference"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One measured case. `stacks` has bytes by owner at each moment, as the figures draw them;
+    `base_bytes` is the process before any model."""
+
+    run: str
+    card: str
+    voxtral: str
+    voxtral_dtype: str
+    whisper: str
+    backend: str
+    dtype: str
+    way: str
+    audio_s: float
+    batch: int
+    base_bytes: float
+    peak_bytes: float
+    stacks: Mapping[str, Mapping[str, float]]
+
+    @property
+    def windows(self) -> int:
+        """What an audio costs goes by its started windows of 30 s."""
+        return planner.Request(audio_s=self.audio_s).windows
+
+
+def run_points(run_dir: Path, *, card: str) -> list[Point]:
+    """Points of a run that is at work or finished; `card` is the GPU's name in the catalog, ''
+    where there is none."""
+    part = read_manifest(run_dir / "parts" / "06_swapping")
+    swap = part.get("params", {}).get("swap", "whisper")
+    cases, trials = run_table(run_dir, "cases"), run_table(run_dir, "trials")
+    return points(cases, trials, run="this run", card=card, swap=swap)
+
+
+def reference_points(folder: Path = REFERENCE) -> list[Point]:
+    """Points of every published run that has both tables; a GPU's card is the one that the
+    manifest names."""
+    found: list[Point] = []
+    for path in sorted(folder.glob("*/trials.parquet")):
+        cases = pd.read_parquet(path.with_name("cases.parquet"))
+        params = read_manifest(path.parent).get("params", {})
+        found += points(
+            cases,
+            pd.read_parquet(path),
+            run=f"run {path.parent.name}",
+            card=params.get("card", ""),
+            swap=params.get("swap", "whisper"),
+        )
+    return found
+
+
+def points(
+    cases: pd.DataFrame, trials: pd.DataFrame, *, run: str, card: str, swap: str = "whisper"
+) -> list[Point]:
+    """The cases that served plain requests and were measured, one point each."""
+    if cases.empty or trials.empty:
+        return []
+    longest = trials.groupby("case_id")["audio_s"].max()
+    own = cases[cases["experiment"].isin(EXPERIMENTS) & cases["case_id"].isin(longest.index)]
+    own = own.assign(peak=highest_peak(own))
+    rows = [row for _, row in own.iterrows() if _is_plain(row)]
+    return [_point(row, float(longest[row["case_id"]]), run, card, swap) for row in rows]
+
+
+def _is_plain(row: pd.Series[Any]) -> bool:
+    pinned = any(text_of(row, name) not in ("", value) for name, value in PLAIN.items())
+    known = (text_of(row, "strategy"), text_of(row, "variant")) in WAYS
+    measured = text_of(row, "status") == "ok" and row["peak"] > 0
+    return measured and known and not pinned and not bool(row["enveloped"])
+
+
+def _point(row: pd.Series[Any], audio_s: float, run: str, card: str, swap: str) -> Point:
+    way = WAYS[text_of(row, "strategy"), text_of(row, "variant")]
+    if way == "swapping":
+        way = "swapping both" if swap == "both" else "swapping Whisper"
+    batch = int(row["limit_value"]) if text_of(row, "limit_kind") == "batch" else 1
+    return Point(
+        run=run,
+        card=catalog.HOST.name if text_of(row, "device") == "cpu" else card,
+        voxtral=text_of(row, "voxtral"),
+        voxtral_dtype=text_of(row, "voxtral_dtype"),
+        whisper=text_of(row, "whisper_size"),
+        backend=text_of(row, "whisper_backend"),
+        dtype=text_of(row, "whisper_dtype"),
+        way=way,
+        audio_s=audio_s / batch,  # such a trial counts the audio of all its rows
+        batch=batch,
+        base_bytes=float(row["base_bytes"]),
+        peak_bytes=float(row["peak"]),
+        stacks={
+            "load_peak": case_stack(row, "load_peak"),
+            "steady": case_stack(row, "steady"),
+            "request_peak": case_stack(row, "request_peak"),
+        },
+    )

@@ -1,0 +1,666 @@
+"""Verdicts on synthetic tables whose answers are known by construction."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hybridlab.analysis import verdict
+from hybridlab.analysis.claims import CLAIMS_FILE, Claim, load_claims
+from hybridlab.analysis.judges import JUDGES
+from hybridlab.analysis.standings import standings
+from hybridlab.errors import ParameterError
+from hybridlab.reporting import figures
+from hybridlab.reporting.figures.pareto import pareto_front
+from hybridlab.results.records import COMMON_COLUMNS, TABLES
+from hybridlab.units import GB, GIB, MIB
+
+VERDICTS = {"supported", "refuted", "inconclusive", "not testable here"}
+T4_CAPACITY = int(14.56 * GIB)
+#: Five requests of different length, so that only paired comparison is precise.
+BASE_S = (0.40, 0.41, 0.80, 1.20, 0.42)
+
+
+@pytest.fixture(scope="module")
+def claims() -> list[Claim]:
+    return load_claims()
+
+
+class Rows:
+    """Builds a run's tables row by row."""
+
+    def __init__(self, *, device: str = "cpu", full_size: bool = False, weights: str = "") -> None:
+        self.device = device
+        self.pair = {
+            "voxtral": "mini-3b" if full_size else "pocket",
+            "voxtral_weights": weights or ("random" if full_size else "pocket"),
+            "voxtral_dtype": "float16" if full_size else "float32",
+            "whisper_size": "medium" if full_size else "pocket-m",
+            "whisper_backend": "transformers",
+            "whisper_weights": weights or ("random" if full_size else "pocket"),
+            "whisper_dtype": "float16" if full_size else "float32",
+        }
+        self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+
+    def add(self, table: str, **values: Any) -> None:
+        empty = dict.fromkeys([*COMMON_COLUMNS, *TABLES[table]])
+        self.rows[table].append({**empty, "device": self.device, "enveloped": False, **values})
+
+    def case(self, case_id: str, experiment: str, **values: Any) -> None:
+        about = {"case_id": case_id, "experiment": experiment, "status": "ok", "reason": ""}
+        memory = {"base_bytes": 0, "capacity_bytes": T4_CAPACITY}
+        self.add("cases", **{"notebook": "02", **self.pair, **about, **memory, **values})
+
+    def arm(
+        self,
+        strategy: str,
+        variant: str,
+        notebook: str,
+        *,
+        factor: float = 1.0,
+        peak: float = 10 * GIB,
+        parity: bool | None = True,
+        requests: Sequence[float] = BASE_S,
+        audio_s: float = 30.0,
+        **values: Any,
+    ) -> None:
+        """Two rounds of an arm; the second is 1 % slower."""
+        for number in range(2):
+            name = f"{notebook}-{strategy}-{variant}-r{number}"
+            memory = {"load_peak_bytes": peak - MIB, "request_peak_bytes": peak}
+            where = {"notebook": notebook, "strategy": strategy, "variant": variant}
+            rate = {"throughput_rps": 1 / factor, "margin_bytes": T4_CAPACITY - peak}
+            self.case(name, "race", **{**where, **memory, **rate, **values})
+            for index, seconds in enumerate([9.0, *requests]):
+                self.add(
+                    "trials",
+                    **where,
+                    case_id=name,
+                    experiment="race",
+                    request_id="first" if index == 0 else f"q{index}",
+                    latency_s=seconds * factor * (1 + 0.01 * number),
+                    first=index == 0,
+                    parity=None if index == 0 else parity,
+                    audio_s=audio_s,
+                )
+
+    def spans(self, **seconds: float) -> None:
+        """The same time of each tenant in every request that was served."""
+        for trial in self.rows["trials"]:
+            where = {name: trial[name] for name in ("case_id", "notebook", "request_id")}
+            for tenant, duration in seconds.items():
+                self.add(
+                    "spans", **where, tenant=tenant, phase="decode", start_s=1, end_s=1 + duration
+                )
+
+    def ageing(self, remedy: str, *, growth: int) -> None:
+        self.case(f"age-{remedy}", "ageing", remedy=remedy, notebook="03")
+        for cycle in range(41):
+            self.add(
+                "cycles",
+                case_id=f"age-{remedy}",
+                notebook="03",
+                device=self.device,
+                strategy="sequential",
+                remedy=remedy,
+                cycle=cycle,
+                allocated_bytes=8 * GIB,
+                reserved_bytes=9 * GIB + growth * cycle + (cycle % 3) * MIB,
+            )
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        found = {}
+        for name, rows in self.rows.items():
+            columns = [*COMMON_COLUMNS, *TABLES[name], "notebook"]
+            found[name] = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+        return found
+
+
+def race(**options: Any) -> Rows:
+    """Swapping: least memory and slowest. Parallel: most memory and fastest."""
+    rows = Rows(**options)
+    rows.arm("sequential", "plain", "04")
+    # 05 ran on a machine that had become twice as slow: only ratios may count
+    rows.arm("sequential", "plain", "05", factor=2.0)
+    rows.arm("parallel", "threads", "05", factor=2.0 * 0.7, peak=11 * GIB)
+    rows.arm("sequential", "plain", "06")
+    rows.arm("swapping", "reload-warm", "06", factor=3.0, peak=8 * GIB)
+    return rows
+
+
+def judged(claims: list[Claim], rows: Rows, **place: Any) -> dict[str, dict[str, Any]]:
+    where = {"device": rows.device, "card": None, **place}
+    return {row["claim"]: row for row in verdict.judge(claims, rows.tables, **where)}
+
+
+# ------------------------------------------------------------------------------------ the file
+
+
+def test_every_claim_is_unique_and_judged_even_without_rows(claims: list[Claim]) -> None:
+    ids = [claim.id for claim in claims]
+    assert len(set(ids)) == len(ids) >= 20
+    assert {claim.rule.test for claim in claims} == set(JUDGES)
+    rows = verdict.judge(claims, {}, device="cpu", card=None)
+    assert [row["claim"] for row in rows] == ids
+    for row in rows:
+        assert row["verdict"] in VERDICTS
+        assert row["reason"]
+        assert set(TABLES["claims"]) <= set(row)
+
+
+def test_claims_are_found_from_below_the_project_and_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / CLAIMS_FILE
+    own.parent.mkdir()
+    own.write_text(_claim_yaml(id="mine"), encoding="utf-8")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "er")
+    assert [claim.id for claim in load_claims()] == ["mine"]
+    own.unlink()
+    assert len(load_claims()) > 1  # the project's own, beside the package
+
+
+def _claim_yaml(*, id: str = "a", rule: str = "{test: growth}", more: str = "", n: int = 1) -> str:
+    claim = (
+        f"  - {{id: {id}, sentence: s, kind: ageing, expected: e, supported_if: s, refuted_if: r, "
+        f"needs: {{}}, rule: {rule}{more}}}\n"
+    )
+    return "claims:\n" + n * claim
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("claims: [", "not YAML"),
+        ("", "empty file"),
+        ("- a", "not a list"),
+        ("claims: []", "claims"),
+        (_claim_yaml(more=", colour: red"), "claim a.colour"),
+        (_claim_yaml(rule="{test: guess}"), "claim a.rule"),
+        (_claim_yaml(rule="{test: growth, speed: 3}"), "speed"),
+        (_claim_yaml(n=2), "'a' stands twice"),
+        (_claim_yaml().replace("needs: {}", "needs: {card: t5}"), "choose one of: t4"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "claims.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ParameterError, match=said) as caught:
+        load_claims(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="cannot be read"):
+        load_claims(tmp_path / "none.yaml")
+
+
+# ---------------------------------------------------------------------------------- arithmetic
+
+
+@pytest.mark.parametrize(
+    ("claim", "said", "measured"),
+    [
+        ("option-b-sum", "refuted", "15.7 GB"),
+        ("option-c-share", "refuted", "77.3 %"),
+        ("sequential-sum", "supported", "28 s"),
+        ("cpu-memory-test", "refuted", "17.42 GiB in float32, 8.71 GiB in float16"),
+    ],
+)
+def test_arithmetic_needs_no_rows(
+    claims: list[Claim], claim: str, said: str, measured: str
+) -> None:
+    row = judged(claims, Rows())[claim]
+    assert (row["verdict"], row["measured"]) == (said, measured)
+
+
+# ------------------------------------------------------------------------------ not testable here
+
+
+def test_a_cpu_speaks_of_no_t4_and_of_no_cuda_allocator(claims: list[Claim]) -> None:
+    rows = race()
+    rows.ageing("none", growth=10 * MIB)
+    found = judged(claims, rows)
+    for claim in claims:
+        if claim.needs.cuda:
+            assert found[claim.id]["verdict"] == "not testable here", claim.id
+    for name in ("option-a-fits", "option-b-fits", "option-c-fits", "voxtral-25s"):
+        assert found[name]["measured"].startswith("predicted")
+    assert "cpu" in found["fragmentation-grows"]["reason"]
+
+
+def test_another_card_does_not_speak_for_a_t4(claims: list[Claim]) -> None:
+    rows = race(device="cuda:0", full_size=True, weights="hub")
+    found = judged(claims, rows, card="h200")
+    assert found["sequential-28s"]["verdict"] == "not testable here"
+    assert found["swapping-lowest-memory"]["verdict"] == "supported"
+    assert "H200" in found["swapping-lowest-memory"]["reason"]
+
+
+def test_a_card_that_was_only_asked_for_does_not_count(claims: list[Claim]) -> None:
+    rows = Rows(device="cuda:0", full_size=True, weights="hub")
+    rows.case("big", "beside", capacity_bytes=int(139 * GIB))
+    rows.case("capped", "beside", enveloped=True)
+    assert judged(claims, rows, card="t4")["option-a-fits"]["verdict"] == "not testable here"
+
+
+def test_the_pocket_pair_says_nothing_of_released_weights(claims: list[Claim]) -> None:
+    found = judged(claims, race(device="cuda:0"), card="t4")
+    assert found["quality-order"]["verdict"] == "not testable here"
+    assert "full-size" in found["quality-order"]["reason"]
+    random = race(device="cuda:0", full_size=True)
+    reason = judged(claims, random, card="t4")["quality-order"]["reason"]
+    assert "released weights" in reason
+
+
+# -------------------------------------------------------------------------------------- strategies
+
+
+def test_order_claims_hold_on_the_runs_own_device(claims: list[Claim]) -> None:
+    found = judged(claims, race())
+    for claim in ("swapping-lowest-memory", "parallel-highest-memory", "swapping-reload-cost"):
+        assert found[claim]["verdict"] == "supported", found[claim]
+        assert "the CPU with pocket weights" in found[claim]["reason"]
+        assert found[claim]["evidence"]
+
+
+def test_the_labs_own_ways_do_not_decide_the_claims(claims: list[Claim]) -> None:
+    """Batches wait longest, an arena swaps without a reload: the analysis spoke of neither."""
+    rows = race()
+    rows.arm("sequential", "batched", "04", factor=9.0, peak=30 * GIB)
+    rows.arm("swapping", "arena", "06", factor=0.9, peak=30 * GIB)
+    found = judged(claims, rows)
+    for claim in ("swapping-lowest-memory", "parallel-highest-memory", "swapping-reload-cost"):
+        assert found[claim]["verdict"] == "supported", found[claim]
+
+
+def test_order_claims_are_refuted(claims: list[Claim]) -> None:
+    rows = Rows()
+    rows.arm("sequential", "plain", "05", peak=12 * GIB)
+    rows.arm("parallel", "threads", "05", factor=2.0, peak=11 * GIB)
+    rows.arm("sequential", "plain", "06", peak=12 * GIB)
+    rows.arm("swapping", "reload-warm", "06", factor=0.5, peak=11.5 * GIB)
+    found = judged(claims, rows)
+    for claim in ("swapping-lowest-memory", "parallel-highest-memory", "swapping-reload-cost"):
+        assert found[claim]["verdict"] == "refuted", found[claim]
+    assert "beyond parallel (threads): sequential" in found["parallel-highest-memory"]["reason"]
+    assert found["sequential-safest"]["verdict"] == "refuted"
+
+
+def test_order_claims_stay_open_where_rows_are_missing_few_or_alike(claims: list[Claim]) -> None:
+    missing = Rows()
+    missing.arm("sequential", "plain", "04")
+    few, alike = Rows(), Rows()
+    for strategy, variant in (
+        ("sequential", "plain"),
+        ("parallel", "threads"),
+        ("swapping", "reload-warm"),
+    ):
+        few.arm(strategy, variant, "04", requests=BASE_S[:2])
+        alike.arm(strategy, variant, "04")
+    for rows, said in ((missing, "no finished"), (few, "fewer than 5"), (alike, "overlap")):
+        row = judged(claims, rows)["swapping-lowest-memory"]
+        assert row["verdict"] == "inconclusive"
+        assert said in row["reason"]
+
+
+def test_a_fast_wrong_answer_is_left_out(claims: list[Claim]) -> None:
+    rows = race()
+    rows.arm("swapping", "wrong", "06", factor=0.1, peak=20 * GIB, parity=False)
+    assert judged(claims, rows)["swapping-lowest-memory"]["verdict"] == "supported"
+    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
+    assert found is not None
+    assert found.strategy == "parallel"
+
+
+@pytest.mark.parametrize(
+    ("steady", "whisper", "said"),
+    [
+        (12 * GIB, 3 * GIB, "refuted"),
+        (9 * GIB, 3 * GIB, "supported"),
+        (10.7 * GIB, 3 * GIB, "inconclusive"),
+        (10 * GIB, 0.1 * GIB, "inconclusive"),
+    ],
+)
+def test_sequential_holds_both_models_or_one(
+    claims: list[Claim], steady: float, whisper: float, said: str
+) -> None:
+    rows = Rows()
+    held: dict[str, Any] = {"voxtral_bytes": 9 * GIB, "whisper_bytes": whisper}
+    rows.arm("sequential", "plain", "04", steady_bytes=steady, **held)
+    assert judged(claims, rows)["sequential-memory"]["verdict"] == said
+
+
+@pytest.mark.parametrize(
+    ("failed", "said"),
+    [("parallel", "supported"), ("sequential", "refuted"), ("", "inconclusive")],
+)
+@pytest.mark.parametrize("how", [{"status": "oom"}, {"steps_down": 1}])
+def test_oom_risk_counts_failures(
+    claims: list[Claim], failed: str, said: str, how: dict[str, Any]
+) -> None:
+    """A case that went on with a smaller Whisper is one of them."""
+    rows = race()
+    if failed:
+        variant = "threads" if failed == "parallel" else "plain"
+        rows.case("oom", "race", strategy=failed, variant=variant, notebook="05", **how)
+    assert judged(claims, rows)["parallel-oom-risk"]["verdict"] == said
+
+
+def test_sequential_is_safest_when_the_others_take_more(claims: list[Claim]) -> None:
+    rows = Rows()
+    for strategy, variant, peak in (
+        ("sequential", "plain", 9 * GIB),
+        ("parallel", "threads", 10 * GIB),
+        ("swapping", "reload-warm", 11 * GIB),
+    ):
+        rows.arm(strategy, variant, "04", peak=peak)
+    assert judged(claims, rows)["sequential-safest"]["verdict"] == "supported"
+    rows.case("oom", "race", strategy="sequential", variant="plain", notebook="05", status="oom")
+    assert judged(claims, rows)["sequential-safest"]["verdict"] == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"), [(0.6, "supported"), (1.0, "refuted"), (0.69, "inconclusive")]
+)
+def test_full_speed_is_the_slower_tenants_time(
+    claims: list[Claim], factor: float, said: str
+) -> None:
+    rows = Rows(device="cuda:0")
+    rows.arm("sequential", "plain", "05", requests=[1.0] * 5)
+    rows.spans(voxtral=0.63, whisper=0.37)
+    rows.arm("parallel", "threads", "05", factor=factor, requests=[1.0] * 5)
+    row = judged(claims, rows, card="l4")["parallel-full-speed"]
+    assert row["verdict"] == said, row
+
+
+def test_processes_and_batching_against_swapping(claims: list[Claim]) -> None:
+    rows = race()
+    found = judged(claims, rows)
+    assert found["processes-beat-swapping"]["verdict"] == "inconclusive"
+    rows.arm("parallel", "processes", "05", factor=2.0 * 0.6)
+    rows.arm("pipelined", "batch-4", "05", factor=2.0 * 5)
+    found = judged(claims, rows)
+    assert found["processes-beat-swapping"]["verdict"] == "supported"
+    assert found["batching-beats-swapping"]["verdict"] == "refuted"
+
+
+# -------------------------------------------------------------------------- bytes, fits, times
+
+
+def test_footprints_are_read_as_gb_and_as_gib(claims: list[Claim]) -> None:
+    rows = Rows(device="cuda:0", full_size=True)
+    peaks = {"steady_bytes": 9.35 * GB, "request_peak_bytes": 9.9 * GB}
+    rows.case("alone", "baseline", **peaks, whisper_size=None, whisper_weights=None)
+    for size, weights in (("large-v3", 6.17 * GB), ("medium", 3.06 * GB), ("base", 0.29 * GB)):
+        backend = {"whisper_backend": "openai-whisper", "whisper_dtype": "float32"}
+        rows.case(size, "beside", whisper_size=size, whisper_bytes=weights, **backend)
+    found = judged(claims, rows, card="h100")
+    assert found["voxtral-memory"]["verdict"] == "supported"
+    assert "GB" in found["voxtral-memory"]["reason"]
+    assert found["large-v3-memory"]["verdict"] == "supported"
+    assert "as GiB" in found["large-v3-memory"]["reason"]
+    assert found["whisper-memory-order"]["verdict"] == "supported"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "said"),
+    [
+        (("ok", "ok"), "supported"),
+        (("oom", "oom"), "refuted"),
+        (("ok", "oom"), "inconclusive"),
+        (("skipped", "skipped"), "inconclusive"),
+    ],
+)
+def test_an_option_fits_per_backend(
+    claims: list[Claim], statuses: tuple[str, str], said: str
+) -> None:
+    rows = Rows(device="cuda:0", full_size=True)
+    for backend, status in zip(("transformers", "openai-whisper"), statuses, strict=True):
+        about = {"whisper_size": "large-v3", "whisper_backend": backend, "status": status}
+        rows.case(backend, "beside", **about, load_peak_bytes=12e9, request_peak_bytes=13e9)
+    row = judged(claims, rows, card="t4")["option-b-fits"]
+    assert row["verdict"] == said
+    if "ok" in statuses:
+        assert "peak 13.00 of 15.63 GB" in row["measured"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(28.0, "supported"), (6.0, "refuted"), (22.4, "inconclusive")]
+)
+def test_a_time_on_a_t4_is_judged_on_a_t4(claims: list[Claim], seconds: float, said: str) -> None:
+    rows = Rows(device="cuda:0", full_size=True, weights="hub")
+    requests = [seconds * (1 + share) for share in (-0.01, 0.0, 0.0, 0.01, 0.02)]
+    rows.arm("sequential", "plain", "04", requests=requests)
+    rows.spans(voxtral=25 * seconds / 28, whisper=3 * seconds / 28)
+    found = judged(claims, rows, card="t4")
+    assert found["sequential-28s"]["verdict"] == said, found["sequential-28s"]
+    if said == "supported":
+        assert found["voxtral-25s"]["verdict"] == found["whisper-3s"]["verdict"] == "supported"
+    short = Rows(device="cuda:0", full_size=True, weights="hub")
+    short.arm("sequential", "plain", "04", requests=requests, audio_s=5.0)
+    assert judged(claims, short, card="t4")["sequential-28s"]["verdict"] == "inconclusive"
+
+
+# ---------------------------------------------------------------------------- ageing and quality
+
+
+@pytest.mark.parametrize(
+    ("plain", "cured", "growth", "cure"),
+    [
+        (10 * MIB, 0, "supported", "supported"),
+        (10 * MIB, 10 * MIB, "supported", "refuted"),
+        (0, 0, "refuted", "inconclusive"),
+    ],
+)
+def test_fragmentation_is_growth_of_idle_reserved_bytes(
+    claims: list[Claim], plain: int, cured: int, growth: str, cure: str
+) -> None:
+    rows = Rows(device="cuda:0")
+    rows.ageing("none", growth=plain)
+    rows.ageing("empty-cache", growth=cured)
+    found = judged(claims, rows, card="t4")
+    assert found["fragmentation-grows"]["verdict"] == growth
+    assert found["empty-cache-cures"]["verdict"] == cure
+
+
+def test_allocated_bytes_alone_do_not_show_fragmentation(claims: list[Claim]) -> None:
+    rows = Rows(device="cuda:0")
+    rows.ageing("none", growth=10 * MIB)
+    for row in rows.rows["cycles"]:
+        del row["reserved_bytes"]
+    row = judged(claims, rows)["fragmentation-grows"]
+    assert row["verdict"] == "inconclusive"
+    assert "no reserved bytes" in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "n", "said"),
+    [
+        ({"large-v3": 0, "medium": 1, "base": 2}, 6, "supported"),
+        ({"large-v3": 2, "medium": 1, "base": 0}, 6, "refuted"),
+        ({"large-v3": 1, "medium": 1, "base": 1}, 6, "inconclusive"),
+        ({"large-v3": 0, "medium": 1, "base": 2}, 1, "inconclusive"),
+    ],
+)
+def test_quality_is_an_order_of_word_error_rates(
+    claims: list[Claim], wrong: dict[str, int], n: int, said: str
+) -> None:
+    rows = Rows(full_size=True, weights="hub")
+    words = ["one", "two", "three", "four", "five"]
+    for size, errors in wrong.items():
+        rows.case(size, "quality", whisper_size=size)
+        text = " ".join(["nought"] * errors + words[errors:])
+        for number in range(n):
+            about = {"case_id": size, "notebook": "02", "request_id": f"q{number}"}
+            rows.add("trials", **about, transcript=text, reference=" ".join(words))
+    assert judged(claims, rows)["quality-order"]["verdict"] == said
+
+
+# -------------------------------------------------------------------------------- recommendation
+
+
+def test_the_winner_is_the_fastest_against_its_own_control() -> None:
+    rows = race()
+    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
+    assert found is not None
+    # in raw seconds parallel is slower than sequential of 04; its notebook was slow as a whole
+    assert (found.strategy, found.variant, found.tie) == ("parallel", "threads", False)
+    assert found.relative == pytest.approx(0.7, rel=0.01)
+    assert found.n == 10
+    assert found.runner_up == "sequential (plain)"
+    assert "slower" in found.why_not
+    assert "95 % interval" in found.why
+    assert found.highest_throughput.startswith("parallel")
+    assert found.safest_margin.startswith("swapping (reload-warm), 6.56 GiB")
+    assert "Whisper pocket-m (transformers" in found.pair
+
+
+def test_a_tie_goes_to_the_smaller_peak() -> None:
+    rows = Rows()
+    rows.arm("sequential", "plain", "05", peak=9 * GIB)
+    rows.arm("parallel", "threads", "05", factor=0.999, peak=11 * GIB)
+    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
+    assert found is not None
+    assert found.tie
+    assert found.strategy == "sequential"
+    assert "tie" in found.why_not
+    assert "2.00 GiB higher" in found.why_not
+
+
+def test_an_arm_without_enough_margin_is_not_recommended() -> None:
+    rows = race()
+    tables = rows.tables["cases"], rows.tables["trials"]
+    found = verdict.recommend(*tables, verdict.Constraints(min_margin_bytes=4 * GIB))
+    assert found is not None
+    assert found.strategy == "sequential"
+    assert verdict.recommend(*tables, verdict.Constraints(min_margin_bytes=100 * GIB)) is None
+    assert verdict.recommend(*tables, verdict.Constraints(max_p95_s=1e-6)) is None
+    # whatever says no words that could be judged does not keep a limit on their errors
+    assert verdict.recommend(*tables, verdict.Constraints(max_wer=0.5)) is None
+
+
+def test_each_goal_has_its_pick_and_its_runner_up() -> None:
+    rows = race()
+    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
+    assert found is not None
+    goals = {goal.goal: goal for goal in found.goals}
+    assert set(goals) == {"lowest latency", "highest throughput", "safest margin"}
+    assert goals["lowest latency"].arm == f"{found.strategy} ({found.variant})"
+    assert goals["safest margin"].arm == "swapping (reload-warm)"
+    assert all(goal.runner_up and goal.runner_up != goal.arm for goal in found.goals)
+
+
+@pytest.mark.parametrize(("factor", "flips"), [(0.5, False), (0.9999, True)])
+def test_the_choice_flips_where_arms_are_alike(factor: float, flips: bool) -> None:
+    rows = Rows()
+    rows.arm("sequential", "plain", "05", peak=9 * GIB)
+    rows.arm("parallel", "threads", "05", factor=factor, peak=9 * GIB)
+    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
+    assert found is not None
+    assert (found.flips > 0.05) == flips
+    assert "drawn again" in found.flip_words
+
+
+def test_the_front_holds_whatever_nobody_beats_in_both() -> None:
+    rows = Rows()
+    for variant, factor, peak in (("a", 0.5, 9), ("b", 0.8, 7), ("c", 0.9, 8), ("d", 1.5, 6)):
+        rows.arm("parallel", variant, "05", factor=factor, peak=peak * GIB)
+    rows.arm("sequential", "plain", "05", peak=10 * GIB)
+    arms = standings(rows.tables["cases"], rows.tables["trials"])
+    assert [arm.variant for arm in pareto_front(arms)] == ["a", "b", "d"]
+    figure = figures.pareto(rows.tables["cases"], rows.tables["trials"])
+    title = " ".join(figure.get_suptitle().split())
+    assert title.startswith("3 of 5 arms are worth a thought: parallel d saves 3.00 GiB")
+
+
+def test_no_race_no_recommendation() -> None:
+    rows = Rows()
+    assert verdict.recommend(rows.tables["cases"], rows.tables["trials"]) is None
+    rows.case("oom", "race", strategy="sequential", variant="plain", status="oom")
+    assert verdict.recommend(rows.tables["cases"], rows.tables["trials"]) is None
+
+
+# ----------------------------------------------------------------------------- options and answer
+
+
+def test_options_hold_or_not_per_backend_and_say_that_they_are_predicted() -> None:
+    rows = Rows(device="cuda:0", full_size=True)
+    rows.case("m", "beside", load_peak_bytes=12e9, request_peak_bytes=13e9)
+    table = verdict.options_table("t4", rows.tables["cases"])
+    assert {row["source"] for row in table} == {"predicted"}
+    by = {(row["option"], row["backend"], row["dtype"]): row for row in table}
+    large = by["B", "openai-whisper", "float32"]
+    assert large["is_default"]
+    assert not large["fits"]
+    assert "does not hold with openai-whisper in float32, its default" in large["sentence"]
+    assert by["B", "transformers", "float16"]["fits"]
+    assert by["C", "openai-whisper", "float32"]["fits"]
+    assert large["verdict"] == "predicted not to fit with openai-whisper float32 (its default)"
+    medium = by["A", "transformers", "float16"]
+    assert (medium["measured_on"], medium["measured_peak_bytes"]) == ("cuda:0", 13e9)
+    assert medium["measured"] == "ok on cuda:0, peak 12.11 GiB"
+    assert by["A", "openai-whisper", "float32"]["measured_status"] is None
+
+
+def test_a_combination_that_the_card_lacks_is_still_listed_when_measured() -> None:
+    rows = Rows(full_size=True)
+    rows.case("m", "beside", whisper_dtype="bfloat16", request_peak_bytes=13e9)
+    table = verdict.options_table("t4", rows.tables["cases"])
+    measured = [row for row in table if row["measured_status"]]
+    assert [(row["dtype"], row["measured_on"]) for row in measured] == [("bfloat16", "cpu")]
+
+
+def test_the_answer_names_device_weights_and_prediction() -> None:
+    rows = race()
+    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
+    answer = verdict.answer_sentence(rows.tables["cases"], found, device="cpu")
+    assert answer.startswith(
+        "On this CPU with the pocket pair (pocket weights), parallel (threads)"
+    )
+    assert "is the fastest (median" in answer
+    assert "n = 10" in answer
+    assert "on a T4 the planner predicts that medium fits with 4.10 GiB to spare" in answer
+    assert "large-v3 does not fit" in answer
+    empty = verdict.answer_sentence(Rows().tables["cases"], None, device="cuda:0", card="h100")
+    assert "H100" in empty
+    assert "no strategies were measured" in empty
+
+
+def test_write_verdict_reads_a_runs_rows(tmp_path: Path) -> None:
+    rows = race()
+    for notebook in ("04", "05", "06"):
+        folder = tmp_path / "parts" / notebook
+        folder.mkdir(parents=True)
+        for table in ("cases", "trials"):
+            own = [row for row in rows.rows[table] if row["notebook"] == notebook]
+            lines = [json.dumps({**row, "notebook": None}) for row in own]
+            (folder / f"{table}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path = verdict.write_verdict(tmp_path, device="cpu")
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert set(written) == {"answer", "recommendation", "options", "device", "card", "target"}
+    assert written["recommendation"]["strategy"] == "parallel"
+    assert {"pair", "strategy", "variant", "why", "runner_up", "why_not"} <= set(
+        written["recommendation"]
+    )
+    assert len(written["options"]) >= 3 * 7
+
+
+def test_verdicts_need_no_torch() -> None:
+    import subprocess
+
+    code = "import sys, hybridlab.analysis.verdict; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(verdict.__file__).parents[2])}
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    )

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridlab import audio, catalog
+from hybridlab.audio import Samples
+from hybridlab.errors import AudioError
+from tools.pocket.speech import QUESTIONS, answer
+
+
+def test_any_rate_and_channels_become_16_khz_mono(tmp_path: Path) -> None:
+    t = np.arange(44_100) / 44_100
+    wave = 0.5 * np.sin(2 * np.pi * 1000 * t)
+    soundfile.write(tmp_path / "x.wav", np.stack([wave, wave], axis=1), 44_100)
+    samples = audio.read_audio(tmp_path / "x.wav")
+    assert samples.dtype == np.float32
+    assert samples.size == pytest.approx(16_000, abs=2)
+    spectrum = np.abs(np.fft.rfft(samples))
+    assert np.argmax(spectrum) == pytest.approx(1000, abs=2)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "wav"])
+def test_formats_of_libsndfile(tmp_path: Path, tone: Samples, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    soundfile.write(path, tone, 16_000)
+    assert audio.check_clip(path) == pytest.approx(2.0, abs=0.1)
+
+
+def test_missing_empty_corrupt_silent_and_too_long(tmp_path: Path, tone: Samples) -> None:
+    def expect(path: Path, message: str, **options: float) -> None:
+        with pytest.raises(AudioError, match=message):
+            audio.check_clip(path, **options)
+
+    expect(tmp_path / "none.wav", "does not exist")
+    (tmp_path / "bad.wav").write_bytes(b"not audio")
+    expect(tmp_path / "bad.wav", "cannot be decoded")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
+    expect(tmp_path / "empty.wav", "holds no samples")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
+    expect(tmp_path / "silent.wav", "is silent")
+    soundfile.write(tmp_path / "long.wav", tone, 16_000)
+    expect(tmp_path / "long.wav", "Voxtral takes at most", max_s=1.0)
+    soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan), 16_000, subtype="FLOAT")
+    expect(tmp_path / "nan.wav", "not numbers")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.1, 100.0), st.integers(0, 5))
+def test_windows_lose_nothing_and_stay_short(seconds: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    samples = rng.standard_normal(round(seconds * 16_000)).astype(np.float32)
+    pieces = audio.windows(samples)
+    assert np.array_equal(np.concatenate(pieces), samples)
+    assert all(0 < piece.size <= 480_000 for piece in pieces)
+
+
+def test_a_window_ends_in_the_pause() -> None:
+    samples = np.ones(40 * 16_000, np.float32)
+    samples[17 * 16_000 : 18 * 16_000] = 0
+    first = audio.windows(samples)[0]
+    assert 17.0 <= first.size / 16_000 <= 18.0
+
+
+def test_long_audio_is_cut_evenly() -> None:
+    noise = np.random.default_rng(0).standard_normal(61 * 16_000).astype(np.float32)
+    pieces = [piece.size / 16_000 for piece in audio.windows(noise)]
+    assert len(pieces) == 3
+    assert min(pieces) >= 61 / 3 - 2 * catalog.WINDOW_REACH_S
+
+
+def test_manifests_and_folders(tmp_path: Path, tone: Samples) -> None:
+    soundfile.write(tmp_path / "a.wav", tone, 16_000)
+    assert [clip.id for clip in audio.load_clips(str(tmp_path))] == ["a"]
+    row = {"path": "a.wav", "id": "x", "text": "hello", "question": "Why?", "answer": "so"}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(row) + "\n")
+    (clip,) = audio.load_clips(str(tmp_path))
+    assert (clip.id, clip.text, clip.questions[0].text) == ("x", "hello", "Why?")
+    (tmp_path / "m.csv").write_text("path,text\na.wav,hello\n")
+    assert audio.load_clips(str(tmp_path / "m.csv"))[0].text == "hello"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "lists no clips"),
+        ("{", "line 1 is not JSON"),
+        ("[1]", "object"),
+        ("{}", "without a path"),
+    ],
+)
+def test_bad_manifests(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(content)
+    with pytest.raises(AudioError, match=message):
+        audio.load_clips(str(path))
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="holds no audio"):
+        audio.load_clips(str(tmp_path))
+
+
+def test_shipped_clips_are_as_their_manifest_says() -> None:
+    clips = audio.load_clips()
+    assert sum(clip.audio_s > 30 for clip in clips) >= 3
+    for clip in clips:
+        words = (clip.text or "").split()
+        assert {question.kind for question in clip.questions} == set(QUESTIONS)
+        for question in clip.questions:
+            assert question.answer == answer(question.kind, words)
+    assert sum(p.stat().st_size for p in audio.CLIPS_DIR.iterdir()) <= 3_000_000

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from hybridlab import catalog
+from hybridlab.errors import ParameterError
+from hybridlab.models.pocket import pocket_dir
+from hybridlab.models.weights import voxtral_config, whisper_config
+
+#: transformers' counts of the released models, to the unit.
+RELEASED = {
+    "tiny": 37_760_640,
+    "base": 72_593_920,
+    "small": 241_734_912,
+    "medium": 763_857_920,
+    "large-v3": 1_543_490_560,
+    "turbo": 808_878_080,
+}
+
+
+@pytest.mark.parametrize("size", RELEASED)
+def test_whisper_parameters_equal_the_released_count(size: str) -> None:
+    assert catalog.whisper(size).parameters == RELEASED[size]
+
+
+def test_voxtral_parameters_by_part() -> None:
+    model = catalog.voxtral("mini-3b")
+    assert model.encoder.parameters == 636_968_960
+    assert model.projector_parameters == 25_165_824
+    assert model.text.parameters == 3_611_483_136
+    assert model.head_parameters == 402_653_184
+    assert model.parameters == 4_676_271_104
+
+
+@pytest.mark.parametrize("size", catalog.WHISPERS)
+def test_whisper_architecture_on_the_meta_device(size: str) -> None:
+    from transformers import WhisperForConditionalGeneration
+
+    known = catalog.whisper(size)
+    with torch.device("meta"):
+        model = WhisperForConditionalGeneration(whisper_config(known))
+    assert sum(p.numel() for p in model.parameters()) == known.parameters
+
+
+@pytest.mark.parametrize("name", catalog.VOXTRALS)
+def test_voxtral_architecture_on_the_meta_device(name: str) -> None:
+    from transformers import VoxtralForConditionalGeneration
+
+    known = catalog.voxtral(name)
+    with torch.device("meta"):
+        model = VoxtralForConditionalGeneration(voxtral_config(known))
+    assert sum(p.numel() for p in model.parameters()) == known.parameters
+
+
+@pytest.mark.parametrize("size", catalog.POCKET_SIZES)
+def test_catalog_knows_the_shipped_whispers(size: str) -> None:
+    config = json.loads((pocket_dir(size) / "config.json").read_text())
+    known = catalog.whisper(size)
+    assert config["d_model"] == known.encoder.d_model
+    assert config["encoder_layers"] == known.encoder.layers
+    assert config["decoder_layers"] == known.decoder_layers
+    assert config["vocab_size"] == known.vocab_size
+
+
+def test_sizes_per_beam_and_token_of_the_released_models() -> None:
+    large = catalog.whisper("large-v3")
+    assert large.cross_kv_values * 2 / 2**20 == pytest.approx(234.4, abs=0.05)
+    assert large.self_kv_values_per_token * 2 == 163_840
+    assert catalog.voxtral("mini-3b").text.kv_values_per_token * 2 == 122_880
+
+
+def test_every_card_has_less_usable_than_nominal_memory_and_a_source() -> None:
+    for card in catalog.CARDS.values():
+        assert 0 < card.usable_bytes <= card.usable_bytes_max <= card.nominal_bytes
+        assert card.source
+    assert "bfloat16" not in catalog.card("T4").native_dtypes
+
+
+def test_unknown_names_list_the_good_ones() -> None:
+    with pytest.raises(ParameterError, match="choose one of: t4"):
+        catalog.card("t5")
+    with pytest.raises(ParameterError, match="choose one of: tiny"):
+        catalog.whisper("enormous-v9")
+
+
+def test_languages_are_those_that_both_models_take() -> None:
+    from mistral_common.protocol.transcription.request import TranscriptionRequest
+    from whisper.tokenizer import LANGUAGES
+
+    language = TypeAdapter(TranscriptionRequest.model_fields["language"].annotation)
+    common = []
+    for code in list(LANGUAGES)[:99]:  # 'yue' came with large-v3
+        with suppress(ValidationError):
+            common.append(str(language.validate_python(code)))
+    assert common == catalog.LANGUAGES

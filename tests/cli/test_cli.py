@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from hybridlab import catalog, planner
+from hybridlab.analysis.verdict import NOTHING_KEEPS, read_verdict
+from hybridlab.cli import app, bars, join_overrides
+from hybridlab.cli.fit import fit_view
+from hybridlab.cli.plan import plan_view
+from hybridlab.cli.verdict import claims_view, goals_view
+from hybridlab.planner.answers import ask
+from tests.synthetic import write_run
+
+PRESET = "params/pocket.yaml"
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_plan_prints_all_six_sizes_beside_voxtral() -> None:
+    code, text = run("plan", "--card", "t4")
+    assert code == 0
+    for size in ("tiny", "base", "small", "medium", "large-v3", "turbo"):
+        assert size in text
+    assert "does not fit" in text
+    assert "predicted" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plan", "--card", "t44"), "did you mean 't4'"),
+        (("plan", "--beams", "0"), "above zero"),
+        (("plan", "--voxtral-dtype", "fp8"), "unknown voxtral_dtype"),
+        (("run", "params/none.yaml"), "does not exist"),
+        (("run", PRESET, "-p", "trails=3"), "did you mean 'trials'"),
+        (("run", PRESET, "-p", "trials=many"), "trials = 'many'"),
+        (("run", PRESET, "--only", "09"), "unknown notebook"),
+        (("run", PRESET, "-p", "audio=/no/such"), "does not exist"),
+        (("run", PRESET, "-p", "whisper_backend=faster"), "whisper_backend"),
+        (("run", PRESET, "--resume"), "needs --output"),
+        (("report", "/no/such/run"), "/no/such/run"),
+        (("verdict", "/no/such/run"), "holds no verdict.json"),
+        (("verdict", "/no/such/run", "--max-p95-s", "-1"), "must not be below zero"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    project: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(project)
+    code, text = run(*arguments)
+    assert code == 2
+    assert message in text
+    assert len(text.strip().splitlines()) == 1
+
+
+def test_a_gpu_preset_without_a_gpu_names_another_preset(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.chdir(project)
+    code, text = run("run", "params/colab-t4.yaml", "--output", str(tmp_path / "run"))
+    assert code == 2
+    assert "params/pocket.yaml" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_not_there_are_refused_before_anything_is_loaded(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(project)
+    code, text = run(
+        "run",
+        PRESET,
+        *("-p", "voxtral=mini-3b", "-p", "voxtral_weights=local"),
+        *("-p", f"voxtral_path={tmp_path}", "--output", str(tmp_path / "run")),
+    )
+    assert code == 2
+    assert "no config.json" in text
+
+
+def test_an_existing_folder_is_never_overwritten(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    monkeypatch.chdir(project)
+    code, text = run("run", PRESET, "--output", str(tmp_path))
+    assert code == 2
+    assert "never overwritten" in text
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_overrides_in_papermills_way() -> None:
+    assert join_overrides(["run", "x", "-p", "trials", "3"]) == ["run", "x", "-p", "trials=3"]
+    assert join_overrides(["-p", "trials=3", "--resume"]) == ["-p", "trials=3", "--resume"]
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, hybridlab.cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_verdict_is_printed_and_computed_anew_under_constraints(tmp_path: Path) -> None:
+    folder = str(write_run(tmp_path))
+    code, text = run("verdict", folder)
+    assert code == 0
+    assert "Why: lowest median latency" in text and "Runner-up sequential plain" in text
+    code, text = run("verdict", folder, "--json")
+    found = json.loads(text)
+    assert found["recommendation"]["variant"] == "threads"
+    assert len(found["claims"]) > 1 and found["claims"][0]["verdict"]
+    code, text = run("verdict", folder, "--max-p95-s", "1e9", "--json")
+    fastest = json.loads(text)["recommendation"]
+    assert fastest["median_s"] < 1e9 and fastest["n"] > 1
+    code, text = run("verdict", folder, "--max-p95-s", "0.001")
+    assert code == 0 and NOTHING_KEEPS in text
+
+
+# ------------------------------------------------------------------------- terminal and pipe
+
+
+def seen(view: object, *, width: int = 80) -> list[str]:
+    """A rich view as lines without its colours."""
+    console = Console(width=width, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(view)
+    return console.export_text().splitlines()
+
+
+@pytest.mark.parametrize("arguments", [("plan",), ("fit", "large-v3"), ("plan", "--card", "h200")])
+def test_a_pipe_gets_plain_columns_of_80(arguments: tuple[str, ...]) -> None:
+    code, text = run(*arguments)
+    assert code == 0
+    assert "\x1b" not in text and not set(text) & set("│─┃━·")
+    assert max(len(line) for line in text.splitlines() if "fits on" not in line) <= 80
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_bars_show_who_holds_what_against_the_capacity(width: int) -> None:
+    plans = planner.plan_table(catalog.card("t4"))
+    lines = seen(plan_view(plans, width=width), width=width)
+    assert len(lines) == len(plans) + 1 and max(map(len, lines)) <= width
+    marks = {line.index(bars.MARK) for line in lines[1:]}
+    assert len(marks) == 1  # one scale: every capacity stands in the same place
+    (mark,) = marks
+    for row, line in zip(plans, lines[1:], strict=True):
+        over = line[mark + 1].isalpha()
+        assert (
+            over == (row.margin_bytes < -row.total_bytes / width)
+            or abs(row.margin_bytes) < row.total_bytes / 20
+        )  # rounded to a cell
+        assert "V" in line
+
+
+def test_a_bar_is_as_long_as_its_bytes_and_names_every_owner() -> None:
+    parts = list(zip(bars.OWNERS, (50, 20, 10, 0, 20), strict=True))
+    text = bars.bar(parts, capacity_bytes=80, scale_bytes=200, width=20).plain
+    assert text == "VVVVVWWR|oo··········"
+    with pytest.raises(ValueError, match="no bar has an owner for somebody"):
+        bars.owned({"voxtral weights": 1, "somebody": 2})
+
+
+def test_fit_draws_every_moment_and_every_way_of_sharing() -> None:
+    answers = ask(
+        catalog.card("t4"),
+        catalog.whisper("medium"),
+        catalog.voxtral("mini-3b"),
+        backend="transformers",
+        dtype="float16",
+        host_bytes=12_700_000_000,
+    )
+    lines = seen(fit_view(answers, width=80))
+    assert len(lines) == 1 + 3 + len(answers.sharing) and max(map(len, lines)) <= 80
+    assert all(bars.MARK in line for line in lines[1:])
+
+
+def test_a_verdict_on_a_terminal_says_the_same(tmp_path: Path) -> None:
+    found = read_verdict(write_run(tmp_path))
+    goals = "\n".join(seen(goals_view(found["recommendation"]), width=140))
+    for goal in found["recommendation"]["goals"]:
+        assert goal["goal"] in goals and goal["arm"] in goals and goal["figure"] in goals
+    claims = [(row["verdict"], row["sentence"]) for row in found["claims"]]
+    lines = seen(claims_view(claims), width=200)
+    assert len(lines) == len(claims) + 1
+    assert all(w in line and s in line for (w, s), line in zip(claims, lines[1:], strict=True))
+
+
+def test_a_terminal_gets_colours_and_no_color_takes_them_away(project: Path) -> None:
+    """The whole command on a real pseudo-terminal of 80 columns."""
+    coloured = on_a_terminal(project, {})
+    assert "\x1b[" in coloured and "48;2;1;115;178m" in coloured
+    plain = on_a_terminal(project, {"NO_COLOR": "1"})
+    assert "\x1b" not in plain and "does not fit" in plain
+
+
+def on_a_terminal(project: Path, environment: dict[str, str]) -> str:
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
+    kept = {n: v for n, v in os.environ.items() if n not in ("NO_COLOR", "COLUMNS")}
+    kept |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": str(project)}
+    command = [sys.executable, "-m", "hybridlab.cli", "plan"]
+    child = subprocess.Popen(command, stdout=follower, env={**kept, **environment}, cwd=project)
+    os.close(follower)
+    text = b""
+    with suppress(OSError):  # Linux' word for the end of a terminal
+        while more := os.read(leader, 65536):
+            text += more
+    os.close(leader)
+    assert child.wait(timeout=60) == 0
+    return text.decode()

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hybridlab.config import defaults, params
+from hybridlab.config.params import SequentialParams
+from hybridlab.errors import ParameterError
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trails": 3}, "did you mean 'trials'"),
+        ({"trials": "3"}, "trials = '3'"),
+        ({"trials": True}, "trials = True"),
+        ({"trials": 0}, "greater than or equal to 1"),
+        ({"headless": "on"}, "headless = 'on'"),
+        ({"timeout_s": "1e-3"}, "timeout_s"),
+        ({"whisper_size": "huge"}, "'tiny', 'base'"),
+        ({"whisper_size": "tiny"}, "set whisper_weights to hub, local or random"),
+        ({"voxtral": "mini-3b"}, "set voxtral_weights to hub, local or random"),
+        ({"whisper_dtype": "int8"}, "cannot be kept by openai-whisper"),
+        ({"whisper_weights": "local"}, "needs whisper_path"),
+        ({"card": "t5"}, "choose one of: t4"),
+        ({"device": "gpu"}, "choose auto, cpu, cuda"),
+        ({"audio": "/no/such/folder"}, "does not exist"),
+    ],
+)
+def test_bad_values_are_one_line_that_names_the_fix(
+    values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        SequentialParams.from_mapping(values)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_notebooks_namespace_may_hold_names_of_other_notebooks() -> None:
+    found = SequentialParams.from_namespace(
+        {"trials": 3, "ageing_cycles": 5, "_x": 1, "Path": Path}
+    )
+    assert found.trials == 3
+
+
+def test_a_name_that_no_notebook_knows_is_refused_in_a_namespace() -> None:
+    with pytest.raises(ParameterError, match="did you mean 'trials'"):
+        SequentialParams.from_namespace({"trails": 3})
+
+
+def test_every_preset_is_valid_for_every_notebook(project: Path) -> None:
+    presets = [p for p in (project / "params").glob("*.yaml") if p.name != "claims.yaml"]
+    assert {p.stem for p in presets} >= {
+        "pocket",
+        "full-cpu",
+        "colab-t4",
+        "option-a",
+        "option-b",
+        "option-c",
+    }
+    for preset in presets:
+        resolved = params.split(defaults.read_yaml(preset), params.NOTEBOOKS.values())
+        assert set(resolved) == set(params.NOTEBOOKS)
+
+
+def test_options_are_the_right_sizes(project: Path) -> None:
+    sizes = {
+        name: defaults.read_yaml(project / "params" / f"{name}.yaml")["whisper_size"]
+        for name in ("option-a", "option-b", "option-c")
+    }
+    assert sizes == {"option-a": "medium", "option-b": "large-v3", "option-c": "base"}
+
+
+def test_yaml_that_is_not_a_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("- 1\n")
+    with pytest.raises(ParameterError, match="name: value"):
+        defaults.read_yaml(path)
+    path.write_text("a: [1\n")
+    with pytest.raises(ParameterError, match="is not YAML"):
+        defaults.read_yaml(path)
+    with pytest.raises(ParameterError, match="does not exist"):
+        defaults.read_yaml(tmp_path / "none.yaml")
+
+
+def test_overrides_are_read_as_yaml() -> None:
+    assert params.parse_override("trials", "3") == 3
+    assert params.parse_override("whisper_sizes", "[tiny, base]") == ["tiny", "base"]
+    with pytest.raises(ParameterError, match="did you mean"):
+        params.parse_override("trails", "3")

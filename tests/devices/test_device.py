@@ -1,0 +1,382 @@
+"""The CPU for real, CUDA and NVML by small fakes; `-m gpu` runs against the real thing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hybridlab import devices as device
+from hybridlab.devices import nvml as nvml_module
+from hybridlab.devices import visible
+from hybridlab.devices.base import SLACK
+from hybridlab.errors import ParameterError, UnavailableError
+from hybridlab.profiling.bystanders import Watch, interference
+from hybridlab.units import MIB
+from tests.conftest import FakeAllocator
+from tests.fake_nvml import FakeNvml
+
+
+def test_the_cpu_reads_the_machine() -> None:
+    cpu = device.resolve_device("cpu")
+    assert 0 < cpu.used_bytes() <= cpu.peak_bytes()
+    assert 0 < cpu.free_bytes() <= cpu.capacity_bytes()
+    assert "float32" in cpu.native_dtypes()
+    assert cpu.title()
+
+
+def test_a_missing_gpu_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cuda_lack", lambda: "no driver")
+    with pytest.raises(UnavailableError, match=r"0 CUDA devices \(no driver\); set device to cpu"):
+        device.resolve_device("cuda")
+    assert device.resolve_device("auto").kind == "cpu"
+    with pytest.raises(ParameterError, match="choose auto"):
+        device.resolve_device("tpu")
+
+
+def test_nvml_memory_is_read_in_its_second_version(nvml: FakeNvml) -> None:
+    assert nvml_module.nvml_used_bytes(0).value == 5_000
+    assert set(nvml.asked) == {2}
+
+
+def test_no_nvml_is_an_empty_value_with_a_reason(nvml: FakeNvml) -> None:
+    nvml.present = False
+    reading = nvml_module.nvml_used_bytes(0)
+    assert reading.value is None
+    assert "Driver Not Loaded" in reading.reason
+    assert "no NVML" in nvml_module.nvml_facts(0)["reason"]
+
+
+def test_energy_is_read_in_joules_or_is_missing_with_a_reason(nvml: FakeNvml) -> None:
+    assert nvml_module.nvml_energy_j().value == 2.5
+    nvml.millijoules = None
+    assert nvml_module.nvml_energy_j().value is None
+    assert "Not Supported" in nvml_module.nvml_energy_j().reason
+    assert device.CpuDevice().energy_j().value is None
+
+
+def test_neighbours_are_the_processes_of_other_families(nvml: FakeNvml) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    nvml.pids = [os.getpid(), child.pid, 1]  # this process, its ballast, a stranger
+    assert nvml_module.nvml_neighbours(0).value == 1
+    assert nvml_module.nvml_neighbours(0, own=[1]).value == 0  # a worker by another way
+    nvml.pids = [1]  # this process computes nothing, and pid 1 is one of this namespace
+    assert nvml_module.nvml_neighbours(0).value == 1
+    child.communicate(b"\n")
+
+
+def test_a_container_that_hides_process_ids_gives_no_count_but_a_reason(
+    nvml: FakeNvml, allocator: FakeAllocator
+) -> None:
+    for nvml.pids in ([], [1, 2]):  # none at all, or those of another namespace
+        reading = nvml_module.nvml_neighbours(0)
+        assert reading.value is None
+        assert "hides process ids" in reading.reason
+    watch = Watch(device.CudaDevice(0))
+    columns = watch.columns()
+    assert columns["foreign_gpu_processes"] is None
+    assert interference(columns, most_foreign_cpu=1.0) == ""
+
+
+def test_before_this_process_computes_hidden_processes_are_known_by_what_they_hold(
+    nvml: FakeNvml,
+) -> None:
+    assert nvml_module.nvml_neighbours(0).value == 0  # 5,000 bytes are no context
+    nvml.used = 200 * MIB
+    assert nvml_module.nvml_neighbours(0).value is None
+    nvml.pids = [2**22 + 1]  # of another namespace: there is no such process here
+    assert nvml_module.nvml_neighbours(0).value is None
+
+
+def test_lowered_clocks_and_strangers_during_a_case_are_noted(nvml: FakeNvml) -> None:
+    nvml.pids = [os.getpid()]
+    watch = Watch(device.CudaDevice(0))
+    nvml.clocks, nvml.pids = 0x4 | 0x20, [os.getpid(), 1]
+    watch.look()
+    nvml.clocks, nvml.pids = 0x1, [os.getpid()]
+    columns = watch.columns()
+    assert columns["throttled"] == "heat, power cap"
+    assert columns["foreign_gpu_processes"] == 1
+    assert "1 other processes computed" in interference(columns, most_foreign_cpu=1.0)
+
+
+def test_a_busy_host_is_no_place_for_times() -> None:
+    columns = {"foreign_gpu_processes": None, "foreign_cpu_share": 0.6}
+    assert "60%" in interference(columns, most_foreign_cpu=0.25)
+    assert interference(columns, most_foreign_cpu=0.6) == ""
+    unknown = Watch(device.CpuDevice()).columns()  # over in no time
+    assert unknown["foreign_cpu_share"] is None
+    assert interference(unknown, most_foreign_cpu=0.0) == ""
+
+
+def test_a_cuda_account_closes_over_the_card(nvml: FakeNvml, allocator: FakeAllocator) -> None:
+    """NVML says 5,000 used: 1,200 before this process came, 3,000 reserved by torch."""
+    nvml.used = 1_200
+    card = device.CudaDevice(0)
+    nvml.used = 5_000
+    allocator.reserved, allocator.allocated = 3_000, 2_600
+    states = ("active_allocated", "active_allocated", "inactive")
+    allocator.blocks += [{"state": state, "requested_size": 700} for state in states]
+    allocator.blocks += [{"state": "active_allocated", "requested_size": 1_200}]
+    account = card.account()
+    assert account.inside == {"workspaces": 2 * 700}
+    assert account.outside == {
+        "allocator slack": 400,
+        "strangers": 1_200,
+        "context": 800,
+    }
+    # what the driver keeps for itself is no part of the capacity
+    assert account.free_bytes(capacity_bytes=15_600, used_bytes=2_600) == 15_600 - 5_000
+    card.shrink(9_000, ballast_bytes=300)  # nor is a ballast of an envelope's
+    inside = card.account()
+    assert (inside.outside["strangers"], inside.outside["context"]) == (1_200, 500)
+    assert inside.free_bytes(capacity_bytes=9_000, used_bytes=2_600) == 9_000 - 4_700
+
+
+def test_strangers_are_what_other_families_hold_now(
+    nvml: FakeNvml, allocator: FakeAllocator
+) -> None:
+    nvml.used = 100  # a stranger that is there when this process comes
+    card = device.CudaDevice(0)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    nvml.pids, nvml.used = [os.getpid(), child.pid, 1], 5_000
+    nvml.held = {os.getpid(): 3_500, child.pid: 500}  # a stranger's own number may be missing
+    assert card.strangers.value == 1_000
+    allocator.reserved = 3_000
+    assert card.account().outside["context"] == 1_000  # 500 of each own process
+    nvml.used = 8_000  # the stranger has grown
+    assert card.strangers.value == 4_000
+    nvml.held = {os.getpid(): 3_500}  # the driver does not say it of every own process
+    assert card.strangers.value == 100
+    child.communicate(b"\n")
+
+
+def test_a_second_case_in_one_process_has_no_stranger_in_the_first_ones_context(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    nvml.used = 1_200
+    assert device.CudaDevice(0).strangers.value == 1_200
+    allocator: FakeAllocator = request.getfixturevalue("allocator")  # CUDA is used from here on
+    nvml.used, allocator.reserved = 5_000, 3_000
+    second = device.CudaDevice(0)
+    assert second.strangers.value == 1_200
+    assert second.account().outside["context"] == 800
+
+
+def test_without_nvml_owners_outside_torch_cannot_be_told_apart(
+    nvml: FakeNvml, allocator: FakeAllocator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    nvml.present = False
+    allocator.reserved, allocator.allocated = 3_000, 2_600
+    card = device.CudaDevice(0)
+    assert card.account().outside == {"allocator slack": 400}
+    monkeypatch.setattr(device.CudaDevice, "_capacity_bytes", lambda self: 15_600)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (10_600, 15_600))
+    assert card.account().outside == {"allocator slack": 400, "context and strangers": 2_000}
+
+
+def test_before_cuda_is_used_its_allocator_holds_nothing_and_no_question_begins_it(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is asked for its peak before it has loaded anything."""
+    import torch
+
+    def begun(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA was used")
+
+    for name in (
+        "_lazy_init",
+        "reset_peak_memory_stats",
+        "synchronize",
+        "mem_get_info",
+        "memory_snapshot",
+        "Event",
+        "get_device_properties",
+    ):
+        monkeypatch.setattr(torch.cuda, name, begun)
+    card = device.CudaDevice(0)
+    card.reset_peak()
+    card.synchronize()
+    card.release()
+    assert (card.used_bytes(), card.peak_bytes(), card.reserved_bytes()) == (0, 0, 0)
+    assert (card.capacity_bytes(), card.free_bytes()) == (15_600, 10_600)
+    assert card.title() == "Tesla T4"
+    assert card.native_dtypes() == ("float32", "float16")
+    assert card.account().outside["context"] == 0
+    wear = card.wear()
+    assert (wear.allocated_bytes, wear.largest_block_bytes) == (0, 10_600)
+    began = card.stamp()
+    assert 0 <= card.seconds(card.stamp()) - card.seconds(began) < 1
+
+
+def test_free_bytes_are_the_drivers_as_the_account_adds_up_to_them(
+    nvml: FakeNvml, allocator: FakeAllocator
+) -> None:
+    card = device.CudaDevice(0)
+    allocator.reserved, allocator.allocated = 3_000, 2_600
+    capacity, used = card.capacity_bytes(), card.used_bytes()
+    free = card.account().free_bytes(capacity_bytes=capacity, used_bytes=used)
+    assert card.free_bytes() == free == 10_600
+
+
+def test_a_card_is_asked_of_nvml_by_what_cuda_numbers_it(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml.uuids, nvml.names = ["GPU-aaaa", "GPU-bbbb"], ["Tesla T4", "Tesla T4"]
+    monkeypatch.setenv(visible.VISIBLE_VARIABLE, "1")
+    card = device.CudaDevice(0)
+    for ask in (card.outside_bytes, card.energy_j, card.neighbours, card.slowed_by):
+        nvml_module._handle_of.cache_clear()
+        nvml.looked_up.clear()
+        ask()
+        assert set(nvml.looked_up) == {"GPU-bbbb"}
+    with pytest.raises(UnavailableError, match=r"shows 1 GPUs here, and none is cuda:1"):
+        nvml_module.nvml_memory(1)
+
+
+def test_emulated_bfloat16_is_refused(nvml: FakeNvml) -> None:
+    t4 = device.CudaDevice(0)
+    assert t4.capability == (7, 5)
+    assert t4.native_dtypes() == ("float32", "float16")
+    with pytest.raises(UnavailableError, match="no bfloat16 in hardware"):
+        t4.check_dtype("bfloat16")
+    t4.check_dtype("float16")
+
+
+def test_a_card_is_recognised_by_name_and_size(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t4 = device.CudaDevice(0)
+    assert device.card_of(t4) is None  # 16,000 bytes are no T4's
+    monkeypatch.setattr(device.CudaDevice, "_capacity_bytes", lambda self: int(14.56 * 2**30))
+    found = device.card_of(t4)
+    assert found is not None
+    assert found.name == "t4"
+    assert device.card_of(device.CpuDevice()) is None
+
+
+@pytest.mark.gpu
+def test_cuda_reads_a_known_allocation() -> None:
+    import torch
+
+    from hybridlab.profiling.meter import Meter
+
+    gpu = device.resolve_device("cuda")
+    size = 256 * 2**20
+    with Meter(gpu) as meter:
+        with meter.region("load") as region:
+            kept = torch.zeros(size, dtype=torch.uint8, device=gpu.name)
+        assert region.peak_above_start_bytes == pytest.approx(size, rel=0.01)
+        assert kept.numel() == size
+    assert gpu.free_bytes() == pytest.approx(torch.cuda.mem_get_info(gpu.name)[0], abs=32 * MIB)
+    assert gpu.capacity_bytes() == pytest.approx(torch.cuda.mem_get_info(gpu.name)[1], abs=MIB)
+    assert gpu.title() == torch.cuda.get_device_name(gpu.name)
+    assert gpu.capability == torch.cuda.get_device_capability(gpu.name)
+    begin = gpu.stamp()
+    torch.cuda._sleep(10_000_000)
+    assert gpu.seconds(gpu.stamp()) > gpu.seconds(begin)
+
+
+@pytest.mark.gpu
+def test_what_no_owner_has_is_what_the_driver_calls_free() -> None:
+    """At a peak as well, with the slack of that moment: nothing is given back in between."""
+    import torch
+
+    from hybridlab.profiling.meter import Meter
+
+    gpu = device.resolve_device("cuda")
+    capacity = gpu.capacity_bytes()
+    gpu.release()
+    before = (gpu.reserved_bytes() or 0) - gpu.used_bytes()  # beside what other tests have left
+    with Meter(gpu) as meter:
+        with meter.region("load"):
+            kept = torch.zeros(64 * MIB, dtype=torch.uint8, device=gpu.name)
+        meter.settle()
+        with meter.region("request") as region:
+            torch.zeros(301 * MIB, dtype=torch.uint8, device=gpu.name)
+        driver, total = torch.cuda.mem_get_info()
+        peak = region.peak_account
+        ended = region.account.free_bytes(capacity_bytes=capacity, used_bytes=region.end_bytes)
+        at_peak = peak.free_bytes(capacity_bytes=capacity, used_bytes=region.peak_bytes)
+        assert at_peak == ended == gpu.free_bytes()
+        assert ended == pytest.approx(driver, abs=32 * MIB)  # NVML and CUDA may round apart
+        assert capacity == pytest.approx(total, abs=MIB)
+        assert peak.outside[SLACK] - before < 4 * MIB
+        assert region.account.outside[SLACK] - before > 300 * MIB
+        assert region.peak_bytes - meter.base_bytes >= 365 * MIB
+    assert kept.numel() == 64 * MIB
+
+
+@pytest.mark.gpu
+def test_workspaces_of_cublas_have_an_owner() -> None:
+    import torch
+
+    gpu = device.resolve_device("cuda")
+    torch._C._cuda_clearCublasWorkspaces()
+    assert gpu.account().inside["workspaces"] == 0
+    one = torch.zeros(64, 64, device=gpu.name)
+    _ = one @ one
+    size = torch.backends.cuda.cublas_workspace_size()
+    assert gpu.account().inside["workspaces"] == size
+    with torch.cuda.stream(torch.cuda.Stream()):
+        _ = one @ one
+    torch.cuda.synchronize()
+    assert gpu.account().inside["workspaces"] == 2 * size
+
+
+@pytest.mark.gpu
+def test_a_ballast_makes_a_real_card_run_out_of_memory() -> None:
+    import torch
+
+    from hybridlab.devices.envelope import enveloped
+    from hybridlab.devices.oom import out_of_memory
+
+    gpu = device.resolve_device("cuda")
+    torch.zeros(1, device=gpu.name)
+    with enveloped(gpu, 2 * 2**30):
+        assert gpu.capacity_bytes() == 2 * 2**30
+        with pytest.raises(torch.OutOfMemoryError) as caught:
+            torch.empty(3 * 2**30, dtype=torch.uint8, device=gpu.name)
+        assert out_of_memory(caught.value) is not None
+    assert torch.empty(3 * 2**30, dtype=torch.uint8, device=gpu.name).numel() == 3 * 2**30
+
+
+@pytest.mark.gpu
+def test_the_account_of_an_enveloped_card_closes_over_the_envelope() -> None:
+    import torch
+
+    from hybridlab.devices.envelope import enveloped
+
+    gpu = device.resolve_device("cuda")
+    kept = torch.zeros(64 * MIB, dtype=torch.uint8, device=gpu.name)
+    with enveloped(gpu, 4 * 2**30):
+        free = gpu.account().free_bytes(
+            capacity_bytes=gpu.capacity_bytes(), used_bytes=gpu.used_bytes()
+        )
+        assert free == gpu.free_bytes()
+        assert free == pytest.approx(torch.cuda.mem_get_info()[0], abs=32 * MIB)
+    assert kept.numel() == 64 * MIB
+
+
+@pytest.mark.gpu
+def test_an_envelope_as_large_as_the_card_is_none_and_one_that_is_full_is_refused() -> None:
+    import torch
+
+    from hybridlab.devices.envelope import enveloped
+
+    gpu = device.resolve_device("cuda")
+    own = gpu.capacity_bytes()
+    with enveloped(gpu, own):
+        assert not gpu.enveloped
+        assert gpu.capacity_bytes() == own
+    kept = torch.zeros(512 * MIB, dtype=torch.uint8, device=gpu.name)
+    with (
+        pytest.raises(UnavailableError, match="in use already"),
+        enveloped(gpu, 300 * MIB),
+    ):
+        pytest.fail("there was no room")
+    assert kept.numel() == 512 * MIB

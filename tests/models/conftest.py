@@ -1,0 +1,25 @@
+"""The pocket Voxtral with each way of decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from hybridlab.catalog import DECODINGS
+from hybridlab.devices import CpuDevice
+from hybridlab.models import TenantSpec, make_analyst
+from hybridlab.models.base import Analyst
+
+SPEC = TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def analysts() -> Iterator[dict[str, Analyst]]:
+    made = {kind: make_analyst(replace(SPEC, decoding=kind), CpuDevice()) for kind in DECODINGS}
+    for tenant in made.values():
+        tenant.load()
+    yield made
+    for tenant in made.values():
+        tenant.unload()

@@ -1,0 +1,141 @@
+"""Random weights load as released ones do: the same bytes asked of the allocator."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hybridlab import catalog
+from hybridlab.devices import CpuDevice
+from hybridlab.devices.cuda import CudaDevice
+from hybridlab.errors import UnavailableError
+from hybridlab.models import TenantSpec, make_analyst, make_transcriber
+from hybridlab.models.weights import (
+    empty_weights_on,
+    pretrained,
+    random_transformers,
+    voxtral_config,
+    whisper_config,
+)
+
+SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16"}
+
+
+def released_folder(folder: Path, kind: Any, config: Any, dtype: torch.dtype) -> Path:
+    """What a hub's folder holds, its file sparse: every tensor once, tied ones left out."""
+    with empty_weights_on("meta"):
+        model: Any = kind(config)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in model.state_dict().items():
+        if name in model.all_tied_weights_keys:
+            continue
+        start, end = end, end + tensor.numel() * dtype.itemsize
+        header[name] = {
+            "dtype": SAFETENSORS_DTYPES[dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    config.save_pretrained(folder)
+    words = json.dumps(header).encode()
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(words)) + words)
+        file.truncate(8 + len(words) + end)
+    return folder
+
+
+def allocator_after(load: Any, device: CudaDevice) -> dict[str, int]:
+    """Bytes that loading took, at its peak and at rest, from an allocator without a cache."""
+    device.release()
+    held, cached = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    torch.cuda.reset_peak_memory_stats()
+    loaded = load()
+    found = {
+        "allocated": torch.cuda.memory_allocated() - held,
+        "peak": torch.cuda.max_memory_allocated() - held,
+        "reserved": torch.cuda.memory_reserved() - cached,
+    }
+    del loaded
+    device.release()
+    return found
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["tiny", "base", "pocket"])
+def test_random_transformers_take_what_a_released_file_takes(tmp_path: Path, model: str) -> None:
+    from transformers import VoxtralForConditionalGeneration, WhisperForConditionalGeneration
+
+    device = CudaDevice()
+    voxtral = model in catalog.VOXTRALS
+    kind = VoxtralForConditionalGeneration if voxtral else WhisperForConditionalGeneration
+    config = (
+        voxtral_config(catalog.voxtral(model))
+        if voxtral
+        else whisper_config(catalog.whisper(model))
+    )
+    folder = released_folder(tmp_path, kind, config, torch.float32)
+    spec = TenantSpec(model=model, backend="transformers", weights="local", dtype="float16")
+    local = TenantSpec(**{**vars(spec), "path": str(folder)})
+    released = allocator_after(lambda: pretrained(kind, local, device), device)
+    random = allocator_after(lambda: random_transformers(kind, config, spec, device.name), device)
+    assert random == released
+    # no second copy, and no cache of blocks that do not fit each other
+    assert released["peak"] == released["allocated"] < 1.1 * released["reserved"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("load_path", ["direct", "staged"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_random_openai_takes_what_a_released_checkpoint_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: str, load_path: str
+) -> None:
+    import whisper
+
+    device = CudaDevice()
+    spec = TenantSpec(
+        model="tiny", backend="openai-whisper", weights="random", dtype=dtype, load_path=load_path
+    )  # type: ignore[arg-type]
+    tenant: Any = make_transcriber(spec, CpuDevice())
+    with empty_weights_on("cpu"):
+        built = tenant._architecture()
+    checkpoint = tmp_path / "tiny.pt"
+    state = {name: tensor.half() for name, tensor in built.state_dict().items()}
+    torch.save({"dims": vars(built.dims), "model_state_dict": state}, checkpoint)
+    load = whisper.load_model
+    monkeypatch.setattr(
+        whisper, "load_model", lambda _, **options: load(str(checkpoint), **options)
+    )
+    tenant.device = device
+    released = allocator_after(tenant._released, device)
+    random = allocator_after(tenant._random, device)
+    assert random == released
+    twice = dtype == "float32" and load_path == "direct"
+    assert released["peak"] > released["allocated"] * (1.4 if twice else 0.99)
+    assert twice or released["peak"] == released["allocated"]
+
+
+def test_a_tied_head_is_one_tensor_and_weights_are_the_same_every_time() -> None:
+    from hybridlab.strategies.arena import weights_digest
+
+    digests = []
+    for _ in range(2):
+        tenant: Any = make_transcriber(
+            TenantSpec(model="tiny", backend="transformers", weights="random", dtype="float32"),
+            CpuDevice(),
+        )
+        tenant.load()
+        module = tenant.module()
+        assert module.proj_out.weight is module.model.decoder.embed_tokens.weight
+        digests.append(weights_digest(module))
+    assert digests[0] == digests[1]
+
+
+def test_random_weights_are_not_quantised() -> None:
+    spec = TenantSpec(model="pocket", backend="transformers", weights="random", dtype="int8")
+    with pytest.raises(UnavailableError, match="not quantised to int8; choose float16"):
+        make_analyst(spec, CpuDevice()).load()

@@ -1,0 +1,255 @@
+"""The page of a made-up run: valid, self-contained, complete, and honest about what is missing."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hybridlab.errors import RunFolderError
+from hybridlab.reporting import figures
+from hybridlab.reporting.html import build_report
+from hybridlab.reporting.html.downloads import embedded_tables, files_table
+from hybridlab.reporting.html.figures import pictures
+from hybridlab.reporting.html.model import Run, as_bytes, as_seconds, words
+from hybridlab.results import records
+from tests.pages import Page, check_clean, check_sound, load
+from tests.synthetic import case, memory, write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("complete"))
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Page:
+    return load(run)
+
+
+@pytest.fixture(scope="module")
+def html(run: Path, page: Page) -> str:
+    """The same page as it stands in its file."""
+    return (run / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3, 5])
+def incomplete(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return load(write_run(tmp_path_factory.mktemp("incomplete"), notebooks=request.param))
+
+
+def test_page_is_valid_and_clean(page: Page) -> None:
+    check_sound(page)
+    check_clean(page)
+
+
+def test_incomplete_runs_too(incomplete: Page) -> None:
+    check_sound(incomplete)
+    check_clean(incomplete)
+    assert "What this run lacks" in incomplete.text
+    assert "07_verdict did not finish" in incomplete.text
+    assert "not run" in incomplete.text
+
+
+def test_nothing_comes_from_a_network(html: str) -> None:
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "@import" not in html
+    assert len(html) < 5_000_000
+
+
+def test_only_its_own_scripts_may_run(html: str) -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    own = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert own is not None
+    digest = base64.b64encode(hashlib.sha256(own[1].encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in policy[1]
+    assert "unsafe-eval" not in policy[1]
+
+
+def test_tables_can_be_saved_from_the_page_itself(run: Path, page: Page) -> None:
+    saved = {
+        attrs["download"]: attrs["href"]
+        for tag, attrs in page.tags
+        if tag == "a" and "download" in attrs
+    }
+    uri = saved["synthetic-run-trials.csv.gz"]
+    assert uri is not None
+    head, content = uri.split(",", 1)
+    assert head == "data:application/gzip;base64"
+    rows = pd.read_csv(io.BytesIO(gzip.decompress(base64.b64decode(content))))
+    trials = records.run_table(run, "trials")
+    assert len(rows) == len(trials)
+    assert list(rows.columns) == list(trials.columns)
+    assert rows["latency_s"].sum() == pytest.approx(trials["latency_s"].sum())
+
+
+def test_tables_beyond_the_budget_stay_beside_the_page(run: Path) -> None:
+    inside = embedded_tables(Run(run), budget=6_000)
+    assert "samples" not in inside
+    assert "claims" in inside
+    row = next(row for row in files_table(Run(run), budget=6_000).rows if row[0].text == "samples")
+    assert "too large" in row[2].text
+    assert row[4].href == "samples.parquet"
+
+
+def test_evidence_leads_to_the_rows_of_its_cases(page: Page) -> None:
+    links = page.attributes("a", "href")
+    assert "#case-02-beside-medium" in links
+    assert {"id": "case-02-beside-medium"} in [attrs for tag, attrs in page.tags if tag == "tr"]
+
+
+def test_every_picture_is_inside_and_has_words(page: Page) -> None:
+    sources, alts = page.attributes("img", "src"), page.attributes("img", "alt")
+    assert len(sources) == len(alts) == 2  # the run had no figures: the key plots were drawn
+    assert all(source.startswith("data:image/") for source in sources)
+    assert all(len(alt) > 15 for alt in alts)
+    assert "fits with" in alts[0]
+
+
+def test_answer_and_verdict_are_shown(page: Page) -> None:
+    assert "Whisper medium fits beside Voxtral with 2.8 GiB to spare" in page.text
+    for text in ("lowest median latency with equal texts", "10.40 GiB", "15.1 GB", "12.80 GiB on"):
+        assert text in page.text
+
+
+def test_goals_and_how_firm_the_choice_is_are_shown(page: Page) -> None:
+    for text in (
+        "parallel (threads), 1.05 s; then sequential (plain), 1.21 s",
+        "another way wins in 3% of draws of the same trials",
+    ):
+        assert text in page.text
+
+
+def test_statuses_verdicts_and_reasons_are_shown(page: Page) -> None:
+    for text in (
+        "completed",
+        "skipped",
+        "oom",
+        "needs 16.4 GiB at its highest",
+        "CUDA out of memory",
+        "supported",
+        "refuted",
+        "inconclusive",
+        "not testable here",
+        "The original analysis says: medium fits <here>.",
+    ):
+        assert text in page.text
+
+
+def test_strategies_stand_against_the_control_of_their_own_notebook(page: Page) -> None:
+    row = page.text.split("swapping reload-warm", 1)[1][:160]
+    assert "2.38 s" in row
+    assert "× 1.95" in row or "× 1.96" in row
+    assert "equal" in row
+
+
+def test_what_http_and_a_gateway_add_stands_beside_the_strategies(
+    tmp_path: Path, page: Page
+) -> None:
+    run = write_run(tmp_path, notebooks=6)
+    arm = {"strategy": "parallel", "variant": "separate-containers"}
+    held = {"servers": 2, "server_overhead_bytes": 900 * 2**20, "gateway_bytes": 50 * 2**20}
+    rows = {"cases": [case("served", "race", **arm) | held]}
+    spent = {"latency_s": 0.2, "http_overhead_s": 0.03, "gateway_s": 0.01, "first": False}
+    rows["trials"] = [{"case_id": "served", "experiment": "race", **arm, **spent, "parity": True}]
+    for table, own in rows.items():
+        with (run / "parts" / "05_parallel" / f"{table}.jsonl").open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in own)
+    text = load(run).text
+    heading = "Over HTTP: one server, and two behind a gateway"
+    assert heading in text
+    row = text.split(heading, 1)[1].split("parallel / separate-containers", 1)[1][:120]
+    for figure in ("20.0 %", "900", "50", "30", "10"):
+        assert figure in row
+    assert "Gateway (ms)" in text
+    assert heading not in page.text
+
+
+def test_what_was_asked_and_where(page: Page) -> None:
+    for text in (
+        *("voxtral_weights", "random", "Processor", "Measurement version", "cuda:0"),
+        *("2,000 draws with a fixed seed", "each in a fresh process", "It had to keep"),
+    ):
+        assert text in page.text
+
+
+def test_links_lead_to_files(run: Path, page: Page) -> None:
+    links = [h for h in page.attributes("a", "href") if not h.startswith(("#", "data:"))]
+    assert "notebooks/02_whisper_beside_voxtral.html" in links
+    assert "cases.parquet" in links
+    assert all((run / link).is_file() for link in links)
+
+
+def test_figures_of_the_run_are_used(tmp_path: Path) -> None:
+    run = write_run(tmp_path, notebooks=3)
+    cases = records.run_table(run, "cases")
+    figures.save(figures.three_numbers(cases), run / "figures", "02-memory-three")
+    page = load(run)
+    names = re.findall(r"02-memory-three|memory-bars|latency(?= )", page.text)
+    assert "02-memory-three" in names
+    assert "memory-bars" not in names
+
+
+def test_figures_beyond_the_budget_are_linked(tmp_path: Path) -> None:
+    run = write_run(tmp_path, notebooks=3)
+    cases = records.run_table(run, "cases")
+    figures.save(figures.three_numbers(cases), run / "figures", "02-memory-three")
+    (first, *_) = pictures(Run(run), budget=100)
+    assert (first.source, first.link) == ("", "figures/02-memory-three.png")
+    (first, *_) = pictures(Run(run), budget=4_000_000)
+    assert first.source.startswith("data:image/")
+    assert min(first.width, first.height) > 300
+
+
+def test_texts_are_escaped(tmp_path: Path) -> None:
+    run = write_run(tmp_path, notebooks=1)
+    (run / "verdict.json").write_text(json.dumps({"answer": "<script>alert(1)</script> & so"}))
+    page = load(run)
+    check_sound(page)
+    assert "<script>alert(1)</script> & so" in page.text
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError):
+        build_report(tmp_path)
+
+
+def test_words_of_missing_values() -> None:
+    assert words(None) == words(float("nan")) == words(" ") == as_bytes(None) == "–"
+    assert as_seconds(float("nan")) == "–"
+    assert words(True) == "yes"
+    assert words(["a", "b"]) == "a, b"
+    assert words("two\nlines") == "two lines"
+
+
+def test_a_simulated_card_beside_this_machines_run_answers_first(tmp_path: Path) -> None:
+    run = write_run(tmp_path, notebooks=3)
+    inner = run / "t4-simulated"
+    part = records.TableWriter(
+        inner / "parts" / "02_whisper_beside_voxtral",
+        {"run_id": "t4", "device": "simulated:t4", "evidence": "simulated", "enveloped": False},
+    )
+    part.folder.mkdir(parents=True)
+    sizes = {"large-v3": 2.9, "base": 0.2}
+    for size, gib in sizes.items():
+        row = case(size, "beside", whisper_size=size, device="simulated:t4")
+        part.append("cases", row | memory(gib))
+    records.write_json(inner / "manifest.json", {"run_id": "t4"})
+    cases = records.run_table(inner, "cases")
+    figures.save(figures.three_numbers(cases), inner / "figures", "02-three-numbers")
+    page = load(run)
+    finding = "On a simulated T4, large-v3 fits with"
+    assert finding in page.text
+    assert page.text.index(finding) < page.text.index("Beside Voxtral")
+    (first, *_) = page.attributes("img", "alt")
+    assert first.startswith("On a simulated T4, all of 2 pairs fit; large-v3 is the tightest")

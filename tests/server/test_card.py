@@ -1,0 +1,328 @@
+"""The real server on a GPU, or on a simulated one: whose the card's bytes are, what each worker
+gives back for the other, strangers, killed workers, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+import re
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks.endurance.server import started
+from hybridlab import catalog
+from hybridlab.audio import load_clips
+from hybridlab.devices import linux
+from hybridlab.devices.nvml import nvml_memory, nvml_process_bytes
+from hybridlab.processes.isolate import CaseServer
+from hybridlab.processes.workers import Worker
+from hybridlab.server.engine import Engine, Wish
+from hybridlab.server.jobs import Job
+from hybridlab.server.lane import Lane
+from hybridlab.server.pair import Pair
+from hybridlab.server.refusals import RefusalError
+from hybridlab.server.settings import Settings
+from hybridlab.server.tenant import WorkerTenant
+from hybridlab.units import GIB, MIB
+from tests.server.fakes import sound, until
+from tests.server.in_process import Served, in_process
+from tests.workers_at_work import alive, fill_card, wait_until
+
+pytestmark = pytest.mark.gpu
+#: What a server's contexts and small blocks may change by beside what a test is about.
+ABOUT_BYTES = 48 * MIB
+
+
+@contextmanager
+def stranger(*, leaves_bytes: int) -> Iterator[int]:
+    """Another program, which holds all of the card but so much: how much that is."""
+    before = used_bytes()
+    with Worker("stranger") as worker:
+        worker.call(fill_card, leaves_bytes)
+        held = used_bytes() - before
+        yield held
+        beside = used_bytes() - held
+    assert wait_until(lambda: used_bytes() < beside + MIB)
+
+
+def used_bytes() -> int:
+    return nvml_memory(0).used_bytes
+
+
+def flac(seconds: float) -> bytes:
+    at = np.arange(round(seconds * 16_000)) / 16_000
+    file = io.BytesIO()
+    tone = (0.3 * np.sin(2 * np.pi * 440 * at)).astype(np.float32)
+    soundfile.write(file, tone, 16_000, format="FLAC")
+    return file.getvalue()
+
+
+def transcribe(server: Served, seconds: float) -> httpx.Response:
+    return httpx.post(
+        f"{server.url}/v1/audio/transcriptions",
+        files={"file": flac(seconds)},
+        data={"model": "whisper-1"},
+        timeout=120,
+    )
+
+
+def ask(server: Served, seconds: float) -> httpx.Response:
+    data = base64.b64encode(flac(seconds)).decode()
+    audio = {"type": "input_audio", "input_audio": {"data": data, "format": "flac"}}
+    said = [{"role": "user", "content": [audio, {"type": "text", "text": "What is said?"}]}]
+    body = {"model": "voxtral", "messages": said, "max_tokens": 4}
+    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=120)
+
+
+#: Real speech of some windows.
+LONG = max(load_clips(), key=lambda clip: clip.audio_s)
+SERVED = (200, 422)  # a tone has no words
+
+
+@pytest.fixture(scope="module")
+def before() -> int:
+    """In use before the server came."""
+    return used_bytes()
+
+
+@pytest.fixture(scope="module")
+def server(case_server: CaseServer, before: int) -> Iterator[Served]:
+    with in_process(Settings(device="cuda", port=0)) as served:
+        yield served
+    assert used_bytes() < before + MIB
+
+
+def metrics(server: Served, name: str) -> dict[str, float]:
+    """A metric's values by the last of its labels."""
+    text = httpx.get(f"{server.url}/metrics", timeout=30).text
+    rows = re.findall(rf'^hybridlab_{name}(?:{{.*"(.+)"}})? (\S+)$', text, flags=re.MULTILINE)
+    return {label: float(value) for label, value in rows}
+
+
+def pid_of(server: Served, tenant: str) -> int:
+    assert server.service.pair is not None
+    (pid,) = (t.remote.worker.pid for t in server.service.pair.tenants if t.name == tenant)
+    assert pid is not None
+    return pid
+
+
+def test_each_byte_of_the_card_has_its_owner(server: Served, before: int) -> None:
+    """Workers' contexts and caches are no others'."""
+    transcribe_clip(server)
+    assert ask(server, 90).status_code in SERVED
+    found = metrics(server, "ledger_bytes")
+    assert abs(found["others"] - before) < ABOUT_BYTES
+    assert sum(found.values()) == pytest.approx(used_bytes(), abs=MIB)
+    own = nvml_process_bytes(0)
+    pids = [pid_of(server, name) for name in ("whisper", "voxtral")]
+    if all(pid in own for pid in pids):  # a driver in a container may not say
+        assert found["workers' contexts"] > 0
+        held = sum(own[pid] for pid in pids)
+        assert held == pytest.approx(sum(found.values()) - found["others"], abs=MIB)
+
+
+def test_a_stranger_is_others_and_the_margin_is_less_by_it(server: Served) -> None:
+    def read() -> tuple[float, float]:
+        others = metrics(server, "ledger_bytes")["others"]
+        return others, metrics(server, "margin_bytes")[""]
+
+    others, margin = read()
+    with stranger(leaves_bytes=512 * MIB) as held:
+        assert read() == pytest.approx((others + held, margin - held), abs=ABOUT_BYTES)
+    assert read() == pytest.approx((others, margin), abs=ABOUT_BYTES)
+
+
+def test_a_stranger_that_leaves_nothing_is_named_and_nobody_steps_down(server: Served) -> None:
+    assert server.service.pair is not None
+    for tenant in server.service.pair.tenants:
+        tenant.clean()  # else a request may do with what its worker has kept
+    with stranger(leaves_bytes=4 * MIB):
+        found = transcribe(server, 30)
+        assert (found.status_code, found.json()["error"]["code"]) == (503, "out_of_memory")
+        said = found.json()["error"]["message"]
+        assert re.match(r"another program holds [\d.]+ [GM]iB of the card", said)
+        assert "shorter" not in said
+    assert ask(server, 30).status_code in SERVED
+    assert metrics(server, "fallbacks_total")["whisper"] == 0
+
+
+def test_a_worker_killed_at_work_leaves_nothing_on_the_card(server: Served) -> None:
+    expected = transcribe_clip(server)
+    held, pid = used_bytes(), pid_of(server, "whisper")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(transcribe_clip, server)
+        assert wait_until(lambda: metrics(server, "at_work")["whisper"] == 1)
+        os.kill(pid, signal.SIGKILL)
+        assert answer.result() == expected
+    assert pid_of(server, "whisper") != pid
+    assert pid not in nvml_process_bytes(0)
+    assert used_bytes() == pytest.approx(held, abs=ABOUT_BYTES)
+
+
+def transcribe_clip(server: Served) -> str:
+    answer = httpx.post(
+        f"{server.url}/v1/audio/transcriptions",
+        files={"file": LONG.path.read_bytes()},
+        data={"model": "whisper-1"},
+        timeout=120,
+    )
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["text"])
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_the_server_is_not_on_the_card_and_its_end_leaves_nothing_there(
+    end: signal.Signals,
+) -> None:
+    before = used_bytes()
+    options = ["--device", "cuda", "--only", "whisper", "--whisper", "pocket-s"]
+    with started(*options) as running:
+        assert used_bytes() > before
+        server, *others = linux.family(running.process.pid)
+        assert server not in nvml_process_bytes(0)
+        running.process.send_signal(end)
+        running.ended()
+        assert wait_until(lambda: used_bytes() < before + MIB)
+        assert wait_until(lambda: not any(map(alive, others)))
+
+
+# ------------------------------------------------------------------------- without HTTP
+
+
+@contextmanager
+def opened(**options: object) -> Iterator[Pair]:
+    pair = Pair(Settings.from_mapping({"device": "cuda", **options}))
+    try:
+        yield pair
+    finally:
+        pair.close()
+
+
+@dataclass(frozen=True)
+class Tight:
+    """A card with room for either call, and not for it beside what the other has kept."""
+
+    options: dict[str, object]
+    whisper_s: float
+    voxtral_s: float
+    leaves_bytes: int
+
+
+POCKET = Tight({"strategy": "parallel", "variant": "processes"}, 600, 105, 200 * MIB)
+#: 8.7 and 1.4 GiB of weights; calls of 2.7 and 1.5 GiB.
+FULL_SIZE = Tight(
+    {
+        "voxtral": "mini-3b",
+        "voxtral_weights": "random",
+        "voxtral_dtype": "float16",
+        "whisper": "medium",
+        "whisper_weights": "random",
+        "whisper_backend": "transformers",
+        "whisper_dtype": "float16",
+    },
+    265,
+    205,
+    3300 * MIB,
+)
+
+
+@pytest.mark.usefixtures("case_server")
+@pytest.mark.parametrize("tight", [POCKET, FULL_SIZE], ids=["pocket", "full size"])
+def test_what_was_asked_before_decides_nothing(tight: Tight) -> None:
+    """None runs out of memory in either order; and where nothing says beforehand that memory will
+    lack, it is tried again."""
+    weights = 0 if tight is POCKET else int(10.5 * GIB)
+    if nvml_memory(0).free_bytes < weights + tight.leaves_bytes:
+        pytest.skip("the card is too small, or others hold too much of it")
+
+    async def scene(pair: Pair) -> None:
+        engine = Engine(pair.lanes(), queue=16, request_timeout_s=200)
+        await engine.load()
+        pair.measure_room()
+        engine.start()
+        whisper, voxtral = engine.lanes["whisper"], engine.lanes["voxtral"]
+        for lane in (whisper, voxtral):  # a context grows with its first call
+            await served(engine, lane, seconds=5)
+            await lane.upkeep.clean()
+            lane.counts.cleanings = 0
+        with stranger(leaves_bytes=tight.leaves_bytes):
+            pair.room.look()
+            room = pair.room.margin_bytes
+            for n, lane in enumerate([whisper, voxtral, whisper, voxtral]):
+                if n == 3:
+                    voxtral._lacks = lambda n_bytes: False  # type: ignore[method-assign]
+                seconds = tight.whisper_s if lane is whisper else tight.voxtral_s
+                await served(engine, lane, seconds=seconds)
+                assert pair.room.margin_bytes == pytest.approx(room, abs=ABOUT_BYTES)
+                assert pair.memory.owners(idle=True)["allocator cache"] > tight.leaves_bytes / 3
+        assert (whisper.counts.ooms, voxtral.counts.ooms) == (0, 1)
+        assert (whisper.counts.fallbacks, whisper.counts.cleanings) == (0, 2)
+        await engine.close()
+
+    async def served(engine: Engine, lane: Lane, *, seconds: float) -> None:
+        analyst = lane is engine.lanes["voxtral"]
+        wish = Wish(
+            tenant=lane.tenant.name,
+            kind="answer" if analyst else "transcription",
+            sound=sound(seconds),
+            question="What is said?",
+            max_new_tokens=2,
+        )
+        (job,) = engine.submit(wish)
+        try:
+            await job.future
+        except RefusalError as refusal:
+            assert refusal.code == "no_words"  # silence has none
+        await until(lambda: not lane.at_work)
+
+    with opened(**tight.options) as pair:
+        asyncio.run(asyncio.wait_for(scene(pair), 280))
+
+
+@pytest.mark.usefixtures("case_server")
+@pytest.mark.parametrize("variant", ["reload-warm", "to-cpu", "pinned", "arena"])
+def test_weights_that_leave_the_card_leave_it_for_the_other_process(variant: str) -> None:
+    options = {
+        "whisper": "base",
+        "whisper_weights": "random",
+        "whisper_backend": "transformers",
+        "strategy": "swapping",
+        "variant": variant,
+        "fallback": "none",
+    }
+
+    async def served(tenant: WorkerTenant) -> None:
+        job = Job(
+            kind="transcription",
+            sound=sound(5),
+            max_new_tokens=2,
+            future=asyncio.get_running_loop().create_future(),
+        )
+        await tenant.serve([job])
+
+    with opened(**options) as pair:
+        (tenant,) = (tenant for tenant in pair.tenants if tenant.name == "whisper")
+        reserved = tenant.remote.member.reserved_bytes
+        free = pair.memory.free_bytes
+        tenant.open()
+        weights = catalog.whisper("base").parameters * 2
+        assert reserved() < weights / 2
+        away = free()
+        asyncio.run(served(tenant))
+        assert reserved() > weights
+        assert tenant.here_bytes >= weights
+        tenant.leave_device()
+        assert reserved() < weights / 2
+        assert (tenant.here_bytes, tenant.cached_bytes) == (0, 0)
+        assert away is not None
+        assert (free() or 0) > away - weights / 2  # its context has grown

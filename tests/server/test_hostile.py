@@ -1,0 +1,289 @@
+"""Requests that are made to harm: each is refused in one line, and the next one is served."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.endurance.hostile import encoded, tone
+from hybridlab.errors import AudioError
+from hybridlab.server.refusals import RefusalError
+from hybridlab.server.uploads import decode_sound
+from tests.server.fakes import voxtral, whisper
+from tests.server.live import asking, head, live, message, play
+from tests.server.test_faults import FORM, form, part
+from tests.server.test_routes import CHAT, HYBRID, TRANSCRIPTIONS, wav
+
+JSON = "Content-Type: application/json"
+
+
+def chat(**more: Any) -> bytes:
+    return json.dumps(asking("Who?", **more)).encode()
+
+
+def chat_with(old: str, new: str) -> bytes:
+    """A question in which this text stands in place of that."""
+    body = chat(max_tokens=7)
+    assert old.encode() in body
+    return body.replace(old.encode(), new.encode())
+
+
+def audio_said(data: Any) -> bytes:
+    body = asking("Who?")
+    body["messages"][0]["content"][0]["input_audio"] = data
+    return json.dumps(body).encode()
+
+
+FIELDS = {"model": "whisper-1"}
+#: Bytes on the wire and the status that they get; a refusal of the routes is OpenAI's error.
+BODIES: dict[str, tuple[str, bytes, str, int]] = {
+    "nested lists": (CHAT, b"[" * 200_000 + b"]" * 200_000, JSON, 400),
+    "nested objects": (CHAT, b'{"a":' * 100_000 + b"1" + b"}" * 100_000, JSON, 400),
+    "nested in a message": (CHAT, chat_with('"Who?"', "[" * 900 + "]" * 900), JSON, 400),
+    "a number of a million digits": (CHAT, chat_with(": 7", ": " + "9" * 10**6), JSON, 400),
+    "not a number": (CHAT, chat_with(": 7", ": NaN"), JSON, 400),
+    "infinite": (CHAT, chat_with(": 7", ": Infinity"), JSON, 400),
+    "a negative count": (CHAT, chat(max_tokens=-1), JSON, 400),
+    "a count that is true": (CHAT, chat(max_tokens=True), JSON, 400),
+    "not UTF-8": (CHAT, chat_with("Who?", "Who").replace(b"Who", b"\xff\xfe\xfa"), JSON, 400),
+    "half a character": (CHAT, chat_with("Who?", "\\ud800"), JSON, 400),
+    "base64 with a stray sign": (CHAT, audio_said({"data": "UklG*!"}), JSON, 400),
+    "base64 that is not ASCII": (CHAT, audio_said({"data": "ÜklGRg=="}), JSON, 400),
+    "base64 cut short": (CHAT, audio_said({"data": "UklGR"}), JSON, 400),
+    "base64 of nothing": (CHAT, audio_said({"data": ""}), JSON, 400),
+    "audio that is a number": (CHAT, audio_said({"data": 12}), JSON, 400),
+    "audio that is a path": (CHAT, audio_said({"data": "/etc/passwd"}), JSON, 400),
+    "audio that is an address": (CHAT, audio_said({"url": "http://127.0.0.1:1/a.wav"}), JSON, 400),
+    "audio that is a list": (CHAT, audio_said([1, 2]), JSON, 400),
+    "a form for JSON": (CHAT, form(**FIELDS), FORM, 400),
+    "JSON for a form": (TRANSCRIPTIONS, chat(), JSON, 400),
+    "no boundary": (TRANSCRIPTIONS, form(**FIELDS), "Content-Type: multipart/form-data", 400),
+    "another boundary": (TRANSCRIPTIONS, form(**FIELDS), FORM + "c", 400),
+    "no end": (TRANSCRIPTIONS, form(**FIELDS)[:-200], FORM, 400),
+    "a part without a name": (TRANSCRIPTIONS, b"--b\r\n\r\nx\r\n--b--\r\n", FORM, 400),
+    "two files": (
+        TRANSCRIPTIONS,
+        part("file", wav(), '; filename="b"') + form(**FIELDS),
+        FORM,
+        400,
+    ),
+    "a file that is a field": (
+        TRANSCRIPTIONS,
+        part("model", b"whisper-1") + part("file", b"/etc/passwd") + b"--b--\r\n",
+        FORM,
+        400,
+    ),
+    "thousands of fields": (
+        TRANSCRIPTIONS,
+        b"".join(part(f"f{n}", b"x") for n in range(5000)) + form(**FIELDS),
+        FORM,
+        400,
+    ),
+    "thousands of files": (
+        TRANSCRIPTIONS,
+        b"".join(part("file", b"x", f'; filename="{n}"') for n in range(5000)) + b"--b--\r\n",
+        FORM,
+        400,
+    ),
+    "a field of megabytes": (TRANSCRIPTIONS, form(model="w" * 3 * 10**6), FORM, 400),
+    "a language with a NUL": (TRANSCRIPTIONS, form(**FIELDS, language="en\0"), FORM, 400),
+    "a language of another script": (TRANSCRIPTIONS, form(**FIELDS, language="еп"), FORM, 400),
+    "a format that is a path": (
+        TRANSCRIPTIONS,
+        form(**FIELDS, response_format="../../etc/passwd"),
+        FORM,
+        400,
+    ),
+    "a count of thousands of digits": (
+        TRANSCRIPTIONS,
+        form(**FIELDS, max_tokens="9" * 5000),
+        FORM,
+        400,
+    ),
+    "an empty question": (HYBRID, form(question=" "), FORM, 400),
+    "more questions than can wait": (
+        HYBRID,
+        b"".join(part("question", b"Who?") for _ in range(70)) + form(),
+        FORM,
+        400,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def answers() -> Iterator[dict[str, bytes]]:
+    """What each of the bodies gets of one server, which serves after each."""
+    found: dict[str, bytes] = {}
+
+    async def scene() -> None:
+        async with live() as server:
+            before = server.held()
+            for name, (path, body, kind, _) in BODIES.items():
+                found[name] = await server.exchange(message(path, body, kind))
+                assert (await server.ask()).status_code == 200, name
+            await server.settles(before)
+
+    play(scene)
+    yield found
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_hostile_body_is_refused_in_one_line(answers: dict[str, bytes], name: str) -> None:
+    top, _, body = answers[name].partition(b"\r\n\r\n")
+    assert top.split(b" ", 2)[1] == b"%d" % BODIES[name][3], answers[name][:400]
+    error = json.loads(body)["error"]
+    assert error["type"] == "invalid_request_error"
+    assert 0 < len(error["message"]) < 300
+    assert "\n" not in error["message"]
+    assert "root:" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "body", "status"),
+    [
+        (("Transfer-Encoding: chunked",), b"F" * 30 + b"\r\nabc", b"400"),
+        (("Transfer-Encoding: chunked",), b"-5\r\nabcde\r\n0\r\n\r\n", b"400"),
+        (("Transfer-Encoding: chunked",), b"xyz\r\n", b"400"),
+        (("Transfer-Encoding: chunked",), b"FFFFFFFFFFFFFFF\r\n" + b"a" * 10**6, b"413"),
+        (("Transfer-Encoding: gzip, chunked",), b"0\r\n\r\n", b"400"),
+        (("Content-Length: -1",), b"", b"400"),
+        (("Content-Length: 5", "Content-Length: 6"), b"abcdef", b"400"),
+        (("Content-Length: " + "9" * 30,), b"", b"400"),
+        (("Content-Length: 99999999999",), b"", b"413"),
+        (("X-A: " + "a" * 200_000,), b"", b"400"),
+        (("X-A: a\0b",), b"", b"400"),
+        (("no colon",), b"", b"400"),
+    ],
+)  # fmt: skip
+def test_a_malformed_request_is_refused(lines: tuple[str, ...], body: bytes, status: bytes) -> None:
+    async def scene() -> None:
+        async with live(max_upload_bytes=400_000) as server:
+            before = server.held()
+            said = await server.exchange(head(CHAT, *lines), body)
+            assert said.split(b" ", 2)[1] == status, said[:200]
+            await server.settles(before)
+            assert (await server.ask()).status_code == 200
+
+    play(scene)
+
+
+def test_of_two_lengths_the_chunked_one_holds_and_nothing_is_smuggled_behind_it() -> None:
+    async def scene() -> None:
+        async with live() as server:
+            body = chat()
+            lengths = ("Content-Length: 4", "Transfer-Encoding: chunked", JSON)
+            chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            said = await server.exchange(head(CHAT, *lengths, "Connection: close"), chunked)
+            assert said.startswith((b"HTTP/1.1 200", b"HTTP/1.1 400")), said[:200]
+            assert said.count(b"HTTP/1.1 ") == 1
+
+    play(scene)
+
+
+@pytest.mark.parametrize("most", [10**9, 10**30])
+def test_enormous_counts_of_tokens_are_bounded_or_refused(most: int) -> None:
+    async def scene() -> None:
+        mind = voxtral()
+        async with live(mind, whisper()) as server:
+            assert (await server.ask(max_tokens=most)).status_code == 200
+            for model in ("whisper-1", "voxtral"):
+                body = form(model=model, max_tokens=str(most))
+                said = await server.exchange(message(TRANSCRIPTIONS, body, FORM))
+                assert said.split(b" ", 2)[1] in (b"200", b"400", b"413"), said[:300]
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../etc/passwd", "http://127.0.0.1:1/a.wav", "a\0.wav", "é" * 999],
+)
+def test_a_file_s_name_is_not_looked_at(name: str) -> None:
+    async def scene() -> None:
+        async with live() as server:
+            body = part("model", b"whisper-1") + part("file", wav(), f'; filename="{name}"')
+            said = await server.exchange(message(TRANSCRIPTIONS, body + b"--b--\r\n", FORM))
+            assert said.startswith(b"HTTP/1.1 200"), said[:300]
+
+    play(scene)
+
+
+def test_a_question_may_hold_any_character() -> None:
+    async def scene() -> None:
+        async with live() as server:
+            for text in ("a\0b", "\u202egnirts", "𝄞 \\u0000 \x7f", "e\u0301" * 50):
+                said = (await server.ask(text)).json()
+                assert said["choices"][0]["message"]["content"] == f"said {text}"
+
+    play(scene)
+
+
+# ------------------------------------------------------------------------------------ audio
+
+
+def header_says(data: bytes, offset: int, form_: str, value: int) -> bytes:
+    found = bytearray(data)
+    struct.pack_into(form_, found, offset, value)
+    return bytes(found)
+
+
+def click(hours: float, rate: int) -> np.ndarray:
+    samples = np.zeros(int(hours * 3600 * rate), np.int16)
+    samples[0] = 20_000
+    return samples
+
+
+GOOD = encoded(tone(1.0))
+RF64 = encoded(tone(1.0), form="RF64")
+AUDIO: dict[str, tuple[bytes, type[Exception]]] = {
+    "hours of silence after a click": (
+        encoded(click(4, 8000), rate=8000, form="FLAC"),
+        RefusalError,
+    ),
+    "hours of pure silence": (encoded(click(4, 8000)[1:], rate=8000, form="FLAC"), RefusalError),
+    "no channels": (header_says(GOOD, 22, "<H", 0), AudioError),
+    "65535 channels": (header_says(GOOD, 22, "<H", 65535), AudioError),
+    "4 GHz": (header_says(GOOD, 24, "<I", 0xFFFFFFFF), AudioError),
+    "no bits a sample": (header_says(GOOD, 34, "<H", 0), AudioError),
+    "a format of nobody": (header_says(GOOD, 20, "<H", 0xABCD), AudioError),
+    "a header alone of RF64": (RF64[:80], AudioError),
+    "FLAC without frames": (encoded(tone(1.0), form="FLAC")[:42], AudioError),
+    "OGG cut in its head": (encoded(tone(1.0), form="OGG")[:90], AudioError),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AUDIO)
+def test_hostile_audio_is_refused_within_its_limit(name: str) -> None:
+    data, error = AUDIO[name]
+    assert len(data) < 10**6
+    with pytest.raises(error) as caught:
+        decode_sound(data, 60.0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "seconds"),
+    [
+        (RF64, 1.0),
+        (header_says(RF64, RF64.index(b"ds64") + 16, "<Q", 2**62), 1.0),  # size of the samples
+        (header_says(GOOD, 4, "<I", 0), 1.0),  # size of the file
+        (GOOD[:-8000], 0.75),
+        (encoded(tone(4.0), form="FLAC")[:-2000], None),
+    ],
+    ids=["RF64", "RF64 that lies", "a size of nothing", "a cut WAV", "a cut FLAC"],
+)
+def test_what_can_be_heard_of_a_damaged_file_is_no_more_than_what_is_there(
+    data: bytes, seconds: float | None
+) -> None:
+    try:
+        found = decode_sound(data, 60.0)
+    except AudioError as error:
+        assert seconds is None, error
+    else:
+        assert found.seconds <= (seconds or 4.0) + 0.1
+        assert np.isfinite(found.samples).all()

@@ -1,0 +1,266 @@
+"""The real server as a process of its own, on the pocket pair."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from benchmarks.endurance.server import Running, started
+from hybridlab.audio import Clip, load_clips
+from hybridlab.devices import CpuDevice
+from hybridlab.models import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
+from hybridlab.server.door import _somebody_knocks
+from tests.workers_at_work import alive, wait_until
+
+CLIPS = {clip.id: clip for clip in load_clips()}
+SHORT = [clip for clip in CLIPS.values() if clip.audio_s < 8]
+QUESTION = "What is said?"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with started() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def alone() -> tuple[Transcriber, Analyst]:
+    """The tenants by themselves, in this process."""
+    ear = make_transcriber(
+        TenantSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32"),
+        CpuDevice(),
+    )
+    mind = make_analyst(
+        TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
+        CpuDevice(),
+    )
+    ear.load()
+    mind.load()
+    return ear, mind
+
+
+def transcribe(url: str, clip: Clip, **headers: str) -> httpx.Response:
+    with clip.path.open("rb") as file:
+        return httpx.post(
+            f"{url}/v1/audio/transcriptions",
+            files={"file": file},
+            data={"model": "whisper-1"},
+            headers=headers,
+            timeout=60,
+        )
+
+
+def chat(clip: Clip) -> list[dict[str, object]]:
+    data = base64.b64encode(clip.path.read_bytes()).decode()
+    audio = {"type": "input_audio", "input_audio": {"data": data, "format": "flac"}}
+    return [{"role": "user", "content": [audio, {"type": "text", "text": QUESTION}]}]
+
+
+def ask(url: str, clip: Clip) -> httpx.Response:
+    body = {"model": "voxtral", "messages": chat(clip), "max_tokens": 40}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+
+
+def test_it_is_ready_within_seconds_and_says_so(server: Running) -> None:
+    assert httpx.get(f"{server.url}/health/ready").status_code == 200
+    (seconds,) = server.found(r"ready in ([\d.]+) s")
+    assert float(seconds) < 30  # some 5 s on two idle cores: benchmarks.serve measures it
+
+
+def test_it_tells_what_each_worker_holds(server: Running) -> None:
+    text = httpx.get(f"{server.url}/metrics").text
+    rows = re.findall(r'^hybridlab_tenant_bytes{reading="(\w+)",tenant="(\w+)"} (\S+)', text, re.M)
+    told = {(tenant, reading): float(n_bytes) for reading, tenant, n_bytes in rows}
+    for tenant in ("voxtral", "whisper"):
+        (weights,) = re.findall(rf'ledger_bytes{{owner="{tenant} weights"}} (\S+)', text)
+        assert float(weights) < told[tenant, "used"] <= told[tenant, "request_peak"]
+        assert told[tenant, "load_peak"] > float(weights)
+        assert told[tenant, "reserved"] == 0  # malloc's, on a host
+
+
+def test_concurrent_requests_get_the_texts_of_the_tenants_alone(
+    server: Running, alone: tuple[Transcriber, Analyst]
+) -> None:
+    ear, mind = alone
+    clips = [*SHORT, CLIPS["clip-14"]]
+    with ThreadPoolExecutor(2 * len(clips)) as pool:
+        heard = list(pool.map(lambda clip: transcribe(server.url, clip), clips))
+        answered = list(pool.map(lambda clip: ask(server.url, clip), clips))
+    for clip, one, other in zip(clips, heard, answered, strict=True):
+        samples = clip.samples()
+        assert one.json()["text"] == ear.transcribe([samples])[0].text
+        answer = other.json()["choices"][0]["message"]["content"]
+        assert answer == mind.answer([samples], [QUESTION], max_new_tokens=40)[0].text
+    batches = server.metric("hybridlab_batches_total", "whisper")
+    assert batches < server.metric("hybridlab_batched_jobs_total", "whisper")
+
+
+def test_the_openai_client_works_unchanged(server: Running) -> None:
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    clip = CLIPS["clip-11"]
+    assert {model.id for model in client.models.list()} == {"voxtral-pocket", "whisper-pocket-m"}
+    with clip.path.open("rb") as file:
+        plain = client.audio.transcriptions.create(model="whisper-1", file=file)
+    with clip.path.open("rb") as file:
+        verbose = client.audio.transcriptions.create(
+            model="whisper-1", file=file, response_format="verbose_json"
+        )
+    assert plain.text == verbose.text != ""
+    assert verbose.segments is not None
+    assert len(verbose.segments) == 2
+    assert verbose.segments[1].end == pytest.approx(clip.audio_s, abs=0.001)
+    with clip.path.open("rb") as file:
+        subtitles = client.audio.transcriptions.create(
+            model="whisper-1", file=file, response_format="srt"
+        )
+    assert str(subtitles).startswith("1\n00:00:00,000 --> ")
+    assert plain.usage is not None
+    assert plain.usage.type == "duration"
+    assert plain.usage.seconds == pytest.approx(clip.audio_s, abs=0.001)
+    with pytest.raises(openai.NotFoundError, match="not served"):
+        client.chat.completions.create(model="gpt-9", messages=chat(clip))  # type: ignore[arg-type]
+
+
+def test_curl_works_unchanged(server: Running) -> None:
+    clip = CLIPS["clip-01"]
+    command = ["curl", "-sS", f"{server.url}/v1/audio/transcriptions", "-F", f"file=@{clip.path}"]
+    options = ["-F", "model=whisper-1", "-F", "response_format=text"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{clip.text}\n"
+
+
+def test_a_client_hears_why_it_is_refused_whatever_it_sends(server: Running) -> None:
+    """One that writes all of its body before it reads, and one that asks first."""
+    upload = {"file": b"RIFF" + bytes(30 * 10**6)}
+    began = time.monotonic()
+    address = f"{server.url}/v1/audio/transcriptions"
+    found = httpx.post(address, files=upload, data={"model": "whisper-1"}, timeout=30)
+    assert (found.status_code, found.json()["error"]["code"]) == (413, "upload_too_large")
+    options = ["-H", "Expect: 100-continue", "--data-binary", "@-", "-o", "-", "-w", "%{http_code}"]
+    asked = subprocess.run(
+        ["curl", "-sS", address, *options], input=upload["file"], capture_output=True, check=True
+    )
+    assert asked.stdout.endswith(b"413")
+    assert time.monotonic() - began < 4  # nobody is waited for in vain
+    deep = httpx.post(f"{server.url}/v1/chat/completions", content=b"[" * 100_000)
+    assert (deep.status_code, deep.json()["error"]["code"]) == (400, "invalid_request")
+
+
+def test_the_hybrid_stream_gives_the_transcript_before_the_answer(server: Running) -> None:
+    events: list[tuple[str, float]] = []
+    with (
+        CLIPS["clip-08"].path.open("rb") as file,
+        httpx.stream(
+            "POST",
+            f"{server.url}/v1/hybrid",
+            files={"file": file},
+            data={"question": [QUESTION, "Who speaks?"], "stream": "true"},
+            timeout=60,
+        ) as response,
+    ):
+        for line in response.iter_lines():
+            if line.startswith("event: "):
+                events.append((line.removeprefix("event: "), time.monotonic()))
+    names = [name for name, _ in events]
+    assert [name for name in names if name != "delta"] == ["transcript", "answer", "answer", "done"]
+    assert names[:2] == ["transcript", "delta"]
+    assert events[0][1] < events[1][1] - 0.01  # sent when it was there, not with the answer
+
+
+def test_a_worker_killed_under_load_costs_no_wrong_text_and_not_the_other_worker(
+    server: Running, alone: tuple[Transcriber, Analyst]
+) -> None:
+    ear, _ = alone
+    expected = {clip.id: ear.transcribe([clip.samples()])[0].text for clip in SHORT}
+    analyst = server.pid_of("voxtral")
+    stop = threading.Event()
+
+    def load(first: int) -> list[tuple[str, int, str]]:
+        seen, index = [], first
+        while not stop.is_set():
+            clip = SHORT[index % len(SHORT)]
+            answer = transcribe(server.url, clip)
+            seen.append((clip.id, answer.status_code, answer.json().get("text", "")))
+            index += 1
+        return seen
+
+    with ThreadPoolExecutor(5) as pool:
+        loads = [pool.submit(load, first) for first in range(4)]
+        answers = pool.submit(lambda: [ask(server.url, clip).status_code for clip in SHORT])
+        time.sleep(0.5)
+        os.kill(server.pid_of("whisper"), signal.SIGKILL)
+        assert answers.result(60) == [200] * len(SHORT)
+        stop.set()
+        seen = [row for result in loads for row in result.result(60)]
+    assert len(seen) > 4
+    for clip_id, status, text in seen:
+        assert (status, text) == (200, expected[clip_id])
+    assert server.metric("hybridlab_restarts_total", "whisper") == 1
+    assert server.metric("hybridlab_restarts_total", "voxtral") == 0
+    assert server.pid_of("voxtral") == analyst
+    assert alive(analyst)
+
+
+def test_a_decoder_that_is_killed_costs_nobody_a_request_and_is_counted(server: Running) -> None:
+    os.kill(server.processes()["decoder"], signal.SIGKILL)
+    answer = transcribe(server.url, SHORT[0])
+    assert (answer.status_code, bool(answer.json()["text"])) == (200, True)
+    assert server.metrics("hybridlab_decoder_restarts_total") == {"": 1}
+
+
+def test_a_door_is_not_closed_while_somebody_knocks() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        assert not _somebody_knocks([door])
+        with socket.create_connection(door.getsockname()):
+            assert _somebody_knocks([door])
+            guest, _ = door.accept()
+            assert not _somebody_knocks([door])
+            guest.close()
+
+
+def test_sigterm_under_load_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
+    """Whoever is answered gets a text or 'stopping'; whoever comes later finds no door; nobody's
+    connection is cut. `--only whisper` has no Voxtral to wait for."""
+    with started("--only", "whisper", "--whisper", "pocket-s") as running:
+        url, pid = running.url, running.pid_of("whisper")
+        outcomes: list[str] = []
+
+        def load(first: int) -> None:
+            for index in range(first, first + 1000):
+                try:
+                    response = transcribe(url, SHORT[index % len(SHORT)], Connection="close")
+                except httpx.ConnectError:
+                    return
+                except httpx.HTTPError as error:
+                    outcomes.append(repr(error))
+                    return
+                if response.status_code == 503:
+                    outcomes.append(response.json()["error"]["code"])
+                    time.sleep(0.02)
+                    continue
+                outcomes.append("text" if response.json().get("text") else response.text)
+
+        with ThreadPoolExecutor(6) as pool:
+            loads = [pool.submit(load, first) for first in range(6)]
+            assert wait_until(lambda: outcomes.count("text") >= 6, timeout_s=30)
+            running.process.send_signal(signal.SIGTERM)
+            for done in loads:
+                done.result(30)
+        assert set(outcomes) <= {"text", "stopping"}, set(outcomes)
+        assert "stopping" in outcomes
+        assert running.ended() == 0
+        assert wait_until(lambda: not alive(pid))
+        assert not [line for line in running.lines if "Traceback" in line]

@@ -1,0 +1,135 @@
+"""Options: what is refused before anything is loaded, each in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hybridlab.cli import app
+from hybridlab.errors import HybridlabError
+from hybridlab.server.settings import TOKEN_VARIABLE, Settings
+from hybridlab.server.sharing import NOT_SERVED, SHARINGS, sharing_of
+from hybridlab.strategies import STRATEGIES
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+
+
+def test_every_way_of_sharing_is_served_or_refused_with_the_nearest() -> None:
+    known = {(name, variant) for name, kind in STRATEGIES.items() for variant in kind.variants}
+    assert known == {*SHARINGS, *NOT_SERVED}
+    for (strategy, _), (nearest, _why) in NOT_SERVED.items():
+        assert (strategy, nearest) in SHARINGS
+
+
+def test_who_may_be_at_work_at_once_is_as_in_the_lab() -> None:
+    for (strategy, variant), sharing in SHARINGS.items():
+        streams = variant == "lookahead"
+        assert sharing.at_once == (STRATEGIES[strategy].at_once or streams)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"host": "0.0.0.0"}, "needs a bearer token"),
+        ({"host": "::"}, "needs a bearer token"),
+        ({"host": "example.org"}, "needs a bearer token"),
+        ({"token_file": "/nowhere/token"}, "cannot be read"),
+        ({"strategy": "paralel"}, "did you mean 'parallel'"),
+        ({"strategy": "parallel", "variant": "batched"}, "choose one of: processes"),
+        ({"strategy": "parallel", "variant": "threads"}, "use parallel / processes"),
+        ({"strategy": "parallel", "variant": "single-container"}, "use parallel / processes"),
+        ({"whisper": "huge"}, "parameter whisper = 'huge'"),
+        ({"whisper": "base", "whisper_weights": "pocket"}, "set whisper_weights to hub"),
+        ({"voxtral": "mini-3b", "voxtral_weights": "pocket"}, "set voxtral_weights to hub"),
+        ({"fallback": "large-v3"}, "from large to small"),
+        ({"fallback": "giant"}, "unknown whisper_size"),
+        ({"device": "tpu"}, "device 'tpu' is not known"),
+        ({"port": 70000}, "parameter port = 70000"),
+        ({"batch": 0}, "parameter batch = 0"),
+        ({"request_timeout_s": 0}, "request_timeout_s"),
+        ({"only": "both"}, "parameter only"),
+        ({"only": "whisper", "variant": "plain"}, "nobody to share with"),
+        ({"colour": "red"}, "unknown option 'colour'"),
+    ],
+)
+def test_bad_options_are_one_line(options: dict[str, object], why: str) -> None:
+    with pytest.raises(HybridlabError, match=why) as caught:
+        Settings.from_mapping(options)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_address_is_served_with_a_token(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    assert Settings(host="0.0.0.0").token == "secret"
+    monkeypatch.delenv(TOKEN_VARIABLE)
+    file = tmp_path / "token"
+    file.write_text("other\n")
+    assert Settings(host="0.0.0.0", token_file=str(file)).token == "other"
+    file.write_text("\n")
+    with pytest.raises(HybridlabError, match="is empty"):
+        Settings(host="0.0.0.0", token_file=str(file))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_needs_none(host: str) -> None:
+    assert Settings(host=host).token == ""
+
+
+def test_the_ladder_is_what_is_below_whisper_s_own_size() -> None:
+    def rungs(size: str, **options: object) -> tuple[str, ...]:
+        return Settings.from_mapping({"whisper": size, **options}).rungs
+
+    assert rungs("large-v3") == ("medium", "base")
+    assert rungs("turbo") == ("medium", "base")
+    assert rungs("medium") == ("base",)
+    assert rungs("base") == rungs("pocket-s") == ()
+    assert rungs("pocket-m") == ("pocket-s",)
+    assert rungs("large-v3", fallback="turbo, small") == ("turbo", "small")
+    assert rungs("large-v3", fallback="none") == ()
+
+
+def test_who_is_served() -> None:
+    def served(**options: str) -> tuple[bool, bool]:
+        settings = Settings.from_mapping(options)
+        return settings.has_voxtral, settings.has_whisper
+
+    assert served() == (True, True)
+    assert served(only="whisper") == (False, True)
+    assert served(only="voxtral") == (True, False)
+    assert served(strategy="solo", variant="naive") == (True, False)
+
+
+def test_the_command_says_in_one_line_what_is_wrong() -> None:
+    result = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0"])
+    assert result.exit_code == 2
+    assert result.output.startswith("hybridlab: host '0.0.0.0'")
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_missing_extra_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybridlab.server.door.EXTRA", {"not_there": "not-there"})
+    result = CliRunner().invoke(app, ["serve"])
+    assert result.exit_code == 2
+    assert "needs not-there; pip install 'hybridlab[serve]'" in result.output
+
+
+def test_a_port_in_use_is_named_before_anything_is_loaded() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(app, ["serve", "--port", str(port)])
+    assert result.exit_code == 2
+    assert f"port {port} (Address already in use); choose another with --port" in result.output
+
+
+def test_a_sharing_that_is_not_known_names_those_that_are() -> None:
+    with pytest.raises(HybridlabError, match="choose one of: plain"):
+        sharing_of("sequential", "zzz")

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tools.readme import render
+
+
+def test_generated_tables_are_up_to_date(project: Path) -> None:
+    text = (project / "README.md").read_text(encoding="utf-8")
+    assert render(text, project) == text, "run 'make readme'"
+
+
+def test_links_to_files_lead_somewhere(project: Path) -> None:
+    import re
+
+    text = (project / "README.md").read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        if not link.startswith("http"):
+            assert (project / link).exists(), link

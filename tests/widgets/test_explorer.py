@@ -1,0 +1,184 @@
+"""The explorer's picture by known answers: what it says is the planner's word, and what is marked
+as measured was."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hybridlab import catalog, planner
+from hybridlab.units import GIB, format_bytes
+from hybridlab.widgets.choice import Choice
+from hybridlab.widgets.explorer import explorer_html, settings_of
+from hybridlab.widgets.points import Point, points, reference_points
+from hybridlab.widgets.svg import Bar, stacked_bars
+from tests.synthetic import case, memory
+
+T4 = Choice(
+    card="t4",
+    voxtral="mini-3b",
+    voxtral_dtype="float16",
+    whisper="medium",
+    backend="transformers",
+    dtype="float16",
+    audio_s=30.0,
+    beams=1,
+    batch=1,
+    way="sequential",
+)
+CPU = replace(
+    T4, card="cpu", voxtral_dtype="bfloat16", whisper="large-v3", dtype="float32", way="sequential"
+)
+
+
+def test_the_explorer_needs_no_torch() -> None:
+    code = (
+        "import sys; from hybridlab.widgets.explorer import pair_explorer; pair_explorer(); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_figures_are_the_planners() -> None:
+    plan = planner.plan_pair(
+        catalog.card("t4"),
+        catalog.whisper("medium"),
+        catalog.voxtral("mini-3b"),
+        backend="transformers",
+        dtype="float16",
+    )
+    shown = explorer_html(T4)
+    assert "✓ fits" in shown
+    assert f"{format_bytes(plan.total_bytes)} (" in shown
+    assert f"{format_bytes(plan.margin_bytes)} to spare" in shown
+    assert f"{format_bytes(plan.steady_bytes)} predicted" in shown
+    assert "every figure is <b>predicted</b>" in shown
+    assert "measured</text>" not in shown
+
+
+def test_the_longest_audio_is_the_last_that_fits() -> None:
+    found = re.search(r"longest audio: <b>(\d+) min (\d+) s", explorer_html(T4))
+    assert found is not None
+    seconds = 60 * int(found.group(1)) + int(found.group(2))
+    assert "does not fit" not in explorer_html(replace(T4, audio_s=seconds))
+    assert "✓ fits" not in explorer_html(replace(T4, audio_s=seconds + 30.0))
+
+
+def test_what_cannot_be_resident_fits_in_turn() -> None:
+    large = replace(T4, whisper="large-v3", backend="openai-whisper", dtype="float32")
+    assert "✗ does not fit" in explorer_html(large)
+    assert "longest audio: <b>none" in explorer_html(large)
+    assert "✓ fits" in explorer_html(replace(large, way="swapping both"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (replace(T4, voxtral_dtype="bfloat16"), "NVIDIA T4 does not compute in bfloat16"),
+        (replace(T4, dtype="int8"), "transformers cannot keep &#x27;int8&#x27; weights"),
+        (replace(CPU, voxtral_dtype="int4"), "needs a CUDA device"),
+    ],
+)
+def test_what_is_impossible_is_one_line(choice: Choice, words: str) -> None:
+    shown = explorer_html(choice)
+    assert words in shown
+    assert "<svg" not in shown
+    assert "\n" not in shown
+
+
+def test_a_published_case_is_marked_with_its_error() -> None:
+    published = reference_points()
+    shown = explorer_html(CPU, published)
+    cases = pd.read_parquet(
+        Path(__file__).resolve().parents[2] / "outputs/reference/full-cpu/cases.parquet"
+    )
+    own = cases[cases["whisper_size"] == "large-v3"].iloc[0]
+    assert f"peak {format_bytes(own['request_peak_bytes'])}" in shown
+    assert f"{format_bytes(own['steady_bytes'])} measured" in shown
+    error = re.search(r"error <b>([+−]\d+\.\d) %", shown)
+    assert error is not None
+    assert abs(float(error.group(1).replace("−", "-"))) < 3
+
+
+def test_settings_of_a_point_show_it() -> None:
+    for point in reference_points():
+        assert replace(T4, **settings_of(point)).matches(point)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"card": "h200"},
+        {"voxtral": "pocket"},
+        {"voxtral_dtype": "float32"},
+        {"whisper": "pocket-m"},
+        {"backend": "openai-whisper"},
+        {"dtype": "bfloat16"},
+        {"way": "parallel, one process"},
+        {"audio_s": 60.0},
+        {"batch": 2},
+        {"beams": 2},
+    ],
+)
+def test_another_combination_is_not_called_measured(other: dict[str, object]) -> None:
+    published = reference_points()
+    assert any(CPU.matches(point) for point in published)
+    assert not any(replace(CPU, **other).matches(point) for point in published)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------- points
+
+
+def found_of(*rows: dict[str, object], audio_s: float = 20.0) -> list[Point]:
+    cases = pd.DataFrame(rows)
+    trials = pd.DataFrame({"case_id": cases["case_id"], "audio_s": audio_s})
+    return points(cases, trials, run="this run", card="")
+
+
+def test_points_are_plain_cases_that_were_measured() -> None:
+    fine = case("a", "beside", whisper_size="base") | memory(0.29)
+    assert [point.whisper for point in found_of({**fine, "device": "cpu"})] == ["base"]
+    for change in (
+        {"status": "oom"},
+        {"experiment": "edge"},
+        {"variant": "batched"},
+        {"enveloped": True},
+        {"attention": "math"},
+    ):
+        assert found_of({**fine, "device": "cpu", **change}) == []
+
+
+def test_a_point_sums_to_its_peak_and_a_gpu_without_a_name_is_no_card() -> None:
+    row = case("a", "beside", whisper_size="base") | memory(0.29)
+    (point,) = found_of({**row, "device": "cuda:0"})
+    assert sum(point.stacks["request_peak"].values()) == pytest.approx(row["request_peak_bytes"])
+    assert point.card == ""
+    assert not any(replace(T4, card=card).matches(point) for card in catalog.CARDS)
+
+
+def test_a_batch_counts_the_audio_of_one_row() -> None:
+    row = case("a", "limits", strategy="solo", variant="naive") | memory(0.0)
+    limit = {"limit_kind": "batch", "limit_value": 4.0}
+    (point,) = found_of({**row, **limit, "device": "cpu"}, audio_s=120.0)
+    assert (point.batch, point.audio_s, point.windows) == (4, 30.0, 1)
+
+
+# ----------------------------------------------------------------------------------------- bars
+
+
+def test_bars_have_a_second_channel_and_say_their_total() -> None:
+    bar = Bar(label="at rest", parts={"voxtral": 9 * GIB, "whisper": 3 * GIB}, measured=True)
+    drawn = stacked_bars([bar], capacity_bytes=24 * GIB)
+    widths = [float(w) for w in re.findall(r'width="([\d.]+)" height="20" fill="url', drawn)]
+    assert widths[0] == pytest.approx(3 * widths[1], rel=0.01)
+    assert 'stroke-dasharray="6 4"' in drawn  # the capacity
+    assert "12.00 GiB measured" in drawn
+    assert drawn.count("<pattern") == 2
+    far = stacked_bars([bar], capacity_bytes=140 * GIB)
+    assert "far outside this axis" in far
