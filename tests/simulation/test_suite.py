@@ -57,6 +57,7 @@ ARMS = {
     ],
     "swapping": ["reload-warm", "reload-cold", "to-cpu", "pinned", "arena", "arena-overlapped"],
 }
+IN_TWO_PROCESSES = ("processes", "processes-mps", "single-container", "separate-containers")
 OPTIONS: Mapping[str, Mapping[str, Any]] = {"batched": {"batch": 2}, "asyncio": {"in_flight": 2}}
 #: By backend and dtype, what measured and planned allocated bytes differ by at most, and what the
 #: allocator holds beyond them. Found: up to 20, 20, 85 MiB, and 156, 353, 201 MiB. In float32
@@ -114,6 +115,8 @@ def test_every_way_of_sharing_says_what_the_cpu_says(
         assert {None if pd.isna(p) else bool(p) for p in later["parity"]} == wanted, variant
         assert own["transcript"].str.len().gt(0).all()
         assert own["answer"].str.len().gt(0).all()
+        n_contexts = 2 if variant in IN_TWO_PROCESSES else 1  # and none of the case itself
+        assert row["outside_bytes"] == n_contexts * catalog.card("t4").context_bytes[1], variant
     assert has_no_times(lab.table("trials"))
     assert has_no_times(lab.table("cases"))
     assert lab.table("spans").empty
