@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from dataclasses import dataclass
 
 from hybridlab.units import GIB, KIB, MIB
@@ -15,6 +16,8 @@ _OUT_OF_MEMORY = re.compile(
     r"|could not create a (?:memory object|primitive)",
     re.IGNORECASE,
 )
+#: What Python says of an extension that failed and gave no reason.
+_SILENT = re.compile(r"(?:error return|returned NULL) without (?:exception|setting an exception)")
 _REQUESTED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMG]iB)", re.IGNORECASE)
 _UNITS = {"bytes": 1, "kib": KIB, "mib": MIB, "gib": GIB}
 
@@ -31,7 +34,8 @@ def out_of_memory(error: BaseException) -> OutOfMemory | None:
     """The failure behind this error, or None when it is another fault. Libraries wrap what they
     catch, so what an error came from is looked at too."""
     text = str(error).strip()
-    if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text)):
+    known = isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text)
+    if not (known or _without_a_reason(error, text)):
         origin = error.__cause__ or error.__context__
         return out_of_memory(origin) if origin is not None else None
     asked = _REQUESTED.search(text)
@@ -39,3 +43,10 @@ def out_of_memory(error: BaseException) -> OutOfMemory | None:
     # Python says no word with its own
     first = text.splitlines()[0] if text else f"out of memory ({type(error).__name__})"
     return OutOfMemory(first, requested)
+
+
+def _without_a_reason(error: BaseException, text: str) -> bool:
+    """Whether an extension failed without a word where memory is limited: some of them find none
+    and forget to say so (seen while a model was loaded into a limit)."""
+    limited = resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+    return limited and isinstance(error, SystemError) and bool(_SILENT.search(text))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 from hybridlab.devices.oom import out_of_memory
@@ -49,3 +51,17 @@ def test_a_wrapped_failure_is_found() -> None:
         failure = out_of_memory(error)
     assert failure is not None
     assert failure.message.startswith("Unable to allocate")
+
+
+@pytest.mark.parametrize(
+    "text", ["error return without exception set", "<f> returned NULL without setting an exception"]
+)
+def test_a_failure_without_a_word_is_one_of_memory_only_where_that_is_limited(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert out_of_memory(SystemError(text)) is None
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (2**30, 2**30))
+    failure = out_of_memory(SystemError(text))
+    assert failure is not None
+    assert failure.message == text
+    assert out_of_memory(RuntimeError(text)) is None

@@ -144,9 +144,9 @@ def test_no_remedy_lets_memory_creep(tmp_path: Path) -> None:
         tmp_path,
         LimitsParams,
         ageing_strategies=["sequential"],
-        ageing_cycles=12,
+        ageing_cycles=50,
         ageing_requests=2,
-        remedy_every=6,
+        remedy_every=10,
     )
     rows = ageing.measure(lab)
     assert {row["status"] for row in rows} == {"ok"}, [row["reason"] for row in rows]
