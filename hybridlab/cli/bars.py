@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Owner:
-    """How an owner is drawn; the tenants' colours are those of the figures (`plots.style`)."""
+    """How an owner is drawn; the tenants' colours are those of `reporting.figures.style`."""
 
     letter: str
     title: str

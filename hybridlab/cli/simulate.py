@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hybridlab.cli.app import app, one_line_errors
+from hybridlab.errors import ParameterError
 
 #: What follows the command's name is the command's, its options too.
 _PASS_ON = {"allow_interspersed_args": False, "ignore_unknown_options": True}
@@ -32,10 +33,16 @@ def simulate(
     from hybridlab.simulation.cuda_torch import cuda_torch
     from hybridlab.simulation.environment import environment
 
+    if not (command or fetch):
+        raise typer.BadParameter("name a command to run, or --fetch")
     with one_line_errors(), tempfile.TemporaryDirectory(prefix="hybridlab-card-") as folder:
         variables = environment(card or ["t4"], Path(folder))
-        if fetch or not command:
+        if fetch or command is None:
             typer.echo(f"ready: simulated cards on CUDA's torch in {cuda_torch().path}")
             return
-        code = subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
+        given = {**os.environ, **variables}
+        try:
+            code = subprocess.run(command, env=given, check=False).returncode
+        except OSError as error:
+            raise ParameterError(f"{command[0]!r} cannot be run: {error.strerror}") from None
     raise typer.Exit(code)

@@ -199,12 +199,17 @@ def _run_folder(
 
 
 def _preflight(params: Params) -> Device:
-    """Device, audio and weights, checked once before any kernel starts."""
+    """Device, audio and weights, checked once before any kernel starts, or a folder is made."""
     from hybridlab.audio import load_clips
     from hybridlab.models.base import TenantSpec, resolve_dtype
     from hybridlab.models.source import check_source
 
     device = resolve_device(params.device)
+    if simulated_card(device.name) is not None:
+        from hybridlab.simulation.cuda_torch import cuda_torch
+        from hybridlab.simulation.environment import built_libraries
+
+        built_libraries(cuda_torch())
     load_clips(params.audio)
     resolve_dtype(params.voxtral_dtype, backend="transformers", device=device, role="analyst")
     resolve_dtype(

@@ -100,8 +100,8 @@ def compiler() -> list[str]:
     if importlib.util.find_spec("ziglang"):
         return [sys.executable, "-m", "ziglang", "cc"]
     raise UnavailableError(
-        "the simulated card needs a C compiler to be built: install gcc, or run "
-        "'pip install ziglang'"
+        "the simulated card needs a C compiler to be built: install one as cc, or run "
+        "pip install 'hybridlab[sim]'"
     )
 
 

@@ -214,7 +214,7 @@ def _download(requirements: list[str], wheels: Path) -> None:
     if ended.returncode:
         lines = [line for line in ended.stderr.splitlines() if "ERROR" in line] or ["no reason"]
         raise UnavailableError(
-            f"{', '.join(requirements)} cannot be fetched ({lines[-1].strip()}); a simulated card "
+            f"{', '.join(requirements)} cannot be fetched ({lines[0].strip()}); a simulated card "
             "needs CUDA's build of torch once: try again while online, or install it"
         )
 

@@ -73,3 +73,13 @@ def test_any_command_runs_on_a_card(cuda: CudaTorch, tmp_path: Path) -> None:
         "raise SystemExit(7)\n"
     )
     assert run_with_card("--card", "l4", sys.executable, "-c", code) == 7
+
+
+def test_a_command_that_is_not_there_is_said_in_one_line(cuda: CudaTorch) -> None:
+    for command in (["nosuchcommand"], ["--bogus", "true"]):
+        ended = CliRunner().invoke(app, ["simulate", *command])
+        assert ended.exit_code == 2
+        assert f"{command[0]!r} cannot be run" in ended.output
+    ended = CliRunner().invoke(app, ["simulate"])
+    assert ended.exit_code == 2
+    assert "name a command to run, or --fetch" in ended.output

@@ -144,6 +144,7 @@ def test_no_remedy_lets_memory_creep(tmp_path: Path) -> None:
         tmp_path,
         LimitsParams,
         ageing_strategies=["sequential"],
+        max_new_tokens=3,
         ageing_cycles=50,
         ageing_requests=2,
         remedy_every=10,
