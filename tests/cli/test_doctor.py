@@ -19,7 +19,9 @@ from hybridlab.cli import app
 from hybridlab.cli import doctor_checks as doctor
 from hybridlab.cli.doctor import finding_rows, verdict_words
 from hybridlab.cli.doctor_checks import Finding, machine, software, weights
+from hybridlab.config.defaults import read_yaml
 from hybridlab.devices import CpuDevice, CudaDevice, visible
+from hybridlab.errors import UnavailableError
 from hybridlab.units import GB
 from tests.fake_nvml import FakeNvml
 
@@ -188,3 +190,18 @@ def test_a_card_is_named() -> None:
     found = machine.gpu()
     assert one(found, "GPU").state == "ok"
     assert CudaDevice(0).title() in one(found, "GPU").says
+
+
+def test_a_simulated_card_is_named_and_needs_a_compiler(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = read_yaml(project / "params" / "t4-simulated.yaml")
+    monkeypatch.setattr(weights, "compiler", lambda: ["cc"])
+    assert "on an NVIDIA T4 (simulated)" in weights.preset_row("t4-simulated", values).says
+
+    def none() -> list[str]:
+        raise UnavailableError("it needs a C compiler")
+
+    monkeypatch.setattr(weights, "compiler", none)
+    row = weights.preset_row("t4-simulated", values)
+    assert (row.state, row.means) == ("lacks", "it needs a C compiler")

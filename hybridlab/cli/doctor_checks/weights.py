@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab import catalog, planner
+from hybridlab.catalog.device_names import simulated_card
 from hybridlab.cli.doctor_checks.finding import Finding
 from hybridlab.config.defaults import NONE, PRESETS_DIR, presets, read_yaml
 from hybridlab.config.params import NOTEBOOKS, Params, split
 from hybridlab.devices import CpuDevice, Device, card_of, resolve_device
 from hybridlab.errors import HybridlabError, UnavailableError
+from hybridlab.simulation.build import compiler
 from hybridlab.units import format_bytes
 
 DEMO_PRESET = "pocket"
@@ -105,10 +107,13 @@ def _fits_here(params: Params) -> str:
         capacity_bytes=device.capacity_bytes(),
     )
     _check_room(plan, device)
-    where = "GPU" if device.kind == "cuda" else "CPU"
+    where = {"cuda": "the GPU", "cpu": "the CPU"}[device.kind]
+    if simulated_card(params.device) is not None:
+        compiler()
+        where = f"an {device.title()}"
     sources = dict.fromkeys([params.voxtral_weights, params.whisper_weights])
     return (
-        f"{plan.voxtral} and {plan.whisper} ({', '.join(sources)} weights) on the {where}, "
+        f"{plan.voxtral} and {plan.whisper} ({', '.join(sources)} weights) on {where}, "
         f"{format_bytes(plan.total_bytes)} predicted{_to_fetch(params)}"
     )
 
