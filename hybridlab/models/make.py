@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from hybridlab import catalog
 from hybridlab.devices import Device
 from hybridlab.models.base import Analyst, TenantSpec, Transcriber
@@ -33,11 +35,12 @@ def prepare(device: str, transcriber: TenantSpec | None, analyst: TenantSpec | N
     """Build what every process that loads these builds alike and nobody changes: for the server
     that such processes are forked from. On a CPU a processor is memory of the device, and what
     loading takes: left to the case."""
-    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
     from hybridlab.models import processors
 
-    get_checkpoint_conversion_mapping("whisper")  # of all models, and for both
+    with suppress(ImportError):  # a transformers that keeps no such table has none to build
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        get_checkpoint_conversion_mapping("whisper")  # of all models, and for both
     if transcriber is not None:
         vocab_size = catalog.whisper(transcriber.model).vocab_size
         if transcriber.backend == "openai-whisper":

@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from hybridlab import catalog
 from hybridlab.cli import app
+from hybridlab.config.defaults import read_yaml
 from hybridlab.config.params import BesideParams
 from hybridlab.devices import card_of, resolve_device
 from hybridlab.errors import ParameterError
+from hybridlab.experiments.lab import Lab
 from hybridlab.processes.isolate import ADDRESS_VARIABLE, CaseServer
 from hybridlab.simulation import STATE_VARIABLE, evidence
 from hybridlab.simulation.cuda_torch import CudaTorch
@@ -83,3 +85,14 @@ def test_a_command_that_is_not_there_is_said_in_one_line(cuda: CudaTorch) -> Non
     ended = CliRunner().invoke(app, ["simulate"])
     assert ended.exit_code == 2
     assert "name a command to run, or --fetch" in ended.output
+
+
+@pytest.mark.parametrize("name", ["t4", "l4"])
+def test_the_preset_speaks_for_the_card_that_it_runs_on(name: str, tmp_path: Path) -> None:
+    values = read_yaml(Path(__file__).parents[2] / "params" / "t4-simulated.yaml")
+    values |= {"device": f"simulated:{name}", "output_dir": str(tmp_path), "headless": True}
+    own = {key: value for key, value in values.items() if key in BesideParams.model_fields}
+    lab = Lab.open(BesideParams.from_mapping(own))
+    assert lab.card == catalog.card(name)
+    assert lab.stood_in_for == ""
+    assert lab.case("beside").card_on(lab.device) == catalog.card(name)
