@@ -60,6 +60,8 @@ endurance: $(VENV)/.dev
 
 readme: $(VENV)/.base
 	$(BIN)/python -m tools.readme
+	$(BIN)/python -m tools.columns
+	$(BIN)/python -m tools.serve_options
 
 lab: $(VENV)/.base
 	$(BIN)/python -m jupyter lab notebooks

@@ -21,19 +21,19 @@ from typing import Any
 import torch
 
 from benchmarks.run import seconds, summary
-from hybridlab.devices import CpuDevice, Device, linux
+from hybridlab.devices import CpuDevice, Device, procfs
 from hybridlab.devices.system_info import machine, versions
-from hybridlab.models import TenantSpec, Transcriber, make_transcriber
+from hybridlab.models import ModelSpec, SpeechRecognizer, make_asr
 from hybridlab.models.whisper_transformers import WhisperTransformers
-from hybridlab.strategies.arena import Arena, device_block, host_block
+from hybridlab.strategies.offload.weight_buffer import WeightBuffer, device_block, host_block
 from hybridlab.units import GB
 
 REPEATS = 7
 
 
-def saved_whisper(size: str, folder: Path, device: Device) -> TenantSpec:
+def saved_whisper(size: str, folder: Path, device: Device) -> ModelSpec:
     """Random float32 weights of this size as a folder in hub format."""
-    spec = TenantSpec(model=size, backend="transformers", weights="random", dtype="float32")
+    spec = ModelSpec(model=size, backend="transformers", weights="random", dtype="float32")
     tenant = WhisperTransformers(spec, device)
     tenant.load()
     tenant.save(folder)
@@ -41,22 +41,22 @@ def saved_whisper(size: str, folder: Path, device: Device) -> TenantSpec:
     return replace(spec, weights="local", path=str(folder))
 
 
-def first_use(tenant: Transcriber) -> None:
+def first_use(tenant: SpeechRecognizer) -> None:
     """Read a byte of every page of the weights."""
     module = tenant.module()
     assert module is not None
     for tensor in module.parameters():
-        float(tensor.detach().view(-1)[:: linux.page_bytes() // tensor.element_size()].sum())
+        float(tensor.detach().view(-1)[:: procfs.page_bytes() // tensor.element_size()].sum())
 
 
-def arena_against_reload(spec: TenantSpec) -> dict[str, Any]:
+def arena_against_reload(spec: ModelSpec) -> dict[str, Any]:
     """Seconds of a plain copy, of an arena's stages and of a warm reload of the same weights."""
     device = CpuDevice()
-    reloaded, swapped = make_transcriber(spec, device), make_transcriber(spec, device)
+    reloaded, swapped = make_asr(spec, device), make_asr(spec, device)
     swapped.load()
     module = swapped.module()
     assert module is not None
-    made = Arena(module, device)
+    made = WeightBuffer(module, device)
     fixed, plain = device_block(made.n_bytes, device), host_block(made.n_bytes)
     fresh: list[torch.Tensor] = []
     ways: dict[str, Callable[[], Any]] = {

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hybridlab.devices.linux import status_bytes
+from hybridlab.devices.procfs import status_bytes
 from hybridlab.devices.system_info import machine, versions
 from hybridlab.units import GB
 
@@ -56,12 +56,12 @@ def pair(_: Path) -> dict[str, Any]:
     """Both loaded, and one request served."""
     from hybridlab.audio import load_clips
     from hybridlab.devices import CpuDevice
-    from hybridlab.models import TenantSpec, make_analyst, make_transcriber
+    from hybridlab.models import ModelSpec, make_asr, make_llm
 
     device = CpuDevice()
     common: dict[str, Any] = {"backend": "transformers", "weights": "random"}
-    voxtral = make_analyst(TenantSpec(model="mini-3b", dtype="bfloat16", **common), device)
-    whisper = make_transcriber(TenantSpec(model="base", dtype="float32", **common), device)
+    voxtral = make_llm(ModelSpec(model="mini-3b", dtype="bfloat16", **common), device)
+    whisper = make_asr(ModelSpec(model="base", dtype="float32", **common), device)
     voxtral.load()
     whisper.load()
     samples = load_clips()[0].samples()
@@ -74,10 +74,10 @@ def pair(_: Path) -> dict[str, Any]:
 def save(folder: Path) -> dict[str, Any]:
     """Voxtral's true architecture as safetensors; what `files` reads."""
     from hybridlab.devices import CpuDevice
-    from hybridlab.models import TenantSpec, make_analyst
+    from hybridlab.models import ModelSpec, make_llm
 
-    spec = TenantSpec(model="mini-3b", backend="transformers", weights="random", dtype="bfloat16")
-    voxtral = make_analyst(spec, CpuDevice())
+    spec = ModelSpec(model="mini-3b", backend="transformers", weights="random", dtype="bfloat16")
+    voxtral = make_llm(spec, CpuDevice())
     voxtral.load()
     module: Any = voxtral.module()
     module.save_pretrained(folder)
@@ -89,11 +89,11 @@ def files(folder: Path) -> dict[str, Any]:
     from transformers import VoxtralForConditionalGeneration
 
     from hybridlab.devices import CpuDevice
-    from hybridlab.models import TenantSpec
+    from hybridlab.models import ModelSpec
     from hybridlab.models.base import storage_bytes
     from hybridlab.models.weights import pretrained
 
-    spec = TenantSpec(
+    spec = ModelSpec(
         model="mini-3b",
         backend="transformers",
         weights="local",

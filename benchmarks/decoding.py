@@ -21,14 +21,14 @@ from hybridlab import catalog
 from hybridlab.audio import load_clips
 from hybridlab.devices import Device, resolve_device
 from hybridlab.devices.system_info import machine, versions
-from hybridlab.models import TenantSpec, make_analyst
-from hybridlab.models.base import Analyst, compute_values, resolve_dtype
+from hybridlab.models import ModelSpec, make_llm
+from hybridlab.models.base import AudioLanguageModel, compute_values, resolve_dtype
 
 REPEATS = 5
 COPIED_BYTES = 2**28
 
 
-def token_seconds(tenant: Analyst, tokens: int) -> float:
+def token_seconds(tenant: AudioLanguageModel, tokens: int) -> float:
     """Seconds for one more token; a tenant that is not loaded is, and warmed up."""
     samples = [load_clips()[0].samples()]
     if not tenant.loaded:
@@ -44,7 +44,7 @@ def token_seconds(tenant: Analyst, tokens: int) -> float:
     return (seconds[1] - seconds[0]) / (tokens - 1)
 
 
-def read_bytes(tenant: Analyst) -> int:
+def read_bytes(tenant: AudioLanguageModel) -> int:
     """Bytes of weights that every token reads: all of the text model but its table of embeddings,
     of which a row is read, and the head."""
     model: Any = tenant.module()
@@ -76,10 +76,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     options = parser.parse_args()
     device = resolve_device(options.device)
-    dtype = resolve_dtype(options.dtype, backend="transformers", device=device, role="analyst")
-    tenants: dict[str, Analyst] = {}
+    dtype = resolve_dtype(options.dtype, backend="transformers", device=device, role="llm")
+    tenants: dict[str, AudioLanguageModel] = {}
     for kind in options.kinds:
-        spec = TenantSpec(
+        spec = ModelSpec(
             model=options.model,
             backend="transformers",
             weights="random",
@@ -88,7 +88,7 @@ def main() -> None:
             decoding=kind,
         )
         compute_values(spec)
-        tenants[kind] = make_analyst(spec, device)
+        tenants[kind] = make_llm(spec, device)
     seconds: dict[str, list[float]] = {kind: [] for kind in tenants}
     traffic = copy_traffic_bytes_per_s(device)
     n_bytes = 0

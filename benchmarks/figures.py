@@ -21,7 +21,8 @@ from benchmarks.run import seconds
 from hybridlab import catalog, planner
 from hybridlab.devices.system_info import machine, versions
 from hybridlab.reporting import figures
-from hybridlab.results import records
+from hybridlab.results.reader import run_table
+from hybridlab.results.schema import TABLES
 
 Tables = dict[str, pd.DataFrame]
 CASES = 1_000
@@ -38,9 +39,9 @@ def of(tables: Tables, table: str, notebook: str = "", experiment: str = "") -> 
 
 
 def shown_case(tables: Tables, notebook: str) -> str:
-    """The case whose timeline a notebook shows: the last of its race that was served."""
+    """The case that a notebook shows over time: the last of its race that was served."""
     cases = of(tables, "cases", notebook)
-    race = cases[(cases["experiment"] == "race") & (cases["status"] == "ok")]
+    race = cases[(cases["experiment"] == "strategy_comparison") & (cases["status"] == "ok")]
     return str((race if len(race) else cases)["case_id"].iloc[-1])
 
 
@@ -53,16 +54,13 @@ def notebook_figures(notebook: str) -> dict[str, Callable[[Tables], Figure]]:
     return {
         "latency": lambda t: figures.latency(part(t, "trials"), part(t, "cases")),
         "ecdf": lambda t: figures.latency_ecdf(part(t, "trials"), part(t, "cases")),
-        "timeline": lambda t: figures.timeline(
-            part(t, "spans"), part(t, "cases"), case_id=shown_case(t, notebook)
-        ),
         "lanes": lambda t: figures.request_lanes(
             part(t, "spans"), part(t, "cases"), every_variant=True
         ),
         "memory-over-time": lambda t: figures.memory_over_time(
             part(t, "samples"), part(t, "spans"), part(t, "cases"), case_id=shown_case(t, notebook)
         ),
-        "memory": lambda t: figures.memory_bars(of(t, "cases", notebook, "race")),
+        "memory": lambda t: figures.memory_bars(of(t, "cases", notebook, "strategy_comparison")),
     }
 
 
@@ -74,7 +72,7 @@ def pairs(tables: Tables) -> pd.DataFrame:
 #: Every figure of the notebooks by the name of its file.
 FIGURES: dict[str, Callable[[Tables], Figure]] = {
     "00-plan": lambda t: figures.plan_bars(
-        [p for p in planner.plan_table(catalog.card("t4")) if p.dtype != "int8"]
+        [p for p in planner.plan_table(catalog.card("t4")) if p.asr_dtype != "int8"]
     ),
     "01-memory": lambda t: figures.memory_bars(of(t, "cases", "01")),
     "01-memory-over-time": lambda t: figures.memory_over_time(
@@ -83,16 +81,13 @@ FIGURES: dict[str, Callable[[Tables], Figure]] = {
         of(t, "cases", "01"),
         case_id=shown_case(t, "01"),
     ),
-    "01-timeline": lambda t: figures.timeline(
-        of(t, "spans", "01"), of(t, "cases", "01"), case_id=shown_case(t, "01")
-    ),
-    "02-memory": lambda t: figures.memory_bars(of(t, "cases", "02", "beside")),
+    "02-memory": lambda t: figures.memory_bars(of(t, "cases", "02", "co_residency")),
     "02-three-numbers": lambda t: figures.three_numbers(pairs(t)),
     "02-predicted": lambda t: figures.predicted_against_measured(of(t, "ledgers", "02"), pairs(t)),
     "02-quality-memory": lambda t: figures.quality_memory(
         of(t, "trials", "02"), of(t, "cases", "02")
     ),
-    "03-limits": lambda t: figures.limits(of(t, "cases", "03", "limits")),
+    "03-limits": lambda t: figures.limits(of(t, "cases", "03", "request_scaling")),
     "03-squeeze": lambda t: figures.survival(of(t, "probes", "03"), of(t, "cases", "03")),
     "03-ageing": lambda t: figures.ageing(of(t, "cycles", "03"), of(t, "cases", "03")),
     **{
@@ -107,7 +102,7 @@ FIGURES: dict[str, Callable[[Tables], Figure]] = {
     "06-break-even": lambda t: figures.break_even(of(t, "trials", "06"), of(t, "cases", "06")),
     "07-latency": lambda t: figures.latency(t["trials"], t["cases"]),
     "07-throughput": lambda t: figures.throughput(t["cases"]),
-    "07-memory": lambda t: figures.memory_bars(of(t, "cases", "", "beside")),
+    "07-memory": lambda t: figures.memory_bars(of(t, "cases", "", "co_residency")),
     "07-pareto": lambda t: figures.pareto(t["cases"], t["trials"]),
     "07-lanes": lambda t: figures.request_lanes(t["spans"], t["cases"]),
 }
@@ -148,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a finished run")
     run = parser.parse_args().run
-    tables = {name: records.run_table(run, name) for name in records.TABLES}
+    tables = {name: run_table(run, name) for name in TABLES}
     many = repeated(tables, CASES)
     result: dict[str, Any] = {
         "machine": machine(),

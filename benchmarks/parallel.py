@@ -16,8 +16,8 @@ from typing import Any
 from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.config.params import ParallelParams
 from hybridlab.devices.system_info import machine, versions
-from hybridlab.experiments import race
-from hybridlab.experiments.lab import Lab
+from hybridlab.experiments.plans import strategy_comparison
+from hybridlab.experiments.session import Session
 
 ROUNDS = 5
 TRIALS = 16
@@ -27,18 +27,21 @@ VARIANTS = ("threads", "processes")
 def throughputs(folder: str, variants: tuple[str, ...], rounds: int) -> dict[str, list[Any]]:
     """Requests per second of each arm in each round, and the share of the processors that others
     used meanwhile."""
-    values = {"output_dir": folder, "headless": True, "most_foreign_cpu": 1.0, "trials": TRIALS}
-    lab = Lab.open(ParallelParams.from_mapping(values))
-    arms = [race.CONTROL, *(race.Arm("parallel", variant) for variant in variants)]
-    found: dict[str, list[Any]] = {"foreign_cpu_share": []}
-    for row in race.run(lab, arms, rounds=rounds):
+    values = {"output_dir": folder, "headless": True, "max_other_cpu_share": 1.0, "trials": TRIALS}
+    session = Session.open(ParallelParams.from_mapping(values))
+    arms = [
+        strategy_comparison.CONTROL,
+        *(strategy_comparison.Arm("parallel", variant) for variant in variants),
+    ]
+    found: dict[str, list[Any]] = {"other_processes_cpu_share": []}
+    for row in strategy_comparison.run(session, arms, rounds=rounds):
         if row["status"] != "ok":
             raise SystemExit(f"{row['case_id']}: {row['status']}: {row['reason']}")
-        if row["experiment"] == "race":
+        if row["experiment"] == "strategy_comparison":
             arm = f"{row['strategy']}/{row['variant']}"
             found.setdefault(arm, []).append(row["throughput_rps"])
-            found["foreign_cpu_share"].append(row["foreign_cpu_share"])
-    lab.close()
+            found["other_processes_cpu_share"].append(row["other_processes_cpu_share"])
+    session.close()
     return found
 
 
@@ -46,7 +49,7 @@ def main() -> None:
     variants = tuple(sys.argv[1:]) or VARIANTS
     with tempfile.TemporaryDirectory(prefix="hybridlab-bench-") as folder:
         found = throughputs(f"{folder}/run", variants, ROUNDS)
-    shares = found.pop("foreign_cpu_share")
+    shares = found.pop("other_processes_cpu_share")
     control = found["sequential/plain"]
     results: dict[str, Any] = {
         "machine": machine(),

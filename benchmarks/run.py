@@ -20,8 +20,8 @@ import numpy as np
 from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.system_info import machine, versions
-from hybridlab.processes.isolate import CaseServer
-from hybridlab.profiling.meter import Meter
+from hybridlab.processes.fork_server import CaseServer
+from hybridlab.profiling.memory_profiler import MemoryProfiler
 
 REPEATS = 5
 WORKLOAD_PRODUCTS = 400
@@ -44,7 +44,9 @@ def interpreter(code: str) -> None:
 
 def planner_cold_start() -> dict[str, Any]:
     """The whole table as JSON from a fresh interpreter."""
-    command = "from hybridlab.cli import app; app(['plan', '--json'], standalone_mode=False)"
+    command = (
+        "import sys; from hybridlab.cli import main; sys.argv = ['', 'plan', '--json']; main()"
+    )
     return summary([seconds(lambda: interpreter(command)) for _ in range(REPEATS)])
 
 
@@ -73,7 +75,7 @@ def meter_overhead() -> dict[str, Any]:
             _ = matrix @ matrix
 
     def metered() -> tuple[float, float, float]:
-        with Meter(CpuDevice()) as meter:
+        with MemoryProfiler(CpuDevice()) as meter:
             took = seconds(work)
         sampler = meter.sampler
         return took, sampler.cpu_s / took, sampler.achieved_interval_s() or 0.0

@@ -29,9 +29,9 @@ from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.audio import Clip, load_clips
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.system_info import machine, versions
-from hybridlab.models import TenantSpec, make_analyst, make_transcriber
+from hybridlab.models import ModelSpec, make_asr, make_llm
 from hybridlab.server.run import LIBRARIES
-from hybridlab.strategies import Inbox, Request, Strategy, make_strategy
+from hybridlab.strategies import ArrivalQueue, Request, Strategy, make_strategy
 
 QUESTION = "What is said?"
 MAX_TOKENS = 64
@@ -113,10 +113,8 @@ def strategy(variant: str, stack: ExitStack, **options: object) -> Strategy:
     made = make_strategy(
         "sequential",
         variant,
-        transcriber=make_transcriber(
-            TenantSpec(model="pocket-m", backend="openai-whisper", **spec), device
-        ),
-        analyst=make_analyst(TenantSpec(model="pocket", backend="transformers", **spec), device),
+        asr=make_asr(ModelSpec(model="pocket-m", backend="openai-whisper", **spec), device),
+        llm=make_llm(ModelSpec(model="pocket", backend="transformers", **spec), device),
         options=options,
     )
     made.open()
@@ -173,7 +171,7 @@ def saturation(served: Server, batched: Strategy, clips: Sequence[Clip]) -> dict
 
 
 def _stream(batched: Strategy, work: Sequence[Clip]) -> None:
-    for _ in batched.stream(Inbox([request_of(clip) for clip in work])):
+    for _ in batched.stream(ArrivalQueue([request_of(clip) for clip in work])):
         pass
 
 
@@ -204,12 +202,12 @@ def main() -> None:
         again = [sys.executable, "-m", "benchmarks.serve"]
         os.execve(sys.executable, again, {**os.environ, **missing})
     clips = [clip for clip in load_clips() if clip.audio_s <= SHORT_S]
-    options, alone = ("--batch", str(BATCH)), ("--only", "whisper")
+    options, alone = ("--batch", str(BATCH)), ("--only", "asr")
     with ExitStack() as stack:
         served = stack.enter_context(server(*options))
         single = stack.enter_context(server(*alone, "--batch", "1"))
         others = [
-            stack.enter_context(server(*alone, "--whisper-backend", "transformers", *how))
+            stack.enter_context(server(*alone, "--asr-backend", "transformers", *how))
             for how in (options, ("--batch", "1"))
         ]
         plain = strategy("plain", stack)

@@ -1,5 +1,6 @@
 """Do weights keep every bit over many swaps at full size? As JSON on stdout:
-`python -m benchmarks.swaps [--voxtral pocket --whisper large-v3 --variant arena --swap whisper]`.
+`python -m benchmarks.swaps [--llm-model pocket --asr-model large-v3 --variant single-buffer --swap
+asr]`.
 
 Random weights in their true architecture. Hashes are taken from the tenants as they were loaded
 and, every few swaps, from the weights that were brought in; a request is served before the first
@@ -19,16 +20,16 @@ from hybridlab import catalog
 from hybridlab.audio import load_clips
 from hybridlab.devices import Device, resolve_device
 from hybridlab.devices.system_info import machine, versions
-from hybridlab.models import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
-from hybridlab.models.base import Role, Tenant, compute_values, resolve_dtype
+from hybridlab.models import AudioLanguageModel, ModelSpec, SpeechRecognizer, make_asr, make_llm
+from hybridlab.models.base import Model, Role, compute_values, resolve_dtype
 from hybridlab.strategies import Request, make_strategy
-from hybridlab.strategies.arena import weights_digest
-from hybridlab.strategies.movers import Swap
+from hybridlab.strategies.offload.base import Swap
+from hybridlab.strategies.offload.weight_buffer import weights_digest
 from hybridlab.strategies.swapping import MOVERS, Swapping
 
 
-def spec(model: str, dtype: str, device: Device, role: Role) -> TenantSpec:
-    return TenantSpec(
+def spec(model: str, dtype: str, device: Device, role: Role) -> ModelSpec:
+    return ModelSpec(
         model=model,
         backend="transformers",
         weights="random",
@@ -36,13 +37,15 @@ def spec(model: str, dtype: str, device: Device, role: Role) -> TenantSpec:
     )
 
 
-def tenants_of(options: argparse.Namespace, device: Device) -> tuple[Transcriber, Analyst]:
-    whisper = spec(options.whisper, options.whisper_dtype, device, "transcriber")
-    voxtral = spec(options.voxtral, options.voxtral_dtype, device, "analyst")
-    return make_transcriber(whisper, device), make_analyst(voxtral, device)
+def tenants_of(
+    options: argparse.Namespace, device: Device
+) -> tuple[SpeechRecognizer, AudioLanguageModel]:
+    whisper = spec(options.asr_model, options.asr_dtype, device, "asr")
+    voxtral = spec(options.llm_model, options.llm_dtype, device, "llm")
+    return make_asr(whisper, device), make_llm(voxtral, device)
 
 
-def loaded_digests(tenants: list[Tenant]) -> dict[str, str]:
+def loaded_digests(tenants: list[Model]) -> dict[str, str]:
     """Each tenant's hash as it comes from its loader, one at a time."""
     found = {}
     for tenant in tenants:
@@ -52,7 +55,7 @@ def loaded_digests(tenants: list[Tenant]) -> dict[str, str]:
     return found
 
 
-def digest_of(tenant: Tenant) -> str:
+def digest_of(tenant: Model) -> str:
     module = tenant.module()
     assert module is not None
     return weights_digest(module)
@@ -68,14 +71,14 @@ def swapped(made: Swapping, *, swaps: int, check_every: int, expected: dict[str,
     for number in range(1, swaps + 1):
         for tenant in moving:
             began = time.perf_counter()
-            made.mover.bring_in(tenant)
+            made.mover.onload(tenant)
             made.device.synchronize()
             seconds.setdefault(tenant.name, []).append(time.perf_counter() - began)
             if check_every and number % check_every == 0:
                 if digest_of(tenant) != expected[tenant.name]:
                     sys.exit(f"{tenant.name}: other weights after {number} swaps")
                 checked += 1
-            made.mover.drop(tenant)
+            made.mover.offload(tenant)
             for span in tenant.drain_spans():
                 if span.phase == "copy-in" and span.n_bytes:
                     speed = span.n_bytes / (span.end_s - span.start_s)
@@ -91,26 +94,26 @@ def swapped(made: Swapping, *, swaps: int, check_every: int, expected: dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--voxtral", default="pocket", choices=list(catalog.VOXTRALS))
-    parser.add_argument("--voxtral-dtype", default="auto")
-    parser.add_argument("--whisper", default="large-v3", choices=list(catalog.WHISPER_SIZES))
-    parser.add_argument("--whisper-dtype", default="auto")
-    parser.add_argument("--variant", default="arena", choices=list(MOVERS))
-    parser.add_argument("--swap", default="whisper", choices=get_args(Swap))
+    parser.add_argument("--llm-model", default="pocket", choices=list(catalog.VOXTRALS))
+    parser.add_argument("--llm-dtype", default="auto")
+    parser.add_argument("--asr-model", default="large-v3", choices=list(catalog.WHISPER_SIZES))
+    parser.add_argument("--asr-dtype", default="auto")
+    parser.add_argument("--variant", default="single-buffer", choices=list(MOVERS))
+    parser.add_argument("--swap", default="asr", choices=get_args(Swap))
     parser.add_argument("--swaps", type=int, default=50)
     parser.add_argument("--check-every", type=int, default=10, help="swaps; 0: no hashes at all")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     device = resolve_device(options.device)
-    transcriber, analyst = tenants_of(options, device)
-    compute_values(transcriber.spec, analyst.spec)
+    asr, llm = tenants_of(options, device)
+    compute_values(asr.spec, llm.spec)
     hashed = list(tenants_of(options, device)) if options.check_every else []
     expected = loaded_digests(hashed)
     made = make_strategy(
         "swapping",
         options.variant,
-        transcriber=transcriber,
-        analyst=analyst,
+        asr=asr,
+        llm=llm,
         options={"swap": options.swap},
     )
     assert isinstance(made, Swapping)

@@ -30,7 +30,7 @@ if STATE_VARIABLE in os.environ:  # before torch is used
 from hybridlab.audio import Samples
 from hybridlab.devices import cuda, visible
 from hybridlab.devices import nvml as nvml_module
-from hybridlab.processes.isolate import ADDRESS_VARIABLE, CaseServer
+from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
 from tests.fake_nvml import FakeNvml
 
 # a shell lets its background jobs, and all that they start, ignore Ctrl-C, which is tested here

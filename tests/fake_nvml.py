@@ -16,6 +16,7 @@ class FakeNvml(SimpleNamespace):
     NVML_DEVICE_MIG_ENABLE = 1
     NVML_TEMPERATURE_GPU = 0
     NVML_CLOCK_SM = 1
+    NVML_GPU_UTILIZATION_SAMPLES = 1
     nvmlClocksEventReasonSwPowerCap = 0x4  # noqa: N815
     nvmlClocksEventReasonHwSlowdown = 0x8  # noqa: N815
     nvmlClocksEventReasonSwThermalSlowdown = 0x20  # noqa: N815
@@ -38,6 +39,7 @@ class FakeNvml(SimpleNamespace):
         self.looked_up: list[str] = []
         self.clocks = 0x1  # idle
         self.millijoules: int | None = 2_500
+        self.busy_percent = [40, 80]
 
     def nvmlInit(self) -> None:  # noqa: N802
         if not self.present:
@@ -100,6 +102,12 @@ class FakeNvml(SimpleNamespace):
         if self.millijoules is None:
             raise self.NVMLError("Not Supported")
         return self.millijoules
+
+    def nvmlDeviceGetSamples(self, handle: int, kind: int, since_us: int) -> tuple[int, list[Any]]:  # noqa: N802
+        return 1, [
+            SimpleNamespace(timeStamp=since_us + n, sampleValue=SimpleNamespace(uiVal=percent))
+            for n, percent in enumerate(self.busy_percent)
+        ]
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: int) -> int:  # noqa: N802
         return self.clocks

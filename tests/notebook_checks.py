@@ -40,7 +40,8 @@ def check_no_outputs(book: Any) -> None:
 def check_parameters(book: Any, model: type[Params]) -> None:
     """One literal a line, `# @param` behind it; names and defaults are those of the model."""
     (cell,) = tagged(book, "parameters")
-    assert all("# @param" in line for line in cell.source.splitlines())
+    lines = [line for line in cell.source.splitlines() if not line.startswith("# fmt:")]
+    assert all("# @param" in line for line in lines)
     found = {
         node.targets[0].id: ast.literal_eval(node.value)  # type: ignore[attr-defined]
         for node in ast.parse(cell.source).body

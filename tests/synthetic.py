@@ -9,26 +9,29 @@ from typing import Any
 import numpy as np
 
 from hybridlab.config.params import Params, parameters_of
-from hybridlab.results import records
+from hybridlab.results.manifest import now, run_manifest, write_json
+from hybridlab.results.reader import write_parquet
+from hybridlab.results.run_folder import NotebookRun
+from hybridlab.results.writer import TableWriter
 from hybridlab.units import GIB, MIB
 
 SIZES = {"tiny": 0.15, "base": 0.29, "small": 0.97, "medium": 3.06, "turbo": 3.24}
 CAPACITY = int(15.6 * GIB)
 RACES: dict[str, list[tuple[str, str, float]]] = {
     "04_sequential": [
-        ("solo", "naive", 1.62),
+        ("solo", "two-requests", 1.62),
         ("sequential", "plain", 1.21),
         ("sequential", "empty-cache", 1.25),
     ],
     "05_parallel": [
-        ("solo", "naive", 1.60),
+        ("solo", "two-requests", 1.60),
         ("sequential", "plain", 1.22),
         ("parallel", "threads", 1.05),
     ],
     "06_swapping": [
-        ("solo", "naive", 1.63),
+        ("solo", "two-requests", 1.63),
         ("sequential", "plain", 1.20),
-        ("swapping", "reload-warm", 2.36),
+        ("swapping", "reload-cached", 2.36),
     ],
 }
 
@@ -47,19 +50,17 @@ def write_run(base: Path, *, notebooks: int = 8) -> Path:
         for suffix in (".html", ".ipynb"):
             (run / "notebooks" / f"{name}{suffix}").write_text("{}", encoding="utf-8")
     complete = notebooks == 8
-    values = {"voxtral": "mini-3b", "voxtral_weights": "random", "trials": 6, "device": "auto"}
-    manifest = records.run_manifest(
+    values = {"llm_model": "mini-3b", "llm_weights": "random", "trials": 6, "device": "auto"}
+    manifest = run_manifest(
         params=values,
-        started=records.now(),
+        started=now(),
         status="completed" if complete else "crashed",
         artefacts=[],
         base=run,
     )
-    records.write_json(
-        run / "manifest.json", {**manifest, "preset": "synthetic", "notebooks": outcomes}
-    )
+    write_json(run / "manifest.json", {**manifest, "preset": "synthetic", "notebooks": outcomes})
     if complete:
-        records.write_parquet(run)
+        write_parquet(run)
         (run / "verdict.json").write_text(json.dumps(VERDICT), encoding="utf-8")
     return run
 
@@ -71,15 +72,15 @@ VERDICT: dict[str, Any] = {
         "strategy": "parallel",
         "variant": "threads",
         "why": "lowest median latency with equal texts",
-        "runner_up": "sequential plain",
+        "runner_up": "sequential/plain",
         "why_not": "0.16 s slower per request",
-        "flips": 0.03,
+        "selection_instability": 0.03,
         "goals": [
             {
                 "goal": "lowest latency",
-                "arm": "parallel (threads)",
+                "arm": "parallel/threads",
                 "figure": "1.05 s",
-                "runner_up": "sequential (plain)",
+                "runner_up": "sequential/plain",
                 "runner_up_figure": "1.21 s",
             }
         ],
@@ -87,9 +88,9 @@ VERDICT: dict[str, Any] = {
     "options": [
         {
             "option": "A",
-            "whisper": "medium",
-            "backend": "transformers",
-            "dtype": "float16",
+            "asr_model": "medium",
+            "asr_backend": "transformers",
+            "asr_dtype": "float16",
             "is_default": True,
             "card": "t4",
             "total_bytes": 10.4 * GIB,
@@ -97,23 +98,23 @@ VERDICT: dict[str, Any] = {
             "fits": True,
             "measured_peak_bytes": 12.8 * GIB,
             "measured_on": "cuda:0",
-            "measured_voxtral": "mini-3b bfloat16",
+            "measured_llm_model": "mini-3b bfloat16",
             "measured_weights": "random",
         },
         {
             "option": "B",
-            "whisper": "large-v3",
+            "asr_model": "large-v3",
             "planned_gb": 15.1,
             "measured": None,
             "verdict": "not measured here",
         },
-        {"option": "C", "whisper": "base", "planned_gb": 10.1, "verdict": "fits"},
+        {"option": "C", "asr_model": "base", "planned_gb": 10.1, "verdict": "fits"},
     ],
 }
 
 
-def _part(run: Path, name: str) -> records.TableWriter:
-    part = records.Part(
+def _part(run: Path, name: str) -> TableWriter:
+    part = NotebookRun(
         notebook=name, run_dir=run, params=parameters_of(name).from_mapping({}), device="cuda:0"
     )
     assert isinstance(part.params, Params)
@@ -128,22 +129,21 @@ def case(case_id: str, experiment: str, **values: Any) -> dict[str, Any]:
     return {
         "run_id": "synthetic-run",
         "device": "cuda:0",
-        "enveloped": False,
+        "memory_limited": False,
         "case_id": case_id,
         "experiment": experiment,
         "strategy": "sequential",
         "variant": "plain",
         "round": 0,
-        "voxtral": "mini-3b",
-        "voxtral_weights": "random",
-        "voxtral_dtype": "bfloat16",
-        "whisper_size": "medium",
-        "whisper_backend": "transformers",
-        "whisper_weights": "random",
-        "whisper_dtype": "float16",
+        "llm_model": "mini-3b",
+        "llm_weights": "random",
+        "llm_dtype": "bfloat16",
+        "asr_model": "medium",
+        "asr_backend": "transformers",
+        "asr_weights": "random",
+        "asr_dtype": "float16",
         "status": "ok",
         "reason": "",
-        "stable": True,
         "n_trials": 6,
         "capacity_bytes": CAPACITY,
         "sampler_interval_s": 0.0101,
@@ -158,11 +158,11 @@ def memory(whisper_gib: float) -> dict[str, Any]:
     steady = int(base + voxtral + (whisper_gib + 0.05) * GIB)
     peak = steady + int(0.62 * GIB)
     return {
-        "base_bytes": base,
-        "voxtral_bytes": voxtral,
-        "whisper_bytes": int(whisper_gib * GIB),
+        "process_baseline_bytes": base,
+        "llm_weights_bytes": voxtral,
+        "asr_weights_bytes": int(whisper_gib * GIB),
         "load_peak_bytes": steady + int(0.2 * whisper_gib * GIB),
-        "steady_bytes": steady,
+        "idle_bytes": steady,
         "request_peak_bytes": peak,
         "predicted_bytes": int(peak * 1.03),
         "margin_bytes": CAPACITY - max(peak, steady + int(0.2 * whisper_gib * GIB)),
@@ -171,44 +171,43 @@ def memory(whisper_gib: float) -> dict[str, Any]:
     }
 
 
-def _baseline(writer: records.TableWriter, name: str) -> None:
+def _baseline(writer: TableWriter, name: str) -> None:
     writer.append(
         "cases",
-        case("baseline", "baseline", strategy="solo", variant="naive", whisper_size=None)
+        case("baseline", "baseline", strategy="solo", variant="two-requests", asr_model=None)
         | memory(0.0),
     )
-    row = case("baseline", "baseline", strategy="solo", variant="naive")
+    row = case("baseline", "baseline", strategy="solo", variant="two-requests")
     _serve(writer, row, 1.6, seed=9)
 
 
-def _beside(writer: records.TableWriter, name: str) -> None:
+def _beside(writer: TableWriter, name: str) -> None:
     for size, whisper_gib in SIZES.items():
-        row = case(f"beside-{size}", "beside", whisper_size=size) | memory(whisper_gib)
+        row = case(f"beside-{size}", "co_residency", asr_model=size) | memory(whisper_gib)
         writer.append("cases", row)
         _ledger(writer, row)
     writer.append(
         "cases",
         case(
             "beside-large",
-            "beside",
-            whisper_size="large-v3",
+            "co_residency",
+            asr_model="large-v3",
             status="skipped",
             reason="needs 16.4 GiB at its highest and 15.1 GiB may be used; a smaller dtype, or a "
             "card with more memory, would let it in",
-            stable=None,
         ),
     )
 
 
-def _ledger(writer: records.TableWriter, row: dict[str, Any]) -> None:
+def _ledger(writer: TableWriter, row: dict[str, Any]) -> None:
     owners = {
-        "base": row["base_bytes"],
-        "voxtral weights": row["voxtral_bytes"],
-        "whisper weights": row["whisper_bytes"],
-        "request": row["request_peak_bytes"] - row["steady_bytes"],
-        "unexplained": int(0.05 * GIB),
+        "base": row["process_baseline_bytes"],
+        "llm weights": row["llm_weights_bytes"],
+        "asr weights": row["asr_weights_bytes"],
+        "request": row["request_peak_bytes"] - row["idle_bytes"],
+        "unattributed": int(0.05 * GIB),
     }
-    predicted = {"voxtral weights": 0.99, "whisper weights": 1.0, "request": 1.31}
+    predicted = {"llm weights": 0.99, "asr weights": 1.0, "request": 1.31}
     for owner, n_bytes in owners.items():
         writer.with_common(case_id=row["case_id"], experiment=row["experiment"]).append(
             "ledgers",
@@ -221,122 +220,138 @@ def _ledger(writer: records.TableWriter, row: dict[str, Any]) -> None:
         )
 
 
-def _limits(writer: records.TableWriter, name: str) -> None:
+def _limits(writer: TableWriter, name: str) -> None:
     for kind, values in {"audio_s": (30, 120, 480), "batch": (1, 4, 16)}.items():
         for value in values:
             peak = int((9.3 + 0.012 * value * (1 if kind == "audio_s" else 22)) * GIB)
-            row = case(f"limit-{kind}-{value}", "limits", strategy="solo", variant="naive")
-            row |= {"limit_kind": kind, "limit_value": float(value), "whisper_size": None}
+            row = case(
+                f"limit-{kind}-{value}", "request_scaling", strategy="solo", variant="two-requests"
+            )
+            row |= {"scaling_kind": kind, "scaling_value": float(value), "asr_model": None}
             row |= {"predicted_bytes": int(peak * 1.05), "margin_bytes": CAPACITY - peak}
-            row |= {"request_peak_bytes": peak, "steady_bytes": int(9.2 * GIB)}
+            row |= {"request_peak_bytes": peak, "idle_bytes": int(9.2 * GIB)}
             if kind == "audio_s" and value == 480:
                 row |= {"status": "oom", "reason": "in phase request: CUDA out of memory"}
             writer.append("cases", row)
     _ageing(writer)
 
 
-def _ageing(writer: records.TableWriter) -> None:
+def _ageing(writer: TableWriter) -> None:
     """Growth without a remedy and under swapping; none with the others."""
     for strategy in ("sequential", "swapping"):
-        for remedy, creep in {"none": 0.9, "empty-cache": 0.0, "restart": 0.02}.items():
-            case_id = f"ageing-{strategy}-{remedy}"
-            row = case(case_id, "ageing", strategy=strategy, remedy=remedy) | memory(3.06)
+        for mitigation, creep in {"none": 0.9, "empty-cache": 0.0, "restart": 0.02}.items():
+            case_id = f"ageing-{strategy}-{mitigation}"
+            row = case(case_id, "soak", strategy=strategy, mitigation=mitigation) | memory(3.06)
             writer.append("cases", row)
             rng = np.random.default_rng(1)
             for cycle in range(60):
                 reserved = 12 * GIB + (60 * (cycle > 0) + creep * cycle + rng.normal(0, 2)) * MIB
-                writer.with_common(case_id=case_id, experiment="ageing").append(
+                writer.with_common(case_id=case_id, experiment="soak").append(
                     "cycles",
                     {
                         "strategy": strategy,
-                        "remedy": remedy,
+                        "mitigation": mitigation,
                         "cycle": cycle,
                         "request_id": f"clip-{cycle % 5}",
                         "latency_s": 1.2 + 0.05 * (cycle % 5) + rng.normal(0, 0.01),
-                        "housekeeping_s": 0.3 * (remedy != "none" and cycle % 10 == 9),
-                        "same_text": True,
+                        "maintenance_s": 0.3 * (mitigation != "none" and cycle % 10 == 9),
+                        "output_unchanged": True,
                         "allocated_bytes": 11 * GIB,
-                        "reserved_bytes": reserved,
-                        "outside_bytes": 400 * MIB,
+                        "reserved_bytes": int(reserved),
+                        "external_bytes": 400 * MIB,
                         "resident_bytes": 3 * GIB,
                         "pinned_bytes": 0,
-                        "peak_active_bytes": 11.5 * GIB,
-                        "peak_reserved_bytes": reserved,
+                        "peak_active_bytes": int(11.5 * GIB),
+                        "peak_reserved_bytes": int(reserved),
                         "largest_block_bytes": 2 * GIB,
                         "fragmentation": 1 - 11.5 * GIB / reserved,
                     },
                 )
 
 
-def _race(writer: records.TableWriter, name: str) -> None:
-    own = writer.with_common(case_id=f"alone-{name}", experiment="alone")
-    own.append("cases", case(f"alone-{name}", "alone", strategy="alone", variant="both"))
-    for tenant in ("voxtral", "whisper"):
+def _race(writer: TableWriter, name: str) -> None:
+    own = writer.with_common(case_id=f"alone-{name}", experiment="reference")
+    own.append("cases", case(f"alone-{name}", "reference", strategy="reference", variant="both"))
+    for tenant in ("llm", "asr"):
         for clip in range(4):
-            own.append("trials", _trial("alone", tenant, clip, 0.7 + 0.01 * clip, first=clip == 0))
+            own.append(
+                "trials",
+                _trial("reference", tenant, clip, 0.7 + 0.01 * clip, is_first_request=clip == 0),
+            )
     for number in range(2):
         for strategy, variant, seconds in RACES[name]:
             case_id = f"race-{strategy}-{variant}-{name}-r{number}"
-            row = case(case_id, "race", strategy=strategy, variant=variant, round=number)
+            row = case(
+                case_id, "strategy_comparison", strategy=strategy, variant=variant, round=number
+            )
             row |= memory(0.0 if strategy == "solo" else 3.06)
             row |= {"throughput_rps": 1 / seconds * (1 + 0.01 * number)}
             if strategy == "solo":
-                row["whisper_size"] = None
+                row["asr_model"] = None
             if strategy == "swapping":
-                row |= {"whisper_bytes": None, "steady_bytes": int(9.3 * GIB)}
+                row |= {"asr_weights_bytes": None, "idle_bytes": int(9.3 * GIB)}
             writer.append("cases", row)
             _serve(writer, row, seconds, seed=number)
             _curve(writer, case_id)
 
 
 def _trial(
-    strategy: str, variant: str, clip: int, latency_s: float, *, first: bool, number: int = 0
+    strategy: str,
+    variant: str,
+    clip: int,
+    latency_s: float,
+    *,
+    is_first_request: bool,
+    number: int = 0,
 ) -> dict[str, Any]:
     return {
         "strategy": strategy,
         "variant": variant,
         "round": number,
-        "request_id": f"clip{clip}-q" + ("-first" if first else ""),
+        "request_id": f"clip{clip}-q" + ("-first" if is_first_request else ""),
         "clip_id": f"clip{clip}",
         "audio_s": 9.5,
         "latency_s": latency_s,
-        "first": first,
+        "rtfx": 9.5 / latency_s,
+        "is_first_request": is_first_request,
         "transcript": "the quick brown fox jumps" if clip else "the quick brown box jumps",
         "reference": "The quick brown fox jumps.",
         "question": "What jumps?",
         "answer": "a fox",
         "expected_answer": "a fox",
-        "kind": "object",
-        "parity": None if first or strategy == "alone" else True,
+        "question_type": "object",
+        "output_matches_reference": None if is_first_request or strategy == "reference" else True,
     }
 
 
-def _serve(writer: records.TableWriter, row: dict[str, Any], seconds: float, *, seed: int) -> None:
+def _serve(writer: TableWriter, row: dict[str, Any], seconds: float, *, seed: int) -> None:
     own = writer.with_common(case_id=row["case_id"], experiment=row["experiment"])
     strategy, variant = row["strategy"], row["variant"]
     rng = np.random.default_rng(seed)
     clock = 6.0
     for index in range(7):
-        first = index == 0
-        latency = seconds * (2.2 if first else 1.0) + abs(rng.normal(0, 0.04))
-        trial = _trial(strategy, variant, index, latency, first=first, number=seed)
+        is_first_request = index == 0
+        latency = seconds * (2.2 if is_first_request else 1.0) + abs(rng.normal(0, 0.04))
+        trial = _trial(
+            strategy, variant, index, latency, is_first_request=is_first_request, number=seed
+        )
         own.append("trials", trial)
-        swap = [("whisper", "load", -0.02, 0.0), ("whisper", "release", 0.49, 0.5)]
+        swap = [("asr", "load", -0.02, 0.0), ("asr", "release", 0.49, 0.5)]
         for tenant, phase, start, end in (
-            ("whisper", "prepare", 0.0, 0.03),
-            ("whisper", "encode", 0.03, 0.2),
-            ("whisper", "decode", 0.2, 0.45),
-            ("voxtral", "encode", 0.5, 0.62),
-            ("voxtral", "prefill", 0.62, 0.7),
-            ("voxtral", "decode", 0.7, 1.0),
+            ("asr", "prepare", 0.0, 0.03),
+            ("asr", "encode", 0.03, 0.2),
+            ("asr", "decode", 0.2, 0.45),
+            ("llm", "encode", 0.5, 0.62),
+            ("llm", "prefill", 0.62, 0.7),
+            ("llm", "decode", 0.7, 1.0),
             *(swap if strategy == "swapping" else []),
         ):
-            shift = -0.45 if strategy == "parallel" and tenant == "voxtral" else 0.0
+            shift = -0.45 if strategy == "parallel" and tenant == "llm" else 0.0
             own.append(
                 "spans",
                 {
                     "request_id": trial["request_id"],
-                    "tenant": tenant,
+                    "role": tenant,
                     "phase": phase,
                     "start_s": clock + (start + shift) * latency,
                     "end_s": clock + (end + shift) * latency,
@@ -346,14 +361,14 @@ def _serve(writer: records.TableWriter, row: dict[str, Any], seconds: float, *, 
         clock += latency + 0.1
 
 
-def _curve(writer: records.TableWriter, case_id: str) -> None:
-    own = writer.with_common(case_id=case_id, experiment="race")
-    for tenant, start, end in (("voxtral", 0.4, 4.4), ("whisper", 4.5, 5.8)):
+def _curve(writer: TableWriter, case_id: str) -> None:
+    own = writer.with_common(case_id=case_id, experiment="strategy_comparison")
+    for tenant, start, end in (("llm", 0.4, 4.4), ("asr", 4.5, 5.8)):
         own.append(
             "spans",
             {
                 "request_id": None,
-                "tenant": tenant,
+                "role": tenant,
                 "phase": "load",
                 "start_s": start,
                 "end_s": end,
@@ -367,7 +382,7 @@ def _curve(writer: records.TableWriter, case_id: str) -> None:
         own.append("samples", {"t_s": t_s, "source": "allocator", "bytes": int(used * GIB)})
 
 
-def _claims(writer: records.TableWriter, name: str) -> None:
+def _claims(writer: TableWriter, name: str) -> None:
     for claim, verdict in {
         "medium-fits": "supported",
         "large-fits": "not testable here",

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from hybridlab.server.settings import Settings
+from hybridlab.cli.commands import app
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
@@ -48,9 +49,11 @@ def test_a_walk_through_is_a_page_at_most(name: str) -> None:
         "catalog.CARDS", "catalog.WHISPERS", "catalog.WHISPER_SIZES", "catalog.VOXTRALS",
         "catalog.BACKENDS", "catalog.BACKEND_DTYPES", "catalog.BACKEND_DEFAULT_DTYPE",
         "config.params.WhisperSize", "config.params.VoxtralName", "config.params.Backend",
-        "planner.requests.ENCODER_TENSORS", "planner.weights.whisper_load_peak_bytes",
-        "planner.sharing.ways", "models.source.check_source", "models.base.Transcriber",
-        "strategies.STRATEGIES", "experiments.race.Arm", "experiments.lab.Lab",
+        "planner.activations.ENCODER_TENSORS", "planner.weights.whisper_load_peak_bytes",
+        "planner.per_strategy.memory_by_strategy", "models.source.check_source",
+        "models.base.SpeechRecognizer",
+        "strategies.STRATEGIES", "experiments.plans.strategy_comparison.Arm",
+        "experiments.session.Session",
     ],
 )  # fmt: skip
 def test_what_the_walk_throughs_change_has_that_name(name: str) -> None:
@@ -63,21 +66,33 @@ def test_what_the_walk_throughs_change_has_that_name(name: str) -> None:
 SERVING = PROJECT / "docs" / "serving.md"
 
 
-def test_the_page_on_serving_has_every_option_and_its_default() -> None:
-    options = named(SERVING, r"`--([\w-]+)`")
-    assert {name.replace("-", "_") for name in options} - {"help"} == set(Settings.model_fields)
-    for names, defaults in named(SERVING, r"(?m)^\| ((?:`--[\w-]+` ?)+) \| ([^|]+) \|"):
-        for name, said in zip(re.findall(r"--([\w-]+)", names), defaults.split(), strict=False):
-            default = Settings.model_fields[name.replace("-", "_")].default
-            if said.startswith("`"):
-                shown = f"{default:g}" if isinstance(default, float) else str(default)
-                assert said == f"`{shown}`", name
+def test_the_page_on_serving_says_what_the_help_of_the_command_says() -> None:
+    text = SERVING.read_text(encoding="utf-8")
+    table = text.partition("<!-- begin options -->")[2].partition("<!-- end options -->")[0]
+    rows = re.findall(r"^\| `(--[\w-]+)` \| (.*?) \| (.+) \|$", table, re.MULTILINE)
+    wide = {"terminal_width": 1000, "max_content_width": 1000}
+    said = CliRunner().invoke(app, ["serve", "--help"], **wide).output  # type: ignore[arg-type]
+    options = re.findall(
+        r"^  (--[\w-]+) +<\w+>\s+(.+?)(?:  \[default: (.+)\])?$", said, re.MULTILINE
+    )
+    assert [name for name, *_ in rows] == [name for name, *_ in options]
+    assert len(rows) > 30
+    for (name, default, told), (_, text, shown) in zip(rows, options, strict=True):
+        assert told == text, name
+        assert _value(default.strip("`")) == _value(shown), name
+
+
+def _value(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def test_the_page_on_serving_has_every_code_with_its_status() -> None:
-    sources = sorted((PROJECT / "hybridlab" / "server").glob("*.py"))
+    sources = sorted((PROJECT / "hybridlab" / "server").rglob("*.py"))
     code = "".join(path.read_text(encoding="utf-8") for path in sources)
-    made = set(re.findall(r'RefusalError\(\s*(\d{3}),\s*"(\w+)"', code))
+    made = set(re.findall(r'ApiError\(\s*(\d{3}),\s*"(\w+)"', code))
     rows = named(SERVING, r"(?m)^\| (\d{3}) \| ([^|]+) \|")
     told = {(status, name) for status, names in rows for name in re.findall(r"`(\w+)`", names)}
     assert len(made) > 12

@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from hybridlab.config.notebooks import own_notebooks
+from hybridlab.config.notebook_registry import own_notebooks
 from hybridlab.config.params import NOTEBOOKS
 from tests import notebook_checks
 
@@ -60,7 +60,7 @@ def test_kernels_and_runs_import_no_torch() -> None:
         [
             *sorted(imports),
             "import sys",
-            "import hybridlab.experiments.case_runner, hybridlab.experiments.suite",
+            "import hybridlab.experiments.case_runner, hybridlab.experiments.notebook_runner",
             "import hybridlab.models.source",
             "assert 'torch' not in sys.modules",
         ]

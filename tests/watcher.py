@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.experiments.case import Case
-from hybridlab.results.records import Part
+from hybridlab.results.run_folder import NotebookRun
 
 
 class Watcher:
@@ -21,7 +21,7 @@ class Watcher:
         self.rows: list[Mapping[str, Any]] = []
 
     @contextmanager
-    def watch(self, part: Part, case: Case, place: str) -> Iterator[Path]:
+    def watch(self, part: NotebookRun, case: Case, place: str) -> Iterator[Path]:
         self.places.append(place)
         yield self.told
 

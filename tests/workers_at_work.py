@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hybridlab.devices.cores import SharedBoard, board_at
-from hybridlab.models import remote
+from hybridlab.models import worker_model
 
 _kept: list[Any] = []
 
@@ -76,12 +75,12 @@ def die_when_decoding() -> None:
         if phase.endswith("decode"):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    remote._the_hosted().tenant.on_phase = enter
+    worker_model._the_hosted().tenant.on_phase = enter
 
 
 def run_out_in_requests() -> None:
     """Make this worker's tenant run out of memory for real when it encodes."""
-    hosted = remote._the_hosted()
+    hosted = worker_model._the_hosted()
 
     def enter(phase: str) -> None:
         hosted.phase = phase or "between phases"
@@ -89,16 +88,6 @@ def run_out_in_requests() -> None:
             allocate_too_much()
 
     hosted.tenant.on_phase = enter
-
-
-def at_work_at_two_places(path: Path) -> list[int]:
-    """On the board of cores in this file, until this process ends."""
-    _kept.append(SharedBoard(path))
-    places = [_kept[-1].take_place() for _ in range(2)]
-    board = board_at(path)
-    for place in places:
-        board[place] = 1
-    return places
 
 
 def fill_card(leaves_bytes: int) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab import catalog, planner
-from hybridlab.config.defaults import presets
 from hybridlab.config.params import NOTEBOOKS
+from hybridlab.config.preset_files import presets
 from hybridlab.units import format_bytes
 
 COLAB = "https://colab.research.google.com"
@@ -50,17 +50,17 @@ def plan_table(_: Path) -> str:
     """What the planner predicts beside Voxtral-Mini-3B on a T4, at each backend's default dtype."""
     rows = [
         (
-            plan.whisper,
-            plan.backend,
-            plan.dtype,
+            plan.asr_model,
+            plan.asr_backend,
+            plan.asr_dtype,
             format_bytes(plan.load_peak_bytes),
             format_bytes(plan.request_peak_bytes),
             f"{plan.utilization:.0%}",
             "fits" if plan.fits else "**does not fit**",
         )
         for plan in planner.plan_table(catalog.card("t4"))
-        if plan.dtype == catalog.BACKEND_DEFAULT_DTYPE[plan.backend]
-        and plan.backend != "faster-whisper"
+        if plan.asr_dtype == catalog.BACKEND_DEFAULT_DTYPE[plan.asr_backend]
+        and plan.asr_backend != "faster-whisper"
     ]
     header = (
         "Whisper",
@@ -95,8 +95,8 @@ def measured_table(project: Path) -> str:
 
     cases = pd.read_parquet(project / "outputs" / "reference" / "full-cpu" / "cases.parquet")
     rows = []
-    for case in cases[cases["experiment"] == "beside"].to_dict("records"):
-        name = (str(case["whisper_size"]), str(case["whisper_dtype"]))
+    for case in cases[cases["experiment"] == "co_residency"].to_dict("records"):
+        name = (str(case["asr_model"]), str(case["asr_dtype"]))
         if case["status"] != "ok":
             rows.append((*name, "–", "–", "–", str(case["reason"])))
             continue
@@ -104,7 +104,7 @@ def measured_table(project: Path) -> str:
         rows.append(
             (
                 *name,
-                format_bytes(case["steady_bytes"]),
+                format_bytes(case["idle_bytes"]),
                 format_bytes(case["request_peak_bytes"]),
                 format_bytes(case["predicted_bytes"]),
                 f"{error:+.1%}",
@@ -121,16 +121,16 @@ def simulated_table(project: Path) -> str:
     cases = pd.read_parquet(project / "outputs" / "reference" / "t4-simulated" / "cases.parquet")
     rows = [
         (
-            str(case["whisper_size"]),
+            str(case["asr_model"]),
             *(
                 f"{format_bytes(case[f'{moment}_bytes'])} / "
                 f"{format_bytes(case[f'{moment}_reserved_bytes'])}"
-                for moment in ("load_peak", "steady", "request_peak")
+                for moment in ("load_peak", "idle", "request_peak")
             ),
             f"{case['request_peak_bytes'] / case['predicted_bytes'] - 1:+.1%}",
             format_bytes(case["margin_bytes"]),
         )
-        for _, case in cases[cases["experiment"] == "beside"].iterrows()
+        for _, case in cases[cases["experiment"] == "co_residency"].iterrows()
     ]
     header = ("Whisper", "load peak", "idle", "request peak", "against predicted", "to spare")
     return _table(header, rows)
@@ -180,8 +180,8 @@ ENDURED = {
     "slow": "clients that send or read byte by byte",
     "vanishing": "clients that vanish",
     "hostile": "uploads that are no audio, or far too much",
-    "kill whisper": "SIGKILL to Whisper's worker",
-    "kill voxtral": "SIGKILL to Voxtral's worker",
+    "kill asr": "SIGKILL to Whisper's worker",
+    "kill llm": "SIGKILL to Voxtral's worker",
     "kill decoder": "SIGKILL to the decoder",
     "sigterm": "SIGTERM to the server",
 }

@@ -31,7 +31,7 @@ from benchmarks.endurance.watch import at_rest
 from hybridlab.audio import load_clips
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.system_info import machine, versions
-from hybridlab.models import TenantSpec, make_analyst, make_transcriber
+from hybridlab.models import ModelSpec, make_asr, make_llm
 
 SHORT_S = 8.0
 SEED = 0
@@ -44,12 +44,12 @@ REST_S = 1.0
 def expected_asks() -> list[Ask]:
     """Requests of every kind over the short clips, with the texts of the tenants alone."""
     device = CpuDevice()
-    ear = make_transcriber(
-        TenantSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32"),
+    ear = make_asr(
+        ModelSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32"),
         device,
     )
-    mind = make_analyst(
-        TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
+    mind = make_llm(
+        ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
         device,
     )
     ear.load()
@@ -97,7 +97,7 @@ async def endure(server: Running, asks: list[Ask], minutes: float) -> dict[str, 
     often["seconds"] = part_s
     for worker in NEEDS:
         await do(f"kill {worker}", kill, worker=worker, **often)
-    found["restarts"] = await asyncio.to_thread(server.metrics, "hybridlab_restarts_total")
+    found["model_reloads"] = await asyncio.to_thread(server.metrics, "hybridlab_restarts_total")
     found["statuses"] = await asyncio.to_thread(server.metrics, "hybridlab_requests_total")
     # more than it can serve: requests wait when it is told to stop
     await do("sigterm", terminate, rate_rps=2 * found["knee"]["capacity_rps"])

@@ -10,16 +10,18 @@ from typing import Any
 
 from benchmarks.endurance.load import TIMEOUT_S, Load, latencies, send, tally
 from benchmarks.endurance.server import Running
-from hybridlab.devices import linux
+from hybridlab.devices import procfs
 
 #: Two ticks of the kernel's clock of processor time.
 LOOK_S = 0.02
 #: Seconds of load around the moment of the SIGTERM.
 BEFORE_S = 4.0
+#: httpx's errors for a connection that the kernel refused or reset.
+NOT_ACCEPTED = ("ConnectError", "ReadError", "WriteError")
 #: Kinds of request that need a worker to be answered.
 NEEDS = {
-    "whisper": ("transcription", "hybrid", "hybrid-stream"),
-    "voxtral": ("chat", "chat-stream", "hybrid", "hybrid-stream"),
+    "asr": ("transcription", "hybrid", "hybrid-stream"),
+    "llm": ("chat", "chat-stream", "hybrid", "hybrid-stream"),
     "decoder": ("transcription", "chat", "chat-stream", "hybrid", "hybrid-stream"),
 }
 
@@ -56,16 +58,16 @@ async def kill(
 async def _at_work(pid: int) -> None:
     """Wait until this process uses a processor."""
     while True:
-        before = linux.cpu_seconds(pid)
+        before = procfs.cpu_seconds(pid)
         await asyncio.sleep(LOOK_S)
-        if linux.cpu_seconds(pid) != before:
+        if procfs.cpu_seconds(pid) != before:
             return
 
 
 async def terminate(server: Running, load: Load, *, rate_rps: float) -> dict[str, Any]:
-    """SIGTERM in the middle of a load that goes on until the server has ended. Whoever finds the
-    door closed was not accepted. The load must keep no connection: a client could else send into
-    one that is just being closed."""
+    """SIGTERM in the middle of a load that goes on until the server has ended. A request whose
+    connection the kernel refused, or reset as it closed the socket, was not accepted. The load must
+    keep no connection: a client could else send into one that is just being closed."""
     before = asyncio.create_task(load.at(rate_rps, BEFORE_S))
     await asyncio.sleep(BEFORE_S / 2)
     server.process.send_signal(signal.SIGTERM)
@@ -76,12 +78,12 @@ async def terminate(server: Running, load: Load, *, rate_rps: float) -> dict[str
     outcomes = [*await before, *await asyncio.gather(*tasks)]
     code = await asyncio.to_thread(server.ended)
     ended_s = time.monotonic() - told_s
-    closed = [o for o in outcomes if o.why == "ConnectError" and o.sent_s > told_s]
+    closed = [o for o in outcomes if o.why in NOT_ACCEPTED and o.sent_s > told_s]
     met = [outcome for outcome in outcomes if outcome not in closed]
     return {
         **tally(met),
         "under_way": tally(o for o in met if o.sent_s < told_s < o.done_s),
-        "found_the_door_closed": len(closed),
+        "not_accepted": len(closed),
         "exit_code": code,
         "ended_after_s": ended_s,
         "tracebacks": sum("Traceback" in line for line in server.lines),

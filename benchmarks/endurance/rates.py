@@ -10,8 +10,8 @@ import pandas as pd
 from benchmarks.endurance.load import KINDS, Load, Outcome, latencies, send, tally
 from benchmarks.endurance.server import Running
 from benchmarks.endurance.watch import Watch
-from hybridlab.analysis.waiting import KNEE_RATIO, knees
-from hybridlab.devices import linux
+from hybridlab.analysis.queueing import KNEE_RATIO, knees
+from hybridlab.devices import procfs
 
 #: Rates that are offered, as shares of what clients get that never pause.
 LOADS = (0.2, 0.4, 0.6, 0.75, 0.9)
@@ -69,7 +69,7 @@ async def soak(server: Running, load: Load, *, rate_rps: float, seconds: float) 
 
 
 def _cpu_s(server: Running) -> float:
-    return sum(linux.cpu_seconds(pid) or 0.0 for pid in server.processes().values())
+    return sum(procfs.cpu_seconds(pid) or 0.0 for pid in server.processes().values())
 
 
 def _fifths(

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+import psutil
 
-from hybridlab.devices import linux
+from hybridlab.devices import procfs
 
 START_S = 120.0
 
@@ -39,17 +40,17 @@ class Running:
     def url(self) -> str:
         return self.found(r"(http://\S+) serves")[0]
 
-    def pid_of(self, tenant: str) -> int:
-        return int(self.found(rf"{tenant}: \S+ in process (\d+)")[-1])
+    def pid_of(self, role: str) -> int:
+        return int(self.found(rf"{role}: \S+ in process (\d+)")[-1])
 
     def processes(self) -> dict[str, int]:
         """The server's living processes by name: itself, what its workers are forked from, the
-        workers. A decoder is what no tenant's line of the log names."""
-        server, *rest = linux.family(self.process.pid)
-        named = {self.pid_of("whisper"): "whisper", self.pid_of("voxtral"): "voxtral"}
+        workers. A decoder is what no model's line of the log names."""
+        server, *rest = procfs.process_tree(self.process.pid)
+        named = {self.pid_of(role): role for role in ("asr", "llm")}
         found = {"server": server}
         for pid in rest:
-            if linux.parent(pid) == server:
+            if psutil.Process(pid).ppid() == server:
                 found["case server"] = pid
             else:
                 found[named.get(pid, "decoder")] = pid
@@ -61,8 +62,8 @@ class Running:
         rows = re.findall(rf"^{name}({{.*}})? (\S+)$", text, flags=re.MULTILINE)
         return {labels: float(value) for labels, value in rows}
 
-    def metric(self, name: str, tenant: str) -> float:
-        return self.metrics(name)[f'{{tenant="{tenant}"}}']
+    def metric(self, name: str, role: str) -> float:
+        return self.metrics(name)[f'{{role="{role}"}}']
 
     def ended(self, within_s: float = 20) -> int:
         """The exit code."""

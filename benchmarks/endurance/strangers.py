@@ -21,7 +21,7 @@ from benchmarks.endurance.hostile import BAD, GOOD, long_tone, near_silence
 from benchmarks.endurance.load import Ask, Load, Outcome, judged, latencies, tally
 from benchmarks.endurance.server import Running
 from benchmarks.serve import FORM, form
-from hybridlab.analysis.waiting import KNEE_RATIO
+from hybridlab.analysis.queueing import KNEE_RATIO
 
 #: Bytes that a slow client sends or reads one by one, and its pause after each.
 SLOW_BYTES = 100
@@ -225,7 +225,12 @@ async def _crowd(
 def _compared(without: Sequence[Outcome], among: Sequence[Outcome]) -> dict[str, Any]:
     before, after = latencies(without), latencies(among)
     ratio = after["p95_s"] / before["p95_s"]
-    return {"without": before, "beside": after, "p95_ratio": ratio, "unhurt": ratio <= KNEE_RATIO}
+    return {
+        "without": before,
+        "co_residency": after,
+        "p95_ratio": ratio,
+        "unhurt": ratio <= KNEE_RATIO,
+    }
 
 
 async def left_behind(server: Running) -> float:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.endurance.server import Running
-from hybridlab.analysis.judges.trends import LEAST_CYCLES, LEAST_GROWTH_SHARE, growth
-from hybridlab.analysis.wear import SETTLING_SHARE
-from hybridlab.devices import linux
+from hybridlab.analysis.claims.trend_rules import LEAST_CYCLES, LEAST_GROWTH_SHARE, growth
+from hybridlab.analysis.memory_growth import SETTLING_SHARE
+from hybridlab.devices import procfs
 
 EVERY_S = 1.0
 #: Of the time watched, each published with its median.
@@ -31,7 +31,7 @@ class Watch:
 
     def read(self) -> dict[str, int]:
         processes = self.server.processes()
-        found = {name: linux.proportional_bytes(pid) for name, pid in processes.items()}
+        found = {name: procfs.proportional_bytes(pid) for name, pid in processes.items()}
         return {**found, "all": sum(found.values())}
 
     @asynccontextmanager

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hybridlab.devices import linux
+from hybridlab.devices import procfs
 from hybridlab.units import format_seconds
 
 #: What a program that is told to end has for it; then it is ended.
@@ -78,11 +78,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """Ask it to end as Ctrl-C does, then end it with all that it has started."""
     if process.poll() is not None:
         return
-    family = linux.family(process.pid)
+    family = procfs.process_tree(process.pid)
     process.send_signal(signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_S * 0.75)
-    for pid in {*family, *linux.family(process.pid)}:
+    for pid in {*family, *procfs.process_tree(process.pid)}:
         kill(pid)
     process.wait()
 

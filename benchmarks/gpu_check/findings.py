@@ -11,15 +11,15 @@ from xml.etree import ElementTree
 from benchmarks.gpu_check.commands import Ended, Rows
 from benchmarks.gpu_check.machine import Machine
 from hybridlab import catalog
-from hybridlab.devices.envelope import LEAST_LARGER_BYTES
+from hybridlab.devices.memory_limit import LEAST_LARGER_BYTES
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB, MIB, format_bytes, format_seconds
 
 TESTS = "tests.xml"
 #: Of allocated bytes, which are the sizes that torch was asked for: equal to the byte.
-ALLOCATED = ("load_peak_bytes", "steady_bytes", "request_peak_bytes")
+ALLOCATED = ("load_peak_bytes", "idle_bytes", "request_peak_bytes")
 #: Of reserved bytes: torch takes segments of 2 or 20 MiB, and one may come or stay away.
-RESERVED = ("load_peak_reserved_bytes", "steady_reserved_bytes", "request_peak_reserved_bytes")
+RESERVED = ("load_peak_reserved_bytes", "idle_reserved_bytes", "request_peak_reserved_bytes")
 SEGMENT_BYTES = 20 * MIB
 #: What a way of sharing must not end in; a lack of memory or of the machine is a result.
 FAULTS = ("crashed", "timeout")
@@ -140,14 +140,14 @@ def of_swaps(ended: Mapping[str, Ended], machine: Machine) -> Finding:
     for variant, result in _results(ended):
         row = {
             "variant": variant,
-            "whisper": result["whisper"],
+            "asr_model": result["asr_model"],
             "swaps": result["swaps_of_each"],
             "hashes_equal": result["hashes_equal"],
             "same_tokens": result["same_tokens"],
         }
         if not machine.simulated:
             speed, link = (
-                result["median_copy_in_bytes_per_s"]["whisper"],
+                result["median_copy_in_bytes_per_s"]["asr"],
                 result["link_bytes_per_s"],
             )
             row |= {"copy_in_bytes_per_s": speed, "link_bytes_per_s": link}
@@ -247,7 +247,7 @@ def of_sharing(rows: Rows, machine: Machine) -> Finding:
         said.append(f"fastest {fastest['arm']}, {format_seconds(fastest['latency_s'])} a request")
     elif served:
         said.append(NO_TIMES)
-    other = [row["arm"] for row in served if row["parity"] is False]
+    other = [row["arm"] for row in served if row["output_matches_reference"] is False]
     if other:
         said.append(f"other tokens than each tenant alone: {', '.join(other)}")
     said += [f"{row['arm']} {row['status']}: {row['reason']}" for row in kept if row not in served]

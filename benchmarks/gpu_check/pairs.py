@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.gpu_check.findings import ALLOCATED, RESERVED
 from hybridlab.catalog.device_names import PREFIX
 from hybridlab.config.params import BesideParams
-from hybridlab.experiments import beside
-from hybridlab.experiments.lab import Lab
+from hybridlab.experiments.plans import co_residency
+from hybridlab.experiments.session import Session
 
 SIZES = ("small", "large-v3", "tiny")
 
@@ -24,21 +24,21 @@ SIZES = ("small", "large-v3", "tiny")
 def measured(size: str, device: str, folder: Path) -> dict[str, Any]:
     """The row of `cases` of Voxtral-Mini-3B with this Whisper beside it."""
     values = {
-        "voxtral": "mini-3b",
-        "voxtral_weights": "random",
-        "whisper_size": size,
-        "whisper_backend": "transformers",
-        "whisper_weights": "random",
-        "whisper_sizes": [size],
+        "llm_model": "mini-3b",
+        "llm_weights": "random",
+        "asr_model": size,
+        "asr_backend": "transformers",
+        "asr_weights": "random",
+        "asr_models": [size],
         "sizes_new_tokens": 16,
         "load_orders": [],
         "device": device,
-        "most_foreign_cpu": 1.0,
+        "max_other_cpu_share": 1.0,
         "output_dir": str(folder),
         "headless": True,
     }
-    lab = Lab.open(BesideParams.from_mapping(values))
-    (row,) = beside.measure(lab)
+    session = Session.open(BesideParams.from_mapping(values))
+    (row,) = co_residency.measure(session)
     return row
 
 

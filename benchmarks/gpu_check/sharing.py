@@ -13,33 +13,33 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from hybridlab.config.defaults import read_yaml
 from hybridlab.config.params import StrategyParams
-from hybridlab.experiments import race
-from hybridlab.experiments.lab import Lab
-from hybridlab.experiments.race import Arm
+from hybridlab.config.preset_files import read_yaml
+from hybridlab.experiments.plans import strategy_comparison
+from hybridlab.experiments.plans.strategy_comparison import Arm
+from hybridlab.experiments.session import Session
 
 T4_ENVELOPE = Path(__file__).resolve().parents[2] / "params" / "t4-envelope.yaml"
 ARMS = (
-    race.CONTROL,
+    strategy_comparison.CONTROL,
     Arm("parallel", "processes"),
-    Arm("swapping", "arena"),
+    Arm("swapping", "single-buffer"),
     Arm("solo", "shared-prefix"),
-    Arm("pipelined", "lookahead"),
+    Arm("pipelined", "prefetch"),
     Arm("parallel", "threads"),
     Arm("parallel", "streams"),
     Arm("swapping", "pinned"),
-    Arm("swapping", "arena-overlapped", {"swap": "both"}),
-    Arm("swapping", "to-cpu"),
+    Arm("swapping", "single-buffer-overlapped", {"swap": "both"}),
+    Arm("swapping", "module-to-cpu"),
     Arm("parallel", "processes-mps"),
     Arm("sequential", "batched", {"batch": 2}),
-    Arm("sequential", "asyncio", {"in_flight": 2}),
+    Arm("sequential", "asyncio", {"max_in_flight": 2}),
     Arm("sequential", "expandable-segments"),
     Arm("sequential", "empty-cache"),
-    Arm("solo", "naive"),
+    Arm("solo", "two-requests"),
 )
-FEW = {"trials": 2, "warmup": 1, "rounds": 1, "max_new_tokens": 16, "most_foreign_cpu": 1.0}
-COLUMNS = ("status", "reason", "request_peak_bytes", "outside_bytes", "margin_bytes")
+FEW = {"trials": 2, "warmup": 1, "rounds": 1, "max_new_tokens": 16, "max_other_cpu_share": 1.0}
+COLUMNS = ("status", "reason", "request_peak_bytes", "external_bytes", "margin_bytes")
 
 
 def parameters(folder: Path) -> StrategyParams:
@@ -48,26 +48,28 @@ def parameters(folder: Path) -> StrategyParams:
     return own.from_mapping({n: v for n, v in values.items() if n in own.model_fields})
 
 
-def said(lab: Lab, row: dict[str, Any]) -> dict[str, Any]:
+def said(session: Session, row: dict[str, Any]) -> dict[str, Any]:
     """An arm's row: its bytes, its median latency, and whether its tokens are each tenant's own."""
-    trials = lab.table("trials")
+    trials = session.table("trials")
     own = trials[trials["case_id"] == row["case_id"]]
-    parity = [bool(value) for value in own["parity"].dropna()]
+    output_matches_reference = [bool(value) for value in own["output_matches_reference"].dropna()]
     return {
         "arm": f"{row['strategy']}/{row['variant']}",
         **{name: row.get(name) for name in COLUMNS},
         "latency_s": statistics.median(own["latency_s"]) if len(own) else None,
-        "parity": all(parity) if parity else None,
+        "output_matches_reference": all(output_matches_reference)
+        if output_matches_reference
+        else None,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
-    lab = Lab.open(parameters(parser.parse_args().folder))
+    session = Session.open(parameters(parser.parse_args().folder))
     for arm in ARMS:
-        rows = race.run(lab, [arm], rounds=1)  # the tenants alone are run once
-        print(json.dumps(said(lab, rows[-1])), flush=True)
+        rows = strategy_comparison.run(session, [arm], rounds=1)  # the tenants alone are run once
+        print(json.dumps(said(session, rows[-1])), flush=True)
         if len(rows) == 1:  # the tenants alone: without their texts there is no race
             break
 

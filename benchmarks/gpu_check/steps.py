@@ -15,7 +15,7 @@ from benchmarks.gpu_check.commands import Command, Ended
 from benchmarks.gpu_check.findings import Done, Finding
 from benchmarks.gpu_check.machine import Machine
 from hybridlab.errors import UnavailableError
-from hybridlab.results.records import write_json
+from hybridlab.results.manifest import write_json
 
 #: So few seconds are not worth a start.
 LEAST_S = 20.0
@@ -60,7 +60,7 @@ def _swaps(machine: Machine, place: Place) -> list[Command]:
     common = [
         "--device",
         "cuda",
-        "--whisper",
+        "--asr-model",
         "large-v3",
         "--swaps",
         SWAPS,
@@ -69,7 +69,7 @@ def _swaps(machine: Machine, place: Place) -> list[Command]:
     ]
     return [
         Command(name=variant, argv=_python("benchmarks.swaps", "--variant", variant, *common))
-        for variant in ("arena", "pinned")
+        for variant in ("single-buffer", "pinned")
     ]
 
 

@@ -1,5 +1,5 @@
 """Our ways of sharing against what people run today, as JSON on stdout and a table on stderr:
-`python -m benchmarks.peers [--voxtral mini-3b --whisper tiny --weights random --rounds 5]`.
+`python -m benchmarks.peers [--llm-model mini-3b --asr-model tiny --weights random --rounds 5]`.
 
 All arms take turns in one process, on the same clips and questions. No other work should run. The
 device holds Voxtral once and Whisper once for each library; an arm that finds no room is `oom`.
@@ -23,9 +23,9 @@ from hybridlab.audio import read_audio
 from hybridlab.config.params import SequentialParams
 from hybridlab.devices.system_info import machine, versions
 from hybridlab.errors import HybridlabError, ParameterError
-from hybridlab.experiments.execute import quiet_libraries
-from hybridlab.experiments.lab import Lab
-from hybridlab.profiling.bystanders import Watch
+from hybridlab.experiments.case_worker import quiet_libraries
+from hybridlab.experiments.session import Session
+from hybridlab.profiling.contention import ContentionMonitor
 from hybridlab.strategies import Request
 
 WEIGHTS = ("pocket", "random", "hub")
@@ -38,12 +38,12 @@ class OneLineParser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     made = OneLineParser(prog="python -m benchmarks.peers", description=__doc__)
-    made.add_argument("--voxtral", default="pocket", help="pocket or mini-3b")
+    made.add_argument("--llm-model", default="pocket", help="pocket or mini-3b")
     made.add_argument(
-        "--whisper", default="pocket-m", help="pocket-s, pocket-m, or a released size"
+        "--asr-model", default="pocket-m", help="pocket-s, pocket-m, or a released size"
     )
     made.add_argument("--weights", default="pocket", help="of all but pocket models: random or hub")
-    made.add_argument("--voxtral-dtype", default="auto")
+    made.add_argument("--llm-dtype", default="auto")
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--trials", type=int, default=8, help="requests of each arm in each round")
     made.add_argument("--max-new-tokens", type=int, default=64)
@@ -61,7 +61,7 @@ def parameters(options: argparse.Namespace, folder: str) -> SequentialParams:
     def source(model: str) -> str:
         return "pocket" if model.startswith("pocket") else str(options.weights)
 
-    if options.weights != "pocket" == source(options.voxtral) == source(options.whisper):
+    if options.weights != "pocket" == source(options.llm_model) == source(options.asr_model):
         raise ParameterError(
             f"weights {options.weights!r} fit neither model: pocket models have pocket weights"
         )
@@ -69,11 +69,11 @@ def parameters(options: argparse.Namespace, folder: str) -> SequentialParams:
         raise ParameterError(f"the folder of --out {options.out!r} does not exist")
     return SequentialParams.from_mapping(
         {
-            "voxtral": options.voxtral,
-            "voxtral_weights": source(options.voxtral),
-            "voxtral_dtype": options.voxtral_dtype,
-            "whisper_size": options.whisper,
-            "whisper_weights": source(options.whisper),
+            "llm_model": options.llm_model,
+            "llm_weights": source(options.llm_model),
+            "llm_dtype": options.llm_dtype,
+            "asr_model": options.asr_model,
+            "asr_weights": source(options.asr_model),
             "rounds": options.rounds,
             "trials": options.trials,
             "max_new_tokens": options.max_new_tokens,
@@ -87,9 +87,9 @@ def parameters(options: argparse.Namespace, folder: str) -> SequentialParams:
 def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     params = parameters(options, folder)
     quiet_libraries()
-    lab = Lab.open(params)
-    lab.preflight()
-    specs = lab.requests(params.trials)
+    session = Session.open(params)
+    session.preflight()
+    specs = session.requests(params.trials)
     clips = {spec.path: read_audio(Path(spec.path)) for spec in specs}
     # a request's own number, since the same clip may come with the same question again
     requests = [
@@ -103,21 +103,21 @@ def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
         for number, spec in enumerate(specs)
     ]
     by_id = dict(zip((request.id for request in requests), specs, strict=True))
-    whisper = saved(lab.transcriber, lab.device, Path(folder) / "whisper")
-    tenants = {"whisper": whisper, "voxtral": lab.analyst}
+    whisper = saved(session.asr, session.device, Path(folder) / "asr")
+    tenants = {"asr": whisper, "llm": session.llm}
     with_text = [name for name, spec in tenants.items() if spec.has_text]
     fixed = {name: params.max_new_tokens for name in tenants if name not in with_text}
-    pair = Pair(whisper, lab.analyst, lab.device)
-    watch = Watch(lab.device)
+    pair = Pair(whisper, session.llm, session.device)
+    watch = ContentionMonitor(session.device)
     outcomes = run(pair.makers(), requests, rounds=params.rounds, fixed_tokens=fixed)
     bystanders = watch.columns()
-    lab.close()
+    session.close()
     return {
         "machine": machine(),
         "versions": versions() | {"accelerate": metadata.version("accelerate")},
         "arguments": {name: value for name, value in vars(options).items() if name != "out"},
-        "device": lab.device.title(),
-        "dtypes": {"whisper": lab.transcriber.dtype, "voxtral": lab.analyst.dtype},
+        "device": session.device.title(),
+        "dtypes": {"asr": session.asr.dtype, "llm": session.llm.dtype},
         "fixed": fixed_work(params, fixed),
         "bystanders": bystanders,
         "peers": PEERS,
@@ -142,12 +142,12 @@ def fixed_work(params: SequentialParams, tokens: Mapping[str, int]) -> list[str]
         ),
         *(
             f"at most {most} tokens of {name} for each job and window; it may end before"
-            for name in ("whisper", "voxtral")
+            for name in ("asr", "llm")
             if name not in tokens
         ),
         *(
             ["solo's transcript is Voxtral's, which may end: not the same work as the others'"]
-            if list(tokens) == ["whisper"]
+            if list(tokens) == ["asr"]
             else []
         ),
     ]

@@ -24,10 +24,10 @@ from hybridlab import catalog
 from hybridlab.audio import Samples, windows
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.errors import UnavailableError
-from hybridlab.experiments.placement import transcriber_spec
-from hybridlab.models import TenantSpec, Text, Transcriber, make_transcriber
+from hybridlab.experiments.placement import asr_spec
+from hybridlab.models import GenerationResult, ModelSpec, SpeechRecognizer, make_asr
 from hybridlab.models.base import resolve_dtype
-from hybridlab.models.phases import PhaseProbe
+from hybridlab.models.phase_hooks import PhaseProbe
 from hybridlab.models.source import folder_or_id
 from hybridlab.models.voxtral import VoxtralTransformers
 from hybridlab.models.weights import torch_dtype
@@ -41,9 +41,9 @@ OURS = (
     "solo/shared-prefix",
     "parallel/threads",
     "parallel/ctranslate2",
-    "pipelined/lookahead",
-    "swapping/arena",
-    "swapping/reload-warm",
+    "pipelined/prefetch",
+    "swapping/single-buffer",
+    "swapping/reload-cached",
 )
 #: What the arms that are not ours run.
 PEERS = {
@@ -58,7 +58,7 @@ Makers = dict[str, Callable[[], Strategy]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SavedSpec(TenantSpec):
+class SavedSpec(ModelSpec):
     """Random weights that were saved as files: a reload reads them, their words still mean
     nothing."""
 
@@ -67,7 +67,7 @@ class SavedSpec(TenantSpec):
         return False
 
 
-def saved(spec: TenantSpec, device: Device, folder: Path) -> TenantSpec:
+def saved(spec: ModelSpec, device: Device, folder: Path) -> ModelSpec:
     """The Whisper of this spec as every library can read it: random weights become files, so that
     all arms have the same values."""
     if spec.weights != "random":
@@ -76,7 +76,7 @@ def saved(spec: TenantSpec, device: Device, folder: Path) -> TenantSpec:
     return SavedSpec(**{**spec.__dict__, "weights": "local", "path": str(folder)})
 
 
-def save(spec: TenantSpec, device: Device, folder: Path) -> None:
+def save(spec: ModelSpec, device: Device, folder: Path) -> None:
     """The Whisper of this spec as a folder in hub format."""
     tenant = WhisperTransformers(replace(spec, backend="transformers"), device)
     tenant.load()
@@ -159,7 +159,7 @@ class PlainVoxtral(VoxtralTransformers):
         return None
 
 
-class PeerWhisper(Transcriber):
+class PeerWhisper(SpeechRecognizer):
     """A Whisper as its library offers it, greedy, one window after the other."""
 
     _model: Any = None
@@ -182,11 +182,11 @@ class PeerWhisper(Transcriber):
         language: str = "en",
         max_new_tokens: int = 224,
         beams: int = 1,
-    ) -> list[Text]:
+    ) -> list[GenerationResult]:
         texts = []
         for samples in batch:
             said = [self._say(piece, language, max_new_tokens) for piece in windows(samples)]
-            texts.append(Text(" ".join(words for words in said if words), ()))
+            texts.append(GenerationResult(" ".join(words for words in said if words), ()))
         return texts
 
     def _say(self, samples: Samples, language: str, max_new_tokens: int) -> str:
@@ -293,7 +293,7 @@ class OffloadedWhisper(WhisperTransformers):
         language: str = "en",
         max_new_tokens: int = 224,
         beams: int = 1,
-    ) -> list[Text]:
+    ) -> list[GenerationResult]:
         try:
             return super().transcribe(
                 batch, language=language, max_new_tokens=max_new_tokens, beams=beams
@@ -330,8 +330,8 @@ class WholeCall(nn.Module):
 class Pair:
     """The two tenants of every arm. `whisper` is the lab's own, through openai-whisper."""
 
-    whisper: TenantSpec
-    voxtral: TenantSpec
+    whisper: ModelSpec
+    voxtral: ModelSpec
     device: Device
 
     @cached_property
@@ -353,28 +353,24 @@ class Pair:
 
     def _peer(self, name: str) -> Strategy:
         whisper = self._peers_whisper(name)
-        return make_strategy("sequential", "plain", transcriber=whisper, analyst=self.plain_voxtral)
+        return make_strategy("sequential", "plain", asr=whisper, llm=self.plain_voxtral)
 
-    def _peers_whisper(self, name: str) -> Transcriber:
+    def _peers_whisper(self, name: str) -> SpeechRecognizer:
         if name == BASELINE:
             return OriginalWhisper(self.lent_whisper)
         if name == "faster-whisper":
-            return make_transcriber(
-                transcriber_spec("ctranslate2", self.whisper, self.device), self.device
-            )
-        dtype = resolve_dtype(
-            "auto", backend="transformers", device=self.device, role="transcriber"
-        )
+            return make_asr(asr_spec("ctranslate2", self.whisper, self.device), self.device)
+        dtype = resolve_dtype("auto", backend="transformers", device=self.device, role="asr")
         spec = replace(self.whisper, backend="transformers", dtype=dtype)
         kind = PipelineWhisper if name == "transformers-pipeline" else OffloadedWhisper
         return kind(spec, self.device)
 
     def _ours(self, name: str) -> Strategy:
         strategy, variant = name.split("/")
-        spec = transcriber_spec(variant, self.whisper, self.device)
-        whisper: Transcriber | None = self.lent_whisper
+        spec = asr_spec(variant, self.whisper, self.device)
+        whisper: SpeechRecognizer | None = self.lent_whisper
         if strategy == "solo":
             whisper = None
         elif strategy == "swapping" or spec != self.whisper:  # weights of its own, or that go
-            whisper = make_transcriber(spec, self.device)
-        return make_strategy(strategy, variant, transcriber=whisper, analyst=self.lent_voxtral)
+            whisper = make_asr(spec, self.device)
+        return make_strategy(strategy, variant, asr=whisper, llm=self.lent_voxtral)

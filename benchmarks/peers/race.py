@@ -13,10 +13,10 @@ from typing import Any
 from benchmarks.peers.arms import BASELINE, Makers
 from hybridlab import catalog
 from hybridlab.analysis.stats import Interval, bootstrap_interval, word_error_rate
-from hybridlab.devices.oom import out_of_memory
+from hybridlab.devices.out_of_memory import out_of_memory
 from hybridlab.errors import HybridlabError, UnavailableError
-from hybridlab.models import Tenant
-from hybridlab.strategies import Inbox, Request, Strategy
+from hybridlab.models import Model
+from hybridlab.strategies import ArrivalQueue, Request, Strategy
 
 #: Names under which the libraries keep the part that runs once for each token.
 DECODERS = ("language_model", "decoder")
@@ -96,7 +96,7 @@ def _warm_up(
     sizes = [tenant.weights_bytes() for tenant in strategy.resident]
     outcome.weights_bytes = None if None in sizes else sum(size for size in sizes if size)
     with _counted(strategy.tenants) as counts:
-        for _ in strategy.stream(Inbox([replace(request, samples=window)])):
+        for _ in strategy.stream(ArrivalQueue([replace(request, samples=window)])):
             pass
     outcome.passes = {name: count or None for name, count in counts.items()}
     for name, tokens in fixed_tokens.items():
@@ -108,7 +108,7 @@ def _warm_up(
 
 
 @contextmanager
-def _counted(tenants: Sequence[Tenant]) -> Iterator[dict[str, int]]:
+def _counted(tenants: Sequence[Model]) -> Iterator[dict[str, int]]:
     """Count the passes of each tenant's decoder; 0 where its module is not there beforehand."""
     counts = {tenant.name: 0 for tenant in tenants}
     handles = []
@@ -135,7 +135,7 @@ def _measure(strategy: Strategy, requests: Sequence[Request], outcome: Outcome) 
     try:
         strategy.device.synchronize()
         began = time.perf_counter()
-        served = list(strategy.stream(Inbox(requests)))
+        served = list(strategy.stream(ArrivalQueue(requests)))
         took = time.perf_counter() - began
     except Exception as error:
         outcome.fail(error)
@@ -154,7 +154,7 @@ def summary(
     *,
     references: Mapping[str, str | None],
     answers: Mapping[str, str | None],
-    with_text: Collection[str] = ("whisper", "voxtral"),
+    with_text: Collection[str] = ("asr", "llm"),
 ) -> dict[str, dict[str, Any]]:
     """What each arm comes to; `references` and `answers` by request. Ratios of throughput are taken
     within a round, since machines drift. `with_text`: the tenants whose words mean something."""
@@ -174,8 +174,8 @@ def _row(
 ) -> dict[str, Any]:
     said = [item for one_round in outcome.said for item in one_round]
     empty = sum(
-        not (item.transcript or "whisper" not in with_text)
-        or not (item.answer or "voxtral" not in with_text)
+        not (item.transcript or "asr" not in with_text)
+        or not (item.answer or "llm" not in with_text)
         for item in said
     )
     rates = outcome.rates()
@@ -204,7 +204,7 @@ def _row(
         "throughput_over_original_interval": _bounds(ratio),
         "latency_over_original": _known(slower.value),
         "latency_over_original_interval": _bounds(slower),
-        "wer": _word_errors(said, references) if "whisper" in with_text else None,
+        "wer": _word_errors(said, references) if "asr" in with_text else None,
         "answers_right": None,
         "answers_known": 0,
         "weights_at_rest_bytes": outcome.weights_bytes,
@@ -212,7 +212,7 @@ def _row(
     }
     pairs = [(item.answer, answers[item.request_id]) for item in said]
     known = [(own, right) for own, right in pairs if right is not None]
-    if known and "voxtral" in with_text:
+    if known and "llm" in with_text:
         right = sum(own.strip().lower() == wanted.strip().lower() for own, wanted in known)
         row |= {"answers_right": right, "answers_known": len(known)}
     return row

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hybridlab.analysis.standings import (
+from hybridlab.analysis.arms import (
     LEAST_TRIALS,
     PAIR_COLUMNS,
-    Standing,
+    ArmStats,
     race_cases,
     standings,
 )
@@ -26,7 +26,7 @@ RESAMPLES = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constraints:
+class Requirements:
     """What an arm must keep to be recommended; the defaults ask for nothing. An arm whose figure is
     unknown does not keep it."""
 
@@ -34,10 +34,10 @@ class Constraints:
     max_p95_s: float = math.inf
     max_wer: float = math.inf
 
-    def keeps(self, arm: Standing) -> bool:
+    def keeps(self, arm: ArmStats) -> bool:
         return not self.broken_by(arm)
 
-    def broken_by(self, arm: Standing) -> list[str]:
+    def broken_by(self, arm: ArmStats) -> list[str]:
         """What this arm does not keep, in words; empty where it keeps all."""
         found = []
         if self.min_margin_bytes and not arm.margin_bytes >= self.min_margin_bytes:
@@ -50,7 +50,7 @@ class Constraints:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Goal:
+class Objective:
     """The best arm for one goal, and the one behind it."""
 
     goal: str
@@ -82,9 +82,9 @@ class Recommendation:
     margin_bytes: float
     highest_throughput: str
     safest_margin: str
-    goals: tuple[Goal, ...]
+    goals: tuple[Objective, ...]
     #: Share of resamples of the trials in which another arm has the lowest median.
-    flips: float
+    selection_instability: float
 
     @property
     def by_bytes(self) -> bool:
@@ -98,7 +98,7 @@ class Recommendation:
             return f"Bytes alone decide: {NO_TIMES}."
         return (
             f"When the trials are drawn again, another way has the lowest median in "
-            f"{self.flips:.0%} of {RESAMPLES} draws."
+            f"{self.selection_instability:.0%} of {RESAMPLES} draws."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,15 +106,15 @@ class Recommendation:
 
 
 def recommend(
-    cases: pd.DataFrame, trials: pd.DataFrame, constraints: Constraints | None = None
+    cases: pd.DataFrame, trials: pd.DataFrame, constraints: Requirements | None = None
 ) -> Recommendation | None:
     """The arm to pick of those that keep the constraints; None where none can be compared."""
-    keeps = (constraints or Constraints()).keeps
+    keeps = (constraints or Requirements()).keeps
     arms = [arm for arm in standings(cases, trials) if keeps(arm)]
-    return choose(arms, pair=pair_of(cases, trials)) if arms else None
+    return select(arms, pair=pair_of(cases, trials)) if arms else None
 
 
-def choose(arms: list[Standing], *, pair: str) -> Recommendation | None:
+def select(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
     """The arm with the lowest median latency.
 
     Latencies count as multiples of the control arm (sequential/plain) of their own notebook, since
@@ -155,11 +155,11 @@ def choose(arms: list[Standing], *, pair: str) -> Recommendation | None:
         highest_throughput=_throughput_text(throughput),
         safest_margin=_margin_text(safest),
         goals=_goals(arms),
-        flips=_flips(best, arms),
+        selection_instability=_selection_instability(best, arms),
     )
 
 
-def _least_bytes(arms: list[Standing], *, pair: str) -> Recommendation | None:
+def _least_bytes(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
     """The arm with the smallest peak of those with one; of equal ones the first by name."""
     arms = sorted(
         (arm for arm in arms if not math.isnan(arm.peak_bytes)),
@@ -188,14 +188,14 @@ def _least_bytes(arms: list[Standing], *, pair: str) -> Recommendation | None:
         highest_throughput="",
         safest_margin=_margin_text(max(arms, key=lambda arm: _or(arm.margin_bytes, -math.inf))),
         goals=_goals(arms),
-        flips=math.nan,
+        selection_instability=math.nan,
     )
 
 
-def _goals(arms: list[Standing]) -> tuple[Goal, ...]:
+def _goals(arms: list[ArmStats]) -> tuple[Objective, ...]:
     """Each goal's best and second arm; of equal ones the faster. A goal without figures is not
     there."""
-    wanted: tuple[tuple[str, Callable[[Standing], float], Callable[[Standing], str]], ...] = (
+    wanted: tuple[tuple[str, Callable[[ArmStats], float], Callable[[ArmStats], str]], ...] = (
         ("lowest latency", lambda arm: arm.relative.value, lambda arm: _seconds(arm.latency_s)),
         ("highest throughput", lambda arm: -arm.rate.value, _rate_text),
         (
@@ -214,7 +214,7 @@ def _goals(arms: list[Standing]) -> tuple[Goal, ...]:
         if known:
             second = known[1] if len(known) > 1 else None
             found.append(
-                Goal(
+                Objective(
                     goal=goal,
                     arm=known[0].name,
                     figure=text(known[0]),
@@ -225,11 +225,11 @@ def _goals(arms: list[Standing]) -> tuple[Goal, ...]:
     return tuple(found)
 
 
-def _rate_text(arm: Standing) -> str:
+def _rate_text(arm: ArmStats) -> str:
     return f"{format_number(arm.throughput_rps)} requests/s, {arm.rate.value:.2f} x its control"
 
 
-def _flips(best: Standing, arms: list[Standing]) -> float:
+def _selection_instability(best: ArmStats, arms: list[ArmStats]) -> float:
     """How often another arm wins when every arm's trials are drawn again, with replacement."""
     rng = np.random.default_rng(0)
     medians = np.array(
@@ -241,14 +241,14 @@ def _flips(best: Standing, arms: list[Standing]) -> float:
     return float((medians.argmin(axis=0) != arms.index(best)).mean())
 
 
-def _ties(fastest: Standing, arm: Standing) -> bool:
+def _ties(fastest: ArmStats, arm: ArmStats) -> bool:
     """Whether this arm cannot be told from the fastest; one value alone has no interval and so
     can never be told apart."""
     unknown = math.isnan(fastest.relative.low) or math.isnan(arm.relative.low)
     return arm is fastest or unknown or fastest.relative.overlaps(arm.relative)
 
 
-def _least_peak_first(arm: Standing) -> tuple[float, float]:
+def _least_peak_first(arm: ArmStats) -> tuple[float, float]:
     return _or(arm.peak_bytes, math.inf), arm.relative.value
 
 
@@ -259,18 +259,18 @@ def _or(value: float, instead: float) -> float:
 def pair_of(cases: pd.DataFrame, trials: pd.DataFrame) -> str:
     """The raced pair: 'Voxtral mini-3b (random weights, float16) + Whisper medium (...)'."""
     raced = race_cases(cases, trials)
-    paired = raced[raced["whisper_size"].notna()]
+    paired = raced[raced["asr_model"].notna()]
     row = (paired if len(paired) else raced).iloc[0]
-    voxtral, source, dtype, size, backend, whisper_source, whisper_dtype = (
+    voxtral, source, dtype, size, backend, whisper_source, asr_dtype = (
         row[name] for name in PAIR_COLUMNS
     )
     first = f"Voxtral {voxtral} ({source} weights, {dtype})"
     if paired.empty:
         return first
-    return f"{first} + Whisper {size} ({backend}, {whisper_source} weights, {whisper_dtype})"
+    return f"{first} + Whisper {size} ({backend}, {whisper_source} weights, {asr_dtype})"
 
 
-def _latency_text(arm: Standing) -> str:
+def _latency_text(arm: ArmStats) -> str:
     return (
         f"median {_seconds(arm.latency_s)}, {_ratio(arm.relative)} the control of its notebook, "
         f"n = {arm.n}"
@@ -290,17 +290,17 @@ def _ratio(values: Interval) -> str:
     return f"{values.value:.2f} x ({values.low:.2f} to {values.high:.2f})"
 
 
-def _throughput_text(arm: Standing) -> str:
+def _throughput_text(arm: ArmStats) -> str:
     if math.isnan(arm.throughput_rps):
         return ""
     return f"{arm.name}, {format_number(arm.throughput_rps)} requests/s"
 
 
-def _margin_text(arm: Standing) -> str:
+def _margin_text(arm: ArmStats) -> str:
     return "" if math.isnan(arm.margin_bytes) else f"{arm.name}, {format_bytes(arm.margin_bytes)}"
 
 
-def _why(arm: Standing, *, tie: bool) -> str:
+def _why(arm: ArmStats, *, tie: bool) -> str:
     lead = "tied for the lowest latency, with the smallest peak" if tie else "lowest latency"
     few = (
         f"; fewer than {LEAST_TRIALS} trials, so take it as a hint" if arm.n < LEAST_TRIALS else ""
@@ -309,12 +309,12 @@ def _why(arm: Standing, *, tie: bool) -> str:
     return f"{lead}: {_latency_text(arm)}{memory}{few}"
 
 
-def _peak_and_margin(arm: Standing) -> str:
+def _peak_and_margin(arm: ArmStats) -> str:
     margin = "" if math.isnan(arm.margin_bytes) else f", margin {format_bytes(arm.margin_bytes)}"
     return f"{format_bytes(arm.peak_bytes)}{margin}"
 
 
-def _why_not(arm: Standing, best: Standing, *, tie: bool) -> str:
+def _why_not(arm: ArmStats, best: ArmStats, *, tie: bool) -> str:
     if not tie:
         return f"slower: {_latency_text(arm)}"
     more = arm.peak_bytes - best.peak_bytes

@@ -12,23 +12,24 @@ import pandas as pd
 
 from hybridlab import catalog
 from hybridlab import planner as default_planner
-from hybridlab.analysis.claims import Claim, load_claims
-from hybridlab.analysis.judges import Bench, Planner, decide
-from hybridlab.analysis.recommendation import Constraints, Recommendation, recommend
-from hybridlab.analysis.standings import is_value, main_pair, numbers
+from hybridlab.analysis.arms import is_value, main_pair, numbers
+from hybridlab.analysis.claims.evaluate import Planner, RunData, evaluate_claim
+from hybridlab.analysis.claims.rules import Claim, load_claims
+from hybridlab.analysis.recommendation import Recommendation, Requirements, recommend
 from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.errors import RunFolderError
 from hybridlab.planner import PairPlan
-from hybridlab.results.records import run_table, write_json
+from hybridlab.results.manifest import write_json
+from hybridlab.results.reader import run_table
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB, format_bytes, format_seconds
 
 __all__ = [
     "OPTIONS",
     "Claim",
-    "Constraints",
     "Recommendation",
+    "Requirements",
     "answer_sentence",
     "judge",
     "load_claims",
@@ -58,10 +59,10 @@ def judge(
     card that is there (None on a CPU), not of one that was merely asked for: a claim about a T4 is
     judged only on rows of a T4, and elsewhere is 'not testable here' with the planner's word.
     """
-    bench = Bench(tables=tables, device=device, card=card, planner=planner)
+    bench = RunData(tables=tables, device=device, card=card, planner=planner)
     rows = []
     for claim in claims:
-        finding = decide(claim, bench)
+        finding = evaluate_claim(claim, bench)
         rows.append(
             {
                 "claim": claim.id,
@@ -90,7 +91,7 @@ def options_table(card: Card | str, cases: pd.DataFrame) -> list[dict[str, Any]]
     card = catalog.card(card) if isinstance(card, str) else card
     rows = []
     for option, size in OPTIONS.items():
-        ran = cases[(cases["experiment"] == "beside") & (cases["whisper_size"] == size)]
+        ran = cases[(cases["experiment"] == "co_residency") & (cases["asr_model"] == size)]
         plans = default_planner.plan_table(card, sizes=(size,))
         rows += [_option_row(option, plan, ran) for plan in plans + _others(card, size, ran, plans)]
     return rows
@@ -98,8 +99,8 @@ def options_table(card: Card | str, cases: pd.DataFrame) -> list[dict[str, Any]]
 
 def _others(card: Card, size: str, ran: pd.DataFrame, plans: list[PairPlan]) -> list[PairPlan]:
     """Plans for combinations that were measured though the card does not run them natively."""
-    known = {(plan.backend, plan.dtype) for plan in plans}
-    measured = {(row.whisper_backend, row.whisper_dtype) for row in ran.itertuples()}
+    known = {(plan.asr_backend, plan.asr_dtype) for plan in plans}
+    measured = {(row.asr_backend, row.asr_dtype) for row in ran.itertuples()}
     return [
         default_planner.plan_pair(
             card,
@@ -113,15 +114,15 @@ def _others(card: Card, size: str, ran: pd.DataFrame, plans: list[PairPlan]) -> 
 
 
 def _option_row(option: str, plan: PairPlan, cases: pd.DataFrame) -> dict[str, Any]:
-    default = plan.dtype == catalog.BACKEND_DEFAULT_DTYPE[plan.backend]
+    default = plan.asr_dtype == catalog.BACKEND_DEFAULT_DTYPE[plan.asr_backend]
     return {
         "option": option,
-        "whisper": plan.whisper,
-        "backend": plan.backend,
-        "dtype": plan.dtype,
+        "asr_model": plan.asr_model,
+        "asr_backend": plan.asr_backend,
+        "asr_dtype": plan.asr_dtype,
         "is_default": default,
-        "voxtral": plan.voxtral,
-        "voxtral_dtype": plan.voxtral_dtype,
+        "llm_model": plan.llm_model,
+        "llm_dtype": plan.llm_dtype,
         "card": plan.card,
         "source": "predicted",
         "total_bytes": plan.total_bytes,
@@ -130,8 +131,8 @@ def _option_row(option: str, plan: PairPlan, cases: pd.DataFrame) -> dict[str, A
         "margin_bytes": plan.margin_bytes,
         "fits": plan.fits,
         "planned_gb": round(plan.total_bytes / GB, 1),
-        "verdict": f"predicted {'to fit' if plan.fits else 'not to fit'} with {plan.backend} "
-        f"{plan.dtype}{' (its default)' if default else ''}",
+        "verdict": f"predicted {'to fit' if plan.fits else 'not to fit'} with {plan.asr_backend} "
+        f"{plan.asr_dtype}{' (its default)' if default else ''}",
         "sentence": _option_sentence(option, plan, default=default),
         **_measured(plan, cases),
     }
@@ -141,7 +142,8 @@ def _option_sentence(option: str, plan: PairPlan, *, default: bool) -> str:
     word = "holds" if plan.fits else "does not hold"
     by_default = ", its default" if default else ""
     return (
-        f"option {option} ({plan.whisper}) {word} with {plan.backend} in {plan.dtype}{by_default}: "
+        f"option {option} ({plan.asr_model}) {word} with {plan.asr_backend} in "
+        f"{plan.asr_dtype}{by_default}: "
         f"predicted {format_bytes(plan.total_bytes)} of {format_bytes(plan.capacity_bytes)} "
         f"({plan.utilization:.0%})"
     )
@@ -149,24 +151,24 @@ def _option_sentence(option: str, plan: PairPlan, *, default: bool) -> str:
 
 def _measured(plan: PairPlan, cases: pd.DataFrame) -> dict[str, Any]:
     """This run's figures for the same combination; empty values where it was not measured."""
-    same = cases["whisper_backend"].eq(plan.backend) & cases["whisper_dtype"].eq(plan.dtype)
+    same = cases["asr_backend"].eq(plan.asr_backend) & cases["asr_dtype"].eq(plan.asr_dtype)
     ran = cases[same & cases["status"].isin(["ok", "oom"])]
-    empty = ("status", "on", "voxtral", "weights", "peak_bytes", "capacity_bytes")
+    empty = ("status", "on", "llm_model", "weights", "peak_bytes", "capacity_bytes")
     if ran.empty:
         return {"measured": None, **{f"measured_{name}": None for name in empty}}
     row = ran.iloc[[-1]]
     peaks = [numbers(row, f"{name}_peak_bytes").iloc[0] for name in ("load", "request")]
     known = [float(peak) for peak in peaks if not math.isnan(peak)]
-    enveloped = " (enveloped)" if is_value(row["enveloped"], True).iloc[0] else ""
+    memory_limited = " (memory-limited)" if is_value(row["memory_limited"], True).iloc[0] else ""
     capacity = float(numbers(row, "capacity_bytes").iloc[0])
-    where = f"{row['device'].iloc[0]}{enveloped}"
+    where = f"{row['device'].iloc[0]}{memory_limited}"
     peak = f", peak {format_bytes(max(known))}" if known else ""
     return {
         "measured": f"{row['status'].iloc[0]} on {where}{peak}",
         "measured_status": row["status"].iloc[0],
         "measured_on": where,
-        "measured_voxtral": f"{row['voxtral'].iloc[0]} {row['voxtral_dtype'].iloc[0]}",
-        "measured_weights": f"{row['whisper_weights'].iloc[0]}",
+        "measured_llm_model": f"{row['llm_model'].iloc[0]} {row['llm_dtype'].iloc[0]}",
+        "measured_weights": f"{row['asr_weights'].iloc[0]}",
         "measured_peak_bytes": max(known) if known else None,
         "measured_capacity_bytes": None if math.isnan(capacity) else capacity,
     }
@@ -203,23 +205,23 @@ def _device_text(device: str, card: str | None) -> str:
 
 
 def _pair_text(cases: pd.DataFrame) -> str:
-    race = cases[cases["experiment"] == "race"]
+    race = cases[cases["experiment"] == "strategy_comparison"]
     rows = main_pair(race if len(race) else cases)
-    rows = rows[rows["voxtral"].notna()]
+    rows = rows[rows["llm_model"].notna()]
     if rows.empty:
         return "no pair"
-    paired = rows[rows["whisper_size"].notna()]
+    paired = rows[rows["asr_model"].notna()]
     row = (paired if len(paired) else rows).iloc[0]
-    if row["voxtral"] == "pocket":
+    if row["llm_model"] == "pocket":
         return "the pocket pair (pocket weights)"
-    sources = dict.fromkeys([row["voxtral_weights"], row["whisper_weights"]])
+    sources = dict.fromkeys([row["llm_weights"], row["asr_weights"]])
     named = " and ".join(str(source) for source in sources if not pd.isna(source))
-    whisper = f" and Whisper {row['whisper_size']}" if len(paired) else ""
-    return f"Voxtral {row['voxtral']}{whisper} ({named} weights)"
+    whisper = f" and Whisper {row['asr_model']}" if len(paired) else ""
+    return f"Voxtral {row['llm_model']}{whisper} ({named} weights)"
 
 
 def _winner_text(found: Recommendation) -> str:
-    name = f"{found.strategy} ({found.variant})"
+    name = f"{found.strategy}/{found.variant}"
     if found.by_bytes:
         return (
             f"{name} has the smallest peak ({format_bytes(found.peak_bytes)}, n = {found.n}; "
@@ -264,7 +266,7 @@ def write_verdict(
     device: str,
     card: str | None = None,
     target: str = TARGET,
-    constraints: Constraints | None = None,
+    constraints: Requirements | None = None,
 ) -> Path:
     """Write `<run>/verdict.json` from the run's rows and return its path."""
     cases, trials = (run_table(run_dir, table) for table in ("cases", "trials"))
@@ -284,7 +286,7 @@ def write_verdict(
     return path
 
 
-def read_verdict(run_dir: Path, constraints: Constraints | None = None) -> dict[str, Any]:
+def read_verdict(run_dir: Path, constraints: Requirements | None = None) -> dict[str, Any]:
     """What `write_verdict` wrote, under other constraints computed anew from the run's rows, with
     every claim. `RunFolderError` where the folder holds no verdict."""
     path = run_dir / "verdict.json"

@@ -448,7 +448,7 @@ DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 #: on the host, then moved.
 LoadPath = Literal["direct", "staged"]
 #: Who is loaded first: the other's load peak then comes on top of a resident tenant.
-LoadOrder = Literal["voxtral-first", "whisper-first"]
+LoadOrder = Literal["llm-first", "asr-first"]
 
 BACKENDS = ("openai-whisper", "transformers", "faster-whisper")
 
@@ -466,12 +466,16 @@ BACKEND_DEFAULT_DTYPE = {
 }
 
 
+#: The family of models that has each role; the server's clients name models by it.
+FAMILIES = {"asr": "whisper", "llm": "voxtral"}
+
+
 def whisper(name: str) -> WhisperModel:
     """The Whisper of that size; `ParameterError` lists the good names."""
     try:
         return WHISPERS[name]
     except KeyError:
-        raise ParameterError.unknown_name("whisper_size", name, WHISPERS) from None
+        raise ParameterError.unknown_name("asr_model", name, WHISPERS) from None
 
 
 def voxtral(name: str) -> VoxtralModel:
@@ -479,4 +483,4 @@ def voxtral(name: str) -> VoxtralModel:
     try:
         return VOXTRALS[name]
     except KeyError:
-        raise ParameterError.unknown_name("voxtral", name, VOXTRALS) from None
+        raise ParameterError.unknown_name("llm", name, VOXTRALS) from None

@@ -1,20 +1,5 @@
-"""The `hybridlab` command. Heavy imports happen inside the commands that need them."""
+"""The `hybridlab` command: a module for each command, imported when it is called."""
 
-from hybridlab.cli import doctor, fit, gateway, new, plan, report, run, serve, simulate, verdict
-from hybridlab.cli.app import app, join_overrides, main
+from hybridlab.cli.app import main
 
-__all__ = [
-    "app",
-    "doctor",
-    "fit",
-    "gateway",
-    "join_overrides",
-    "main",
-    "new",
-    "plan",
-    "report",
-    "run",
-    "serve",
-    "simulate",
-    "verdict",
-]
+__all__ = ["main"]

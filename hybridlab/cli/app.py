@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,21 @@ import typer
 
 from hybridlab.errors import HybridlabError, ParameterError
 
+#: Each is a module of this package.
+COMMANDS = [
+    "doctor",
+    "fit",
+    "migrate",
+    "new",
+    "plan",
+    "report",
+    "run",
+    "serve",
+    "simulate",
+    "verdict",
+]
+
 app = typer.Typer(
-    help="Which Whisper fits beside Voxtral on one device, and how should they share it?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,7 +36,7 @@ app = typer.Typer(
 )
 
 Card = Annotated[str, typer.Option(help="card to plan for, as t4 or l4")]
-VoxtralName = Annotated[str, typer.Option(help="mini-3b or pocket")]
+LlmModel = Annotated[str, typer.Option(help="mini-3b or pocket")]
 Attention = Annotated[
     str, typer.Option(help="auto (what transformers does), math, efficient, flash, expanded_kv")
 ]
@@ -32,7 +46,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def cli_errors() -> Iterator[None]:
     """The lab's own errors as one line on stderr and exit code 2; Ctrl-C as exit code 130."""
     try:
         yield
@@ -56,7 +70,7 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
-def short(path: Path) -> str:
+def relative_path(path: Path) -> str:
     """Relative to the current folder where that is shorter to read."""
     try:
         return str(path.relative_to(Path.cwd()))
@@ -64,13 +78,24 @@ def short(path: Path) -> str:
         return str(path)
 
 
+@app.callback()
+def hybridlab() -> None:
+    """Which Whisper fits beside Voxtral on one device, and how should they share it?"""
+
+
 def main() -> None:
-    """Entry point; `-p name value` is accepted beside `-p name=value`."""
-    app(args=join_overrides(sys.argv[1:]))
+    """Entry point."""
+    arguments = join_overrides(sys.argv[1:])
+    called = arguments[0] if arguments else ""
+    # the other commands' modules and options would cost time
+    import_module(f"hybridlab.cli.{called if called in COMMANDS else 'commands'}")
+    app(args=arguments)
 
 
 def join_overrides(arguments: list[str]) -> list[str]:
-    """`-p name value`, as papermill writes it, becomes `-p name=value`."""
+    """`run`'s `-p name value`, as papermill writes it, becomes `-p name=value`."""
+    if arguments[:1] != ["run"]:  # `simulate` passes on options of other programs
+        return arguments
     joined: list[str] = []
     index = 0
     while index < len(arguments):

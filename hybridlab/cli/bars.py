@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hybridlab.reporting.labels import PLANNER_OWNERS
+from hybridlab.reporting.palette import OWNER_COLOURS
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -14,34 +17,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Owner:
-    """How an owner is drawn; the tenants' colours are those of `reporting.figures.style`."""
+    """How an owner is drawn: a letter, a title, a colour."""
 
     letter: str
     title: str
-    style: str
-    #: The planner's owners that it stands for.
-    names: tuple[str, ...]
+    colour: str
+
+    @property
+    def style(self) -> str:
+        return f"{'#ffffff' if self.letter == 'V' else 'black'} on {self.colour}"
 
 
-OWNERS = (
-    Owner("V", "Voxtral", "#ffffff on #0173b2", ("voxtral weights",)),
-    Owner("W", "Whisper", "black on #de8f05", ("whisper weights",)),
-    Owner("R", "request", "black on #029e73", ("request",)),
-    Owner("L", "load copy", "black on #cc78bc", ("second copy",)),
-    Owner("o", "rest", "black on #949494", ("context", "allocator slack")),
-)
+_BASE = OWNER_COLOURS["base"]
+OWNERS = {
+    "llm": Owner("V", "Voxtral", OWNER_COLOURS["llm"]),
+    "asr": Owner("W", "Whisper", OWNER_COLOURS["asr"]),
+    "request": Owner("R", "request", OWNER_COLOURS["request"]),
+    "load": Owner("L", "load copy", OWNER_COLOURS["load"]),
+    "base": Owner("o", "rest", _BASE),
+}
 #: Everything together, where owners are not told apart.
-WHOLE = Owner("#", "all", "black on #949494", ())
+WHOLE = Owner("#", "all", _BASE)
 MARK = "|"
 EMPTY = "·"
 
 
 def owned(ledger: Mapping[str, int]) -> list[tuple[Owner, int]]:
-    """A moment's bytes by drawn owner. An owner that nobody draws is a fault."""
-    unknown = set(ledger) - {name for owner in OWNERS for name in owner.names}
-    if unknown:
-        raise ValueError(f"no bar has an owner for {', '.join(sorted(unknown))}")
-    return [(owner, sum(ledger.get(name, 0) for name in owner.names)) for owner in OWNERS]
+    """A moment's bytes by drawn owner, from the planner's; what has no letter is the rest."""
+    sums = dict.fromkeys(OWNERS, 0)
+    for name, n_bytes in ledger.items():
+        owner = PLANNER_OWNERS[name]
+        sums[owner if owner in OWNERS else "base"] += n_bytes
+    return [(OWNERS[owner], n_bytes) for owner, n_bytes in sums.items()]
 
 
 def worst_moment(plan: PairPlan) -> str:
@@ -75,7 +82,7 @@ def legend(capacity: str) -> Text:
     from rich.text import Text
 
     found = Text()
-    for owner in OWNERS:
+    for owner in OWNERS.values():
         found.append(owner.letter, owner.style)
         found.append(f" {owner.title}  ")
     found.append(MARK, "bold red")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,78 +14,49 @@ from hybridlab.cli.app import AsJson, app, print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hybridlab.cli.doctor_checks import Finding
+    from hybridlab.cli.doctor_checks import CheckResult
 
-#: Colours of the states; the word alone is enough.
-STATES = {"ok": "green", "lacks": "yellow", "broken": "bold red"}
+STATE_STYLES = {"ok": "green", "limited": "yellow", "broken": "bold red"}
 
 
 @app.command()
-def doctor(
-    online: Annotated[
-        bool, typer.Option("--online", help="ask the hub whether it answers")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Say what this machine can and cannot do, and what mends each lack."""
-    from hybridlab.cli.doctor_checks import CHECKS, demo_runs, examine
-    from hybridlab.cli.doctor_checks.checks import ONLINE
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine can and cannot do, and one command for what is missing."""
+    from hybridlab.cli.doctor_checks import demo_runs, run_checks
 
-    with _working():
-        findings = list(examine({**CHECKS, **(ONLINE if online else {})}))
-    runs = demo_runs(findings)
+    watched = printing.console(stderr=True)
+    status = "looking at this machine; importing torch takes some seconds"
+    with watched.status(status) if watched.is_terminal else nullcontext():
+        results = list(run_checks())
+    runs = demo_runs(results)
     if as_json:
-        print_json({"demo": runs, "findings": [finding.as_dict() for finding in findings]})
-    elif printing.on_terminal():
-        console = printing.console()
-        console.print(doctor_view(findings))
-        console.print(printing.styled(verdict_words(findings), "bold"))
+        print_json({"demo": runs, "checks": [result.as_dict() for result in results]})
     else:
-        rows = [row for finding in findings for row in finding_rows(finding)]
-        printing.print_table(("state", "what", "found"), rows, left=3)
-        printing.print_paragraph(verdict_words(findings))
+        console = printing.console()
+        console.print(result_table(results))
+        console.print(printing.styled(summary(results), "bold"))
     if not runs:
         raise typer.Exit(1)
 
 
-@contextmanager
-def _working() -> Iterator[None]:
-    """A note on stderr while torch is imported, where somebody watches."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status("looking at this machine; importing torch takes some seconds"):
-        yield
-
-
-def finding_rows(finding: Finding) -> list[printing.Row]:
-    """One row for what is there, two more for a lack."""
-    rows: list[printing.Row] = [(finding.state, finding.about, finding.says)]
-    if finding.state != "ok":
-        rows += [("", "", finding.means), ("", "", f"$ {finding.mend}")]
-    return rows
-
-
-def doctor_view(findings: list[Finding]) -> Table:
-    """The same rows in colour."""
-    table = printing.rich_table(("state", "what", "found"))
-    for finding in findings:
-        (state, about, says), *more = finding_rows(finding)
-        table.add_row(printing.styled(state, STATES[state]), about, says)
-        for _, _, text in more:
-            style = "bold" if text.startswith("$ ") else "dim"
-            table.add_row("", "", printing.styled(text, style))
+def result_table(results: Sequence[CheckResult]) -> Table:
+    """A row for each result; impact and fix in rows of their own below it."""
+    table = printing.table(("state", "what", "found"))
+    for result in results:
+        state = printing.styled(result.state, STATE_STYLES[result.state])
+        table.add_row(state, result.name, result.detail)
+        if result.impact:
+            table.add_row("", "", printing.styled(result.impact, "dim"))
+            table.add_row("", "", printing.styled(f"$ {result.fix}", "bold"))
     return table
 
 
-def verdict_words(findings: list[Finding]) -> str:
-    """The whole in a sentence."""
-    counts = {state: sum(f.state == state for f in findings) for state in STATES}
-    if counts["broken"]:
-        return f"The demo cannot run here: {counts['broken']} of {len(findings)} findings stop it."
-    if counts["lacks"]:
-        return f"The demo runs here; {counts['lacks']} of {len(findings)} findings limit the rest."
+def summary(results: Sequence[CheckResult]) -> str:
+    """All results in a sentence."""
+    states = [result.state for result in results]
+    if "broken" in states:
+        return f"The demo cannot run here: {states.count('broken')} of {len(states)} checks failed."
+    if "limited" in states:
+        limited = states.count("limited")
+        return f"The demo runs here; {limited} of {len(states)} checks found something missing."
     return "The demo runs here, and nothing is missing."

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hybridlab.cli import printing
+from hybridlab.cli import bars, printing
 from hybridlab.cli.app import (
     AsJson,
     Attention,
     AudioS,
     Card,
-    VoxtralName,
+    LlmModel,
     app,
-    one_line_errors,
+    cli_errors,
     one_of,
     print_json,
 )
@@ -24,12 +24,10 @@ from hybridlab.units import format_bytes
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hybridlab.planner.answers import Answers
+    from hybridlab.planner.fit_report import FitReport
 
 #: What the other columns of the bars take.
 BESIDE_BAR = 50
-#: Where the words of a fact begin in plain text.
-FACTS_INDENT = 17
 
 
 @app.command()
@@ -40,7 +38,7 @@ def fit(
         str, typer.Option(help="openai-whisper, transformers, faster-whisper")
     ] = "openai-whisper",
     dtype: Annotated[str, typer.Option(help="what the backend keeps; auto: its default")] = "auto",
-    voxtral: VoxtralName = "mini-3b",
+    llm_model: LlmModel = "mini-3b",
     audio_s: AudioS = 30.0,
     attention: Attention = "auto",
     host_gb: Annotated[float, typer.Option(help="host memory in GB (Colab's T4: 12.7)")] = 12.7,
@@ -48,15 +46,15 @@ def fit(
 ) -> None:
     """Ask about one pair: how much of everything fits, and on which cards?"""
     from hybridlab import catalog
-    from hybridlab.planner.answers import ask
+    from hybridlab.planner.fit_report import evaluate_fit
 
-    with one_line_errors():
+    with cli_errors():
         if backend not in catalog.BACKENDS:
             raise ParameterError.unknown_name("backend", backend, catalog.BACKENDS)
-        answers = ask(
+        answers = evaluate_fit(
             catalog.card(card),
             catalog.whisper(whisper),
-            catalog.voxtral(voxtral),
+            catalog.voxtral(llm_model),
             backend=backend,
             dtype=catalog.BACKEND_DEFAULT_DTYPE[backend] if dtype == "auto" else dtype,
             audio_s=audio_s,
@@ -65,39 +63,30 @@ def fit(
         )
     if as_json:
         print_json(answers.as_dict())
-    elif printing.on_terminal():
-        _print_bars(answers)
-    else:
-        for line in answers.text().splitlines():
-            printing.print_paragraph(line, indent=FACTS_INDENT)
-
-
-def _print_bars(answers: Answers) -> None:
-    from hybridlab.cli import bars
-
+        return
     console = printing.console()
     console.print(answers.heading())
-    console.print(bars.legend(format_bytes(answers.plan.capacity_bytes)))
-    console.print(fit_view(answers, width=console.width))
-    for label, words in answers.facts():
-        console.print(printing.styled(f"{label:<15}", "bold").append(words, "not bold"))
+    if console.color_system:
+        console.print(bars.legend(format_bytes(answers.plan.capacity_bytes)))
+        console.print(bar_table(answers, width=console.width))
+    facts = [(printing.styled(label, "bold"), words) for label, words in answers.facts()]
+    console.print(printing.table(("", ""), facts))
 
 
-def fit_view(answers: Answers, *, width: int) -> Table:
+def bar_table(answers: FitReport, *, width: int) -> Table:
     """A bar for each moment, owner by owner, then one for each way of sharing at its worst."""
-    from hybridlab.cli import bars
     from hybridlab.cli.plan import LEAST_BAR, fit_word
-    from hybridlab.planner.pair import fit_of
+    from hybridlab.planner.memory_plan import fit_of
 
     plan = answers.plan
     rows = [
         (name.replace("_", " "), plan.moment(name), bars.owned(plan.expected(name)))
-        for name in ("load_peak", "steady", "request_peak")
+        for name in ("load_peak", "idle", "request_peak")
     ]
     rows += [(way, size, [(bars.WHOLE, size.expected)]) for way, size in answers.sharing.items()]
     scale = max(plan.capacity_bytes, *(size.expected for _, size, _ in rows))
     columns = ("moment, or way to share", "of the card", "bytes", "verdict")
-    table = printing.rich_table(columns, right=("bytes",))
+    table = printing.table(columns, right=("bytes",))
     for name, size, parts in rows:
         drawn = bars.bar(
             parts,

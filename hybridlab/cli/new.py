@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hybridlab.cli.app import app, one_line_errors, short
+from hybridlab.cli.app import app, cli_errors, relative_path
 
 
 @app.command()
@@ -17,11 +17,11 @@ def new(
     ] = "04_sequential",
 ) -> None:
     """Write a notebook and a preset of your own from one of the project's."""
-    from hybridlab.config.notebooks import notebooks_dir
-    from hybridlab.config.scaffold import create
+    from hybridlab.config.new_notebook import create
+    from hybridlab.config.notebook_registry import notebooks_dir
 
-    with one_line_errors():
+    with cli_errors():
         notebook, preset = create(notebooks_dir().parent, name, source=source)
-    typer.echo(f"notebook: {short(notebook)}")
-    typer.echo(f"preset:   {short(preset)}")
-    typer.echo(f"run it:   hybridlab run {short(preset)}")
+    typer.echo(f"notebook: {relative_path(notebook)}")
+    typer.echo(f"preset:   {relative_path(preset)}")
+    typer.echo(f"run it:   hybridlab run {relative_path(preset)}")

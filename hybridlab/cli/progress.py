@@ -1,105 +1,88 @@
-"""Progress of a run: a bar over notebooks and one over the current one's cases, with the time left;
-plain lines without a terminal."""
+"""Progress of a run on stderr: a bar over notebooks and one over the current one's cases, with the
+time left; a line as each notebook begins where there is no terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import typer
-
-from hybridlab.experiments.forecast import Forecast
+from hybridlab.cli import printing
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from hybridlab.experiments.suite import Progress
+    from hybridlab.experiments.notebook_runner import Progress
 
 Listener = Callable[["Progress"], None]
 
 
 @contextmanager
-def progress(earlier_s: dict[str, float]) -> Iterator[Listener]:
-    """A listener for `run_suite`, drawing on stderr; `earlier_s` as of `earlier_seconds`."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal or console.is_dumb_terminal or console.no_color:
-        yield plain_listener(earlier_s)
+def progress() -> Iterator[Listener]:
+    """A listener for `run_suite`."""
+    console = printing.console(stderr=True)
+    if console.color_system is None:
+        yield line_listener(console)
         return
     with bars(console) as drawn:
-        yield bar_listener(drawn, earlier_s)
+        yield bar_listener(drawn)
 
 
-def left_words(seconds: float | None) -> str:
-    """The time left, said no finer than it is known."""
-    if seconds is None:
-        return ""
-    if seconds < 57.5:
-        return f"about {max(5, round(seconds / 5) * 5)} s left"
-    return f"about {round(seconds / 60)} min left"
-
-
-def plain_listener(earlier_s: dict[str, float]) -> Listener:
-    """A line as each notebook begins."""
-    forecast = Forecast(notebooks=[], earlier_s=earlier_s)
+def line_listener(console: Console) -> Listener:
+    """Prints a line as each notebook begins."""
+    begun: set[str] = set()
 
     def listen(state: Progress) -> None:
-        forecast.notebooks = state.notebooks
-        if state.current in ("", forecast.current):
-            return
-        forecast.begin(state.current)
-        left = left_words(forecast.left_s(0, 0))
-        place = f"[{state.finished + 1}/{len(state.notebooks)}]"
-        line = f"{place} {state.current:<28} {left}"
-        typer.echo(line.rstrip(), err=True)
+        if state.current and state.current not in begun:
+            begun.add(state.current)
+            console.print(f"[{state.finished + 1}/{len(state.notebooks)}] {state.current}")
 
     return listen
 
 
-def bars(console: Any) -> Bars:
-    """Both bars' columns."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+def bars(console: Console) -> Bars:
+    """Both bars' columns; the time left is what rich makes of the speed so far."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description:<27}"),
         BarColumn(bar_width=None),
         TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]:<17}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         console=console,
         expand=True,
+        speed_estimate_period=3600.0,  # cases and notebooks take minutes
     )
 
 
-def bar_listener(drawn: Bars, earlier_s: dict[str, float]) -> Listener:
+def bar_listener(drawn: Bars) -> Listener:
     """Moves the outer bar by notebooks, the inner one by cases; the inner begins anew with each."""
-    forecast = Forecast(notebooks=[], earlier_s=earlier_s)
-    outer = drawn.add_task("notebooks", total=1.0, count="starting", left="")
-    inner: list[TaskID] = []
-
-    def begin(notebook: str) -> None:
-        forecast.begin(notebook)
-        for task in inner:  # a bar whose total is known cannot be made one whose total is not
-            drawn.remove_task(task)
-        inner[:] = [drawn.add_task(f"  {notebook}", total=None, count="", left="")]
+    outer = drawn.add_task("notebooks", total=1.0, count="starting")
+    inner: dict[str, TaskID] = {}
 
     def listen(state: Progress) -> None:
-        forecast.notebooks = state.notebooks
-        if state.current and state.current != forecast.current:
-            begin(state.current)
-        done, total, number = state.cases_done, state.cases_total, len(state.notebooks)
+        done, total, notebooks = state.cases_done, state.cases_total, len(state.notebooks)
         share = min(done / total, 0.99) if total else 0.0
-        drawn.update(
-            outer,
-            total=float(number),
-            completed=min(state.finished + share, number),
-            count=f"{state.finished}/{number}",
-            left=left_words(forecast.left_s(done, total) if state.finished < number else None),
-        )
+        completed = min(state.finished + share, notebooks)
+        count = f"{state.finished}/{notebooks}"
+        drawn.update(outer, total=float(notebooks), completed=completed, count=count)
+        if state.current and state.current not in inner:
+            for task in inner.values():  # a known total cannot be made an unknown one
+                drawn.remove_task(task)
+            inner.clear()
+            inner[state.current] = drawn.add_task(f"  {state.current}", total=None, count="")
         if total:
-            drawn.update(inner[0], total=total, completed=done, count=f"{done}/{total} cases")
+            count = f"{done}/{total} cases"
+            drawn.update(inner[state.current], total=total, completed=done, count=count)
 
     return listen

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hybridlab.cli.app import app, one_line_errors, short
+from hybridlab.cli.app import app, cli_errors, relative_path
 from hybridlab.errors import ParameterError
 
 
@@ -20,7 +20,7 @@ def report(
     pdf: Annotated[bool, typer.Option("--pdf", help="print it with a browser as well")] = False,
 ) -> None:
     """Build a run's index.html again from its tables, or one page that compares runs."""
-    with one_line_errors():
+    with cli_errors():
         from hybridlab.reporting.html import build_comparison, build_report, print_pdf
 
         folders = [folder.expanduser().absolute() for folder in run_dirs]
@@ -29,6 +29,6 @@ def report(
             raise ParameterError("--output is for comparisons; a run's page is RUN/index.html")
         target = (output or Path("comparison.html")).expanduser()
         page = build_comparison(folders, target) if many else build_report(folders[0])
-        typer.echo(f"{'comparison' if many else 'report'}: {short(page)}")
+        typer.echo(f"{'comparison' if many else 'report'}: {relative_path(page)}")
         if pdf:
-            typer.echo(f"pdf: {short(print_pdf(page))}")
+            typer.echo(f"pdf: {relative_path(print_pdf(page))}")

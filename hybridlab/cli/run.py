@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridlab.cli.app import AsJson, app, one_line_errors, print_json, short
+from hybridlab.cli import printing
+from hybridlab.cli.app import AsJson, app, cli_errors, print_json, relative_path
 from hybridlab.errors import ParameterError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @app.command()
@@ -23,10 +28,10 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the notebooks headlessly into one run folder with a report."""
-    from hybridlab.config.defaults import read_yaml
     from hybridlab.config.params import parse_override
+    from hybridlab.config.preset_files import read_yaml
 
-    with one_line_errors():
+    with cli_errors():
         values = read_yaml(params)
         for item in p or []:
             name, separator, text = item.partition("=")
@@ -34,11 +39,9 @@ def run(
                 raise ParameterError(f"-p {item!r} has no value; write -p {item} VALUE")
             values[name] = parse_override(name, text)
         from hybridlab.cli.progress import progress
-        from hybridlab.experiments.forecast import earlier_seconds
-        from hybridlab.experiments.suite import run_suite, succeeded
-        from hybridlab.results.records import default_outputs
+        from hybridlab.experiments.notebook_runner import run_suite, succeeded
 
-        with progress(earlier_seconds(default_outputs(), params.stem)) as listener:
+        with progress() as listener:
             run_dir = run_suite(
                 values,
                 preset=params.stem,
@@ -51,15 +54,15 @@ def run(
     if as_json:
         print_json(found)
     else:
-        for line in outcome_lines(found):
-            typer.echo(line)
+        printing.console().print(outcome_table(found["notebooks"]))
+        typer.echo(f"report: {relative_path(Path(found['report']))}")
     if not succeeded(run_dir):
         raise typer.Exit(1)
 
 
 def outcome(run_dir: Path) -> dict[str, Any]:
     """What became of a run: status, each notebook's outcome, and where its files are."""
-    from hybridlab.results.records import read_manifest
+    from hybridlab.results.manifest import read_manifest
 
     manifest = read_manifest(run_dir)
     return {
@@ -71,13 +74,12 @@ def outcome(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def outcome_lines(found: dict[str, Any]) -> list[str]:
-    """One line for each notebook: what became of it, in how many seconds; then the report."""
+def outcome_table(notebooks: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What became of each notebook, in how long, and why."""
     from hybridlab.units import format_seconds
 
-    lines = [
-        f"{name:28} {one['status']:10} {format_seconds(one['seconds']):>12}  "
-        f"{one['reason']}".rstrip()
-        for name, one in found["notebooks"].items()
+    rows = [
+        (name, one["status"], format_seconds(one["seconds"]), one["reason"])
+        for name, one in notebooks.items()
     ]
-    return [*lines, f"report: {short(Path(found['report']))}"]
+    return printing.table(("notebook", "status", "took", "reason"), rows, right=("took",))

@@ -1,69 +1,89 @@
-"""`hybridlab serve`."""
+"""`hybridlab serve`: its options are the fields of `hybridlab.server.settings.Settings`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from typer.core import TyperCommand
+from typer.main import get_command
 
-from hybridlab.cli.app import app, one_line_errors
+from hybridlab.cli.app import app, cli_errors
+from hybridlab.errors import ParameterError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+#: Options that had another name.
+RENAMED = {
+    "--room-gb": "--request-memory-gb",
+    "--queue": "--max-queue",
+    "--climb-after-s": "--retry-larger-after-s",
+    "--clean-every": "--clear-cache-every",
+    "--restart-above": "--restart-fragmentation",
+} | {
+    f"--{old}{part}": f"--{new}{part or '-model'}"
+    for old, new in (("voxtral", "llm"), ("whisper", "asr"))
+    for part in ("", "-weights", "-path", "-dtype", "-backend")
+}
 
 
-@app.command()
-def serve(
-    voxtral: Annotated[str, typer.Option(help="mini-3b or pocket")] = "pocket",
-    voxtral_weights: Annotated[str, typer.Option(help="auto, hub, local, random, pocket")] = "auto",
-    voxtral_path: Annotated[str, typer.Option(help="folder of local weights")] = "",
-    voxtral_dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16, float16, int8, int4")
-    ] = "auto",
-    whisper: Annotated[str, typer.Option(help="size, as base, large-v3, pocket-m")] = "pocket-m",
-    whisper_backend: Annotated[
-        str, typer.Option(help="openai-whisper, transformers, faster-whisper")
-    ] = "openai-whisper",
-    whisper_weights: Annotated[str, typer.Option(help="auto, hub, local, random, pocket")] = "auto",
-    whisper_path: Annotated[str, typer.Option(help="folder of local weights")] = "",
-    whisper_dtype: Annotated[str, typer.Option(help="what the backend keeps")] = "auto",
-    only: Annotated[str, typer.Option(help="one tenant alone: whisper or voxtral")] = "",
-    strategy: Annotated[
-        str, typer.Option(help="solo, sequential, parallel, pipelined, swapping")
-    ] = "sequential",
-    variant: Annotated[str, typer.Option(help="of the strategy, as batched")] = "batched",
-    fallback: Annotated[
-        str, typer.Option(help="smaller Whispers for when memory runs out, or none")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, simulated:CARD")] = "auto",
-    seed: Annotated[int, typer.Option(help="of random weights")] = 0,
-    cores_board: Annotated[
-        str, typer.Option(help="file by which servers on one CPU share its cores")
-    ] = "",
-    host: Annotated[str, typer.Option(help="address; other than loopback needs a token")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(help="0: any that is free")] = 8000,
-    token_file: Annotated[
-        str, typer.Option(help="file with the bearer token; else HYBRIDLAB_TOKEN")
-    ] = "",
-    language: Annotated[str, typer.Option(help="where a request names none; '': detect")] = "en",
-    batch: Annotated[int, typer.Option(help="most requests in one call to a model")] = 8,
-    queue: Annotated[int, typer.Option(help="most requests of a kind that wait")] = 64,
-    max_upload_mb: Annotated[float, typer.Option(help="largest upload in MB")] = 25.0,
-    max_audio_s: Annotated[float, typer.Option(help="longest audio in seconds")] = 2400.0,
-    max_new_tokens: Annotated[int, typer.Option(help="most tokens of an answer")] = 1024,
-    request_timeout_s: Annotated[float, typer.Option(help="seconds from upload to answer")] = 300.0,
-    room_gb: Annotated[float, typer.Option(help="GB that requests may take; 0: what is free")] = 0,
-    clean_every: Annotated[
-        int, typer.Option(help="give memory back after so many calls; 0: never")
-    ] = 0,
-    restart_above: Annotated[
-        float, typer.Option(help="restart a worker above this fragmentation; 1: never")
-    ] = 1.0,
-) -> None:
-    """Serve the pair over HTTP, as OpenAI's API and as one call for both."""
-    options = dict(locals())
-    from hybridlab.server.run import run as serve_until_stopped
-    from hybridlab.simulation.environment import begin_again
+class ServeCommand(TyperCommand):
+    """Its options are made from `Settings` when they are needed: other commands start without."""
 
-    with one_line_errors():
-        begin_again(device)
-        serve_until_stopped(options)
+    def get_params(self, ctx: Any) -> list[Any]:
+        if not self.params:
+            made = typer.Typer(add_completion=False)
+            made.command()(_with_options())
+            command = get_command(made)
+            self.params, self.callback = command.params, command.callback
+        return super().get_params(ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with cli_errors():
+            for argument in args:
+                name = argument.partition("=")[0]
+                if name in RENAMED:
+                    raise ParameterError(f"{name} is now {RENAMED[name]}")
+        return super().parse_args(ctx, args)
+
+
+def _with_options() -> Callable[..., None]:
+    """What serves, with an option for each field, whose values `Settings` checks."""
+    from hybridlab.server.settings import Settings
+
+    def serve_with(**options: Any) -> None:
+        from hybridlab.server.run import run
+        from hybridlab.simulation.environment import begin_again
+
+        with cli_errors():
+            begin_again(options["device"])
+            run(options)
+
+    parameters = [_option(name, field) for name, field in Settings.model_fields.items()]
+    serve_with.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return serve_with
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    choices = ", ".join(choice for choice in _choices(field.annotation) if choice)
+    text = f"{field.description} ({choices})" if choices else str(field.description)
+    kind = Annotated[type(field.default), typer.Option(help=text)]  # type: ignore[valid-type]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kind
+    )
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Values of a `Literal`, or of a union of them."""
+    found: list[str] = []
+    for choice in get_args(annotation):
+        found += _choices(choice) if get_args(choice) else [choice]
+    return [choice for choice in found if isinstance(choice, str)]
+
+
+@app.command(cls=ServeCommand)
+def serve() -> None:
+    """Serve both models over HTTP, as OpenAI's API and as one call for both."""

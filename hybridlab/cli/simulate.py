@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hybridlab.cli.app import app, one_line_errors
+from hybridlab.cli.app import app, cli_errors
 from hybridlab.errors import ParameterError
 
 #: What follows the command's name is the command's, its options too.
@@ -35,7 +35,7 @@ def simulate(
 
     if not (command or fetch):
         raise typer.BadParameter("name a command to run, or --fetch")
-    with one_line_errors(), tempfile.TemporaryDirectory(prefix="hybridlab-card-") as folder:
+    with cli_errors(), tempfile.TemporaryDirectory(prefix="hybridlab-card-") as folder:
         variables = environment(card or ["t4"], Path(folder))
         if fetch or command is None:
             typer.echo(f"ready: simulated cards on CUDA's torch in {cuda_torch().path}")

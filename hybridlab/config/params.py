@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hybridlab import catalog
 from hybridlab.catalog.device_names import check_device, simulated_card
-from hybridlab.config.defaults import AUTO, filled
+from hybridlab.config import renamed
+from hybridlab.config.preset_files import AUTO, filled
 from hybridlab.errors import ParameterError
 
 VoxtralName = Literal["mini-3b", "pocket"]
@@ -42,21 +43,21 @@ class Params(BaseModel):
     notebook: ClassVar[str] = ""
 
     preset: str = AUTO
-    voxtral: VoxtralName = "pocket"
-    voxtral_weights: WeightsSource = "pocket"
-    voxtral_path: str = ""
-    voxtral_dtype: VoxtralDtype = "auto"
-    whisper_size: WhisperSize = "pocket-m"
-    whisper_backend: Backend = "openai-whisper"
-    whisper_weights: WeightsSource = "pocket"
-    whisper_path: str = ""
-    whisper_dtype: WhisperDtype = "auto"
+    llm_model: VoxtralName = "pocket"
+    llm_weights: WeightsSource = "pocket"
+    llm_path: str = ""
+    llm_dtype: VoxtralDtype = "auto"
+    asr_model: WhisperSize = "pocket-m"
+    asr_backend: Backend = "openai-whisper"
+    asr_weights: WeightsSource = "pocket"
+    asr_path: str = ""
+    asr_dtype: WhisperDtype = "auto"
     device: str = "auto"
     card: str = "auto"
     audio: str = ""
     attention: catalog.Attention = "auto"
     decoding: catalog.Decoding = "loop"
-    envelope: str = ""
+    memory_limit: str = ""
     language: str = "en"
     question: str = FROM_MANIFEST
     max_new_tokens: Count = 64
@@ -64,22 +65,22 @@ class Params(BaseModel):
     warmup: CountOrZero = 1
     seed: CountOrZero = 0
     timeout_s: Annotated[float, Field(gt=0)] = 1800.0
-    most_foreign_cpu: Annotated[float, Field(ge=0, le=1)] = 0.25
+    max_other_cpu_share: Annotated[float, Field(ge=0, le=1)] = 0.25
     output_dir: str = ""
     headless: bool = False
     inline: bool = False
 
     @model_validator(mode="after")
     def _check_pair(self) -> Self:
-        check_voxtral(self.voxtral, self.voxtral_weights, self.voxtral_path)
+        check_voxtral(self.llm_model, self.llm_weights, self.llm_path)
         check_whisper(
-            self.whisper_size,
-            self.whisper_weights,
-            self.whisper_path,
-            backend=self.whisper_backend,
-            dtype=self.whisper_dtype,
+            self.asr_model,
+            self.asr_weights,
+            self.asr_path,
+            backend=self.asr_backend,
+            dtype=self.asr_dtype,
         )
-        for name in (self.card, self.envelope):
+        for name in (self.card, self.memory_limit):
             if name not in ("auto", ""):
                 catalog.card(name)
         check_device(self.device)
@@ -106,7 +107,7 @@ class Params(BaseModel):
         `ParameterError` naming the fix."""
         for name in values:
             if name not in cls.model_fields:
-                raise ParameterError.unknown_name("parameter", name, cls.model_fields)
+                raise unknown_parameter(name, cls.model_fields)
         try:
             return cls(**filled(values, cls.model_fields))
         except ValidationError as error:
@@ -124,10 +125,17 @@ class Params(BaseModel):
         known = all_parameter_names()
         for name, value in namespace.items():
             if _is_parameter(name, value) and name not in known:
-                raise ParameterError.unknown_name("parameter", name, cls.model_fields)
+                raise unknown_parameter(name, cls.model_fields)
         fields = cls.model_fields
         own = {n: v for n, v in namespace.items() if n in fields}
         return cls.from_mapping({n: v for n, v in own.items() if not _same(v, fields[n].default)})
+
+
+def unknown_parameter(name: str, known: Iterable[str]) -> ParameterError:
+    """The name that took this one's place, or a near one, or all of them."""
+    if name in renamed.PARAMETERS:
+        return ParameterError(f"parameter {name!r} is now {renamed.PARAMETERS[name]!r}; rename it")
+    return ParameterError.unknown_name("parameter", name, known)
 
 
 def check_voxtral(name: str, weights: str, path: str) -> None:
@@ -135,10 +143,10 @@ def check_voxtral(name: str, weights: str, path: str) -> None:
     if (weights == "pocket") != (name == "pocket") and weights in ("pocket", "hub", "random"):
         good = "pocket" if name == "pocket" else "hub, local or random"
         raise ParameterError(
-            f"voxtral {name!r} has no {weights!r} weights; set voxtral_weights to {good}"
+            f"llm_model {name!r} has no {weights!r} weights; set llm_weights to {good}"
         )
     if weights == "local" and not path:
-        raise ParameterError("voxtral_weights 'local' needs voxtral_path, a folder in hub format")
+        raise ParameterError("llm_weights 'local' needs llm_path, a folder in hub format")
 
 
 def check_whisper(size: str, weights: str, path: str, *, backend: str, dtype: str) -> None:
@@ -147,14 +155,14 @@ def check_whisper(size: str, weights: str, path: str, *, backend: str, dtype: st
     if (weights == "pocket" and not is_pocket) or (weights in ("hub", "random") and is_pocket):
         good = "pocket" if is_pocket else "hub, local or random"
         raise ParameterError(
-            f"whisper_size {size!r} has no {weights!r} weights; set whisper_weights to {good}"
+            f"asr_model {size!r} has no {weights!r} weights; set asr_weights to {good}"
         )
     if weights == "local" and not path:
-        raise ParameterError("whisper_weights 'local' needs whisper_path, a folder in hub format")
+        raise ParameterError("asr_weights 'local' needs asr_path, a folder in hub format")
     if dtype != "auto" and dtype not in catalog.BACKEND_DTYPES[backend]:
         good = ", ".join(catalog.BACKEND_DTYPES[backend])
         raise ParameterError(
-            f"whisper_dtype {dtype!r} cannot be kept by {backend}; choose auto, {good}"
+            f"asr_dtype {dtype!r} cannot be kept by {backend}; choose auto, {good}"
         )
 
 
@@ -162,12 +170,12 @@ def check_fallback(larger: str, size: str, weights: str) -> None:
     """`ParameterError` where nobody can step down from `larger` to `size`."""
     if weights == "local":
         raise ParameterError(
-            "whisper_weights 'local' are those of one Whisper; fallback_sizes need hub, random or "
+            "asr_weights 'local' are those of one Whisper; fallback_models need hub, random or "
             "pocket weights"
         )
     if catalog.whisper(size).parameters >= catalog.whisper(larger).parameters:
         raise ParameterError(
-            f"fallback_sizes has {size!r} after {larger!r}, which is no smaller; name the sizes "
+            f"fallback_models has {size!r} after {larger!r}, which is no smaller; name the sizes "
             "from large to small, without the pair's own"
         )
 
@@ -181,40 +189,40 @@ class VoxtralAloneParams(Params):
 
 
 class BesideParams(Params):
-    """`sizes_*` describe the Whispers of `whisper_sizes`, measured one after the other, and of
-    `quality_sizes`, whose text is held against the manifest's; `load_*` the ways in which the pair
+    """`sizes_*` describe the Whispers of `asr_models`, measured one after the other, and of
+    `quality_models`, whose text is held against the manifest's; `load_*` the ways in which the pair
     itself is loaded (no `load_backends`: its own)."""
 
     notebook: ClassVar[str] = "02_whisper_beside_voxtral"
 
-    whisper_sizes: list[WhisperSize] = list(catalog.WHISPER_SIZES)  # type: ignore[arg-type]
+    asr_models: list[WhisperSize] = list(catalog.WHISPER_SIZES)  # type: ignore[arg-type]
     sizes_backend: Backend = "transformers"
     sizes_weights: WeightsSource = "random"
     sizes_dtype: WhisperDtype = "auto"
     sizes_new_tokens: Count = 4
-    load_orders: list[catalog.LoadOrder] = ["voxtral-first", "whisper-first"]
+    load_orders: list[catalog.LoadOrder] = ["llm-first", "asr-first"]
     load_paths: list[catalog.LoadPath] = ["direct"]
     load_backends: list[Backend] = []
     load_dtypes: list[WhisperDtype] = ["auto"]
     memory_budget_gb: Annotated[float, Field(ge=0)] = 0.0
-    quality_sizes: list[WhisperSize] = ["pocket-s", "pocket-m"]
+    quality_models: list[WhisperSize] = ["pocket-s", "pocket-m"]
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        for size in [*self.whisper_sizes, *self.quality_sizes]:
+        for size in [*self.asr_models, *self.quality_models]:
             check_whisper(
                 size,
                 "pocket" if size in catalog.POCKET_SIZES else self.sizes_weights,
-                self.whisper_path,
+                self.asr_path,
                 backend=self.sizes_backend,
                 dtype=self.sizes_dtype,
             )
-        for backend in self.load_backends or [self.whisper_backend]:
+        for backend in self.load_backends or [self.asr_backend]:
             for dtype in self.load_dtypes:
                 check_whisper(
-                    self.whisper_size,
-                    self.whisper_weights,
-                    self.whisper_path,
+                    self.asr_model,
+                    self.asr_weights,
+                    self.asr_path,
                     backend=backend,
                     dtype=dtype,
                 )
@@ -224,45 +232,45 @@ class BesideParams(Params):
 class LimitsParams(Params):
     notebook: ClassVar[str] = "03_memory_limits"
 
-    limit_audio_s: list[Annotated[float, Field(gt=0)]] = [30.0, 120.0, 480.0]
-    limit_batches: list[Count] = [1, 4, 16]
-    ageing_cycles: Count = 40
-    ageing_requests: Count = 10
-    ageing_max_audio_s: Annotated[float, Field(gt=0)] = 30.0
-    ageing_strategies: list[Literal["sequential", "swapping"]] = ["sequential", "swapping"]
-    ageing_remedies: list[Literal["none", "empty-cache", "expandable-segments", "restart"]] = [
+    scaling_audio_s: list[Annotated[float, Field(gt=0)]] = [30.0, 120.0, 480.0]
+    scaling_batches: list[Count] = [1, 4, 16]
+    soak_cycles: Count = 40
+    soak_requests: Count = 10
+    soak_max_audio_s: Annotated[float, Field(gt=0)] = 30.0
+    soak_strategies: list[Literal["sequential", "swapping"]] = ["sequential", "swapping"]
+    soak_mitigations: list[Literal["none", "empty-cache", "expandable-segments", "restart"]] = [
         "none",
         "empty-cache",
         "expandable-segments",
         "restart",
     ]
-    remedy_every: Count = 10
+    mitigate_every: Count = 10
     attention_kinds: list[catalog.Attention] = list(catalog.ATTENTIONS)
     attention_audio_s: list[Annotated[float, Field(gt=0)]] = [30.0, 300.0]
-    edge_asks: list[Literal["audio_s", "batch", "beams"]] = ["audio_s", "batch", "beams"]
-    edge_most: Count = 16
-    edge_envelope_gb: Annotated[float, Field(ge=0)] = 0.0
-    squeeze_strategies: list[Literal["solo", "sequential", "parallel", "swapping"]] = [
+    limit_kinds: list[Literal["audio_s", "batch", "beams"]] = ["audio_s", "batch", "beams"]
+    limit_max: Count = 16
+    limit_memory_gb: Annotated[float, Field(ge=0)] = 0.0
+    headroom_strategies: list[Literal["solo", "sequential", "parallel", "swapping"]] = [
         "sequential",
         "parallel",
         "swapping",
     ]
-    squeeze_repeats: CountOrZero = 4
-    ladder: list[WhisperSize] = ["medium", "small", "base"]
-    ladder_backend: Backend = "transformers"
-    ladder_weights: WeightsSource = "random"
-    ladder_new_tokens: Count = 4
-    ladder_envelope_gb: Annotated[float, Field(ge=0)] = 0.0
+    headroom_repeats: CountOrZero = 4
+    fallback_chain: list[WhisperSize] = ["medium", "small", "base"]
+    fallback_backend: Backend = "transformers"
+    fallback_weights: WeightsSource = "random"
+    fallback_new_tokens: Count = 4
+    fallback_memory_gb: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _check_ladder(self) -> Self:
-        for size in self.ladder:
+        for size in self.fallback_chain:
             pocket = size in catalog.POCKET_SIZES
             check_whisper(
                 size,
-                "pocket" if pocket else self.ladder_weights,
-                self.whisper_path,
-                backend=self.ladder_backend,
+                "pocket" if pocket else self.fallback_weights,
+                self.asr_path,
+                backend=self.fallback_backend,
                 dtype="auto",
             )
         return self
@@ -273,23 +281,23 @@ class StrategyParams(Params):
     control."""
 
     rounds: Count = 2
-    clean_every: CountOrZero = 0
-    restart_above: Annotated[float, Field(gt=0, le=1)] = 1.0
-    fallback_sizes: list[WhisperSize] = []
+    clear_cache_every: CountOrZero = 0
+    restart_fragmentation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fallback_models: list[WhisperSize] = []
 
     @model_validator(mode="after")
     def _check_fallback(self) -> Self:
         """Each is smaller than the one before, which the pair's own begins."""
-        larger = self.whisper_size
-        for size in self.fallback_sizes:
-            check_fallback(larger, size, self.whisper_weights)
+        larger = self.asr_model
+        for size in self.fallback_models:
+            check_fallback(larger, size, self.asr_weights)
             pocket = size in catalog.POCKET_SIZES
             check_whisper(
                 size,
-                "pocket" if pocket else self.whisper_weights,
-                self.whisper_path,
-                backend=self.whisper_backend,
-                dtype=self.whisper_dtype,
+                "pocket" if pocket else self.asr_weights,
+                self.asr_path,
+                backend=self.asr_backend,
+                dtype=self.asr_dtype,
             )
             larger = size
         return self
@@ -307,12 +315,15 @@ class RaceParams(StrategyParams):
 class SequentialParams(StrategyParams):
     notebook: ClassVar[str] = "04_sequential"
 
-    solo_variants: list[Literal["naive", "shared-prefix"]] = ["naive", "shared-prefix"]
+    solo_variants: list[Literal["two-requests", "shared-prefix"]] = [
+        "two-requests",
+        "shared-prefix",
+    ]
     sequential_variants: list[
         Literal["plain", "empty-cache", "expandable-segments", "asyncio", "batched"]
     ] = ["plain", "empty-cache", "asyncio", "batched"]
     batch: Count = 4
-    in_flight: Count = 2
+    max_in_flight: Count = 2
 
 
 class ParallelParams(RaceParams):
@@ -332,7 +343,7 @@ class ParallelParams(RaceParams):
     ] = ["threads", "processes"]
     container_rounds: Count = 1
     container_loads: list[Annotated[float, Field(gt=0)]] = [0.3, 0.6, 0.9, 1.2]
-    pipelined_variants: list[Literal["lookahead"]] = ["lookahead"]
+    pipelined_variants: list[Literal["prefetch"]] = ["prefetch"]
     interference_requests: Count = 4
     interference_repeats: CountOrZero = 5
 
@@ -341,9 +352,16 @@ class SwappingParams(RaceParams):
     notebook: ClassVar[str] = "06_swapping"
 
     swapping_variants: list[
-        Literal["reload-warm", "reload-cold", "to-cpu", "pinned", "arena", "arena-overlapped"]
-    ] = ["reload-warm", "reload-cold", "arena", "arena-overlapped"]
-    swap: Literal["whisper", "both"] = "whisper"
+        Literal[
+            "reload-cached",
+            "reload-from-disk",
+            "module-to-cpu",
+            "pinned",
+            "single-buffer",
+            "single-buffer-overlapped",
+        ]
+    ] = ["reload-cached", "reload-from-disk", "single-buffer", "single-buffer-overlapped"]
+    swap: Literal["asr", "both"] = "asr"
     break_even_audio_s: list[Annotated[float, Field(gt=0)]] = [15.0, 30.0, 60.0]
     break_even_repeats: Count = 4
 
@@ -393,7 +411,7 @@ def split(values: Mapping[str, Any], models: Iterable[type[Params]]) -> dict[str
     known = all_parameter_names()
     for name in values:
         if name not in known:
-            raise ParameterError.unknown_name("parameter", name, sorted(known))
+            raise unknown_parameter(name, sorted(known))
     resolved = {}
     for model in models:
         own = {n: v for n, v in values.items() if n in model.model_fields}
@@ -406,7 +424,7 @@ def parse_override(name: str, text: str) -> Any:
     import yaml
 
     if name not in all_parameter_names():
-        raise ParameterError.unknown_name("parameter", name, sorted(all_parameter_names()))
+        raise unknown_parameter(name, sorted(all_parameter_names()))
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -6,7 +6,7 @@ import os
 
 from hybridlab import catalog
 from hybridlab.catalog.device_names import check_device, simulated_card
-from hybridlab.devices.base import Account, Device, Reading, Wear
+from hybridlab.devices.base import AllocatorStats, Device, MemoryOwners, Reading
 from hybridlab.devices.cpu import CpuDevice
 from hybridlab.devices.cuda import CudaDevice
 from hybridlab.devices.simulated import SimulatedCard
@@ -15,13 +15,13 @@ from hybridlab.errors import UnavailableError
 from hybridlab.simulation import STATE_VARIABLE
 
 __all__ = [
-    "Account",
+    "AllocatorStats",
     "CpuDevice",
     "CudaDevice",
     "Device",
+    "MemoryOwners",
     "Reading",
     "SimulatedCard",
-    "Wear",
     "card_of",
     "resolve_device",
 ]

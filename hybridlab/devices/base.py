@@ -12,8 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from hybridlab.devices.cores import Cores
-from hybridlab.devices.members import Member
+from hybridlab.devices.process_memory import ProcessMemory
 from hybridlab.errors import UnavailableError
 
 
@@ -26,31 +25,31 @@ class Reading:
 
 
 #: The owner of what a caching allocator holds beside what is in use.
-SLACK = "allocator slack"
+SLACK = "allocator cache"
 
 
 @dataclass(frozen=True)
-class Account:
-    """Owners that are not tenants. `inside` ones are part of `used_bytes` (on a CPU everything that
-    is resident), `outside` ones are the rest of the device; a missing reading is absent."""
+class MemoryOwners:
+    """Bytes by owner, models apart. `in_process` ones are part of `used_bytes` (on a CPU all that
+    is resident), `external` ones are the rest of the device; a missing reading is absent."""
 
-    inside: dict[str, int]
-    outside: dict[str, int]
+    in_process: dict[str, int]
+    external: dict[str, int]
 
-    def with_slack(self, n_bytes: int | None) -> Account:
+    def with_slack(self, n_bytes: int | None) -> MemoryOwners:
         """The same with the slack of another moment; None where no allocator keeps any."""
         if n_bytes is None:
             return self
-        return Account(self.inside, {**self.outside, SLACK: n_bytes})
+        return MemoryOwners(self.in_process, {**self.external, SLACK: n_bytes})
 
     def free_bytes(self, *, capacity_bytes: int, used_bytes: int) -> int:
-        """What nobody has of the device while its allocators have so much in use: on a GPU what the
-        driver itself calls free."""
-        return capacity_bytes - used_bytes - sum(self.outside.values())
+        """Free bytes of the device while its allocators have so much in use: on a GPU as the driver
+        counts them."""
+        return capacity_bytes - used_bytes - sum(self.external.values())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wear:
+class AllocatorStats:
     """What many requests may have done to memory, read after one of them, in bytes.
 
     `allocated` is in use, `reserved` is what the allocator holds for it, `outside` what this
@@ -60,7 +59,7 @@ class Wear:
 
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
-    outside_bytes: int | None = None
+    external_bytes: int | None = None
     resident_bytes: int | None = None
     pinned_bytes: int | None = None
     peak_active_bytes: int | None = None
@@ -90,23 +89,25 @@ class Device(ABC):
     name: str
     kind: str
     allocator: str  # what `used_bytes` is read from: the `source` of a sample
-    _envelope: int | None = None  # bytes of the smaller card that this device plays
+    _limit_bytes: int | None = None  # the memory limit in force
     _ballast_bytes: int = 0
-    _at_start: int = 0  # of them, what was in use when the envelope began and does not count
-    #: Processes beside this one whose bytes count as the case's; changed by `adopt` alone.
-    members: tuple[Member, ...] = ()
+    _at_start: int = 0  # of them, what was in use when the limit began and does not count
+    #: Processes beside this one whose bytes count as the case's; changed by `track_process` alone.
+    tracked_processes: tuple[ProcessMemory, ...] = ()
     #: Whether `count_exactly` was asked for, for the members to do the same.
     exact: bool = False
+    #: How many models compute here at the same time; on a CPU they divide its cores among them.
+    concurrent_models: int = 1
 
     @abstractmethod
     def title(self) -> str:
         """The device's own name."""
 
     def capacity_bytes(self) -> int:
-        """All bytes that models could ever take here, read from the device; inside an envelope
-        its bytes."""
-        if self._envelope is not None:
-            return self._at_start + self._envelope
+        """All bytes that models could ever take here, read from the device; under a memory
+        limit that limit."""
+        if self._limit_bytes is not None:
+            return self._at_start + self._limit_bytes
         return self._capacity_bytes()
 
     @abstractmethod
@@ -114,23 +115,23 @@ class Device(ABC):
         """The device's own capacity."""
 
     @property
-    def enveloped(self) -> bool:
-        return self._envelope is not None
+    def memory_limited(self) -> bool:
+        return self._limit_bytes is not None
 
-    def shrink(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
-        """Say that an envelope of so many bytes is in force, `ballast_bytes` of the device being
-        held by another process for it (`hybridlab.devices.envelope` makes it so)."""
-        self._envelope = n_bytes
+    def set_memory_limit(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
+        """Note that a limit of so many bytes is in force, `ballast_bytes` of the device being held
+        by another process for it (`hybridlab.devices.memory_limit` makes it so)."""
+        self._limit_bytes = n_bytes
         self._ballast_bytes = ballast_bytes
 
-    def adopt(self, name: str, pid: int, release: Callable[[], None]) -> Member:
+    def track_process(self, name: str, pid: int, release: Callable[[], None]) -> ProcessMemory:
         """Count this worker's process as part of the case from now on."""
         member = self._member(name, pid, release)
-        self.members = (*self.members, member)
+        self.tracked_processes = (*self.tracked_processes, member)
         return member
 
     @abstractmethod
-    def _member(self, name: str, pid: int, release: Callable[[], None]) -> Member:
+    def _member(self, name: str, pid: int, release: Callable[[], None]) -> ProcessMemory:
         """A member of this device's kind."""
 
     @abstractmethod
@@ -178,7 +179,7 @@ class Device(ABC):
         return None
 
     @abstractmethod
-    def outside_bytes(self) -> Reading:
+    def external_bytes(self) -> Reading:
         """Bytes of the device that are held outside this process' allocator."""
 
     @abstractmethod
@@ -187,26 +188,21 @@ class Device(ABC):
         needed: for cases that measure memory, at some cost in time."""
 
     @abstractmethod
-    def account(self) -> Account:
-        """Bytes right now of owners that are not tenants, for the ledger."""
+    def memory_owners(self) -> MemoryOwners:
+        """Bytes right now of owners that are not models, for the ledger."""
 
-    def unnamed_bytes(self) -> int | None:
+    def unattributed_bytes(self) -> int | None:
         """What is in use without the owners that `account` names, where Python objects count as
         well; None on a device that holds tensors alone."""
         return None
 
     @abstractmethod
-    def wear(self) -> Wear:
+    def memory_stats(self) -> AllocatorStats:
         """What memory looks like after a cycle of requests."""
 
-    @property
-    def cores(self) -> Cores | None:
-        """What tenants at work at once divide among them; None where cores do not compute."""
-        return None
-
-    def at_work(self) -> AbstractContextManager[None]:
-        """This thread computes on the device inside."""
-        return nullcontext() if self.cores is None else self.cores.at_work()
+    def compute_slot(self) -> AbstractContextManager[None]:
+        """This thread computes on the device inside, with its share of the cores on a CPU."""
+        return nullcontext()
 
     def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
         """A queue of its own for the work of the thread that enters what this makes; `first` gives
@@ -218,7 +214,7 @@ class Device(ABC):
         `UnavailableError` where the allocator cannot."""
         raise UnavailableError("expandable segments are an option of torch's CUDA allocator")
 
-    def neighbours(self) -> Reading:
+    def other_processes(self) -> Reading:
         """How many other processes compute on the device now."""
         return Reading(None, "only a GPU knows who computes on it")
 
@@ -226,7 +222,11 @@ class Device(ABC):
         """Joules used up to now, from a start that does not matter: differences count."""
         return Reading(None, "only a GPU counts its energy")
 
-    def slowed_by(self) -> set[str]:
+    def utilization(self, *, since_s: float) -> Reading:
+        """Mean share of the last `since_s` seconds in which the device was at work."""
+        return Reading(None, "only a GPU counts how long it was at work")
+
+    def throttle_reasons(self) -> set[str]:
         """Why the device's clocks are lower than they could be, right now."""
         return set()
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from hybridlab.devices import linux
-from hybridlab.devices.base import Account, Device, Reading, Wear
-from hybridlab.devices.cores import Cores
-from hybridlab.devices.members import HostMember, Member
+import psutil
+
+from hybridlab.devices import procfs
+from hybridlab.devices.base import AllocatorStats, Device, MemoryOwners, Reading
+from hybridlab.devices.process_memory import ProcessMemory, RssProcess
 from hybridlab.devices.system_info import machine
 from hybridlab.units import KIB
 
@@ -24,15 +26,11 @@ class CpuDevice(Device):
     name = kind = "cpu"
     allocator = "rss"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._cores = Cores()
-
     def title(self) -> str:
         return str(machine()["processor"])
 
     def _capacity_bytes(self) -> int:
-        limits = [linux.meminfo()["MemTotal"]]
+        limits = [int(psutil.virtual_memory().total)]
         for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
             try:
                 text = Path(path).read_text().strip()
@@ -43,90 +41,101 @@ class CpuDevice(Device):
         return min(limits)
 
     def free_bytes(self) -> int:
-        free = min(linux.meminfo()["MemAvailable"], self._capacity_bytes())
-        return min(free, self.capacity_bytes() - self.used_bytes()) if self.enveloped else free
+        free = min(int(psutil.virtual_memory().available), self._capacity_bytes())
+        return min(free, self.capacity_bytes() - self.used_bytes()) if self.memory_limited else free
 
     def used_bytes(self) -> int:
-        own = int(os.pread(linux.statm(os.getpid()), 128, 0).split()[1]) * linux.page_bytes()
-        return own + sum(member.used_bytes() for member in self.members)
+        own = int(os.pread(procfs.statm(os.getpid()), 128, 0).split()[1]) * procfs.page_bytes()
+        return own + sum(member.used_bytes() for member in self.tracked_processes)
 
     def peak_bytes(self) -> int:
-        own = linux.status_bytes("VmHWM")
-        return max(own + sum(m.peak_bytes() for m in self.members), self.used_bytes())
+        own = procfs.status_bytes("VmHWM")
+        return max(own + sum(m.peak_bytes() for m in self.tracked_processes), self.used_bytes())
 
     def reset_peak(self) -> None:
-        linux.reset_peak("self")
-        for member in self.members:
+        procfs.reset_peak("self")
+        for member in self.tracked_processes:
             member.reset_peak()
 
-    def _member(self, name: str, pid: int, release: Callable[[], None]) -> Member:
-        return HostMember(name, pid, release)
+    def _member(self, name: str, pid: int, release: Callable[[], None]) -> ProcessMemory:
+        return RssProcess(name, pid, release)
 
     def native_dtypes(self) -> tuple[str, ...]:
         import torch
 
-        # oneDNN's own word on whether it has bfloat16 kernels for this processor
+        # whether oneDNN has bfloat16 kernels for this processor
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return ("float32", "bfloat16")
         return ("float32",)
 
     @property
-    def cores(self) -> Cores:
-        return self._cores
+    def compute_threads(self) -> int:
+        """Threads for each of the models that compute at the same time: two pools of all the cores
+        would wait for each other at every barrier."""
+        import torch
 
-    def share_cores(self, board: memoryview, place: int) -> None:
-        """Share the cores with other processes, by a board that all of them see."""
-        self._cores = Cores(board, place=place)
+        return max(1, torch.get_num_threads() // self.concurrent_models)
+
+    @contextmanager
+    def compute_slot(self) -> Iterator[None]:
+        import torch
+
+        before = torch.get_num_threads()  # torch keeps it for each thread
+        torch.set_num_threads(self.compute_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def synchronize(self) -> None:
         return None
 
     def release(self) -> None:
         gc.collect()
-        linux.trim_heap()
-        for member in self.members:
+        procfs.trim_heap()
+        for member in self.tracked_processes:
             member.release()
 
     def release_caches(self) -> None:
         return None
 
-    def shrink(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
+    def set_memory_limit(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
         self._at_start = self.used_bytes()
-        super().shrink(n_bytes, ballast_bytes=ballast_bytes)
+        super().set_memory_limit(n_bytes, ballast_bytes=ballast_bytes)
 
-    def outside_bytes(self) -> Reading:
-        if self.enveloped:  # the limit is this process' own
+    def external_bytes(self) -> Reading:
+        if self.memory_limited:  # the limit is this process' own
             return Reading(0.0)
-        info = linux.meminfo()
-        return Reading(info["MemTotal"] - info["MemAvailable"] - self.used_bytes())
+        info = psutil.virtual_memory()
+        return Reading(float(info.total - info.available - self.used_bytes()))
 
     def count_exactly(self) -> None:
         self.exact = True
         # by default glibc keeps freed blocks of up to 32 MiB for later, which reads as in use
-        linux.set_mmap_threshold(EXACT_BLOCK_BYTES)
+        procfs.set_mmap_threshold(EXACT_BLOCK_BYTES)
 
-    def account(self) -> Account:
+    def memory_owners(self) -> MemoryOwners:
         """`libraries`: resident pages of mapped files; `free heap`: what malloc holds, unowned;
         `workers`: what members hold without their work: their own interpreters' pages and copies of
         pages that they had inherited."""
-        inside = {"libraries": linux.status_bytes("RssFile")}
-        heap = linux.heap()
+        inside = {"libraries": procfs.status_bytes("RssFile")}
+        heap = procfs.heap()
         if heap is not None:
             inside["free heap"] = heap.free_bytes
-        if self.members:
-            here = [member for member in self.members if member.alive]
+        if self.tracked_processes:
+            here = [member for member in self.tracked_processes if member.alive]
             inside["libraries"] += sum(member.library_bytes for member in here)
             inside["workers"] = sum(member.overhead_bytes for member in here)
-        others = self.outside_bytes().value
-        return Account(inside, {"other processes": max(0, int(others or 0))})
+        others = self.external_bytes().value
+        return MemoryOwners(inside, {"other processes": max(0, int(others or 0))})
 
-    def unnamed_bytes(self) -> int:
-        return self.used_bytes() - sum(self.account().inside.values())
+    def unattributed_bytes(self) -> int:
+        return self.used_bytes() - sum(self.memory_owners().in_process.values())
 
-    def wear(self) -> Wear:
+    def memory_stats(self) -> AllocatorStats:
         """malloc is everyone's allocator here, torch's too, and keeps no peaks."""
-        heap = linux.heap()
-        return Wear(
+        heap = procfs.heap()
+        return AllocatorStats(
             allocated_bytes=heap.held_bytes - heap.free_bytes if heap else None,
             reserved_bytes=heap.held_bytes if heap else None,
             resident_bytes=self.used_bytes(),

@@ -10,18 +10,19 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
-from hybridlab.devices import linux
-from hybridlab.devices.base import SLACK, Account, Device, Reading, Wear
+from hybridlab.devices import procfs
+from hybridlab.devices.base import SLACK, AllocatorStats, Device, MemoryOwners, Reading
 from hybridlab.devices.driver import ask_driver
-from hybridlab.devices.members import Member, ReportedMember
 from hybridlab.devices.nvml import (
     nvml_energy_j,
     nvml_memory,
-    nvml_neighbours,
-    nvml_slowed_by,
-    nvml_strangers_bytes,
+    nvml_other_processes,
+    nvml_other_processes_bytes,
+    nvml_throttle_reasons,
     nvml_used_bytes,
+    nvml_utilization,
 )
+from hybridlab.devices.process_memory import ProcessMemory, ReportedProcess
 from hybridlab.devices.visible import Gpu, cuda_in_use, visible_gpus
 from hybridlab.errors import UnavailableError
 
@@ -78,22 +79,22 @@ class CudaDevice(Device):
 
     def used_bytes(self) -> int:
         own = _allocator_bytes("memory_allocated", self.index)
-        return own + sum(member.used_bytes() for member in self.members)
+        return own + sum(member.used_bytes() for member in self.tracked_processes)
 
     def peak_bytes(self) -> int:
         own = _allocator_bytes("max_memory_allocated", self.index)
-        return own + sum(member.peak_bytes() for member in self.members)
+        return own + sum(member.peak_bytes() for member in self.tracked_processes)
 
     def reset_peak(self) -> None:
         if cuda_in_use():
             import torch
 
             torch.cuda.reset_peak_memory_stats(self.index)
-        for member in self.members:
+        for member in self.tracked_processes:
             member.reset_peak()
 
-    def _member(self, name: str, pid: int, release: Callable[[], None]) -> Member:
-        return ReportedMember(name, pid, release)
+    def _member(self, name: str, pid: int, release: Callable[[], None]) -> ProcessMemory:
+        return ReportedProcess(name, pid, release)
 
     def native_dtypes(self) -> tuple[str, ...]:
         # torch's is_bf16_supported() counts emulation, and asks the card by making a context
@@ -113,7 +114,7 @@ class CudaDevice(Device):
             import torch
 
             torch.cuda.empty_cache()
-        for member in self.members:
+        for member in self.tracked_processes:
             member.release()
 
     def release_caches(self) -> None:
@@ -127,13 +128,13 @@ class CudaDevice(Device):
 
     def reserved_bytes(self) -> int:
         own = _allocator_bytes("memory_reserved", self.index)
-        return own + sum(member.reserved_bytes() for member in self.members)
+        return own + sum(member.reserved_bytes() for member in self.tracked_processes)
 
     @property
-    def strangers(self) -> Reading:
-        """Bytes of the card that are nobody's of this process' family: now where the driver says
-        what each process holds, else what was in use before this process came."""
-        now = nvml_strangers_bytes(self.index, own=self._member_pids())
+    def other_processes_bytes(self) -> Reading:
+        """Bytes of the card that processes of other families hold: now where the driver says what
+        each process holds, else what was in use before this process used the card."""
+        now = nvml_other_processes_bytes(self.index, own=self._member_pids())
         if now.value is not None:
             return now
         if self._before.value is None:
@@ -143,9 +144,9 @@ class CudaDevice(Device):
         return Reading(min(self._before.value, max(0.0, not_ours)))
 
     def _member_pids(self) -> list[int]:
-        return [pid for member in self.members for pid in member.pids]
+        return [pid for member in self.tracked_processes for pid in member.pids]
 
-    def outside_bytes(self) -> Reading:
+    def external_bytes(self) -> Reading:
         used = nvml_used_bytes(self.index)
         if used.value is None:
             return used
@@ -155,27 +156,29 @@ class CudaDevice(Device):
         return None  # torch counts what is allocated, whatever its cache holds
 
     def peak_reserved_bytes(self) -> int:
-        """A member tells no such peak: what it holds only grows until it is told to release."""
+        """A worker reports no such peak: what it holds only grows until it releases its cache."""
         own = _allocator_bytes("max_memory_reserved", self.index)
-        return own + sum(max(m.reserved_bytes(), m.peak_bytes()) for m in self.members)
+        return own + sum(max(m.reserved_bytes(), m.peak_bytes()) for m in self.tracked_processes)
 
-    def account(self) -> Account:
+    def memory_owners(self) -> MemoryOwners:
         """With the slack it sums to the device's capacity, of which neither what the driver keeps
-        for itself nor a ballast is a part. `context` is what this process and its members hold
-        beside torch's allocator, `strangers` apart where those are known. `workspaces` are cuBLAS'
-        own, in torch's allocator."""
+        for itself nor a ballast is a part. `context` is what this process and its workers hold
+        beside torch's allocator, `other processes` apart where those are known. `workspaces` are
+        cuBLAS' own, in torch's allocator."""
         reserved = self.reserved_bytes()
         inside = _workspaces(self.index)
         outside = {SLACK: reserved - self.used_bytes()}
         try:
             taken = self._capacity_bytes() - self.free_bytes() - self._ballast_bytes
-        except UnavailableError:  # nobody says what is in use beside torch's allocator
-            return Account(inside, outside)
-        others, strangers = max(0, taken - reserved), self.strangers.value
-        if strangers is None:
-            return Account(inside, {**outside, "context and strangers": others})
-        known = min(int(strangers), others)
-        return Account(inside, {**outside, "strangers": known, "context": others - known})
+        except UnavailableError:  # what is in use beside torch's allocator is unknown
+            return MemoryOwners(inside, outside)
+        context, others = max(0, taken - reserved), self.other_processes_bytes.value
+        if others is None:
+            return MemoryOwners(inside, {**outside, "context and other processes": context})
+        known = min(int(others), context)
+        return MemoryOwners(
+            inside, {**outside, "other processes": known, "context": context - known}
+        )
 
     def stamp(self) -> Any:
         if not cuda_in_use():
@@ -200,25 +203,28 @@ class CudaDevice(Device):
         origin, at = self._origin
         return at + float(origin.elapsed_time(stamp)) / 1e3
 
-    def neighbours(self) -> Reading:
-        return nvml_neighbours(self.index, own=self._member_pids())
+    def other_processes(self) -> Reading:
+        return nvml_other_processes(self.index, own=self._member_pids())
 
     def energy_j(self) -> Reading:
         return nvml_energy_j(self.index)
 
-    def slowed_by(self) -> set[str]:
-        return nvml_slowed_by(self.index)
+    def utilization(self, *, since_s: float) -> Reading:
+        return nvml_utilization(self.index, since_s=since_s)
 
-    def wear(self) -> Wear:
+    def throttle_reasons(self) -> set[str]:
+        return nvml_throttle_reasons(self.index)
+
+    def memory_stats(self) -> AllocatorStats:
         import torch
 
         stats = torch.cuda.memory_stats(self.index)  # empty before CUDA is used
-        outside = self.account().outside
-        return Wear(
+        outside = self.memory_owners().external
+        return AllocatorStats(
             allocated_bytes=int(stats.get("allocated_bytes.all.current", 0)),
             reserved_bytes=int(stats.get("reserved_bytes.all.current", 0)),
-            outside_bytes=outside.get("context"),
-            resident_bytes=linux.status_bytes("VmRSS"),
+            external_bytes=outside.get("context"),
+            resident_bytes=procfs.resident_bytes(os.getpid()),
             pinned_bytes=int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0)),
             peak_active_bytes=int(stats.get("active_bytes.all.peak", 0)),
             peak_reserved_bytes=int(stats.get("reserved_bytes.all.peak", 0)),
@@ -265,7 +271,7 @@ class CudaDevice(Device):
 
 def _used_before(index: int) -> Reading:
     """In use on the card without what this process has there: read anew by each device that comes
-    before the process' first use of CUDA, whose context would count as a stranger after that."""
+    before the process' first use of CUDA, whose context would count as another's after that."""
     if not cuda_in_use():
         _BEFORE[os.getpid(), index] = nvml_used_bytes(index)
     elif (os.getpid(), index) not in _BEFORE:  # the context cannot be told from others' any more

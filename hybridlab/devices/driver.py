@@ -1,5 +1,5 @@
-"""CUDA's own word on its devices, from a process that ends with its answer: nothing of CUDA stays
-in the one that asks. Slower than NVML, but there wherever CUDA is, and in CUDA's own order.
+"""CUDA's own view of its devices, read by a short-lived process, so that nothing of CUDA stays in
+the one that asks. Slower than NVML, but there wherever CUDA is, and in CUDA's own order.
 
 Run as `python -m hybridlab.devices.driver [INDEX]`: all devices, or the free bytes of one.
 """
@@ -42,8 +42,8 @@ def ask_driver(*words: str) -> Any:
             "hybridlab.devices.driver' to see it"
         ) from None
     if ended.returncode:
-        said = ended.stderr.strip().splitlines()
-        raise UnavailableError(f"no CUDA: {said[-1] if said else f'exit code {ended.returncode}'}")
+        lines = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+        raise UnavailableError(f"no CUDA: {lines[-1]}")
     return json.loads(ended.stdout)
 
 

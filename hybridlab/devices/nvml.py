@@ -7,6 +7,8 @@ its own, so a card is looked up by its UUID.
 from __future__ import annotations
 
 import os
+import statistics
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.devices.base import Reading
-from hybridlab.devices.linux import is_own
+from hybridlab.devices.procfs import is_own
 from hybridlab.devices.visible import cuda_in_use, visible_gpus
 from hybridlab.errors import UnavailableError
 from hybridlab.units import MIB
@@ -80,10 +82,10 @@ def nvml_facts(index: int = 0) -> dict[str, Any]:
         except pynvml.NVMLError as error:
             facts[name] = None
             facts[f"{name}_reason"] = str(error)
-    neighbours = nvml_neighbours(index)
-    facts["other_processes"] = neighbours.value
-    if neighbours.value is None:
-        facts["other_processes_reason"] = neighbours.reason
+    others = nvml_other_processes(index)
+    facts["other_processes"] = others.value
+    if others.value is None:
+        facts["other_processes_reason"] = others.reason
     return facts
 
 
@@ -100,7 +102,7 @@ def fact_words(facts: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def nvml_neighbours(index: int = 0, *, own: Collection[int] = ()) -> Reading:
+def nvml_other_processes(index: int = 0, *, own: Collection[int] = ()) -> Reading:
     """How many processes compute on the card that are neither of this process' family nor `own`
     ones beside it.
 
@@ -118,7 +120,7 @@ def nvml_neighbours(index: int = 0, *, own: Collection[int] = ()) -> Reading:
     return Reading(None, hidden) if hidden else Reading(float(len(pids - ours)))
 
 
-def nvml_strangers_bytes(index: int = 0, *, own: Collection[int] = ()) -> Reading:
+def nvml_other_processes_bytes(index: int = 0, *, own: Collection[int] = ()) -> Reading:
     """Bytes in use on the card that no process of this one's family holds; none where the driver
     does not say what each process holds."""
     try:
@@ -182,7 +184,7 @@ _SLOWED = {
 }
 
 
-def nvml_slowed_by(index: int = 0) -> set[str]:
+def nvml_throttle_reasons(index: int = 0) -> set[str]:
     """Why the card's clocks are lowered now; empty where NVML does not say."""
     import pynvml
 
@@ -202,6 +204,25 @@ def nvml_energy_j(index: int = 0) -> Reading:
     except UnavailableError as error:
         return Reading(None, str(error))
     return Reading(millijoules / 1e3)
+
+
+def nvml_utilization(index: int = 0, *, since_s: float) -> Reading:
+    """Mean share of time in which a kernel was at work on the card, over the readings of the last
+    `since_s` seconds that the driver still has (it takes one every 20 to 170 ms)."""
+    import pynvml
+
+    since_us = int((time.time() - since_s) * 1e6)
+    kind = pynvml.NVML_GPU_UTILIZATION_SAMPLES
+    try:
+        _, samples = _ask(
+            index, "utilization", lambda card: pynvml.nvmlDeviceGetSamples(card, kind, since_us)
+        )
+    except UnavailableError as error:
+        return Reading(None, str(error))
+    shares = [int(sample.sampleValue.uiVal) / 100 for sample in samples]
+    if not shares:
+        return Reading(None, "the driver took no reading meanwhile")
+    return Reading(statistics.fmean(shares))
 
 
 def _ask(index: int, what: str, query: Callable[[Any], Any]) -> Any:

@@ -16,7 +16,7 @@ from hybridlab.devices.visible import Gpu
 
 
 class SimulatedCard(CudaDevice):
-    """What the catalog says of a card. Nobody else uses it: every run has one of its own."""
+    """What the catalog says of a card. No other process uses it: every run has one of its own."""
 
     def __init__(self, card: Card) -> None:
         self.card = card
@@ -36,5 +36,5 @@ class SimulatedCard(CudaDevice):
     def free_bytes(self) -> int:
         return self.card.usable_bytes
 
-    def neighbours(self) -> Reading:
+    def other_processes(self) -> Reading:
         return Reading(0.0)

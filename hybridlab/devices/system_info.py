@@ -6,10 +6,11 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 _PACKAGES = (
     "torch",
@@ -32,7 +33,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": int(psutil.virtual_memory().total),
         "python": platform.python_version(),
     }
 
@@ -46,12 +47,6 @@ def _processor() -> str:
     except OSError:
         pass  # not Linux: the platform module's word is all there is
     return platform.processor() or platform.machine()
-
-
-def _memory_bytes() -> int | None:
-    if sys.platform == "win32" or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def versions() -> dict[str, str | None]:

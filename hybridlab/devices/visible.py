@@ -45,7 +45,7 @@ def visible_gpus() -> tuple[Gpu, ...]:
 
 @cache
 def _visible(wanted: str | None, order: str) -> tuple[Gpu, ...] | str:
-    """Them, or why they cannot be told."""
+    """The visible GPUs, or why they are unknown."""
     reasons = []
     try:
         chosen = chosen_gpus(nvml_gpus(), wanted, order)

@@ -14,17 +14,25 @@ from typing import Any, Literal, Protocol
 from hybridlab import catalog
 from hybridlab.catalog import LoadOrder
 from hybridlab.devices import Device, card_of
-from hybridlab.models.base import TenantSpec
-from hybridlab.results.records import Part
+from hybridlab.models.base import ModelSpec
+from hybridlab.results.run_folder import NotebookRun
 
 Work = Literal[
-    "serve", "alone", "arrive", "collide", "limit", "largest", "squeeze", "ladder", "ageing"
+    "serve",
+    "reference",
+    "poisson_arrivals",
+    "interference",
+    "limit",
+    "limit_search",
+    "headroom",
+    "fallback",
+    "soak",
 ]
 #: Options of a case that stand as columns of `cases`.
 OPTION_COLUMNS = (
-    *("limit_kind", "limit_value"),
-    *("ask", "audio_s"),
-    *("remedy", "first_cycle", "cycles"),
+    *("scaling_kind", "scaling_value"),
+    *("limit_kind", "audio_s"),
+    *("mitigation", "first_cycle", "cycles"),
     *("rate_rps", "load"),
 )
 
@@ -53,8 +61,8 @@ class Case:
     work: Work
     strategy: str
     variant: str
-    analyst: TenantSpec
-    transcriber: TenantSpec | None
+    llm: ModelSpec
+    asr: ModelSpec | None
     device: str
     requests: tuple[RequestSpec, ...]
     warmup: int = 1
@@ -64,69 +72,69 @@ class Case:
     #: Take the memory of one request apart by phase; its latency is then not one to quote.
     phases: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
-    load_order: LoadOrder = "voxtral-first"
+    load_order: LoadOrder = "llm-first"
     #: Other processes may use this share of the processors before the case's times are invalid.
-    most_foreign_cpu: float = 1.0
+    max_other_cpu_share: float = 1.0
     #: A smaller card's memory that the device plays; 0 for its own.
     envelope_bytes: int = 0
     #: Whispers from large to small, the case's own first: the ladder. Empty: no stepping down.
-    rungs: tuple[TenantSpec, ...] = ()
+    candidates: tuple[ModelSpec, ...] = ()
 
     @property
     def id(self) -> str:
         """Readable, and the same for the same description: how a resumed run finds its work."""
         text = json.dumps(asdict(self), sort_keys=True, default=str)
-        size = self.transcriber.model if self.transcriber else "none"
+        size = self.asr.model if self.asr else "none"
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.experiment}-{self.strategy}-{self.variant}-{size}-r{self.round}-{digest}"
 
     def card_on(self, device: Device) -> catalog.Card | None:
         """The card that the case's bytes speak for on this device: the one that it stands in for,
         or its own. None where it is no card of the catalog."""
-        return catalog.card(self.analyst.card) if self.analyst.card else card_of(device)
+        return catalog.card(self.llm.card) if self.llm.card else card_of(device)
 
     def common(self) -> dict[str, Any]:
         """What stands in every row of this case, in whatever table."""
         return {
             "case_id": self.id,
             "experiment": self.experiment,
-            "enveloped": self.envelope_bytes > 0,
+            "memory_limited": self.envelope_bytes > 0,
         }
 
     def identity(self) -> dict[str, Any]:
         """The columns of `cases` that say what was measured."""
-        whisper = self.transcriber
+        whisper = self.asr
         return {
             **self.common(),
             "strategy": self.strategy,
             "variant": self.variant,
             "round": self.round,
-            "voxtral": self.analyst.model,
-            "voxtral_weights": self.analyst.weights,
-            "voxtral_dtype": self.analyst.dtype,
-            "attention": self.analyst.attention,
-            "decoding": self.analyst.decoding,
+            "llm_model": self.llm.model,
+            "llm_weights": self.llm.weights,
+            "llm_dtype": self.llm.dtype,
+            "attention": self.llm.attention,
+            "decoding": self.llm.decoding,
             "load_order": self.load_order,
-            "load_path": self.analyst.load_path,
-            "card": self.analyst.card or None,
-            "whisper_size": whisper.model if whisper else None,
-            "whisper_backend": whisper.backend if whisper else None,
-            "whisper_weights": whisper.weights if whisper else None,
-            "whisper_dtype": whisper.dtype if whisper else None,
+            "load_path": self.llm.load_path,
+            "card": self.llm.card or None,
+            "asr_model": whisper.model if whisper else None,
+            "asr_backend": whisper.backend if whisper else None,
+            "asr_weights": whisper.weights if whisper else None,
+            "asr_dtype": whisper.dtype if whisper else None,
             **{name: self.options[name] for name in OPTION_COLUMNS if name in self.options},
         }
 
 
-class View(Protocol):
+class CaseObserver(Protocol):
     """Somebody who watches cases run, and may stop them."""
 
     @property
     def stopped(self) -> bool:
         """Whether no further case is wanted."""
 
-    def watch(self, part: Part, case: Case, place: str) -> AbstractContextManager[Path]:
+    def watch(self, part: NotebookRun, case: Case, place: str) -> AbstractContextManager[Path]:
         """Around a case, `place` of the others ('3 of 12'): the file in which it is to tell what
-        it does (`hybridlab.experiments.broadcast`). An interrupt inside stops it."""
+        it does (`hybridlab.experiments.live_feed`). An interrupt inside stops it."""
 
     def tick(self, pid: int) -> bool:
         """Called four times a second while it runs; True stops it."""

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.errors import CaseFailedError, HybridlabError
-from hybridlab.experiments.case import Case, View
-from hybridlab.models.make import prepare
-from hybridlab.processes.isolate import STOPPED, shared_server
-from hybridlab.results.records import Part, TableWriter, read_rows, write_json
+from hybridlab.experiments.case import Case, CaseObserver
+from hybridlab.models.factory import prepare
+from hybridlab.processes.fork_server import STOPPED, shared_server
+from hybridlab.results.manifest import write_json
+from hybridlab.results.reader import read_rows
+from hybridlab.results.run_folder import NotebookRun
+from hybridlab.results.writer import TableWriter
 
 #: What a resumed run tries again, beside what the reader has stopped.
 REPEATED = ("crashed", "timeout", "invalid")
@@ -31,10 +34,10 @@ class CaseRunner:
     stopped through the `view` is `skipped` and leaves no rows of its own.
     """
 
-    part: Part
+    part: NotebookRun
     timeout_s: float = 1800.0
     inline: bool = False
-    view: View | None = None
+    view: CaseObserver | None = None
     total: int = 0
     done: int = 0
 
@@ -65,7 +68,7 @@ class CaseRunner:
         finished = self.part.finished_cases().get(case.id)
         if finished is not None:
             return finished
-        row = {**case.identity(), "status": "skipped", "reason": reason, "stable": None}
+        row = {**case.identity(), "status": "skipped", "reason": reason}
         return self.part.writer.append("cases", row)
 
     def _run(self, case: Case) -> dict[str, Any]:
@@ -76,7 +79,7 @@ class CaseRunner:
         forget_rows(self.part.folder, case.id)
         self._report_progress(case)
         result = dict(STOPPED_RESULT) if self._no_more else self._in_process(case, result_path)
-        row = {**case.identity(), "stable": None, **result}
+        row = {**case.identity(), **result}
         if was_stopped(row):  # half of a case is no evidence
             forget_rows(self.part.folder, case.id)
         row = self.part.writer.append("cases", row)
@@ -101,7 +104,7 @@ class CaseRunner:
         arguments = (_execute, case, writer, result_path)
         limits: dict[str, Any] = {"timeout_s": self.timeout_s, "log": log}
         server = shared_server(case.device)
-        server.prepare(prepare, case.device, case.transcriber, case.analyst)
+        server.prepare(prepare, case.device, case.asr, case.llm)
         if self.view is None:
             ended = server.run(*arguments, **limits)
         else:
@@ -113,7 +116,7 @@ class CaseRunner:
         if ended.stopped:
             return dict(STOPPED_RESULT)
         status = "timeout" if ended.timed_out else "crashed"
-        return {"status": status, "reason": _reason(ended.reason(), log)}
+        return {"status": status, "reason": _reason(ended.describe(), log)}
 
     def _report_progress(self, case: Case) -> None:
         write_json(
@@ -124,7 +127,7 @@ class CaseRunner:
 
 def _execute(case: Case, writer: TableWriter, result_path: Path, *told: Path) -> None:
     """In the case's process: what runs models is imported there, and not in a notebook's kernel."""
-    from hybridlab.experiments.execute import execute
+    from hybridlab.experiments.case_worker import execute
 
     execute(case, writer, result_path, *told)
 

@@ -6,24 +6,25 @@ The one place that knows; strategies are given tenants and do not ask.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hybridlab.catalog import BACKEND_DEFAULT_DTYPE
 from hybridlab.devices import CpuDevice, Device, card_of
-from hybridlab.devices.cores import SharedBoard
 from hybridlab.errors import UnavailableError
-from hybridlab.models import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
+from hybridlab.models import AudioLanguageModel, ModelSpec, SpeechRecognizer, make_asr, make_llm
 from hybridlab.models.attention import has_fused_grouped
-from hybridlab.models.over_http import HttpAnalyst, HttpTranscriber, command
-from hybridlab.models.remote import RemoteAnalyst, RemoteTranscriber
-from hybridlab.models.services import Gateway, Server
+from hybridlab.models.http_model import HttpLanguageModel, HttpRecognizer, command
+from hybridlab.models.server_process import FrontServer, Server
+from hybridlab.models.worker_model import WorkerLanguageModel, WorkerRecognizer
 from hybridlab.processes.mps import multi_process_service
-from hybridlab.processes.workers import Worker
+from hybridlab.processes.worker import Worker
 
-Tenants = tuple[Transcriber | None, Analyst]
+Tenants = tuple[SpeechRecognizer | None, AudioLanguageModel]
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Site:
     log: Path | None = None
 
 
-Placing = Callable[[TenantSpec | None, TenantSpec, Site], Tenants]
+Placing = Callable[[ModelSpec | None, ModelSpec, Site], Tenants]
 
 
-def transcriber_spec(variant: str, spec: TenantSpec, device: Device) -> TenantSpec:
+def asr_spec(variant: str, spec: ModelSpec, device: Device) -> ModelSpec:
     """The Whisper that this variant has in place of the pair's."""
     if variant == "ctranslate2" and spec.backend != "faster-whisper":
         known = spec.dtype if spec.dtype in ("float32", "float16", "int8") else None
@@ -56,98 +57,91 @@ def shares_device(variant: str) -> bool:
     return variant != "whisper-on-cpu"
 
 
-def place(variant: str, transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
+def place(variant: str, asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
     """The tenants of a variant, nothing loaded yet. `UnavailableError` for what is not there."""
     placing = PLACINGS.get(variant, _beside)
-    return placing(transcriber, analyst, site)
+    return placing(asr, llm, site)
 
 
-def _beside(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
+def _beside(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
     """Both in this process."""
-    made = make_transcriber(transcriber, site.device) if transcriber is not None else None
-    return made, make_analyst(analyst, site.device)
+    made = make_asr(asr, site.device) if asr is not None else None
+    return made, make_llm(llm, site.device)
 
 
-def _on_host(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
+def _on_host(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
     if site.device.kind == "cpu":
         raise UnavailableError(
             "the device is the CPU already; whisper-on-cpu needs a GPU beside it"
         )
-    made = make_transcriber(transcriber, CpuDevice()) if transcriber is not None else None
-    return made, make_analyst(analyst, site.device)
+    made = make_asr(asr, CpuDevice()) if asr is not None else None
+    return made, make_llm(llm, site.device)
 
 
 def _in_workers(
-    transcriber: TenantSpec | None,
-    analyst: TenantSpec,
+    asr: ModelSpec | None,
+    llm: ModelSpec,
     site: Site,
     *,
     environment: dict[str, str] | None = None,
 ) -> Tenants:
     device = site.device
-    if device.kind == "cpu" and device.enveloped:
+    if device.kind == "cpu" and device.memory_limited:
         raise UnavailableError(
             "an envelope on a CPU limits one process and a worker is another; use the variant "
             "threads, or no envelope"
         )
-    board = None
-    if device.cores is not None:
-        board = SharedBoard()
-        site.stack.callback(board.close)
+    shared: dict[str, Any] = {
+        "concurrent_models": 1 if asr is None else 2,
+        "environment": environment,
+    }
     second = None
-    if transcriber is not None:
-        worker = site.stack.enter_context(Worker("whisper", log=site.log))
-        second = RemoteTranscriber(
-            transcriber, device, worker, board=board, environment=environment
-        )
+    if asr is not None:
+        worker = site.stack.enter_context(Worker("asr", log=site.log))
+        second = WorkerRecognizer(asr, device, worker, **shared)
         site.stack.callback(second.leave)
-    worker = site.stack.enter_context(Worker("voxtral", log=site.log))
-    first = RemoteAnalyst(analyst, device, worker, board=board, environment=environment)
+    worker = site.stack.enter_context(Worker("llm", log=site.log))
+    first = WorkerLanguageModel(llm, device, worker, **shared)
     site.stack.callback(first.leave)
     return second, first
 
 
-def _behind_mps(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
+def _behind_mps(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
     environment = site.stack.enter_context(multi_process_service(site.device))
-    return _in_workers(transcriber, analyst, site, environment=environment)
+    return _in_workers(asr, llm, site, environment=environment)
 
 
-def _in_one_server(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
-    options = command(
-        analyst=analyst, transcriber=_needed(transcriber), device=_of_servers(site.device, analyst)
-    )
+def _in_one_server(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
+    options = command(llm=llm, asr=_needed(asr), device=_of_servers(site.device, llm))
     server = _server("pair", options, site)
-    return HttpTranscriber(_needed(transcriber), site.device, server), HttpAnalyst(
-        analyst, site.device, server
+    return HttpRecognizer(_needed(asr), site.device, server), HttpLanguageModel(
+        llm, site.device, server
     )
 
 
-def _in_two_servers(transcriber: TenantSpec | None, analyst: TenantSpec, site: Site) -> Tenants:
-    """Behind a gateway, which all requests go through, as those of such a deployment's clients."""
-    whisper, device = _needed(transcriber), _of_servers(site.device, analyst)
-    board = None
-    if site.device.cores is not None:
-        shared = SharedBoard()
-        site.stack.callback(shared.close)
-        board = shared.path
+def _in_two_servers(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
+    """Behind a third that all requests go through, as those of such a deployment's clients."""
+    whisper, device = _needed(asr), _of_servers(site.device, llm)
     options = {
-        "whisper": command(transcriber=whisper, device=device, board=board),
-        "voxtral": command(analyst=analyst, device=device, board=board),
+        "asr": command(asr=whisper, device=device),
+        "llm": command(llm=llm, device=device),
     }
     servers = {name: _server(name, own, site) for name, own in options.items()}
     for server in servers.values():
         server.beside = list(servers.values())
-    gateway = Gateway(servers, site.device)
-    site.stack.callback(gateway.stop)
-    return HttpTranscriber(whisper, site.device, servers["whisper"], gateway), HttpAnalyst(
-        analyst, site.device, servers["voxtral"], gateway
+        if site.device.kind == "cpu":  # two servers that each had all cores would wait for another
+            server.environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    front = FrontServer(servers, site.device)
+    site.stack.callback(front.stop)
+    return HttpRecognizer(whisper, site.device, servers["asr"], front), HttpLanguageModel(
+        llm, site.device, servers["llm"], front
     )
 
 
-def _needed(transcriber: TenantSpec | None) -> TenantSpec:
-    if transcriber is None:
+def _needed(asr: ModelSpec | None) -> ModelSpec:
+    if asr is None:
         raise UnavailableError("servers for the pair need a Whisper; name another variant")
-    return transcriber
+    return asr
 
 
 def _server(name: str, options: list[str], site: Site) -> Server:
@@ -156,15 +150,15 @@ def _server(name: str, options: list[str], site: Site) -> Server:
     return server
 
 
-def _of_servers(device: Device, analyst: TenantSpec) -> str:
+def _of_servers(device: Device, llm: ModelSpec) -> str:
     """The device that servers are told to use."""
     own = card_of(device)
-    if not has_fused_grouped(analyst.card) and (own is None or own.name != analyst.card):
+    if not has_fused_grouped(llm.card) and (own is None or own.name != llm.card):
         raise UnavailableError(
-            f"servers use the kernels of {device.name} and not those of a {analyst.card}; use the "
+            f"servers use the kernels of {device.name} and not those of a {llm.card}; use the "
             "variant processes"
         )
-    if device.kind == "cpu" and device.enveloped:
+    if device.kind == "cpu" and device.memory_limited:
         raise UnavailableError(
             "an envelope on a CPU limits one process and a server is another; use the variant "
             "threads, or no envelope"

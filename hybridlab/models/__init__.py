@@ -1,14 +1,20 @@
 """The models that occupy the device: one small interface for every Whisper and for Voxtral."""
 
-from hybridlab.models.base import Analyst, Tenant, TenantSpec, Text, Transcriber
-from hybridlab.models.make import make_analyst, make_transcriber
+from hybridlab.models.base import (
+    AudioLanguageModel,
+    GenerationResult,
+    Model,
+    ModelSpec,
+    SpeechRecognizer,
+)
+from hybridlab.models.factory import make_asr, make_llm
 
 __all__ = [
-    "Analyst",
-    "Tenant",
-    "TenantSpec",
-    "Text",
-    "Transcriber",
-    "make_analyst",
-    "make_transcriber",
+    "AudioLanguageModel",
+    "GenerationResult",
+    "Model",
+    "ModelSpec",
+    "SpeechRecognizer",
+    "make_asr",
+    "make_llm",
 ]

@@ -19,11 +19,11 @@ from hybridlab.units import MIB
 if TYPE_CHECKING:
     from torch import nn
 
-Role = Literal["transcriber", "analyst"]
+Role = Literal["asr", "llm"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TenantSpec:
+class ModelSpec:
     """Everything needed to load a tenant anywhere; it pickles. `dtype` is never 'auto'."""
 
     model: str
@@ -44,7 +44,7 @@ class TenantSpec:
         return self.weights != "random"
 
 
-def compute_values(*specs: TenantSpec | None) -> None:
+def compute_values(*specs: ModelSpec | None) -> None:
     """In a process that was started with a simulated card, let it have values: all of them where
     every tenant is small and says real words, else only those that sizes and decisions hang on.
     Nothing anywhere else."""
@@ -59,11 +59,11 @@ def compute_values(*specs: TenantSpec | None) -> None:
 
 #: Told the new words of each clip of a batch while they are decoded. False: nobody wants the rest,
 #: and decoding may stop.
-Listener = Callable[[Sequence[str]], bool]
+TokenCallback = Callable[[Sequence[str]], bool]
 
 
 @dataclass(frozen=True)
-class Usage:
+class TokenUsage:
     """Tokens of one text: of its prompt (audio counts, padding does not), and as many as were
     decoded, the end's own among them. `ended`: the model itself came to the end."""
 
@@ -73,17 +73,17 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Text:
+class GenerationResult:
     """What a tenant said: the words and the ids behind them (specials removed)."""
 
     text: str
     tokens: tuple[int, ...]
     #: None where the library behind the tenant does not tell.
-    usage: Usage | None = field(default=None, compare=False)
+    usage: TokenUsage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
-class Span:
+class PhaseSpan:
     """One phase of one tenant on the host's perf_counter clock, in seconds; `n_bytes` where the
     phase moves, takes or frees so many."""
 
@@ -102,26 +102,26 @@ def resolve_dtype(requested: str, *, backend: str, device: Device, role: Role) -
         return requested
     if device.kind == "cpu":
         return "float32"
-    if role == "transcriber":
+    if role == "asr":
         return BACKEND_DEFAULT_DTYPE[backend]
     return "bfloat16" if "bfloat16" in device.native_dtypes() else "float16"
 
 
-class Tenant(ABC):
+class Model(ABC):
     """Loads, runs, unloads. `spans` collects the phases of the calls since it was last drained."""
 
     role: ClassVar[Role]
-    name: ClassVar[str]  # "whisper" or "voxtral": the `tenant` column
+    name: ClassVar[str]  # "asr" or "llm": the `tenant` column
 
-    def __init__(self, spec: TenantSpec, device: Device) -> None:
+    def __init__(self, spec: ModelSpec, device: Device) -> None:
         self.spec = spec
         self.device = device
-        self.spans: list[Span] = []
-        #: Told 'whisper encode' and the like when a phase begins, '' when it ends: for the meter.
+        self.spans: list[PhaseSpan] = []
+        #: Told 'asr encode' and the like when a phase begins, '' when it ends: for the meter.
         self.on_phase: Callable[[str], None] | None = None
         #: Analysts tell it; a Whisper has its words window by window and tells nothing. A request
         #: that is tried again is told from its beginning.
-        self.on_text: Listener | None = None
+        self.on_text: TokenCallback | None = None
         #: What the processor (tokenizer, mel filters) took where the host is the device.
         self.processor_bytes: int | None = None
         #: How often its process was lost in mid-request and started again.
@@ -130,9 +130,9 @@ class Tenant(ABC):
     @contextmanager
     def _building_processor(self) -> Iterator[None]:
         """Count what building the processor inside takes of the device's own memory."""
-        before = self.device.unnamed_bytes()
+        before = self.device.unattributed_bytes()
         yield
-        after = self.device.unnamed_bytes()
+        after = self.device.unattributed_bytes()
         if before is not None and after is not None:
             self.processor_bytes = after - before
 
@@ -165,16 +165,16 @@ class Tenant(ABC):
         module = self.module()
         return None if module is None else storage_bytes(module, on=self.device.kind)
 
-    def drain_spans(self) -> list[Span]:
+    def drain_spans(self) -> list[PhaseSpan]:
         spans, self.spans = self.spans, []
         return spans
 
 
-class Transcriber(Tenant):
+class SpeechRecognizer(Model):
     """Audio in, words out."""
 
-    role: ClassVar[Role] = "transcriber"
-    name = "whisper"
+    role: ClassVar[Role] = "asr"
+    name = "asr"
 
     @abstractmethod
     def transcribe(
@@ -184,7 +184,7 @@ class Transcriber(Tenant):
         language: str = "en",
         max_new_tokens: int = 224,
         beams: int = 1,
-    ) -> list[Text]:
+    ) -> list[GenerationResult]:
         """Transcribe clips of any length together.
 
         batch: float32 mono at 16 kHz, each of shape (n,). language: ISO 639-1 code, '' detects it.
@@ -193,37 +193,37 @@ class Transcriber(Tenant):
         """
 
 
-class Analyst(Transcriber):
+class AudioLanguageModel(SpeechRecognizer):
     """Also answers questions about the audio."""
 
-    role: ClassVar[Role] = "analyst"
-    name = "voxtral"
+    role: ClassVar[Role] = "llm"
+    name = "llm"
 
     @abstractmethod
     def answer(
         self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
-    ) -> list[Text]:
+    ) -> list[GenerationResult]:
         """Answer `questions[i]` about `batch[i]`, greedily."""
 
-    def hear(self, samples: Samples) -> Heard:
+    def hear(self, samples: Samples) -> PrefilledAudio:
         """Encode and prefill one clip, once for any number of jobs. `UnavailableError` where the
-        library behind this analyst cannot."""
+        library behind this LLM cannot."""
         raise UnavailableError(
             f"{self.name} through {self.spec.backend} cannot use again what it heard; use solo / "
-            "naive"
+            "two-requests"
         )
 
 
-class Heard(ABC):
-    """A clip in an analyst's memory, until this object goes."""
+class PrefilledAudio(ABC):
+    """A clip in an LLM's memory, until this object goes."""
 
     @abstractmethod
-    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> Text:
-        """As `Transcriber.transcribe` of this clip."""
+    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> GenerationResult:
+        """As `SpeechRecognizer.transcribe` of this clip."""
 
     @abstractmethod
-    def answer(self, question: str, *, max_new_tokens: int = 200) -> Text:
-        """As `Analyst.answer` about this clip."""
+    def answer(self, question: str, *, max_new_tokens: int = 200) -> GenerationResult:
+        """As `AudioLanguageModel.answer` about this clip."""
 
 
 def storage_bytes(module: nn.Module, *, on: str = "") -> int:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from hybridlab import catalog
 from hybridlab.errors import UnavailableError, WeightsError
-from hybridlab.models.base import TenantSpec
+from hybridlab.models.base import ModelSpec
 from hybridlab.models.hub import HUB_TIMEOUT_S, check_hub
 from hybridlab.models.pocket import pocket_dir
 
 
-def check_source(spec: TenantSpec) -> None:
+def check_source(spec: ModelSpec) -> None:
     """Refuse a missing backend and missing or foreign weights before anything is loaded:
     UnavailableError or WeightsError, each with the fix."""
     if spec.backend == "faster-whisper" and find_spec("faster_whisper") is None:
@@ -47,7 +47,7 @@ def known_model(name: str) -> catalog.WhisperModel | catalog.VoxtralModel:
     return catalog.VOXTRALS[name] if name in catalog.VOXTRALS else catalog.whisper(name)
 
 
-def folder_or_id(spec: TenantSpec) -> str:
+def folder_or_id(spec: ModelSpec) -> str:
     """What `from_pretrained` takes for this spec (not for random weights)."""
     if spec.weights == "pocket":
         return str(pocket_dir(spec.model))
@@ -56,13 +56,13 @@ def folder_or_id(spec: TenantSpec) -> str:
     return hub_id(spec.model)
 
 
-def weight_files(spec: TenantSpec) -> list[Path]:
+def weight_files(spec: ModelSpec) -> list[Path]:
     """The files that hold this spec's weights; `UnavailableError` where there are none on a disk
     to be read."""
     if spec.weights == "random":
         raise UnavailableError(
             f"random weights of {spec.model} are computed, not read from files; use weights hub, "
-            "local or pocket, or the variant reload-warm"
+            "local or pocket, or the variant reload-cached"
         )
     check_source(spec)
     if spec.weights == "hub" and spec.backend == "openai-whisper":
@@ -74,12 +74,12 @@ def weight_files(spec: TenantSpec) -> list[Path]:
     if not files or not all(file.is_file() for file in files):
         raise UnavailableError(
             f"the {spec.weights} weights of {spec.model} are not on this disk yet; run once with "
-            "the variant reload-warm, which fetches them"
+            "the variant reload-cached, which fetches them"
         )
     return files
 
 
-def _hub_files(spec: TenantSpec) -> list[Path]:
+def _hub_files(spec: ModelSpec) -> list[Path]:
     """What the hub's cache holds of it: the folder beside its configuration."""
     from huggingface_hub import try_to_load_from_cache
 

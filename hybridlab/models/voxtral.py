@@ -18,12 +18,12 @@ from hybridlab.models.attention import (
     kernels_of,
     pinned_attention,
 )
-from hybridlab.models.base import Analyst, Heard, Text, Usage
-from hybridlab.models.decoding import GreedyLoop, Heading
-from hybridlab.models.growing import Teller
-from hybridlab.models.phases import PhaseProbe
+from hybridlab.models.base import AudioLanguageModel, GenerationResult, PrefilledAudio, TokenUsage
+from hybridlab.models.greedy_decoding import DecodeState, GreedyDecoder
+from hybridlab.models.phase_hooks import PhaseProbe
 from hybridlab.models.processors import TEKKEN_CONTROL_TOKENS, voxtral_processor
 from hybridlab.models.source import check_source, folder_or_id, hub_id
+from hybridlab.models.text_streaming import StreamDetokenizer
 from hybridlab.models.weights import (
     computing_dtype,
     one_line_errors,
@@ -36,7 +36,7 @@ from hybridlab.models.weights import (
 INST_END, TRANSCRIBE = 4, 34
 
 
-class VoxtralTransformers(Analyst):
+class VoxtralTransformers(AudioLanguageModel):
     """Greedy in both jobs, so that texts can be compared (the model card suggests temperature 0.2
     for questions)."""
 
@@ -83,7 +83,7 @@ class VoxtralTransformers(Analyst):
             decoder=self._model.model.language_model,
             head=self._model.lm_head,
         )
-        self._loop = GreedyLoop(self._model, may_end=self.spec.has_text)
+        self._loop = GreedyDecoder(self._model, may_end=self.spec.has_text)
 
     def unload(self) -> None:
         self._model = self._processor = self._probe = self._loop = None  # type: ignore[assignment]
@@ -96,7 +96,7 @@ class VoxtralTransformers(Analyst):
         language: str = "en",
         max_new_tokens: int = 224,
         beams: int = 1,
-    ) -> list[Text]:
+    ) -> list[GenerationResult]:
         _check_length(batch, catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
         with self._probe.call():
             inputs = self._transcription(batch, language)
@@ -113,7 +113,7 @@ class VoxtralTransformers(Analyst):
 
     def answer(
         self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
-    ) -> list[Text]:
+    ) -> list[GenerationResult]:
         _check_length(batch, catalog.VOXTRAL_MAX_ANSWER_S, "a question")
         with self._probe.call():
             conversations = [
@@ -123,11 +123,13 @@ class VoxtralTransformers(Analyst):
             inputs = self._processor.apply_chat_template(conversations)
             return self._generate(inputs, max_new_tokens)
 
-    def hear(self, samples: Samples) -> Heard:
+    def hear(self, samples: Samples) -> PrefilledAudio:
         return _VoxtralHeard(self, samples)
 
     @torch.inference_mode()
-    def _generate(self, inputs: Any, max_new_tokens: int, *, beams: int = 1) -> list[Text]:
+    def _generate(
+        self, inputs: Any, max_new_tokens: int, *, beams: int = 1
+    ) -> list[GenerationResult]:
         asked = inputs["attention_mask"].sum(dim=1).tolist()
         inputs = inputs.to(self.device.name, dtype=self._model.dtype)
         teller = self._teller(len(asked)) if beams == 1 else None
@@ -141,11 +143,11 @@ class VoxtralTransformers(Analyst):
             self._text(row, count, max_new_tokens) for row, count in zip(rows, asked, strict=True)
         ]
 
-    def _teller(self, rows: int) -> Teller | None:
+    def _teller(self, rows: int) -> StreamDetokenizer | None:
         """None where nobody listens."""
         if self.on_text is None:
             return None
-        return Teller(
+        return StreamDetokenizer(
             rows,
             self.on_text,
             decode=self._processor.tokenizer.decode,
@@ -154,7 +156,7 @@ class VoxtralTransformers(Analyst):
         )
 
     def _library_rows(
-        self, inputs: Any, max_new_tokens: int, beams: int, teller: Teller | None
+        self, inputs: Any, max_new_tokens: int, beams: int, teller: StreamDetokenizer | None
     ) -> list[list[int]]:
         options: dict[str, Any] = {}
         if teller is not None:
@@ -175,18 +177,18 @@ class VoxtralTransformers(Analyst):
         rows = output[:, inputs["input_ids"].shape[1] :].tolist()
         return [self._loop.cut(row) for row in rows]
 
-    def _text(self, row: list[int], prompt_tokens: int, max_new_tokens: int) -> Text:
+    def _text(self, row: list[int], prompt_tokens: int, max_new_tokens: int) -> GenerationResult:
         """row: what was decoded before the end."""
         tokens = tuple(token for token in row if token >= TEKKEN_CONTROL_TOKENS)
         text = self._processor.tokenizer.decode(tokens).strip() if tokens else ""
         ended = len(row) < max_new_tokens
-        return Text(text, tokens, Usage(prompt_tokens, len(row) + ended, ended))
+        return GenerationResult(text, tokens, TokenUsage(prompt_tokens, len(row) + ended, ended))
 
 
 class _Streamer:
     """What `generate` calls a streamer: given the prompt, then the token of each row."""
 
-    def __init__(self, teller: Teller) -> None:
+    def __init__(self, teller: StreamDetokenizer) -> None:
         self._teller = teller
         self._prompt = True
 
@@ -199,7 +201,7 @@ class _Streamer:
         """Nothing is held back here."""
 
 
-class _VoxtralHeard(Heard):
+class _VoxtralHeard(PrefilledAudio):
     """`<s>[INST][BEGIN_AUDIO][AUDIO]xN`, with which transcription and questions both begin, encoded
     and prefilled; every job continues from there and is then forgotten."""
 
@@ -214,20 +216,20 @@ class _VoxtralHeard(Heard):
                 inputs[name] = inputs[name][:, : self._length]
             inputs = inputs.to(tenant.device.name, dtype=tenant._model.dtype)
             with torch.inference_mode(), pinned_attention(tenant.spec.attention):
-                self._heading: Heading = tenant._loop.prefill(inputs)
+                self._heading: DecodeState = tenant._loop.prefill(inputs)
 
-    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> Text:
+    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> GenerationResult:
         spoken = self._ids(f"lang:{language}") if language else []
         return self._continue([INST_END, *spoken, TRANSCRIBE], max_new_tokens)
 
-    def answer(self, question: str, *, max_new_tokens: int = 200) -> Text:
+    def answer(self, question: str, *, max_new_tokens: int = 200) -> GenerationResult:
         return self._continue([*self._ids(question), INST_END], max_new_tokens)
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tenant._processor.tokenizer.encode(text, add_special_tokens=False))
 
     @torch.inference_mode()
-    def _continue(self, prompt: list[int], max_new_tokens: int) -> Text:
+    def _continue(self, prompt: list[int], max_new_tokens: int) -> GenerationResult:
         tenant, loop = self._tenant, self._tenant._loop
         with tenant._probe.call(), pinned_attention(tenant.spec.attention):
             loop.rewind(self._heading, self._length)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hybridlab import catalog
 from hybridlab.devices import Device
 from hybridlab.errors import UnavailableError, WeightsError
-from hybridlab.models.base import TenantSpec
+from hybridlab.models.base import ModelSpec
 from hybridlab.models.hub import needs_token
 from hybridlab.models.source import folder_or_id, hub_id
 
@@ -36,7 +36,7 @@ def computing_dtype(name: str) -> torch.dtype:
 
 
 @contextmanager
-def one_line_errors(spec: TenantSpec) -> Iterator[None]:
+def one_line_errors(spec: ModelSpec) -> Iterator[None]:
     """Turn a library's many-line complaint about files into a WeightsError."""
     try:
         yield
@@ -49,7 +49,7 @@ def one_line_errors(spec: TenantSpec) -> Iterator[None]:
         ) from error
 
 
-def pretrained(kind: Any, spec: TenantSpec, device: Device) -> nn.Module:
+def pretrained(kind: Any, spec: ModelSpec, device: Device) -> nn.Module:
     """`kind.from_pretrained` straight to the device: dtype always set, safetensors only."""
     options: dict[str, Any] = {"use_safetensors": True, "device_map": {"": device.name}}
     options["dtype"] = computing_dtype(spec.dtype)
@@ -146,7 +146,7 @@ def empty_weights_on(device: str) -> Iterator[None]:
         yield
 
 
-def random_transformers(kind: Any, config: Any, spec: TenantSpec, device: str) -> nn.Module:
+def random_transformers(kind: Any, config: Any, spec: ModelSpec, device: str) -> nn.Module:
     """True architecture, seeded values, brought to `device` by `from_pretrained` itself: what the
     allocator is asked for, and in which order, is that of a released file."""
     if spec.dtype in ("int8", "int4"):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from hybridlab import catalog
 from hybridlab.audio import Samples, windows
 from hybridlab.errors import WeightsError
-from hybridlab.models.base import Text, Transcriber
-from hybridlab.models.phases import PhaseProbe
+from hybridlab.models.base import GenerationResult, SpeechRecognizer
+from hybridlab.models.phase_hooks import PhaseProbe
 from hybridlab.models.processors import hf_to_openai_state_dict
 from hybridlab.models.source import check_source, folder_or_id
 from hybridlab.models.weights import empty_weights_on, fill_random
@@ -22,7 +22,7 @@ from hybridlab.models.whisper_transformers import _joined
 SILENT_HOPS = 5
 
 
-class WhisperOpenai(Transcriber):
+class WhisperOpenai(SpeechRecognizer):
     """All windows of a call run as one batch; padded with zeros in the log-mel domain, as
     `whisper.transcribe` does."""
 
@@ -133,7 +133,7 @@ class WhisperOpenai(Transcriber):
         language: str = "en",
         max_new_tokens: int = 224,
         beams: int = 1,
-    ) -> list[Text]:
+    ) -> list[GenerationResult]:
         import whisper
 
         pieces = [windows(samples) for samples in batch]
@@ -142,7 +142,7 @@ class WhisperOpenai(Transcriber):
             results = whisper.decode(
                 self._model, self.encoded(mel), self._options(language, max_new_tokens, beams)
             )
-        rows = [Text(result.text.strip(), tuple(result.tokens)) for result in results]
+        rows = [GenerationResult(result.text.strip(), tuple(result.tokens)) for result in results]
         return _joined(rows, [len(clip) for clip in pieces])
 
     def mel(self, samples: Samples) -> Tensor:

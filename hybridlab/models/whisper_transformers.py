@@ -10,8 +10,8 @@ import torch
 
 from hybridlab import catalog
 from hybridlab.audio import Samples, windows
-from hybridlab.models.base import Text, Transcriber
-from hybridlab.models.phases import PhaseProbe
+from hybridlab.models.base import GenerationResult, SpeechRecognizer
+from hybridlab.models.phase_hooks import PhaseProbe
 from hybridlab.models.processors import (
     load_whisper_processor,
     whisper_generation_config,
@@ -26,7 +26,7 @@ from hybridlab.models.weights import (
 )
 
 
-class WhisperTransformers(Transcriber):
+class WhisperTransformers(SpeechRecognizer):
     """All windows of a call run as one batch; padded with silence to 30 s by the extractor."""
 
     _model: Any = None
@@ -87,7 +87,7 @@ class WhisperTransformers(Transcriber):
         language: str = "en",
         max_new_tokens: int = 224,
         beams: int = 1,
-    ) -> list[Text]:
+    ) -> list[GenerationResult]:
         pieces = [windows(samples) for samples in batch]
         with self._probe.call():
             inputs = self._processor.feature_extractor(
@@ -111,18 +111,20 @@ class WhisperTransformers(Transcriber):
             rows = [self._text(row) for row in output.tolist()]
         return _joined(rows, [len(clip) for clip in pieces])
 
-    def _text(self, row: list[int]) -> Text:
+    def _text(self, row: list[int]) -> GenerationResult:
         first_special = self._model.generation_config.eos_token_id
         tokens = tuple(token for token in row if token < first_special)
-        return Text(self._processor.decode(tokens, skip_special_tokens=True).strip(), tokens)
+        return GenerationResult(
+            self._processor.decode(tokens, skip_special_tokens=True).strip(), tokens
+        )
 
 
-def _joined(rows: list[Text], counts: list[int]) -> list[Text]:
+def _joined(rows: list[GenerationResult], counts: list[int]) -> list[GenerationResult]:
     """Texts of windows as texts of clips."""
     texts, start = [], 0
     for count in counts:
         own = rows[start : start + count]
         start += count
         tokens = tuple(token for text in own for token in text.tokens)
-        texts.append(Text(" ".join(text.text for text in own if text.text), tokens))
+        texts.append(GenerationResult(" ".join(text.text for text in own if text.text), tokens))
     return texts

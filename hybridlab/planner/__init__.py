@@ -5,22 +5,7 @@ stays, `requests` what a request adds in each phase, `pair` puts both into a led
 `sharing` compares the strategies, `inverse` asks for the most that fits.
 """
 
-from hybridlab.planner.estimate import Estimate, largest, total
-from hybridlab.planner.inverse import (
-    cards_for,
-    largest_batch,
-    largest_whisper,
-    longest_audio_s,
-    most_beams,
-)
-from hybridlab.planner.pair import (
-    PairPlan,
-    context_bytes,
-    default_voxtral_dtype,
-    plan_pair,
-    plan_table,
-)
-from hybridlab.planner.requests import (
+from hybridlab.planner.activations import (
     Request,
     attention_bytes,
     audio_array_bytes,
@@ -30,7 +15,22 @@ from hybridlab.planner.requests import (
     whisper_phases,
     whisper_request_bytes,
 )
-from hybridlab.planner.sharing import way_ledgers, ways
+from hybridlab.planner.estimate import Estimate, largest, total
+from hybridlab.planner.limits import (
+    cards_for,
+    largest_batch,
+    largest_whisper,
+    longest_audio_s,
+    most_beams,
+)
+from hybridlab.planner.memory_plan import (
+    PairPlan,
+    context_bytes,
+    default_voxtral_dtype,
+    plan_pair,
+    plan_table,
+)
+from hybridlab.planner.per_strategy import ledger_by_strategy, memory_by_strategy
 from hybridlab.planner.weights import (
     check_backend_dtype,
     voxtral_weights_bytes,
@@ -51,7 +51,9 @@ __all__ = [
     "largest",
     "largest_batch",
     "largest_whisper",
+    "ledger_by_strategy",
     "longest_audio_s",
+    "memory_by_strategy",
     "most_beams",
     "plan_pair",
     "plan_table",
@@ -60,8 +62,6 @@ __all__ = [
     "voxtral_phases",
     "voxtral_request_bytes",
     "voxtral_weights_bytes",
-    "way_ledgers",
-    "ways",
     "whisper_load_peak_bytes",
     "whisper_phases",
     "whisper_request_bytes",

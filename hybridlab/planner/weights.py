@@ -14,7 +14,7 @@ INT4_BLOCK = 64
 def check_backend_dtype(backend: str, dtype: str) -> None:
     """`ParameterError` where this backend cannot keep its weights in this dtype."""
     if backend not in catalog.BACKENDS:
-        raise ParameterError.unknown_name("whisper_backend", backend, catalog.BACKENDS)
+        raise ParameterError.unknown_name("asr_backend", backend, catalog.BACKENDS)
     if dtype not in catalog.BACKEND_DTYPES[backend]:
         good = ", ".join(catalog.BACKEND_DTYPES[backend])
         raise ParameterError(f"{backend} cannot keep {dtype!r} weights; choose one of: {good}")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hybridlab.devices.base import Device
 from hybridlab.errors import UnavailableError
-from hybridlab.processes.isolate import Child, shared_server
+from hybridlab.processes.fork_server import Child, shared_server
 
 PROGRAM = "nvidia-cuda-mps-control"
 START_TIMEOUT_S = 10.0
@@ -64,7 +64,7 @@ def _wait_until_it_answers(
         ended = daemon.wait(TICK_S)
         if ended is not None:
             said = log.read_text(errors="replace").strip().splitlines()
-            why = said[-1] if said else ended.reason("its")
+            why = said[-1] if said else ended.describe("its")
             raise UnavailableError(f"MPS did not start: {why}; use the variant processes")
         if time.monotonic() > deadline:
             raise UnavailableError(

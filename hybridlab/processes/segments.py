@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hybridlab.devices import Device, resolve_device
 from hybridlab.errors import UnavailableError
-from hybridlab.processes.isolate import shared_server
+from hybridlab.processes.fork_server import shared_server
 from hybridlab.simulation import STATE_VARIABLE
 
 TRIAL_TIMEOUT_S = 120.0
@@ -24,7 +24,7 @@ def expand_segments(device: Device) -> None:
             ended = shared_server().run(_grow, device.name, timeout_s=TRIAL_TIMEOUT_S, log=log)
             said = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         if not ended.ok:
-            why = said[-1] if said else ended.reason("the trial's")
+            why = said[-1] if said else ended.describe("the trial's")
             raise UnavailableError(
                 f"expandable segments do not work on {device.title()} with this driver: {why}"
             )

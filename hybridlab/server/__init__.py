@@ -1,7 +1,7 @@
-"""The pair as a server: OpenAI-compatible routes over an orchestrator that shares the device.
+"""`hybridlab serve`: both models over HTTP, as OpenAI's API and as one call for both.
 
-`settings` says what is served and within which limits, `sharing` what a strategy means here,
-`engine` and `lane` who works when, `tenant` how one tenant is asked (a worker each), `admission`
-what fits, `uploads` how audio from outside is decoded; `app`, `wire`, `security` and `metrics` are
-HTTP. Only `app`, `metrics` and `run` need the extra `serve`.
+A request goes from its route to the `engine`, which has a `scheduler` for each model; that has a
+`model_client`, which is a worker process or another server, kept alive by its `supervisor`. What
+fits is the planner's and `memory_budget`'s to say (`admission`). Uploads are decoded in processes
+of their own (`audio_decoder`). `settings` has every option.
 """

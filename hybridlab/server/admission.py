@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hybridlab import catalog
 from hybridlab.catalog import Card
-from hybridlab.models.base import TenantSpec
+from hybridlab.models.base import ModelSpec
 from hybridlab.planner import (
     Request,
     voxtral_request_bytes,
@@ -16,26 +16,28 @@ from hybridlab.planner import (
     whisper_weights_bytes,
 )
 from hybridlab.planner.estimate import Estimate
-from hybridlab.planner.inverse import largest_fitting
-from hybridlab.planner.pair import slack_bytes
-from hybridlab.server.jobs import Job, Kind
-from hybridlab.server.refusals import crowded_out, too_long
-from hybridlab.server.room import Room
+from hybridlab.planner.limits import largest_fitting
+from hybridlab.planner.memory_plan import allocator_cache_bytes
+from hybridlab.server.errors import memory_taken, too_long
+from hybridlab.server.jobs import InferenceJob, Kind
+from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.settings import Role
 
-#: As many as a tenant of the lab writes by default.
+#: As many as a model of the lab writes by default.
 TRANSCRIPT_TOKENS_PER_WINDOW = 224
 
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """What one tenant's calls take above its weights, in bytes, and the longest audio for it.
-    `swapped`: a Whisper whose weights come in with a call and count as part of it."""
+    """What one model's calls take above its weights, in bytes, and the longest audio for it."""
 
-    spec: TenantSpec
-    analyst: bool
+    role: Role
+    #: None for a model of another server, which takes nothing here.
+    spec: ModelSpec | None
     card: Card
-    room: Room
+    budget: MemoryBudget
     max_audio_s: float
+    #: An ASR whose weights come in with a call and count as part of it.
     swapped: bool = False
 
     def bytes_of(self, *, audio_s: float, batch: int = 1, new_tokens: int = 200) -> int:
@@ -43,7 +45,9 @@ class Admission:
         return self._request_bytes(request) + (self.weights_bytes if self.swapped else 0)
 
     def _request_bytes(self, request: Request) -> int:
-        if self.analyst:
+        if self.spec is None:
+            return 0
+        if self.role == "llm":
             return voxtral_request_bytes(
                 catalog.voxtral(self.spec.model),
                 request,
@@ -61,77 +65,82 @@ class Admission:
 
     def with_slack(self, n_bytes: int) -> int:
         """What the device may have to give for so many bytes: an allocator takes whole segments."""
-        return n_bytes + slack_bytes(self.card, Estimate.exact(n_bytes)).high
+        return n_bytes + allocator_cache_bytes(self.card, Estimate.exact(n_bytes)).high
 
     @property
     def weights_bytes(self) -> int:
-        """Of a Whisper."""
-        spec = self.spec
+        """Of an ASR."""
+        spec = self._own_spec()
         return whisper_weights_bytes(
             catalog.whisper(spec.model), backend=spec.backend, dtype=spec.dtype
         )
 
     @property
     def load_peak_bytes(self) -> int:
-        """Of a Whisper."""
-        spec = self.spec
+        """Of an ASR."""
+        spec = self._own_spec()
         return whisper_load_peak_bytes(
             catalog.whisper(spec.model), backend=spec.backend, dtype=spec.dtype
         )
 
-    def batch_bytes(self, jobs: list[Job]) -> int:
+    def _own_spec(self) -> ModelSpec:
+        if self.spec is None:
+            raise RuntimeError("a model of another server takes no memory here")
+        return self.spec
+
+    def batch_bytes(self, jobs: list[InferenceJob]) -> int:
         """As if all were as long as the longest, to which they are padded."""
         return self.bytes_of(
-            audio_s=max(job.sound.seconds for job in jobs),
+            audio_s=max(job.params.audio.seconds for job in jobs),
             batch=len(jobs),
             new_tokens=max(job.max_new_tokens for job in jobs),
         )
 
-    def fits(self, jobs: list[Job]) -> bool:
-        return self.batch_bytes(jobs) <= self.room.n_bytes
+    def fits(self, jobs: list[InferenceJob]) -> bool:
+        return self.batch_bytes(jobs) <= self.budget.n_bytes
 
     def tokens(self, audio_s: float, asked: int | None) -> int:
-        """Most tokens of a text: those asked for, else what a transcript of so much speech may
-        have, which Whisper writes window by window and Voxtral in one go."""
+        """Most tokens of a text: those asked for, else as many as a transcript of this length may
+        have, which the ASR writes window by window and the LLM in one go."""
         if asked is not None:
             return asked
-        windows = Request(audio_s=audio_s).windows if self.analyst else 1
+        windows = Request(audio_s=audio_s).windows if self.role == "llm" else 1
         return TRANSCRIPT_TOKENS_PER_WINDOW * windows
 
     def check(self, kind: Kind, audio_s: float, *, asked_tokens: int | None = None) -> None:
-        """`RefusalError` with the longest audio that would be served, or with who else holds the
-        memory for it."""
-        most_s, why = self._own_limit(kind)
-        self.room.look()
-        if audio_s <= most_s and self._has_room(audio_s, asked_tokens):
+        """`ApiError` with the longest audio that would be served, or with what another program
+        holds of the memory for it."""
+        limit_s, why = self._own_limit(kind)
+        self.budget.refresh()
+        if audio_s <= limit_s and self._has_room(audio_s, asked_tokens):
             return
-        longest_s = min(most_s, self._longest_in_memory_s(most_s, asked_tokens))
-        if audio_s <= most_s:
-            crowd = self.room.crowded_by(self._audio_bytes(audio_s, asked_tokens))
-            if crowd is not None:
-                raise crowded_out(crowd.n_bytes, crowd.of, longest_s=longest_s)
-        if longest_s < most_s:
+        longest_s = min(limit_s, self._longest_in_memory_s(limit_s, asked_tokens))
+        if audio_s <= limit_s:
+            foreign = self.budget.foreign_over(self._audio_bytes(audio_s, asked_tokens))
+            if foreign is not None:
+                raise memory_taken(foreign.n_bytes, foreign.of, longest_s=longest_s)
+        if longest_s < limit_s:
             why = "the memory that is free"
         raise too_long(audio_s, longest_s, why)
 
     def _own_limit(self, kind: Kind) -> tuple[float, str]:
         limits = [(self.max_audio_s, "the server")]
-        if self.analyst and kind == "answer":
+        if self.role == "llm" and kind == "answer":
             limits.append((catalog.VOXTRAL_MAX_ANSWER_S, "Voxtral"))
-        elif self.analyst:
+        elif self.role == "llm":
             limits.append((catalog.VOXTRAL_MAX_TRANSCRIBE_S, "Voxtral"))
         return min(limits)
 
     def _has_room(self, audio_s: float, asked_tokens: int | None) -> bool:
-        return self._audio_bytes(audio_s, asked_tokens) <= self.room.n_bytes
+        return self._audio_bytes(audio_s, asked_tokens) <= self.budget.n_bytes
 
     def _audio_bytes(self, audio_s: float, asked_tokens: int | None) -> int:
         tokens = self.tokens(audio_s, asked_tokens)
         return self.bytes_of(audio_s=audio_s, new_tokens=tokens)
 
-    def _longest_in_memory_s(self, most_s: float, asked_tokens: int | None) -> float:
+    def _longest_in_memory_s(self, limit_s: float, asked_tokens: int | None) -> float:
         """In whole windows; 0 where not even one fits."""
         return catalog.WINDOW_S * largest_fitting(
             lambda n: self._has_room(n * catalog.WINDOW_S, asked_tokens),
-            most=max(1, math.ceil(most_s / catalog.WINDOW_S)),
+            most=max(1, math.ceil(limit_s / catalog.WINDOW_S)),
         )

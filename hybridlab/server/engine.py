@@ -1,155 +1,245 @@
-"""The orchestrator: takes jobs in as long as they fit, hands them to lanes, loses none."""
+"""Everything behind the routes: accepts jobs as long as they fit, and loses none of them."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Protocol
 
-from hybridlab.server import refusals
-from hybridlab.server.jobs import Growing, Job, Kind, Said, Sound
-from hybridlab.server.lane import Lane
+from hybridlab import catalog
+from hybridlab.server import errors
+from hybridlab.server.audio_decoder import AudioDecoder, Limits
+from hybridlab.server.errors import ApiError
+from hybridlab.server.jobs import DecodedAudio, InferenceJob, InferenceParams, InferenceResult, Kind
+from hybridlab.server.metrics import Metrics
+from hybridlab.server.model_pool import ModelPool
+from hybridlab.server.scheduler import ModelScheduler
+from hybridlab.server.settings import Role, Settings
 
-KINDS: tuple[Kind, ...] = ("transcription", "answer")
+log = logging.getLogger("hybridlab.server")
+LOADING = "the models are still loading"
+ANSWER_TOKENS = 200
 #: Decoded audio of all requests together, 1.8 GB of this process: a file of a few KB may hold 40
-#: minutes, so that a queue of requests says nothing of their bytes.
-HELD_AUDIO_S = 8 * 3600.0
+#: minutes, so that the number of requests says nothing of their bytes.
+MAX_DECODED_S = 8 * 3600.0
+#: Between two questions whether another server is ready.
+HEALTH_EVERY_S = 0.2
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a request wants of one tenant. `max_new_tokens` None: as many as a transcript has;
-    `stream`: its words as they come (`Job.words`)."""
-
-    tenant: str
-    kind: Kind
-    sound: Sound
-    question: str = ""
-    language: str = "en"
-    max_new_tokens: int | None = None
-    stream: bool = False
+class Decoder(Protocol):
+    async def decode(self, data: bytes) -> DecodedAudio:
+        """`ApiError` for what is no audio within the limits."""
 
 
 class Engine:
-    """Lanes by the name of their tenant. All of it belongs to one event loop."""
+    """A scheduler for each model, by role. `start` loads, `stop` ends; in between `draining` means
+    that nothing more is accepted. All of it belongs to one event loop."""
 
-    def __init__(self, lanes: Mapping[str, Lane], *, queue: int, request_timeout_s: float) -> None:
-        self.lanes = dict(lanes)
-        for lane in self.lanes.values():
-            lane.neighbours = [other for other in self.lanes.values() if other is not lane]
-        self.queue = queue
-        self.request_timeout_s = request_timeout_s
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.created = int(time.time())
+        self.schedulers: dict[Role, ModelScheduler] = {}
+        self.decoder: Decoder | None = None
+        self.pool: ModelPool | None = None
         self.ready = self.draining = False
-        self._unfinished: set[Job] = set()
+        self._audio_decoder: AudioDecoder | None = None
+        self._unfinished: set[InferenceJob] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._pace_s: dict[str, float] = {}
+        self._pace_s: dict[Role, float] = {}
+
+    async def start(self) -> None:
+        """Workers, weights, limits; what fails to load is raised."""
+        settings = self.settings
+        self.pool = await asyncio.to_thread(ModelPool, settings)
+        self._audio_decoder = AudioDecoder(
+            Limits(settings.max_audio_s, settings.decode_timeout_s),
+            workers=settings.decoders,
+            queue=2 * settings.max_queue,
+        )
+        await self._audio_decoder.start()
+        self.attach(self.pool.schedulers(), self._audio_decoder)
+        self.metrics.watch(self.schedulers, self.pool, self._audio_decoder)
+        await self.load()
+        await asyncio.to_thread(self.pool.measure_budget)
+        self.run()
+
+    def attach(self, schedulers: Mapping[Role, ModelScheduler], decoder: Decoder) -> None:
+        self.schedulers = dict(schedulers)
+        self.decoder = decoder
+        for own in self.schedulers.values():
+            own.neighbours = [other for other in self.schedulers.values() if other is not own]
+            own.on_phase = self.metrics.phase_done
 
     async def load(self) -> None:
-        """Bring up all tenants one after the other. What fails to load is raised."""
-        for lane in self.lanes.values():
-            await lane.upkeep.open()
+        """All models, one after the other. What fails to load is raised; another server is waited
+        for."""
+        for scheduler in self.schedulers.values():
+            await scheduler.supervisor.load()
+            said = ""
+            while reason := await scheduler.client.health():
+                if reason != said:
+                    log.info("waiting: %s", reason)
+                said = reason
+                await asyncio.sleep(HEALTH_EVERY_S)
 
-    def start(self) -> None:
+    def run(self) -> None:
         """Serve from now on."""
-        # Whisper's lane, which is loaded last, asks for the device first: of two that wait alike
-        # the transcript is done sooner
-        lanes = reversed(self.lanes.values())
-        self._tasks = [asyncio.create_task(lane.run()) for lane in lanes]
+        # the ASR, which is loaded last, asks for the device first: of two that wait alike the
+        # transcript is done sooner
+        schedulers = reversed(self.schedulers.values())
+        self._tasks = [asyncio.create_task(scheduler.run()) for scheduler in schedulers]
         self.ready = True
 
-    # ------------------------------------------------------------------------------ admission
-
-    def submit(self, *wishes: Wish) -> list[Job]:
-        """Accept all of a request's wishes, or none: `RefusalError`."""
-        self.check(*wishes)
-        return [self._accept(wish) for wish in wishes]
-
-    def check(self, *wishes: Wish) -> None:
-        """`RefusalError` where these would not be accepted now."""
-        if self.draining:
-            raise refusals.not_ready("the server is stopping", code="stopping")
-        if not self.ready:
-            raise refusals.not_ready("the models are still loading")
-        for wish in wishes:
-            lane = self.lanes[wish.tenant]
-            if lane.broken:
-                raise refusals.not_ready(lane.broken, code="broken")
-            lane.check(wish.kind, wish.sound.seconds, asked_tokens=wish.max_new_tokens)
-        self.check_queue(*((wish.tenant, wish.kind) for wish in wishes))
-        self._check_held(wishes)
-
-    def check_queue(self, *asked: tuple[str, Kind]) -> None:
-        """`RefusalError` where the queues have no place for these."""
-        for tenant, kind in set(asked):
-            lane = self.lanes[tenant]
-            if asked.count((tenant, kind)) > self.queue:  # never, however often it comes again
-                raise refusals.too_many_questions(self.queue)
-            lane.waiting.prune()
-            if lane.waiting.count(kind) + asked.count((tenant, kind)) > self.queue:
-                raise refusals.queue_full(self._retry_after_s(lane))
-
-    def _check_held(self, wishes: tuple[Wish, ...]) -> None:
-        """The wishes of one request share their sound."""
-        held = {id(job.sound): job.sound.seconds for job in self._unfinished}
-        asked = {id(wish.sound): wish.sound.seconds for wish in wishes}
-        if held and sum((held | asked).values()) > HELD_AUDIO_S:
-            raise refusals.queue_full(max(map(self._retry_after_s, self.lanes.values())))
-
-    def _accept(self, wish: Wish) -> Job:
-        lane = self.lanes[wish.tenant]
-        loop = asyncio.get_running_loop()
-        job = Job(
-            kind=wish.kind,
-            sound=wish.sound,
-            question=wish.question,
-            language=wish.language,
-            max_new_tokens=lane.admission.tokens(wish.sound.seconds, wish.max_new_tokens),
-            future=loop.create_future(),
-            growing=Growing() if wish.stream else None,
-        )
-        self._unfinished.add(job)
-        timer = loop.call_later(self.request_timeout_s, self._time_is_up, job)
-        job.future.add_done_callback(lambda _: self._finished(job, lane, timer))
-        lane.add(job)
-        return job
-
-    def _finished(self, job: Job, lane: Lane, timer: asyncio.TimerHandle) -> None:
-        self._unfinished.discard(job)
-        timer.cancel()
-        if job.future.cancelled() or job.future.exception() is not None:
-            return
-        said: Said = job.future.result()
-        before = self._pace_s.get(lane.tenant.name, said.worked_s)
-        self._pace_s[lane.tenant.name] = 0.8 * before + 0.2 * said.worked_s
-
-    def _retry_after_s(self, lane: Lane) -> int:
-        """When a place should be free: half the queue at the lane's pace of late."""
-        batches = len(lane.waiting) / max(1, lane.policy.batch) / 2
-        return max(1, math.ceil(batches * self._pace_s.get(lane.tenant.name, 1.0)))
-
-    def _time_is_up(self, job: Job) -> None:
-        if job.wanted:
-            job.future.set_exception(refusals.timed_out(self.request_timeout_s))
-
-    # ------------------------------------------------------------------------------- the end
-
-    @property
-    def broken(self) -> str:
-        """Why a tenant can never serve again; '' as long as all can."""
-        return next((lane.broken for lane in self.lanes.values() if lane.broken), "")
-
-    async def drain(self) -> None:
-        """Accept nothing more, and wait until everything accepted has its answer."""
-        self.draining = True
-        while self._unfinished:
-            await asyncio.wait([job.future for job in self._unfinished])
-
-    async def close(self) -> None:
-        """End the lanes and their tenants, whatever they are at."""
+    async def stop(self) -> None:
+        """End the models, whatever they are at."""
         self.draining = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for lane in self.lanes.values():
-            await lane.close()
+        for scheduler in self.schedulers.values():
+            await scheduler.supervisor.close()
+        if self._audio_decoder is not None:
+            self._audio_decoder.close()
+        if self.pool is not None:
+            await asyncio.to_thread(self.pool.close)
+
+    # --------------------------------------------------------------------------------- state
+
+    @property
+    def failed(self) -> str:
+        """Why a model can never serve again; '' as long as all can."""
+        failed = (scheduler.failed for scheduler in self.schedulers.values())
+        return next((why for why in failed if why), "")
+
+    async def not_ready(self) -> str:
+        """Why requests are not accepted now; '' where they are."""
+        if not self.ready:
+            return LOADING
+        if self.draining:
+            return "the server is stopping"
+        health = await asyncio.gather(*(s.client.health() for s in self.schedulers.values()))
+        return self.failed or "; ".join(why for why in health if why)
+
+    def model_ids(self) -> list[str]:
+        """The models as they are served now."""
+        self._check_ready()
+        return [scheduler.model for scheduler in self.schedulers.values()]
+
+    def _check_ready(self) -> None:
+        if not self.ready:
+            raise errors.not_ready(LOADING)
+
+    # ------------------------------------------------------------------------------ requests
+
+    def role_of(self, model: str) -> Role:
+        """Which model a client names: 'whisper-1', an id of /v1/models, a role, a size, or a name
+        on the hub."""
+        self._check_ready()
+        for role, scheduler in self.schedulers.items():
+            if model in known_names(role, scheduler.client.models):
+                return role
+        ids = ", ".join(self.model_ids())
+        raise ApiError(
+            404, "model_not_found", f"the model {model[:60]!r} is not served; choose one of: {ids}"
+        )
+
+    def asr(self) -> Role:
+        """Which model transcribes in a hybrid request."""
+        self._check_ready()
+        if "llm" not in self.schedulers:
+            raise errors.bad_request("this server has no LLM and answers no questions")
+        return "asr" if "asr" in self.schedulers else "llm"
+
+    def answer_tokens(self, asked: int | None) -> int:
+        return min(asked or ANSWER_TOKENS, self.settings.max_new_tokens)
+
+    async def decode(self, data: bytes, role: Role, kind: Kind) -> DecodedAudio:
+        """Not before it is clear that the request would not be refused anyway."""
+        self._check_accepting()
+        self._check_queue((role, kind))
+        assert self.decoder is not None
+        began = time.perf_counter()
+        audio = await self.decoder.decode(data)
+        self.metrics.phase_done("server", "decode-upload", time.perf_counter() - began)
+        return replace(audio, encoded=data) if self.settings.urls else audio
+
+    def submit(self, *asked: InferenceParams) -> list[InferenceJob]:
+        """Accept all jobs of a request, or none: `ApiError`."""
+        self._check_accepting()
+        for params in asked:
+            scheduler = self.schedulers[params.role]
+            if scheduler.failed:
+                raise errors.not_ready(scheduler.failed, code="model_failed")
+            scheduler.check(params)
+        self._check_queue(*((params.role, params.kind) for params in asked))
+        self._check_decoded(asked)
+        return [self._accept(params) for params in asked]
+
+    def _check_accepting(self) -> None:
+        if self.draining:
+            raise errors.not_ready("the server is stopping", code="stopping")
+        self._check_ready()
+
+    def _check_queue(self, *asked: tuple[Role, Kind]) -> None:
+        """`ApiError` where the queues have no place for these."""
+        limit = self.settings.max_queue
+        for role, kind in set(asked):
+            scheduler, count = self.schedulers[role], asked.count((role, kind))
+            if count > limit:  # never, however often it comes again
+                raise errors.too_many_questions(limit)
+            scheduler.queue.prune()
+            if scheduler.queue.count(kind) + count > limit:
+                raise errors.queue_full(self._retry_after_s(scheduler))
+
+    def _check_decoded(self, asked: tuple[InferenceParams, ...]) -> None:
+        """The jobs of one request share their audio."""
+        held = {id(job.params.audio): job.params.audio.seconds for job in self._unfinished}
+        new = {id(params.audio): params.audio.seconds for params in asked}
+        if held and sum((held | new).values()) > MAX_DECODED_S:
+            raise errors.queue_full(max(map(self._retry_after_s, self.schedulers.values())))
+
+    def _accept(self, params: InferenceParams) -> InferenceJob:
+        scheduler = self.schedulers[params.role]
+        loop = asyncio.get_running_loop()
+        tokens = scheduler.admission.tokens(params.audio.seconds, params.max_new_tokens)
+        job = InferenceJob(params, tokens, loop.create_future())
+        self._unfinished.add(job)
+        timer = loop.call_later(self.settings.request_timeout_s, self._time_out, job)
+        job.future.add_done_callback(lambda _: self._finished(job, timer))
+        scheduler.add(job)
+        return job
+
+    def _finished(self, job: InferenceJob, timer: asyncio.TimerHandle) -> None:
+        self._unfinished.discard(job)
+        timer.cancel()
+        if job.future.cancelled() or job.future.exception() is not None:
+            return
+        result: InferenceResult = job.future.result()
+        before = self._pace_s.get(job.params.role, result.work_s)
+        self._pace_s[job.params.role] = 0.8 * before + 0.2 * result.work_s
+
+    def _retry_after_s(self, scheduler: ModelScheduler) -> int:
+        """When a place should be free: half the queue at the model's pace of late."""
+        batches = len(scheduler.queue) / max(1, scheduler.config.batch) / 2
+        return max(1, math.ceil(batches * self._pace_s.get(scheduler.role, 1.0)))
+
+    def _time_out(self, job: InferenceJob) -> None:
+        if job.pending:
+            job.future.set_exception(errors.timed_out(self.settings.request_timeout_s))
+
+
+def known_names(role: Role, ids: list[str]) -> set[str]:
+    """What clients may call a model with these ids, as 'whisper-large-v3': its role, its family,
+    the size alone, its name on the hub."""
+    known: set[str] = {role, *ids}
+    for name in ids:
+        family, _, size = name.removesuffix("-random").partition("-")
+        known |= {family, size, f"{family}-{size}"}
+        find = catalog.whisper if role == "asr" else catalog.voxtral
+        known.add(find(size).hub_id)
+    return known | {"whisper-1"} if role == "asr" else known

@@ -1,4 +1,4 @@
-"""One tenant's share of a request, and how shares wait."""
+"""One model's share of a request, and how such shares wait."""
 
 from __future__ import annotations
 
@@ -12,45 +12,68 @@ from typing import Literal
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
-from hybridlab.models.base import Span, Text
+from hybridlab.models.base import GenerationResult, PhaseSpan
+from hybridlab.server.settings import Role
 
 Kind = Literal["transcription", "answer"]
 
 
 @dataclass(frozen=True)
-class Sound:
-    """Decoded audio, and the sample numbers at which it is cut into windows for Whisper
-    (`audio.windows`); no border: one window."""
+class DecodedAudio:
+    """Audio as a model takes it."""
 
+    #: float32 mono at 16 kHz, shape (n,).
     samples: Samples
+    #: Sample numbers at which it is cut into windows for Whisper (`audio.windows`); none: one.
     borders: tuple[int, ...] = ()
+    #: The upload as it came, for a model of another server; b'' where it is not needed.
+    encoded: bytes = field(default=b"", repr=False)
 
     @property
     def seconds(self) -> float:
         return self.samples.size / catalog.SAMPLE_RATE_HZ
 
-    def pieces(self) -> list[Samples]:
-        """The windows, each a view of `samples`."""
-        edges = [0, *self.borders, self.samples.size]
-        return [self.samples[a:b] for a, b in pairwise(edges)]
+    def windows(self) -> list[Samples]:
+        """Each a view of `samples`."""
+        return [self.samples[a:b] for a, b in pairwise(self._edges())]
 
     def bounds_s(self) -> list[tuple[float, float]]:
         """Start and end of each window in seconds."""
-        edges = [0, *self.borders, self.samples.size]
         rate = catalog.SAMPLE_RATE_HZ
-        return [(a / rate, b / rate) for a, b in pairwise(edges)]
+        return [(a / rate, b / rate) for a, b in pairwise(self._edges())]
+
+    def _edges(self) -> list[int]:
+        return [0, *self.borders, self.samples.size]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """What a tenant made of a job: one text for each window, or one for the whole audio."""
+class InferenceParams:
+    """What a request wants of one model."""
 
-    texts: tuple[Text, ...]
+    role: Role
+    kind: Kind
+    audio: DecodedAudio
+    question: str = ""
+    language: str = "en"
+    #: None: as many as a transcript has.
+    max_new_tokens: int | None = None
+    #: The words are read as they come (`InferenceJob.pieces`).
+    stream: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceResult:
+    """What a model made of a job."""
+
+    #: One text for each window, or one for the whole audio.
+    texts: tuple[GenerationResult, ...]
     model: str
-    #: The larger model whose place this one has taken, if any.
+    #: The larger model in whose place this one answered, if any.
     instead_of: str = ""
-    waited_s: float
-    worked_s: float
+    queue_time_s: float
+    work_s: float
+    #: What another server took in all, where the model is there.
+    upstream_s: float | None = None
 
     @property
     def text(self) -> str:
@@ -58,32 +81,34 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A tenant's texts for a batch, job by job, and the phases of the call."""
+class BatchResult:
+    """A model's texts for a batch, job by job, and the phases of the call."""
 
-    texts: list[tuple[Text, ...]]
-    spans: list[Span]
+    texts: list[tuple[GenerationResult, ...]]
+    spans: list[PhaseSpan] = field(default_factory=list)
+    #: The one job's result as another server gave it, where the model is there.
+    upstream: InferenceResult | None = None
 
 
-class Growing:
-    """An answer's words as they come, for one reader. What was given is never taken back: an answer
-    that begins again, as its worker was lost, must first say the same once more."""
+class TokenStream:
+    """An answer's text as it comes, for one reader. What was given is never taken back: an answer
+    that is started again, as its worker was lost, must first repeat what was given."""
 
     def __init__(self) -> None:
         self.given = ""
-        self._said = ""  # since it last began
+        self._current = ""  # since the answer was last started
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
-    def begin(self) -> None:
-        self._said = ""
+    def restart(self) -> None:
+        self._current = ""
 
     def add(self, piece: str) -> bool:
-        """Whether it goes with what was given."""
-        self._said += piece
-        if self.goes_with(self._said):
-            self._give(self._said)
+        """Whether the text so far agrees with what was given."""
+        self._current += piece
+        if self.agrees_with(self._current):
+            self._give(self._current)
             return True
-        return self.given.startswith(self._said)
+        return self.given.startswith(self._current)
 
     def end(self, text: str | None) -> None:
         """The whole text, or None where there is none."""
@@ -91,7 +116,7 @@ class Growing:
             self._give(text)
         self._pieces.put_nowait(None)
 
-    def goes_with(self, text: str) -> bool:
+    def agrees_with(self, text: str) -> bool:
         return text.startswith(self.given)
 
     def _give(self, text: str) -> None:
@@ -104,60 +129,58 @@ class Growing:
             yield piece
 
 
-@dataclass(eq=False, kw_only=True)
-class Job:
-    """Times on the host's monotonic clock. Cancelling `future` withdraws it."""
+@dataclass(eq=False)
+class InferenceJob:
+    """Times are on the host's monotonic clock. Cancelling `future` withdraws the job."""
 
-    kind: Kind
-    sound: Sound
-    question: str = ""
-    language: str = "en"
+    params: InferenceParams
+    #: Resolved: never None, unlike that of `params`.
     max_new_tokens: int
-    future: asyncio.Future[Said]
-    #: None where nobody reads the words before all are there.
-    growing: Growing | None = None
-    since_s: float = field(default_factory=time.monotonic)
-    #: It has been tried, and is tried again by itself: it may be what the fault came from.
+    future: asyncio.Future[InferenceResult]
+    arrived_s: float = field(default_factory=time.monotonic)
+    #: It failed in a batch and is tried again by itself.
     alone: bool = False
-    lost: int = 0
-    #: It ran out of memory by itself, and is tried again with all that is free of the device.
-    starved: bool = False
+    #: How often its worker was lost.
+    losses: int = 0
+    #: It ran out of memory by itself, and is tried again with all that the device has free.
+    after_oom: bool = False
 
     def __post_init__(self) -> None:
-        if self.growing is not None:
-            self.future.add_done_callback(self._end_growing)
+        self.stream = TokenStream() if self.params.stream else None
+        if self.stream is not None:
+            self.future.add_done_callback(self._end_stream)
 
-    def _end_growing(self, future: asyncio.Future[Said]) -> None:
-        assert self.growing is not None
+    def _end_stream(self, future: asyncio.Future[InferenceResult]) -> None:
+        assert self.stream is not None
         failed = future.cancelled() or future.exception() is not None
-        self.growing.end(None if failed else future.result().text)
+        self.stream.end(None if failed else future.result().text)
 
-    async def words(self) -> AsyncIterator[str]:
-        """Pieces of the answer's text as they come, then what `future` raises, if it does."""
-        assert self.growing is not None
-        async for piece in self.growing.pieces():
+    async def pieces(self) -> AsyncIterator[str]:
+        """The answer's text as it comes, then what `future` raises, if it does."""
+        assert self.stream is not None
+        async for piece in self.stream.pieces():
             yield piece
         await self.future
 
     @property
-    def wanted(self) -> bool:
+    def pending(self) -> bool:
         return not self.future.done()
 
-    def fits_with(self, other: Job) -> bool:
+    def fits_with(self, other: InferenceJob) -> bool:
         """Whether one call can serve both."""
         return (
             not (self.alone or other.alone)
-            and self.kind == other.kind
-            and self.language == other.language
+            and self.params.kind == other.params.kind
+            and self.params.language == other.params.language
             and self.max_new_tokens == other.max_new_tokens
         )
 
 
-class Waiting:
-    """Jobs of one tenant, in their order within each kind; the kinds take turns."""
+class RequestQueue:
+    """Jobs of one model, in their order within each kind; the kinds take turns."""
 
     def __init__(self) -> None:
-        self._jobs: dict[Kind, deque[Job]] = {"transcription": deque(), "answer": deque()}
+        self._jobs: dict[Kind, deque[InferenceJob]] = {"transcription": deque(), "answer": deque()}
 
     def __len__(self) -> int:
         return sum(map(len, self._jobs.values()))
@@ -165,23 +188,23 @@ class Waiting:
     def count(self, kind: Kind) -> int:
         return len(self._jobs[kind])
 
-    def add(self, job: Job) -> None:
-        self._jobs[job.kind].append(job)
+    def add(self, job: InferenceJob) -> None:
+        self._jobs[job.params.kind].append(job)
 
-    def put_back(self, jobs: list[Job]) -> None:
-        """To the front, in their order: they have waited before."""
+    def put_back(self, jobs: list[InferenceJob]) -> None:
+        """To the front, in their order."""
         for job in reversed(jobs):
-            self._jobs[job.kind].appendleft(job)
+            self._jobs[job.params.kind].appendleft(job)
 
     def prune(self) -> None:
-        """Forget the jobs that nobody wants any more."""
+        """Forget the jobs that have been withdrawn."""
         for kind, jobs in self._jobs.items():
-            self._jobs[kind] = deque(job for job in jobs if job.wanted)
+            self._jobs[kind] = deque(job for job in jobs if job.pending)
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[InferenceJob]:
         return [job for jobs in self._jobs.values() for job in jobs]
 
-    def take(self, most: int, fits: Callable[[list[Job]], bool]) -> list[Job]:
+    def take(self, limit: int, fits: Callable[[list[InferenceJob]], bool]) -> list[InferenceJob]:
         """The next batch: of the kind whose turn it is, the first job and those right behind it
         that one call can serve, as long as the batch fits."""
         self.prune()
@@ -191,7 +214,7 @@ class Waiting:
         jobs = self._jobs.pop(kind)
         self._jobs[kind] = jobs  # last in turn from now on
         batch = [jobs.popleft()]
-        while jobs and len(batch) < most and batch[0].fits_with(jobs[0]):
+        while jobs and len(batch) < limit and batch[0].fits_with(jobs[0]):
             if not fits([*batch, jobs[0]]):
                 break
             batch.append(jobs.popleft())

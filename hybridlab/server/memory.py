@@ -1,6 +1,6 @@
 """The device's memory as the workers share it: several allocators, one budget.
 
-It is asked without a CUDA context: NVML knows the card, and each worker has told of its allocator.
+It is asked without a CUDA context: NVML knows the card, and each worker reports its allocator.
 """
 
 from __future__ import annotations
@@ -8,22 +8,24 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from hybridlab.devices import CudaDevice, Device, linux
+import psutil
+
+from hybridlab.devices import CudaDevice, Device, procfs
 from hybridlab.devices.nvml import nvml_memory, nvml_process_bytes
 from hybridlab.errors import UnavailableError
-from hybridlab.server.tenant import WorkerTenant
+from hybridlab.server.model_client import WorkerModelClient
 
 #: This process, or the machine, may open no more files now.
 OUT_OF_HANDLES = (errno.EMFILE, errno.ENFILE)
 
 
 class SharedMemory:
-    """What of one device is free, and who holds the rest. Made before the workers whose `tenants`
-    live on it."""
+    """What of one device is free, and who holds the rest. Made before the workers of
+    its `models`."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.tenants: Sequence[WorkerTenant] = ()
+        self.models: Sequence[WorkerModelClient] = ()
         self.name = "the card" if isinstance(device, CudaDevice) else "this machine's memory"
         self._contexts_bytes = 0
         self._before_bytes = self._used_bytes()
@@ -41,13 +43,13 @@ class SharedMemory:
                 raise
             return None  # the kernel's figures lie in files; the last ones are good enough
 
-    def room_bytes(self) -> int | None:
+    def available_bytes(self) -> int | None:
         """What requests could take if all workers gave back what they do not need: their caches,
-        and weights that leave with their turn. What a worker at work has taken is not told yet."""
+        and weights that leave with their turn. A worker reports what it took after its call."""
         free = self.free_bytes()
         if free is None:
             return None
-        return free + sum(t.cached_bytes + t.here_bytes for t in self.tenants)
+        return free + sum(m.cached_bytes + m.offloadable_bytes for m in self.models)
 
     def settle(self) -> None:
         """All is loaded, nothing at work: what workers hold beside their allocators is known from
@@ -66,10 +68,10 @@ class SharedMemory:
         return None if used is None or own is None else max(0, used - own)
 
     def owners(self, *, idle: bool) -> dict[str, int]:
-        """Bytes in use by owner: each tenant's weights and what its process has allocated beside
+        """Bytes in use by owner: each model's weights and what its process has allocated beside
         them, on a card the workers' contexts and what their allocators keep for later, on a host
         this process' own, and as the rest others'."""
-        owners = self._tenants_bytes()
+        owners = self._models_bytes()
         if isinstance(self.device, CudaDevice):
             own = self._own_bytes()
             if idle:
@@ -78,19 +80,19 @@ class SharedMemory:
             owners["allocator cache"] = max(0, held - sum(owners.values()))
             owners["workers' contexts"] = self._contexts_bytes
         else:
-            owners["server"] = linux.status_bytes("VmRSS")
+            owners["server"] = procfs.status_bytes("VmRSS")
         used = self._used_bytes()
         if used is not None:
             owners["others"] = max(0, used - sum(owners.values()))
         return owners
 
-    def _tenants_bytes(self) -> dict[str, int]:
+    def _models_bytes(self) -> dict[str, int]:
         owners = {}
-        for tenant in self.tenants:
-            weights = tenant.remote.weights_bytes() or 0
-            owners[f"{tenant.name} weights"] = weights
-            working = tenant.remote.member.used_bytes() - weights
-            owners[f"{tenant.name} working memory"] = max(0, working)
+        for model in self.models:
+            weights = model.remote.weights_bytes() or 0
+            owners[f"{model.role} weights"] = weights
+            working = model.remote.member.used_bytes() - weights
+            owners[f"{model.role} working memory"] = max(0, working)
         return owners
 
     def _note_contexts(self, own_bytes: int | None) -> None:
@@ -100,8 +102,8 @@ class SharedMemory:
     def _used_bytes(self) -> int | None:
         """In use on the whole device."""
         if not isinstance(self.device, CudaDevice):
-            memory = linux.meminfo()
-            return memory["MemTotal"] - memory["MemAvailable"]
+            memory = psutil.virtual_memory()
+            return int(memory.total - memory.available)
         try:
             return nvml_memory(self.device.index).used_bytes
         except UnavailableError:
@@ -111,12 +113,12 @@ class SharedMemory:
         """All that the workers hold, contexts and caches included; None where the driver does not
         tell it process by process, as in many containers."""
         if not isinstance(self.device, CudaDevice):
-            return linux.status_bytes("VmRSS") + sum(self._tenants_bytes().values())
+            return procfs.status_bytes("VmRSS") + sum(self._models_bytes().values())
         holders = nvml_process_bytes(self.device.index)
-        pids = [pid for t in self.tenants if t.remote.member.alive for pid in t.remote.member.pids]
+        pids = [pid for m in self.models if m.remote.member.alive for pid in m.remote.member.pids]
         if not all(pid in holders for pid in pids):
             return None
         return sum(holders[pid] for pid in pids)
 
     def _reserved_bytes(self) -> int:
-        return sum(tenant.remote.member.reserved_bytes() for tenant in self.tenants)
+        return sum(model.remote.member.reserved_bytes() for model in self.models)

@@ -1,8 +1,9 @@
-"""What `/metrics` tells, in Prometheus' text format."""
+"""What `/metrics` answers, in Prometheus' text format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,10 +15,12 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hybridlab.devices.members import Member
-from hybridlab.server.engine import KINDS, Engine
-from hybridlab.server.pair import Pair
-from hybridlab.server.uploads import Decoder
+from hybridlab.devices.process_memory import ProcessMemory
+from hybridlab.server.audio_decoder import AudioDecoder
+from hybridlab.server.jobs import Kind
+from hybridlab.server.model_pool import ModelPool
+from hybridlab.server.scheduler import ModelScheduler
+from hybridlab.server.settings import Role
 
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
@@ -40,63 +43,65 @@ class Metrics:
         )
         self.phases = Histogram(
             "hybridlab_phase_seconds",
-            "Phases: decode of the upload, wait in the queue, and those of each tenant's calls",
-            ["tenant", "phase"],
+            "Phases: decode of the upload, wait in the queue, and those of each model's calls",
+            ["role", "phase"],
             buckets=SECONDS,
             registry=self.registry,
         )
 
-    def watch(self, engine: Engine, pair: Pair, decoder: Decoder) -> None:
-        self.registry.register(_State(engine, pair, decoder))
+    def watch(
+        self, schedulers: Mapping[Role, ModelScheduler], pool: ModelPool, decoder: AudioDecoder
+    ) -> None:
+        self.registry.register(_State(schedulers, pool, decoder))
 
     def request_done(self, route: str, status: int, seconds: float) -> None:
         self.requests.labels(route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
 
-    def phase_done(self, tenant: str, phase: str, seconds: float) -> None:
-        self.phases.labels(tenant, phase).observe(seconds)
+    def phase_done(self, role: str, phase: str, seconds: float) -> None:
+        self.phases.labels(role, phase).observe(seconds)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
 
 
 class _State(Collector):
-    """The engine's counts and the device's bytes, as they are now."""
+    """The schedulers' counts and the device's bytes, as they are now."""
 
-    def __init__(self, engine: Engine, pair: Pair, decoder: Decoder) -> None:
-        self.engine = engine
-        self.pair = pair
+    def __init__(
+        self, schedulers: Mapping[Role, ModelScheduler], pool: ModelPool, decoder: AudioDecoder
+    ) -> None:
+        self.schedulers = dict(schedulers)
+        self.pool = pool
         self.decoder = decoder
 
     def collect(self) -> Iterator[Metric]:
-        queue = GaugeMetricFamily(
-            "hybridlab_queue", "Requests that wait", labels=["tenant", "kind"]
-        )
-        at_work = GaugeMetricFamily("hybridlab_at_work", "Requests at work", labels=["tenant"])
-        for name, lane in self.engine.lanes.items():
-            at_work.add_metric([name], len(lane.at_work))
-            for kind in KINDS:
-                queue.add_metric([name, kind], lane.waiting.count(kind))
+        queue = GaugeMetricFamily("hybridlab_queue", "Requests that wait", labels=["role", "kind"])
+        at_work = GaugeMetricFamily("hybridlab_at_work", "Requests at work", labels=["role"])
+        for role, scheduler in self.schedulers.items():
+            at_work.add_metric([role], len(scheduler.at_work))
+            for kind in get_args(Kind):
+                queue.add_metric([role, kind], scheduler.queue.count(kind))
         yield from (queue, at_work, *self._counts(), *self._memory())
 
     def _counts(self) -> Iterator[Metric]:
         names = {
             "ooms": "Allocations that failed",
-            "fallbacks": "Steps down to a smaller model",
-            "climbs": "Steps back up to a larger model",
-            "restarts": "Workers started again",
-            "cleanings": "Times that freed memory was given back",
-            "batches": "Calls to the tenant",
+            "fallbacks": "Changes to a smaller model",
+            "returns_to_larger": "Changes back to a larger model",
+            "restarts": "Workers restarted",
+            "cache_clears": "Times that freed memory was given back",
+            "batches": "Calls to the model",
             "batched_jobs": "Requests in these calls",
         }
-        for name, told in names.items():
-            family = CounterMetricFamily(f"hybridlab_{name}", told, labels=["tenant"])
-            for tenant, lane in self.engine.lanes.items():
-                family.add_metric([tenant], getattr(lane.counts, name))
+        for name, help_text in names.items():
+            family = CounterMetricFamily(f"hybridlab_{name}", help_text, labels=["role"])
+            for role, scheduler in self.schedulers.items():
+                family.add_metric([role], getattr(scheduler.counts, name))
             yield family
         yield CounterMetricFamily(
             "hybridlab_decoder_restarts",
-            "Workers that decode uploads started again",
+            "Workers that decode uploads restarted",
             value=self.decoder.restarts,
         )
 
@@ -104,35 +109,35 @@ class _State(Collector):
         ledger = GaugeMetricFamily(
             "hybridlab_ledger_bytes", "Memory of the device by owner", labels=["owner"]
         )
-        room = self.pair.room
-        room.look()
-        for owner, n_bytes in self.pair.memory.owners(idle=room.idle).items():
+        budget = self.pool.budget
+        budget.refresh()
+        for owner, n_bytes in self.pool.memory.owners(idle=budget.idle).items():
             ledger.add_metric([owner], n_bytes)
         yield ledger
-        tenants = GaugeMetricFamily(
-            "hybridlab_tenant_bytes",
-            "Memory of the device by worker: used, reserved by its allocator, highest while it was "
+        workers = GaugeMetricFamily(
+            "hybridlab_model_bytes",
+            "Memory of the device by model: used, reserved by its allocator, highest while it was "
             "loaded (load_peak) and since then (request_peak)",
-            labels=["tenant", "reading"],
+            labels=["role", "reading"],
         )
-        for tenant in self.pair.tenants:
-            for reading, n_bytes in readings_of(tenant.remote.member).items():
-                tenants.add_metric([tenant.name, reading], n_bytes)
-            tenants.add_metric([tenant.name, "load_peak"], self.pair.load_peaks.get(tenant.name, 0))
-        yield tenants
+        for model in self.pool.models:
+            for reading, n_bytes in readings_of(model.remote.member).items():
+                workers.add_metric([model.role, reading], n_bytes)
+            workers.add_metric([model.role, "load_peak"], self.pool.load_peaks.get(model.role, 0))
+        yield workers
         yield GaugeMetricFamily(
             "hybridlab_capacity_bytes",
             "Memory of the device",
-            value=self.pair.facts.capacity_bytes,
+            value=self.pool.info.capacity_bytes,
         )
         yield GaugeMetricFamily(
             "hybridlab_margin_bytes",
             "What requests may take and have not taken",
-            value=room.margin_bytes,
+            value=budget.margin_bytes,
         )
 
 
-def readings_of(member: Member) -> dict[str, int]:
+def readings_of(member: ProcessMemory) -> dict[str, int]:
     """Bytes of a worker as it said after its last call; on a host, as the kernel says now."""
     peak = member.peak_bytes()  # on a host this looks anew at what is shared
     return {

@@ -10,23 +10,23 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from hybridlab.errors import HybridlabError
-from hybridlab.processes.isolate import shared_server
-from hybridlab.server.door import check_extra, draining_server, listen, start_log
+from hybridlab.processes.fork_server import shared_server
 from hybridlab.server.settings import Settings
+from hybridlab.server.uvicorn_server import check_extra, listen, make_server, start_log
 from hybridlab.units import MIB
 
 if TYPE_CHECKING:
-    from hybridlab.server.service import Service
+    from hybridlab.server.engine import Engine
 
 log = logging.getLogger("hybridlab.server")
 #: What the workers' libraries read when they are loaded.
 LIBRARIES = {
     # how long an idle thread of libgomp spins before it sleeps, in rounds of some 20 ns. Its
     # default of 300,000 keeps a worker's threads on their cores for 5 ms after its turn, in which
-    # the other tenant's turn has begun; 20,000 still bridge the gaps within a call
+    # the other model's turn has begun; 20,000 still bridge the gaps within a call
     "GOMP_SPINCOUNT": "20000",
     # glibc's malloc keeps this much for the next request; by itself it gives most of a request's
     # memory back after it, and the pocket Whisper's 3,800 page faults took 7 of its 45 ms. Either
@@ -48,48 +48,38 @@ def run(values: Mapping[str, Any]) -> None:
     # its imports take the longest: they begin now, beside this process' own
     threading.Thread(target=shared_server, name="case-server", daemon=True).start()
     start_log()
-    failure = asyncio.run(_serve(settings, listener, began))
-    if failure is not None:
-        raise failure
+    asyncio.run(_serve(settings, listener, began))
 
 
-async def _serve(
-    settings: Settings, listener: socket.socket, began: float
-) -> HybridlabError | None:
-    """What failed to load, if anything did."""
-    from hybridlab.server.app import make_app
-    from hybridlab.server.security import Gate
-    from hybridlab.server.service import Service
+async def _serve(settings: Settings, listener: socket.socket, began: float) -> None:
+    from hybridlab.server.app import create_app
+    from hybridlab.server.engine import Engine
+    from hybridlab.server.middleware import RequestGuardMiddleware
 
-    service = Service(settings)
-    gate = Gate(
-        make_app(service, secured=bool(settings.token)),
-        token=settings.token,
-        loopback=settings.loopback,
-        max_upload_bytes=settings.max_upload_bytes,
-        upload_timeout_s=settings.request_timeout_s,
-        most_requests=settings.most_requests,
-        on_done=service.metrics.request_done,
+    engine = Engine(settings)
+    guard = RequestGuardMiddleware(
+        create_app(engine), settings, on_done=engine.metrics.request_done
     )
-    server = draining_server(gate, settings, service.drain)
+    server = make_server(guard, engine)
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     log.info("listening on %s, models are loading", address)
+    loading = asyncio.create_task(_load(engine, address, began))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    failure = await _load(service, address, began)
-    if failure is not None:
+    await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
+    if loading.done() and loading.exception() is not None:
         server.should_exit = True
-    await serving
-    await service.stop()
-    return failure
+    await serving  # until all that was accepted is answered
+    loading.cancel()
+    with suppress(asyncio.CancelledError):
+        try:
+            await loading
+        finally:
+            await engine.stop()
 
 
-async def _load(service: Service, address: str, began: float) -> HybridlabError | None:
-    try:
-        await service.start()
-    except HybridlabError as error:
-        return error
+async def _load(engine: Engine, address: str, began: float) -> None:
+    await engine.start()
     gc.collect()
     gc.freeze()  # what is loaded by now stays: a full collection that walks it takes 20 ms
     seconds = time.perf_counter() - began
-    log.info("%s serves %s, ready in %.1f s", address, ", ".join(service.model_ids()), seconds)
-    return None
+    log.info("%s serves %s, ready in %.1f s", address, ", ".join(engine.model_ids()), seconds)

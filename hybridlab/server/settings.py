@@ -1,4 +1,5 @@
-"""Everything that `hybridlab serve` can be told, checked before anything is loaded."""
+"""The options of `hybridlab serve`: one model, from which the command line, its help and the table
+in docs/serving.md are generated. All of it is checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -30,63 +32,82 @@ from hybridlab.errors import ParameterError
 from hybridlab.server.sharing import Sharing, sharing_of
 from hybridlab.units import GB
 
+Role = Literal["asr", "llm"]
 TOKEN_VARIABLE = "HYBRIDLAB_TOKEN"
-#: The ladder of released sizes, and of those that ship with the package.
-LADDER = ("large-v3", "medium", "base")
-POCKET_LADDER = ("pocket-m", "pocket-s")
+UPSTREAM_TOKEN_VARIABLE = "HYBRIDLAB_UPSTREAM_TOKEN"
+#: Smaller models to fall back to, of the released sizes and of those that ship with the package.
+FALLBACK_SIZES = ("large-v3", "medium", "base")
+POCKET_FALLBACK_SIZES = ("pocket-m", "pocket-s")
 MB = 10**6
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+def _option(default: Any, description: str) -> Any:
+    return Field(default, description=description)
 
 
 class Settings(BaseModel):
-    """Options and limits. `weights` is `auto`: `pocket` for pocket models, `hub` for others."""
+    """One field for each option; its description is the option's help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    voxtral: VoxtralName = "pocket"
-    voxtral_weights: Literal["auto"] | WeightsSource = "auto"
-    voxtral_path: str = ""
-    voxtral_dtype: VoxtralDtype = "auto"
-    whisper: WhisperSize = "pocket-m"
-    whisper_backend: Backend = "openai-whisper"
-    whisper_weights: Literal["auto"] | WeightsSource = "auto"
-    whisper_path: str = ""
-    whisper_dtype: WhisperDtype = "auto"
-    only: Literal["", "whisper", "voxtral"] = ""
-    strategy: str = "sequential"
-    variant: str = "batched"
-    #: Sizes to step down to where memory runs out, as 'medium,base'; 'auto': those of the ladder
-    #: below Whisper's own; 'none'.
-    fallback: str = "auto"
-    device: str = "auto"
-    seed: CountOrZero = 0
-    #: On a CPU: the file of a board on which servers that share its cores see who is at work, made
-    #: if it is not there; '': this server's tenants share with each other alone.
-    cores_board: str = ""
+    llm_model: VoxtralName = _option("pocket", "audio language model, a Voxtral")
+    llm_weights: Literal["auto"] | WeightsSource = _option(
+        "auto", "where its weights come from; auto: pocket for pocket models, else hub"
+    )
+    llm_path: str = _option("", "folder of its local weights")
+    llm_dtype: VoxtralDtype = _option("auto", "dtype of its weights; auto: the device's own")
+    llm_url: str = _option("", "use the LLM of another hybridlab serve at this address")
+    asr_model: WhisperSize = _option("pocket-m", "speech recogniser, a size of Whisper")
+    asr_backend: Backend = _option("openai-whisper", "library that runs it")
+    asr_weights: Literal["auto"] | WeightsSource = _option(
+        "auto", "where its weights come from, as of --llm-weights"
+    )
+    asr_path: str = _option("", "folder of its local weights")
+    asr_dtype: WhisperDtype = _option("auto", "dtype of its weights; auto: the backend's own")
+    asr_url: str = _option("", "use the ASR of another hybridlab serve at this address")
+    only: Literal["", "asr", "llm"] = _option("", "serve one of the two alone")
+    strategy: str = _option("sequential", "how the two share the device")
+    variant: str = _option("batched", "variant of the strategy")
+    fallback: str = _option(
+        "auto", "smaller ASR models for when memory runs out, as medium,base; auto; none"
+    )
+    device: str = _option("auto", "auto, cpu, cuda, cuda:N or simulated:CARD")
+    seed: CountOrZero = _option(0, "seed of random weights")
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    token_file: str = ""
+    host: str = _option("127.0.0.1", "address; any but loopback needs a bearer token")
+    port: Annotated[int, Field(ge=0, le=65535)] = _option(8000, "port; 0: any that is free")
+    token_file: str = _option("", f"file with the bearer token; else ${TOKEN_VARIABLE}")
 
-    #: Language of a transcription that does not name one; '' detects it.
-    language: str = "en"
-    #: Most requests of a kind in one call to a tenant.
-    batch: Count = 8
-    #: Most requests of a kind that wait.
-    queue: Count = 64
-    max_upload_mb: Positive = 25.0
-    max_audio_s: Positive = catalog.VOXTRAL_MAX_ANSWER_S
-    max_new_tokens: Count = 1024
-    request_timeout_s: Positive = 300.0
-    decode_timeout_s: Positive = 30.0
-    decoders: Count = 1
-    #: GB that requests may take together; 0: what the device has free once all is loaded.
-    room_gb: Annotated[float, Field(ge=0)] = 0.0
-    clean_every: CountOrZero = 0
-    restart_above: Annotated[float, Field(gt=0, le=1)] = 1.0
-    #: How long after a step down a larger Whisper is tried again.
-    climb_after_s: Positive = 60.0
-    drain_s: Annotated[float, Field(ge=0)] = 0.5
+    language: str = _option("en", "of a transcription that names none; '': detected")
+    batch: Count = _option(8, "most requests of a kind in one call to a model")
+    max_queue: Count = _option(64, "most requests of a kind that wait, and questions in a request")
+    max_upload_mb: Positive = _option(25.0, "largest upload in MB; base64 may take a third more")
+    max_audio_s: Positive = _option(
+        catalog.VOXTRAL_MAX_ANSWER_S, "longest audio in seconds, counted while it is decoded"
+    )
+    max_new_tokens: Count = _option(1024, "most tokens of an answer")
+    request_timeout_s: Positive = _option(
+        300.0, "seconds that an upload may take, and again the wait and the work together"
+    )
+    decode_timeout_s: Positive = _option(30.0, "seconds that decoding one upload may take")
+    decoders: Count = _option(1, "processes that decode uploads")
+    request_memory_gb: NotNegative = _option(
+        0.0, "GB of the device that requests may take together; 0: what is free"
+    )
+    clear_cache_every: CountOrZero = _option(
+        0, "calls after which a model gives cached memory back; 0: only when another needs it"
+    )
+    restart_fragmentation: Annotated[float, Field(gt=0, le=1)] = _option(
+        1.0, "fragmentation of its memory above which a worker is restarted; 1: never"
+    )
+    retry_larger_after_s: Positive = _option(
+        60.0, "seconds until a larger ASR model is tried again; doubled after each failure"
+    )
+    drain_s: NotNegative = _option(
+        0.5, "seconds between SIGTERM ('stopping') and no more connections"
+    )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -101,20 +122,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_voxtral(self.voxtral, self.source("voxtral"), self.voxtral_path)
-        for size in (self.whisper, *self.rungs):
-            check_whisper(
-                size,
-                self.source(size),
-                self.whisper_path,
-                backend=self.whisper_backend,
-                dtype=self.whisper_dtype,
-            )
-        for larger, size in zip((self.whisper, *self.rungs), self.rungs, strict=False):
-            check_fallback(larger, size, self.source(size))
+        self._check_models()
         self._check_sharing()
+        self._check_urls()
         check_device(self.device)
-        token = self.token  # read whatever the address: a file that is not there is told
+        token = self.token  # whatever the address: a file that is not there is an error
         if not self.loopback and not token:
             raise ParameterError(
                 f"host {self.host!r} can be reached from elsewhere and needs a bearer token: put "
@@ -122,51 +134,95 @@ class Settings(BaseModel):
             )
         return self
 
+    def _check_models(self) -> None:
+        check_voxtral(self.llm_model, self.llm_source, self.llm_path)
+        sizes = (self.asr_model, *self.fallback_models)
+        for size in sizes:
+            check_whisper(
+                size,
+                self.asr_source(size),
+                self.asr_path,
+                backend=self.asr_backend,
+                dtype=self.asr_dtype,
+            )
+        for larger, size in zip(sizes, self.fallback_models, strict=False):
+            check_fallback(larger, size, self.asr_source(size))
+
     def _check_sharing(self) -> None:
         sharing = self.sharing
-        if self.only and self.variant != type(self).model_fields["variant"].default:
+        if self.only and not self._is_default("variant"):
             raise ParameterError(
-                f"only {self.only} has nobody to share with; leave --strategy and --variant out"
+                f"only {self.only} shares with no other model; leave --strategy and --variant out"
             )
-        if sharing.swap == "reload-cold" and self.source(self.whisper) == "random":
-            raise ParameterError("random weights have no files; use swapping / reload-warm")
+        if sharing.swap == "reload-from-disk" and self.asr_source(self.asr_model) == "random":
+            raise ParameterError("random weights have no files; use swapping / reload-cached")
+
+    def _check_urls(self) -> None:
+        for role, url in self.urls.items():
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ParameterError(
+                    f"--{role}-url {url!r} is no address of a server; write one like "
+                    "http://127.0.0.1:8001"
+                )
+            if role not in self.roles:
+                raise ParameterError(
+                    f"--{role}-url names a model beside those served, {', '.join(self.roles)}"
+                )
+            if not all(self._is_default(f"{role}_{n}") for n in ("model", "weights", "dtype")):
+                raise ParameterError(
+                    f"the server at --{role}-url has its own model; leave the other --{role} "
+                    "options out"
+                )
+
+    def _is_default(self, name: str) -> bool:
+        return bool(getattr(self, name) == type(self).model_fields[name].default)
+
+    # ------------------------------------------------------------------------------- models
 
     @property
     def sharing(self) -> Sharing:
         return sharing_of(self.strategy, self.variant)
 
     @property
-    def has_whisper(self) -> bool:
-        return self.only != "voxtral" and not self.sharing.solo
+    def roles(self) -> tuple[Role, ...]:
+        """What is served, the LLM first, which is the larger to load."""
+        if self.only:
+            return (self.only,)
+        return ("llm",) if self.sharing.solo else ("llm", "asr")
 
     @property
-    def has_voxtral(self) -> bool:
-        return self.only != "whisper"
+    def urls(self) -> dict[Role, str]:
+        """Models that other servers have."""
+        urls: dict[Role, str] = {"llm": self.llm_url, "asr": self.asr_url}
+        return {role: url for role, url in urls.items() if url}
 
-    def source(self, model: str) -> str:
-        """Where the weights of 'voxtral', or of a Whisper of this size, come from."""
-        name = self.voxtral if model == "voxtral" else model
-        asked = self.voxtral_weights if model == "voxtral" else self.whisper_weights
-        if asked != "auto":
-            return asked
-        return "pocket" if name in (*catalog.POCKET_SIZES, "pocket") else "hub"
+    @property
+    def llm_source(self) -> str:
+        return _source(self.llm_model, self.llm_weights)
+
+    def asr_source(self, size: str) -> str:
+        return _source(size, self.asr_weights)
 
     @property
     def backend(self) -> str:
-        """Whisper's, which the variant `ctranslate2` names itself."""
-        return "faster-whisper" if self.variant == "ctranslate2" else self.whisper_backend
+        """The ASR's, which the variant `ctranslate2` names itself."""
+        return "faster-whisper" if self.variant == "ctranslate2" else self.asr_backend
 
     @property
-    def rungs(self) -> tuple[str, ...]:
-        """Smaller Whispers in their order."""
+    def fallback_models(self) -> tuple[str, ...]:
+        """Smaller ASR models, from large to small."""
         if self.fallback == "auto":
-            if self.whisper_weights == "local":
+            if self.asr_weights == "local":
                 return ()
-            ladder = POCKET_LADDER if self.whisper in catalog.POCKET_SIZES else LADDER
-            own = catalog.whisper(self.whisper).parameters
-            return tuple(s for s in ladder if catalog.whisper(s).parameters < own)
+            pocket = self.asr_model in catalog.POCKET_SIZES
+            known = POCKET_FALLBACK_SIZES if pocket else FALLBACK_SIZES
+            own = catalog.whisper(self.asr_model).parameters
+            return tuple(size for size in known if catalog.whisper(size).parameters < own)
         names = [name.strip() for name in self.fallback.split(",") if name.strip()]
         return () if names == ["none"] else tuple(catalog.whisper(name).name for name in names)
+
+    # ------------------------------------------------------------------------------- network
 
     @property
     def loopback(self) -> bool:
@@ -193,14 +249,27 @@ class Settings(BaseModel):
         return token
 
     @property
+    def upstream_token(self) -> str:
+        """What the servers at --asr-url and --llm-url are shown."""
+        return os.environ.get(UPSTREAM_TOKEN_VARIABLE, "").strip() or self.token
+
+    # -------------------------------------------------------------------------------- limits
+
+    @property
     def max_upload_bytes(self) -> int:
         return int(self.max_upload_mb * MB)
 
     @property
-    def most_requests(self) -> int:
-        """Under way at once: those that wait and are at work, decoded or uploaded."""
-        return 4 * self.queue + 64
+    def max_requests(self) -> int:
+        """In progress at once: those that wait and are at work, decoded or uploaded."""
+        return 4 * self.max_queue + 64
 
     @property
-    def room_bytes(self) -> int | None:
-        return int(self.room_gb * GB) or None
+    def request_memory_bytes(self) -> int | None:
+        return int(self.request_memory_gb * GB) or None
+
+
+def _source(model: str, weights: str) -> str:
+    if weights != "auto":
+        return weights
+    return "pocket" if model in (*catalog.POCKET_SIZES, "pocket") else "hub"

@@ -1,4 +1,4 @@
-"""What each strategy and variant of the lab means to a server that has a worker for each tenant."""
+"""What each strategy and variant of the lab means to a server that has a worker for each model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hybridlab.errors import ParameterError, UnavailableError
 class Sharing:
     """Who may work when, and where Whisper's weights wait."""
 
-    #: Both tenants may be at work; otherwise one at a time, turn by turn.
+    #: Both models may be at work; otherwise one at a time, turn by turn.
     at_once: bool = False
-    #: Requests of a kind that wait go through their tenant in one call.
+    #: Requests of a kind that wait go through their model in one call.
     batches: bool = True
     #: Voxtral transcribes too, and there is no Whisper.
     solo: bool = False
@@ -23,11 +23,11 @@ class Sharing:
     swap: str = ""
     mps: bool = False
     expand_segments: bool = False
-    whisper_on_cpu: bool = False
+    asr_on_cpu: bool = False
 
 
 SHARINGS: dict[tuple[str, str], Sharing] = {
-    ("solo", "naive"): Sharing(solo=True),
+    ("solo", "two-requests"): Sharing(solo=True),
     ("sequential", "plain"): Sharing(batches=False),
     ("sequential", "empty-cache"): Sharing(clean=True),
     ("sequential", "expandable-segments"): Sharing(expand_segments=True),
@@ -36,27 +36,25 @@ SHARINGS: dict[tuple[str, str], Sharing] = {
     ("parallel", "processes"): Sharing(at_once=True),
     ("parallel", "processes-mps"): Sharing(at_once=True, mps=True),
     ("parallel", "ctranslate2"): Sharing(at_once=True),
-    ("parallel", "whisper-on-cpu"): Sharing(at_once=True, whisper_on_cpu=True),
-    ("pipelined", "lookahead"): Sharing(at_once=True),
-    ("swapping", "reload-warm"): Sharing(swap="reload-warm"),
-    ("swapping", "reload-cold"): Sharing(swap="reload-cold"),
-    ("swapping", "to-cpu"): Sharing(swap="to-cpu"),
+    ("parallel", "whisper-on-cpu"): Sharing(at_once=True, asr_on_cpu=True),
+    ("pipelined", "prefetch"): Sharing(at_once=True),
+    ("swapping", "reload-cached"): Sharing(swap="reload-cached"),
+    ("swapping", "reload-from-disk"): Sharing(swap="reload-from-disk"),
+    ("swapping", "module-to-cpu"): Sharing(swap="module-to-cpu"),
     ("swapping", "pinned"): Sharing(swap="pinned"),
-    ("swapping", "arena"): Sharing(swap="arena"),
+    ("swapping", "single-buffer"): Sharing(swap="single-buffer"),
 }
 
-_ONE_PROCESS = (
-    "works on one request within one process, and the server has a worker for each tenant"
-)
+_ONE_PROCESS = "works on one request within one process, and the server has a worker for each model"
 _SERVER = "is how notebook 05 measures this very server, with --only for one of two"
 #: What is not served: what comes nearest, and why it is not.
 NOT_SERVED: dict[tuple[str, str], tuple[str, str]] = {
-    ("solo", "shared-prefix"): ("naive", _ONE_PROCESS),
+    ("solo", "shared-prefix"): ("two-requests", _ONE_PROCESS),
     ("parallel", "threads"): ("processes", _ONE_PROCESS),
     ("parallel", "streams"): ("processes-mps", _ONE_PROCESS),
     ("parallel", "single-container"): ("processes", _SERVER),
     ("parallel", "separate-containers"): ("processes", _SERVER),
-    ("swapping", "arena-overlapped"): ("arena", _ONE_PROCESS),
+    ("swapping", "single-buffer-overlapped"): ("single-buffer", _ONE_PROCESS),
 }
 
 

@@ -6,7 +6,7 @@ from hybridlab.errors import ParameterError
 from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.parallel import Parallel
 from hybridlab.strategies.pipelined import Pipelined
-from hybridlab.strategies.requests import Inbox, Request, Served
+from hybridlab.strategies.requests import ArrivalQueue, CompletedRequest, Request
 from hybridlab.strategies.sequential import Sequential
 from hybridlab.strategies.solo import Solo
 from hybridlab.strategies.swapping import Swapping
@@ -15,15 +15,15 @@ STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy for strategy in (Solo, Sequential, Parallel, Pipelined, Swapping)
 }
 
-__all__ = ["STRATEGIES", "Inbox", "Request", "Served", "Strategy", "make_strategy"]
+__all__ = ["STRATEGIES", "ArrivalQueue", "CompletedRequest", "Request", "Strategy", "make_strategy"]
 
 
 def make_strategy(
     name: str,
     variant: str,
     *,
-    transcriber: object | None,
-    analyst: object,
+    asr: object | None,
+    llm: object,
     options: dict[str, object] | None = None,
 ) -> Strategy:
     """The strategy of that name and variant over these tenants, nothing loaded yet."""
@@ -32,4 +32,4 @@ def make_strategy(
     kind = STRATEGIES[name]
     if variant not in kind.variants:
         raise ParameterError.unknown_name(f"variant of {name}", variant, kind.variants)
-    return kind(transcriber, analyst, variant=variant, **(options or {}))  # type: ignore[arg-type]
+    return kind(asr, llm, variant=variant, **(options or {}))  # type: ignore[arg-type]

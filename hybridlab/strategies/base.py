@@ -10,14 +10,21 @@ from typing import Any, ClassVar
 
 from hybridlab.catalog import LoadOrder
 from hybridlab.errors import ParameterError
-from hybridlab.models.base import Analyst, Span, Tenant, Text, Transcriber
-from hybridlab.strategies.requests import Inbox, Request, Served
+from hybridlab.models.base import (
+    AudioLanguageModel,
+    GenerationResult,
+    Model,
+    PhaseSpan,
+    SpeechRecognizer,
+)
+from hybridlab.strategies.requests import ArrivalQueue, CompletedRequest, Request
 
 Around = Callable[[str], AbstractContextManager[Any]]
+Measure = Callable[[], AbstractContextManager[Any]]
 
 
 class Strategy(ABC):
-    """Serves requests one at a time with a transcriber and an analyst.
+    """Serves requests one at a time with a recogniser and an LLM.
 
     `open` loads what stays resident, `close` gives everything back.
     """
@@ -30,41 +37,48 @@ class Strategy(ABC):
     #: Variants whose `stream` works on several requests at once, which `serve` cannot show.
     streaming: ClassVar[tuple[str, ...]] = ()
     #: Who is loaded first; changed before `open`.
-    load_order: LoadOrder = "voxtral-first"
+    load_order: LoadOrder = "llm-first"
     #: Where weights cross a link: its own speed, measured in `open`.
     link_bytes_per_s: float | None = None
 
-    def __init__(self, transcriber: Transcriber | None, analyst: Analyst, *, variant: str) -> None:
-        self._transcriber = transcriber
-        self.analyst = analyst
+    def __init__(
+        self, asr: SpeechRecognizer | None, llm: AudioLanguageModel, *, variant: str
+    ) -> None:
+        self._asr = asr
+        self.llm = llm
         self.variant = variant
-        self.device = analyst.device
+        self.device = llm.device
         self._around: Around = nullcontext
 
     @property
-    def transcriber(self) -> Transcriber:
-        if self._transcriber is None:
+    def asr(self) -> SpeechRecognizer:
+        if self._asr is None:
             raise ParameterError(f"strategy {self.name} needs a transcriber beside the analyst")
-        return self._transcriber
+        return self._asr
 
     @property
-    def tenants(self) -> list[Tenant]:
+    def tenants(self) -> list[Model]:
         """Voxtral first."""
-        return [self.analyst] if self._transcriber is None else [self.analyst, self._transcriber]
+        return [self.llm] if self._asr is None else [self.llm, self._asr]
 
     @property
-    def resident(self) -> list[Tenant]:
+    def resident(self) -> list[Model]:
         """The tenants that stay loaded between requests."""
         return self.tenants
 
-    def in_load_order(self, tenants: list[Tenant]) -> list[Tenant]:
-        return tenants if self.load_order == "voxtral-first" else tenants[::-1]
+    def in_load_order(self, tenants: list[Model]) -> list[Model]:
+        return tenants if self.load_order == "llm-first" else tenants[::-1]
+
+    @property
+    def current(self) -> Strategy:
+        """The strategy that serves now: of a wrapper the one inside."""
+        return self
 
     def owners(self) -> dict[str, int]:
         """Bytes of the device that the strategy itself holds beside the tenants' weights."""
         return {}
 
-    def held(self, tenants: Sequence[Tenant]) -> dict[str, int]:
+    def held(self, tenants: Sequence[Model]) -> dict[str, int]:
         """Weights of those of the tenants that are loaded on the device, their processors where
         those share it, and what the strategy holds itself."""
         there = [t for t in tenants if t.device.kind == self.device.kind]
@@ -91,7 +105,7 @@ class Strategy(ABC):
                 tenant.unload()
         self.device.release_caches()
 
-    def serve(self, request: Request, *, around: Around = nullcontext) -> Served:
+    def serve(self, request: Request, *, around: Around = nullcontext) -> CompletedRequest:
         """Serve one request; the device is idle before and after. `around` makes a context for
         each tenant's share of it, by the tenant's name."""
         self._around = around
@@ -100,7 +114,7 @@ class Strategy(ABC):
         transcript, answer = self._serve(request)
         self.device.synchronize()
         end = time.perf_counter()
-        return Served(
+        return CompletedRequest(
             request=request,
             transcript=transcript,
             answer=answer,
@@ -109,13 +123,26 @@ class Strategy(ABC):
             spans=tuple(span for tenant in self.tenants for span in tenant.drain_spans()),
         )
 
-    def stream(self, inbox: Inbox) -> Iterator[Served]:
-        """Serve what comes in, in its order."""
+    def stream(
+        self, inbox: ArrivalQueue, *, measure: Measure = nullcontext
+    ) -> Iterator[CompletedRequest]:
+        """Serve what comes in. `measure` is entered around each request or, where the variant
+        works on several at once, around all of them together."""
+        if self.streams:
+            with measure():
+                yield from self._overlapped(inbox)
+            return
         for request in inbox:
-            yield self.serve(request)
+            with measure():
+                completed = self.serve(request)
+            yield completed
+
+    def _overlapped(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
+        """What a variant of `streaming` does."""
+        raise NotImplementedError
 
     @abstractmethod
-    def _serve(self, request: Request) -> tuple[Text, Text]:
+    def _serve(self, request: Request) -> tuple[GenerationResult, GenerationResult]:
         """Transcript and answer of this request."""
 
     @property
@@ -123,30 +150,30 @@ class Strategy(ABC):
         """Whether only `stream` shows what this variant is for."""
         return self.variant in self.streaming
 
-    def _transcribe(self, request: Request) -> Text:
-        with self._around(self.transcriber.name):
-            return self.transcriber.transcribe(
+    def _transcribe(self, request: Request) -> GenerationResult:
+        with self._around(self.asr.name):
+            return self.asr.transcribe(
                 [request.samples], language=request.language, max_new_tokens=request.max_new_tokens
             )[0]
 
-    def _answer(self, request: Request) -> Text:
-        with self._around(self.analyst.name):
-            return self.analyst.answer(
+    def _answer(self, request: Request) -> GenerationResult:
+        with self._around(self.llm.name):
+            return self.llm.answer(
                 [request.samples], [request.question], max_new_tokens=request.max_new_tokens
             )[0]
 
 
 @contextmanager
-def timed(tenant: Tenant, phase: str, n_bytes: int | None = None) -> Iterator[None]:
+def timed(tenant: Model, phase: str, n_bytes: int | None = None) -> Iterator[None]:
     """Record the work inside as a span of this tenant, waiting for the device at its end."""
     start = time.perf_counter()
     yield
     tenant.device.synchronize()
-    tenant.spans.append(Span(tenant.name, phase, start, time.perf_counter(), n_bytes))
+    tenant.spans.append(PhaseSpan(tenant.name, phase, start, time.perf_counter(), n_bytes))
 
 
 @contextmanager
-def stage(tenant: Tenant, phase: str, n_bytes: int | None = None) -> Iterator[None]:
+def stage(tenant: Model, phase: str, n_bytes: int | None = None) -> Iterator[None]:
     """A timed span whose name a failure inside is told by."""
     if tenant.on_phase is not None:
         tenant.on_phase(f"{tenant.name} {phase}")

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from hybridlab.models.base import Text
+from hybridlab.models.base import GenerationResult
 from hybridlab.strategies.base import Strategy
 from hybridlab.strategies.requests import Request
 
 
 class Parallel(Strategy):
     """One thread for each tenant; the variant says where the tenants are and what they share. On a
-    CPU each gets half the cores while both are at work.
+    CPU each gets half the cores.
 
     `threads`: one process, one default stream. Bound by Python's lock between kernels, and by the
     cores or the memory bus that both share: two threads do not make two devices.
@@ -23,7 +23,7 @@ class Parallel(Strategy):
     it, and launches still take turns at Python's lock.
     `processes`: a worker each, so no shared lock. On a GPU the driver gives one process after the
     other the whole card in slices of time: bound by the sum of both, with a context each to pay in
-    bytes. On a CPU bound by the slower tenant, which has half the cores until the other is done.
+    bytes. On a CPU bound by the slower tenant, which has half the cores.
     `processes-mps`: the same two workers behind NVIDIA MPS, which lets their kernels run at once:
     bound by the bus and the multiprocessors instead of the time slices.
     `ctranslate2`: Whisper by CTranslate2, which lets go of Python's lock while it computes and
@@ -32,7 +32,7 @@ class Parallel(Strategy):
     on most hosts Whisper on its cores, which also launch Voxtral's kernels.
     `single-container`: `processes` inside one `hybridlab serve`, asked over HTTP on loopback: its
     bounds, and the way of each sound through an upload and a decoder.
-    `separate-containers`: a `hybridlab serve` for each tenant behind a `hybridlab gateway`: as
+    `separate-containers`: a `hybridlab serve` for each tenant behind a third: as
     `single-container`, with interpreter and libraries of each one's own, and each sound uploaded
     twice.
     """
@@ -53,21 +53,23 @@ class Parallel(Strategy):
     def open(self) -> None:
         """`UnavailableError` for `streams` on a device without them."""
         # the same thread for all requests: a new one would begin with a heap and threads of its own
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="whisper")
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="asr")
         self._lanes: dict[str, Callable[[], AbstractContextManager[Any]]] = {}
         if self.variant == "streams":
             self._lanes = {
-                self.transcriber.name: self.device.new_stream(first=True),
-                self.analyst.name: self.device.new_stream(),
+                self.asr.name: self.device.new_stream(first=True),
+                self.llm.name: self.device.new_stream(),
             }
+        self.device.concurrent_models = 2
         super().open()
 
     def close(self) -> None:
         self._pool.shutdown()
         self._lanes.clear()
         super().close()
+        self.device.concurrent_models = 1
 
-    def _serve(self, request: Request) -> tuple[Text, Text]:
+    def _serve(self, request: Request) -> tuple[GenerationResult, GenerationResult]:
         transcript = self._pool.submit(self._transcribe, request)
         try:
             answer = self._answer(request)
@@ -75,10 +77,10 @@ class Parallel(Strategy):
             wait([transcript])
         return transcript.result(), answer
 
-    def _transcribe(self, request: Request) -> Text:
-        with self._lanes.get(self.transcriber.name, nullcontext)():
+    def _transcribe(self, request: Request) -> GenerationResult:
+        with self._lanes.get(self.asr.name, nullcontext)():
             return super()._transcribe(request)
 
-    def _answer(self, request: Request) -> Text:
-        with self._lanes.get(self.analyst.name, nullcontext)():
+    def _answer(self, request: Request) -> GenerationResult:
+        with self._lanes.get(self.llm.name, nullcontext)():
             return super()._answer(request)

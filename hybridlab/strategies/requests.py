@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hybridlab.audio import Samples
-from hybridlab.models.base import Span, Text
+from hybridlab.models.base import GenerationResult, PhaseSpan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,22 +23,22 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class CompletedRequest:
     """A served request; times on the host's perf_counter clock."""
 
     request: Request
-    transcript: Text
-    answer: Text
+    transcript: GenerationResult
+    answer: GenerationResult
     start_s: float
     end_s: float
-    spans: tuple[Span, ...]
+    spans: tuple[PhaseSpan, ...]
 
     @property
     def latency_s(self) -> float:
         return self.end_s - self.start_s
 
 
-class Inbox:
+class ArrivalQueue:
     """Hands out requests in their order, none before it is due: all are there at once (a closed
     loop), or each comes at its time (an open one).
 
@@ -64,8 +64,14 @@ class Inbox:
             del self._waiting[:there]
             return taken
 
+    @property
+    def waiting(self) -> list[Request]:
+        """Those that nobody has taken yet."""
+        with self._lock:
+            return [request for request, _ in self._waiting]
+
     def stop(self) -> None:
-        """Let nobody wait any longer: whoever takes gets nothing."""
+        """Unblock all consumers: whoever takes gets nothing."""
         self._stopped.set()
 
     def __iter__(self) -> Iterator[Request]:

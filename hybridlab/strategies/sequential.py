@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from anyio.from_thread import start_blocking_portal
 
-from hybridlab.models.base import Text
+from hybridlab.models.base import GenerationResult
 from hybridlab.processes.segments import expand_segments
 from hybridlab.strategies.base import Strategy
-from hybridlab.strategies.requests import Inbox, Request, Served
+from hybridlab.strategies.requests import ArrivalQueue, CompletedRequest, Request
 
 
 class Sequential(Strategy):
@@ -21,8 +21,8 @@ class Sequential(Strategy):
 
     `empty-cache`: the allocator's cache is given back in between, which trades latency for a
     smaller reservation. `expandable-segments`: the allocator's segments grow in place (CUDA only),
-    which fragments less. `asyncio`: an orchestrator has `in_flight` requests on the way and lets
-    one tenant at a time at the device; bound as `plain`, and a request waits for another one's
+    which fragments less. `asyncio`: an orchestrator has `max_in_flight` requests on the way and
+    lets one tenant at a time at the device; bound as `plain`, and a request waits for another one's
     turn. `batched`: up to `batch` requests that are there go through each tenant in one call;
     bound by compute rather than by the weights that every decoded token reads, at the price of
     the batch's bytes and of waiting for its longest member.
@@ -32,9 +32,9 @@ class Sequential(Strategy):
     variants = ("plain", "empty-cache", "expandable-segments", "asyncio", "batched")
     streaming = ("asyncio", "batched")
 
-    def __init__(self, *args: Any, in_flight: int = 2, batch: int = 4, **options: Any) -> None:
+    def __init__(self, *args: Any, max_in_flight: int = 2, batch: int = 4, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.in_flight = in_flight
+        self.max_in_flight = max_in_flight
         self.batch = batch
 
     def open(self) -> None:
@@ -42,7 +42,7 @@ class Sequential(Strategy):
             expand_segments(self.device)
         super().open()
 
-    def _serve(self, request: Request) -> tuple[Text, Text]:
+    def _serve(self, request: Request) -> tuple[GenerationResult, GenerationResult]:
         transcript = self._transcribe(request)
         if self.variant == "empty-cache":
             self.device.release()
@@ -51,27 +51,23 @@ class Sequential(Strategy):
             self.device.release()
         return transcript, answer
 
-    def stream(self, inbox: Inbox) -> Iterator[Served]:
-        if self.variant == "batched":
-            return self._batches(inbox)
-        if self.variant == "asyncio":
-            return self._orchestrated(inbox)
-        return super().stream(inbox)
+    def _overlapped(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
+        return self._batches(inbox) if self.variant == "batched" else self._orchestrated(inbox)
 
-    def _batches(self, inbox: Inbox) -> Iterator[Served]:
+    def _batches(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
         while taken := inbox.take(self.batch):
             start, samples = time.perf_counter(), [request.samples for request in taken]
             most = max(request.max_new_tokens for request in taken)
-            transcripts = self.transcriber.transcribe(
+            transcripts = self.asr.transcribe(
                 samples, language=taken[0].language, max_new_tokens=most
             )
             questions = [request.question for request in taken]
-            answers = self.analyst.answer(samples, questions, max_new_tokens=most)
+            answers = self.llm.answer(samples, questions, max_new_tokens=most)
             self.device.synchronize()
             end = time.perf_counter()
             spans = [span for tenant in self.tenants for span in tenant.drain_spans()]
             for request, transcript, answer in zip(taken, transcripts, answers, strict=True):
-                yield Served(
+                yield CompletedRequest(
                     request=request,
                     transcript=transcript,
                     answer=answer,
@@ -81,12 +77,12 @@ class Sequential(Strategy):
                 )
                 spans = []  # the batch's spans stand once, with its first request
 
-    def _orchestrated(self, inbox: Inbox) -> Iterator[Served]:
+    def _orchestrated(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
         """Requests in the order in which they are done. The loop has a thread of its own: a
         notebook's kernel has one at work in this thread already."""
         with _Turns() as turns, start_blocking_portal() as portal:
             slots = {
-                portal.start_task_soon(self._slot, inbox, turns) for _ in range(self.in_flight)
+                portal.start_task_soon(self._slot, inbox, turns) for _ in range(self.max_in_flight)
             }
             try:
                 while slots:
@@ -98,7 +94,7 @@ class Sequential(Strategy):
             finally:  # the portal waits for threads that wait for requests
                 inbox.stop()
 
-    async def _slot(self, inbox: Inbox, turns: _Turns) -> Served | None:
+    async def _slot(self, inbox: ArrivalQueue, turns: _Turns) -> CompletedRequest | None:
         """The next request from its arrival to its end; None when there will be no more."""
         taken = await asyncio.to_thread(inbox.take)
         if not taken:
@@ -106,12 +102,12 @@ class Sequential(Strategy):
         start = time.perf_counter()
         async with turns.lock:
             transcript = await turns.compute(self._transcribe, taken[0])
-            spans = self.transcriber.drain_spans()
+            spans = self.asr.drain_spans()
         async with turns.lock:
             answer = await turns.compute(self._answer, taken[0])
-            spans += self.analyst.drain_spans()
+            spans += self.llm.drain_spans()
             self.device.synchronize()
-        return Served(
+        return CompletedRequest(
             request=taken[0],
             transcript=transcript,
             answer=answer,
@@ -129,7 +125,9 @@ class _Turns:
         self.lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
 
-    async def compute(self, work: Callable[[Request], Text], request: Request) -> Text:
+    async def compute(
+        self, work: Callable[[Request], GenerationResult], request: Request
+    ) -> GenerationResult:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, request)
 
     def __enter__(self) -> Self:

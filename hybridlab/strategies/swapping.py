@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from hybridlab.models.base import Analyst, Tenant, Text, Transcriber
-from hybridlab.strategies.arenas import ArenaOverlapped, InArena
+from hybridlab.models.base import AudioLanguageModel, GenerationResult, Model, SpeechRecognizer
 from hybridlab.strategies.base import Strategy, stage
-from hybridlab.strategies.copies import Pinned, ToCpu
-from hybridlab.strategies.movers import Mover, ReloadCold, ReloadWarm, Swap
+from hybridlab.strategies.offload.base import ReloadCold, ReloadWarm, Swap, WeightOffloader
+from hybridlab.strategies.offload.per_tensor import Pinned, ToCpu
+from hybridlab.strategies.offload.single_buffer import ArenaOverlapped, InArena
 from hybridlab.strategies.requests import Request
 
-MOVERS: dict[str, type[Mover]] = {
-    "reload-warm": ReloadWarm,
-    "reload-cold": ReloadCold,
-    "to-cpu": ToCpu,
+MOVERS: dict[str, type[WeightOffloader]] = {
+    "reload-cached": ReloadWarm,
+    "reload-from-disk": ReloadCold,
+    "module-to-cpu": ToCpu,
     "pinned": Pinned,
-    "arena": InArena,
-    "arena-overlapped": ArenaOverlapped,
+    "single-buffer": InArena,
+    "single-buffer-overlapped": ArenaOverlapped,
 }
 
 
 class Swapping(Strategy):
-    """How weights leave and come back is the variant: see the classes of `MOVERS`.
-    `swap='whisper'` keeps Voxtral resident, `'both'` swaps both.
+    """How weights leave and come back is the variant: see the classes of `OFFLOADERS`.
+    `swap='asr'` keeps Voxtral resident, `'both'` swaps both.
 
-    Bound by disk, host memory and the link; only `to-cpu` copies anything out, since inference does
-    not change weights.
+    Bound by disk, host memory and the link; only `module-to-cpu` copies anything out, since
+    inference does not change weights.
     """
 
     name = "swapping"
@@ -32,19 +32,19 @@ class Swapping(Strategy):
 
     def __init__(
         self,
-        transcriber: Transcriber | None,
-        analyst: Analyst,
+        asr: SpeechRecognizer | None,
+        llm: AudioLanguageModel,
         *,
         variant: str,
-        swap: Swap = "whisper",
+        swap: Swap = "asr",
     ) -> None:
-        super().__init__(transcriber, analyst, variant=variant)
+        super().__init__(asr, llm, variant=variant)
         self.swap = swap
         self.mover = MOVERS[variant](self.device, swap=swap)
 
     @property
-    def resident(self) -> list[Tenant]:
-        return [self.analyst] if self.swap == "whisper" else []
+    def resident(self) -> list[Model]:
+        return [self.llm] if self.swap == "asr" else []
 
     def open(self) -> None:
         try:
@@ -54,7 +54,7 @@ class Swapping(Strategy):
                         tenant.load()
                 else:
                     self.mover.prepare(tenant)
-            self.mover.ready()
+            self.mover.finalize()
             self.device.release()  # the block whose copy was timed
         except BaseException:  # also an interrupt: nothing stays pinned
             self.close()
@@ -71,18 +71,18 @@ class Swapping(Strategy):
     def host_copy_bytes(self) -> int:
         return self.mover.host_copy_bytes()
 
-    def _serve(self, request: Request) -> tuple[Text, Text]:
-        self.mover.bring_in(self.transcriber)
-        if self.swap == "whisper":
+    def _serve(self, request: Request) -> tuple[GenerationResult, GenerationResult]:
+        self.mover.onload(self.asr)
+        if self.swap == "asr":
             transcript = self._transcribe(request)
         else:
-            with self.mover.during(self.analyst):
+            with self.mover.overlapping(self.llm):
                 transcript = self._transcribe(request)
-        self.mover.drop(self.transcriber)
+        self.mover.offload(self.asr)
         if self.swap == "both":
-            self.mover.bring_in(self.analyst)
-        with self.mover.during(self.transcriber):
+            self.mover.onload(self.llm)
+        with self.mover.overlapping(self.asr):
             answer = self._answer(request)
         if self.swap == "both":
-            self.mover.drop(self.analyst)
+            self.mover.offload(self.llm)
         return transcript, answer

@@ -4,8 +4,8 @@ Every live view has a static figure further down, so a headless run loses nothin
 """
 
 from hybridlab.widgets.explorer import pair_explorer
-from hybridlab.widgets.hear import hear
 from hybridlab.widgets.live import live_view
+from hybridlab.widgets.request_player import request_player
 from hybridlab.widgets.whatif import what_if
 
-__all__ = ["hear", "live_view", "pair_explorer", "what_if"]
+__all__ = ["live_view", "pair_explorer", "request_player", "what_if"]

@@ -10,30 +10,21 @@ from hybridlab import catalog, planner
 from hybridlab.config.params import VoxtralDtype
 from hybridlab.devices import card_of
 from hybridlab.errors import ParameterError
-from hybridlab.planner.pair import fit_of
-from hybridlab.planner.sharing import Owners
-from hybridlab.reporting.figures.wording import counted, percent, spare_words
+from hybridlab.planner.memory_plan import fit_of
+from hybridlab.planner.per_strategy import MemoryByOwner
+from hybridlab.reporting.labels import MOMENTS, PLANNER_OWNERS, counted, percent, spare
 from hybridlab.units import format_bytes, format_seconds
-from hybridlab.widgets.choice import Choice, capacity_of, card_named
-from hybridlab.widgets.page import framed, output
-from hybridlab.widgets.points import Point, reference_points, run_points
-from hybridlab.widgets.svg import Bar, stacked_bars
+from hybridlab.widgets.explorer_state import Choice, capacity_of, card_named
+from hybridlab.widgets.html import framed, output
+from hybridlab.widgets.measured_points import Point, reference_points, run_points
+from hybridlab.widgets.memory_svg import Bar, memory_svg
 
 if TYPE_CHECKING:
-    from hybridlab.experiments.lab import Lab
+    from hybridlab.experiments.session import Session
 
 VOXTRAL_DTYPES = tuple(dtype for dtype in get_args(VoxtralDtype) if dtype != "auto")
-#: The planner's owners in the colours that the figures give them.
-OWNERS = {
-    "context": "base",
-    "voxtral weights": "voxtral",
-    "whisper weights": "whisper",
-    "second copy": "load",
-    "allocator slack": "unexplained",
-}
 #: Owners that a measured peak does not have: an allocator's own peak stands without them.
-UNSEEN = ("context", "allocator slack")
-MOMENTS = {"load_peak": "while loading", "steady": "at rest", "request_peak": "while serving"}
+UNSEEN = ("context", "allocator cache")
 
 
 # ------------------------------------------------------------------------------------- the view
@@ -48,28 +39,31 @@ def explorer_html(choice: Choice, points: Sequence[Point] = ()) -> str:
     except ParameterError as error:
         return f'<p role="alert"><b>Not possible:</b> {escape(str(error))}</p>'
     capacity = capacity_of(choice.card)
-    bars = [
-        Bar(label=moment, parts=_by_colour(owners), measured=False)
-        for moment, owners in moments.items()
-    ]
     own = [point for point in points if choice.matches(point)]
-    bars += _measured_bars(own)
+    bars = [_bar(moment, _by_colour(owners), measured=False) for moment, owners in moments.items()]
     return framed(
         _verdict(choice, moments, capacity),
-        stacked_bars(bars, capacity_bytes=capacity.expected),
+        memory_svg([*bars, *_measured_bars(own)], capacity_bytes=capacity.expected),
         _measured_words(choice, own, points),
     )
 
 
-def _by_colour(owners: Owners) -> dict[str, float]:
+def _bar(label: str, parts: Mapping[str, float], *, measured: bool) -> Bar:
+    words = f"{format_bytes(sum(parts.values()))} {'measured' if measured else 'predicted'}"
+    return Bar(label=label, parts=parts, note=words, measured=measured)
+
+
+def _by_colour(owners: MemoryByOwner) -> dict[str, float]:
     found: dict[str, float] = {}
     for owner, size in owners.items():
-        colour = OWNERS.get(owner, "request")
+        colour = PLANNER_OWNERS[owner]
         found[colour] = found.get(colour, 0.0) + size.expected
     return found
 
 
-def _verdict(choice: Choice, moments: Mapping[str, Owners], capacity: planner.Estimate) -> str:
+def _verdict(
+    choice: Choice, moments: Mapping[str, MemoryByOwner], capacity: planner.Estimate
+) -> str:
     needed = choice.worst()
     fit = fit_of(needed, capacity)
     worst = max(moments, key=lambda name: planner.total(list(moments[name].values())).expected)
@@ -79,7 +73,7 @@ def _verdict(choice: Choice, moments: Mapping[str, Owners], capacity: planner.Es
     facts = {
         "predicted": f"{format_bytes(needed.expected)}{spread}, {worst}",
         "utilisation": f"{used} of {format_bytes(capacity.expected)}",
-        "margin": spare_words(capacity.expected - needed.expected),
+        "margin": spare(capacity.expected - needed.expected),
         "longest audio": _longest(choice.longest_audio_s()),
     }
     cells = "".join(
@@ -103,8 +97,8 @@ def _measured_bars(own: Iterable[Point]) -> list[Bar]:
     if top is None:
         return []
     return [
-        Bar(label=f"{words}, {top.run}", parts=top.stacks[moment], measured=True)
-        for moment, words in MOMENTS.items()
+        _bar(f"{name}, {top.run}", top.stacks[moment], measured=True)
+        for moment, name in MOMENTS.items()
         if top.stacks[moment]
     ]
 
@@ -123,27 +117,28 @@ def _measured_words(choice: Choice, own: Sequence[Point], points: Sequence[Point
         sum(size.expected for owner, size in owners.items() if owner not in UNSEEN)
         for owners in choice.moments(audio_s=top.audio_s).values()
     ]
-    said = max(seen) + top.base_bytes
+    predicted = max(seen) + top.process_baseline_bytes
     of = f"the highest of {len(own)} cases" if len(own) > 1 else "one case"
     return (
         f"<p><b>Measured</b> ({escape(top.run)}, {of}, {top.audio_s:.1f} s of audio): peak "
         f"{format_bytes(top.peak_bytes)}. Predicted for that audio with the process itself "
-        f"({format_bytes(top.base_bytes)} before any model): {format_bytes(said)}; error "
-        f"<b>{percent(top.peak_bytes / said - 1, signed=True)}</b>.</p>"
+        f"({format_bytes(top.process_baseline_bytes)} before any model): "
+        f"{format_bytes(predicted)}; error "
+        f"<b>{percent(top.peak_bytes / predicted - 1, signed=True)}</b>.</p>"
     )
 
 
 # ---------------------------------------------------------------------------------- the controls
 
 
-def pair_explorer(lab: Lab | None = None) -> Any:
+def pair_explorer(session: Session | None = None) -> Any:
     """Controls over `explorer_html`, with this run's points and the published ones."""
     import ipywidgets as widgets
 
     points = reference_points()
-    if lab is not None:
-        here = card_of(lab.device)
-        points = run_points(lab.part.run_dir, card=here.name if here else "") + points
+    if session is not None:
+        here = card_of(session.device)
+        points = run_points(session.part.run_dir, card=here.name if here else "") + points
     controls, view = _controls(), output()
 
     def update(_: Any = None) -> None:
@@ -173,7 +168,7 @@ def pair_explorer(lab: Lab | None = None) -> Any:
 
 def settings_of(point: Point) -> dict[str, Any]:
     """The controls' values at which this point is shown as measured."""
-    names = ("card", "voxtral", "voxtral_dtype", "whisper", "backend", "dtype", "batch", "way")
+    names = ("card", "voxtral", "llm_dtype", "whisper", "backend", "dtype", "batch", "way")
     known = {name: getattr(point, name) for name in names if getattr(point, name) != ""}
     return {**known, "audio_s": round(point.windows * catalog.WINDOW_S), "beams": 1}
 
@@ -185,22 +180,13 @@ def _measured_menu(points: Sequence[Point]) -> Any:
     places: dict[str, int] = {}
     for place, point in enumerate(points):
         if point.card:
-            places.setdefault(_point_words(point), place)
+            places.setdefault(point.title, place)
     return widgets.Dropdown(
         options=places.items(),
         value=None,
         description="go to measured",
         style={"description_width": "110px"},
         layout={"width": "min(100%, 640px)"},
-    )
-
-
-def _point_words(point: Point) -> str:
-    whisper = f" + {point.whisper} {point.dtype} ({point.backend})" if point.whisper else ""
-    many = f", batch {point.batch}" if point.batch > 1 else ""
-    return (
-        f"{point.card}, {point.run}: {point.voxtral} {point.voxtral_dtype}{whisper}, {point.way}, "
-        f"{counted(point.windows, 'window')}{many}"
     )
 
 
@@ -217,21 +203,17 @@ def _controls() -> dict[str, Any]:
         )
 
     wide = {"description_width": "110px"}
-    ways = planner.way_ledgers(
-        catalog.HOST,
-        catalog.whisper("tiny"),
-        catalog.voxtral("pocket"),
-        backend="transformers",
-        dtype="float32",
+    pocket = catalog.whisper("tiny"), catalog.voxtral("pocket")
+    ways = planner.ledger_by_strategy(
+        catalog.HOST, *pocket, backend="transformers", dtype="float32"
     )
-    dtypes = catalog.BACKEND_DTYPES["transformers"]
     return {
         "card": menu("card", [*catalog.CARDS, catalog.HOST.name], "t4"),
         "voxtral": menu("Voxtral", catalog.VOXTRALS, "mini-3b"),
-        "voxtral_dtype": menu("Voxtral dtype", VOXTRAL_DTYPES, "float16"),
+        "llm_dtype": menu("Voxtral dtype", VOXTRAL_DTYPES, "float16"),
         "whisper": menu("Whisper", catalog.WHISPERS, "medium"),
         "backend": menu("backend", catalog.BACKENDS, "transformers"),
-        "dtype": menu("Whisper dtype", dtypes, "float16"),
+        "dtype": menu("Whisper dtype", catalog.BACKEND_DTYPES["transformers"], "float16"),
         "audio_s": slider("audio (s)", int(catalog.VOXTRAL_MAX_ANSWER_S), 30),
         "beams": slider("beams", 8),
         "batch": slider("batch", 16),

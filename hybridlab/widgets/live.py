@@ -6,7 +6,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from html import escape
 from pathlib import Path
@@ -14,20 +14,22 @@ from typing import Any
 
 from hybridlab.config.params import Params
 from hybridlab.devices import Device
-from hybridlab.experiments.case import Case, View
+from hybridlab.experiments.case import Case, CaseObserver
 from hybridlab.experiments.case_runner import was_stopped
-from hybridlab.results.records import Part
-from hybridlab.units import format_seconds
-from hybridlab.widgets.page import framed, output
-from hybridlab.widgets.picture import picture
-from hybridlab.widgets.reading import Readings, Trials
-from hybridlab.widgets.stop import AGAIN_S, Stop, let_clicks_through, takes_clicks
+from hybridlab.experiments.live_feed import LiveState
+from hybridlab.reporting.labels import arm_name
+from hybridlab.results.run_folder import NotebookRun
+from hybridlab.units import format_bytes, format_seconds
+from hybridlab.widgets.html import framed, output
+from hybridlab.widgets.memory_svg import Bar, Moment, memory_svg
+from hybridlab.widgets.monitor_readings import Readings, Trials
+from hybridlab.widgets.stop_button import AGAIN_S, Stop, let_clicks_through, takes_clicks
 
 INTERRUPT = f"the kernel's interrupt (■); twice within {AGAIN_S:.0f} s it stops the rest"
 
 
-def live_view(params: Params, device: Device) -> View | None:
-    """A view to hand to the case runner; None when nobody watches."""
+def live_view(params: Params, device: Device) -> CaseObserver | None:
+    """A view to hand to the case runner; None where there is no front end to show it."""
     from IPython import get_ipython
 
     shell = get_ipython()
@@ -50,7 +52,7 @@ class LiveView:
         return self.stop.rest.is_set()
 
     @contextmanager
-    def watch(self, part: Part, case: Case, place: str) -> Iterator[Path]:
+    def watch(self, part: NotebookRun, case: Case, place: str) -> Iterator[Path]:
         panel = self._show()
         told = panel.folder / f"{case.id}.jsonl"
         told.unlink(missing_ok=True)  # of an earlier try
@@ -112,10 +114,11 @@ class Watched:
 
     def title(self) -> str:
         case = self.case
-        whisper = case.transcriber.model if case.transcriber else "no Whisper"
+        whisper = case.asr.model if case.asr else "no Whisper"
         return (
-            f"<b>case {self.place}</b> · {escape(case.experiment)}: {escape(case.strategy)} / "
-            f"{escape(case.variant)}, {escape(whisper)} and {escape(case.analyst.model)}"
+            f"<b>case {self.place}</b> · {escape(case.experiment)}: "
+            f"{escape(arm_name(case.strategy, case.variant))}, {escape(whisper)} and "
+            f"{escape(case.llm.model)}"
         )
 
     def progress(self) -> str:
@@ -127,7 +130,7 @@ class Watched:
     def memory(self) -> str:
         if self.readings is None or not self.readings.history:
             return "<i>no reading of memory yet</i>"
-        return picture(list(self.readings.history), self.readings.told)
+        return memory_html(list(self.readings.history), self.readings.told)
 
 
 class Panel:
@@ -179,6 +182,15 @@ class Panel:
         self.handle.update(HTML(framed(*(f"<div>{line}</div>" for line in lines))))
         self.box.close_all()
         self._folder.cleanup()
+
+
+def memory_html(history: Sequence[Moment], told: LiveState) -> str:
+    """The bar of the last moment, and the curve of the last minute under it."""
+    stack = {owner: n_bytes for owner, n_bytes in history[-1].stack.items() if n_bytes}
+    note = f"{format_bytes(history[-1].used_bytes)} in use"
+    others = 0 if told.memory_limited else told.others_bytes
+    bar = Bar(label="now", parts=stack, note=note, others_bytes=others)
+    return memory_svg([bar], capacity_bytes=told.capacity_bytes, history=history)
 
 
 def _buttons(stop: Stop) -> list[Any]:

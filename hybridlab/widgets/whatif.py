@@ -11,26 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from hybridlab.analysis.recommendation import Constraints, Recommendation, choose, pair_of
-from hybridlab.analysis.standings import Standing, standings
-from hybridlab.analysis.waiting import KNEE_RATIO, Arrivals, AtRate
-from hybridlab.reporting.figures.palette import MUTED, STRATEGY_COLOURS
+from hybridlab.analysis.arms import ArmStats, standings
+from hybridlab.analysis.queueing import KNEE_RATIO, Arrivals, AtRate
+from hybridlab.analysis.recommendation import Recommendation, Requirements, pair_of, select
 from hybridlab.reporting.figures.pareto import pareto_front
-from hybridlab.reporting.tables.words import gib, number, percent
+from hybridlab.reporting.labels import EMPTY, gib, number, percent
 from hybridlab.units import GIB
-from hybridlab.widgets.page import framed, output, table
+from hybridlab.widgets.html import framed, output, table
 
-HEADER = (
-    "pick",
-    "strategy",
-    "latency / control",
-    "peak GiB",
-    "p95 s",
-    "margin GiB",
-    "WER",
-    "at this rate",
-    "what it does not keep",
-)
 RULES = (
     "● on the front: no other arm that keeps all is both faster and smaller; ○ keeps all; ✗ does "
     f"not. A rate is held up to the knee: p95 within {KNEE_RATIO:g} times that at the lowest rate "
@@ -38,14 +26,13 @@ RULES = (
     "times the service time; it is <i>derived</i> from measured service times by the "
     "Pollaczek-Khinchine formula, and p95 is then without waiting."
 )
-_BAR_PX = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class Race:
     """The rows of a run, read once: arms that can be compared, and what is known of waiting."""
 
-    arms: list[Standing]
+    arms: list[ArmStats]
     pair: str
     arrivals: Arrivals
 
@@ -59,15 +46,15 @@ class Race:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What follows from the wishes; `broken` and `waiting` are by arm."""
+    """What follows from the constraints; `broken` and `waiting` are by arm."""
 
     recommendation: Recommendation | None
-    front: list[Standing]
+    front: list[ArmStats]
     broken: Mapping[str, list[str]]
     waiting: Mapping[str, AtRate]
 
 
-def whatif(race: Race, constraints: Constraints, *, rate_rps: float = 0.0) -> Outcome:
+def whatif(race: Race, constraints: Requirements, *, rate_rps: float = 0.0) -> Outcome:
     """Arms that keep the constraints and hold the rate (requests/s; 0 asks for none). Where an
     arm's p95 was measured with waiting at that rate it counts in place of the race's."""
     waiting: dict[str, AtRate] = {}
@@ -81,20 +68,21 @@ def whatif(race: Race, constraints: Constraints, *, rate_rps: float = 0.0) -> Ou
         broken[arm.arm] = constraints.broken_by(replace(arm, p95_s=p95_s)) + held
     kept = [arm for arm in race.arms if not broken[arm.arm]]
     return Outcome(
-        recommendation=choose(kept, pair=race.pair) if kept else None,
+        recommendation=select(kept, pair=race.pair) if kept else None,
         front=pareto_front([arm for arm in kept if not math.isnan(arm.peak_bytes)]),
         broken=broken,
         waiting=waiting,
     )
 
 
-def whatif_html(race: Race, constraints: Constraints, *, rate_rps: float = 0.0) -> str:
+def whatif_html(race: Race, constraints: Requirements, *, rate_rps: float = 0.0) -> str:
     """The pick in a sentence, and every arm with what it costs and what it does not keep."""
     if not race.arms:
         return "<p>No race case can be compared: run the notebooks 04 to 06 first.</p>"
     found = whatif(race, constraints, rate_rps=rate_rps)
-    rows = (_cells(arm, found, race.arms) for arm in race.arms)
-    return framed(_pick(found), f"<p>{escape(race.pair)}. {RULES}</p>", table(HEADER, rows))
+    rows = [_row(arm, found) for arm in race.arms]
+    shown = table(rows[0], (row.values() for row in rows))
+    return framed(_pick(found), f"<p>{escape(race.pair)}. {RULES}</p>", shown)
 
 
 def _pick(found: Outcome) -> str:
@@ -107,39 +95,26 @@ def _pick(found: Outcome) -> str:
         else ""
     )
     return (
-        f'<p role="status">Recommended: <b class="pick">{pick.strategy} ({pick.variant})</b>, '
+        f'<p role="status">Recommended: <b class="pick">{pick.strategy}/{pick.variant}</b>, '
         f"{escape(pick.why)}.{second}<br>{escape(pick.flip_words)}</p>"
     )
 
 
-def _cells(arm: Standing, found: Outcome, arms: list[Standing]) -> list[str]:
+def _row(arm: ArmStats, found: Outcome) -> dict[str, str]:
     broken, now = found.broken[arm.arm], found.waiting.get(arm.arm)
-    sign = "✗" if broken else "●" if arm in found.front else "○"
-    colour = "#c9c9c9" if broken else STRATEGY_COLOURS.get(arm.strategy, MUTED)
-    slowest = max(a.relative.value for a in arms)
-    highest = max((a.peak_bytes for a in arms if not math.isnan(a.peak_bytes)), default=1.0)
     waited = now is not None and not math.isnan(now.p95_s)
     p95_s = now.p95_s if now is not None and waited else arm.p95_s
-    return [
-        f"<b>{sign}</b>",
-        escape(arm.name),
-        _bar(arm.relative.value, f"{arm.relative.value:.2f}", slowest, colour),
-        _bar(arm.peak_bytes, gib(arm.peak_bytes), highest, colour),
-        number(p95_s) + (" waiting" if waited else ""),
-        gib(arm.margin_bytes),
-        percent(arm.wer).replace(" ", "&nbsp;"),
-        escape(now.words) if now else "–",
-        escape("; ".join(broken)) or "–",
-    ]
-
-
-def _bar(value: float, words: str, longest: float, colour: str) -> str:
-    """A bar with its figure behind it, never apart from it; only the figure where it is missing."""
-    width = 0.0 if math.isnan(value) else _BAR_PX * value / longest
-    return (
-        f'<span style="white-space:nowrap"><span style="display:inline-block;height:0.8em;'
-        f'margin-right:6px;background:{colour};width:{width:.0f}px"></span>{words}</span>'
-    )
+    return {
+        "pick": f"<b>{'✗' if broken else '●' if arm in found.front else '○'}</b>",
+        "strategy": escape(arm.arm),
+        "latency / control": f"{arm.relative.value:.2f}",
+        "peak GiB": gib(arm.peak_bytes),
+        "p95 s": number(p95_s) + (" waiting" if waited else ""),
+        "margin GiB": gib(arm.margin_bytes),
+        "WER": percent(arm.wer).replace(" ", "&nbsp;"),
+        "at this rate": escape(now.words) if now else EMPTY,
+        "what it does not keep": escape("; ".join(broken)) or EMPTY,
+    }
 
 
 # ---------------------------------------------------------------------------------- the controls
@@ -155,7 +130,7 @@ def what_if(cases: pd.DataFrame, trials: pd.DataFrame) -> Any:
 
     def update(_: Any = None) -> None:
         rate, p95, margin, wer = (slider.value for slider in sliders.values())
-        constraints = Constraints(
+        constraints = Requirements(
             max_p95_s=math.inf if p95 >= sliders["p95"].max else p95,
             min_margin_bytes=int(margin * GIB),
             max_wer=math.inf if wer >= sliders["wer"].max else wer / 100,

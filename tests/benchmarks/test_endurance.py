@@ -150,8 +150,8 @@ def test_what_is_published_says_its_faults_and_nothing_was_lost(published: dict[
         ("slow", "left_behind", 1.0, "slow: 1 requests never ended"),
         ("vanishing", "unhurt", False, "vanishing: p95"),
         ("hostile", "all_refused", False, "hostile: not all"),
-        ("kill whisper", "answers_again_s", None, "kill whisper: it did not come back"),
-        ("kill voxtral", "others_untouched", False, "kill voxtral: another process"),
+        ("kill asr", "answers_again_s", None, "kill asr: it did not come back"),
+        ("kill llm", "others_untouched", False, "kill llm: another process"),
         ("sigterm", "exit_code", 1, "sigterm: exit code 1"),
     ],
 )
@@ -167,10 +167,10 @@ def test_each_fault_fails_the_run(
 def test_memory_and_descriptors_that_grow_fail_the_run(endured: dict[str, Any]) -> None:
     found = copy.deepcopy(endured)
     held = {"trend": "grows", "gain_interval_bytes": [2**20, 2**21]}
-    found["soak"]["held"]["whisper"] = held
+    found["soak"]["held"]["asr"] = held
     found["at_rest"]["kill decoder"]["descriptors"] += 1 + found["at_rest"]["knee"]["descriptors"]
     memory, descriptors = failures(found)
-    assert "the memory of whisper grows by 1" in memory
+    assert "the memory of asr grows by 1" in memory
     assert descriptors.startswith("descriptors at rest grow")
 
 

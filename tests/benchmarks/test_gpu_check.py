@@ -204,7 +204,7 @@ def pair(name: str, side: str, **changes: Any) -> dict[str, Any]:
 
 def test_pairs_are_equal_to_the_byte_and_reserved_to_a_segment() -> None:
     near = 8 * GIB + 20 * MIB
-    rows = [pair("a", "here", steady_reserved_bytes=near), pair("a", "simulated")]
+    rows = [pair("a", "here", idle_reserved_bytes=near), pair("a", "simulated")]
     found = findings.of_pairs(rows)
     assert found.fault == ""
     assert found.sentence == (
@@ -214,7 +214,7 @@ def test_pairs_are_equal_to_the_byte_and_reserved_to_a_segment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reading", "more"), [("steady_bytes", 1), ("steady_reserved_bytes", 20 * MIB + 1)]
+    ("reading", "more"), [("idle_bytes", 1), ("idle_reserved_bytes", 20 * MIB + 1)]
 )
 def test_pairs_that_differ_are_a_fault(reading: str, more: int) -> None:
     rows = [pair("a", "here", **{reading: 8 * GIB + more}), pair("a", "simulated")]
@@ -240,19 +240,20 @@ def ended(**result: Any) -> Ended:
 
 def swap(speed: float) -> Ended:
     return ended(
-        whisper="large-v3",
+        asr_model="large-v3",
         swaps_of_each=5,
         hashes_equal=1,
         same_tokens=True,
         link_bytes_per_s=25 * GB,
-        median_copy_in_bytes_per_s={"whisper": speed},
+        median_copy_in_bytes_per_s={"asr": speed},
     )
 
 
 def test_swaps_are_held_against_the_link() -> None:
-    found = findings.of_swaps({"arena": swap(24 * GB), "pinned": swap(20 * GB)}, H100)
+    found = findings.of_swaps({"single-buffer": swap(24 * GB), "pinned": swap(20 * GB)}, H100)
     assert found.sentence == (
-        "arena 24.0 GB/s, 96% of the link's 25.0; pinned 20.0 GB/s, 80% of the link's 25.0; "
+        "single-buffer 24.0 GB/s, 96% of the link's 25.0; pinned 20.0 GB/s, 80% of the link's "
+        "25.0; "
         "every weight as it was loaded"
     )
     assert found.rows[0]["copy_in_bytes_per_s"] == 24 * GB
@@ -276,7 +277,7 @@ def test_decoding_is_held_against_the_floor() -> None:
 
 
 def test_a_simulated_card_keeps_no_times() -> None:
-    swaps = findings.of_swaps({"arena": swap(24 * GB)}, SIMULATED)
+    swaps = findings.of_swaps({"single-buffer": swap(24 * GB)}, SIMULATED)
     decoded = findings.of_decoding({"loop": decoding("loop")}, SIMULATED)
     shared = findings.of_sharing([arm("parallel/threads")], SIMULATED)
     for found in (swaps, decoded, shared):
@@ -287,17 +288,21 @@ def test_a_simulated_card_keeps_no_times() -> None:
 
 def test_what_did_not_end_well_says_nothing() -> None:
     cut = Ended(status="cut", seconds=9.0, rows=[], reason="cut after 9.0 s")
-    assert findings.of_swaps({"arena": cut}, H100) == Finding()
+    assert findings.of_swaps({"single-buffer": cut}, H100) == Finding()
     assert findings.of_decoding({"loop": cut}, H100) == Finding()
-    done = findings.done("swaps", {"arena": cut, "pinned": swap(1.0)}, Finding(sentence="said"))
-    assert (done.status, done.reason) == ("cut", "arena: cut after 9.0 s")
+    done = findings.done(
+        "swaps", {"single-buffer": cut, "pinned": swap(1.0)}, Finding(sentence="said")
+    )
+    assert (done.status, done.reason) == ("cut", "single-buffer: cut after 9.0 s")
 
 
 def test_one_that_cannot_run_here_does_not_hide_one_that_did() -> None:
     lack = Ended(status="skipped", seconds=1.0, rows=[], reason="no room")
-    done = findings.done("swaps", {"arena": swap(1.0), "pinned": lack}, Finding(sentence="said"))
+    done = findings.done(
+        "swaps", {"single-buffer": swap(1.0), "pinned": lack}, Finding(sentence="said")
+    )
     assert (done.status, done.reason) == ("ok", "pinned: no room")
-    assert findings.done("swaps", {"arena": lack}, Finding()).status == "skipped"
+    assert findings.done("swaps", {"single-buffer": lack}, Finding()).status == "skipped"
     assert findings.done("a", {"a": swap(1.0)}, Finding(fault="wrong")).status == "failed"
 
 
@@ -317,14 +322,21 @@ def test_tests_are_counted_and_those_that_fail_are_named(tmp_path: Path) -> None
 
 
 def arm(name: str, **changes: Any) -> dict[str, Any]:
-    known = {"status": "ok", "reason": "", "margin_bytes": 3 * GIB, "parity": True}
+    known = {
+        "status": "ok",
+        "reason": "",
+        "margin_bytes": 3 * GIB,
+        "output_matches_reference": True,
+    }
     return {"arm": name, **known, "latency_s": 2.0, **changes}
 
 
 def test_ways_of_sharing_are_told_by_margin_time_and_what_they_lack() -> None:
     rows = [
         arm("sequential/plain"),
-        arm("parallel/threads", margin_bytes=2 * GIB, latency_s=1.5, parity=False),
+        arm(
+            "parallel/threads", margin_bytes=2 * GIB, latency_s=1.5, output_matches_reference=False
+        ),
         arm("parallel/processes-mps", status="skipped", reason="no MPS", margin_bytes=None),
     ]
     found = findings.of_sharing(rows, H100)
@@ -334,13 +346,13 @@ def test_ways_of_sharing_are_told_by_margin_time_and_what_they_lack() -> None:
         "fastest parallel/threads, 1.5 s a request; other tokens than each tenant alone: "
         "parallel/threads; parallel/processes-mps skipped: no MPS"
     )
-    crashed = findings.of_sharing([arm("swapping/arena", status="crashed")], H100)
-    assert crashed.fault == "swapping/arena"
+    crashed = findings.of_sharing([arm("swapping/single-buffer", status="crashed")], H100)
+    assert crashed.fault == "swapping/single-buffer"
 
 
 def test_the_ways_of_sharing_are_a_race_inside_a_t4(tmp_path: Path) -> None:
     params = parameters(tmp_path)
-    assert (params.envelope, params.voxtral, params.trials) == ("t4", "mini-3b", 2)
+    assert (params.memory_limit, params.llm_model, params.trials) == ("t4", "mini-3b", 2)
     names = [(one.strategy, one.variant) for one in ARMS]
     assert len(set(names)) == len(names)
     first = [strategy for strategy, _ in names[:5]]

@@ -24,10 +24,10 @@ from benchmarks.peers.race import Outcome, Said, run, summary, table
 from hybridlab.audio import load_clips
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import HybridlabError, ParameterError, UnavailableError
-from hybridlab.models import TenantSpec
+from hybridlab.models import ModelSpec
 from hybridlab.strategies import Request
 
-WHISPER = TenantSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32")
+WHISPER = ModelSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32")
 REFERENCES = {"a": "one two", "b": None}
 ANSWERS = {"a": "two", "b": None}
 
@@ -110,7 +110,7 @@ def test_offload_is_skipped_on_a_cpu_where_it_moves_nothing() -> None:
 def test_an_offloaded_whisper_says_the_same() -> None:
     from hybridlab.models.whisper_transformers import WhisperTransformers
 
-    spec = TenantSpec(model="pocket-s", backend="transformers", weights="pocket", dtype="float32")
+    spec = ModelSpec(model="pocket-s", backend="transformers", weights="pocket", dtype="float32")
     plain, offloaded = (kind(spec, CpuDevice()) for kind in (WhisperTransformers, OffloadedWhisper))
     plain.load()
     WhisperTransformers.load(offloaded)
@@ -135,10 +135,10 @@ def test_a_twin_shares_the_weights_and_not_the_hooks() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--whisper", "tinny"], "whisper_size"),
+        (["--asr-model", "tinny"], "asr_model"),
         (["--weights", "random"], "fit neither model"),
         (["--weights", "none"], "unknown weights"),
-        (["--whisper", "tiny"], "no 'pocket' weights"),
+        (["--asr-model", "tiny"], "no 'pocket' weights"),
         (["--rounds", "0"], "rounds"),
         (["--rounds", "many"], "invalid int value"),
         (["--out", "/nowhere/at/all.json"], "does not exist"),
@@ -154,19 +154,19 @@ def test_bad_input_is_one_clear_line(arguments: list[str], words: str, tmp_path:
 def test_random_weights_do_exactly_the_fixed_work(tmp_path: Path) -> None:
     device = CpuDevice()
     random = replace(WHISPER, model="pocket-s", weights="random")
-    voxtral = TenantSpec(
+    voxtral = ModelSpec(
         model="pocket", backend="transformers", weights="random", dtype="float32", seed=1
     )
     makers = Pair(saved(random, device, tmp_path), voxtral, device).makers()
-    tokens = {"whisper": 4, "voxtral": 4}
+    tokens = {"asr": 4, "llm": 4}
     samples = load_clips(limit=1)[0].samples()
     request = Request(id="a", samples=samples, question="What?", max_new_tokens=4)
     found = run(makers, [request], rounds=1, fixed_tokens=tokens)
     passes = {name: own.passes for name, own in found.items() if own.status == "ok"}
     assert {"original", "transformers-pipeline", *OURS} <= set(passes)
     assert passes["original"] == passes["transformers-pipeline"] == tokens
-    assert passes["sequential/plain"] == passes["swapping/arena"] == tokens
-    assert passes["solo/shared-prefix"] == {"voxtral": 9}  # hears once, then twice four
+    assert passes["sequential/plain"] == passes["swapping/single-buffer"] == tokens
+    assert passes["solo/shared-prefix"] == {"llm": 9}  # hears once, then twice four
 
 
 @pytest.mark.slow
@@ -187,10 +187,8 @@ def test_a_small_race_of_the_real_arms(tmp_path: Path) -> None:
 
 def test_each_of_ours_has_the_whisper_of_its_variant() -> None:
     device = CpuDevice()
-    voxtral = TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
+    voxtral = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
     makers = Pair(WHISPER, voxtral, device).makers()
-    backends = {
-        name: makers[name]().transcriber.spec.backend for name in OURS if "solo" not in name
-    }
+    backends = {name: makers[name]().asr.spec.backend for name in OURS if "solo" not in name}
     assert backends.pop("parallel/ctranslate2") == "faster-whisper"
     assert set(backends.values()) == {"openai-whisper"}

@@ -17,7 +17,7 @@ CELLS = (
     "from hybridlab.widgets import pair_explorer\npair_explorer()",
     "from ipywidgets import HTML\n"
     "from hybridlab.audio import load_clips\n"
-    "from hybridlab.widgets.hear import player_html\n"
+    "from hybridlab.widgets.request_player import player_html\n"
     'HTML(player_html(load_clips("")[0].samples()))',
 )
 

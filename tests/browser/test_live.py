@@ -10,8 +10,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from hybridlab.processes.isolate import STOPPED
-from hybridlab.results.records import read_manifest, read_rows
+from hybridlab.processes.fork_server import STOPPED
+from hybridlab.results.manifest import read_manifest
+from hybridlab.results.reader import read_rows
 from tests.browser.conftest import JupyterLab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -23,22 +24,22 @@ VALUES: dict[str, Any] = {
     "max_new_tokens": 8,
     "warmup": 0,
     "rounds": 1,
-    "most_foreign_cpu": 1.0,
+    "max_other_cpu_share": 1.0,
     "solo_variants": [],
     "sequential_variants": ["plain"],
 }
 
 
-def prepared(lab: JupyterLab, name: str, values: dict[str, Any]) -> None:
+def prepared(session: JupyterLab, name: str, values: dict[str, Any]) -> None:
     """A copy of 04 with other values in its parameter cell."""
-    book = nbformat.read(lab.folder / "04_sequential.ipynb", as_version=4)
+    book = nbformat.read(session.folder / "04_sequential.ipynb", as_version=4)
     (cell,) = (c for c in book.cells if "parameters" in c.metadata.get("tags", []))
     for key, value in values.items():
         cell.source, count = re.subn(
             rf"(?m)^{key} = .*?(?=  # @param)", f"{key} = {value!r}", cell.source
         )
         assert count == 1, key
-    nbformat.write(book, lab.folder / f"{name}.ipynb")
+    nbformat.write(book, session.folder / f"{name}.ipynb")
 
 
 PICTURE = 'svg[aria-label^="memory by owner"]'
@@ -56,7 +57,7 @@ def test_a_case_is_seen_at_work_and_stopped(
     button = page.locator("button:has-text('stop this case')")
     button.scroll_into_view_if_needed()  # JupyterLab renders what is in view
     page.wait_for_selector("text=/trial \\d+, clip/")
-    page.wait_for_selector("text=/(whisper|voxtral) (encode|prefill|decode)/")
+    page.wait_for_selector("text=/(asr|llm) (encode|prefill|decode)/")
     page.wait_for_function(CHANGED, arg=[PICTURE, page.inner_html(PICTURE)])
     button.scroll_into_view_if_needed()
     screenshot(page, "live-at-work")

@@ -96,12 +96,10 @@ def _ledger_is_live(page: Any) -> None:
         "#bar > span",
         "pieces => pieces.map(p => [p.dataset.owner, p.getBoundingClientRect().width])",
     )
-    assert {"voxtral weights", "whisper weights", "server", "others"} <= {
-        name for name, _ in widths
-    }
+    assert {"llm weights", "asr weights", "server", "others"} <= {name for name, _ in widths}
     assert sum(width for _, width in widths) <= page.locator("#bar").bounding_box()["width"]
     told = page.get_attribute("#bar", "aria-label")
-    assert re.search(r"whisper weights \d+ MiB, .*free [\d.]+ GiB, of [\d.]+ GiB", told)
+    assert re.search(r"asr weights \d+ MiB, .*free [\d.]+ GiB, of [\d.]+ GiB", told)
     with page.expect_response(lambda r: r.url.endswith("/metrics"), timeout=3000) as response:
         pass
     assert response.value.status == 200
@@ -135,8 +133,8 @@ def test_an_answer_grows_and_can_be_cancelled(
     assert page.inner_text("#transcript .said") == FIRST.text
     assert page.inner_text("#state") == "Waiting for 2 answers."
     begun = page.inner_text(growing)
-    jobs = pausing.lane.at_work
-    assert [job.wanted for job in jobs] == [True, True]
+    jobs = pausing.scheduler.at_work
+    assert [job.pending for job in jobs] == [True, True]
     assert serious_violations(page) == []
     screenshot(page, "serve-page-growing")
     page.set_viewport_size(PHONE)
@@ -148,7 +146,7 @@ def test_an_answer_grows_and_can_be_cancelled(
     page.wait_for_selector("text=Cancelled.")
     assert page.inner_text("#answers [data-index='0']").endswith("not finished")
     assert page.locator("[aria-busy]").count() == 0
-    assert wait_until(lambda: not any(job.wanted for job in jobs))
+    assert wait_until(lambda: not any(job.pending for job in jobs))
     assert all(job.future.cancelled() for job in jobs)
     go.touch()
     page.click("#send")

@@ -1,10 +1,9 @@
-"""`hybridlab doctor`: every lack is said, with what it means and one command; nothing stops it."""
+"""`hybridlab doctor`: what is missing is told with its impact and one command; nothing stops it."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,76 +14,67 @@ import pytest
 from typer.testing import CliRunner
 
 from hybridlab import devices as device
-from hybridlab.cli import app
-from hybridlab.cli import doctor_checks as doctor
-from hybridlab.cli.doctor import finding_rows, verdict_words
-from hybridlab.cli.doctor_checks import Finding, machine, software, weights
-from hybridlab.config.defaults import read_yaml
+from hybridlab.cli import doctor_checks
+from hybridlab.cli.commands import app
+from hybridlab.cli.doctor import summary
+from hybridlab.cli.doctor_checks import CheckResult, base, machine, software, weights
+from hybridlab.config.preset_files import read_yaml
 from hybridlab.devices import CpuDevice, CudaDevice, visible
 from hybridlab.errors import UnavailableError
 from hybridlab.units import GB
 from tests.fake_nvml import FakeNvml
 
 
-def one(findings: Sequence[Finding], about: str) -> Finding:
-    (found,) = [finding for finding in findings if finding.about == about]
+def one(results: Sequence[CheckResult], name: str) -> CheckResult:
+    (found,) = [result for result in results if result.name == name]
     return found
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, project: Path) -> Any:
+def crash() -> CheckResult:
+    raise ImportError("no module named torch")
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["doctor", *arguments])
+    return result.exit_code, result.output
+
+
+def test_this_machine_runs_the_demo_which_is_what_the_tests_do(
+    monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
     monkeypatch.chdir(project)
-
-    def invoke(*arguments: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, ["doctor", *arguments])
-        return result.exit_code, result.output
-
-    return invoke
-
-
-def test_this_machine_runs_the_demo_which_is_what_the_tests_do(run: Any) -> None:
-    code, text = run("--json")
+    code, text = invoke("--json")
     found = json.loads(text)
     assert code == 0 and found["demo"] is True
-    abouts = {row["about"] for row in found["findings"]}
-    assert {"Python", "packages", "host memory", "GPU", "Jupyter kernel", "hub"} <= abouts
-    assert {"preset pocket", "preset colab-t4", "preset full-cpu"} <= abouts
-    for row in found["findings"]:
-        assert row["state"] == "ok" or (row["means"] and row["mend"])
+    names = {row["name"] for row in found["checks"]}
+    assert {"machine", "packages", "host memory", "GPU", "Jupyter kernel", "hub"} <= names
+    assert {"preset pocket", "preset colab-t4", "preset full-cpu"} <= names
+    for row in found["checks"]:
+        assert row["state"] == "ok" or (row["impact"] and row["fix"])
 
 
-def test_plain_text_has_a_command_under_every_lack(run: Any) -> None:
-    _, text = run()
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
-        if line.startswith(("lacks", "broken")):
-            assert any(follow.strip().startswith("$ ") for follow in lines[number + 1 : number + 9])
-    assert max(map(len, lines)) <= 80
-    assert "\x1b" not in text
-
-
-def test_a_check_that_fails_is_a_finding_and_the_others_go_on(
-    monkeypatch: pytest.MonkeyPatch, run: Any
+def test_a_check_that_fails_is_a_result_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def crash() -> Finding:
-        raise ImportError("no module named torch")
-
-    good = Finding(about="other", says="fine")
-    found = list(doctor.examine({"audio": crash, "GPU": crash, "other": lambda: good}))
-    assert [finding.state for finding in found] == ["broken", "lacks", "ok"]
-    assert "no module named torch" in found[0].says
-    assert not doctor.demo_runs(found)
-    monkeypatch.setattr(doctor, "CHECKS", {"audio": crash})
-    code, text = run()
-    assert code == 1 and "The demo cannot run here" in text
+    good = CheckResult("other", "fine")
+    found = list(doctor_checks.run_checks({"packages": crash, "GPU": crash, "other": lambda: good}))
+    assert [result.state for result in found] == ["broken", "limited", "ok"]
+    assert "no module named torch" in found[0].detail
+    monkeypatch.setattr(base, "CHECKS", {"packages": crash, "other": lambda: good})
+    code, text = invoke()
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert code == 1
+    assert lines[-1] == "The demo cannot run here: 1 of 2 checks failed."
+    assert any(line.endswith("$ pip install --editable .") for line in lines)
+    assert max(map(len, lines)) <= 80 and "\x1b" not in text
 
 
 def test_no_torch_at_all_is_still_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)  # what an import of it then says
-    found = list(doctor.examine())
-    assert one(found, "GPU").state == "lacks"
-    assert one(found, "presets").state == "broken"  # nobody can say what would run
-    assert "torch" in one(found, "presets").says
+    found = list(doctor_checks.run_checks())
+    assert one(found, "GPU").state == "limited"
+    assert one(found, "presets").state == "broken"  # nothing tells what would run
+    assert "torch" in one(found, "presets").detail
     assert one(found, "disk").state == "ok"
 
 
@@ -92,104 +82,95 @@ def test_missing_packages_name_their_command(monkeypatch: pytest.MonkeyPatch) ->
     real = importlib.metadata.version
 
     def version(name: str) -> str:
-        if name in ("torch", "faster-whisper", "bitsandbytes"):
+        if name in ("torch", "faster-whisper"):
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
     monkeypatch.setattr(software, "version", version)
-    assert one(software.packages(), "torch").state == "broken"
-    assert [row.state for row in software.extras()] == ["lacks", "lacks"]
-    assert "hybridlab[ct2]" in software.extras()[0].mend
+    found = software.packages()
+    assert one(found, "torch").state == "broken"
+    assert one(found, "faster-whisper").state == "limited"
+    assert "hybridlab[ct2]" in one(found, "faster-whisper").fix
 
 
-def test_python_and_kernel_and_notebooks(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, project: Path
-) -> None:
-    assert software.python((3, 10, 1)).state == "broken"
-    assert software.python((3, 13, 0)).state == "ok"
+def test_kernel_and_notebooks(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     from jupyter_client import kernelspec
 
     monkeypatch.setattr(kernelspec.KernelSpecManager, "find_kernel_specs", lambda self: {})
-    assert "ipykernel install" in software.kernel().mend
+    assert software.kernel().state == "broken" and "ipykernel install" in software.kernel().fix
     monkeypatch.chdir(project)
-    assert software.notebooks().says == str(project / "notebooks")
+    assert software.notebooks().detail == str(project / "notebooks")
 
 
-@pytest.mark.parametrize(("free_gb", "state"), [(20, "ok"), (6, "lacks"), (1, "broken")])
+@pytest.mark.parametrize(("free_gb", "state"), [(20, "ok"), (6, "limited"), (1, "broken")])
 def test_host_memory(free_gb: float, state: str) -> None:
     found = machine.memory(int(free_gb * GB))
     assert found.state == state
-    if state == "lacks":
-        assert found.mend.endswith("memory_budget_gb=3.5")
+    if state == "limited":
+        assert found.fix.endswith("memory_budget_gb=3.5")
 
 
-def test_limits_disk_and_quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (4 * GB, 4 * GB))
-    assert machine.limits().state == "lacks" and "ulimit" in machine.limits().mend
-    for free, state in ((GB, "lacks"), (GB // 10, "broken"), (9 * GB, "ok")):
-        usage = SimpleNamespace(free=free)
-        monkeypatch.setattr(machine.shutil, "disk_usage", lambda path, u=usage: u)
-        assert machine.disk(tmp_path / "not" / "yet").state == state
+@pytest.mark.parametrize(("free", "state"), [(GB, "limited"), (GB // 10, "broken"), (9 * GB, "ok")])
+def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, state: str) -> None:
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    assert machine.disk(tmp_path / "not" / "yet").state == state
+
+
+def test_a_quota_of_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     quota = tmp_path / "cpu.max"
     quota.write_text("150000 100000\n")
     monkeypatch.setattr(machine, "QUOTA", quota)
-    assert "1.5 of them" in machine.processors().says
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert "8 cores (1.5 by the container's quota)" in machine.system().detail
 
 
-def test_a_card_that_torch_cannot_use_is_a_lack_of_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cuda_lack", lambda: "torch is built without CUDA")
     monkeypatch.setattr(machine, "nvml_facts", lambda: {"driver": "580.1"})
-    (found,) = machine.gpu()
-    assert "driver 580.1 is there" in found.says and "reinstall torch" in found.mend
-    assert "built without CUDA" in found.says
+    found = machine.gpu()
+    assert "driver 580.1 is there" in found.detail and "reinstall torch" in found.fix
+    assert "built without CUDA" in found.detail
     monkeypatch.setattr(machine, "nvml_facts", lambda: {"reason": "no NVML: none"})
-    assert machine.gpu()[0].says == "none (no NVML: none)"
+    assert machine.gpu().detail == "none (no NVML: none)"
 
 
 def test_a_card_without_some_readings_says_which_and_why(
     nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "cuda_lack", lambda: "")
-    card = one(machine.gpu(), "GPU")
-    assert "Tesla T4: driver 580.82.07" in card.says
-    assert "sm_clock_mhz unknown (Not Supported)" in card.says
-    assert "reason" not in card.says
+    card = machine.gpu()
+    assert "Tesla T4: driver 580.82.07" in card.detail
+    assert "sm_clock_mhz unknown (Not Supported)" in card.detail
+    assert "reason" not in card.detail
     # the card is known from CUDA's driver alone
     monkeypatch.setattr(CudaDevice, "title", lambda self: "Tesla T4")
     nvml.present = False
     visible._visible.cache_clear()
-    says = one(machine.gpu(), "GPU").says
-    assert says.startswith("Tesla T4: no readings (no NVML: Driver Not Loaded")
+    assert machine.gpu().detail.startswith("Tesla T4: no readings (no NVML: Driver Not Loaded")
 
 
 def test_presets_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "cuda_lack", lambda: "no driver")
-    gpu_only = weights.preset_row("mine", {"device": "cuda"})
-    assert gpu_only.state == "lacks" and "0 CUDA devices" in gpu_only.means
+    gpu_only = weights.preset_result("mine", {"device": "cuda"})
+    assert gpu_only.state == "limited" and "0 CUDA devices" in gpu_only.impact
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: GB)
-    large = {"voxtral": "mini-3b", "voxtral_weights": "random", "device": "cpu"}
-    assert "its pair takes" in weights.preset_row("large", large).means
-    assert weights.preset_row("pocket", {"trails": 3}).state == "broken"
-    released = {**large, "voxtral_weights": "hub"}
-    monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: 40 * GB)
-    assert "first run fetches mistralai/Voxtral" in weights.preset_row("hub", released).says
+    large = {"llm_model": "mini-3b", "llm_weights": "random", "device": "cpu"}
+    assert "its pair takes" in weights.preset_result("large", large).impact
+    assert weights.preset_result("pocket", {"trails": 3}).state == "broken"
 
 
-def test_the_words_of_the_whole() -> None:
-    lack = Finding(about="a", state="lacks", says="no", means="less", mend="do it")
-    fine = Finding(about="b", says="yes")
-    assert verdict_words([fine]) == "The demo runs here, and nothing is missing."
-    assert "1 of 2 findings limit" in verdict_words([fine, lack])
-    assert finding_rows(lack)[-1] == ("", "", "$ do it")
-    with pytest.raises(ValueError, match="what mends it"):
-        Finding(about="c", state="lacks", says="no")
+def test_the_summary_counts() -> None:
+    limited, fine = CheckResult("a", "no", "less", "do it"), CheckResult("b", "yes")
+    assert summary([fine]) == "The demo runs here, and nothing is missing."
+    assert "1 of 2 checks" in summary([fine, limited])
+    with pytest.raises(ValueError, match="come together"):
+        CheckResult("c", "no", impact="less")
 
 
 @pytest.mark.gpu
 def test_a_card_is_named() -> None:
     found = machine.gpu()
-    assert one(found, "GPU").state == "ok"
-    assert CudaDevice(0).title() in one(found, "GPU").says
+    assert found.state == "ok" and CudaDevice(0).title() in found.detail
 
 
 def test_a_simulated_card_is_named_and_needs_a_compiler(
@@ -197,11 +178,11 @@ def test_a_simulated_card_is_named_and_needs_a_compiler(
 ) -> None:
     values = read_yaml(project / "params" / "t4-simulated.yaml")
     monkeypatch.setattr(weights, "compiler", lambda: ["cc"])
-    assert "on an NVIDIA T4 (simulated)" in weights.preset_row("t4-simulated", values).says
+    assert "on an NVIDIA T4 (simulated)" in weights.preset_result("t4-simulated", values).detail
 
-    def none() -> list[str]:
+    def none() -> Any:
         raise UnavailableError("it needs a C compiler")
 
     monkeypatch.setattr(weights, "compiler", none)
-    row = weights.preset_row("t4-simulated", values)
-    assert (row.state, row.means) == ("lacks", "it needs a C compiler")
+    found = weights.preset_result("t4-simulated", values)
+    assert (found.state, found.impact) == ("limited", "it needs a C compiler")

@@ -18,21 +18,22 @@ import nbformat
 import pytest
 
 from hybridlab import catalog, planner
-from hybridlab.config import colab, defaults
-from hybridlab.config.defaults import read_yaml
+from hybridlab.config import colab
+from hybridlab.config import preset_files as presets
 from hybridlab.config.params import NOTEBOOKS, BesideParams, SequentialParams, SetupParams
+from hybridlab.config.preset_files import read_yaml
 from hybridlab.devices import CpuDevice
-from hybridlab.devices.host_room import check_host_room
+from hybridlab.devices.host_memory import check_host_memory
 from hybridlab.errors import ParameterError, UnavailableError
-from hybridlab.experiments import beside
-from hybridlab.experiments.lab import Lab
-from hybridlab.experiments.suite import _given
-from hybridlab.models.base import TenantSpec
+from hybridlab.experiments.notebook_runner import _given
+from hybridlab.experiments.plans import co_residency
+from hybridlab.experiments.session import Session
+from hybridlab.models.base import ModelSpec
 from hybridlab.models.pocket import pocket_dir
 from hybridlab.models.whisper_transformers import WhisperTransformers
-from hybridlab.planner.pair import HOST_BASE_BYTES
+from hybridlab.planner.memory_plan import HOST_BASE_BYTES
 from hybridlab.planner.weights import voxtral_weights_bytes
-from hybridlab.results.records import read_manifest
+from hybridlab.results.manifest import read_manifest
 from hybridlab.units import GB
 from tests.models.test_hub import cached
 
@@ -54,11 +55,11 @@ def cell(**edited: Any) -> dict[str, Any]:
 @pytest.mark.usefixtures("t4_colab")
 def test_the_badge_runs_released_weights_and_keeps_what_the_reader_typed() -> None:
     params = SequentialParams.from_namespace(cell(trials=3))
-    assert (params.voxtral, params.voxtral_weights) == ("mini-3b", "hub")
-    assert (params.device, params.voxtral_dtype, params.preset) == ("cuda", "float16", "colab-t4")
+    assert (params.llm_model, params.llm_weights) == ("mini-3b", "hub")
+    assert (params.device, params.llm_dtype, params.preset) == ("cuda", "float16", "colab-t4")
     assert params.trials == 3
     assert (
-        params.max_new_tokens == read_yaml(defaults.PRESETS_DIR / "colab-t4.yaml")["max_new_tokens"]
+        params.max_new_tokens == read_yaml(presets.PRESETS_DIR / "colab-t4.yaml")["max_new_tokens"]
     )
 
 
@@ -73,7 +74,7 @@ def test_an_empty_preset_leaves_the_cell_alone() -> None:
 def test_every_notebook_takes_the_t4s_preset(name: str) -> None:
     model = NOTEBOOKS[name]
     params = model.from_namespace(model().model_dump())
-    assert params.voxtral_weights == params.whisper_weights == "hub"
+    assert params.llm_weights == params.asr_weights == "hub"
     assert _given(params)["preset"] == ""  # the runner has filled it in
 
 
@@ -85,7 +86,7 @@ def test_elsewhere_and_without_a_gpu_nothing_is_filled(monkeypatch: pytest.Monke
 
 
 def test_a_preset_can_be_named_anywhere() -> None:
-    assert SetupParams.from_mapping({"preset": "option-b"}).whisper_size == "large-v3"
+    assert SetupParams.from_mapping({"preset": "option-b"}).asr_model == "large-v3"
     with pytest.raises(ParameterError, match="did you mean 'option-a'"):
         SetupParams.from_mapping({"preset": "optiona"})
     with pytest.raises(ParameterError, match="preset = 3"):
@@ -96,10 +97,10 @@ def test_a_preset_can_be_named_anywhere() -> None:
 
 
 def test_nothing_of_the_t4s_preset_needs_the_hosts_memory_for_voxtral() -> None:
-    values = read_yaml(defaults.PRESETS_DIR / "colab-t4.yaml")
+    values = read_yaml(presets.PRESETS_DIR / "colab-t4.yaml")
     assert values["load_paths"] == ["direct"]
-    assert values.get("swap", "whisper") == "whisper"
-    for size in values["whisper_sizes"]:
+    assert values.get("swap", "asr") == "asr"
+    for size in values["asr_models"]:
         plan = planner.plan_pair(
             catalog.card("t4"),
             catalog.whisper(size),
@@ -119,8 +120,8 @@ def test_swapping_voxtral_is_refused_where_its_copy_would_fill_the_host(
     copy = voxtral_weights_bytes(catalog.voxtral("mini-3b"), dtype="float16")
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: HOST_BYTES - HOST_BASE_BYTES)
     with pytest.raises(UnavailableError, match=r"9\.50 GiB free.*takes 8\.7\d GiB.*reserve"):
-        check_host_room(copy, Gpu())  # type: ignore[arg-type]
-    check_host_room(int(3.1 * GB), Gpu())  # type: ignore[arg-type]  # large-v3 in float16
+        check_host_memory(copy, Gpu())  # type: ignore[arg-type]
+    check_host_memory(int(3.1 * GB), Gpu())  # type: ignore[arg-type]  # large-v3 in float16
 
 
 class T4:
@@ -145,14 +146,14 @@ class T4:
 
 def test_voxtral_is_not_staged_on_a_host_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"preset": "colab-t4", "device": "cuda"}
-    lab = Lab(BesideParams.from_mapping(values), T4(), None, None)  # type: ignore[arg-type]
-    direct = lab.case("loading", requests=())
-    staged = lab.case("loading", requests=(), analyst=replace(direct.analyst, load_path="staged"))
+    session = Session(BesideParams.from_mapping(values), T4(), None, None)  # type: ignore[arg-type]
+    direct = session.case("loading", requests=())
+    staged = session.case("loading", requests=(), llm=replace(direct.llm, load_path="staged"))
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: HOST_BYTES - HOST_BASE_BYTES)
-    assert beside.shortage(lab, direct) == ""
-    assert "load_paths: [direct]" in beside.shortage(lab, staged)
+    assert co_residency.skip_reason(session, direct) == ""
+    assert "load_paths: [direct]" in co_residency.skip_reason(session, staged)
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: 64 * GB)
-    assert beside.shortage(lab, staged) == ""
+    assert co_residency.skip_reason(session, staged) == ""
 
 
 # ------------------------------------------------------------------------- Run all, simulated
@@ -178,7 +179,7 @@ def machine(tmp_path: Path, project: Path) -> dict[str, str]:
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(text)
     cached(hub, catalog.voxtral("mini-3b").hub_id, pocket_dir("pocket"))
-    spec = TenantSpec(model="pocket-m", backend="transformers", weights="pocket", dtype="float32")
+    spec = ModelSpec(model="pocket-m", backend="transformers", weights="pocket", dtype="float32")
     whisper = WhisperTransformers(spec, CpuDevice())
     whisper.load()
     whisper.save(tmp_path / "files")
@@ -223,8 +224,8 @@ def test_run_all_with_released_names_on_a_simulated_colab(
         cell.metadata.pop("tags", None)
         for old, new in {
             'device = "auto"': 'device = "cpu"',
-            'voxtral_dtype = "auto"': 'voxtral_dtype = "float32"',
-            'whisper_dtype = "auto"': 'whisper_dtype = "float32"',
+            'llm_dtype = "auto"': 'llm_dtype = "float32"',
+            'asr_dtype = "auto"': 'asr_dtype = "float32"',
             'output_dir = ""': f'output_dir = "{drive}"',
         }.items():
             cell.source = cell.source.replace(old, new)
@@ -236,5 +237,5 @@ def test_run_all_with_released_names_on_a_simulated_colab(
     assert "preset colab-t4 fills what was left at its default: mini-3b (hub)" in said(book)
     part = read_manifest(drive / "parts" / "00_setup")
     assert part["status"] == "completed"
-    assert part["params"]["voxtral_weights"] == part["params"]["whisper_weights"] == "hub"
+    assert part["params"]["llm_weights"] == part["params"]["asr_weights"] == "hub"
     assert part["params"]["device"] == "cpu"

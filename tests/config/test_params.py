@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hybridlab.config import defaults, params
+from hybridlab.config import params
+from hybridlab.config import preset_files as defaults
 from hybridlab.config.params import SequentialParams
 from hybridlab.errors import ParameterError
 
@@ -18,11 +19,11 @@ from hybridlab.errors import ParameterError
         ({"trials": 0}, "greater than or equal to 1"),
         ({"headless": "on"}, "headless = 'on'"),
         ({"timeout_s": "1e-3"}, "timeout_s"),
-        ({"whisper_size": "huge"}, "'tiny', 'base'"),
-        ({"whisper_size": "tiny"}, "set whisper_weights to hub, local or random"),
-        ({"voxtral": "mini-3b"}, "set voxtral_weights to hub, local or random"),
-        ({"whisper_dtype": "int8"}, "cannot be kept by openai-whisper"),
-        ({"whisper_weights": "local"}, "needs whisper_path"),
+        ({"asr_model": "huge"}, "'tiny', 'base'"),
+        ({"asr_model": "tiny"}, "set asr_weights to hub, local or random"),
+        ({"llm_model": "mini-3b"}, "set llm_weights to hub, local or random"),
+        ({"asr_dtype": "int8"}, "cannot be kept by openai-whisper"),
+        ({"asr_weights": "local"}, "needs asr_path"),
         ({"card": "t5"}, "choose one of: t4"),
         ({"device": "gpu"}, "choose auto, cpu, cuda"),
         ({"audio": "/no/such/folder"}, "does not exist"),
@@ -38,9 +39,7 @@ def test_bad_values_are_one_line_that_names_the_fix(
 
 
 def test_a_notebooks_namespace_may_hold_names_of_other_notebooks() -> None:
-    found = SequentialParams.from_namespace(
-        {"trials": 3, "ageing_cycles": 5, "_x": 1, "Path": Path}
-    )
+    found = SequentialParams.from_namespace({"trials": 3, "soak_cycles": 5, "_x": 1, "Path": Path})
     assert found.trials == 3
 
 
@@ -66,7 +65,7 @@ def test_every_preset_is_valid_for_every_notebook(project: Path) -> None:
 
 def test_options_are_the_right_sizes(project: Path) -> None:
     sizes = {
-        name: defaults.read_yaml(project / "params" / f"{name}.yaml")["whisper_size"]
+        name: defaults.read_yaml(project / "params" / f"{name}.yaml")["asr_model"]
         for name in ("option-a", "option-b", "option-c")
     }
     assert sizes == {"option-a": "medium", "option-b": "large-v3", "option-c": "base"}
@@ -86,6 +85,6 @@ def test_yaml_that_is_not_a_mapping(tmp_path: Path) -> None:
 
 def test_overrides_are_read_as_yaml() -> None:
     assert params.parse_override("trials", "3") == 3
-    assert params.parse_override("whisper_sizes", "[tiny, base]") == ["tiny", "base"]
+    assert params.parse_override("asr_models", "[tiny, base]") == ["tiny", "base"]
     with pytest.raises(ParameterError, match="did you mean"):
         params.parse_override("trails", "3")

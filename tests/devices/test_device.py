@@ -13,7 +13,7 @@ from hybridlab.devices import nvml as nvml_module
 from hybridlab.devices import visible
 from hybridlab.devices.base import SLACK
 from hybridlab.errors import ParameterError, UnavailableError
-from hybridlab.profiling.bystanders import Watch, interference
+from hybridlab.profiling.contention import ContentionMonitor, contention_reason
 from hybridlab.units import MIB
 from tests.conftest import FakeAllocator
 from tests.fake_nvml import FakeNvml
@@ -57,13 +57,13 @@ def test_energy_is_read_in_joules_or_is_missing_with_a_reason(nvml: FakeNvml) ->
     assert device.CpuDevice().energy_j().value is None
 
 
-def test_neighbours_are_the_processes_of_other_families(nvml: FakeNvml) -> None:
+def test_only_processes_of_other_families_count(nvml: FakeNvml) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     nvml.pids = [os.getpid(), child.pid, 1]  # this process, its ballast, a stranger
-    assert nvml_module.nvml_neighbours(0).value == 1
-    assert nvml_module.nvml_neighbours(0, own=[1]).value == 0  # a worker by another way
+    assert nvml_module.nvml_other_processes(0).value == 1
+    assert nvml_module.nvml_other_processes(0, own=[1]).value == 0  # a worker by another way
     nvml.pids = [1]  # this process computes nothing, and pid 1 is one of this namespace
-    assert nvml_module.nvml_neighbours(0).value == 1
+    assert nvml_module.nvml_other_processes(0).value == 1
     child.communicate(b"\n")
 
 
@@ -71,47 +71,55 @@ def test_a_container_that_hides_process_ids_gives_no_count_but_a_reason(
     nvml: FakeNvml, allocator: FakeAllocator
 ) -> None:
     for nvml.pids in ([], [1, 2]):  # none at all, or those of another namespace
-        reading = nvml_module.nvml_neighbours(0)
+        reading = nvml_module.nvml_other_processes(0)
         assert reading.value is None
         assert "hides process ids" in reading.reason
-    watch = Watch(device.CudaDevice(0))
+    watch = ContentionMonitor(device.CudaDevice(0))
     columns = watch.columns()
-    assert columns["foreign_gpu_processes"] is None
-    assert interference(columns, most_foreign_cpu=1.0) == ""
+    assert columns["other_gpu_processes"] is None
+    assert contention_reason(columns, max_other_cpu_share=1.0) == ""
 
 
 def test_before_this_process_computes_hidden_processes_are_known_by_what_they_hold(
     nvml: FakeNvml,
 ) -> None:
-    assert nvml_module.nvml_neighbours(0).value == 0  # 5,000 bytes are no context
+    assert nvml_module.nvml_other_processes(0).value == 0  # 5,000 bytes are no context
     nvml.used = 200 * MIB
-    assert nvml_module.nvml_neighbours(0).value is None
+    assert nvml_module.nvml_other_processes(0).value is None
     nvml.pids = [2**22 + 1]  # of another namespace: there is no such process here
-    assert nvml_module.nvml_neighbours(0).value is None
+    assert nvml_module.nvml_other_processes(0).value is None
 
 
-def test_lowered_clocks_and_strangers_during_a_case_are_noted(nvml: FakeNvml) -> None:
+def test_lowered_clocks_and_other_processes_during_a_case_are_noted(nvml: FakeNvml) -> None:
     nvml.pids = [os.getpid()]
-    watch = Watch(device.CudaDevice(0))
+    watch = ContentionMonitor(device.CudaDevice(0))
     nvml.clocks, nvml.pids = 0x4 | 0x20, [os.getpid(), 1]
     watch.look()
     nvml.clocks, nvml.pids = 0x1, [os.getpid()]
     columns = watch.columns()
     assert columns["throttled"] == "heat, power cap"
-    assert columns["foreign_gpu_processes"] == 1
-    assert "1 other processes computed" in interference(columns, most_foreign_cpu=1.0)
+    assert columns["gpu_utilization_share"] == pytest.approx(0.6)
+    assert columns["process_cpu_s"] >= 0
+    assert columns["other_gpu_processes"] == 1
+    assert "1 other processes computed" in contention_reason(columns, max_other_cpu_share=1.0)
 
 
 def test_a_busy_host_is_no_place_for_times() -> None:
-    columns = {"foreign_gpu_processes": None, "foreign_cpu_share": 0.6}
-    assert "60%" in interference(columns, most_foreign_cpu=0.25)
-    assert interference(columns, most_foreign_cpu=0.6) == ""
-    unknown = Watch(device.CpuDevice()).columns()  # over in no time
-    assert unknown["foreign_cpu_share"] is None
-    assert interference(unknown, most_foreign_cpu=0.0) == ""
+    columns = {"other_gpu_processes": None, "other_processes_cpu_share": 0.6}
+    assert "60%" in contention_reason(columns, max_other_cpu_share=0.25)
+    assert contention_reason(columns, max_other_cpu_share=0.6) == ""
+    unknown = ContentionMonitor(device.CpuDevice()).columns()  # over in no time
+    assert unknown["other_processes_cpu_share"] is None
+    assert (unknown["gpu_utilization_share"], bool(unknown["gpu_utilization_reason"])) == (
+        None,
+        True,
+    )
+    assert contention_reason(unknown, max_other_cpu_share=0.0) == ""
 
 
-def test_a_cuda_account_closes_over_the_card(nvml: FakeNvml, allocator: FakeAllocator) -> None:
+def test_the_owners_of_a_card_add_up_to_its_capacity(
+    nvml: FakeNvml, allocator: FakeAllocator
+) -> None:
     """NVML says 5,000 used: 1,200 before this process came, 3,000 reserved by torch."""
     nvml.used = 1_200
     card = device.CudaDevice(0)
@@ -120,22 +128,22 @@ def test_a_cuda_account_closes_over_the_card(nvml: FakeNvml, allocator: FakeAllo
     states = ("active_allocated", "active_allocated", "inactive")
     allocator.blocks += [{"state": state, "requested_size": 700} for state in states]
     allocator.blocks += [{"state": "active_allocated", "requested_size": 1_200}]
-    account = card.account()
-    assert account.inside == {"workspaces": 2 * 700}
-    assert account.outside == {
-        "allocator slack": 400,
-        "strangers": 1_200,
+    account = card.memory_owners()
+    assert account.in_process == {"workspaces": 2 * 700}
+    assert account.external == {
+        "allocator cache": 400,
+        "other processes": 1_200,
         "context": 800,
     }
     # what the driver keeps for itself is no part of the capacity
     assert account.free_bytes(capacity_bytes=15_600, used_bytes=2_600) == 15_600 - 5_000
-    card.shrink(9_000, ballast_bytes=300)  # nor is a ballast of an envelope's
-    inside = card.account()
-    assert (inside.outside["strangers"], inside.outside["context"]) == (1_200, 500)
+    card.set_memory_limit(9_000, ballast_bytes=300)  # nor is the ballast of a memory limit
+    inside = card.memory_owners()
+    assert (inside.external["other processes"], inside.external["context"]) == (1_200, 500)
     assert inside.free_bytes(capacity_bytes=9_000, used_bytes=2_600) == 9_000 - 4_700
 
 
-def test_strangers_are_what_other_families_hold_now(
+def test_other_processes_are_those_of_other_families_now(
     nvml: FakeNvml, allocator: FakeAllocator
 ) -> None:
     nvml.used = 100  # a stranger that is there when this process comes
@@ -143,26 +151,26 @@ def test_strangers_are_what_other_families_hold_now(
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     nvml.pids, nvml.used = [os.getpid(), child.pid, 1], 5_000
     nvml.held = {os.getpid(): 3_500, child.pid: 500}  # a stranger's own number may be missing
-    assert card.strangers.value == 1_000
+    assert card.other_processes_bytes.value == 1_000
     allocator.reserved = 3_000
-    assert card.account().outside["context"] == 1_000  # 500 of each own process
+    assert card.memory_owners().external["context"] == 1_000  # 500 of each own process
     nvml.used = 8_000  # the stranger has grown
-    assert card.strangers.value == 4_000
+    assert card.other_processes_bytes.value == 4_000
     nvml.held = {os.getpid(): 3_500}  # the driver does not say it of every own process
-    assert card.strangers.value == 100
+    assert card.other_processes_bytes.value == 100
     child.communicate(b"\n")
 
 
-def test_a_second_case_in_one_process_has_no_stranger_in_the_first_ones_context(
+def test_a_second_case_in_one_process_does_not_count_the_first_ones_context(
     nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     nvml.used = 1_200
-    assert device.CudaDevice(0).strangers.value == 1_200
+    assert device.CudaDevice(0).other_processes_bytes.value == 1_200
     allocator: FakeAllocator = request.getfixturevalue("allocator")  # CUDA is used from here on
     nvml.used, allocator.reserved = 5_000, 3_000
     second = device.CudaDevice(0)
-    assert second.strangers.value == 1_200
-    assert second.account().outside["context"] == 800
+    assert second.other_processes_bytes.value == 1_200
+    assert second.memory_owners().external["context"] == 800
 
 
 def test_without_nvml_owners_outside_torch_cannot_be_told_apart(
@@ -173,10 +181,13 @@ def test_without_nvml_owners_outside_torch_cannot_be_told_apart(
     nvml.present = False
     allocator.reserved, allocator.allocated = 3_000, 2_600
     card = device.CudaDevice(0)
-    assert card.account().outside == {"allocator slack": 400}
+    assert card.memory_owners().external == {"allocator cache": 400}
     monkeypatch.setattr(device.CudaDevice, "_capacity_bytes", lambda self: 15_600)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (10_600, 15_600))
-    assert card.account().outside == {"allocator slack": 400, "context and strangers": 2_000}
+    assert card.memory_owners().external == {
+        "allocator cache": 400,
+        "context and other processes": 2_000,
+    }
 
 
 def test_before_cuda_is_used_its_allocator_holds_nothing_and_no_question_begins_it(
@@ -206,20 +217,20 @@ def test_before_cuda_is_used_its_allocator_holds_nothing_and_no_question_begins_
     assert (card.capacity_bytes(), card.free_bytes()) == (15_600, 10_600)
     assert card.title() == "Tesla T4"
     assert card.native_dtypes() == ("float32", "float16")
-    assert card.account().outside["context"] == 0
-    wear = card.wear()
+    assert card.memory_owners().external["context"] == 0
+    wear = card.memory_stats()
     assert (wear.allocated_bytes, wear.largest_block_bytes) == (0, 10_600)
     began = card.stamp()
     assert 0 <= card.seconds(card.stamp()) - card.seconds(began) < 1
 
 
-def test_free_bytes_are_the_drivers_as_the_account_adds_up_to_them(
+def test_free_bytes_are_the_drivers_and_what_no_owner_has(
     nvml: FakeNvml, allocator: FakeAllocator
 ) -> None:
     card = device.CudaDevice(0)
     allocator.reserved, allocator.allocated = 3_000, 2_600
     capacity, used = card.capacity_bytes(), card.used_bytes()
-    free = card.account().free_bytes(capacity_bytes=capacity, used_bytes=used)
+    free = card.memory_owners().free_bytes(capacity_bytes=capacity, used_bytes=used)
     assert card.free_bytes() == free == 10_600
 
 
@@ -229,7 +240,7 @@ def test_a_card_is_asked_of_nvml_by_what_cuda_numbers_it(
     nvml.uuids, nvml.names = ["GPU-aaaa", "GPU-bbbb"], ["Tesla T4", "Tesla T4"]
     monkeypatch.setenv(visible.VISIBLE_VARIABLE, "1")
     card = device.CudaDevice(0)
-    for ask in (card.outside_bytes, card.energy_j, card.neighbours, card.slowed_by):
+    for ask in (card.external_bytes, card.energy_j, card.other_processes, card.throttle_reasons):
         nvml_module._handle_of.cache_clear()
         nvml.looked_up.clear()
         ask()
@@ -263,11 +274,11 @@ def test_a_card_is_recognised_by_name_and_size(
 def test_cuda_reads_a_known_allocation() -> None:
     import torch
 
-    from hybridlab.profiling.meter import Meter
+    from hybridlab.profiling.memory_profiler import MemoryProfiler
 
     gpu = device.resolve_device("cuda")
     size = 256 * 2**20
-    with Meter(gpu) as meter:
+    with MemoryProfiler(gpu) as meter:
         with meter.region("load") as region:
             kept = torch.zeros(size, dtype=torch.uint8, device=gpu.name)
         assert region.peak_above_start_bytes == pytest.approx(size, rel=0.01)
@@ -286,13 +297,13 @@ def test_what_no_owner_has_is_what_the_driver_calls_free() -> None:
     """At a peak as well, with the slack of that moment: nothing is given back in between."""
     import torch
 
-    from hybridlab.profiling.meter import Meter
+    from hybridlab.profiling.memory_profiler import MemoryProfiler
 
     gpu = device.resolve_device("cuda")
     capacity = gpu.capacity_bytes()
     gpu.release()
     before = (gpu.reserved_bytes() or 0) - gpu.used_bytes()  # beside what other tests have left
-    with Meter(gpu) as meter:
+    with MemoryProfiler(gpu) as meter:
         with meter.region("load"):
             kept = torch.zeros(64 * MIB, dtype=torch.uint8, device=gpu.name)
         meter.settle()
@@ -305,9 +316,9 @@ def test_what_no_owner_has_is_what_the_driver_calls_free() -> None:
         assert at_peak == ended == gpu.free_bytes()
         assert ended == pytest.approx(driver, abs=32 * MIB)  # NVML and CUDA may round apart
         assert capacity == pytest.approx(total, abs=MIB)
-        assert peak.outside[SLACK] - before < 4 * MIB
-        assert region.account.outside[SLACK] - before > 300 * MIB
-        assert region.peak_bytes - meter.base_bytes >= 365 * MIB
+        assert peak.external[SLACK] - before < 4 * MIB
+        assert region.account.external[SLACK] - before > 300 * MIB
+        assert region.peak_bytes - meter.process_baseline_bytes >= 365 * MIB
     assert kept.numel() == 64 * MIB
 
 
@@ -317,27 +328,27 @@ def test_workspaces_of_cublas_have_an_owner() -> None:
 
     gpu = device.resolve_device("cuda")
     torch._C._cuda_clearCublasWorkspaces()
-    assert gpu.account().inside["workspaces"] == 0
+    assert gpu.memory_owners().in_process["workspaces"] == 0
     one = torch.zeros(64, 64, device=gpu.name)
     _ = one @ one
     size = torch.backends.cuda.cublas_workspace_size()
-    assert gpu.account().inside["workspaces"] == size
+    assert gpu.memory_owners().in_process["workspaces"] == size
     with torch.cuda.stream(torch.cuda.Stream()):
         _ = one @ one
     torch.cuda.synchronize()
-    assert gpu.account().inside["workspaces"] == 2 * size
+    assert gpu.memory_owners().in_process["workspaces"] == 2 * size
 
 
 @pytest.mark.gpu
 def test_a_ballast_makes_a_real_card_run_out_of_memory() -> None:
     import torch
 
-    from hybridlab.devices.envelope import enveloped
-    from hybridlab.devices.oom import out_of_memory
+    from hybridlab.devices.memory_limit import limit_memory
+    from hybridlab.devices.out_of_memory import out_of_memory
 
     gpu = device.resolve_device("cuda")
     torch.zeros(1, device=gpu.name)
-    with enveloped(gpu, 2 * 2**30):
+    with limit_memory(gpu, 2 * 2**30):
         assert gpu.capacity_bytes() == 2 * 2**30
         with pytest.raises(torch.OutOfMemoryError) as caught:
             torch.empty(3 * 2**30, dtype=torch.uint8, device=gpu.name)
@@ -346,37 +357,17 @@ def test_a_ballast_makes_a_real_card_run_out_of_memory() -> None:
 
 
 @pytest.mark.gpu
-def test_the_account_of_an_enveloped_card_closes_over_the_envelope() -> None:
+def test_the_owners_under_a_memory_limit_add_up_to_it() -> None:
     import torch
 
-    from hybridlab.devices.envelope import enveloped
+    from hybridlab.devices.memory_limit import limit_memory
 
     gpu = device.resolve_device("cuda")
     kept = torch.zeros(64 * MIB, dtype=torch.uint8, device=gpu.name)
-    with enveloped(gpu, 4 * 2**30):
-        free = gpu.account().free_bytes(
+    with limit_memory(gpu, 4 * 2**30):
+        free = gpu.memory_owners().free_bytes(
             capacity_bytes=gpu.capacity_bytes(), used_bytes=gpu.used_bytes()
         )
         assert free == gpu.free_bytes()
         assert free == pytest.approx(torch.cuda.mem_get_info()[0], abs=32 * MIB)
     assert kept.numel() == 64 * MIB
-
-
-@pytest.mark.gpu
-def test_an_envelope_as_large_as_the_card_is_none_and_one_that_is_full_is_refused() -> None:
-    import torch
-
-    from hybridlab.devices.envelope import enveloped
-
-    gpu = device.resolve_device("cuda")
-    own = gpu.capacity_bytes()
-    with enveloped(gpu, own):
-        assert not gpu.enveloped
-        assert gpu.capacity_bytes() == own
-    kept = torch.zeros(512 * MIB, dtype=torch.uint8, device=gpu.name)
-    with (
-        pytest.raises(UnavailableError, match="in use already"),
-        enveloped(gpu, 300 * MIB),
-    ):
-        pytest.fail("there was no room")
-    assert kept.numel() == 512 * MIB

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hybridlab import FAMILY_VARIABLE
-from hybridlab.devices.linux import is_own
+from hybridlab.devices.procfs import is_own
 
 #: Leaves a process behind that its own parent does not wait for, and says its number.
 ORPHAN = "sleep 60 >/dev/null 2>&1 & echo $!"
@@ -53,7 +53,7 @@ def test_a_process_of_another_family_is_none() -> None:
 def test_the_kernel_knows_the_run_that_started_it_and_its_siblings() -> None:
     """`hybridlab run` has started the case server and the kernel, which asks."""
     with subprocess.Popen(["sleep", "60"]) as sibling:
-        code = f"from hybridlab.devices.linux import is_own; print(is_own({os.getpid()}))"
+        code = f"from hybridlab.devices.procfs import is_own; print(is_own({os.getpid()}))"
         code += f"; print(is_own({sibling.pid}))"
         told = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -11,10 +11,10 @@ import pytest
 
 from hybridlab.audio import load_clips, read_audio
 from hybridlab.devices import CpuDevice
-from hybridlab.devices.envelope import make_envelope
-from hybridlab.devices.oom import out_of_memory
-from hybridlab.models import TenantSpec, make_analyst, make_transcriber
-from hybridlab.processes.isolate import CaseServer
+from hybridlab.devices.memory_limit import make_memory_limit
+from hybridlab.devices.out_of_memory import out_of_memory
+from hybridlab.models import ModelSpec, make_asr, make_llm
+from hybridlab.processes.fork_server import CaseServer
 from hybridlab.strategies import make_strategy
 
 #: So many clips at once that every phase asks for megabytes, which no free list still holds.
@@ -22,8 +22,8 @@ BATCH = 24
 ROOM_BYTES = 256 * 1024
 #: The head of a pocket model is left out: its logits fit into what malloc still holds.
 PHASES = [
-    *("whisper prepare", "whisper encode", "whisper prefill", "whisper decode"),
-    *("voxtral prepare", "voxtral encode", "voxtral prefill", "voxtral decode"),
+    *("asr prepare", "asr encode", "asr prefill", "asr decode"),
+    *("llm prepare", "llm encode", "llm prefill", "llm decode"),
 ]
 
 
@@ -31,15 +31,13 @@ def starve(phase: str, path: str) -> None:
     """This phase's tenant serves a batch with no memory from there on, then serves it again."""
     device = CpuDevice()
     device.count_exactly()
-    whisper = TenantSpec(
-        model="pocket-m", backend="transformers", weights="pocket", dtype="float32"
-    )
-    voxtral = TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
+    whisper = ModelSpec(model="pocket-m", backend="transformers", weights="pocket", dtype="float32")
+    voxtral = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
     strategy = make_strategy(
         "sequential",
         "plain",
-        transcriber=make_transcriber(whisper, device),
-        analyst=make_analyst(voxtral, device),
+        asr=make_asr(whisper, device),
+        llm=make_llm(voxtral, device),
     )
     strategy.open()
     clip = min(load_clips(""), key=lambda clip: clip.audio_s)
@@ -47,12 +45,12 @@ def starve(phase: str, path: str) -> None:
     said: dict[str, Any] = {"phase": None, "oom": False}
 
     def serve() -> None:
-        if phase.startswith("whisper"):
-            strategy.transcriber.transcribe(batch, max_new_tokens=8)
+        if phase.startswith("asr"):
+            strategy.asr.transcribe(batch, max_new_tokens=8)
         else:
-            strategy.analyst.answer(batch, ["What is the first digit?"] * BATCH, max_new_tokens=8)
+            strategy.llm.answer(batch, ["What is the first digit?"] * BATCH, max_new_tokens=8)
 
-    with make_envelope(device) as envelope:
+    with make_memory_limit(device) as envelope:
 
         def enter(name: str) -> None:
             said["phase"] = name or said["phase"]

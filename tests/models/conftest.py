@@ -9,15 +9,15 @@ import pytest
 
 from hybridlab.catalog import DECODINGS
 from hybridlab.devices import CpuDevice
-from hybridlab.models import TenantSpec, make_analyst
-from hybridlab.models.base import Analyst
+from hybridlab.models import ModelSpec, make_llm
+from hybridlab.models.base import AudioLanguageModel
 
-SPEC = TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
+SPEC = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
 
 
 @pytest.fixture(scope="module")
-def analysts() -> Iterator[dict[str, Analyst]]:
-    made = {kind: make_analyst(replace(SPEC, decoding=kind), CpuDevice()) for kind in DECODINGS}
+def llms() -> Iterator[dict[str, AudioLanguageModel]]:
+    made = {kind: make_llm(replace(SPEC, decoding=kind), CpuDevice()) for kind in DECODINGS}
     for tenant in made.values():
         tenant.load()
     yield made

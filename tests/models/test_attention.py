@@ -10,7 +10,7 @@ from hybridlab.audio import load_clips
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.devices.cuda import CudaDevice
 from hybridlab.errors import UnavailableError
-from hybridlab.models import TenantSpec, make_analyst
+from hybridlab.models import ModelSpec, make_llm
 from hybridlab.models.attention import (
     check_attention,
     check_card,
@@ -25,14 +25,14 @@ SCORES_BYTES = HEADS * LENGTH * LENGTH * 4
 
 
 def said(attention: str, device: Device, dtype: str) -> str:
-    spec = TenantSpec(
+    spec = ModelSpec(
         model="pocket",
         backend="transformers",
         weights="pocket",
         dtype=dtype,
         attention=attention,  # type: ignore[arg-type]
     )
-    tenant = make_analyst(spec, device)
+    tenant = make_llm(spec, device)
     tenant.load()
     try:
         return tenant.transcribe([load_clips()[0].samples()], max_new_tokens=16)[0].text

@@ -20,8 +20,8 @@ import torch
 from hybridlab import catalog
 from hybridlab.audio import load_clips
 from hybridlab.devices import CpuDevice
-from hybridlab.models.base import TenantSpec
-from hybridlab.models.make import make_transcriber
+from hybridlab.models.base import ModelSpec
+from hybridlab.models.factory import make_asr
 from hybridlab.models.pocket import pocket_dir
 from hybridlab.models.whisper_transformers import WhisperTransformers
 
@@ -30,10 +30,10 @@ CODE = """
 import json, sys
 from hybridlab.audio import load_clips
 from hybridlab.devices import CpuDevice
-from hybridlab.models.base import TenantSpec
-from hybridlab.models.make import make_analyst, make_transcriber
-make = {"voxtral": make_analyst, "whisper": make_transcriber}[sys.argv[1]]
-spec = TenantSpec(model=sys.argv[2], backend="transformers", weights="hub", dtype="float32")
+from hybridlab.models.base import ModelSpec
+from hybridlab.models.factory import make_asr, make_llm
+make = {"llm": make_llm, "asr": make_asr}[sys.argv[1]]
+spec = ModelSpec(model=sys.argv[2], backend="transformers", weights="hub", dtype="float32")
 tenant = make(spec, CpuDevice())
 tenant.load()
 assert next(tenant.module().parameters()).dtype.is_floating_point
@@ -62,37 +62,37 @@ def said_from_cache(cache: Path, tenant: str, model: str) -> str:
 
 
 def said_by_pocket(model: str) -> str:
-    spec = TenantSpec(model=model, backend="transformers", weights="pocket", dtype="float32")
+    spec = ModelSpec(model=model, backend="transformers", weights="pocket", dtype="float32")
     if model == "pocket":
-        from hybridlab.models.make import make_analyst
+        from hybridlab.models.factory import make_llm
 
-        tenant = make_analyst(spec, CpuDevice())
+        tenant = make_llm(spec, CpuDevice())
     else:
-        tenant = make_transcriber(spec, CpuDevice())  # type: ignore[assignment]
+        tenant = make_asr(spec, CpuDevice())  # type: ignore[assignment]
     tenant.load()
     return tenant.transcribe([load_clips()[0].samples()], max_new_tokens=32)[0].text
 
 
 def test_voxtral_by_its_released_name(tmp_path: Path) -> None:
     cached(tmp_path, catalog.voxtral("mini-3b").hub_id, pocket_dir("pocket"))
-    assert said_from_cache(tmp_path, "voxtral", "mini-3b") == said_by_pocket("pocket")
+    assert said_from_cache(tmp_path, "llm", "mini-3b") == said_by_pocket("pocket")
 
 
 def test_whisper_by_its_released_name(tmp_path: Path) -> None:
-    spec = TenantSpec(model="pocket-m", backend="transformers", weights="pocket", dtype="float32")
+    spec = ModelSpec(model="pocket-m", backend="transformers", weights="pocket", dtype="float32")
     tenant = WhisperTransformers(spec, CpuDevice())
     tenant.load()
     tenant.save(tmp_path / "files")  # with its tokenizer, as the released folders have it
     cached(tmp_path / "hub", catalog.whisper("tiny").hub_id, tmp_path / "files")
-    assert said_from_cache(tmp_path / "hub", "whisper", "tiny") == said_by_pocket("pocket-m")
+    assert said_from_cache(tmp_path / "hub", "asr", "tiny") == said_by_pocket("pocket-m")
 
 
 def test_openai_whisper_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its cache holds a checkpoint whose SHA-256 stands in the address it came from."""
     import whisper
 
-    spec = TenantSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32")
-    tenant = make_transcriber(spec, CpuDevice())
+    spec = ModelSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32")
+    tenant = make_asr(spec, CpuDevice())
     tenant.load()
     module = tenant.module()
     assert module is not None
@@ -104,8 +104,8 @@ def test_openai_whisper_by_its_own_name(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(whisper._ALIGNMENT_HEADS, "tiny", None)  # for word times: of another shape
     monkeypatch.setitem(whisper._MODELS, "tiny", f"https://localhost/{digest}/tiny.pt")
-    released = TenantSpec(model="tiny", backend="openai-whisper", weights="hub", dtype="float32")
-    loaded = make_transcriber(released, CpuDevice())
+    released = ModelSpec(model="tiny", backend="openai-whisper", weights="hub", dtype="float32")
+    loaded = make_asr(released, CpuDevice())
     loaded.load()
     samples = load_clips()[0].samples()
     assert loaded.transcribe([samples]) == tenant.transcribe([samples])

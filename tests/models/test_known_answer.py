@@ -12,8 +12,8 @@ from hybridlab.cli.doctor_checks import software
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.devices.cuda import CudaDevice
 from hybridlab.errors import UnavailableError
-from hybridlab.models import TenantSpec, known_answer, make_transcriber, whisper_ctranslate2
-from hybridlab.models.base import Transcriber
+from hybridlab.models import ModelSpec, known_answer, make_asr, whisper_faster
+from hybridlab.models.base import SpeechRecognizer
 
 pytest.importorskip("faster_whisper", reason="the extra ct2 is not installed")
 
@@ -24,22 +24,22 @@ class Gpu(CpuDevice):
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
-    whisper_ctranslate2.unusable_on_card.cache_clear()
+    whisper_faster.unusable_on_card.cache_clear()
     yield
-    whisper_ctranslate2.unusable_on_card.cache_clear()
+    whisper_faster.unusable_on_card.cache_clear()
 
 
-def whisper(device: Device) -> Transcriber:
-    spec = TenantSpec(model="pocket-m", backend="faster-whisper", weights="pocket", dtype="float32")
-    return make_transcriber(spec, device)
+def whisper(device: Device) -> SpeechRecognizer:
+    spec = ModelSpec(model="pocket-m", backend="faster-whisper", weights="pocket", dtype="float32")
+    return make_asr(spec, device)
 
 
-def heard(tenant: Transcriber) -> str:
+def heard(tenant: SpeechRecognizer) -> str:
     return tenant.transcribe([load_clips()[0].samples()], max_new_tokens=64)[0].text
 
 
 def test_the_program_hears_what_the_tenant_hears(tmp_path: Path) -> None:
-    model = whisper_ctranslate2._model_in(tmp_path)
+    model = whisper_faster._model_in(tmp_path)
     tenant = whisper(CpuDevice())
     tenant.load()
     said = heard(tenant)
@@ -71,9 +71,9 @@ def test_a_card_that_it_cannot_use_is_a_lack_that_is_asked_for_once(
         asked.append(devices)
         return "RuntimeError: Library libcublas.so.12 is not found or cannot be loaded"
 
-    monkeypatch.setattr(whisper_ctranslate2, "heard", no_cublas)
+    monkeypatch.setattr(whisper_faster, "heard", no_cublas)
     monkeypatch.setattr(software, "nvml_facts", lambda: {"driver": "550.54"})
-    monkeypatch.setattr(whisper_ctranslate2, "nvml_facts", lambda: {"driver": "550.54"})
+    monkeypatch.setattr(whisper_faster, "nvml_facts", lambda: {"driver": "550.54"})
     tenant = whisper(Gpu())
     for _ in range(2):
         with pytest.raises(
@@ -82,9 +82,9 @@ def test_a_card_that_it_cannot_use_is_a_lack_that_is_asked_for_once(
             tenant.load()
     assert not tenant.loaded
     (row,) = software.faster_whisper()
-    assert row.state == "lacks"
-    assert "libcublas.so.12" in row.says and "driver 550.54" in row.says
-    assert row.mend.startswith("pip install nvidia-cublas-cu12")
+    assert row.state == "limited"
+    assert "libcublas.so.12" in row.detail and "driver 550.54" in row.detail
+    assert row.fix.startswith("pip install nvidia-cublas-cu12")
     assert asked == [("cpu", "cuda")]
 
 
@@ -101,7 +101,7 @@ def test_on_a_gpu_it_says_the_hosts_text_or_is_a_lack() -> None:
         on_card.load()
     except UnavailableError as lack:
         assert "faster-whisper cannot compute on" in str(lack)
-        assert software.faster_whisper()[0].state == "lacks"
+        assert software.faster_whisper()[0].state == "limited"
     else:
         assert heard(on_card) == heard(on_host)
         assert software.faster_whisper()[0].state == "ok"

@@ -14,8 +14,8 @@ from hybridlab.analysis.stats import word_error_rate
 from hybridlab.audio import CLIPS_DIR, Clip, load_clips
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import ParameterError
-from hybridlab.models.base import Analyst, TenantSpec
-from hybridlab.models.make import make_analyst, make_transcriber
+from hybridlab.models.base import AudioLanguageModel, ModelSpec
+from hybridlab.models.factory import make_asr, make_llm
 from hybridlab.models.pocket import NAMES, WEIGHTS_DIR, pocket_dir
 from tools.pocket.speech import (
     DIGITS,
@@ -81,8 +81,8 @@ def test_manifest_answers_follow_from_the_text() -> None:
 
 
 def transcripts(name: str, backend: str, clips: list[Clip]) -> list[str]:
-    spec = TenantSpec(model=name, backend=backend, weights="pocket", dtype="float32")
-    tenant = make_transcriber(spec, CpuDevice())
+    spec = ModelSpec(model=name, backend=backend, weights="pocket", dtype="float32")
+    tenant = make_asr(spec, CpuDevice())
     tenant.load()
     try:
         said = tenant.transcribe([clip.samples() for clip in clips], max_new_tokens=32)
@@ -115,15 +115,15 @@ def test_pocket_s_speaks_digits() -> None:
 
 
 @pytest.fixture(scope="module")
-def voxtral() -> Iterator[Analyst]:
-    spec = TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
-    tenant = make_analyst(spec, CpuDevice())
+def voxtral() -> Iterator[AudioLanguageModel]:
+    spec = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
+    tenant = make_llm(spec, CpuDevice())
     tenant.load()
     yield tenant
     tenant.unload()
 
 
-def test_voxtral_transcribes_short_and_long_clips(voxtral: Analyst) -> None:
+def test_voxtral_transcribes_short_and_long_clips(voxtral: AudioLanguageModel) -> None:
     texts = [voxtral.transcribe([c.samples()], max_new_tokens=32)[0].text for c in CLIPS]
     assert word_error_rate([clip.text or "" for clip in CLIPS], texts) <= MOST_WER
 
@@ -132,7 +132,7 @@ def test_voxtral_transcribes_short_and_long_clips(voxtral: Analyst) -> None:
 ANSWERED = ("first", "last", "largest", "smallest")
 
 
-def test_voxtral_answers_short_and_long_clips(voxtral: Analyst) -> None:
+def test_voxtral_answers_short_and_long_clips(voxtral: AudioLanguageModel) -> None:
     right = []
     for clip in CLIPS:
         samples = clip.samples()

@@ -13,7 +13,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 from hybridlab.errors import WeightsError
 from hybridlab.models import hub
-from hybridlab.models.base import TenantSpec
+from hybridlab.models.base import ModelSpec
 from hybridlab.models.weights import one_line_errors
 
 CLOSED = "someone/closed"
@@ -85,7 +85,7 @@ def test_another_failure_is_not_taken_for_a_closed_door(
 
 
 def test_a_refusal_while_loading_names_the_token_too() -> None:
-    spec = TenantSpec(model="tiny", backend="transformers", weights="hub", dtype="float32")
+    spec = ModelSpec(model="tiny", backend="transformers", weights="hub", dtype="float32")
     with pytest.raises(WeightsError, match="HF_TOKEN"), one_line_errors(spec):
         raise OSError("You are trying to access a gated repo.") from refusal(401)
     with pytest.raises(WeightsError, match="cannot be loaded: disk"), one_line_errors(spec):

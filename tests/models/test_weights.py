@@ -14,7 +14,7 @@ from hybridlab import catalog
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.cuda import CudaDevice
 from hybridlab.errors import UnavailableError
-from hybridlab.models import TenantSpec, make_analyst, make_transcriber
+from hybridlab.models import ModelSpec, make_asr, make_llm
 from hybridlab.models.weights import (
     empty_weights_on,
     pretrained,
@@ -22,6 +22,7 @@ from hybridlab.models.weights import (
     voxtral_config,
     whisper_config,
 )
+from hybridlab.units import MIB
 
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16"}
 
@@ -52,13 +53,16 @@ def released_folder(folder: Path, kind: Any, config: Any, dtype: torch.dtype) ->
 def allocator_after(load: Any, device: CudaDevice) -> dict[str, int]:
     """Bytes that loading took, at its peak and at rest, from an allocator without a cache."""
     device.release()
-    held, cached = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    held = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    loaded = load()
+    pool = torch.cuda.MemPool()
+    with torch.cuda.use_mem_pool(pool):  # whose segments no earlier test has filled
+        loaded = load()
+    segments = [one for one in torch.cuda.memory_snapshot() if one["segment_pool_id"] == pool.id]
     found = {
         "allocated": torch.cuda.memory_allocated() - held,
         "peak": torch.cuda.max_memory_allocated() - held,
-        "reserved": torch.cuda.memory_reserved() - cached,
+        "reserved": sum(one["total_size"] for one in segments),
     }
     del loaded
     device.release()
@@ -79,13 +83,14 @@ def test_random_transformers_take_what_a_released_file_takes(tmp_path: Path, mod
         else whisper_config(catalog.whisper(model))
     )
     folder = released_folder(tmp_path, kind, config, torch.float32)
-    spec = TenantSpec(model=model, backend="transformers", weights="local", dtype="float16")
-    local = TenantSpec(**{**vars(spec), "path": str(folder)})
+    spec = ModelSpec(model=model, backend="transformers", weights="local", dtype="float16")
+    local = ModelSpec(**{**vars(spec), "path": str(folder)})
     released = allocator_after(lambda: pretrained(kind, local, device), device)
     random = allocator_after(lambda: random_transformers(kind, config, spec, device.name), device)
+    for found in (random, released):  # threads read tensors, so that one may be there twice
+        assert found.pop("peak") < 1.1 * found["allocated"], "no second copy"
     assert random == released
-    # no second copy, and no cache of blocks that do not fit each other
-    assert released["peak"] == released["allocated"] < 1.1 * released["reserved"]
+    assert 0 <= released["reserved"] - released["allocated"] < 20 * MIB, "a segment's rest at most"
 
 
 @pytest.mark.gpu
@@ -97,10 +102,10 @@ def test_random_openai_takes_what_a_released_checkpoint_takes(
     import whisper
 
     device = CudaDevice()
-    spec = TenantSpec(
+    spec = ModelSpec(
         model="tiny", backend="openai-whisper", weights="random", dtype=dtype, load_path=load_path
     )  # type: ignore[arg-type]
-    tenant: Any = make_transcriber(spec, CpuDevice())
+    tenant: Any = make_asr(spec, CpuDevice())
     with empty_weights_on("cpu"):
         built = tenant._architecture()
     checkpoint = tmp_path / "tiny.pt"
@@ -120,12 +125,12 @@ def test_random_openai_takes_what_a_released_checkpoint_takes(
 
 
 def test_a_tied_head_is_one_tensor_and_weights_are_the_same_every_time() -> None:
-    from hybridlab.strategies.arena import weights_digest
+    from hybridlab.strategies.offload.weight_buffer import weights_digest
 
     digests = []
     for _ in range(2):
-        tenant: Any = make_transcriber(
-            TenantSpec(model="tiny", backend="transformers", weights="random", dtype="float32"),
+        tenant: Any = make_asr(
+            ModelSpec(model="tiny", backend="transformers", weights="random", dtype="float32"),
             CpuDevice(),
         )
         tenant.load()
@@ -136,6 +141,6 @@ def test_a_tied_head_is_one_tensor_and_weights_are_the_same_every_time() -> None
 
 
 def test_random_weights_are_not_quantised() -> None:
-    spec = TenantSpec(model="pocket", backend="transformers", weights="random", dtype="int8")
+    spec = ModelSpec(model="pocket", backend="transformers", weights="random", dtype="int8")
     with pytest.raises(UnavailableError, match="not quantised to int8; choose float16"):
-        make_analyst(spec, CpuDevice()).load()
+        make_llm(spec, CpuDevice()).load()

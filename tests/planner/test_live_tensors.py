@@ -15,11 +15,11 @@ from transformers import (
 
 from hybridlab import catalog, planner
 from hybridlab.devices import CpuDevice
-from hybridlab.models.base import TenantSpec
+from hybridlab.models.base import ModelSpec
 from hybridlab.models.weights import voxtral_config, whisper_config
 from hybridlab.models.whisper_openai import WhisperOpenai
-from hybridlab.planner.requests import encoder_bytes
-from hybridlab.profiling.live import LiveTensors
+from hybridlab.planner.activations import encoder_bytes
+from hybridlab.profiling.live_tensors import LiveTensors
 
 L4 = catalog.card("l4")
 MINI = catalog.voxtral("mini-3b")
@@ -92,7 +92,7 @@ def test_whisper_of_transformers(size: str, rows: int) -> None:
 def test_whisper_of_openai_casts_as_it_goes() -> None:
     """tiny, float32 weights and float16 activations, as `fp16=True` runs it on a GPU."""
     known = catalog.whisper("tiny")
-    spec = TenantSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
+    spec = ModelSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
     tenant = WhisperOpenai(spec, CpuDevice())
     tenant.load()
     model: Any = tenant.module()
@@ -120,7 +120,7 @@ def test_whisper_of_openai_casts_as_it_goes() -> None:
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_whisper_of_openai_encodes_window_by_window_on_a_host(rows: int) -> None:
-    spec = TenantSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
+    spec = ModelSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
     tenant = WhisperOpenai(spec, CpuDevice())
     tenant.load()
     mel = torch.zeros(rows, 80, 3000)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from hybridlab import catalog, planner
 from hybridlab.errors import ParameterError
-from hybridlab.planner.answers import ask
+from hybridlab.planner.activations import kernel_of
 from hybridlab.planner.estimate import Estimate
-from hybridlab.planner.inverse import largest_fitting
-from hybridlab.planner.requests import kernel_of
+from hybridlab.planner.fit_report import evaluate_fit
+from hybridlab.planner.limits import largest_fitting
 from hybridlab.planner.weights import voxtral_host_bytes, whisper_host_bytes
 from hybridlab.units import MIB
 
@@ -95,8 +95,8 @@ def test_expanded_kv_makes_long_audio_possible_on_a_t4() -> None:
 def test_plans_are_consistent(size: str, card: str, audio_s: float, beams: int) -> None:
     request = planner.Request(audio_s=audio_s, beams=beams)
     for row in planner.plan_table(catalog.card(card), sizes=(size,), request=request):
-        assert row.weights_bytes < row.steady_bytes <= row.load_peak_bytes
-        assert row.steady_bytes <= row.request_peak_bytes
+        assert row.weights_bytes < row.idle_bytes <= row.load_peak_bytes
+        assert row.idle_bytes <= row.request_peak_bytes
         assert row.total_bytes == max(row.load_peak_bytes, row.request_peak_bytes)
         assert row.total.low <= row.total_bytes <= row.total.high
         assert row.fits or row.fit != "fits"
@@ -128,9 +128,9 @@ def test_longest_audio_fills_the_spare_bytes() -> None:
 
 def test_every_combination_once() -> None:
     rows = planner.plan_table(T4)
-    keys = [(r.whisper, r.backend, r.dtype) for r in rows]
+    keys = [(r.asr_model, r.asr_backend, r.asr_dtype) for r in rows]
     assert len(keys) == len(set(keys))
-    assert {r.whisper for r in rows} == set(catalog.WHISPER_SIZES)
+    assert {r.asr_model for r in rows} == set(catalog.WHISPER_SIZES)
     assert ("large-v3", "openai-whisper", "float32") in keys
     assert not any(dtype == "bfloat16" for *_, dtype in keys)
 
@@ -142,19 +142,19 @@ def test_impossible_dtype_is_refused() -> None:
 
 def test_json_of_the_command_and_no_torch() -> None:
     code = (
-        "import sys; from hybridlab.cli import app; "
+        "import sys; from hybridlab.cli.commands import app; "
         "app(['plan', '--card', 't4', '--json'], standalone_mode=False); "
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     rows = json.loads(done.stdout)
     assert {
-        "whisper",
-        "backend",
-        "dtype",
+        "asr_model",
+        "asr_backend",
+        "asr_dtype",
         "weights_bytes",
         "load_peak_bytes",
-        "steady_bytes",
+        "idle_bytes",
         "request_peak_bytes",
         "total_bytes",
         "capacity_bytes",
@@ -203,12 +203,12 @@ def test_loading_whisper_first_spares_the_second_copy() -> None:
     known = {"backend": "openai-whisper", "dtype": "float32"}
     first, second = (
         planner.plan_pair(T4, catalog.whisper("large-v3"), MINI, **known, load_order=order)
-        for order in ("voxtral-first", "whisper-first")
+        for order in ("llm-first", "asr-first")
     )
     copy = 2 * catalog.whisper("large-v3").parameters
     assert first.load_peak_bytes - second.load_peak_bytes == copy
     staged = planner.plan_pair(T4, catalog.whisper("large-v3"), MINI, **known, load_path="staged")
-    assert staged.load_peak_bytes == staged.steady_bytes
+    assert staged.load_peak_bytes == staged.idle_bytes
     assert staged.host_bytes == voxtral_host_bytes(MINI, dtype="float16", path="staged")
 
 
@@ -218,7 +218,7 @@ def test_a_process_each_costs_a_context_each() -> None:
         planner.plan_pair(T4, catalog.whisper("base"), MINI, **known, processes=count)
         for count in (1, 2)
     )
-    assert two.steady_bytes - one.steady_bytes == planner.context_bytes(T4).expected
+    assert two.idle_bytes - one.idle_bytes == planner.context_bytes(T4).expected
 
 
 def test_quantised_voxtral_keeps_head_and_embedding() -> None:
@@ -265,7 +265,7 @@ def test_sharing_less_never_takes_more(size: str, card: str, audio_s: float, bat
     kept: dict[str, str] = {"backend": "openai-whisper", "dtype": "float32"}
     pair = (catalog.card(card), catalog.whisper(size), MINI)
     request = planner.Request(audio_s=audio_s, batch=batch)
-    found = planner.ways(*pair, **kept, request=request)
+    found = planner.memory_by_strategy(*pair, **kept, request=request)
     bytes_of = {way: needed.expected for way, needed in found.items()}
     assert bytes_of["swapping both"] <= bytes_of["swapping both, fixed block"]
     assert bytes_of["swapping both"] <= bytes_of["swapping Whisper"] <= bytes_of["sequential"]
@@ -276,15 +276,15 @@ def test_sharing_less_never_takes_more(size: str, card: str, audio_s: float, bat
     assert bytes_of["solo"] <= bytes_of["swapping Whisper"]
     plan = planner.plan_pair(*pair, **kept, request=request)
     assert found["sequential"] == plan.total
-    moments = planner.way_ledgers(*pair, **kept, request=request)["sequential"]
+    moments = planner.ledger_by_strategy(*pair, **kept, request=request)["sequential"]
     assert moments["loading"] == plan.ledger["load_peak"]
-    assert moments["at rest"] == plan.ledger["steady"]
+    assert moments["at rest"] == plan.ledger["idle"]
     assert moments["one at work"] == plan.ledger["request_peak"]
 
 
 def test_swapping_both_makes_room_for_what_cannot_be_resident() -> None:
     kept: dict[str, str] = {"backend": "openai-whisper", "dtype": "float32"}
-    found = planner.ways(T4, catalog.whisper("large-v3"), MINI, **kept)
+    found = planner.memory_by_strategy(T4, catalog.whisper("large-v3"), MINI, **kept)
     assert found["sequential"].low > T4.usable_bytes_max
     assert found["swapping both"].high < T4.usable_bytes
 
@@ -298,7 +298,7 @@ def test_a_colab_host_cannot_stage_what_it_must_build_twice() -> None:
 
 
 def test_answers_about_one_pair() -> None:
-    found = ask(
+    found = evaluate_fit(
         T4,
         catalog.whisper("large-v3"),
         MINI,

@@ -11,9 +11,9 @@ import pytest
 
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import UnavailableError
-from hybridlab.processes.isolate import CaseServer
+from hybridlab.processes.fork_server import CaseServer
 from hybridlab.processes.mps import PROGRAM, multi_process_service
-from hybridlab.processes.workers import Worker
+from hybridlab.processes.worker import Worker
 from tests.workers_at_work import alive, hang, wait_until
 
 pytestmark = pytest.mark.usefixtures("case_server")
@@ -86,7 +86,7 @@ def test_a_daemon_of_its_own_is_started_and_ended(pids: Path) -> None:
 
 def test_the_daemon_ends_after_a_fault_inside(pids: Path) -> None:
     with pytest.raises(KeyError), multi_process_service(Gpu()):
-        raise KeyError("inside")
+        raise KeyError("in_process")
     assert not alive(int(pids.read_text()))
 
 

@@ -11,7 +11,7 @@ import pytest
 from hybridlab.devices import CudaDevice, resolve_device
 from hybridlab.errors import UnavailableError
 from hybridlab.models.base import compute_values
-from hybridlab.processes import isolate, segments
+from hybridlab.processes import fork_server, segments
 from hybridlab.processes.segments import expand_segments
 from hybridlab.simulation import STATE_VARIABLE
 from tests.fake_nvml import FakeNvml
@@ -29,9 +29,9 @@ def test_expandable_segments_are_tried_elsewhere_before_they_are_set(
     nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, code: int | None, said: str, why: str
 ) -> None:
     class Server:
-        def run(self, *_: object, timeout_s: float, log: Path) -> isolate.Exit:
+        def run(self, *_: object, timeout_s: float, log: Path) -> fork_server.ExitStatus:
             log.write_text(said)
-            return isolate.Exit(code, signal.SIGSEGV if code is None else None, 1.0)
+            return fork_server.ExitStatus(code, signal.SIGSEGV if code is None else None, 1.0)
 
     settings: list[bool] = []
     monkeypatch.setattr(segments, "shared_server", Server)
@@ -60,7 +60,7 @@ def fill_a_growing_segment(path: str) -> None:
 
 
 @pytest.mark.gpu
-def test_segments_of_a_real_card_grow(case_server: isolate.CaseServer, tmp_path: Path) -> None:
+def test_segments_of_a_real_card_grow(case_server: fork_server.CaseServer, tmp_path: Path) -> None:
     log = tmp_path / "log"
     ended = case_server.run(fill_a_growing_segment, str(tmp_path / "found"), log=log)
     lacking = not ended.ok and "expandable segments do not work" in log.read_text()

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from hybridlab.analysis.stats import ratio_interval
-from hybridlab.cli import app
+from hybridlab.cli.commands import app
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.reporting.html import build_comparison
-from hybridlab.reporting.html.changes import change, noise_of
-from hybridlab.results import records
+from hybridlab.reporting.html.comparison import Measure, change, noise_of
+from hybridlab.results.manifest import read_manifest, write_json
+from hybridlab.results.reader import read_rows
 from tests.pages import Page, check_clean, check_sound
 from tests.synthetic import write_run
 
@@ -24,7 +25,7 @@ Rows = Callable[[dict[str, Any]], dict[str, Any]]
 def rewrite(run: Path, table: str, alter: Rows) -> None:
     """Pass every row of a table through `alter`."""
     for path in run.glob(f"parts/*/{table}.jsonl"):
-        rows = [json.dumps(alter(row)) for row in records.read_rows(path)]
+        rows = [json.dumps(alter(row)) for row in read_rows(path)]
         path.write_text("".join(f"{row}\n" for row in rows))
 
 
@@ -48,7 +49,7 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_run_equals_itself(runs: tuple[Path, Path], tmp_path: Path) -> None:
     page = compared(*runs, output=tmp_path / "c.html")
     assert "Nothing changed beyond noise; no claim with another verdict." in page.text
-    assert "Machine, versions and parameters are the same in all of them." in page.text
+    assert "parameter" not in part(page, "The runs, and what differs", "The rule")
     assert "× 1.00 (0.9" in page.text
 
 
@@ -59,10 +60,10 @@ def test_only_what_became_slower_is_marked(runs: tuple[Path, Path], tmp_path: Pa
 
     rewrite(runs[1], "trials", slower)
     page = compared(*runs, output=tmp_path / "c.html")
-    assert "Beyond noise changed: latency of parallel (threads); no claim" in page.text
-    latency = part(page, "Latency of a request", "Throughput")
-    assert latency.count(" changed ") == 1
-    assert "× 1.50" in latency
+    assert "Beyond noise changed: latency of parallel/threads; no claim" in page.text
+    measures = part(page, "Latency, throughput and memory", "Claims with another verdict")
+    assert measures.count(" changed ") == 1
+    assert "× 1.50" in measures
 
 
 def test_bytes_and_verdicts(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -77,16 +78,15 @@ def test_bytes_and_verdicts(runs: tuple[Path, Path], tmp_path: Path) -> None:
     rewrite(runs[1], "cases", larger)
     rewrite(runs[1], "claims", judged)
     page = compared(*runs, output=tmp_path / "c.html")
-    assert "memory of turbo (transformers float16, random)" in page.text
-    assert "request peak; 1 claim with another verdict" in page.text
+    assert "Beyond noise changed: request peak of turbo; 1 claim" in page.text
     told = part(page, "Claims with another verdict", "Made by")
     assert "refuted supported" in told
     assert "medium fits" not in told
 
 
 def test_other_methods_are_not_compared(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    manifest = records.read_manifest(runs[1])
-    records.write_json(runs[1] / "manifest.json", {**manifest, "measurement_version": 2})
+    manifest = read_manifest(runs[1])
+    write_json(runs[1] / "manifest.json", {**manifest, "measurement_version": 2})
     page = compared(*runs, output=tmp_path / "c.html")
     assert "Nothing in these runs can be compared" in page.text
     assert "B is not compared with A: measured by versions" in page.text
@@ -94,12 +94,12 @@ def test_other_methods_are_not_compared(runs: tuple[Path, Path], tmp_path: Path)
 
 
 def test_parameters_that_differ_are_shown(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    manifest = records.read_manifest(runs[1])
+    manifest = read_manifest(runs[1])
     manifest["params"]["trials"] = 99
     manifest["versions"]["torch"] = "1.0"
-    records.write_json(runs[1] / "manifest.json", manifest)
+    write_json(runs[1] / "manifest.json", manifest)
     text = part(
-        compared(*runs, output=tmp_path / "c.html"), "What differs between them", "The rule"
+        compared(*runs, output=tmp_path / "c.html"), "what differs between them", "The rule"
     )
     assert "parameter trials 6 99" in text
     assert "version of torch" in text
@@ -113,22 +113,26 @@ def test_folders_that_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path
         build_comparison([runs[0], tmp_path / "nowhere"], tmp_path / "c.html")
 
 
+def seconds(*values: float) -> Measure:
+    return Measure("seconds", values, values)
+
+
 def test_a_change_must_leave_the_noise() -> None:
-    before = [1.0, 1.01, 0.99, 1.0, 1.005]
-    after = [value * 1.1 for value in before]
-    assert change(before, after, noise=0.02).word == "changed"
-    assert change(before, after, noise=0.15).word == "no change"
-    assert change(after, before, noise=0.02).word == "changed"
-    assert change(before, after, noise=0.02, least_n=6).word == "not told"
-    assert change(before, [], noise=0.02).word == "not compared"
-    assert change(before, after, noise=0.02, refused="no").why == "no"
+    values = (1.0, 1.01, 0.99, 1.0, 1.005)
+    before, after = seconds(*values), seconds(*(value * 1.1 for value in values))
+    assert change(before, after, noise=0.02)[1] == "changed"
+    assert change(before, after, noise=0.15)[1] == "no change"
+    assert change(after, before, noise=0.02)[1] == "changed"
+    assert change(before, seconds(*values[:4]), noise=0.02)[1] == "n = 4: too few to tell"
+    assert change(before, seconds(), noise=0.02)[1] == "not compared"
+    assert change(before, None, noise=0.02)[1] == "not compared"
 
 
-def test_noise_is_a_ways_own_where_it_was_measured_twice() -> None:
-    assert noise_of([[1.0, 1.08], [1.0, 1.02]], [0.5]) == pytest.approx(0.08)
-    assert noise_of([[1.0], [1.0]], [0.05, 0.3, 0.2]) == 0.2
-    assert noise_of([[1.0, 1.001]], []) == 0.02
-    assert noise_of([], [float("nan")], unknown=0.1) == 0.1
+def test_noise_is_an_arms_own_where_it_was_measured_twice() -> None:
+    assert noise_of([[1.0, 1.08], [1.0, 1.02]], unit="seconds") == pytest.approx(0.08)
+    assert noise_of([[1.0, 1.001]], unit="seconds") == 0.02
+    assert noise_of([[1.0], [1.0]], unit="seconds") == 0.1
+    assert noise_of([[1.0], [1.0]], unit="bytes") == 0.02
 
 
 def test_ratio_interval_of_known_samples() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 
-from hybridlab.reporting import findings
-from hybridlab.reporting.tables import containers_table, held_by_servers
+from hybridlab.reporting import key_findings
+from hybridlab.reporting.tables import containers_table
 from hybridlab.units import MIB
 
 
@@ -14,7 +15,7 @@ def case(
 ) -> dict[str, object]:
     return {
         "case_id": variant,
-        "experiment": "race",
+        "experiment": "strategy_comparison",
         "strategy": "parallel",
         "variant": variant,
         "servers": servers,
@@ -29,10 +30,10 @@ def trial(
 ) -> dict[str, object]:
     return {
         "case_id": variant,
-        "experiment": "race",
+        "experiment": "strategy_comparison",
         "strategy": "parallel",
         "variant": variant,
-        "first": False,
+        "is_first_request": False,
         "latency_s": latency_s,
         "http_overhead_s": http_s,
         "gateway_s": gateway_s,
@@ -64,24 +65,30 @@ def test_http_the_second_context_and_the_gateway_are_told_apart() -> None:
 def test_what_was_learnt_names_each_part() -> None:
     one = [trial("single-container", 0.1, 0.01)]
     two = [trial("separate-containers", 0.2, 0.05, 0.01)]
-    assert findings.containers(pd.DataFrame(one + two), CASES) == [
-        "parallel / single-container: HTTP adds 10 ms, 10.0 % of a request; 1 server holds 500 MiB "
+    assert key_findings.containers(pd.DataFrame(one + two), CASES) == [
+        "parallel/single-container: HTTP adds 10 ms, 10.0 % of a request; 1 server holds 500 MiB "
         "beside weights.",
-        "parallel / separate-containers: HTTP adds 50 ms and a gateway 10 ms, 30.0 % of a request; "
+        "parallel/separate-containers: HTTP adds 50 ms and a gateway 10 ms, 30.0 % of a request; "
         "2 servers hold 900 MiB beside weights, 400 MiB of it more than one does, the gateway "
         "50 MiB.",
     ]
 
 
-def test_a_second_context_is_known_beside_one_alone() -> None:
-    held = held_by_servers(CASES)
-    assert (held["single-container"].first, held["single-container"].second) == (500 * MIB, None)
-    two = held["separate-containers"]
-    assert (two.first, two.second, two.servers) == (500 * MIB, 400 * MIB, 900 * MIB)
-    alone = held_by_servers(CASES.iloc[1:])["separate-containers"]
-    assert (alone.first, alone.second) == (900 * MIB, None)
-    lost = held_by_servers(CASES.assign(server_overhead_bytes=None))["separate-containers"]
-    assert (lost.first, lost.second, lost.servers) == (None, None, None)
+@pytest.mark.parametrize(
+    ("cases", "held"),
+    [
+        (CASES, [("500", "–"), ("900", "400")]),
+        (CASES.iloc[1:], [("900", "–")]),  # how much one server holds is not known
+        (CASES.assign(server_overhead_bytes=None), [("–", "–"), ("–", "–")]),
+    ],
+)
+def test_a_second_context_is_known_beside_one_alone(
+    cases: pd.DataFrame, held: list[tuple[str, str]]
+) -> None:
+    trials = pd.DataFrame([trial(variant, 0.1, 0.01) for variant in cases["variant"]])
+    table = containers_table(trials, cases)
+    columns = (table["beside weights MiB"], table["second context MiB"])
+    assert list(zip(*columns, strict=True)) == held
 
 
 def test_a_race_without_servers_has_no_such_table() -> None:

@@ -8,32 +8,32 @@ from matplotlib.figure import Figure
 
 from hybridlab.config.params import LimitsParams
 from hybridlab.errors import ParameterError
-from hybridlab.reporting import figures, findings, tables
+from hybridlab.reporting import figures, key_findings, tables
 from hybridlab.units import MIB
 
 
 def edge_cases() -> pd.DataFrame:
-    common = {"experiment": "edge", "status": "ok", "reason": "", "variant": "plain"}
-    common |= {"device": "cpu", "enveloped": False, "whisper_weights": "pocket"}
+    common = {"experiment": "memory_limits", "status": "ok", "reason": "", "variant": "plain"}
+    common |= {"device": "cpu", "memory_limited": False, "asr_weights": "pocket"}
     return pd.DataFrame(
         [
-            {**common, "case_id": "s", "ask": "squeeze", "strategy": "sequential"},
-            {**common, "case_id": "w", "ask": "squeeze", "strategy": "swapping"},
+            {**common, "case_id": "s", "limit_kind": "headroom", "strategy": "sequential"},
+            {**common, "case_id": "w", "limit_kind": "headroom", "strategy": "swapping"},
             {
                 **common,
                 "case_id": "b",
-                "ask": "batch",
+                "limit_kind": "batch",
                 "strategy": "sequential",
-                "largest_value": 8.0,
-                "reached": True,
+                "limit_found": 8.0,
+                "limit_hit": True,
             },
             {
                 **common,
                 "case_id": "l",
-                "ask": "ladder",
+                "limit_kind": "fallback",
                 "strategy": "sequential",
-                "served_by": "base",
-                "steps_down": 1,
+                "served_by_model": "base",
+                "fallbacks": 1,
             },
         ]
     )
@@ -50,11 +50,11 @@ def probes(
                 rows.append(
                     {
                         "case_id": case,
-                        "ask": "squeeze",
+                        "limit_kind": "headroom",
                         "repeat": repeat,
                         "value": room * MIB,
-                        "survived": room >= least,
-                        "phase": None if room >= least else "voxtral prefill",
+                        "succeeded": room >= least,
+                        "phase": None if room >= least else "llm prefill",
                     }
                 )
     for batch in (4, 8, 16):
@@ -62,14 +62,14 @@ def probes(
         rows.append(
             {
                 "case_id": "b",
-                "ask": "batch",
+                "limit_kind": "batch",
                 "repeat": 0,
                 "value": batch,
-                "survived": alive,
-                "phase": None if alive else "voxtral encode",
+                "succeeded": alive,
+                "phase": None if alive else "llm encode",
             }
         )
-    rows.append({"case_id": "l", "ask": "ladder", "survived": False, "phase": "load"})
+    rows.append({"case_id": "l", "limit_kind": "fallback", "succeeded": False, "phase": "load"})
     return pd.DataFrame(rows)
 
 
@@ -85,9 +85,9 @@ def test_the_least_room_of_each_request() -> None:
 def test_the_table_names_what_was_found_and_where_it_fails() -> None:
     table = tables.edge_table(edge_cases(), probes()).set_index(["asked", "strategy"])
     assert table.loc[("largest batch", "sequential"), "found"] == "8"
-    assert table.loc[("largest batch", "sequential"), "fails in"] == "voxtral encode"
-    assert table.loc[("ladder", "sequential"), "found"] == "base after 1 step down"
-    assert table.loc[("squeeze", "swapping"), "found"].startswith("90 ")
+    assert table.loc[("largest batch", "sequential"), "fails in"] == "llm encode"
+    assert table.loc[("fallback", "sequential"), "found"] == "base after 1 step down"
+    assert table.loc[("headroom", "swapping"), "found"].startswith("90 ")
 
 
 def words_of(figure: Figure) -> str:
@@ -111,14 +111,14 @@ def test_no_order_is_claimed_where_intervals_overlap() -> None:
 
 
 def test_sentences_follow_from_the_rows() -> None:
-    sentences = findings.edge(edge_cases(), probes())
+    sentences = key_findings.edge(edge_cases(), probes())
     assert "The largest batch that was served is 8 (sequential, 3 probes)." in sentences
     assert any(sentence.startswith("8 of 22 probes ran out") for sentence in sentences)
 
 
 def attention_cases() -> pd.DataFrame:
     row = {"experiment": "attention", "status": "ok", "reason": "", "audio_s": 120.0}
-    row |= {"steady_bytes": 100 * MIB, "predicted_bytes": 140 * MIB}
+    row |= {"idle_bytes": 100 * MIB, "predicted_bytes": 140 * MIB}
     lacking = {"experiment": "attention", "status": "skipped", "reason": "no such kernel"}
     return pd.DataFrame(
         [
@@ -132,7 +132,7 @@ def attention_cases() -> pd.DataFrame:
 def test_kernels_are_compared_with_auto() -> None:
     trials = pd.DataFrame(
         [
-            {"case_id": case, "first": False, "latency_s": 0.5, "answer_tokens": tokens}
+            {"case_id": case, "is_first_request": False, "latency_s": 0.5, "answer_tokens": tokens}
             for case, tokens in (("a", [1, 2]), ("m", [1, 3]))
         ]
     )
@@ -152,4 +152,4 @@ def test_the_plan_for_a_t4_shows_the_trap() -> None:
 
 def test_an_envelope_must_be_a_card() -> None:
     with pytest.raises(ParameterError, match="t4"):
-        LimitsParams.from_mapping({"envelope": "t5"})
+        LimitsParams.from_mapping({"memory_limit": "t5"})

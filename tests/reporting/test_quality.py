@@ -7,32 +7,31 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
 from hybridlab.config.params import BesideParams
-from hybridlab.experiments import quality
-from hybridlab.experiments.lab import Lab
-from hybridlab.reporting import figures, findings, tables
-from hybridlab.reporting.figures import wording
+from hybridlab.experiments.plans import quality
+from hybridlab.experiments.session import Session
+from hybridlab.reporting import figures, key_findings, tables
+from hybridlab.reporting.rows import case_labels
 from hybridlab.units import MIB
 
 WORDS = "one two three four five six seven eight nine ten"
 
 
-def case(model: str, mib: float, *, tenant: str = "whisper", status: str = "ok") -> dict[str, Any]:
+def case(model: str, mib: float, *, tenant: str = "asr", status: str = "ok") -> dict[str, Any]:
     return {
         "case_id": model,
         "experiment": "quality",
         "variant": tenant,
         "status": status,
         "reason": "",
-        "voxtral": "pocket",
-        "voxtral_weights": "pocket",
-        "voxtral_bytes": mib * MIB if tenant == "voxtral" else None,
-        "whisper_size": None if tenant == "voxtral" else model,
-        "whisper_weights": "pocket",
-        "whisper_bytes": mib * MIB if tenant == "whisper" else None,
-        "base_bytes": 100 * MIB,
+        "llm_model": "pocket",
+        "llm_weights": "pocket",
+        "llm_weights_bytes": mib * MIB if tenant == "llm" else None,
+        "asr_model": None if tenant == "llm" else model,
+        "asr_weights": "pocket",
+        "asr_weights_bytes": mib * MIB if tenant == "asr" else None,
+        "process_baseline_bytes": 100 * MIB,
         "request_peak_bytes": (150 + mib) * MIB,
         "device": "cpu",
     }
@@ -49,13 +48,13 @@ def said(model: str, wrong: int, *, clips: int = 10) -> list[dict[str, Any]]:
             "transcript": heard,
             "audio_s": 10.0,
             "latency_s": 9.0 if number == 0 else 0.5,
-            "first": number == 0,
+            "is_first_request": number == 0,
         }
         for number in range(clips)
     ]
 
 
-CASES = pd.DataFrame([case("large", 100), case("small", 40), case("v", 20, tenant="voxtral")])
+CASES = pd.DataFrame([case("large", 100), case("small", 40), case("v", 20, tenant="llm")])
 TRIALS = pd.DataFrame([*said("large", 1), *said("small", 5), *said("v", 2)])
 
 
@@ -77,18 +76,18 @@ def test_a_disturbed_case_keeps_its_text_and_loses_its_times() -> None:
 def test_figure_table_and_sentences_say_the_same() -> None:
     title = " ".join(figures.quality_memory(TRIALS, CASES).get_suptitle().split())
     assert title == (
-        "Whisper large gets 10 % of the words wrong; Voxtral pocket, with 47 % of its memory, "
-        "gets 20 %"
+        "Whisper large gets 10.0 % of the words wrong; Voxtral pocket, with 46.7 % of its memory, "
+        "gets 20.0 %"
     )
     assert list(tables.quality_by_size(TRIALS, CASES)["quality"]) == ["best", "good", "poor"]
-    assert findings.quality(TRIALS, CASES)[0].startswith("Whisper large (pocket weights): best")
+    assert key_findings.quality(TRIALS, CASES)[0].startswith("Whisper large (pocket weights): best")
 
 
 def test_the_smallest_may_be_no_clearly_worse() -> None:
     trials = pd.DataFrame([*said("large", 0), *said("v", 0, clips=9), *said("v", 1, clips=1)])
     title = " ".join(figures.quality_memory(trials, CASES).get_suptitle().split())
     assert title == (
-        "Whisper large gets none of 100 words wrong; Voxtral pocket, with 47 % of its memory, "
+        "Whisper large gets none of 100 words wrong; Voxtral pocket, with 46.7 % of its memory, "
         "gets 1.0 %, which is not clearly more"
     )
 
@@ -97,12 +96,12 @@ def test_what_was_left_out_is_said_once() -> None:
     lost = [{**case(s, 9, status="skipped"), "reason": quality.NO_TEXT} for s in ("tiny", "base")]
     busy = [{**case(s, 9, status="invalid"), "reason": "busy by 30%"} for s in ("large", "small")]
     broken = {**case("turbo", 9, status="oom"), "reason": "no memory"}
-    sentences = findings.quality(TRIALS, pd.DataFrame([*busy, *lost, broken]))
+    sentences = key_findings.quality(TRIALS, pd.DataFrame([*busy, *lost, broken]))
     assert len(sentences) == 5
     assert sentences[2:] == [
         f"Not held against the references: Whisper tiny, Whisper base ({quality.NO_TEXT}).",
         "Their texts count, their times do not: Whisper large, Whisper small (busy by 30%).",
-        "quality of turbo was not measured (oom): no memory.",
+        "turbo by itself was not measured (oom): no memory.",
     ]
 
 
@@ -113,7 +112,7 @@ SIZES = {"tiny": 75, "base": 140, "small": 460, "medium": 1450, "turbo": 1540, "
 def test_labels_cover_no_mark_and_no_other_label(wrong: tuple[int, ...]) -> None:
     sizes = [case(size, mib) for size, mib in SIZES.items()]
     trials = [row for size, n in zip(SIZES, wrong, strict=True) for row in said(size, n)]
-    cases = pd.DataFrame([*sizes, case("v", 8900, tenant="voxtral")])
+    cases = pd.DataFrame([*sizes, case("v", 8900, tenant="llm")])
     figure = figures.quality_memory(pd.DataFrame([*trials, *said("v", 1)]), cases)
     (ax,) = figure.axes
     figure.draw_without_rendering()
@@ -127,28 +126,8 @@ def test_labels_cover_no_mark_and_no_other_label(wrong: tuple[int, ...]) -> None
         assert not any(box.contains(*mark) for mark in marks)
 
 
-PRESETS = {
-    "pocket": ["pocket-s", "pocket-m"],
-    "option-a": ["medium"],
-    "option-b": ["large-v3"],
-    "option-c": ["base"],
-    "colab-t4": ["tiny", "base", "small", "medium", "turbo", "large-v3"],
-    "full-cpu": [],
-    "t4-envelope": [],
-    "ageing": [],
-}
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_ask_for_quality_where_their_weights_have_text(name: str) -> None:
-    folder = Path(__file__).resolve().parents[2] / "params"
-    values = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-    own = {key: value for key, value in values.items() if key in BesideParams.model_fields}
-    assert BesideParams.from_mapping(own).quality_sizes == PRESETS[name]
-
-
 def test_a_size_is_named_where_cases_of_all_kinds_stand_together() -> None:
-    assert list(wording.case_labels(CASES)) == [
+    assert list(case_labels(CASES)) == [
         "large by itself",
         "small by itself",
         "pocket by itself",
@@ -159,20 +138,22 @@ def test_a_size_is_named_where_cases_of_all_kinds_stand_together() -> None:
 def test_without_references_there_is_no_quality(trials: pd.DataFrame) -> None:
     assert tables.qualities(trials, CASES) == []
     assert not figures.quality_memory(trials, CASES).axes
-    assert findings.quality(trials, CASES) == []
+    assert key_findings.quality(trials, CASES) == []
 
 
 def test_each_tenant_alone_is_measured_and_random_weights_are_skipped(tmp_path: Path) -> None:
-    values = {"quality_sizes": ["pocket-s", "tiny"], "output_dir": str(tmp_path / "run")}
-    lab = Lab.open(BesideParams.from_mapping({**values, "headless": True, "most_foreign_cpu": 1.0}))
-    lab.clips[2:] = []
-    rows = quality.measure(lab)
+    values = {"quality_models": ["pocket-s", "tiny"], "output_dir": str(tmp_path / "run")}
+    session = Session.open(
+        BesideParams.from_mapping({**values, "headless": True, "max_other_cpu_share": 1.0})
+    )
+    session.clips[2:] = []
+    rows = quality.measure(session)
     assert [row["status"] for row in rows] == ["ok", "ok", "skipped"]
     assert rows[2]["reason"] == quality.NO_TEXT
-    trials, cases = lab.table("trials"), lab.table("cases")
+    trials, cases = session.table("trials"), session.table("cases")
     assert list(trials.groupby("variant").size()) == [2, 2]
     assert trials["answer"].isna().all() and trials["transcript"].notna().all()
     found = tables.qualities(trials, cases)
     assert [one.clips for one in found] == [2, 2]
-    assert {one.tenant for one in found} == {"voxtral", "whisper"}
-    lab.close()
+    assert {one.tenant for one in found} == {"llm", "asr"}
+    session.close()

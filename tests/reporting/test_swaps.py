@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from hybridlab.reporting import figures, findings, tables
+from hybridlab.reporting import figures, key_findings, labels, tables
 from hybridlab.units import GB
 
 
@@ -15,7 +15,7 @@ def span(
     return {
         "case_id": case_id,
         "request_id": request or None,
-        "tenant": "whisper",
+        "role": "asr",
         "phase": phase,
         "start_s": 1.0,
         "end_s": 1.0 + seconds,
@@ -25,11 +25,16 @@ def span(
 
 @pytest.fixture
 def cases() -> pd.DataFrame:
-    common = {"experiment": "race", "status": "ok", "device": "cpu", "enveloped": False}
+    common = {
+        "experiment": "strategy_comparison",
+        "status": "ok",
+        "device": "cpu",
+        "memory_limited": False,
+    }
     rows = [
         ("p", "sequential", "plain", None),
-        ("w", "swapping", "reload-warm", None),
-        ("x", "swapping", "arena", 10 * GB),
+        ("w", "swapping", "reload-cached", None),
+        ("x", "swapping", "single-buffer", 10 * GB),
     ]
     return pd.DataFrame(
         [
@@ -61,26 +66,27 @@ def test_a_copy_is_held_against_the_links_own_speed(
     spans: pd.DataFrame, cases: pd.DataFrame
 ) -> None:
     table = tables.swap_table(spans, cases).set_index(["variant", "stage"])
-    copy = table.loc[("arena", "copy-in")]
+    copy = table.loc[("single-buffer", "copy-in")]
     assert copy[["MB", "GB/s", "of the link"]].tolist() == ["1,000.0", "8", "80.0 %"]
     assert copy["n"] == 1  # the first request is left out
-    assert table.loc[("arena", "host"), "when"] == "once"
-    assert table.loc[("arena", "host"), "of the link"] == tables.EMPTY
+    assert table.loc[("single-buffer", "host"), "when"] == "once"
+    assert table.loc[("single-buffer", "host"), "of the link"] == labels.EMPTY
     assert table.loc[("plain", "first use"), "median s"] == "0.2"
     assert ("plain", "load") not in table.index  # the control does not swap
-    assert table.loc[("reload-warm", "first use"), "median s"] == "0.3"
+    assert table.loc[("reload-cached", "first use"), "median s"] == "0.3"
 
 
 def test_what_is_paid_once_is_no_part_of_a_swap(spans: pd.DataFrame, cases: pd.DataFrame) -> None:
     seconds = tables.swap_seconds(spans, cases).sum(axis=1)
-    assert seconds["arena"] == pytest.approx(0.2)
-    assert seconds["reload-warm"] == pytest.approx(1.0)
-    assert findings.swapping(spans, cases) == [
-        "Swapping by arena takes 200 ms per request; its copy in reaches 80.0 % of the link's own "
+    assert seconds["single-buffer"] == pytest.approx(0.2)
+    assert seconds["reload-cached"] == pytest.approx(1.0)
+    assert key_findings.swapping(spans, cases) == [
+        "Swapping by single-buffer takes 200 ms per request; its copy in reaches 80.0 % of the "
+        "link's own "
         "speed.",
-        "Swapping by reload-warm takes 1 s per request.",
+        "Swapping by reload-cached takes 1 s per request.",
     ]
     title = figures.swap_stages(spans, cases).get_suptitle()
     assert " ".join(title.split()) == (
-        "arena takes 200 ms to swap, reload-warm 1 s: 5 times as long"
+        "single-buffer takes 200 ms to swap, reload-cached 1 s: 5 times as long"
     )

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from hybridlab.reporting.html import traces as module
-from hybridlab.reporting.html.library import packed, vega_script
-from hybridlab.reporting.html.model import Run
 from hybridlab.reporting.html.traces import case_names, thinned, traces
+from hybridlab.reporting.html.vega_bundle import packed, vega_script
+from hybridlab.reporting.html.view_model import Run
 from tests.synthetic import case, write_run
 
 
@@ -45,9 +45,9 @@ def test_every_case_with_readings_or_phases_is_there(run: Run) -> None:
         c for c in found["cases"] if c["id"] == "case-05-race-parallel-threads-05_parallel-r0"
     )
     assert race["readings"] == race["shown"] == 160
-    assert {tenant for tenant, *_ in race["spans"]} == {"voxtral", "whisper"}
+    assert {tenant for tenant, *_ in race["spans"]} == {"llm", "asr"}
     assert all(start <= end for _, _, start, end in race["spans"])
-    assert found["cases"][found["start"]]["label"].startswith("race: ")
+    assert found["cases"][found["start"]]["label"].startswith("strategy comparison: ")
 
 
 def test_later_rounds_go_first_where_the_page_is_full(
@@ -65,7 +65,7 @@ def test_many_phases_are_joined_and_it_is_said(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "MOST_SPANS", 10)
     starts = np.arange(1000) / 1000
     spans = pd.DataFrame(
-        {"tenant": "copy", "phase": "copy-in", "start_s": starts, "end_s": starts + 0.0009}
+        {"role": "copy", "phase": "copy-in", "start_s": starts, "end_s": starts + 0.0009}
     )
     bands, joined = module._bands(spans)
     assert joined
@@ -73,12 +73,15 @@ def test_many_phases_are_joined_and_it_is_said(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_names_tell_cases_apart() -> None:
-    rows = [case(f"c{n}", "race", round=n % 2, notebook="04_sequential") for n in range(3)]
+    rows = [
+        case(f"c{n}", "strategy_comparison", round=n % 2, notebook="04_sequential")
+        for n in range(3)
+    ]
     names = case_names(pd.DataFrame(rows))
     assert names == [
-        "race: sequential plain, round 1",
-        "race: sequential plain, round 2",
-        "race: sequential plain, round 1 (2)",
+        "strategy comparison: sequential/plain, round 1",
+        "strategy comparison: sequential/plain, round 2",
+        "strategy comparison: sequential/plain, round 1 (2)",
     ]
 
 

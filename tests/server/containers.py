@@ -59,9 +59,7 @@ class Container:
         self.name = name
         self.port = ports[name]
         self.log = log
-        # the folder of the log in place of the volume that containers share
-        words = [word.replace("/dev/shm/", f"{log.parent}/") for word in service["command"]]
-        self.command = [_local(word, ports, self.port) for word in words]
+        self.command = [_local(word, ports, self.port) for word in service["command"]]
         self.probe = [_local(word, ports, self.port) for word in service["healthcheck"]["test"]]
         kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         self.environment = {**kept, **service["environment"], "PYTHONPATH": str(ROOT)}

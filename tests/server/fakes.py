@@ -1,28 +1,32 @@
-"""Tenants without models, to test who works when and what becomes of faults."""
+"""Models without weights, to test who works when and what becomes of faults."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from hybridlab import catalog
-from hybridlab.errors import WorkerLostError
-from hybridlab.models.base import Listener, Span, TenantSpec, Text, Usage
+from hybridlab.errors import AudioError, WorkerLostError
+from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, TokenCallback, TokenUsage
 from hybridlab.server.admission import Admission
-from hybridlab.server.engine import Engine, Wish
-from hybridlab.server.jobs import Job, Outcome, Sound
-from hybridlab.server.lane import Lane, Turns
-from hybridlab.server.room import Room
-from hybridlab.server.tenant import WITHOUT_TEXT
-from hybridlab.server.upkeep import Policy
+from hybridlab.server.audio_decoder import decode_audio
+from hybridlab.server.engine import Engine
+from hybridlab.server.errors import bad_request
+from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, InferenceParams
+from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
+from hybridlab.server.scheduler import DeviceLock, ModelScheduler
+from hybridlab.server.settings import Role, Settings
+from hybridlab.server.supervisor import SchedulerConfig
 from hybridlab.units import GB
 
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
@@ -30,17 +34,17 @@ OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
 @dataclass
 class FakeMemory:
-    """A card on which tenants keep what they have freed, and other programs hold something."""
+    """A card on which models keep what they have freed, and other programs hold something."""
 
     n_bytes: int
     others: int = 0
     name: str = "the card"
-    tenants: list[FakeTenant] = field(default_factory=list)
+    models: list[FakeModel] = field(default_factory=list)
 
     def free_bytes(self) -> int:
-        return max(0, self.room_bytes() - sum(tenant.cached for tenant in self.tenants))
+        return max(0, self.available_bytes() - sum(model.cached for model in self.models))
 
-    def room_bytes(self) -> int:
+    def available_bytes(self) -> int:
         return max(0, self.n_bytes - self.others)
 
     def others_bytes(self, *, idle: bool) -> int:
@@ -51,76 +55,78 @@ class FakeMemory:
 
 
 @dataclass
-class FakeTenant:
+class FakeModel(ModelClient):
     """Says its model and the job's question; `serve_s` is how long a call takes. `plan` holds, call
     by call, an error to raise or None. On a `memory` it takes `needs` for a call and keeps it."""
 
-    name: str
+    role: Role
     models: list[str]
     serve_s: float = 0.0
     plan: list[Exception | None] = field(default_factory=list)
     #: Models that do not load.
     too_large: set[str] = field(default_factory=set)
-    say: Callable[[Job], str] = lambda job: f"said {job.question}"
-    #: Who listens is told word by word; this is called before each, with how many there were.
+    say: Callable[[InferenceJob], str] = lambda job: f"said {job.params.question}"
+    #: Called before each word of a stream, with how many there were.
     before_word: Callable[[int], object] = lambda told: None
-    rung: int = 0
+    active: int = 0
     swaps: bool = False
     fragmented: float | None = None
     cached: int = 0
     memory: FakeMemory | None = None
-    needs: Callable[[Job], int] = lambda job: 0
+    needs: Callable[[InferenceJob], int] = lambda job: 0
     calls: list[list[str]] = field(default_factory=list)
-    #: Of each call, whether somebody listened.
+    #: Of each call, whether its text was streamed.
     listened: list[bool] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
 
-    def open(self) -> None:
+    def load(self) -> None:
         self._load(0)
 
-    def _load(self, rung: int) -> None:
-        if self.models[rung] in self.too_large:
+    def _load(self, index: int) -> None:
+        if self.models[index] in self.too_large:
             raise MemoryError(OUT_OF_MEMORY)
-        self.log.append(f"load {self.models[rung]}")
+        self.log.append(f"load {self.models[index]}")
 
-    async def serve(self, jobs: Sequence[Job], hear: Listener | None = None) -> Outcome:
-        """On a thread, as tests may block it; who listens is told on the loop."""
+    async def infer(
+        self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None = None
+    ) -> BatchResult:
+        """On a thread, as tests may block it; text is given on the loop."""
         loop = asyncio.get_running_loop()
 
-        async def told(pieces: Sequence[str]) -> bool:
-            assert hear is not None
-            return hear(pieces)
+        async def given(pieces: Sequence[str]) -> bool:
+            assert on_text is not None
+            return on_text(pieces)
 
-        def tell(pieces: Sequence[str]) -> bool:
-            return asyncio.run_coroutine_threadsafe(told(pieces), loop).result()
+        def give(pieces: Sequence[str]) -> bool:
+            return asyncio.run_coroutine_threadsafe(given(pieces), loop).result()
 
         killed = threading.Event()
         try:
-            told_of = None if hear is None else tell
-            return await asyncio.to_thread(self._serve, jobs, told_of, killed)
+            listener = None if on_text is None else give
+            return await asyncio.to_thread(self._infer, jobs, listener, killed)
         except asyncio.CancelledError:
             self.log.append("kill")
             killed.set()
             raise
 
-    def _serve(
-        self, jobs: Sequence[Job], hear: Listener | None, killed: threading.Event
-    ) -> Outcome:
-        self.calls.append([job.question for job in jobs])
-        self.listened.append(hear is not None)
-        self.journal.append(self.name)
+    def _infer(
+        self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None, killed: threading.Event
+    ) -> BatchResult:
+        self.calls.append([job.params.question for job in jobs])
+        self.listened.append(on_text is not None)
+        self.journal.append(self.role)
         if killed.wait(self.serve_s):
-            raise WorkerLostError("nobody waits for this call any more")
+            raise WorkerLostError("this call has been cancelled")
         error = self.plan.pop(0) if self.plan else None
         if error is not None:
             raise error
         self._take(sum(map(self.needs, jobs)))
         said = [self.say(job) for job in jobs]
-        if hear is not None:
-            self._tell(said, hear)
-        texts = [(Text(text, (1, 2), Usage(10, 3, ended=True)),) for text in said]
-        return Outcome(texts, [Span(self.name, "decode", 0.0, 0.5)])
+        if on_text is not None:
+            self._stream(said, on_text)
+        texts = [(GenerationResult(text, (1, 2), TokenUsage(10, 3, ended=True)),) for text in said]
+        return BatchResult(texts, [PhaseSpan(self.role, "decode", 0.0, 0.5)])
 
     def _take(self, n_bytes: int) -> None:
         if self.memory is not None:
@@ -128,127 +134,128 @@ class FakeTenant:
                 raise MemoryError(OUT_OF_MEMORY)
             self.cached = max(self.cached, n_bytes)
 
-    def _tell(self, said: list[str], hear: Listener) -> None:
+    def _stream(self, said: list[str], on_text: TokenCallback) -> None:
         rows = [re.findall(r"\s*\S+", text) for text in said]
         for told, pieces in enumerate(zip_longest(*rows, fillvalue="")):
             self.before_word(told)
-            if not hear(pieces):
+            if not on_text(pieces):
                 self.log.append(f"stopped after {told + 1}")
                 return
 
-    def leave_device(self) -> None:
-        self.log.append("leave")
+    def offload(self) -> None:
+        self.log.append("offload")
 
-    def use(self, rung: int) -> None:
+    def switch_to(self, index: int) -> None:
         self.cached = 0
-        self._load(rung)
-        self.rung = rung
+        self._load(index)
+        self.active = index
 
-    def clean(self) -> None:
+    def release_cache(self) -> None:
         self.cached = 0
-        self.log.append("clean")
+        self.log.append("release")
 
     @property
     def cached_bytes(self) -> int:
         return self.cached
 
-    @property
-    def here_bytes(self) -> int:
-        return 0
-
     def fragmentation(self) -> float | None:
         return self.fragmented
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.log.append("close")
 
 
-def sound(seconds: float = 1.0) -> Sound:
-    return Sound(np.zeros(round(seconds * catalog.SAMPLE_RATE_HZ), np.float32))
+class InProcessDecoder:
+    """The worker's own function, here."""
+
+    async def decode(self, data: bytes) -> DecodedAudio:
+        try:
+            return decode_audio(data, 2400.0)
+        except AudioError as error:
+            raise bad_request(str(error), code="bad_audio") from None
 
 
-def admission(model: str, room: Room, *, analyst: bool = False) -> Admission:
-    spec = TenantSpec(
-        model=model,
-        backend="transformers" if analyst else "openai-whisper",
+def silence(seconds: float = 1.0) -> DecodedAudio:
+    return DecodedAudio(np.zeros(round(seconds * catalog.SAMPLE_RATE_HZ), np.float32))
+
+
+def admission(role: Role, model: str, budget: MemoryBudget) -> Admission:
+    spec = ModelSpec(
+        model=model.partition("-")[2].removesuffix(WITHOUT_TEXT),
+        backend="transformers" if role == "llm" else "openai-whisper",
         weights="pocket",
         dtype="float32",
     )
-    return Admission(spec=spec, analyst=analyst, card=catalog.HOST, room=room, max_audio_s=2400.0)
+    return Admission(role=role, spec=spec, card=catalog.HOST, budget=budget, max_audio_s=2400.0)
 
 
 class Stage:
-    """An engine over fake tenants; use as `async with Stage(whisper, voxtral) as stage`."""
+    """An engine over fake models; use as `async with Stage(asr(), llm()) as stage`."""
 
     def __init__(
         self,
-        *tenants: FakeTenant,
-        at_once: bool = False,
-        room_bytes: int = 4 * GB,
-        queue: int = 64,
-        request_timeout_s: float = 30.0,
+        *models: FakeModel,
+        shared: bool = False,
+        budget_bytes: int = 4 * GB,
         memory: FakeMemory | None = None,
-        **policy: Any,
+        **options: Any,
     ) -> None:
-        self.room = Room(room_bytes, memory=memory)
+        """`options`: of `Settings` and `SchedulerConfig`."""
+        self.budget = MemoryBudget(budget_bytes, memory=memory)
         if memory is not None:
-            memory.tenants += tenants
-            for tenant in tenants:
-                tenant.memory = memory
-        turns = Turns(at_once=at_once)
-        rules = Policy(request_timeout_s=request_timeout_s, **policy)
-        self.phases: list[tuple[str, str]] = []
-        lanes = {
-            tenant.name: Lane(
-                tenant=tenant,
-                admissions=[
-                    admission(
-                        model.partition("-")[2].removesuffix(WITHOUT_TEXT),
-                        self.room,
-                        analyst=tenant.name == "voxtral",
-                    )
-                    for model in tenant.models
-                ],
-                turns=turns,
-                room=self.room,
-                policy=rules,
-                on_spans=lambda tenant, phase, seconds: self.phases.append((tenant, phase)),
+            memory.models += models
+            for model in models:
+                model.memory = memory
+        names = [one.name for one in fields(SchedulerConfig)]
+        options.setdefault("request_timeout_s", 30.0)
+        self.engine = Engine(Settings.from_mapping(options))
+        lock = DeviceLock(shared=shared)
+        rules = SchedulerConfig(**{n: value for n, value in options.items() if n in names})
+        schedulers = {
+            model.role: ModelScheduler(
+                model,
+                [admission(model.role, name, self.budget) for name in model.models],
+                lock,
+                self.budget,
+                rules,
             )
-            for tenant in tenants
+            for model in models
         }
-        self.engine = Engine(lanes, queue=queue, request_timeout_s=request_timeout_s)
+        self.engine.attach(schedulers, InProcessDecoder())
+        self.phases: list[tuple[str, str]] = []
+        for scheduler in schedulers.values():
+            scheduler.on_phase = lambda role, phase, seconds: self.phases.append((role, phase))
 
     def ask(
-        self, name: str, *, tenant: str = "voxtral", seconds: float = 1.0, stream: bool = False
-    ) -> Job:
-        kind = "answer" if tenant == "voxtral" else "transcription"
-        wish = Wish(
-            tenant=tenant,
-            kind=kind,  # type: ignore[arg-type]
-            sound=sound(seconds),
+        self, name: str, *, role: Role = "llm", seconds: float = 1.0, stream: bool = False
+    ) -> InferenceJob:
+        params = InferenceParams(
+            role=role,
+            kind="answer" if role == "llm" else "transcription",
+            audio=silence(seconds),
             question=name,
             max_new_tokens=40,
             stream=stream,
         )
-        (job,) = self.engine.submit(wish)
+        (job,) = self.engine.submit(params)
         return job
 
     async def __aenter__(self) -> Stage:
         await self.engine.load()
-        self.room.settle()
-        self.engine.start()
+        self.budget.settle()
+        self.engine.run()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.engine.close()
+        await self.engine.stop()
 
 
-def whisper(*models: str, **options: Any) -> FakeTenant:
-    return FakeTenant("whisper", [f"whisper-{m}" for m in models or ("pocket-m",)], **options)
+def asr(*models: str, **options: Any) -> FakeModel:
+    return FakeModel("asr", [f"whisper-{m}" for m in models or ("pocket-m",)], **options)
 
 
-def voxtral(**options: Any) -> FakeTenant:
-    return FakeTenant("voxtral", ["voxtral-pocket"], **options)
+def llm(**options: Any) -> FakeModel:
+    return FakeModel("llm", ["voxtral-pocket"], **options)
 
 
 async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -257,3 +264,17 @@ async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it never came true"
         await asyncio.sleep(0.005)
+
+
+def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scene(), 20))
+
+
+def played(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Let pytest run an async test, for 20 s at most."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **fixtures: Any) -> None:
+        play(lambda: test(*arguments, **fixtures))
+
+    return run

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import uvicorn
 
-from hybridlab.models import remote
-from hybridlab.processes.workers import Worker
-from hybridlab.server.app import make_app
-from hybridlab.server.lane import Lane
-from hybridlab.server.service import Service
+from hybridlab.models import worker_model
+from hybridlab.processes.worker import Worker
+from hybridlab.server.app import create_app
+from hybridlab.server.engine import Engine
+from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Settings
 from tests.workers_at_work import wait_until
 
@@ -29,46 +29,46 @@ WAIT_S = 20.0
 
 @dataclass
 class Served:
-    service: Service
+    engine: Engine
     url: str
 
     @property
-    def lane(self) -> Lane:
-        """Voxtral's."""
-        return self.service.the_engine().lanes["voxtral"]
+    def scheduler(self) -> ModelScheduler:
+        """The LLM's."""
+        return self.engine.schedulers["llm"]
 
     @property
     def _worker(self) -> Worker:
-        assert self.service.pair is not None
-        (worker,) = (t.remote.worker for t in self.service.pair.tenants if t.name == "voxtral")
+        assert self.engine.pool is not None
+        (worker,) = (m.remote.worker for m in self.engine.pool.models if m.role == "llm")
         return worker
 
     def pause(self, until: Path) -> None:
-        """Voxtral's next answer waits for this file when two tokens are out."""
+        """The next answer waits for this file when two tokens are out."""
         self._worker.call(_before_third_decode, str(until))
 
     def kill_in_mid_answer(self) -> None:
-        """Voxtral's worker ends itself when two tokens of the next answer are out."""
+        """The LLM's worker ends itself when two tokens of the next answer are out."""
         self._worker.call(_before_third_decode, "")
 
 
 @contextmanager
 def in_process(settings: Settings) -> Iterator[Served]:
-    service = Service(settings)
-    config = uvicorn.Config(make_app(service), port=0, lifespan="off", log_config=None)
+    engine = Engine(settings)
+    config = uvicorn.Config(create_app(engine), port=0, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
 
     async def serve() -> None:
-        await service.start()
+        await engine.start()
         await server.serve()
-        await service.stop()
+        await engine.stop()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
         assert wait_until(lambda: server.started, timeout_s=60)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield Served(service, f"http://127.0.0.1:{port}")
+        yield Served(engine, f"http://127.0.0.1:{port}")
     finally:
         server.should_exit = True
         thread.join(WAIT_S)
@@ -92,4 +92,4 @@ def _before_third_decode(path: str) -> None:
         while not Path(path).exists() and time.monotonic() < deadline:
             time.sleep(0.005)
 
-    remote._the_hosted().tenant.on_phase = enter
+    worker_model._the_hosted().tenant.on_phase = enter

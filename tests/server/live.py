@@ -1,39 +1,114 @@
-"""A server under uvicorn on loopback, in this process, over tenants without models; and a client
-that sends what it likes."""
+"""Clients and servers of these tests: routes called in this process, or a server under uvicorn on
+loopback and a client that sends what it likes, over models without weights."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import soundfile
 
-from hybridlab.server.app import make_app
-from hybridlab.server.door import draining_server, listen
-from hybridlab.server.security import Gate
-from hybridlab.server.service import Service
-from hybridlab.server.settings import Settings
-from tests.server.fakes import FakeTenant, Stage, until, voxtral, whisper
-from tests.server.test_routes import CHAT, InProcessDecoder, question
+from hybridlab.server.app import create_app
+from hybridlab.server.engine import Engine
+from hybridlab.server.middleware import HELD_BYTES, RequestGuardMiddleware
+from hybridlab.server.scheduler import ModelScheduler
+from hybridlab.server.settings import Role
+from hybridlab.server.uvicorn_server import listen, make_server
+from tests.server.fakes import FakeModel, Stage, asr, llm, until
+
+TRANSCRIPTIONS, CHAT, HYBRID = "/v1/audio/transcriptions", "/v1/chat/completions", "/v1/hybrid"
+FORM = "Content-Type: multipart/form-data; boundary=b"
+JSON = "Content-Type: application/json"
+
+
+# ------------------------------------------------------------------------------------- bodies
+
+
+def wav(seconds: float = 1.0) -> bytes:
+    tone = 0.1 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * 16_000)) / 16_000)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone, 16_000, format="WAV")
+    return buffer.getvalue()
+
+
+def upload(data: bytes | None = None, **fields: Any) -> dict[str, Any]:
+    """A form as httpx takes it."""
+    return {"files": {"file": ("../../etc/passwd", data or wav())}, "data": fields}
+
+
+def question(text: str = "Who?", **more: Any) -> dict[str, Any]:
+    """The body of a chat completion."""
+    audio = {"data": base64.b64encode(wav()).decode(), "format": "wav"}
+    parts = [{"type": "input_audio", "input_audio": audio}, {"type": "text", "text": text}]
+    return {"model": "voxtral", "messages": [{"role": "user", "content": parts}], **more}
+
+
+def part(name: str, data: bytes, more: str = "") -> bytes:
+    head = f'--b\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+    return head.encode() + data + b"\r\n"
+
+
+def form(**fields: str) -> bytes:
+    """A multipart body of an upload and these fields."""
+    parts = [part(name, value.encode()) for name, value in fields.items()]
+    return b"".join([*parts, part("file", wav(), '; filename="a.wav"'), b"--b--\r\n"])
+
+
+def head(path: str = CHAT, *lines: str) -> bytes:
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
+
+
+def message(path: str = CHAT, body: bytes | None = None, *lines: str) -> bytes:
+    """A whole request, JSON unless `lines` say otherwise; the connection is to be closed then."""
+    data = json.dumps(question()).encode() if body is None else body
+    return (
+        head(path, f"Content-Length: {len(data)}", "Connection: close", *(lines or (JSON,))) + data
+    )
+
+
+# ------------------------------------------------------------------------------------ servers
+
+
+def default_models() -> tuple[FakeModel, ...]:
+    return llm(), asr(say=lambda job: "heard")
+
+
+@asynccontextmanager
+async def routes(
+    *models: FakeModel, base: str = "http://localhost:8000", **options: Any
+) -> AsyncIterator[tuple[httpx.AsyncClient, Engine]]:
+    """A client of the routes in this process."""
+    stage = Stage(*(models or default_models()), **options)
+    engine = stage.engine
+    guard = RequestGuardMiddleware(
+        create_app(engine), engine.settings, on_done=engine.metrics.request_done
+    )
+    transport = httpx.ASGITransport(guard)  # type: ignore[arg-type]
+    async with stage, httpx.AsyncClient(transport=transport, base_url=base) as client:
+        yield client, engine
 
 
 class Live:
     """A server at work. `held` counts what a request could leave behind."""
 
-    def __init__(self, stage: Stage, gate: Gate, port: int) -> None:
+    def __init__(self, stage: Stage, guard: RequestGuardMiddleware, port: int) -> None:
         self.stage = stage
-        self.gate = gate
+        self.guard = guard
         self.port = port
         self.client = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False
         )
 
-    def lane(self, name: str = "voxtral") -> Any:
-        return self.stage.engine.lanes[name]
+    def scheduler(self, role: Role = "llm") -> ModelScheduler:
+        return self.stage.engine.schedulers[role]
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -69,8 +144,7 @@ class Live:
 
     def ask(self, text: str = "Who?", **more: Any) -> Awaitable[httpx.Response]:
         """On a connection of its own."""
-        body = asking(text, **more)
-        return self.client.post(CHAT, json=body, headers={"Connection": "close"})
+        return self.client.post(CHAT, json=question(text, **more), headers={"Connection": "close"})
 
     async def settles(self, before: dict[str, int]) -> None:
         """Nothing is held that was not held before: what is too much never goes away. Less is no
@@ -87,65 +161,32 @@ class Live:
         return {
             "tasks": len(asyncio.all_tasks()),
             "files": len(list(Path("/proc/self/fd").iterdir())),
-            "waiting": sum(len(lane.waiting) for lane in self.stage.engine.lanes.values()),
-            "at work": sum(len(lane.at_work) for lane in self.stage.engine.lanes.values()),
-            "room": self.stage.room.held_bytes,
-            "free bytes of uploads": self.gate.free_bytes,
+            "waiting": sum(len(s.queue) for s in self.stage.engine.schedulers.values()),
+            "at work": sum(len(s.at_work) for s in self.stage.engine.schedulers.values()),
+            "budget": self.stage.budget.held_bytes,
+            "free bytes of uploads": self.guard.free_bytes,
         }
-
-
-def asking(text: str, **more: Any) -> dict[str, Any]:
-    body = question(**more)
-    body["messages"][0]["content"][1]["text"] = text
-    return body
-
-
-def head(path: str = CHAT, *lines: str) -> bytes:
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
-
-
-def message(path: str = CHAT, body: bytes | None = None, *lines: str) -> bytes:
-    """A whole request, JSON unless `lines` say otherwise; the connection is to be closed then."""
-    data = json.dumps(question()).encode() if body is None else body
-    kind = lines or ("Content-Type: application/json",)
-    return head(path, f"Content-Length: {len(data)}", "Connection: close", *kind) + data
 
 
 @asynccontextmanager
 async def live(
-    *tenants: FakeTenant,
-    queue: int = 64,
-    max_upload_bytes: int = 10**7,
-    upload_timeout_s: float = 20.0,
-    held_bytes: int = 10**9,
-    **options: Any,
+    *models: FakeModel, held_bytes: int = HELD_BYTES, **options: Any
 ) -> AsyncIterator[Live]:
-    settings = Settings(port=0, queue=queue, drain_s=0)
-    service = Service(settings)
-    pair = tenants or (voxtral(), whisper(say=lambda job: "heard"))
-    stage = Stage(*pair, queue=queue, **options)
-    service.engine, service.decoder = stage.engine, InProcessDecoder()  # type: ignore[assignment]
-    gate = Gate(
-        make_app(service),
-        token="",
-        loopback=True,
-        max_upload_bytes=max_upload_bytes,
-        upload_timeout_s=upload_timeout_s,
-        most_requests=settings.most_requests,
-        held_bytes=held_bytes,
-        on_done=service.metrics.request_done,
+    """A server under uvicorn, as `hybridlab serve` runs it."""
+    options = {"port": 0, "drain_s": 0, "request_timeout_s": 20, "max_upload_mb": 10, **options}
+    stage = Stage(*(models or default_models()), **options)
+    engine, settings = stage.engine, stage.engine.settings
+    guard = RequestGuardMiddleware(
+        create_app(engine), settings, held_bytes=held_bytes, on_done=engine.metrics.request_done
     )
     with listen(settings) as listener:
-        server = draining_server(gate, settings, service.drain)
+        server = make_server(guard, engine)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        found = Live(stage, gate, listener.getsockname()[1])
+        found = Live(stage, guard, listener.getsockname()[1])
         async with stage, found.client:
             await until(lambda: server.started)
-            assert (await found.ask()).status_code == 200  # what is made once is there
+            if "llm" in engine.schedulers and not settings.token:
+                assert (await found.ask()).status_code == 200  # what is made once is there
             yield found
             server.should_exit = server.force_exit = True
             await serving
-
-
-def play(scene: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(scene(), 20))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import get_args
 
 import httpx
 import numpy as np
@@ -22,19 +23,19 @@ import soundfile
 from benchmarks.endurance.server import started
 from hybridlab import catalog
 from hybridlab.audio import load_clips
-from hybridlab.devices import linux
+from hybridlab.devices import procfs
 from hybridlab.devices.nvml import nvml_memory, nvml_process_bytes
-from hybridlab.processes.isolate import CaseServer
-from hybridlab.processes.workers import Worker
-from hybridlab.server.engine import Engine, Wish
-from hybridlab.server.jobs import Job
-from hybridlab.server.lane import Lane
-from hybridlab.server.pair import Pair
-from hybridlab.server.refusals import RefusalError
-from hybridlab.server.settings import Settings
-from hybridlab.server.tenant import WorkerTenant
+from hybridlab.processes.fork_server import CaseServer
+from hybridlab.processes.worker import Worker
+from hybridlab.server.engine import Engine
+from hybridlab.server.errors import ApiError
+from hybridlab.server.jobs import InferenceJob, InferenceParams
+from hybridlab.server.model_client import WorkerModelClient
+from hybridlab.server.model_pool import ModelPool
+from hybridlab.server.scheduler import ModelScheduler
+from hybridlab.server.settings import Role, Settings
 from hybridlab.units import GIB, MIB
-from tests.server.fakes import sound, until
+from tests.server.fakes import InProcessDecoder, silence, until
 from tests.server.in_process import Served, in_process
 from tests.workers_at_work import alive, fill_card, wait_until
 
@@ -109,9 +110,9 @@ def metrics(server: Served, name: str) -> dict[str, float]:
     return {label: float(value) for label, value in rows}
 
 
-def pid_of(server: Served, tenant: str) -> int:
-    assert server.service.pair is not None
-    (pid,) = (t.remote.worker.pid for t in server.service.pair.tenants if t.name == tenant)
+def pid_of(server: Served, role: Role) -> int:
+    assert server.engine.pool is not None
+    (pid,) = (m.remote.worker.pid for m in server.engine.pool.models if m.role == role)
     assert pid is not None
     return pid
 
@@ -124,7 +125,7 @@ def test_each_byte_of_the_card_has_its_owner(server: Served, before: int) -> Non
     assert abs(found["others"] - before) < ABOUT_BYTES
     assert sum(found.values()) == pytest.approx(used_bytes(), abs=MIB)
     own = nvml_process_bytes(0)
-    pids = [pid_of(server, name) for name in ("whisper", "voxtral")]
+    pids = [pid_of(server, role) for role in get_args(Role)]
     if all(pid in own for pid in pids):  # a driver in a container may not say
         assert found["workers' contexts"] > 0
         held = sum(own[pid] for pid in pids)
@@ -143,9 +144,9 @@ def test_a_stranger_is_others_and_the_margin_is_less_by_it(server: Served) -> No
 
 
 def test_a_stranger_that_leaves_nothing_is_named_and_nobody_steps_down(server: Served) -> None:
-    assert server.service.pair is not None
-    for tenant in server.service.pair.tenants:
-        tenant.clean()  # else a request may do with what its worker has kept
+    assert server.engine.pool is not None
+    for model in server.engine.pool.models:
+        model.release_cache()  # else a request may do with what its worker has kept
     with stranger(leaves_bytes=4 * MIB):
         found = transcribe(server, 30)
         assert (found.status_code, found.json()["error"]["code"]) == (503, "out_of_memory")
@@ -153,18 +154,18 @@ def test_a_stranger_that_leaves_nothing_is_named_and_nobody_steps_down(server: S
         assert re.match(r"another program holds [\d.]+ [GM]iB of the card", said)
         assert "shorter" not in said
     assert ask(server, 30).status_code in SERVED
-    assert metrics(server, "fallbacks_total")["whisper"] == 0
+    assert metrics(server, "fallbacks_total")["asr"] == 0
 
 
 def test_a_worker_killed_at_work_leaves_nothing_on_the_card(server: Served) -> None:
     expected = transcribe_clip(server)
-    held, pid = used_bytes(), pid_of(server, "whisper")
+    held, pid = used_bytes(), pid_of(server, "asr")
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(transcribe_clip, server)
-        assert wait_until(lambda: metrics(server, "at_work")["whisper"] == 1)
+        assert wait_until(lambda: metrics(server, "at_work")["asr"] == 1)
         os.kill(pid, signal.SIGKILL)
         assert answer.result() == expected
-    assert pid_of(server, "whisper") != pid
+    assert pid_of(server, "asr") != pid
     assert pid not in nvml_process_bytes(0)
     assert used_bytes() == pytest.approx(held, abs=ABOUT_BYTES)
 
@@ -185,10 +186,10 @@ def test_the_server_is_not_on_the_card_and_its_end_leaves_nothing_there(
     end: signal.Signals,
 ) -> None:
     before = used_bytes()
-    options = ["--device", "cuda", "--only", "whisper", "--whisper", "pocket-s"]
+    options = ["--device", "cuda", "--only", "asr", "--asr-model", "pocket-s"]
     with started(*options) as running:
         assert used_bytes() > before
-        server, *others = linux.family(running.process.pid)
+        server, *others = procfs.process_tree(running.process.pid)
         assert server not in nvml_process_bytes(0)
         running.process.send_signal(end)
         running.ended()
@@ -200,12 +201,12 @@ def test_the_server_is_not_on_the_card_and_its_end_leaves_nothing_there(
 
 
 @contextmanager
-def opened(**options: object) -> Iterator[Pair]:
-    pair = Pair(Settings.from_mapping({"device": "cuda", **options}))
+def opened(**options: object) -> Iterator[ModelPool]:
+    pool = ModelPool(Settings.from_mapping({"device": "cuda", **options}))
     try:
-        yield pair
+        yield pool
     finally:
-        pair.close()
+        pool.close()
 
 
 @dataclass(frozen=True)
@@ -222,13 +223,13 @@ POCKET = Tight({"strategy": "parallel", "variant": "processes"}, 600, 105, 200 *
 #: 8.7 and 1.4 GiB of weights; calls of 2.7 and 1.5 GiB.
 FULL_SIZE = Tight(
     {
-        "voxtral": "mini-3b",
-        "voxtral_weights": "random",
-        "voxtral_dtype": "float16",
-        "whisper": "medium",
-        "whisper_weights": "random",
-        "whisper_backend": "transformers",
-        "whisper_dtype": "float16",
+        "llm_model": "mini-3b",
+        "llm_weights": "random",
+        "llm_dtype": "float16",
+        "asr_model": "medium",
+        "asr_weights": "random",
+        "asr_backend": "transformers",
+        "asr_dtype": "float16",
     },
     265,
     205,
@@ -245,84 +246,81 @@ def test_what_was_asked_before_decides_nothing(tight: Tight) -> None:
     if nvml_memory(0).free_bytes < weights + tight.leaves_bytes:
         pytest.skip("the card is too small, or others hold too much of it")
 
-    async def scene(pair: Pair) -> None:
-        engine = Engine(pair.lanes(), queue=16, request_timeout_s=200)
+    async def scene(pool: ModelPool) -> None:
+        engine = Engine(pool.settings)
+        engine.attach(pool.schedulers(), InProcessDecoder())
         await engine.load()
-        pair.measure_room()
-        engine.start()
-        whisper, voxtral = engine.lanes["whisper"], engine.lanes["voxtral"]
-        for lane in (whisper, voxtral):  # a context grows with its first call
-            await served(engine, lane, seconds=5)
-            await lane.upkeep.clean()
-            lane.counts.cleanings = 0
+        pool.measure_budget()
+        engine.run()
+        whisper, voxtral = engine.schedulers["asr"], engine.schedulers["llm"]
+        for scheduler in (whisper, voxtral):  # a context grows with its first call
+            await served(engine, scheduler, seconds=5)
+            await scheduler.supervisor.release_cache()
+            scheduler.counts.cache_clears = 0
         with stranger(leaves_bytes=tight.leaves_bytes):
-            pair.room.look()
-            room = pair.room.margin_bytes
-            for n, lane in enumerate([whisper, voxtral, whisper, voxtral]):
+            pool.budget.refresh()
+            room = pool.budget.margin_bytes
+            for n, scheduler in enumerate([whisper, voxtral, whisper, voxtral]):
                 if n == 3:
                     voxtral._lacks = lambda n_bytes: False  # type: ignore[method-assign]
-                seconds = tight.whisper_s if lane is whisper else tight.voxtral_s
-                await served(engine, lane, seconds=seconds)
-                assert pair.room.margin_bytes == pytest.approx(room, abs=ABOUT_BYTES)
-                assert pair.memory.owners(idle=True)["allocator cache"] > tight.leaves_bytes / 3
+                seconds = tight.whisper_s if scheduler is whisper else tight.voxtral_s
+                await served(engine, scheduler, seconds=seconds)
+                assert pool.budget.margin_bytes == pytest.approx(room, abs=ABOUT_BYTES)
+                assert pool.memory.owners(idle=True)["allocator cache"] > tight.leaves_bytes / 3
         assert (whisper.counts.ooms, voxtral.counts.ooms) == (0, 1)
-        assert (whisper.counts.fallbacks, whisper.counts.cleanings) == (0, 2)
-        await engine.close()
+        assert (whisper.counts.fallbacks, whisper.counts.cache_clears) == (0, 2)
+        await engine.stop()
 
-    async def served(engine: Engine, lane: Lane, *, seconds: float) -> None:
-        analyst = lane is engine.lanes["voxtral"]
-        wish = Wish(
-            tenant=lane.tenant.name,
-            kind="answer" if analyst else "transcription",
-            sound=sound(seconds),
+    async def served(engine: Engine, scheduler: ModelScheduler, *, seconds: float) -> None:
+        llm = scheduler is engine.schedulers["llm"]
+        wish = InferenceParams(
+            role=scheduler.role,
+            kind="answer" if llm else "transcription",
+            audio=silence(seconds),
             question="What is said?",
             max_new_tokens=2,
         )
         (job,) = engine.submit(wish)
         try:
             await job.future
-        except RefusalError as refusal:
-            assert refusal.code == "no_words"  # silence has none
-        await until(lambda: not lane.at_work)
+        except ApiError as refusal:
+            assert refusal.code == "empty_output"  # silence has none
+        await until(lambda: not scheduler.at_work)
 
-    with opened(**tight.options) as pair:
-        asyncio.run(asyncio.wait_for(scene(pair), 280))
+    with opened(**tight.options) as pool:
+        asyncio.run(asyncio.wait_for(scene(pool), 280))
 
 
 @pytest.mark.usefixtures("case_server")
-@pytest.mark.parametrize("variant", ["reload-warm", "to-cpu", "pinned", "arena"])
+@pytest.mark.parametrize("variant", ["reload-cached", "module-to-cpu", "pinned", "single-buffer"])
 def test_weights_that_leave_the_card_leave_it_for_the_other_process(variant: str) -> None:
     options = {
-        "whisper": "base",
-        "whisper_weights": "random",
-        "whisper_backend": "transformers",
+        "asr_model": "base",
+        "asr_weights": "random",
+        "asr_backend": "transformers",
         "strategy": "swapping",
         "variant": variant,
         "fallback": "none",
     }
 
-    async def served(tenant: WorkerTenant) -> None:
-        job = Job(
-            kind="transcription",
-            sound=sound(5),
-            max_new_tokens=2,
-            future=asyncio.get_running_loop().create_future(),
-        )
-        await tenant.serve([job])
+    async def served(model: WorkerModelClient) -> None:
+        params = InferenceParams(role="asr", kind="transcription", audio=silence(5))
+        job = InferenceJob(params, 2, asyncio.get_running_loop().create_future())
+        await model.infer([job])
 
-    with opened(**options) as pair:
-        (tenant,) = (tenant for tenant in pair.tenants if tenant.name == "whisper")
-        reserved = tenant.remote.member.reserved_bytes
-        free = pair.memory.free_bytes
-        tenant.open()
+    with opened(**options) as pool:
+        (model,) = (model for model in pool.models if model.role == "asr")
+        reserved = model.remote.member.reserved_bytes
+        free = pool.memory.free_bytes
+        model.load()
         weights = catalog.whisper("base").parameters * 2
         assert reserved() < weights / 2
         away = free()
-        asyncio.run(served(tenant))
+        asyncio.run(served(model))
         assert reserved() > weights
-        assert tenant.here_bytes >= weights
-        tenant.leave_device()
+        assert model.offloadable_bytes >= weights
+        model.offload()
         assert reserved() < weights / 2
-        assert (tenant.here_bytes, tenant.cached_bytes) == (0, 0)
+        assert (model.offloadable_bytes, model.cached_bytes) == (0, 0)
         assert away is not None
         assert (free() or 0) > away - weights / 2  # its context has grown

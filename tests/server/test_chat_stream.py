@@ -23,7 +23,7 @@ CLIPS = {clip.id: clip for clip in load_clips()}
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with in_process(Settings(only="voxtral", device="cpu")) as running:
+    with in_process(Settings(only="llm", device="cpu")) as running:
         yield running
 
 
@@ -49,7 +49,7 @@ def test_chunks_come_before_the_worker_goes_on_and_joined_are_the_whole_answer(
     assert first[0].choices[0].delta.role == "assistant"
     text = "".join(chunk.choices[0].delta.content for chunk in first)
     assert text
-    assert served.lane.at_work  # the worker waits
+    assert served.scheduler.at_work  # the worker waits
     go.touch()
     rest = list(stream)
     assert text + "".join(pieces_of(rest)) == whole.choices[0].message.content
@@ -66,19 +66,19 @@ def test_clients_whose_answers_are_decoded_together_read_each_their_own(
     assert len(set(whole)) == len(clips)
     go = tmp_path / "go"
     served.pause(go)
-    before = served.lane.counts.batches
+    before = served.scheduler.counts.batches
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(lambda: pieces_of(ask(served, stream=True)))
-        assert wait_until(lambda: bool(served.lane.at_work))
+        assert wait_until(lambda: bool(served.scheduler.at_work))
         others = [
             pool.submit(lambda clip=clip: pieces_of(ask(served, clip, stream=True)))  # type: ignore[misc]
             for clip in clips
         ]
-        assert wait_until(lambda: served.lane.waiting.count("answer") == len(clips))
+        assert wait_until(lambda: served.scheduler.queue.count("answer") == len(clips))
         go.touch()
         assert first.result(20)
         assert ["".join(reading.result(20)) for reading in others] == whole
-    assert served.lane.counts.batches == before + 2
+    assert served.scheduler.counts.batches == before + 2
 
 
 def test_tokens_are_told_whole_and_streamed(served: Served) -> None:
@@ -97,10 +97,10 @@ def test_tokens_are_told_whole_and_streamed(served: Served) -> None:
 
 def test_a_worker_killed_in_mid_stream_is_not_seen_in_the_text(served: Served) -> None:
     whole = pieces_of(ask(served, stream=True))
-    before = served.lane.counts.restarts
+    before = served.scheduler.counts.restarts
     served.kill_in_mid_answer()
     assert pieces_of(ask(served, stream=True)) == whole
-    assert served.lane.counts.restarts == before + 1
+    assert served.scheduler.counts.restarts == before + 1
 
 
 def test_a_client_that_leaves_in_mid_stream_takes_its_job_along(
@@ -108,14 +108,14 @@ def test_a_client_that_leaves_in_mid_stream_takes_its_job_along(
 ) -> None:
     go = tmp_path / "go"
     served.pause(go)
-    lane = served.lane
+    scheduler = served.scheduler
     stream = ask(served, stream=True)
     chunks = iter(stream)
     assert [next(chunks) for _ in range(2)]
-    (job,) = lane.at_work
-    assert job.wanted
+    (job,) = scheduler.at_work
+    assert job.pending
     stream.close()
-    assert wait_until(lambda: not job.wanted)
+    assert wait_until(lambda: not job.pending)
     go.touch()
-    assert wait_until(lambda: not lane.at_work)
+    assert wait_until(lambda: not scheduler.at_work)
     assert ask(served).choices[0].finish_reason == "stop"  # the next is served as ever

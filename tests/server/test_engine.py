@@ -1,531 +1,466 @@
-"""The orchestrator over tenants without models: order, limits, faults, the end."""
+"""Engine and schedulers over models without weights: order, limits, faults, the end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from hybridlab.errors import AudioError, UnavailableError, WorkerLostError
-from hybridlab.server.engine import Wish
-from hybridlab.server.refusals import RefusalError
-from tests.server.fakes import OUT_OF_MEMORY, FakeTenant, Stage, sound, until, voxtral, whisper
-
-Scene = Callable[[], Coroutine[Any, Any, None]]
+from hybridlab.server.errors import ApiError
+from hybridlab.server.jobs import InferenceParams
+from tests.server.fakes import (
+    OUT_OF_MEMORY,
+    FakeModel,
+    Stage,
+    asr,
+    llm,
+    played,
+    silence,
+    until,
+)
 
 
 def lost() -> WorkerLostError:
     return WorkerLostError("the worker was lost: ended by SIGKILL")
 
 
-def run(scene: Scene) -> None:
-    asyncio.run(asyncio.wait_for(scene(), 20))
-
-
-async def refusal(future: asyncio.Future[Any]) -> RefusalError:
-    with pytest.raises(RefusalError) as caught:
+async def refusal(future: asyncio.Future[Any]) -> ApiError:
+    with pytest.raises(ApiError) as caught:
         await future
     return caught.value
 
 
-def test_an_answer_carries_its_model_and_its_times() -> None:
-    async def scene() -> None:
-        async with Stage(voxtral()) as stage:
-            said = await stage.ask("a").future
-            assert (said.text, said.model, said.instead_of) == ("said a", "voxtral-pocket", "")
-            assert 0 <= said.waited_s < 5
-            assert said.worked_s >= 0
-            assert ("voxtral", "decode") in stage.phases
-
-    run(scene)
+@played
+async def test_an_answer_carries_its_model_and_its_times() -> None:
+    async with Stage(llm()) as stage:
+        said = await stage.ask("a").future
+        assert (said.text, said.model, said.instead_of) == ("said a", "voxtral-pocket", "")
+        assert 0 <= said.queue_time_s < 5
+        assert said.work_s >= 0
+        assert ("llm", "decode") in stage.phases
 
 
-def test_random_weights_may_make_no_words() -> None:
-    async def scene() -> None:
-        mute = FakeTenant("whisper", ["whisper-tiny-random"], say=lambda job: "")
-        async with Stage(mute) as stage:
-            assert (await stage.ask("a", tenant="whisper").future).text == ""
-        async with Stage(voxtral(say=lambda job: "")) as stage:
-            assert (await refusal(stage.ask("a").future)).code == "no_words"
-
-    run(scene)
+@played
+async def test_random_weights_may_make_no_words() -> None:
+    mute = FakeModel("asr", ["whisper-tiny-random"], say=lambda job: "")
+    async with Stage(mute) as stage:
+        assert (await stage.ask("a", role="asr").future).text == ""
+    async with Stage(llm(say=lambda job: "")) as stage:
+        assert (await refusal(stage.ask("a").future)).code == "empty_output"
 
 
-def test_what_waits_goes_through_in_one_call_up_to_the_batch_s_size() -> None:
-    async def scene() -> None:
-        tenant = voxtral(serve_s=0.05)
-        async with Stage(tenant, batch=3) as stage:
-            first = stage.ask("0")
-            await until(lambda: len(tenant.calls) == 1)
-            jobs = [stage.ask(str(n)) for n in range(1, 6)]
-            texts = [(await job.future).text for job in (first, *jobs)]
-            assert texts == [f"said {n}" for n in range(6)]
-            assert tenant.calls == [["0"], ["1", "2", "3"], ["4", "5"]]
-
-    run(scene)
+@played
+async def test_what_waits_goes_through_in_one_call_up_to_the_batch_s_size() -> None:
+    model = llm(serve_s=0.05)
+    async with Stage(model, batch=3) as stage:
+        first = stage.ask("0")
+        await until(lambda: len(model.calls) == 1)
+        jobs = [stage.ask(str(n)) for n in range(1, 6)]
+        texts = [(await job.future).text for job in (first, *jobs)]
+        assert texts == [f"said {n}" for n in range(6)]
+        assert model.calls == [["0"], ["1", "2", "3"], ["4", "5"]]
 
 
-def test_jobs_of_another_language_are_not_of_the_same_batch() -> None:
-    async def scene() -> None:
-        tenant = whisper(serve_s=0.03)
-        async with Stage(tenant) as stage:
-            jobs = stage.engine.submit(
-                *(
-                    Wish(
-                        tenant="whisper",
-                        kind="transcription",
-                        sound=sound(),
-                        question=name,
-                        language=language,
-                    )
-                    for name, language in (("a", "en"), ("b", "en"), ("c", "de"), ("d", "en"))
+@played
+async def test_jobs_of_another_language_are_not_of_the_same_batch() -> None:
+    model = asr(serve_s=0.03)
+    async with Stage(model) as stage:
+        jobs = stage.engine.submit(
+            *(
+                InferenceParams(
+                    role="asr",
+                    kind="transcription",
+                    audio=silence(),
+                    question=name,
+                    language=language,
                 )
+                for name, language in (("a", "en"), ("b", "en"), ("c", "de"), ("d", "en"))
             )
-            await asyncio.gather(*(job.future for job in jobs))
-            assert tenant.calls == [["a", "b"], ["c"], ["d"]]
-
-    run(scene)
-
-
-def test_a_batch_grows_only_as_far_as_memory_allows() -> None:
-    async def scene() -> None:
-        tenant = voxtral(serve_s=0.03)
-        stage = Stage(tenant, batch=8)
-        one = stage.engine.lanes["voxtral"].admission.bytes_of(audio_s=1, new_tokens=40)
-        stage.room.n_bytes = int(2.5 * one)
-        async with stage:
-            first = stage.ask("0")
-            await until(lambda: len(tenant.calls) == 1)
-            jobs = [stage.ask(str(n)) for n in range(1, 6)]
-            await asyncio.gather(*(job.future for job in (first, *jobs)))
-            assert max(map(len, tenant.calls)) == 2
-
-    run(scene)
+        )
+        await asyncio.gather(*(job.future for job in jobs))
+        assert model.calls == [["a", "b"], ["c"], ["d"]]
 
 
-def test_the_two_kinds_of_request_take_turns_at_the_device() -> None:
+@played
+async def test_a_batch_grows_only_as_far_as_memory_allows() -> None:
+    model = llm(serve_s=0.03)
+    stage = Stage(model, batch=8)
+    one = stage.engine.schedulers["llm"].admission.bytes_of(audio_s=1, new_tokens=40)
+    stage.budget.n_bytes = int(2.5 * one)
+    async with stage:
+        first = stage.ask("0")
+        await until(lambda: len(model.calls) == 1)
+        jobs = [stage.ask(str(n)) for n in range(1, 6)]
+        await asyncio.gather(*(job.future for job in (first, *jobs)))
+        assert max(map(len, model.calls)) == 2
+
+
+@played
+async def test_the_two_models_take_turns_at_the_device() -> None:
     """Twenty answers wait when three transcripts come: each waits for one turn at most."""
+    journal: list[str] = []
+    ear, mind = asr(serve_s=0.01), llm(serve_s=0.01)
+    ear.journal = mind.journal = journal
+    async with Stage(ear, mind, batch=1) as stage:
+        jobs = [stage.ask(str(n)) for n in range(20)]
+        await until(lambda: len(journal) > 1)
+        begun = len(journal)
+        jobs += [stage.ask(str(n), role="asr") for n in range(3)]
+        await asyncio.gather(*(job.future for job in jobs))
+        turns = journal[begun:][:7]
+        assert turns.count("asr") == 3
+        assert "llm,llm,llm" not in ",".join(turns)
 
-    async def scene() -> None:
-        journal: list[str] = []
-        ear, mind = whisper(serve_s=0.01), voxtral(serve_s=0.01)
-        ear.journal = mind.journal = journal
-        async with Stage(ear, mind, batch=1) as stage:
-            jobs = [stage.ask(str(n)) for n in range(20)]
-            await until(lambda: len(journal) > 1)
-            begun = len(journal)
-            jobs += [stage.ask(str(n), tenant="whisper") for n in range(3)]
+
+@played
+async def test_the_transcript_of_a_request_for_both_has_the_first_turn() -> None:
+    journal: list[str] = []
+    ear, mind = asr(serve_s=0.01), llm(serve_s=0.01)
+    ear.journal = mind.journal = journal
+    async with Stage(mind, ear) as stage:
+        for _ in range(3):
+            heard = InferenceParams(role="asr", kind="transcription", audio=silence(), question="a")
+            asked = InferenceParams(role="llm", kind="answer", audio=silence(), question="b")
+            jobs = stage.engine.submit(heard, asked)
             await asyncio.gather(*(job.future for job in jobs))
-            turns = journal[begun:][:7]
-            assert turns.count("whisper") == 3
-            assert "voxtral,voxtral,voxtral" not in ",".join(turns)
-
-    run(scene)
-
-
-def test_the_transcript_of_a_request_for_both_has_the_first_turn() -> None:
-    async def scene() -> None:
-        journal: list[str] = []
-        ear, mind = whisper(serve_s=0.01), voxtral(serve_s=0.01)
-        ear.journal = mind.journal = journal
-        async with Stage(mind, ear) as stage:
-            for _ in range(3):
-                heard = Wish(tenant="whisper", kind="transcription", sound=sound(), question="a")
-                asked = Wish(tenant="voxtral", kind="answer", sound=sound(), question="b")
-                jobs = stage.engine.submit(heard, asked)
-                await asyncio.gather(*(job.future for job in jobs))
-                await until(lambda: not any(lane.at_work for lane in stage.engine.lanes.values()))
-                await asyncio.sleep(0.02)
-            assert journal == ["whisper", "voxtral"] * 3
-
-    run(scene)
+            await until(
+                lambda: not any(scheduler.at_work for scheduler in stage.engine.schedulers.values())
+            )
+            await asyncio.sleep(0.02)
+        assert journal == ["asr", "llm"] * 3
 
 
-def test_within_one_tenant_the_kinds_take_turns_too() -> None:
-    async def scene() -> None:
-        tenant = voxtral(serve_s=0.01)
-        async with Stage(tenant, batch=1) as stage:
-            answers = [stage.ask(f"answer {n}") for n in range(6)]
-            wish = Wish(tenant="voxtral", kind="transcription", sound=sound(), question="heard")
-            (heard,) = stage.engine.submit(wish)
-            await asyncio.gather(heard.future, *(job.future for job in answers))
-            assert ["heard"] in tenant.calls[:3]
-
-    run(scene)
+@played
+async def test_within_one_model_the_kinds_take_turns_too() -> None:
+    model = llm(serve_s=0.01)
+    async with Stage(model, batch=1) as stage:
+        answers = [stage.ask(f"answer {n}") for n in range(6)]
+        params = InferenceParams(
+            role="llm", kind="transcription", audio=silence(), question="heard"
+        )
+        (heard,) = stage.engine.submit(params)
+        await asyncio.gather(heard.future, *(job.future for job in answers))
+        assert ["heard"] in model.calls[:3]
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_only_one_tenant_is_at_work_unless_both_may_be(at_once: bool) -> None:
-    async def scene() -> None:
-        both = False
-        async with Stage(whisper(serve_s=0.05), voxtral(serve_s=0.05), at_once=at_once) as stage:
-            jobs = [stage.ask("a", tenant="whisper"), stage.ask("b")]
-            while not all(job.future.done() for job in jobs):
-                both |= all(lane.at_work for lane in stage.engine.lanes.values())
-                await asyncio.sleep(0.002)
-        assert both is at_once
-
-    run(scene)
+@played
+async def test_only_one_model_is_at_work_unless_both_may_be(at_once: bool) -> None:
+    both = False
+    async with Stage(asr(serve_s=0.05), llm(serve_s=0.05), shared=at_once) as stage:
+        jobs = [stage.ask("a", role="asr"), stage.ask("b")]
+        while not all(job.future.done() for job in jobs):
+            both |= all(scheduler.at_work for scheduler in stage.engine.schedulers.values())
+            await asyncio.sleep(0.002)
+    assert both is at_once
 
 
-def test_at_once_what_does_not_fit_beside_the_other_waits_for_it() -> None:
-    async def scene() -> None:
-        stage = Stage(whisper(serve_s=0.05), voxtral(serve_s=0.05), at_once=True)
-        lanes = stage.engine.lanes
-        stage.room.n_bytes = max(
-            lanes[name].admission.bytes_of(audio_s=1, new_tokens=40) for name in lanes
-        )
-        async with stage:
-            jobs = [stage.ask("a", tenant="whisper"), stage.ask("b")]
-            most = 0
-            while not all(job.future.done() for job in jobs):
-                most = max(most, stage.room.held_bytes)
-                await asyncio.sleep(0.002)
-            assert 0 < most <= stage.room.n_bytes
-            assert stage.room.held_bytes == 0
-
-    run(scene)
+@played
+async def test_at_once_what_does_not_fit_beside_the_other_waits_for_it() -> None:
+    stage = Stage(asr(serve_s=0.05), llm(serve_s=0.05), shared=True)
+    schedulers = stage.engine.schedulers
+    stage.budget.n_bytes = max(
+        schedulers[name].admission.bytes_of(audio_s=1, new_tokens=40) for name in schedulers
+    )
+    async with stage:
+        jobs = [stage.ask("a", role="asr"), stage.ask("b")]
+        most = 0
+        while not all(job.future.done() for job in jobs):
+            most = max(most, stage.budget.held_bytes)
+            await asyncio.sleep(0.002)
+        assert 0 < most <= stage.budget.n_bytes
+        assert stage.budget.held_bytes == 0
 
 
 # ---------------------------------------------------------------------------------- admission
 
 
-def test_an_audio_that_cannot_fit_gets_413_with_the_longest_that_would() -> None:
-    async def scene() -> None:
-        async with Stage(voxtral(), room_bytes=200 * 10**6) as stage:
-            with pytest.raises(RefusalError, match="too long") as caught:
-                stage.ask("a", seconds=1200)
-            assert (caught.value.status, caught.value.code) == (413, "audio_too_long")
-            longest_s = caught.value.extra["longest_audio_s"]
-            assert 30 <= longest_s < 1200
-            assert (await stage.ask("b", seconds=longest_s).future).text == "said b"
-            with pytest.raises(RefusalError):
-                stage.ask("c", seconds=longest_s + 30)
-
-    run(scene)
+@played
+async def test_an_audio_that_cannot_fit_gets_413_with_the_longest_that_would() -> None:
+    async with Stage(llm(), budget_bytes=200 * 10**6) as stage:
+        with pytest.raises(ApiError, match="too long") as caught:
+            stage.ask("a", seconds=1200)
+        assert (caught.value.status, caught.value.code) == (413, "audio_too_long")
+        longest_s = caught.value.extra["longest_audio_s"]
+        assert 30 <= longest_s < 1200
+        assert (await stage.ask("b", seconds=longest_s).future).text == "said b"
+        with pytest.raises(ApiError):
+            stage.ask("c", seconds=longest_s + 30)
 
 
-def test_a_full_queue_gets_429_with_a_time_and_takes_part_of_no_request() -> None:
-    async def scene() -> None:
-        tenant = voxtral(serve_s=0.05)
-        async with Stage(tenant, queue=2, batch=1) as stage:
-            jobs = [stage.ask("0")]
-            await until(lambda: len(tenant.calls) == 1)
-            jobs += [stage.ask("1"), stage.ask("2")]
-            with pytest.raises(RefusalError) as caught:
-                stage.ask("3")
-            assert caught.value.status == 429
-            assert (caught.value.retry_after_s or 0) >= 1
-            jobs.pop().future.cancel()  # a place is free again, but not two
-            wish = Wish(tenant="voxtral", kind="answer", sound=sound(), question="4")
-            with pytest.raises(RefusalError):
-                stage.engine.submit(wish, wish)
-            assert stage.engine.lanes["voxtral"].waiting.count("answer") == 1
-            jobs += stage.engine.submit(wish)
-            await asyncio.gather(*(job.future for job in jobs))
-            assert tenant.calls == [["0"], ["1"], ["4"]]
-
-    run(scene)
+@played
+async def test_a_full_queue_gets_429_with_a_time_and_takes_part_of_no_request() -> None:
+    model = llm(serve_s=0.05)
+    async with Stage(model, max_queue=2, batch=1) as stage:
+        jobs = [stage.ask("0")]
+        await until(lambda: len(model.calls) == 1)
+        jobs += [stage.ask("1"), stage.ask("2")]
+        with pytest.raises(ApiError) as caught:
+            stage.ask("3")
+        assert caught.value.status == 429
+        assert (caught.value.retry_after_s or 0) >= 1
+        jobs.pop().future.cancel()  # a place is free again, but not two
+        params = InferenceParams(role="llm", kind="answer", audio=silence(), question="4")
+        with pytest.raises(ApiError):
+            stage.engine.submit(params, params)
+        assert stage.engine.schedulers["llm"].queue.count("answer") == 1
+        jobs += stage.engine.submit(params)
+        await asyncio.gather(*(job.future for job in jobs))
+        assert model.calls == [["0"], ["1"], ["4"]]
 
 
-def test_nothing_is_accepted_before_the_models_are_loaded() -> None:
-    async def scene() -> None:
-        stage = Stage(voxtral())
-        with pytest.raises(RefusalError, match="loading") as caught:
-            stage.ask("a")
-        assert caught.value.status == 503
-
-    run(scene)
+@played
+async def test_nothing_is_accepted_before_the_models_are_loaded() -> None:
+    stage = Stage(llm())
+    with pytest.raises(ApiError, match="loading") as caught:
+        stage.ask("a")
+    assert caught.value.status == 503
 
 
 # --------------------------------------------------------------------- deadlines, cancellation
 
 
-def test_a_request_whose_time_is_up_while_it_waits_gets_504_and_is_never_run() -> None:
-    async def scene() -> None:
-        tenant = voxtral(serve_s=0.4)
-        async with Stage(tenant, batch=1, request_timeout_s=0.6) as stage:
-            first = stage.ask("0")
-            await asyncio.sleep(0.1)
-            jobs = [stage.ask("1"), stage.ask("2")]
-            assert (await first.future).text == "said 0"
-            assert (await refusal(jobs[1].future)).status == 504
-            await until(lambda: not stage.engine.lanes["voxtral"].at_work)
-            assert tenant.calls == [["0"], ["1"]]
-            assert "kill" not in tenant.log  # a call that was begun late does not hang
-
-    run(scene)
+@played
+async def test_a_request_whose_time_is_up_while_it_waits_gets_504_and_is_never_run() -> None:
+    model = llm(serve_s=0.4)
+    async with Stage(model, batch=1, request_timeout_s=0.6) as stage:
+        first = stage.ask("0")
+        await asyncio.sleep(0.1)
+        jobs = [stage.ask("1"), stage.ask("2")]
+        assert (await first.future).text == "said 0"
+        assert (await refusal(jobs[1].future)).status == 504
+        await until(lambda: not stage.engine.schedulers["llm"].at_work)
+        assert model.calls == [["0"], ["1"]]
+        assert "kill" not in model.log  # a call that was begun late does not hang
 
 
-def test_a_call_that_hangs_is_ended_at_its_deadline_and_the_next_request_is_served() -> None:
-    async def scene() -> None:
-        tenant = voxtral(serve_s=60)
-        async with Stage(tenant, request_timeout_s=0.2) as stage:
-            assert (await refusal(stage.ask("hangs").future)).status == 504
-            tenant.serve_s = 0.0
-            assert (await stage.ask("next").future).text == "said next"
-            assert tenant.log.count("kill") == 1
-            assert tenant.calls == [["hangs"], ["next"]]  # not tried again: its time was up
-
-    run(scene)
+@played
+async def test_a_call_that_hangs_is_ended_at_its_deadline_and_the_next_request_is_served() -> None:
+    model = llm(serve_s=60)
+    async with Stage(model, request_timeout_s=0.2) as stage:
+        assert (await refusal(stage.ask("hangs").future)).status == 504
+        model.serve_s = 0.0
+        assert (await stage.ask("next").future).text == "said next"
+        assert model.log.count("kill") == 1
+        assert model.calls == [["hangs"], ["next"]]  # not tried again: its time was up
 
 
-def test_a_request_whose_client_goes_away_is_not_run() -> None:
-    async def scene() -> None:
-        tenant = voxtral(serve_s=0.05)
-        async with Stage(tenant, batch=1) as stage:
-            jobs = [stage.ask(str(n)) for n in range(3)]
-            await until(lambda: len(tenant.calls) == 1)
-            jobs[1].future.cancel()
-            assert (await jobs[2].future).text == "said 2"
-            assert tenant.calls == [["0"], ["2"]]
-
-    run(scene)
+@played
+async def test_a_request_whose_client_goes_away_is_not_run() -> None:
+    model = llm(serve_s=0.05)
+    async with Stage(model, batch=1) as stage:
+        jobs = [stage.ask(str(n)) for n in range(3)]
+        await until(lambda: len(model.calls) == 1)
+        jobs[1].future.cancel()
+        assert (await jobs[2].future).text == "said 2"
+        assert model.calls == [["0"], ["2"]]
 
 
 # ------------------------------------------------------------------------------------- faults
 
 
-def test_a_lost_worker_is_started_again_and_each_job_tried_once_more_by_itself() -> None:
-    async def scene() -> None:
-        tenant = voxtral(plan=[lost()])
-        async with Stage(tenant) as stage:
-            jobs = [stage.ask("a"), stage.ask("b")]
-            assert [(await job.future).text for job in jobs] == ["said a", "said b"]
-            assert tenant.calls == [["a", "b"], ["a"], ["b"]]
-            assert stage.engine.lanes["voxtral"].counts.restarts == 1
-
-    run(scene)
+@played
+async def test_a_lost_worker_is_started_again_and_each_job_tried_once_more_by_itself() -> None:
+    model = llm(plan=[lost()])
+    async with Stage(model) as stage:
+        jobs = [stage.ask("a"), stage.ask("b")]
+        assert [(await job.future).text for job in jobs] == ["said a", "said b"]
+        assert model.calls == [["a", "b"], ["a"], ["b"]]
+        assert stage.engine.schedulers["llm"].counts.restarts == 1
 
 
-def test_a_job_that_loses_its_worker_twice_gets_503_and_takes_nobody_with_it() -> None:
-    async def scene() -> None:
-        tenant = voxtral(plan=[lost(), lost()])
-        async with Stage(tenant) as stage:
-            jobs = [stage.ask("poison"), stage.ask("b")]
-            assert (await refusal(jobs[0].future)).status == 503
-            assert (await jobs[1].future).text == "said b"
-
-    run(scene)
+@played
+async def test_a_job_that_loses_its_worker_twice_gets_503_and_takes_nobody_with_it() -> None:
+    model = llm(plan=[lost(), lost()])
+    async with Stage(model) as stage:
+        jobs = [stage.ask("poison"), stage.ask("b")]
+        assert (await refusal(jobs[0].future)).status == 503
+        assert (await jobs[1].future).text == "said b"
 
 
-def test_the_other_tenant_serves_on_while_one_is_lost() -> None:
-    async def scene() -> None:
-        ear, mind = whisper(), voxtral(plan=[lost(), lost()])
-        async with Stage(ear, mind) as stage:
-            doomed = stage.ask("a")
-            heard = [stage.ask(str(n), tenant="whisper") for n in range(3)]
-            assert [(await job.future).text for job in heard] == ["said 0", "said 1", "said 2"]
-            assert (await refusal(doomed.future)).code == "worker_lost"
-            assert ear.log.count("load whisper-pocket-m") == 1
-
-    run(scene)
+@played
+async def test_the_other_model_serves_on_while_one_is_lost() -> None:
+    ear, mind = asr(), llm(plan=[lost(), lost()])
+    async with Stage(ear, mind) as stage:
+        doomed = stage.ask("a")
+        heard = [stage.ask(str(n), role="asr") for n in range(3)]
+        assert [(await job.future).text for job in heard] == ["said 0", "said 1", "said 2"]
+        assert (await refusal(doomed.future)).code == "worker_lost"
+        assert ear.log.count("load whisper-pocket-m") == 1
 
 
-def test_a_worker_that_never_starts_again_breaks_its_lane_loudly() -> None:
-    async def scene() -> None:
-        tenant = voxtral(plan=[lost()])
+@played
+async def test_a_worker_that_cannot_be_restarted_fails_its_model() -> None:
+    model = llm(plan=[lost()])
 
-        def use(rung: int) -> None:
-            raise lost()
+    def switch_to(index: int) -> None:
+        raise lost()
 
-        async with Stage(tenant) as stage:
-            tenant.use = use  # type: ignore[method-assign]
-            job = stage.ask("a")
-            assert (await refusal(job.future)).code == "broken"
-            assert "cannot be started again" in stage.engine.broken
-            with pytest.raises(RefusalError):
-                stage.ask("b")
-
-    run(scene)
+    async with Stage(model) as stage:
+        model.switch_to = switch_to  # type: ignore[method-assign]
+        job = stage.ask("a")
+        assert (await refusal(job.future)).code == "model_failed"
+        assert "cannot be restarted" in stage.engine.failed
+        with pytest.raises(ApiError):
+            stage.ask("b")
 
 
-def test_a_fault_over_a_batch_is_the_fault_of_one_alone() -> None:
-    async def scene() -> None:
-        bad = RuntimeError("shape mismatch")
-        tenant = voxtral(plan=[bad, None, bad])
-        async with Stage(tenant) as stage:
-            good, evil = stage.ask("good"), stage.ask("evil")
-            assert (await good.future).text == "said good"
-            found = await refusal(evil.future)
-            assert (found.status, "shape" in str(found)) == (500, False)
-
-    run(scene)
+@played
+async def test_a_fault_over_a_batch_is_the_fault_of_one_alone() -> None:
+    bad = RuntimeError("shape mismatch")
+    model = llm(plan=[bad, None, bad])
+    async with Stage(model) as stage:
+        good, evil = stage.ask("good"), stage.ask("evil")
+        assert (await good.future).text == "said good"
+        found = await refusal(evil.future)
+        assert (found.status, "shape" in str(found)) == (500, False)
 
 
-def test_what_the_audio_itself_is_at_fault_for_is_told_to_its_sender() -> None:
-    async def scene() -> None:
-        async with Stage(voxtral(plan=[AudioError("too long for a question")])) as stage:
-            found = await refusal(stage.ask("a").future)
-            assert (found.status, str(found)) == (400, "too long for a question")
-
-    run(scene)
+@played
+async def test_what_the_audio_itself_is_at_fault_for_is_told_to_its_sender() -> None:
+    async with Stage(llm(plan=[AudioError("too long for a question")])) as stage:
+        found = await refusal(stage.ask("a").future)
+        assert (found.status, str(found)) == (400, "too long for a question")
 
 
-def test_an_empty_text_is_never_an_answer() -> None:
-    async def scene() -> None:
-        async with Stage(voxtral(say=lambda job: "  ")) as stage:
-            assert (await refusal(stage.ask("a").future)).status == 422
-
-    run(scene)
+@played
+async def test_an_empty_text_is_never_an_answer() -> None:
+    async with Stage(llm(say=lambda job: "  ")) as stage:
+        assert (await refusal(stage.ask("a").future)).status == 422
 
 
-def test_too_few_texts_for_a_batch_are_a_fault() -> None:
-    async def scene() -> None:
-        tenant = voxtral()
-        served = tenant.serve
+@played
+async def test_too_few_texts_for_a_batch_are_a_fault() -> None:
+    model = llm()
+    infer = model.infer
 
-        def short(jobs: Any) -> Any:
-            outcome = served(jobs)
-            outcome.texts.pop()
-            return outcome
+    async def too_few(jobs: Any, on_text: Any) -> Any:
+        found = await infer(jobs, on_text)
+        found.texts.pop()
+        return found
 
-        tenant.serve = short  # type: ignore[method-assign]
-        async with Stage(tenant) as stage:
-            assert (await refusal(stage.ask("a").future)).status == 500
-
-    run(scene)
+    model.infer = too_few  # type: ignore[method-assign]
+    async with Stage(model) as stage:
+        assert (await refusal(stage.ask("a").future)).status == 500
 
 
-# ------------------------------------------------------------------------------------- ladder
+# ----------------------------------------------------------------------------------- fallback
 
 
-def test_out_of_memory_over_a_batch_is_tried_one_by_one_before_anything_is_given_up() -> None:
-    async def scene() -> None:
-        tenant = whisper("large-v3", "medium", plan=[MemoryError(OUT_OF_MEMORY)])
-        async with Stage(tenant) as stage:
-            jobs = [stage.ask(name, tenant="whisper") for name in "ab"]
-            said = [await job.future for job in jobs]
-            assert {s.model for s in said} == {"whisper-large-v3"}
-            assert "clean" in tenant.log
-            assert stage.engine.lanes["whisper"].counts.ooms == 1
-
-    run(scene)
+@played
+async def test_out_of_memory_over_a_batch_is_tried_one_by_one_before_anything_is_given_up() -> None:
+    model = asr("large-v3", "medium", plan=[MemoryError(OUT_OF_MEMORY)])
+    async with Stage(model) as stage:
+        jobs = [stage.ask(name, role="asr") for name in "ab"]
+        said = [await job.future for job in jobs]
+        assert {s.model for s in said} == {"whisper-large-v3"}
+        assert "release" in model.log
+        assert stage.engine.schedulers["asr"].counts.ooms == 1
 
 
-def test_out_of_memory_steps_down_the_ladder_says_so_and_climbs_back() -> None:
-    async def scene() -> None:
-        full = [MemoryError(OUT_OF_MEMORY) for _ in range(2)]  # also the trial after the first
-        tenant = whisper("large-v3", "medium", "base", plan=[*full], too_large={"whisper-medium"})
-        async with Stage(tenant, climb_after_s=0.1) as stage:
-            # it loaded once, so that medium is what does not fit any more
-            said = await stage.ask("a", tenant="whisper").future
-            assert (said.model, said.instead_of) == ("whisper-base", "whisper-large-v3")
-            counts = stage.engine.lanes["whisper"].counts
-            assert (counts.ooms, counts.fallbacks) == (2, 1)
-            await asyncio.sleep(0.2)
-            assert tenant.rung == 2  # the next larger one still does not fit
-            tenant.too_large.clear()
-            await until(lambda: tenant.rung == 0)
-            said = await stage.ask("b", tenant="whisper").future
-            assert (said.model, said.instead_of) == ("whisper-large-v3", "")
-            assert counts.climbs == 2
-
-    run(scene)
+@played
+async def test_out_of_memory_falls_back_to_a_smaller_model_and_returns() -> None:
+    full = [MemoryError(OUT_OF_MEMORY) for _ in range(2)]  # also the trial after the first
+    model = asr("large-v3", "medium", "base", plan=[*full], too_large={"whisper-medium"})
+    async with Stage(model, retry_larger_after_s=0.1) as stage:
+        # it loaded once, so that medium is what does not fit any more
+        said = await stage.ask("a", role="asr").future
+        assert (said.model, said.instead_of) == ("whisper-base", "whisper-large-v3")
+        counts = stage.engine.schedulers["asr"].counts
+        assert (counts.ooms, counts.fallbacks) == (2, 1)
+        await asyncio.sleep(0.2)
+        assert model.active == 2  # the next larger one still does not fit
+        model.too_large.clear()
+        await until(lambda: model.active == 0)
+        said = await stage.ask("b", role="asr").future
+        assert (said.model, said.instead_of) == ("whisper-large-v3", "")
+        assert counts.returns_to_larger == 2
 
 
-def test_a_whisper_that_does_not_load_beside_voxtral_is_replaced_at_the_start() -> None:
-    async def scene() -> None:
-        tenant = whisper("large-v3", "medium", "base", too_large={"whisper-large-v3"})
-        async with Stage(tenant, voxtral()) as stage:
-            said = await stage.ask("a", tenant="whisper").future
-            assert (said.model, said.instead_of) == ("whisper-medium", "whisper-large-v3")
-
-    run(scene)
+@played
+async def test_a_whisper_that_does_not_load_beside_voxtral_is_replaced_at_the_start() -> None:
+    model = asr("large-v3", "medium", "base", too_large={"whisper-large-v3"})
+    async with Stage(model, llm()) as stage:
+        said = await stage.ask("a", role="asr").future
+        assert (said.model, said.instead_of) == ("whisper-medium", "whisper-large-v3")
 
 
-def test_where_no_model_fits_any_more_the_lane_is_broken_loudly() -> None:
-    async def scene() -> None:
-        tenant = whisper("medium", "base", plan=[MemoryError(OUT_OF_MEMORY) for _ in range(2)])
-        async with Stage(tenant) as stage:
-            tenant.too_large = {"whisper-base"}
-            jobs = [stage.ask("a", tenant="whisper")]
-            assert (await refusal(jobs[0].future)).status == 503
-            await until(lambda: "no model of whisper fits" in stage.engine.broken)
-
-    run(scene)
+@played
+async def test_where_no_size_fits_any_more_the_model_has_failed() -> None:
+    model = asr("medium", "base", plan=[MemoryError(OUT_OF_MEMORY) for _ in range(2)])
+    async with Stage(model) as stage:
+        model.too_large = {"whisper-base"}
+        jobs = [stage.ask("a", role="asr")]
+        assert (await refusal(jobs[0].future)).status == 503
+        await until(lambda: "no model of the asr fits" in stage.engine.failed)
 
 
-def test_a_server_whose_smallest_model_does_not_fit_does_not_start() -> None:
-    async def scene() -> None:
-        stage = Stage(whisper("medium", "base", too_large={"whisper-medium", "whisper-base"}))
-        with pytest.raises(UnavailableError, match="whisper-base does not fit"):
-            await stage.engine.load()
-        await stage.engine.close()
-
-    run(scene)
+@played
+async def test_a_server_whose_smallest_model_does_not_fit_does_not_start() -> None:
+    stage = Stage(asr("medium", "base", too_large={"whisper-medium", "whisper-base"}))
+    with pytest.raises(UnavailableError, match="whisper-base does not fit"):
+        await stage.engine.load()
+    await stage.engine.stop()
 
 
-def test_out_of_memory_without_a_smaller_model_is_an_error_with_a_status() -> None:
-    async def scene() -> None:
-        full = [MemoryError(OUT_OF_MEMORY) for _ in range(2)]
-        async with Stage(voxtral(plan=[*full])) as stage:
-            found = await refusal(stage.ask("a").future)
-            assert (found.status, found.code) == (503, "out_of_memory")
-            assert (await stage.ask("b").future).text == "said b"
-
-    run(scene)
+@played
+async def test_out_of_memory_without_a_smaller_model_is_an_error_with_a_status() -> None:
+    full = [MemoryError(OUT_OF_MEMORY) for _ in range(2)]
+    async with Stage(llm(plan=[*full])) as stage:
+        found = await refusal(stage.ask("a").future)
+        assert (found.status, found.code) == (503, "out_of_memory")
+        assert (await stage.ask("b").future).text == "said b"
 
 
-# ----------------------------------------------------------------------- housekeeping, the end
+# ----------------------------------------------------------------------- maintenance, the end
 
 
-def test_memory_is_cleaned_every_so_many_calls() -> None:
-    async def scene() -> None:
-        tenant = voxtral()
-        async with Stage(tenant, clean_every=2) as stage:
-            for name in "abcde":
-                await stage.ask(name).future
-            await until(lambda: not stage.engine.lanes["voxtral"].at_work)
-            assert tenant.log.count("clean") == stage.engine.lanes["voxtral"].counts.cleanings == 2
-
-    run(scene)
+@played
+async def test_memory_is_cleaned_every_so_many_calls() -> None:
+    model = llm()
+    async with Stage(model, clear_cache_every=2) as stage:
+        for name in "abcde":
+            await stage.ask(name).future
+        await until(lambda: not stage.engine.schedulers["llm"].at_work)
+        assert model.log.count("release") == stage.engine.schedulers["llm"].counts.cache_clears == 2
 
 
-def test_swapped_weights_stay_for_the_next_batch_but_not_for_the_other_s_turn() -> None:
-    async def scene() -> None:
-        ear, mind = whisper(serve_s=0.02, swaps=True), voxtral(serve_s=0.02)
-        async with Stage(ear, mind, batch=1) as stage:
-            jobs = [stage.ask(name, tenant="whisper") for name in "abc"]
-            await asyncio.gather(*(job.future for job in jobs))
-            await until(lambda: "leave" in ear.log)
-            assert ear.log.count("leave") == 1
-            jobs = [stage.ask(name, tenant="whisper") for name in "abc"]
-            jobs += [stage.ask(name) for name in "abc"]
-            await asyncio.gather(*(job.future for job in jobs))
-            await until(lambda: ear.log.count("leave") == 4)
-            assert "leave" not in mind.log
-
-    run(scene)
+@played
+async def test_swapped_weights_stay_for_the_next_batch_but_not_for_the_other_s_turn() -> None:
+    ear, mind = asr(serve_s=0.02, swaps=True), llm(serve_s=0.02)
+    async with Stage(ear, mind, batch=1) as stage:
+        jobs = [stage.ask(name, role="asr") for name in "abc"]
+        await asyncio.gather(*(job.future for job in jobs))
+        await until(lambda: "offload" in ear.log)
+        assert ear.log.count("offload") == 1
+        jobs = [stage.ask(name, role="asr") for name in "abc"]
+        jobs += [stage.ask(name) for name in "abc"]
+        await asyncio.gather(*(job.future for job in jobs))
+        await until(lambda: ear.log.count("offload") == 4)
+        assert "offload" not in mind.log
 
 
-def test_a_fragmented_worker_is_started_again_between_two_requests() -> None:
-    async def scene() -> None:
-        tenant = voxtral(fragmented=0.4)
-        async with Stage(tenant, restart_above=0.5) as stage:
-            await stage.ask("a").future
-            await until(lambda: not stage.engine.lanes["voxtral"].at_work)
-            tenant.fragmented = 0.6
-            await stage.ask("b").future
-            await until(lambda: not stage.engine.lanes["voxtral"].at_work)
-            assert tenant.log.count("load voxtral-pocket") == 2
-
-    run(scene)
+@played
+async def test_a_fragmented_worker_is_started_again_between_two_requests() -> None:
+    model = llm(fragmented=0.4)
+    async with Stage(model, restart_fragmentation=0.5) as stage:
+        await stage.ask("a").future
+        await until(lambda: not stage.engine.schedulers["llm"].at_work)
+        model.fragmented = 0.6
+        await stage.ask("b").future
+        await until(lambda: not stage.engine.schedulers["llm"].at_work)
+        assert model.log.count("load voxtral-pocket") == 2
 
 
-def test_draining_answers_what_was_accepted_and_refuses_the_rest() -> None:
-    async def scene() -> None:
-        async with Stage(voxtral(serve_s=0.02), batch=1) as stage:
-            jobs = [stage.ask(str(n)) for n in range(8)]
-            draining = asyncio.create_task(stage.engine.drain())
-            await asyncio.sleep(0)
-            with pytest.raises(RefusalError) as caught:
-                stage.ask("late")
-            assert (caught.value.status, caught.value.code) == (503, "stopping")
-            await draining
-            assert all(job.future.done() for job in jobs)
-            assert [job.future.result().text for job in jobs] == [f"said {n}" for n in range(8)]
-
-    run(scene)
+@played
+async def test_draining_answers_what_was_accepted_and_refuses_the_rest() -> None:
+    async with Stage(llm(serve_s=0.02), batch=1) as stage:
+        jobs = [stage.ask(str(n)) for n in range(8)]
+        stage.engine.draining = True
+        with pytest.raises(ApiError) as caught:
+            stage.ask("late")
+        assert (caught.value.status, caught.value.code) == (503, "stopping")
+        said = await asyncio.gather(*(job.future for job in jobs))
+        assert [one.text for one in said] == [f"said {n}" for n in range(8)]

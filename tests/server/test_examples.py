@@ -90,4 +90,4 @@ def test_a_wrong_call_says_why_and_fails(project: Path, server: Running) -> None
         check=False,
     )
     assert done.returncode == 22
-    assert "docx" in json.loads(done.stdout)["error"]["message"]
+    assert "response_format: Input should be 'json'" in json.loads(done.stdout)["error"]["message"]

@@ -61,7 +61,7 @@ class Troubled:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Troubled]:
     """Its log is a pipe that nobody reads from the moment at which it is ready."""
-    models = ["--only", "whisper", "--whisper", "pocket-s", "--device", "cpu"]
+    models = ["--only", "asr", "--asr-model", "pocket-s", "--device", "cpu"]
     command = [sys.executable, "-m", "hybridlab.cli", "serve", "--port", "0", *models]
     environment = {name: v for name, v in os.environ.items() if name != "HYBRIDLAB_CASE_SERVER"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)

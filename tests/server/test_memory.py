@@ -14,13 +14,13 @@ from tests.fake_nvml import FakeNvml
 WHISPER, VOXTRAL, STRANGER = 11, 12, 13
 
 
-def tenant(name: str, pid: int, *, weights: int, used: int, reserved: int) -> Any:
+def model(role: str, pid: int, *, weights: int, used: int, reserved: int) -> Any:
     member = SimpleNamespace(
         alive=True, pids=[pid], used_bytes=lambda: used, reserved_bytes=lambda: reserved
     )
     remote = SimpleNamespace(member=member, weights_bytes=lambda: weights)
     return SimpleNamespace(
-        name=name, remote=remote, cached_bytes=reserved - used, here_bytes=0, member=member
+        role=role, remote=remote, cached_bytes=reserved - used, offloadable_bytes=0, member=member
     )
 
 
@@ -30,9 +30,9 @@ def memory(nvml: FakeNvml) -> SharedMemory:
     300, Whisper's 50."""
     nvml.used = 1_000
     memory = SharedMemory(CudaDevice(0))
-    memory.tenants = [
-        tenant("voxtral", VOXTRAL, weights=5_000, used=5_200, reserved=5_500),
-        tenant("whisper", WHISPER, weights=900, used=950, reserved=1_000),
+    memory.models = [
+        model("llm", VOXTRAL, weights=5_000, used=5_200, reserved=5_500),
+        model("asr", WHISPER, weights=900, used=950, reserved=1_000),
     ]
     nvml.used = 1_000 + 5_600 + 1_100
     return memory
@@ -44,10 +44,10 @@ def shown(nvml: FakeNvml) -> None:
 
 
 OWNERS = {
-    "voxtral weights": 5_000,
-    "voxtral working memory": 200,
-    "whisper weights": 900,
-    "whisper working memory": 50,
+    "llm weights": 5_000,
+    "llm working memory": 200,
+    "asr weights": 900,
+    "asr working memory": 50,
     "allocator cache": 350,
     "workers' contexts": 200,
     "others": 1_000,
@@ -70,7 +70,7 @@ def test_what_requests_may_take_is_what_is_free_and_what_is_only_kept(
 ) -> None:
     free = 16_000 - 400 - nvml.used
     assert memory.free_bytes() == free
-    assert memory.room_bytes() == free + 350
+    assert memory.available_bytes() == free + 350
 
 
 def test_what_a_worker_takes_while_it_works_is_no_stranger_s(
@@ -89,7 +89,7 @@ def test_what_a_worker_takes_while_it_works_is_no_stranger_s(
 def test_a_dead_worker_holds_nothing(memory: SharedMemory, nvml: FakeNvml) -> None:
     shown(nvml)
     memory.settle()
-    memory.tenants[1].remote.member.alive = False
+    memory.models[1].remote.member.alive = False
     del nvml.held[WHISPER]
     nvml.pids.remove(WHISPER)
     nvml.used -= 1_100
@@ -101,5 +101,7 @@ def test_without_nvml_nothing_is_said(memory: SharedMemory, nvml: FakeNvml) -> N
         raise nvml.NVMLError("Not Supported")
 
     nvml.nvmlDeviceGetMemoryInfo = refuse  # type: ignore[method-assign,assignment]
-    assert (memory.free_bytes(), memory.room_bytes(), memory.others_bytes(idle=True)) == (None,) * 3
+    assert (memory.free_bytes(), memory.available_bytes(), memory.others_bytes(idle=True)) == (
+        None,
+    ) * 3
     assert "others" not in memory.owners(idle=True)

@@ -1,94 +1,26 @@
-"""The routes and what stands before them, over tenants without models."""
+"""The routes and what stands before them, over models without models."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-import soundfile
 
-from hybridlab.errors import AudioError
-from hybridlab.server.app import make_app
-from hybridlab.server.jobs import Sound
-from hybridlab.server.refusals import RefusalError, bad_request
-from hybridlab.server.security import Gate
-from hybridlab.server.service import Service
+from hybridlab.server.app import create_app
+from hybridlab.server.engine import Engine
+from hybridlab.server.errors import ApiError
 from hybridlab.server.settings import Settings
-from hybridlab.server.uploads import decode_sound
-from tests.server.fakes import FakeTenant, Stage, until, voxtral, whisper
+from tests.server.fakes import asr, llm, played, until
+from tests.server.live import CHAT, HYBRID, TRANSCRIPTIONS, question, routes, upload, wav
 
 
-def wav(seconds: float = 1.0) -> bytes:
-    tone = 0.1 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * 16_000)) / 16_000)
-    buffer = io.BytesIO()
-    soundfile.write(buffer, tone, 16_000, format="WAV")
-    return buffer.getvalue()
+@played
+async def test_a_transcript_in_every_format() -> None:
+    async with routes() as (client, _):
 
-
-class InProcessDecoder:
-    """The worker's own function, here."""
-
-    async def decode(self, data: bytes) -> Sound:
-        try:
-            return decode_sound(data, 2400.0)
-        except AudioError as error:
-            raise bad_request(str(error), code="bad_audio") from None
-
-
-Scene = Callable[[httpx.AsyncClient, Service], Awaitable[None]]
-
-
-def serve(
-    scene: Scene,
-    *tenants: FakeTenant,
-    token: str = "",
-    loopback: bool = True,
-    max_upload_bytes: int = 10**6,
-    base: str = "http://localhost:8000",
-    **options: Any,
-) -> None:
-    async def run() -> None:
-        service = Service(Settings())
-        stage = Stage(*(tenants or (voxtral(), whisper(say=lambda job: "heard"))), **options)
-        service.engine, service.decoder = stage.engine, InProcessDecoder()  # type: ignore[assignment]
-        gate = Gate(
-            make_app(service),
-            token=token,
-            loopback=loopback,
-            max_upload_bytes=max_upload_bytes,
-            upload_timeout_s=20.0,
-            most_requests=100,
-            on_done=service.metrics.request_done,
-        )
-        transport = httpx.ASGITransport(gate)  # type: ignore[arg-type]
-        async with stage, httpx.AsyncClient(transport=transport, base_url=base) as client:
-            await scene(client, service)
-
-    asyncio.run(asyncio.wait_for(run(), 20))
-
-
-def upload(data: bytes | None = None, **fields: str) -> dict[str, Any]:
-    return {"files": {"file": ("../../etc/passwd", data or wav())}, "data": fields}
-
-
-def question(**more: Any) -> dict[str, Any]:
-    audio = {"data": base64.b64encode(wav()).decode(), "format": "wav"}
-    parts = [{"type": "input_audio", "input_audio": audio}, {"type": "text", "text": "Who?"}]
-    return {"model": "voxtral", "messages": [{"role": "user", "content": parts}], **more}
-
-
-TRANSCRIPTIONS, CHAT, HYBRID = "/v1/audio/transcriptions", "/v1/chat/completions", "/v1/hybrid"
-
-
-def test_a_transcript_in_every_format() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
         async def get(form: str) -> httpx.Response:
             body = upload(model="whisper-1", response_format=form)
             response = await client.post(TRANSCRIPTIONS, **body)
@@ -105,11 +37,10 @@ def test_a_transcript_in_every_format() -> None:
         assert (await get("vtt")).text.startswith("WEBVTT\n")
         assert (await get("verbose_json")).json()["segments"][0]["end"] == 1.0
 
-    serve(scene)
 
-
-def test_the_model_chooses_the_tenant() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_the_name_chooses_the_model() -> None:
+    async with routes() as (client, _):
         ids = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
         assert ids == ["voxtral-pocket", "whisper-pocket-m"]
         for model in ("whisper-1", "whisper", "pocket-m", *ids):
@@ -120,11 +51,10 @@ def test_the_model_chooses_the_tenant() -> None:
         assert response.status_code == 404
         assert "voxtral-pocket, whisper-pocket-m" in response.json()["error"]["message"]
 
-    serve(scene)
 
-
-def test_a_question_is_answered_whole_and_as_a_stream() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_a_question_is_answered_whole_and_as_a_stream() -> None:
+    async with routes() as (client, _):
         whole = (await client.post(CHAT, json=question())).json()
         assert whole["choices"][0]["message"]["content"] == "said Who?"
         stream = await client.post(CHAT, json=question(stream=True))
@@ -143,11 +73,10 @@ def test_a_question_is_answered_whole_and_as_a_stream() -> None:
         wrong = await client.post(CHAT, json=question() | {"model": "whisper-1"})
         assert wrong.status_code == 400
 
-    serve(scene)
 
-
-def test_a_hybrid_stream_has_the_transcript_long_before_the_answers() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_a_hybrid_stream_has_the_transcript_long_before_the_answers() -> None:
+    async with routes(asr(say=lambda job: "heard"), llm(serve_s=0.05)) as (client, _):
         body = upload(stream="true")
         body["data"]["question"] = ["Who?", "Where?"]
         *events, rest = (await client.post(HYBRID, **body)).text.split("\n\n")
@@ -169,59 +98,52 @@ def test_a_hybrid_stream_has_the_transcript_long_before_the_answers() -> None:
         assert whole["transcript"]["text"] == "heard"
         assert [answer["text"] for answer in whole["answers"]] == ["said Who?"]
 
-    serve(scene, whisper(say=lambda job: "heard"), voxtral(serve_s=0.05))
 
-
-def test_a_hybrid_request_that_fails_in_part_says_so() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_a_hybrid_request_that_fails_in_part_says_so() -> None:
+    async with routes(asr(say=lambda job: "heard"), llm(say=lambda job: "")) as (client, _):
         response = await client.post(HYBRID, **upload(question="Who?", stream="true"))
         assert "event: transcript" in response.text
-        assert '"code": "no_words"' in response.text.split("event: error\n")[1]
+        assert '"code": "empty_output"' in response.text.split("event: error\n")[1]
         assert "event: done" not in response.text
         response = await client.post(HYBRID, **upload(question="Who?"))
         assert response.status_code == 422
 
-    serve(scene, whisper(say=lambda job: "heard"), voxtral(say=lambda job: ""))
 
-
-def test_a_stream_that_fails_after_its_first_words_ends_with_an_error() -> None:
+@played
+async def test_a_stream_that_fails_after_its_first_words_ends_with_an_error() -> None:
     def before_word(told: int) -> None:
         if told == 1:
-            raise RuntimeError("a fault of the tenant's")
+            raise RuntimeError("a fault of the model's")
 
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+    async with routes(asr(say=lambda job: "heard"), llm(before_word=before_word)) as (client, _):
         chat = await client.post(CHAT, json=question(stream=True))
         *_, words, failure, rest = chat.text.split("\n\n")
         assert json.loads(words.removeprefix("data: "))["choices"][0]["delta"]["content"] == "said"
-        assert json.loads(failure.removeprefix("data: "))["error"]["code"] == "fault"
+        assert json.loads(failure.removeprefix("data: "))["error"]["code"] == "internal_error"
         assert rest == ""
         hybrid = await client.post(HYBRID, **upload(question="Who?", stream="true"))
         names = [line for line in hybrid.text.splitlines() if line.startswith("event: ")]
         assert names == ["event: transcript", "event: delta", "event: error"]
 
-    serve(scene, whisper(say=lambda job: "heard"), voxtral(before_word=before_word))
 
-
-def test_one_answer_that_fails_leaves_the_other_one_whole() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
-        body = upload(stream="true")
-        body["data"]["question"] = ["Who?", "Where?"]
-        text = (await client.post(HYBRID, **body)).text
-        assert '"text": "said Where?", "finish_reason": "stop"' in text
-        assert text.rstrip().endswith('"code": "no_words"}}')
-
+@played
+async def test_one_answer_that_fails_leaves_the_other_one_whole() -> None:
     say = {"Who?": " ", "Where?": "said Where?"}
-    serve(scene, whisper(say=lambda job: "heard"), voxtral(say=lambda job: say[job.question]))
+    models = asr(say=lambda job: "heard"), llm(say=lambda job: say[job.params.question])
+    async with routes(*models) as (client, _):
+        text = (await client.post(HYBRID, **upload(question=[*say], stream="true"))).text
+        assert '"text": "said Where?", "finish_reason": "stop"' in text
+        assert text.rstrip().endswith('"code": "empty_output"}}')
 
 
-def test_one_tenant_alone_serves_its_part() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_one_model_alone_serves_its_part() -> None:
+    async with routes(asr(say=lambda job: "heard")) as (client, _):
         assert (await client.post(TRANSCRIPTIONS, **upload(model="whisper-1"))).status_code == 200
         assert (await client.post(CHAT, json=question())).status_code == 404
         response = await client.post(HYBRID, **upload(question="Who?"))
-        assert (response.status_code, "no Voxtral" in response.text) == (400, True)
-
-    serve(scene, whisper(say=lambda job: "heard"))
+        assert (response.status_code, "no LLM" in response.text) == (400, True)
 
 
 @pytest.mark.parametrize(
@@ -233,29 +155,30 @@ def test_one_tenant_alone_serves_its_part() -> None:
         ({"model": "whisper-1", "prompt": "hello"}, 400),
     ],
 )
-def test_bad_fields_get_one_line_in_openai_s_shape(fields: dict[str, str], status: int) -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_bad_fields_get_one_line_in_openai_s_shape(
+    fields: dict[str, str], status: int
+) -> None:
+    async with routes() as (client, _):
         response = await client.post(TRANSCRIPTIONS, **upload(**fields))
         error = response.json()["error"]
         assert (response.status_code, error["type"]) == (status, "invalid_request_error")
         assert "\n" not in error["message"]
 
-    serve(scene)
 
-
-def test_bad_bodies_are_refused() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_bad_bodies_are_refused() -> None:
+    async with routes() as (client, _):
         response = await client.post(TRANSCRIPTIONS, **upload(b"no audio", model="whisper-1"))
         assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_audio")
         assert (await client.post(TRANSCRIPTIONS, data={"model": "whisper-1"})).status_code == 400
         assert (await client.post(CHAT, content=b"{")).status_code == 400
         assert (await client.get("/v1/unknown")).status_code == 404
 
-    serve(scene)
 
-
-def test_too_large_an_upload_is_refused_whether_it_says_its_size_or_not() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_too_large_an_upload_is_refused_whether_it_says_its_size_or_not() -> None:
+    async with routes(max_upload_mb=0.3) as (client, _):
         data = wav(20)
         assert len(data) > 300_000
         told = await client.post(TRANSCRIPTIONS, **upload(data, model="whisper-1"))
@@ -271,11 +194,12 @@ def test_too_large_an_upload_is_refused_whether_it_says_its_size_or_not() -> Non
         untold = await client.post(TRANSCRIPTIONS, content=pieces(), headers=headers)
         assert untold.status_code == 413
 
-    serve(scene, max_upload_bytes=300_000)
 
-
-def test_a_full_queue_and_too_long_an_audio_are_told_as_clients_expect() -> None:
-    async def scene(client: httpx.AsyncClient, service: Service) -> None:
+@played
+async def test_a_full_queue_and_too_long_an_audio_are_told_as_clients_expect() -> None:
+    async with routes(
+        llm(serve_s=0.1), max_queue=2, batch=1, budget_bytes=40 * 10**6, max_upload_mb=10
+    ) as (client, _):
         long = await client.post(TRANSCRIPTIONS, **upload(wav(90), model="voxtral"))
         assert long.status_code == 413
         assert 0 <= long.json()["error"]["longest_audio_s"] < 90
@@ -286,18 +210,11 @@ def test_a_full_queue_and_too_long_an_audio_are_told_as_clients_expect() -> None
         assert int(refused[0].headers["retry-after"]) >= 1
         assert {a.status_code for a in answers} == {200, 429}
 
-    serve(
-        scene,
-        voxtral(serve_s=0.1),
-        queue=2,
-        batch=1,
-        room_bytes=40 * 10**6,
-        max_upload_bytes=10**7,
-    )
 
-
-def test_the_token_is_asked_for_everywhere_but_at_the_health_routes() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@pytest.mark.usefixtures("token")
+@played
+async def test_the_token_is_asked_for_everywhere_but_at_the_health_routes() -> None:
+    async with routes(host="0.0.0.0", base="http://example.org") as (client, _):
         for path in ("/v1/models", "/metrics", "/openapi.json"):
             assert (await client.get(path)).status_code == 401
             for wrong in ("Bearer secre", "Bearer secret2", "secret", "Basic secret"):
@@ -308,11 +225,10 @@ def test_the_token_is_asked_for_everywhere_but_at_the_health_routes() -> None:
         assert (await client.get("/health/live")).status_code == 200
         assert (await client.get("/health/ready")).json() == {"ready": True, "reason": ""}
 
-    serve(scene, token="secret", loopback=False, base="http://example.org")
 
-
-def test_on_loopback_only_its_own_names_are_answered() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_on_loopback_only_its_own_names_are_answered() -> None:
+    async with routes() as (client, _):
         for host, status in (
             ("localhost:8000", 200),
             ("127.0.0.1", 200),
@@ -323,13 +239,13 @@ def test_on_loopback_only_its_own_names_are_answered() -> None:
             response = await client.get("/v1/models", headers={"Host": host})
             assert response.status_code == status, host
 
-    serve(scene)
 
-
-def test_the_log_has_one_line_for_a_request_and_nothing_of_its_contents(
+@pytest.mark.usefixtures("token")
+@played
+async def test_the_log_has_one_line_for_a_request_and_nothing_of_its_contents(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+    async with routes() as (client, _):
         caplog.set_level("INFO", "hybridlab.server")
         headers = {"Authorization": "Bearer secret"}
         first = await client.post(CHAT, json=question(), headers=headers)
@@ -342,69 +258,62 @@ def test_the_log_has_one_line_for_a_request_and_nothing_of_its_contents(
         for word in ("Who?", "said", "heard", "secret", "passwd"):
             assert word not in " ".join(lines)
 
-    serve(scene, token="secret")
 
-
-def test_metrics_count_requests_and_phases() -> None:
-    async def scene(client: httpx.AsyncClient, service: Service) -> None:
+@played
+async def test_metrics_count_requests_and_phases() -> None:
+    async with routes() as (client, engine):
         await client.post(CHAT, json=question())
         await client.post(CHAT, content=b"{")
-        text = service.metrics.text().decode()
+        text = engine.metrics.text().decode()
         route = 'route="/v1/chat/completions"'
         assert f'hybridlab_requests_total{{{route},status="200"}} 1.0' in text
         assert f'hybridlab_requests_total{{{route},status="400"}} 1.0' in text
         assert f"hybridlab_request_seconds_count{{{route}}} 2.0" in text
 
-    serve(scene)
 
-
-def test_live_and_ready_say_what_is_wrong() -> None:
-    async def scene(client: httpx.AsyncClient, service: Service) -> None:
-        assert service.engine is not None
-        service.engine.lanes["voxtral"].upkeep.broken = "gone for good"
+@played
+async def test_live_and_ready_say_what_is_wrong() -> None:
+    async with routes() as (client, engine):
+        engine.schedulers["llm"].supervisor.failed = "gone for good"
         live = await client.get("/health/live")
         assert (live.status_code, live.json()["reason"]) == (503, "gone for good")
         assert (await client.get("/health/ready")).status_code == 503
         assert (await client.post(CHAT, json=question())).status_code == 503
 
-    serve(scene)
 
-
-def test_a_stopping_server_is_not_ready_and_says_when_to_come_again() -> None:
-    async def scene(client: httpx.AsyncClient, service: Service) -> None:
-        await service.drain()
+@played
+async def test_a_stopping_server_is_not_ready_and_says_when_to_come_again() -> None:
+    async with routes() as (client, engine):
+        engine.draining = True
         response = await client.post(CHAT, json=question())
         assert (response.status_code, response.json()["error"]["code"]) == (503, "stopping")
         assert response.headers["retry-after"]
         assert (await client.get("/health/live")).status_code == 200
         assert (await client.get("/health/ready")).status_code == 503
 
-    serve(scene)
 
-
-def test_a_client_that_goes_away_takes_its_waiting_request_along() -> None:
-    async def scene(client: httpx.AsyncClient, service: Service) -> None:
-        assert service.engine is not None
-        lane = service.engine.lanes["voxtral"]
+@played
+async def test_a_client_that_goes_away_takes_its_waiting_request_along() -> None:
+    async with routes(llm(serve_s=0.3), batch=1) as (client, engine):
+        scheduler = engine.schedulers["llm"]
         first = asyncio.create_task(client.post(CHAT, json=question()))
-        await until(lambda: bool(lane.at_work))
+        await until(lambda: bool(scheduler.at_work))
         second = asyncio.create_task(client.post(CHAT, json=question()))
-        await until(lambda: lane.waiting.count("answer") == 1)
+        await until(lambda: scheduler.queue.count("answer") == 1)
         second.cancel()
-        await until(lambda: not any(job.wanted for job in lane.waiting.jobs()))
+        await until(lambda: not any(job.pending for job in scheduler.queue.jobs()))
         assert (await first).status_code == 200
-
-    serve(scene, voxtral(serve_s=0.3), batch=1)
 
 
 def test_a_refusal_reads_as_openai_s_clients_expect() -> None:
-    assert RefusalError(503, "c", "why").as_dict() == {
+    assert ApiError(503, "c", "why").body() == {
         "error": {"message": "why", "type": "server_error", "code": "c"}
     }
 
 
-def test_what_the_framework_refuses_has_the_shape_of_every_error() -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_what_the_framework_refuses_has_the_shape_of_every_error() -> None:
+    async with routes() as (client, _):
         for method, path, status, code in (
             ("GET", "/nowhere", 404, "not_found"),
             ("DELETE", "/v1/models", 405, "method_not_allowed"),
@@ -412,8 +321,6 @@ def test_what_the_framework_refuses_has_the_shape_of_every_error() -> None:
             answer = await client.request(method, path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
         assert answer.headers["allow"] == "GET"
-
-    serve(scene)
 
 
 @pytest.mark.parametrize(
@@ -424,18 +331,17 @@ def test_what_the_framework_refuses_has_the_shape_of_every_error() -> None:
         (b"[]", "must be an object as application/json"),
     ],
 )
-def test_a_body_that_is_no_object_is_refused(body: bytes, why: str) -> None:
-    async def scene(client: httpx.AsyncClient, _: Service) -> None:
+@played
+async def test_a_body_that_is_no_object_is_refused(body: bytes, why: str) -> None:
+    async with routes() as (client, _):
         kind = {"Content-Type": "application/json"}
         answer = await client.post("/v1/chat/completions", content=body, headers=kind)
         assert answer.status_code == 400
         assert why in answer.json()["error"]["message"]
 
-    serve(scene)
-
 
 def test_a_fault_of_the_server_has_the_shape_of_every_error() -> None:
-    app = make_app(Service(Settings()))
+    app = create_app(Engine(Settings()))
 
     @app.get("/broken")
     async def broken() -> None:
@@ -447,4 +353,4 @@ def test_a_fault_of_the_server_has_the_shape_of_every_error() -> None:
             return await client.get("/broken")
 
     answer = asyncio.run(run())
-    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "fault")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")

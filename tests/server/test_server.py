@@ -6,10 +6,10 @@ import base64
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,8 +21,7 @@ import pytest
 from benchmarks.endurance.server import Running, started
 from hybridlab.audio import Clip, load_clips
 from hybridlab.devices import CpuDevice
-from hybridlab.models import Analyst, TenantSpec, Transcriber, make_analyst, make_transcriber
-from hybridlab.server.door import _somebody_knocks
+from hybridlab.models import AudioLanguageModel, ModelSpec, SpeechRecognizer, make_asr, make_llm
 from tests.workers_at_work import alive, wait_until
 
 CLIPS = {clip.id: clip for clip in load_clips()}
@@ -37,14 +36,14 @@ def server() -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def alone() -> tuple[Transcriber, Analyst]:
-    """The tenants by themselves, in this process."""
-    ear = make_transcriber(
-        TenantSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32"),
+def alone() -> tuple[SpeechRecognizer, AudioLanguageModel]:
+    """The models by themselves, in this process."""
+    ear = make_asr(
+        ModelSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32"),
         CpuDevice(),
     )
-    mind = make_analyst(
-        TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
+    mind = make_llm(
+        ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
         CpuDevice(),
     )
     ear.load()
@@ -82,17 +81,17 @@ def test_it_is_ready_within_seconds_and_says_so(server: Running) -> None:
 
 def test_it_tells_what_each_worker_holds(server: Running) -> None:
     text = httpx.get(f"{server.url}/metrics").text
-    rows = re.findall(r'^hybridlab_tenant_bytes{reading="(\w+)",tenant="(\w+)"} (\S+)', text, re.M)
-    told = {(tenant, reading): float(n_bytes) for reading, tenant, n_bytes in rows}
-    for tenant in ("voxtral", "whisper"):
-        (weights,) = re.findall(rf'ledger_bytes{{owner="{tenant} weights"}} (\S+)', text)
-        assert float(weights) < told[tenant, "used"] <= told[tenant, "request_peak"]
-        assert told[tenant, "load_peak"] > float(weights)
-        assert told[tenant, "reserved"] == 0  # malloc's, on a host
+    rows = re.findall(r'^hybridlab_model_bytes{reading="(\w+)",role="(\w+)"} (\S+)', text, re.M)
+    told = {(role, reading): float(n_bytes) for reading, role, n_bytes in rows}
+    for role in ("llm", "asr"):
+        (weights,) = re.findall(rf'ledger_bytes{{owner="{role} weights"}} (\S+)', text)
+        assert float(weights) < told[role, "used"] <= told[role, "request_peak"]
+        assert told[role, "load_peak"] > float(weights)
+        assert told[role, "reserved"] == 0  # malloc's, on a host
 
 
-def test_concurrent_requests_get_the_texts_of_the_tenants_alone(
-    server: Running, alone: tuple[Transcriber, Analyst]
+def test_concurrent_requests_get_the_texts_of_the_models_alone(
+    server: Running, alone: tuple[SpeechRecognizer, AudioLanguageModel]
 ) -> None:
     ear, mind = alone
     clips = [*SHORT, CLIPS["clip-14"]]
@@ -104,8 +103,8 @@ def test_concurrent_requests_get_the_texts_of_the_tenants_alone(
         assert one.json()["text"] == ear.transcribe([samples])[0].text
         answer = other.json()["choices"][0]["message"]["content"]
         assert answer == mind.answer([samples], [QUESTION], max_new_tokens=40)[0].text
-    batches = server.metric("hybridlab_batches_total", "whisper")
-    assert batches < server.metric("hybridlab_batched_jobs_total", "whisper")
+    batches = server.metric("hybridlab_batches_total", "asr")
+    assert batches < server.metric("hybridlab_batched_jobs_total", "asr")
 
 
 def test_the_openai_client_works_unchanged(server: Running) -> None:
@@ -134,14 +133,6 @@ def test_the_openai_client_works_unchanged(server: Running) -> None:
         client.chat.completions.create(model="gpt-9", messages=chat(clip))  # type: ignore[arg-type]
 
 
-def test_curl_works_unchanged(server: Running) -> None:
-    clip = CLIPS["clip-01"]
-    command = ["curl", "-sS", f"{server.url}/v1/audio/transcriptions", "-F", f"file=@{clip.path}"]
-    options = ["-F", "model=whisper-1", "-F", "response_format=text"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{clip.text}\n"
-
-
 def test_a_client_hears_why_it_is_refused_whatever_it_sends(server: Running) -> None:
     """One that writes all of its body before it reads, and one that asks first."""
     upload = {"file": b"RIFF" + bytes(30 * 10**6)}
@@ -159,33 +150,12 @@ def test_a_client_hears_why_it_is_refused_whatever_it_sends(server: Running) -> 
     assert (deep.status_code, deep.json()["error"]["code"]) == (400, "invalid_request")
 
 
-def test_the_hybrid_stream_gives_the_transcript_before_the_answer(server: Running) -> None:
-    events: list[tuple[str, float]] = []
-    with (
-        CLIPS["clip-08"].path.open("rb") as file,
-        httpx.stream(
-            "POST",
-            f"{server.url}/v1/hybrid",
-            files={"file": file},
-            data={"question": [QUESTION, "Who speaks?"], "stream": "true"},
-            timeout=60,
-        ) as response,
-    ):
-        for line in response.iter_lines():
-            if line.startswith("event: "):
-                events.append((line.removeprefix("event: "), time.monotonic()))
-    names = [name for name, _ in events]
-    assert [name for name in names if name != "delta"] == ["transcript", "answer", "answer", "done"]
-    assert names[:2] == ["transcript", "delta"]
-    assert events[0][1] < events[1][1] - 0.01  # sent when it was there, not with the answer
-
-
 def test_a_worker_killed_under_load_costs_no_wrong_text_and_not_the_other_worker(
-    server: Running, alone: tuple[Transcriber, Analyst]
+    server: Running, alone: tuple[SpeechRecognizer, AudioLanguageModel]
 ) -> None:
     ear, _ = alone
     expected = {clip.id: ear.transcribe([clip.samples()])[0].text for clip in SHORT}
-    analyst = server.pid_of("voxtral")
+    llm = server.pid_of("llm")
     stop = threading.Event()
 
     def load(first: int) -> list[tuple[str, int, str]]:
@@ -201,17 +171,19 @@ def test_a_worker_killed_under_load_costs_no_wrong_text_and_not_the_other_worker
         loads = [pool.submit(load, first) for first in range(4)]
         answers = pool.submit(lambda: [ask(server.url, clip).status_code for clip in SHORT])
         time.sleep(0.5)
-        os.kill(server.pid_of("whisper"), signal.SIGKILL)
-        assert answers.result(60) == [200] * len(SHORT)
-        stop.set()
+        os.kill(server.pid_of("asr"), signal.SIGKILL)
+        try:
+            assert answers.result(120) == [200] * len(SHORT)
+        finally:
+            stop.set()
         seen = [row for result in loads for row in result.result(60)]
     assert len(seen) > 4
     for clip_id, status, text in seen:
         assert (status, text) == (200, expected[clip_id])
-    assert server.metric("hybridlab_restarts_total", "whisper") == 1
-    assert server.metric("hybridlab_restarts_total", "voxtral") == 0
-    assert server.pid_of("voxtral") == analyst
-    assert alive(analyst)
+    assert server.metric("hybridlab_restarts_total", "asr") == 1
+    assert server.metric("hybridlab_restarts_total", "llm") == 0
+    assert server.pid_of("llm") == llm
+    assert alive(llm)
 
 
 def test_a_decoder_that_is_killed_costs_nobody_a_request_and_is_counted(server: Running) -> None:
@@ -221,28 +193,18 @@ def test_a_decoder_that_is_killed_costs_nobody_a_request_and_is_counted(server: 
     assert server.metrics("hybridlab_decoder_restarts_total") == {"": 1}
 
 
-def test_a_door_is_not_closed_while_somebody_knocks() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        assert not _somebody_knocks([door])
-        with socket.create_connection(door.getsockname()):
-            assert _somebody_knocks([door])
-            guest, _ = door.accept()
-            assert not _somebody_knocks([door])
-            guest.close()
-
-
 def test_sigterm_under_load_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
-    """Whoever is answered gets a text or 'stopping'; whoever comes later finds no door; nobody's
-    connection is cut. `--only whisper` has no Voxtral to wait for."""
-    with started("--only", "whisper", "--whisper", "pocket-s") as running:
-        url, pid = running.url, running.pid_of("whisper")
+    """Each request gets a text or 'stopping'; a connection that comes later is refused or reset by
+    the kernel; none that was accepted is cut. `--only asr` has no LLM to wait for."""
+    with started("--only", "asr", "--asr-model", "pocket-s") as running:
+        url, pid = running.url, running.pid_of("asr")
         outcomes: list[str] = []
 
         def load(first: int) -> None:
             for index in range(first, first + 1000):
                 try:
                     response = transcribe(url, SHORT[index % len(SHORT)], Connection="close")
-                except httpx.ConnectError:
+                except (httpx.ConnectError, httpx.ReadError, httpx.WriteError):
                     return
                 except httpx.HTTPError as error:
                     outcomes.append(repr(error))
@@ -262,5 +224,8 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(tmp_path: Path) -> N
         assert set(outcomes) <= {"text", "stopping"}, set(outcomes)
         assert "stopping" in outcomes
         assert running.ended() == 0
+        # as many as the server itself answered: what it read got through
+        answered = Counter(running.found(r"POST /v1/audio/transcriptions \S+ s (\d+)"))
+        assert answered == {"200": outcomes.count("text"), "503": outcomes.count("stopping")}
         assert wait_until(lambda: not alive(pid))
         assert not [line for line in running.lines if "Traceback" in line]

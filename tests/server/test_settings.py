@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click import Context
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from hybridlab.cli import app
+from hybridlab.cli.commands import app
 from hybridlab.errors import HybridlabError
 from hybridlab.server.settings import TOKEN_VARIABLE, Settings
 from hybridlab.server.sharing import NOT_SERVED, SHARINGS, sharing_of
@@ -28,7 +30,7 @@ def test_every_way_of_sharing_is_served_or_refused_with_the_nearest() -> None:
 
 def test_who_may_be_at_work_at_once_is_as_in_the_lab() -> None:
     for (strategy, variant), sharing in SHARINGS.items():
-        streams = variant == "lookahead"
+        streams = variant == "prefetch"
         assert sharing.at_once == (STRATEGIES[strategy].at_once or streams)
 
 
@@ -43,18 +45,21 @@ def test_who_may_be_at_work_at_once_is_as_in_the_lab() -> None:
         ({"strategy": "parallel", "variant": "batched"}, "choose one of: processes"),
         ({"strategy": "parallel", "variant": "threads"}, "use parallel / processes"),
         ({"strategy": "parallel", "variant": "single-container"}, "use parallel / processes"),
-        ({"whisper": "huge"}, "parameter whisper = 'huge'"),
-        ({"whisper": "base", "whisper_weights": "pocket"}, "set whisper_weights to hub"),
-        ({"voxtral": "mini-3b", "voxtral_weights": "pocket"}, "set voxtral_weights to hub"),
+        ({"asr_model": "huge"}, "parameter asr_model = 'huge'"),
+        ({"asr_model": "base", "asr_weights": "pocket"}, "weights to hub"),
+        ({"llm_model": "mini-3b", "llm_weights": "pocket"}, "weights to hub"),
         ({"fallback": "large-v3"}, "from large to small"),
-        ({"fallback": "giant"}, "unknown whisper_size"),
+        ({"fallback": "giant"}, "unknown asr_model"),
         ({"device": "tpu"}, "device 'tpu' is not known"),
         ({"port": 70000}, "parameter port = 70000"),
         ({"batch": 0}, "parameter batch = 0"),
         ({"request_timeout_s": 0}, "request_timeout_s"),
         ({"only": "both"}, "parameter only"),
-        ({"only": "whisper", "variant": "plain"}, "nobody to share with"),
+        ({"only": "asr", "variant": "plain"}, "shares with no other model"),
         ({"colour": "red"}, "unknown option 'colour'"),
+        ({"asr_url": "localhost:1"}, "no address of a server"),
+        ({"asr_url": "http://a:1", "only": "llm"}, "beside those served, llm"),
+        ({"llm_url": "http://a:1", "llm_model": "mini-3b"}, "has its own model"),
     ],
 )
 def test_bad_options_are_one_line(options: dict[str, object], why: str) -> None:
@@ -82,28 +87,56 @@ def test_loopback_needs_none(host: str) -> None:
     assert Settings(host=host).token == ""
 
 
-def test_the_ladder_is_what_is_below_whisper_s_own_size() -> None:
-    def rungs(size: str, **options: object) -> tuple[str, ...]:
-        return Settings.from_mapping({"whisper": size, **options}).rungs
+def test_smaller_models_are_those_below_the_asr_s_own_size() -> None:
+    def sizes(size: str, **options: object) -> tuple[str, ...]:
+        return Settings.from_mapping({"asr_model": size, **options}).fallback_models
 
-    assert rungs("large-v3") == ("medium", "base")
-    assert rungs("turbo") == ("medium", "base")
-    assert rungs("medium") == ("base",)
-    assert rungs("base") == rungs("pocket-s") == ()
-    assert rungs("pocket-m") == ("pocket-s",)
-    assert rungs("large-v3", fallback="turbo, small") == ("turbo", "small")
-    assert rungs("large-v3", fallback="none") == ()
+    assert sizes("large-v3") == ("medium", "base")
+    assert sizes("turbo") == ("medium", "base")
+    assert sizes("medium") == ("base",)
+    assert sizes("base") == sizes("pocket-s") == ()
+    assert sizes("pocket-m") == ("pocket-s",)
+    assert sizes("large-v3", fallback="turbo, small") == ("turbo", "small")
+    assert sizes("large-v3", fallback="none") == ()
 
 
-def test_who_is_served() -> None:
-    def served(**options: str) -> tuple[bool, bool]:
-        settings = Settings.from_mapping(options)
-        return settings.has_voxtral, settings.has_whisper
+@pytest.mark.parametrize(
+    ("options", "roles"),
+    [
+        ({}, ("llm", "asr")),
+        ({"only": "asr"}, ("asr",)),
+        ({"only": "llm"}, ("llm",)),
+        ({"strategy": "solo", "variant": "two-requests"}, ("llm",)),
+        ({"asr_url": "http://a:1", "llm_url": "http://b:2"}, ("llm", "asr")),
+    ],
+)
+def test_who_is_served(options: dict[str, str], roles: tuple[str, ...]) -> None:
+    assert Settings.from_mapping(options).roles == roles
 
-    assert served() == (True, True)
-    assert served(only="whisper") == (False, True)
-    assert served(only="voxtral") == (True, False)
-    assert served(strategy="solo", variant="naive") == (True, False)
+
+def test_every_option_has_a_help_and_the_type_of_its_default() -> None:
+    command = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    params = {one.name: one for one in command.get_params(Context(command))}
+    assert set(params) - {"help"} == set(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        assert params[name].help.startswith(field.description)
+        assert params[name].default == field.default
+    assert "openai-whisper, transformers, faster-whisper" in params["asr_backend"].help
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--whisper", "--asr-model"),
+        ("--voxtral-dtype", "--llm-dtype"),
+        ("--queue", "--max-queue"),
+        ("--room-gb", "--request-memory-gb"),
+    ],
+)
+def test_an_option_that_had_another_name_says_its_new_one(old: str, new: str) -> None:
+    for arguments in ([old, "1"], [f"{old}=1"]):
+        result = CliRunner().invoke(app, ["serve", *arguments])
+        assert (result.exit_code, result.output) == (2, f"hybridlab: {old} is now {new}\n")
 
 
 def test_the_command_says_in_one_line_what_is_wrong() -> None:
@@ -114,7 +147,7 @@ def test_the_command_says_in_one_line_what_is_wrong() -> None:
 
 
 def test_a_missing_extra_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hybridlab.server.door.EXTRA", {"not_there": "not-there"})
+    monkeypatch.setattr("hybridlab.server.uvicorn_server.EXTRA", {"not_there": "not-there"})
     result = CliRunner().invoke(app, ["serve"])
     assert result.exit_code == 2
     assert "needs not-there; pip install 'hybridlab[serve]'" in result.output

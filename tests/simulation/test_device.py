@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from hybridlab import catalog
-from hybridlab.cli import app
-from hybridlab.config.defaults import read_yaml
+from hybridlab.cli.commands import app
 from hybridlab.config.params import BesideParams
+from hybridlab.config.preset_files import read_yaml
 from hybridlab.devices import card_of, resolve_device
 from hybridlab.errors import ParameterError
-from hybridlab.experiments.lab import Lab
-from hybridlab.processes.isolate import ADDRESS_VARIABLE, CaseServer
+from hybridlab.experiments.session import Session
+from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
 from hybridlab.simulation import STATE_VARIABLE, evidence
 from hybridlab.simulation.cuda_torch import CudaTorch
 
@@ -37,7 +37,7 @@ def test_a_card_is_known_by_the_catalog(name: str) -> None:
     assert device.native_dtypes() == card.native_dtypes
     assert card_of(device) is card
     assert evidence(device.name) == "simulated"
-    assert (device.neighbours().value, device.used_bytes()) == (0.0, 0)
+    assert (device.other_processes().value, device.used_bytes()) == (0.0, 0)
 
 
 def test_the_notebooks_process_stays_as_it_is() -> None:
@@ -92,7 +92,7 @@ def test_the_preset_speaks_for_the_card_that_it_runs_on(name: str, tmp_path: Pat
     values = read_yaml(Path(__file__).parents[2] / "params" / "t4-simulated.yaml")
     values |= {"device": f"simulated:{name}", "output_dir": str(tmp_path), "headless": True}
     own = {key: value for key, value in values.items() if key in BesideParams.model_fields}
-    lab = Lab.open(BesideParams.from_mapping(own))
-    assert lab.card == catalog.card(name)
-    assert lab.stood_in_for == ""
-    assert lab.case("beside").card_on(lab.device) == catalog.card(name)
+    session = Session.open(BesideParams.from_mapping(own))
+    assert session.card == catalog.card(name)
+    assert session.stood_in_for == ""
+    assert session.case("co_residency").card_on(session.device) == catalog.card(name)

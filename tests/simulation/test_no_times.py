@@ -6,22 +6,23 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from matplotlib.text import Text
 
 from hybridlab import catalog
-from hybridlab.analysis.claims import load_claims
-from hybridlab.analysis.recommendation import Constraints, recommend
+from hybridlab.analysis.claims.rules import load_claims
+from hybridlab.analysis.recommendation import Requirements, recommend
 from hybridlab.analysis.verdict import judge, read_verdict, write_verdict
-from hybridlab.reporting import findings
+from hybridlab.reporting import key_findings, labels
 from hybridlab.reporting import tables as summary
-from hybridlab.reporting.html import build_report, cases, sections, tables
-from hybridlab.reporting.html.method import method_facts
-from hybridlab.reporting.html.model import Run
-from hybridlab.results import records
+from hybridlab.reporting.html import build_report, sections, tables
+from hybridlab.reporting.html.run_info import method_facts
+from hybridlab.reporting.html.view_model import Run
+from hybridlab.results.reader import part_folders, read_rows, run_table
+from hybridlab.results.schema import COMMON_COLUMNS, TABLES, columns, is_time
+from hybridlab.results.writer import TableWriter
 from hybridlab.simulation import NO_TEXTS, NO_TIMES
 from hybridlab.widgets.whatif import Race, whatif_html
 from tests.pages import load
@@ -38,7 +39,7 @@ MISSING = re.compile(r"\b(nan|NaN|None|NaT)\b")
 #: Figures of bytes, of which some show times as well.
 OF_BYTES = {
     *("memory_bars", "load_peak", "all_cases", "one_case", "three_numbers", "predicted"),
-    *("containers_memory", "survival", "limits", "ageing"),
+    *("survival", "request_scaling", "soak"),
 }
 #: Columns of times, and of what follows from them.
 TIMED = re.compile(r"(^| )(s|ms|ms a cycle|requests/s|J/request|RTFx|of latency|stable)$")
@@ -48,24 +49,28 @@ TIMED = re.compile(r"(^| )(s|ms|ms a cycle|requests/s|J/request|RTFx|of latency|
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The synthetic run as a simulated card would have left it, its own verdict written anew."""
     folder = write_run(tmp_path_factory.mktemp("simulated"))
-    for part in records.part_folders(folder):
-        writer = records.TableWriter(part, {})
-        for name in records.TABLES:
+    for part in part_folders(folder):
+        writer = TableWriter(part, {"run_id": folder.name, "memory_limited": False})
+        for name in TABLES:
             path = part / f"{name}.jsonl"
-            rows = records.read_rows(path)
+            rows = read_rows(path)
             path.unlink(missing_ok=True)
             more = more_rows().get(name, []) if part.name == "05_parallel" else []
             for row in [*rows, *more]:
-                known = {**dict.fromkeys(records.TABLES[name]), **row}
-                known.pop("notebook", None)
-                writer.append(name, {**known, "device": DEVICE, "evidence": "simulated"})
+                least = {
+                    column.name: None if type(None) in column.types else column.types[0]()
+                    for column in columns(name).values()
+                    if column.required and column.name not in COMMON_COLUMNS
+                }
+                known = {n: value for n, value in row.items() if n in columns(name)}
+                writer.append(name, {**least, **known, "device": DEVICE, "evidence": "simulated"})
     write_verdict(folder, device=DEVICE, card="t4")
     return folder
 
 
 @pytest.fixture(scope="module")
 def rows(run: Path) -> Tables:
-    return {name: records.run_table(run, name) for name in records.TABLES}
+    return {name: run_table(run, name) for name in TABLES}
 
 
 def check(said: Iterable[str]) -> None:
@@ -83,7 +88,7 @@ def test_no_figure_speaks_of_time(name: str, rows: Tables) -> None:
     if name in OF_BYTES:
         assert figure.axes, written
     elif name == "quality_memory":
-        assert written[0].startswith("No tenant's text was held")
+        assert written[0].startswith("No model's text was held")
     else:
         assert written == [f"No times: {NO_TIMES}."]
 
@@ -109,9 +114,9 @@ def test_no_table_speaks_of_time(rows: Tables) -> None:
         check(str(value) for value in table.to_numpy().ravel())
         for column in table:
             if TIMED.search(column):
-                assert set(table[column]) <= {summary.EMPTY}, column
+                assert set(table[column]) <= {labels.EMPTY}, column
     assert (summary.wear_table(cycles)["latency ms/100"] == "no reading").all()
-    assert (summary.latency_table(trials, own)["peak GiB"] != summary.EMPTY).all()
+    assert (summary.latency_table(trials, own)["peak GiB"] != labels.EMPTY).all()
 
 
 def test_no_finding_speaks_of_time(rows: Tables) -> None:
@@ -121,17 +126,17 @@ def test_no_finding_speaks_of_time(rows: Tables) -> None:
         return own[own["experiment"] == experiment]
 
     said = [
-        *findings.baseline(of("baseline"), trials),
-        *findings.beside(of("beside")),
-        *findings.limits(of("limits")),
-        *findings.edge(of("edge"), rows["probes"]),
-        *findings.ageing(cycles, own),
-        *findings.quality(trials, own),
-        *findings.race(of("race"), trials, rows["probes"]),
-        *findings.swapping(spans, own),
-        *findings.containers(trials, own),
-        *findings.at_once(rows["ledgers"]),
-        *findings.arrivals(trials, own),
+        *key_findings.baseline(of("baseline"), trials),
+        *key_findings.beside(of("co_residency")),
+        *key_findings.limits(of("request_scaling")),
+        *key_findings.edge(of("memory_limits"), rows["probes"]),
+        *key_findings.ageing(cycles, own),
+        *key_findings.quality(trials, own),
+        *key_findings.race(of("strategy_comparison"), trials, rows["probes"]),
+        *key_findings.swapping(spans, own),
+        *key_findings.containers(trials, own),
+        *key_findings.at_once(rows["ledgers"]),
+        *key_findings.arrivals(trials, own),
     ]
     assert len(said) > 20
     check(said)
@@ -149,19 +154,19 @@ def test_the_verdict_rests_on_bytes_alone(run: Path, rows: Tables) -> None:
     written = json.loads((run / "verdict.json").read_text(encoding="utf-8"))
     check([written["answer"], written["recommendation"]["why"]])
     assert "a simulated NVIDIA T4" in written["answer"]
-    times = {k: v for k, v in written["recommendation"].items() if records.is_time(k)}
+    times = {k: v for k, v in written["recommendation"].items() if is_time(k)}
     assert set(times) >= {"median_s", "low_s", "high_s", "throughput_rps"}
     assert set(times.values()) == {None}
-    strict = read_verdict(run, Constraints(max_p95_s=100.0))
+    strict = read_verdict(run, Requirements(max_p95_s=100.0))
     assert strict["recommendation"] is None  # nobody knows whether it would be kept
     assert "No race case can be compared" in whatif_html(
-        Race.of(rows["cases"], rows["trials"]), Constraints()
+        Race.of(rows["cases"], rows["trials"]), Requirements()
     )
 
 
 def test_claims_about_times_and_texts_are_not_testable(rows: Tables) -> None:
     own = {"capacity_bytes": catalog.card("t4").usable_bytes}
-    released = rows["cases"].assign(voxtral_weights="hub", whisper_weights="hub", **own)
+    released = rows["cases"].assign(llm_weights="hub", asr_weights="hub", **own)
     judged = {
         row["claim"]: row
         for row in judge(load_claims(None), {**rows, "cases": released}, device=DEVICE, card="t4")
@@ -185,17 +190,13 @@ def test_the_page_says_why_there_are_no_times(run: Path) -> None:
     visible = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
     assert not re.search(r"\b(nan|NaN|NaT)\b", visible)
     opened = Run(run)
-    check([sections.answer(opened), *(text for _, text in sections.recommendation(opened))])
+    check([sections.answer(opened), *sections.recommendation(opened).values()])
     check(text for card in sections.cards(opened) for text in card)
     assert any(NO_TIMES in line for line in sections.missing(opened))
-    assert dict(method_facts(opened))["Times"] == f"none: {NO_TIMES}"
+    assert method_facts(opened)["Times"] == f"none: {NO_TIMES}"
     shown = [tables.strategies_table(opened), tables.containers_table(opened)]
-    shown += [tables.memory_table(opened), cases.cases_table(opened)]
+    shown += [tables.memory_table(opened), tables.cases_table(opened)]
     for table in shown:
         assert table.rows
-        check(cell_text(cell) for row in table.rows for cell in row)
+        check(str(cell) for row in table.rows for cell in row)
     assert load(run)
-
-
-def cell_text(cell: Any) -> str:
-    return str(getattr(cell, "text", cell))

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from hybridlab import catalog, planner
-from hybridlab.analysis import wear
+from hybridlab.analysis import memory_growth
 from hybridlab.config.params import (
     BesideParams,
     LimitsParams,
@@ -23,42 +23,60 @@ from hybridlab.config.params import (
     SwappingParams,
 )
 from hybridlab.devices import resolve_device
-from hybridlab.experiments import ageing, arrivals, beside, edge, interference, kernels, race
-from hybridlab.experiments.lab import Lab
-from hybridlab.models import TenantSpec
+from hybridlab.experiments.plans import (
+    attention_kernels,
+    co_residency,
+    interference,
+    load_sweep,
+    memory_limits,
+    soak,
+    strategy_comparison,
+)
+from hybridlab.experiments.session import Session
+from hybridlab.models import ModelSpec
 from hybridlab.models.base import compute_values
-from hybridlab.models.make import make_analyst, make_transcriber
-from hybridlab.processes.isolate import shared_server
-from hybridlab.reporting import findings
-from hybridlab.results.records import is_time
+from hybridlab.models.factory import make_asr, make_llm
+from hybridlab.processes.fork_server import shared_server
+from hybridlab.reporting import key_findings
+from hybridlab.results.schema import is_time
 from hybridlab.units import GIB, MIB, format_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("lib", "case_server")]
 
 FULL: dict[str, Any] = {
-    "voxtral": "mini-3b",
-    "voxtral_weights": "random",
-    "voxtral_dtype": "float16",
-    "whisper_size": "small",
-    "whisper_backend": "transformers",
-    "whisper_weights": "random",
-    "whisper_dtype": "float16",
+    "llm_model": "mini-3b",
+    "llm_weights": "random",
+    "llm_dtype": "float16",
+    "asr_model": "small",
+    "asr_backend": "transformers",
+    "asr_weights": "random",
+    "asr_dtype": "float16",
     "card": "t4",
     "max_new_tokens": 2,
 }
 #: Every variant that one card has, by strategy.
 ARMS = {
-    "solo": ["naive", "shared-prefix"],
+    "solo": ["two-requests", "shared-prefix"],
     "sequential": ["plain", "empty-cache", "expandable-segments", "asyncio", "batched"],
-    "pipelined": ["lookahead"],
+    "pipelined": ["prefetch"],
     "parallel": [
         *("threads", "streams", "processes", "processes-mps"),
         *("ctranslate2", "whisper-on-cpu", "single-container", "separate-containers"),
     ],
-    "swapping": ["reload-warm", "reload-cold", "to-cpu", "pinned", "arena", "arena-overlapped"],
+    "swapping": [
+        "reload-cached",
+        "reload-from-disk",
+        "module-to-cpu",
+        "pinned",
+        "single-buffer",
+        "single-buffer-overlapped",
+    ],
 }
 IN_TWO_PROCESSES = ("processes", "processes-mps", "single-container", "separate-containers")
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"batched": {"batch": 2}, "asyncio": {"in_flight": 2}}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "batched": {"batch": 2},
+    "asyncio": {"max_in_flight": 2},
+}
 #: By backend and dtype, what measured and planned allocated bytes differ by at most, and what the
 #: allocator holds beyond them. Found: up to 20, 20, 85 MiB, and 156, 353, 201 MiB. In float32
 #: openai-whisper's weights move into blocks that its float16 checkpoint has left: what is over in
@@ -70,9 +88,9 @@ BOUNDS_MIB = {
 }
 
 
-def open_lab(folder: Path, model: type[Params], **values: Any) -> Lab:
+def open_session(folder: Path, model: type[Params], **values: Any) -> Session:
     given = {"output_dir": str(folder / "run"), "headless": True, "device": "simulated:t4"}
-    return Lab.open(model.from_mapping({**given, "trials": 1, "max_new_tokens": 12, **values}))
+    return Session.open(model.from_mapping({**given, "trials": 1, "max_new_tokens": 12, **values}))
 
 
 def has_no_times(table: pd.DataFrame) -> bool:
@@ -87,84 +105,88 @@ def has_no_times(table: pd.DataFrame) -> bool:
 @pytest.fixture(scope="module")
 def said_on_the_cpu(case_server: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What each tenant of the pocket pair says by itself, token by token."""
-    lab = open_lab(tmp_path_factory.mktemp("cpu"), SequentialParams, device="cpu")
-    (row,) = race.run(lab, [], rounds=0)
+    session = open_session(tmp_path_factory.mktemp("cpu"), SequentialParams, device="cpu")
+    (row,) = strategy_comparison.run(session, [], rounds=0)
     assert row["status"] in ("ok", "invalid"), row["reason"]
-    return lab.part.folder / "texts-alone-openai-whisper.json"
+    return session.part.folder / "texts-alone-openai-whisper.json"
 
 
 @pytest.mark.parametrize("strategy", ARMS)
 def test_every_way_of_sharing_says_what_the_cpu_says(
     strategy: str, said_on_the_cpu: Path, tmp_path: Path
 ) -> None:
-    lab = open_lab(tmp_path, ParallelParams)
+    session = open_session(tmp_path, ParallelParams)
     for variant in ARMS[strategy]:
-        arm = race.Arm(strategy, variant, OPTIONS.get(variant, {}))
+        arm = strategy_comparison.Arm(strategy, variant, OPTIONS.get(variant, {}))
         options = {"expected_texts": str(said_on_the_cpu)}
-        row = lab.runner.run(race.arm_case(lab, "race", arm, options=options))
+        row = session.runner.run(
+            strategy_comparison.arm_case(session, "strategy_comparison", arm, options=options)
+        )
         if variant == "ctranslate2":  # it brings a CUDA of its own, which no stand-in serves
             assert row["status"] == "skipped"
             assert "faster-whisper cannot compute" in row["reason"]
             continue
         assert row["status"] == "ok", f"{variant}: {row['reason']}"
-        trials = lab.table("trials")
+        trials = session.table("trials")
         own = trials[trials["case_id"] == row["case_id"]]
         # a Whisper on the CPU has that CPU's rounding: its transcripts are held against nobody's
-        later = own[~own["first"].astype(bool)]
+        later = own[~own["is_first_request"].astype(bool)]
         wanted = {None if variant == "whisper-on-cpu" else True}
-        assert {None if pd.isna(p) else bool(p) for p in later["parity"]} == wanted, variant
+        assert {
+            None if pd.isna(p) else bool(p) for p in later["output_matches_reference"]
+        } == wanted, variant
         assert own["transcript"].str.len().gt(0).all()
         assert own["answer"].str.len().gt(0).all()
         n_contexts = 2 if variant in IN_TWO_PROCESSES else 1  # and none of the case itself
-        assert row["outside_bytes"] == n_contexts * catalog.card("t4").context_bytes[1], variant
-    assert has_no_times(lab.table("trials"))
-    assert has_no_times(lab.table("cases"))
-    assert lab.table("spans").empty
-    assert lab.table("samples").empty
-    lab.close()
+        assert row["external_bytes"] == n_contexts * catalog.card("t4").context_bytes[1], variant
+    assert has_no_times(session.table("trials"))
+    assert has_no_times(session.table("cases"))
+    assert session.table("spans").empty
+    assert session.table("samples").empty
+    session.close()
 
 
 def test_what_is_about_time_alone_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lab = open_lab(tmp_path, ParallelParams)
+    session = open_session(tmp_path, ParallelParams)
     swapping = SwappingParams.from_mapping({})
-    assert isinstance(lab.params, ParallelParams)
-    assert arrivals.measure(lab, [race.CONTROL], lab.params) == []
-    assert arrivals.lengths(lab, [race.CONTROL], swapping) == []
-    assert interference.measure(lab, lab.params) is None
+    assert isinstance(session.params, ParallelParams)
+    assert load_sweep.measure(session, [strategy_comparison.CONTROL], session.params) == []
+    assert load_sweep.lengths(session, [strategy_comparison.CONTROL], swapping) == []
+    assert interference.measure(session, session.params) is None
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3
     assert all(line.endswith("(a simulated card has no clock)") for line in said)
-    assert lab.table("cases").empty
+    assert session.table("cases").empty
 
 
 def test_no_remedy_lets_memory_creep(tmp_path: Path) -> None:
-    lab = open_lab(
+    session = open_session(
         tmp_path,
         LimitsParams,
-        ageing_strategies=["sequential"],
+        soak_strategies=["sequential"],
         max_new_tokens=3,
-        ageing_cycles=50,
-        ageing_requests=2,
-        remedy_every=10,
+        soak_cycles=50,
+        soak_requests=2,
+        mitigate_every=10,
     )
-    rows = ageing.measure(lab)
+    rows = soak.measure(session)
     assert {row["status"] for row in rows} == {"ok"}, [row["reason"] for row in rows]
-    cycles = lab.table("cycles")
-    arms = {arm.remedy: arm for arm in wear.arms(cycles)}
+    cycles = session.table("cycles")
+    arms = {arm.mitigation: arm for arm in memory_growth.arms(cycles)}
     assert set(arms) == {"none", "empty-cache", "expandable-segments", "restart"}
-    for remedy, arm in arms.items():
+    for mitigation, arm in arms.items():
         settled = arm.settled
         assert arm.occupied == "reserved_bytes"
-        assert settled["allocated_bytes"].nunique() <= 2, remedy  # one for each request
-        for quantity in ("allocated_bytes", "reserved_bytes", "outside_bytes"):
+        assert settled["allocated_bytes"].nunique() <= 2, mitigation  # one for each request
+        for quantity in ("allocated_bytes", "reserved_bytes", "external_bytes"):
             half = len(settled) // 2
             before, after = settled[quantity].iloc[:half].max(), settled[quantity].iloc[half:].max()
-            assert after <= before, (remedy, quantity)
-        assert settled["same_text"].astype(bool).all(), remedy
+            assert after <= before, (mitigation, quantity)
+        assert settled["output_unchanged"].astype(bool).all(), mitigation
     assert has_no_times(cycles)
-    told = findings.ageing(cycles, lab.table("cases"))
+    told = key_findings.ageing(cycles, session.table("cases"))
     assert not any(" h" in sentence or "days" in sentence for sentence in told), told
 
 
@@ -173,7 +195,7 @@ def test_no_remedy_lets_memory_creep(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("backend", "dtype"), BOUNDS_MIB)
 def test_every_size_takes_what_is_predicted(backend: str, dtype: str, tmp_path: Path) -> None:
-    lab = open_lab(
+    session = open_session(
         tmp_path,
         BesideParams,
         **FULL,
@@ -181,11 +203,11 @@ def test_every_size_takes_what_is_predicted(backend: str, dtype: str, tmp_path: 
         sizes_dtype=dtype,
         sizes_new_tokens=2,
         load_orders=[],
-        quality_sizes=[],
+        quality_models=[],
     )
     within, slack = (bound * MIB for bound in BOUNDS_MIB[backend, dtype])
-    rows = {row["whisper_size"]: row for row in beside.measure(lab)}
-    assert list(rows) == list(lab.params.model_dump()["whisper_sizes"])
+    rows = {row["asr_model"]: row for row in co_residency.measure(session)}
+    assert list(rows) == list(session.params.model_dump()["asr_models"])
     for size, row in rows.items():
         plan = planner.plan_pair(
             catalog.card("t4"),
@@ -197,10 +219,10 @@ def test_every_size_takes_what_is_predicted(backend: str, dtype: str, tmp_path: 
         )
         if not plan.fits:
             assert (row["status"], size) == ("skipped", "large-v3")
-            assert_runs_out(lab, size, backend, dtype)
+            assert_runs_out(session, size, backend, dtype)
             continue
         assert row["status"] == "ok", f"{size}: {row['reason']}"
-        for moment in ("load_peak", "steady", "request_peak"):
+        for moment in ("load_peak", "idle", "request_peak"):
             measured, held = row[f"{moment}_bytes"], row[f"{moment}_reserved_bytes"]
             planned = allocated_bytes(plan, moment)
             told = f"{size} {moment}: {format_bytes(measured)}, planned {format_bytes(planned)}"
@@ -210,58 +232,58 @@ def test_every_size_takes_what_is_predicted(backend: str, dtype: str, tmp_path: 
         context = row["capacity_bytes"] - most - row["margin_bytes"]
         lowest, _, highest = catalog.card("t4").context_bytes
         assert lowest <= context <= highest, size
-    trials = lab.table("trials")
-    assert trials[["transcript", "answer", "parity"]].isna().all(axis=None)
+    trials = session.table("trials")
+    assert trials[["transcript", "answer", "output_matches_reference"]].isna().all(axis=None)
     assert has_no_times(trials)
 
 
 def allocated_bytes(plan: planner.PairPlan, moment: str) -> int:
     """What the planner expects torch to allocate: neither the context nor the allocator's slack."""
     owners = plan.expected(moment)
-    return sum(n for owner, n in owners.items() if owner not in ("context", "allocator slack"))
+    return sum(n for owner, n in owners.items() if owner not in ("context", "allocator cache"))
 
 
-def assert_runs_out(lab: Lab, size: str, backend: str, dtype: str) -> None:
+def assert_runs_out(session: Session, size: str, backend: str, dtype: str) -> None:
     """What the planner keeps from being tried does run out of memory."""
-    whisper = lab.whisper_spec(size, backend=backend, weights="random", dtype=dtype)
-    case = lab.case(
-        "beside", transcriber=whisper, warmup=0, phases=True, round=1
+    whisper = session.asr_spec(size, backend=backend, weights="random", dtype=dtype)
+    case = session.case(
+        "co_residency", asr=whisper, warmup=0, phases=True, round=1
     )  # not the skipped
-    row = lab.runner.run(case)
+    row = session.runner.run(case)
     assert row["status"] == "oom"
-    assert row["reason"].startswith("in phase whisper load: CUDA out of memory")
+    assert row["reason"].startswith("in phase asr load: CUDA out of memory")
 
 
 def test_the_edges_of_the_full_size_pair(tmp_path: Path) -> None:
-    lab = open_lab(
+    session = open_session(
         tmp_path,
         LimitsParams,
-        **{**FULL, "whisper_size": "large-v3"},
-        edge_asks=["audio_s"],
-        edge_most=10,
-        squeeze_strategies=["sequential"],
-        squeeze_repeats=1,
-        ladder=["large-v3", "medium"],
-        ladder_backend="openai-whisper",
-        ladder_new_tokens=2,
+        **{**FULL, "asr_model": "large-v3"},
+        limit_kinds=["audio_s"],
+        limit_max=10,
+        headroom_strategies=["sequential"],
+        headroom_repeats=1,
+        fallback_chain=["large-v3", "medium"],
+        fallback_backend="openai-whisper",
+        fallback_new_tokens=2,
     )
-    longest, squeeze, ladder = edge.measure(lab)
+    longest, squeeze, ladder = memory_limits.measure(session)
     assert [row["status"] for row in (longest, squeeze, ladder)] == ["ok"] * 3, [
         row["reason"] for row in (longest, squeeze, ladder)
     ]
-    assert longest["reached"]
-    assert longest["largest_value"] in (180, 210)  # the planner says 210
-    assert (ladder["served_by"], ladder["steps_down"]) == ("medium", 1)
-    probes = lab.table("probes")
-    squeezed = probes[probes["ask"] == "squeeze"]
-    least = squeezed[squeezed["survived"].astype(bool)]["value"].min()
+    assert longest["limit_hit"]
+    assert longest["limit_found"] in (180, 210)  # the planner says 210
+    assert (ladder["served_by_model"], ladder["fallbacks"]) == ("medium", 1)
+    probes = session.table("probes")
+    squeezed = probes[probes["limit_kind"] == "headroom"]
+    least = squeezed[squeezed["succeeded"].astype(bool)]["value"].min()
     assert 0 < least < GIB
-    assert squeezed[~squeezed["survived"].astype(bool)]["message"].str.contains("memory").all()
+    assert squeezed[~squeezed["succeeded"].astype(bool)]["message"].str.contains("memory").all()
 
 
 def test_each_attention_kernel_runs_or_says_why_not(tmp_path: Path) -> None:
-    lab = open_lab(tmp_path, LimitsParams, **FULL, attention_audio_s=[60.0])
-    rows = {row["attention"]: row for row in kernels.measure(lab)}
+    session = open_session(tmp_path, LimitsParams, **FULL, attention_audio_s=[60.0])
+    rows = {row["attention"]: row for row in attention_kernels.measure(session)}
     assert {kind: row["status"] for kind, row in rows.items()} == {
         "auto": "ok",
         "math": "ok",
@@ -273,7 +295,7 @@ def test_each_attention_kernel_runs_or_says_why_not(tmp_path: Path) -> None:
     needs = [rows[kind]["request_bytes"] for kind in ("expanded_kv", "auto", "math")]
     assert needs[0] < needs[2]
     assert needs == sorted(needs)
-    told = findings.attention(lab.table("cases"), lab.table("trials"))
+    told = key_findings.attention(session.table("cases"), session.table("trials"))
     assert not any(" in " in sentence and " s." in sentence for sentence in told), told
 
 
@@ -294,7 +316,7 @@ def test_all_sizes_live_beside_voxtral_on_larger_cards(card: str, tmp_path: Path
             catalog.voxtral("mini-3b"),
             backend="transformers",
             dtype="float16",
-            voxtral_dtype="float16",
+            llm_dtype="float16",
             request=planner.Request(new_tokens=2),
         )
         for moment, n_bytes in moments.items():
@@ -307,26 +329,26 @@ def test_all_sizes_live_beside_voxtral_on_larger_cards(card: str, tmp_path: Path
 def coreside(path: str) -> None:
     """In a process with a card: each Whisper in turn beside one Voxtral, allocated bytes by size
     and moment."""
-    voxtral = TenantSpec(model="mini-3b", backend="transformers", weights="random", dtype="float16")
+    voxtral = ModelSpec(model="mini-3b", backend="transformers", weights="random", dtype="float16")
     compute_values(voxtral)
     device = resolve_device("cuda")
-    analyst = make_analyst(voxtral, device)
-    analyst.load()
+    llm = make_llm(voxtral, device)
+    llm.load()
     samples = np.zeros(5 * catalog.SAMPLE_RATE_HZ, np.float32)
     found = {}
     for size in catalog.WHISPER_SIZES:
-        whisper = make_transcriber(
-            TenantSpec(model=size, backend="transformers", weights="random", dtype="float16"),
+        whisper = make_asr(
+            ModelSpec(model=size, backend="transformers", weights="random", dtype="float16"),
             device,
         )
         device.reset_peak()
         whisper.load()
         load_peak, steady = device.peak_bytes(), device.used_bytes()
         whisper.transcribe([samples], language="en", max_new_tokens=2)
-        analyst.answer([samples], ["What is said?"], max_new_tokens=2)
+        llm.answer([samples], ["What is said?"], max_new_tokens=2)
         found[size] = {
             "load_peak": load_peak,
-            "steady": steady,
+            "idle": steady,
             "request_peak": device.peak_bytes(),
         }
         whisper.unload()

@@ -312,16 +312,16 @@ def test_pocket_models_say_token_by_token_what_they_say_on_the_cpu(backend: str)
         f"""
 from hybridlab.audio import load_clips
 from hybridlab.devices import CpuDevice, resolve_device
-from hybridlab.models import TenantSpec, make_analyst, make_transcriber
+from hybridlab.models import ModelSpec, make_asr, make_llm
 clips = load_clips()[:3]
 sounds = [clip.samples() for clip in clips]
 
 def said(device):
-    whisper = make_transcriber(
-        TenantSpec(model="pocket-m", backend={backend!r}, weights="pocket", dtype="float32"), device
+    whisper = make_asr(
+        ModelSpec(model="pocket-m", backend={backend!r}, weights="pocket", dtype="float32"), device
     )
-    voxtral = make_analyst(
-        TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
+    voxtral = make_llm(
+        ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
         device,
     )
     whisper.load(), voxtral.load()

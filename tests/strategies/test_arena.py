@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from hybridlab.devices import CpuDevice
-from hybridlab.devices.host_room import check_host_room
+from hybridlab.devices.host_memory import check_host_memory
 from hybridlab.errors import UnavailableError
 from hybridlab.models.base import storage_bytes
-from hybridlab.strategies import arena
-from hybridlab.strategies.arena import (
+from hybridlab.strategies.offload import weight_buffer
+from hybridlab.strategies.offload.weight_buffer import (
     ALIGNMENT_BYTES,
-    Arena,
-    Pin,
+    PinnedMemory,
+    WeightBuffer,
     device_block,
     host_block,
     layout,
@@ -64,7 +64,7 @@ def test_each_storage_is_laid_out_once_and_aligned() -> None:
 
 
 def test_the_blocks_are_exactly_as_large_as_the_layout() -> None:
-    made = Arena(Odd(), CPU)
+    made = WeightBuffer(Odd(), CPU)
     last = made.slots[-1]
     assert made.n_bytes == last.offset + last.n_bytes == made.host.nbytes
     assert host_block(12_345).nbytes == device_block(12_345, CPU).nbytes == 12_345
@@ -73,7 +73,7 @@ def test_the_blocks_are_exactly_as_large_as_the_layout() -> None:
 def test_weights_come_back_as_they_were_with_their_aliases() -> None:
     module = Odd()
     before, strides = values(module), module.turned.stride()
-    made = Arena(module, CPU)
+    made = WeightBuffer(module, CPU)
     made.copy_in(device_block(made.n_bytes, CPU))
     assert values(module) == before
     assert module.head.weight is module.embed.weight
@@ -87,7 +87,7 @@ def test_weights_come_back_as_they_were_with_their_aliases() -> None:
 def test_what_is_done_to_the_device_copy_never_reaches_the_master() -> None:
     module = Odd()
     before = values(module)
-    made = Arena(module, CPU)
+    made = WeightBuffer(module, CPU)
     made.copy_in(device_block(made.n_bytes, CPU))
     with torch.no_grad():
         module.low.fill_(9)
@@ -98,7 +98,7 @@ def test_what_is_done_to_the_device_copy_never_reaches_the_master() -> None:
 
 def test_weights_that_are_away_hold_no_memory_and_cannot_be_used() -> None:
     module = Odd()
-    made = Arena(module, CPU)
+    made = WeightBuffer(module, CPU)
     assert not made.here
     assert storage_bytes(module) == 0
     with pytest.raises(RuntimeError):
@@ -115,7 +115,7 @@ def test_weights_that_are_away_hold_no_memory_and_cannot_be_used() -> None:
 def test_one_block_serves_modules_of_different_size_in_turn() -> None:
     small, large = nn.Linear(3, 3), nn.Linear(40, 40)
     digests = [weights_digest(small), weights_digest(large)]
-    arenas = [Arena(small, CPU), Arena(large, CPU)]
+    arenas = [WeightBuffer(small, CPU), WeightBuffer(large, CPU)]
     block = device_block(max(made.n_bytes for made in arenas), CPU)
     for _ in range(3):
         for module, made, expected in zip((small, large), arenas, digests, strict=True):
@@ -131,21 +131,21 @@ def test_an_interrupted_copy_leaves_the_weights_away_and_loadable(
 ) -> None:
     module = Odd()
     before = weights_digest(module)
-    made = Arena(module, CPU)
+    made = WeightBuffer(module, CPU)
     if where == "copy":
         block: Any = _HalfWritten(fault)
         with pytest.raises(fault):
             made.copy_in(block)
     else:
-        point, seen = arena.View.point_to, []
+        point, seen = weight_buffer.TensorView.point_to, []
 
-        def interrupted(self: arena.View, *to: Any) -> None:
+        def interrupted(self: weight_buffer.TensorView, *to: Any) -> None:
             seen.append(self)
             if len(seen) == 3:
                 raise fault
             point(self, *to)
 
-        monkeypatch.setattr(arena.View, "point_to", interrupted)
+        monkeypatch.setattr(weight_buffer.TensorView, "point_to", interrupted)
         with pytest.raises(fault):
             made.copy_in(device_block(made.n_bytes, CPU))
         monkeypatch.undo()
@@ -171,7 +171,7 @@ class _HalfWritten:
 
 def test_closing_forgets_both_copies() -> None:
     module = Odd()
-    made = Arena(module, CPU)
+    made = WeightBuffer(module, CPU)
     made.copy_in(device_block(made.n_bytes, CPU))
     made.close()
     assert made.host.nbytes == 0
@@ -181,7 +181,7 @@ def test_closing_forgets_both_copies() -> None:
 def test_the_link_is_measured_on_the_block_itself() -> None:
     source, target = host_block(1 << 20), device_block(1 << 20, CPU)
     source.fill_(7)
-    assert arena.link_bytes_per_s(source, target, CPU) > 0
+    assert weight_buffer.link_bytes_per_s(source, target, CPU) > 0
     assert bool((target == 7).all())
 
 
@@ -210,7 +210,7 @@ class FakeCudart:
 
 def test_exactly_the_blocks_bytes_are_pinned_and_unpinned_once() -> None:
     block, cudart = host_block(100_001), FakeCudart()
-    pin = Pin(block, cudart)
+    pin = PinnedMemory(block, cudart)
     assert cudart.calls == [("register", block.data_ptr(), 100_001, 0)]
     pin.close()
     pin.close()
@@ -220,14 +220,14 @@ def test_exactly_the_blocks_bytes_are_pinned_and_unpinned_once() -> None:
 
 def test_a_refused_pin_names_the_size_and_the_way_out() -> None:
     cudart = FakeCudart(code=2)
-    with pytest.raises(UnavailableError, match=r"1 MiB.*CUDA error 2.*ulimit -l.*reload-warm"):
-        Pin(host_block(1 << 20), cudart)
+    with pytest.raises(UnavailableError, match=r"1 MiB.*CUDA error 2.*ulimit -l.*reload-cached"):
+        PinnedMemory(host_block(1 << 20), cudart)
     assert not cudart.registered
 
 
 def test_nothing_stays_pinned_where_nobody_closes() -> None:
     cudart = FakeCudart()
-    pin: Pin | None = Pin(host_block(4096), cudart)
+    pin: PinnedMemory | None = PinnedMemory(host_block(4096), cudart)
     assert len(cudart.registered) == 1
     del pin
     gc.collect()
@@ -240,8 +240,8 @@ def test_a_host_without_room_says_what_it_has(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: 1 << 20)
     with pytest.raises(UnavailableError, match=r"1 MiB free.*5 MiB.*smaller Whisper"):
-        check_host_room(5 << 20, Gpu())  # type: ignore[arg-type]
-    check_host_room(5 << 20, CPU)  # the allocator says it there
+        check_host_memory(5 << 20, Gpu())  # type: ignore[arg-type]
+    check_host_memory(5 << 20, CPU)  # the allocator says it there
 
 
 # ------------------------------------------------------------------------------- on a real device
@@ -262,14 +262,14 @@ def last_error() -> int:
 @pytest.mark.gpu
 def test_a_refused_pin_leaves_no_error_for_the_next_kernel() -> None:
     block = host_block(1 << 20)
-    pin = Pin(block)
+    pin = PinnedMemory(block)
     with pytest.raises(UnavailableError, match=r"did not pin 1 MiB.*CUDA error"):
-        Pin(block)  # the same range twice
+        PinnedMemory(block)  # the same range twice
     assert last_error() == 0
     assert torch.ones(4, device="cuda").sum().item() == 4
     pin.close()
     # and the first one is as it was: its range can be registered anew
-    Pin(block).close()
+    PinnedMemory(block).close()
     assert last_error() == 0
 
 
@@ -286,7 +286,7 @@ def test_what_was_kept_for_later_goes_back() -> None:
         product = rows @ rows
     waiting = torch.empty(3 << 20, dtype=torch.uint8).pin_memory()
     assert torch.cuda.memory_allocated() > allocated
-    assert pinned_now() - pinned == (arena.pinned_bytes(waiting.nbytes))
+    assert pinned_now() - pinned == (weight_buffer.pinned_bytes(waiting.nbytes))
     del rows, product, waiting
     device.release_caches()
     assert torch.cuda.memory_allocated() == allocated
@@ -295,7 +295,7 @@ def test_what_was_kept_for_later_goes_back() -> None:
 
 
 def test_pinned_tensors_take_the_next_power_of_two() -> None:
-    assert [arena.pinned_bytes(n) for n in (1, 2, 3, 1 << 20, (1 << 20) + 1)] == [
+    assert [weight_buffer.pinned_bytes(n) for n in (1, 2, 3, 1 << 20, (1 << 20) + 1)] == [
         *(1, 2, 4, 1 << 20),
         2 << 20,
     ]
@@ -303,8 +303,8 @@ def test_pinned_tensors_take_the_next_power_of_two() -> None:
 
 def test_a_copy_that_did_not_arrive_is_seen() -> None:
     module = nn.Linear(64, 64)
-    fingerprint = arena.Fingerprint(module)
-    made = Arena(module, CPU)
+    fingerprint = weight_buffer.Fingerprint(module)
+    made = WeightBuffer(module, CPU)
     block = device_block(made.n_bytes, CPU)
     made.copy_in(block)
     assert fingerprint.matches()

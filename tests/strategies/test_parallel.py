@@ -18,16 +18,17 @@ import pytest
 from hybridlab.audio import load_clips, read_audio
 from hybridlab.config.params import ParallelParams
 from hybridlab.devices import CpuDevice, CudaDevice, resolve_device
-from hybridlab.devices.cores import board_at
-from hybridlab.devices.oom import out_of_memory
+from hybridlab.devices.out_of_memory import out_of_memory
 from hybridlab.errors import UnavailableError, WorkerLostError
-from hybridlab.experiments import execute, race, serving
-from hybridlab.experiments.lab import Lab
-from hybridlab.experiments.placement import Site, place, transcriber_spec
-from hybridlab.models import TenantSpec
-from hybridlab.models.remote import RemoteTranscriber
-from hybridlab.processes.isolate import ADDRESS_VARIABLE, CaseServer
-from hybridlab.results.records import AT_ONCE
+from hybridlab.experiments import case_worker
+from hybridlab.experiments.placement import Site, asr_spec, place
+from hybridlab.experiments.plans import strategy_comparison
+from hybridlab.experiments.session import Session
+from hybridlab.experiments.workloads import common
+from hybridlab.models import ModelSpec
+from hybridlab.models.worker_model import WorkerRecognizer
+from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
+from hybridlab.results.schema import AT_ONCE
 from hybridlab.strategies import Request, Strategy, make_strategy
 from tests.strategies.test_strategies import FakeVoxtral, FakeWhisper
 from tests.watcher import Watcher
@@ -41,10 +42,10 @@ from tests.workers_at_work import (
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
-WHISPER = TenantSpec(
+WHISPER = ModelSpec(
     model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32", seed=1
 )
-VOXTRAL = TenantSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
+VOXTRAL = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
 
 
 class Gpu(CpuDevice):
@@ -78,7 +79,7 @@ def opened(variant: str) -> Iterator[Strategy]:
     device = CpuDevice()
     with ExitStack() as stack:
         tenants = place(variant, WHISPER, VOXTRAL, Site(device, stack))
-        strategy = make_strategy("parallel", variant, transcriber=tenants[0], analyst=tenants[1])
+        strategy = make_strategy("parallel", variant, asr=tenants[0], llm=tenants[1])
         strategy.open()
         yield strategy
 
@@ -94,10 +95,10 @@ def said(case_server: object, request_: Request) -> tuple[str, str]:
     return served.transcript.text, served.answer.text
 
 
-def open_lab(tmp_path: Path, **values: Any) -> Lab:
+def open_session(tmp_path: Path, **values: Any) -> Session:
     small = {"output_dir": str(tmp_path / "run"), "trials": 2, "max_new_tokens": 12}
-    given = {**small, "most_foreign_cpu": 1.0, "headless": True, **values}
-    return Lab.open(ParallelParams.from_mapping(given))
+    given = {**small, "max_other_cpu_share": 1.0, "headless": True, **values}
+    return Session.open(ParallelParams.from_mapping(given))
 
 
 def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
@@ -108,23 +109,21 @@ def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said
         assert {(span.tenant, span.phase) for span in served.spans} >= {
-            ("whisper", "encode"),
-            ("whisper", "decode"),
-            ("voxtral", "encode"),
-            ("voxtral", "decode"),
+            ("asr", "encode"),
+            ("asr", "decode"),
+            ("llm", "encode"),
+            ("llm", "decode"),
         }
         for span in served.spans:
             if span.phase != "load":
                 assert served.start_s <= span.start_s <= span.end_s <= served.end_s
-        board = strategy.transcriber._board  # type: ignore[attr-defined]
-        assert sum(board_at(board.path)) == 0  # nobody is at work any more
-        assert (strategy.analyst.weights_bytes() or 0) > 9_000_000
+        assert (strategy.llm.weights_bytes() or 0) > 9_000_000
         strategy.close()
         assert not any(tenant.loaded for tenant in strategy.tenants)
     assert not any(alive(pid) for pid in pids)
 
 
-@pytest.mark.parametrize("role", ["transcriber", "analyst"])
+@pytest.mark.parametrize("role", ["asr", "llm"])
 def test_a_worker_killed_in_mid_request_is_replaced_and_the_request_answered(
     request_: Request, said: tuple[str, str], role: str
 ) -> None:
@@ -148,8 +147,8 @@ def test_a_request_whose_worker_is_lost_twice_is_reported_lost(
     request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened("processes") as strategy:
-        victim = strategy.transcriber
-        assert isinstance(victim, RemoteTranscriber)
+        victim = strategy.asr
+        assert isinstance(victim, WorkerRecognizer)
         load = victim.load
 
         def load_and_arm() -> None:
@@ -158,15 +157,15 @@ def test_a_request_whose_worker_is_lost_twice_is_reported_lost(
 
         monkeypatch.setattr(victim, "load", load_and_arm)
         victim.worker.call(die_when_decoding)
-        with pytest.raises(WorkerLostError, match=r"worker whisper was lost: .*SIGKILL"):
+        with pytest.raises(WorkerLostError, match=r"worker asr was lost: .*SIGKILL"):
             strategy.serve(request_)
         assert victim.restarts == 1
         assert not victim.loaded
-        assert strategy.analyst.loaded
+        assert strategy.llm.loaded
         strategy.close()
 
 
-@pytest.mark.parametrize("role", ["transcriber", "analyst"])
+@pytest.mark.parametrize("role", ["asr", "llm"])
 def test_out_of_memory_in_one_worker_leaves_no_thread_and_the_other_idle(
     request_: Request, said: tuple[str, str], role: str
 ) -> None:
@@ -189,7 +188,7 @@ def test_out_of_memory_in_one_worker_leaves_no_thread_and_the_other_idle(
 def test_a_failure_in_a_thread_leaves_no_thread(request_: Request) -> None:
     log: list[tuple[str, str]] = []
     whisper = FakeWhisper(log)
-    strategy = make_strategy("parallel", "threads", transcriber=whisper, analyst=FakeVoxtral(log))
+    strategy = make_strategy("parallel", "threads", asr=whisper, llm=FakeVoxtral(log))
     before = threading.active_count()
     strategy.open()
     whisper.unload()  # its next request fails
@@ -197,7 +196,7 @@ def test_a_failure_in_a_thread_leaves_no_thread(request_: Request) -> None:
         strategy.serve(request_)
     strategy.close()
     assert threading.active_count() == before
-    assert ("voxtral", "answer") in log
+    assert ("llm", "answer") in log
 
 
 def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Request) -> None:
@@ -205,7 +204,7 @@ def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Requ
     tenants = FakeWhisper(log), FakeVoxtral(log)
     for tenant in tenants:
         tenant.device = device
-    strategy = make_strategy("parallel", "streams", transcriber=tenants[0], analyst=tenants[1])
+    strategy = make_strategy("parallel", "streams", asr=tenants[0], llm=tenants[1])
     strategy.open()
     strategy.serve(request_)
     assert sorted(device.entered) == [(False, "main"), (True, "other")]
@@ -222,22 +221,24 @@ def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Requ
 def test_what_the_device_lacks_is_a_skipped_case_with_the_reason(
     tmp_path: Path, variant: str, reason: str
 ) -> None:
-    lab = open_lab(tmp_path, device="cpu")
-    row = lab.runner.run(lab.case("race", strategy="parallel", variant=variant))
+    session = open_session(tmp_path, device="cpu")
+    row = session.runner.run(
+        session.case("strategy_comparison", strategy="parallel", variant=variant)
+    )
     assert row["status"] == "skipped"
     assert reason in row["reason"]
 
 
 def test_workers_are_not_put_into_an_envelope_that_cannot_hold_them() -> None:
     device = CpuDevice()
-    device.shrink(1 << 30)
+    device.set_memory_limit(1 << 30)
     with ExitStack() as stack, pytest.raises(UnavailableError, match="limits one process"):
         place("processes", WHISPER, VOXTRAL, Site(device, stack))
 
 
 def test_whisper_on_the_host_is_made_there_in_a_dtype_of_the_host() -> None:
     gpu = Gpu()
-    half = transcriber_spec("whisper-on-cpu", WHISPER, gpu)
+    half = asr_spec("whisper-on-cpu", WHISPER, gpu)
     assert half.dtype == "float32"
     with ExitStack() as stack:
         whisper, voxtral = place("whisper-on-cpu", half, VOXTRAL, Site(gpu, stack))
@@ -248,47 +249,53 @@ def test_whisper_on_the_host_is_made_there_in_a_dtype_of_the_host() -> None:
 
 def test_ctranslate2_changes_the_backend_and_keeps_a_dtype_that_it_has() -> None:
     cpu, gpu = CpuDevice(), Gpu()
-    assert transcriber_spec("ctranslate2", WHISPER, cpu).backend == "faster-whisper"
+    assert asr_spec("ctranslate2", WHISPER, cpu).backend == "faster-whisper"
     for dtype, device, expected in (
         ("float32", cpu, "float32"),
         ("bfloat16", cpu, "float32"),
         ("bfloat16", gpu, "float16"),
         ("float16", gpu, "float16"),
     ):
-        spec = TenantSpec(model="tiny", backend="transformers", weights="hub", dtype=dtype)
-        assert transcriber_spec("ctranslate2", spec, device).dtype == expected
-    assert transcriber_spec("threads", WHISPER, cpu) is WHISPER
+        spec = ModelSpec(model="tiny", backend="transformers", weights="hub", dtype=dtype)
+        assert asr_spec("ctranslate2", spec, device).dtype == expected
+    assert asr_spec("threads", WHISPER, cpu) is WHISPER
 
 
 def test_a_race_of_the_variants_passes_the_parity_gate_each_with_its_own_whisper(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("faster_whisper")
-    lab = open_lab(tmp_path)
-    arms = [race.Arm("parallel", variant) for variant in ("processes", "ctranslate2")]
-    rows = race.run(lab, arms, rounds=1)
+    session = open_session(tmp_path)
+    arms = [
+        strategy_comparison.Arm("parallel", variant) for variant in ("processes", "ctranslate2")
+    ]
+    rows = strategy_comparison.run(session, arms, rounds=1)
     assert [row["status"] for row in rows] == ["ok"] * 4, [row["reason"] for row in rows]
-    assert [row["whisper_backend"] for row in rows[2:]] == ["openai-whisper", "faster-whisper"]
+    assert [row["asr_backend"] for row in rows[2:]] == ["openai-whisper", "faster-whisper"]
     assert rows[2]["worker_restarts"] == 0
-    trials = lab.table("trials")
-    measured = trials[(trials["experiment"] == "race") & ~trials["first"].astype(bool)]
+    trials = session.table("trials")
+    measured = trials[
+        (trials["experiment"] == "strategy_comparison") & ~trials["is_first_request"].astype(bool)
+    ]
     assert len(measured) == 4
-    assert measured["parity"].astype(bool).all()
+    assert measured["output_matches_reference"].astype(bool).all()
 
 
 def test_the_ledger_of_workers_closes_and_names_each_one_s_request(tmp_path: Path) -> None:
-    lab = open_lab(tmp_path, device="cpu")
-    row = race.tell_apart(lab, race.Arm("parallel", "processes"))
+    session = open_session(tmp_path, device="cpu")
+    row = strategy_comparison.attribute_peak(
+        session, strategy_comparison.Arm("parallel", "processes")
+    )
     assert row["status"] == "ok", row["reason"]
-    ledgers = lab.table("ledgers")
+    ledgers = session.table("ledgers")
     for moment, own in ledgers.groupby("moment"):
         assert own["bytes"].sum() == row["capacity_bytes"]
-        inside = own[own["inside"].astype(bool)].set_index("owner")["bytes"]
-        assert abs(inside["unexplained"]) <= 0.05 * inside.sum(), moment
+        inside = own[own["in_process"].astype(bool)].set_index("owner")["bytes"]
+        assert abs(inside["unattributed"]) <= 0.05 * inside.sum(), moment
         assert inside["workers"] > 0
     at_once = ledgers[ledgers["moment"] == AT_ONCE].set_index("owner")["bytes"]
-    assert at_once["whisper request"] > 0
-    assert at_once["voxtral request"] > 0
+    assert at_once["asr request"] > 0
+    assert at_once["llm request"] > 0
 
 
 def serve_in_workers(path: str) -> None:
@@ -304,9 +311,7 @@ def serve_in_workers(path: str) -> None:
     )
     with ExitStack() as stack:
         tenants = place("processes", WHISPER, VOXTRAL, Site(device, stack))
-        strategy = make_strategy(
-            "parallel", "processes", transcriber=tenants[0], analyst=tenants[1]
-        )
+        strategy = make_strategy("parallel", "processes", asr=tenants[0], llm=tenants[1])
         strategy.open()
         device.synchronize()
         served = strategy.serve(asked)
@@ -315,8 +320,8 @@ def serve_in_workers(path: str) -> None:
             "text": served.transcript.text,
             "peak": device.peak_bytes(),
             "reserved": device.reserved_bytes(),
-            "strangers": device.strangers.value,
-            "neighbours": device.neighbours().value,
+            "other processes": device.other_processes_bytes.value,
+            "neighbours": device.other_processes().value,
             "touched": torch.cuda.is_initialized(),
         }
     Path(path).write_text(json.dumps(found))
@@ -338,8 +343,8 @@ def test_workers_on_a_card_answer_and_their_case_holds_nothing_of_it(
 
 
 def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> None:
-    lab = open_lab(tmp_path, trials=20)
-    trials = lab.part.folder / "trials.jsonl"
+    session = open_session(tmp_path, trials=20)
+    trials = session.part.folder / "trials.jsonl"
     killed: list[int] = []
 
     def kill_one(pid: int) -> bool:
@@ -350,41 +355,43 @@ def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> No
         os.kill(killed[0], signal.SIGKILL)
         return False
 
-    (alone,) = race.run(lab, [], rounds=0)
-    texts = race._texts_path(lab, alone["whisper_backend"])
-    case = race._race_case(lab, race.Arm("parallel", "processes"), 0, texts)
+    (alone,) = strategy_comparison.run(session, [], rounds=0)
+    texts = strategy_comparison._texts_path(session, alone["asr_backend"])
+    case = strategy_comparison._race_case(
+        session, strategy_comparison.Arm("parallel", "processes"), 0, texts
+    )
     trials.unlink()
-    lab.runner.view = Watcher(tmp_path, tick=kill_one)
-    row = lab.runner.run(case)
+    session.runner.view = Watcher(tmp_path, tick=kill_one)
+    row = session.runner.run(case)
     assert killed
     assert row["status"] == "ok", row["reason"]
     assert row["worker_restarts"] == 1
-    measured = lab.table("trials")
-    measured = measured[~measured["first"].astype(bool)]
+    measured = session.table("trials")
+    measured = measured[~measured["is_first_request"].astype(bool)]
     assert len(measured) == 20
-    assert measured["parity"].astype(bool).all()
-    assert {"restart", "lost"} <= set(lab.table("spans")["phase"])
+    assert measured["output_matches_reference"].astype(bool).all()
+    assert {"restart", "lost"} <= set(session.table("spans")["phase"])
 
 
 def test_out_of_memory_in_a_worker_is_the_result_of_its_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lab = open_lab(tmp_path)
-    load = serving.load
+    session = open_session(tmp_path)
+    load = common.load
     workers: list[Any] = []
 
     def load_and_arm(context: Any, strategy: Any) -> None:
         load(context, strategy)
         workers.extend(tenant.worker for tenant in strategy.tenants)
-        strategy.transcriber.worker.call(run_out_in_requests)
+        strategy.asr.worker.call(run_out_in_requests)
 
-    monkeypatch.setattr(serving, "load", load_and_arm)
+    monkeypatch.setattr(common, "load", load_and_arm)
     result = tmp_path / "result.json"
-    case = lab.case("race", strategy="parallel", variant="processes", warmup=0)
-    execute.execute(case, lab.part.writer.with_common(**case.common()), result)
+    case = session.case("strategy_comparison", strategy="parallel", variant="processes", warmup=0)
+    case_worker.execute(case, session.part.writer.with_common(**case.common()), result)
     row = json.loads(result.read_text())
     assert row["status"] == "oom"
-    assert row["reason"].startswith("in phase whisper encode: ")
+    assert row["reason"].startswith("in phase asr encode: ")
     assert row["requested_bytes"] == 1 << 60
     assert len(workers) == 2
     assert all(worker.pid is None for worker in workers)
@@ -393,16 +400,16 @@ def test_out_of_memory_in_a_worker_is_the_result_of_its_case(
 RACE = """
 import sys
 from pathlib import Path
-from hybridlab.experiments import race
-from hybridlab.experiments.lab import Lab
+from hybridlab.experiments.plans import strategy_comparison
+from hybridlab.experiments.session import Session
 from hybridlab.config.params import ParallelParams
-from hybridlab.results.records import AT_ONCE
 
-values = {"headless": True, "output_dir": sys.argv[1], "most_foreign_cpu": 1.0, "trials": 500}
-lab = Lab.open(ParallelParams.from_mapping(values))
+values = {"headless": True, "output_dir": sys.argv[1], "max_other_cpu_share": 1.0, "trials": 500}
+session = Session.open(ParallelParams.from_mapping(values))
 try:
-    race.tell_apart(lab, race.CONTROL)
-    lab.runner.run(lab.case("race", strategy="parallel", variant="processes"))
+    strategy_comparison.attribute_peak(session, strategy_comparison.CONTROL)
+    case = session.case("strategy_comparison", strategy="parallel", variant="processes")
+    session.runner.run(case)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
     sys.stdin.read()
@@ -411,23 +418,23 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_in_a_race_ends_its_case_and_workers(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != ADDRESS_VARIABLE}
-    lab = subprocess.Popen(
+    session = subprocess.Popen(
         [sys.executable, "-c", RACE, str(tmp_path / "run")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
     )
-    assert lab.stdout is not None
+    assert session.stdout is not None
     try:
         # the server, the case and its two workers
-        assert wait_until(lambda: len(descendants(lab.pid)) == 4, timeout_s=60)
-        lab.send_signal(signal.SIGINT)
-        assert lab.stdout.readline() == "interrupted\n"
-        assert wait_until(lambda: len(descendants(lab.pid)) == 1)  # the server waits for more
+        assert wait_until(lambda: len(descendants(session.pid)) == 4, timeout_s=60)
+        session.send_signal(signal.SIGINT)
+        assert session.stdout.readline() == "interrupted\n"
+        assert wait_until(lambda: len(descendants(session.pid)) == 1)  # the server waits for more
     finally:
-        server = descendants(lab.pid)
-        lab.communicate()
+        server = descendants(session.pid)
+        session.communicate()
     assert wait_until(lambda: not any(alive(pid) for pid in server))
 
 
@@ -442,7 +449,7 @@ def test_streams_leave_nothing_behind_them(request_: Request, said: tuple[str, s
     before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     with ExitStack() as stack:
         tenants = place("streams", WHISPER, VOXTRAL, Site(device, stack))
-        strategy = make_strategy("parallel", "streams", transcriber=tenants[0], analyst=tenants[1])
+        strategy = make_strategy("parallel", "streams", asr=tenants[0], llm=tenants[1])
         strategy.open()
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said

@@ -14,11 +14,24 @@ import pytest
 from hybridlab.audio import Samples
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import ParameterError, UnavailableError
-from hybridlab.models.base import Analyst, Heard, TenantSpec, Text, Transcriber
-from hybridlab.strategies import STRATEGIES, Inbox, Request, Served, Strategy, make_strategy
+from hybridlab.models.base import (
+    AudioLanguageModel,
+    GenerationResult,
+    ModelSpec,
+    PrefilledAudio,
+    SpeechRecognizer,
+)
+from hybridlab.strategies import (
+    STRATEGIES,
+    ArrivalQueue,
+    CompletedRequest,
+    Request,
+    Strategy,
+    make_strategy,
+)
 from hybridlab.strategies.swapping import MOVERS
 
-SPEC = TenantSpec(model="x", backend="transformers", weights="pocket", dtype="float32")
+SPEC = ModelSpec(model="x", backend="transformers", weights="pocket", dtype="float32")
 
 
 class _Fake:
@@ -53,36 +66,36 @@ class _Fake:
         language: str = "en",
         max_new_tokens: int = 224,
         beams: int = 1,
-    ) -> list[Text]:
+    ) -> list[GenerationResult]:
         assert self._is_loaded
         thread = "main" if threading.current_thread() is threading.main_thread() else "other"
         self.log.append((self.name, f"transcribe {thread}"))  # type: ignore[attr-defined]
-        return [Text("one", (1,)) for _ in batch]
+        return [GenerationResult("one", (1,)) for _ in batch]
 
 
-class FakeWhisper(_Fake, Transcriber):
+class FakeWhisper(_Fake, SpeechRecognizer):
     pass
 
 
-class FakeVoxtral(_Fake, Analyst):
+class FakeVoxtral(_Fake, AudioLanguageModel):
     def answer(
         self, batch: Sequence[Samples], questions: Sequence[str], *, max_new_tokens: int = 200
-    ) -> list[Text]:
+    ) -> list[GenerationResult]:
         assert self._is_loaded
         self.log.append((self.name, f"answer {len(batch)}" if len(batch) > 1 else "answer"))
-        return [Text(question, (2,)) for question in questions]
+        return [GenerationResult(question, (2,)) for question in questions]
 
-    def hear(self, samples: Samples) -> Heard:
+    def hear(self, samples: Samples) -> PrefilledAudio:
         self.log.append((self.name, "hear"))
         return FakeHeard()
 
 
-class FakeHeard(Heard):
-    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> Text:
-        return Text("one", (1,))
+class FakeHeard(PrefilledAudio):
+    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> GenerationResult:
+        return GenerationResult("one", (1,))
 
-    def answer(self, question: str, *, max_new_tokens: int = 200) -> Text:
-        return Text(question, (2,))
+    def answer(self, question: str, *, max_new_tokens: int = 200) -> GenerationResult:
+        return GenerationResult(question, (2,))
 
 
 def opened(name: str, variant: str, **options: object) -> tuple[Strategy, list[tuple[str, str]]]:
@@ -91,8 +104,8 @@ def opened(name: str, variant: str, **options: object) -> tuple[Strategy, list[t
     made = make_strategy(
         name,
         variant,
-        transcriber=FakeWhisper(log),
-        analyst=FakeVoxtral(log),
+        asr=FakeWhisper(log),
+        llm=FakeVoxtral(log),
         options=dict(options),
     )
     made.open()
@@ -131,7 +144,7 @@ CUDA_ONLY = {("sequential", "expandable-segments")}
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_variant_serves_and_gives_everything_back(name: str) -> None:
-    moved = set(MOVERS) - {"reload-warm"}  # need real weights: test_swapping.py
+    moved = set(MOVERS) - {"reload-cached"}  # need real weights: test_swapping.py
     for variant in set(STRATEGIES[name].variants) - moved - {"streams"}:  # a CPU has none
         if (name, variant) in CUDA_ONLY:
             with pytest.raises(UnavailableError, match="CUDA"):
@@ -144,37 +157,35 @@ def test_every_variant_serves_and_gives_everything_back(name: str) -> None:
 
 def test_sequential_loads_once_and_runs_whisper_first() -> None:
     log = serve("sequential", "plain", count=1)
-    assert log[:2] == [("voxtral", "load"), ("whisper", "load")]
-    assert log[2:4] == [("whisper", "transcribe main"), ("voxtral", "answer")]
+    assert log[:2] == [("llm", "load"), ("asr", "load")]
+    assert log[2:4] == [("asr", "transcribe main"), ("llm", "answer")]
 
 
 def test_whisper_can_be_loaded_first() -> None:
     log: list[tuple[str, str]] = []
-    made = make_strategy(
-        "sequential", "plain", transcriber=FakeWhisper(log), analyst=FakeVoxtral(log)
-    )
-    made.load_order = "whisper-first"
+    made = make_strategy("sequential", "plain", asr=FakeWhisper(log), llm=FakeVoxtral(log))
+    made.load_order = "asr-first"
     made.open()
-    assert log == [("whisper", "load"), ("voxtral", "load")]
+    assert log == [("asr", "load"), ("llm", "load")]
 
 
 def test_solo_never_loads_whisper() -> None:
-    assert {tenant for tenant, _ in serve("solo", "naive")} == {"voxtral"}
+    assert {tenant for tenant, _ in serve("solo", "two-requests")} == {"llm"}
 
 
 def test_parallel_runs_whisper_on_another_thread() -> None:
-    assert ("whisper", "transcribe other") in serve("parallel", "threads")
+    assert ("asr", "transcribe other") in serve("parallel", "threads")
 
 
 def test_swapping_whisper_keeps_voxtral_resident() -> None:
-    log = serve("swapping", "reload-warm", count=3)
-    assert log.count(("whisper", "load")) == 3
-    assert log.count(("voxtral", "load")) == 1
+    log = serve("swapping", "reload-cached", count=3)
+    assert log.count(("asr", "load")) == 3
+    assert log.count(("llm", "load")) == 1
 
 
 def test_swapping_both_never_has_two_resident() -> None:
     resident: set[str] = set()
-    for tenant, what in serve("swapping", "reload-warm", count=2, swap="both"):
+    for tenant, what in serve("swapping", "reload-cached", count=2, swap="both"):
         if what == "load":
             resident.add(tenant)
         elif what == "unload":
@@ -185,15 +196,15 @@ def test_swapping_both_never_has_two_resident() -> None:
 def test_unknown_names_are_refused() -> None:
     log: list[tuple[str, str]] = []
     with pytest.raises(ParameterError, match="did you mean 'sequential'"):
-        make_strategy("sequentail", "plain", transcriber=None, analyst=FakeVoxtral(log))
+        make_strategy("sequentail", "plain", asr=None, llm=FakeVoxtral(log))
     with pytest.raises(ParameterError, match="unknown variant of parallel"):
-        make_strategy("parallel", "magic", transcriber=None, analyst=FakeVoxtral(log))
+        make_strategy("parallel", "magic", asr=None, llm=FakeVoxtral(log))
 
 
 def test_a_strategy_without_its_transcriber_says_so() -> None:
-    made = make_strategy("sequential", "plain", transcriber=None, analyst=FakeVoxtral([]))
+    made = make_strategy("sequential", "plain", asr=None, llm=FakeVoxtral([]))
     with pytest.raises(ParameterError, match="needs a transcriber"):
-        _ = made.transcriber
+        _ = made.asr
 
 
 @pytest.mark.parametrize(
@@ -203,7 +214,7 @@ def test_a_strategy_without_its_transcriber_says_so() -> None:
 def test_a_stream_serves_every_request_once(name: str, variant: str) -> None:
     before = set(threading.enumerate())
     made, _ = streaming(name, variant)
-    served = list(made.stream(Inbox(requests(7))))
+    served = list(made.stream(ArrivalQueue(requests(7))))
     made.close()
     assert sorted(one.request.id for one in served) == [str(number) for number in range(7)]
     assert all(one.answer.text == one.request.question for one in served)
@@ -212,83 +223,83 @@ def test_a_stream_serves_every_request_once(name: str, variant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "variant"), [("pipelined", "lookahead"), ("sequential", "asyncio")]
+    ("name", "variant"), [("pipelined", "prefetch"), ("sequential", "asyncio")]
 )
 def test_a_fault_in_a_stream_comes_out_and_leaves_no_thread(name: str, variant: str) -> None:
     before = set(threading.enumerate())
     made, _ = streaming(name, variant)
     seen = 0
 
-    def fail(*_: object, **__: object) -> list[Text]:
+    def fail(*_: object, **__: object) -> list[GenerationResult]:
         nonlocal seen
         seen += 1
         if seen == 3:
             raise MemoryError("no room")
-        return [Text("one", (1,))]
+        return [GenerationResult("one", (1,))]
 
-    made.transcriber.transcribe = fail  # type: ignore[method-assign]
+    made.asr.transcribe = fail  # type: ignore[method-assign]
     with pytest.raises(MemoryError, match="no room"):
-        list(made.stream(Inbox(requests(7))))
+        list(made.stream(ArrivalQueue(requests(7))))
     assert set(threading.enumerate()) == before
 
 
 @pytest.mark.parametrize(
-    ("name", "variant"), [("pipelined", "lookahead"), ("sequential", "asyncio")]
+    ("name", "variant"), [("pipelined", "prefetch"), ("sequential", "asyncio")]
 )
 def test_whoever_leaves_a_stream_early_leaves_no_thread(name: str, variant: str) -> None:
     before = set(threading.enumerate())
     made, _ = streaming(name, variant)
     never = time.perf_counter() + 3600
-    stream = made.stream(Inbox(requests(2), [0.0, never]))
+    stream = made.stream(ArrivalQueue(requests(2), [0.0, never]))
     assert next(stream).request.id == "0"
     stream.close()  # type: ignore[attr-defined]
     assert set(threading.enumerate()) == before
 
 
 def test_the_pipeline_hears_the_next_request_while_voxtral_answers() -> None:
-    made, log = streaming("pipelined", "lookahead")
+    made, log = streaming("pipelined", "prefetch")
     heard_second = threading.Event()
-    transcribe, answer = made.transcriber.transcribe, made.analyst.answer
+    transcribe, answer = made.asr.transcribe, made.llm.answer
 
-    def hear(*arguments: Any, **options: Any) -> list[Text]:
+    def hear(*arguments: Any, **options: Any) -> list[GenerationResult]:
         texts = transcribe(*arguments, **options)
-        if log.count(("whisper", "transcribe other")) == 2:
+        if log.count(("asr", "transcribe other")) == 2:
             heard_second.set()
         return texts
 
-    def reply(*arguments: Any, **options: Any) -> list[Text]:
+    def reply(*arguments: Any, **options: Any) -> list[GenerationResult]:
         assert heard_second.wait(10), "Whisper waited for Voxtral"
         return answer(*arguments, **options)
 
-    made.transcriber.transcribe = hear  # type: ignore[method-assign]
-    made.analyst.answer = reply  # type: ignore[method-assign]
-    assert len(list(made.stream(Inbox(requests(2))))) == 2
+    made.asr.transcribe = hear  # type: ignore[method-assign]
+    made.llm.answer = reply  # type: ignore[method-assign]
+    assert len(list(made.stream(ArrivalQueue(requests(2))))) == 2
 
 
 def test_batches_take_what_is_there_and_wait_for_nobody() -> None:
     made, log = streaming("sequential", "batched", batch=3)
     now = time.perf_counter()
     due = [now, now, now, now, now + 0.2]
-    served = list(made.stream(Inbox(requests(5), due)))
-    assert [what for who, what in log if who == "voxtral"] == ["answer 3", "answer", "answer"]
+    served = list(made.stream(ArrivalQueue(requests(5), due)))
+    assert [what for who, what in log if who == "llm"] == ["answer 3", "answer", "answer"]
     assert served[-1].start_s >= due[-1]
 
 
 def test_the_orchestrator_works_where_an_event_loop_is_running_as_in_a_notebook() -> None:
-    async def cell() -> list[Served]:
-        made, _ = streaming("sequential", "asyncio", in_flight=2)
-        return list(made.stream(Inbox(requests(3))))
+    async def cell() -> list[CompletedRequest]:
+        made, _ = streaming("sequential", "asyncio", max_in_flight=2)
+        return list(made.stream(ArrivalQueue(requests(3))))
 
     assert {served.request.id for served in asyncio.run(cell())} == {r.id for r in requests(3)}
 
 
 def test_one_tenant_at_a_time_under_the_orchestrators_lock() -> None:
-    made, _ = streaming("sequential", "asyncio", in_flight=3)
+    made, _ = streaming("sequential", "asyncio", max_in_flight=3)
     at_work, together = 0, []
     lock = threading.Lock()
 
     def slowly(texts: Any) -> Any:
-        def work(*arguments: Any, **options: Any) -> list[Text]:
+        def work(*arguments: Any, **options: Any) -> list[GenerationResult]:
             nonlocal at_work
             with lock:
                 at_work += 1
@@ -296,12 +307,12 @@ def test_one_tenant_at_a_time_under_the_orchestrators_lock() -> None:
             time.sleep(0.002)
             with lock:
                 at_work -= 1
-            found: list[Text] = texts(*arguments, **options)
+            found: list[GenerationResult] = texts(*arguments, **options)
             return found
 
         return work
 
-    made.transcriber.transcribe = slowly(made.transcriber.transcribe)  # type: ignore[method-assign]
-    made.analyst.answer = slowly(made.analyst.answer)  # type: ignore[method-assign]
-    assert len(list(made.stream(Inbox(requests(6))))) == 6
+    made.asr.transcribe = slowly(made.asr.transcribe)  # type: ignore[method-assign]
+    made.llm.answer = slowly(made.llm.answer)  # type: ignore[method-assign]
+    assert len(list(made.stream(ArrivalQueue(requests(6))))) == 6
     assert set(together) == {1}

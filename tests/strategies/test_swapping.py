@@ -13,39 +13,40 @@ import pytest
 import torch
 
 from hybridlab.audio import Samples, load_clips, read_audio
-from hybridlab.devices import CpuDevice, Device, linux
+from hybridlab.devices import CpuDevice, Device, procfs
 from hybridlab.errors import UnavailableError
-from hybridlab.models import TenantSpec, make_analyst, make_transcriber
+from hybridlab.models import ModelSpec, make_asr, make_llm
 from hybridlab.models.pocket import pocket_dir
 from hybridlab.models.source import weight_files
-from hybridlab.strategies import Request, Served, arena, copies, make_strategy
-from hybridlab.strategies.arena import weights_digest
-from hybridlab.strategies.arenas import InArena
+from hybridlab.strategies import CompletedRequest, Request, make_strategy
+from hybridlab.strategies.offload import per_tensor, weight_buffer
+from hybridlab.strategies.offload.single_buffer import InArena
+from hybridlab.strategies.offload.weight_buffer import weights_digest
 from hybridlab.strategies.swapping import MOVERS, Swapping
 from tests.strategies.test_arena import FakeCudart, pinned_now
 
-HERE = ("reload-warm", "reload-cold", "arena", "arena-overlapped")
+HERE = ("reload-cached", "reload-from-disk", "single-buffer", "single-buffer-overlapped")
 BACKENDS = ("openai-whisper", "transformers")
 
 
-def spec(model: str, backend: str = "transformers", **changes: Any) -> TenantSpec:
+def spec(model: str, backend: str = "transformers", **changes: Any) -> ModelSpec:
     fields: dict[str, Any] = {"weights": "pocket", "dtype": "float32", **changes}
-    return TenantSpec(model=model, backend=backend, **fields)
+    return ModelSpec(model=model, backend=backend, **fields)
 
 
 def strategy(
     variant: str,
     *,
     backend: str = "transformers",
-    swap: str = "whisper",
+    swap: str = "asr",
     device: Device | None = None,
 ) -> Swapping:
     device = device or CpuDevice()
     made = make_strategy(
         "swapping",
         variant,
-        transcriber=make_transcriber(spec("pocket-m", backend), device),
-        analyst=make_analyst(spec("pocket"), device),
+        asr=make_asr(spec("pocket-m", backend), device),
+        llm=make_llm(spec("pocket"), device),
         options={"swap": swap},
     )
     assert isinstance(made, Swapping)
@@ -57,7 +58,7 @@ def clip() -> Samples:
     return read_audio(Path(load_clips()[0].path))
 
 
-def ask(made: Swapping, clip: Samples) -> Served:
+def ask(made: Swapping, clip: Samples) -> CompletedRequest:
     return made.serve(Request(id="r", samples=clip, question="last", max_new_tokens=16))
 
 
@@ -66,10 +67,10 @@ def alone(clip: Samples) -> dict[str, tuple[int, ...]]:
     """What each tenant says by itself."""
     said = {}
     for backend in BACKENDS:
-        whisper = make_transcriber(spec("pocket-m", backend), CpuDevice())
+        whisper = make_asr(spec("pocket-m", backend), CpuDevice())
         whisper.load()
         said[backend] = whisper.transcribe([clip], max_new_tokens=16)[0].tokens
-    voxtral = make_analyst(spec("pocket"), CpuDevice())
+    voxtral = make_llm(spec("pocket"), CpuDevice())
     voxtral.load()
     said["answer"] = voxtral.answer([clip], ["last"], max_new_tokens=16)[0].tokens
     return said
@@ -78,11 +79,11 @@ def alone(clip: Samples) -> dict[str, tuple[int, ...]]:
 @pytest.fixture(autouse=True)
 def _no_thread_stays() -> Iterator[None]:
     yield
-    assert not [t.name for t in threading.enumerate() if t.name.startswith("arena")]
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("single-buffer")]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("swap", ["whisper", "both"])
+@pytest.mark.parametrize("swap", ["asr", "both"])
 @pytest.mark.parametrize("variant", HERE)
 def test_texts_are_those_of_each_tenant_alone(
     variant: str, swap: str, backend: str, clip: Samples, alone: dict[str, tuple[int, ...]]
@@ -101,18 +102,18 @@ def test_texts_are_those_of_each_tenant_alone(
 def test_a_thousand_swaps_leave_every_bit_and_the_text(
     backend: str, clip: Samples, alone: dict[str, tuple[int, ...]]
 ) -> None:
-    made = strategy("arena", backend=backend, swap="both")
+    made = strategy("single-buffer", backend=backend, swap="both")
     expected = {}
-    for tenant in strategy("arena", backend=backend).tenants:
+    for tenant in strategy("single-buffer", backend=backend).tenants:
         tenant.load()
         expected[tenant.name] = weights_digest(tenant.module())  # type: ignore[arg-type]
     made.open()
     for number in range(1, 1001):
         for tenant in made.tenants:
-            made.mover.bring_in(tenant)
+            made.mover.onload(tenant)
             if number % 250 == 0:
                 assert weights_digest(tenant.module()) == expected[tenant.name]  # type: ignore[arg-type]
-            made.mover.drop(tenant)
+            made.mover.offload(tenant)
     for tenant in made.tenants:
         tenant.drain_spans()
     served = ask(made, clip)
@@ -122,7 +123,7 @@ def test_a_thousand_swaps_leave_every_bit_and_the_text(
 
 
 def test_swapping_both_holds_one_tenant_in_one_fixed_block(clip: Samples) -> None:
-    made = strategy("arena", swap="both")
+    made = strategy("single-buffer", swap="both")
     made.open()
     mover = made.mover
     assert isinstance(mover, InArena)
@@ -130,12 +131,12 @@ def test_swapping_both_holds_one_tenant_in_one_fixed_block(clip: Samples) -> Non
     fixed = mover.shared.data_ptr()
     assert mover.shared.nbytes == max(a.n_bytes for a in mover.arenas.values())
     assert made.owners()["swap block"] == mover.shared.nbytes
-    mover.bring_in(made.transcriber)
+    mover.onload(made.asr)
     assert [tenant.weights_bytes() for tenant in made.tenants] == [0, mover.shared.nbytes]
     assert "swap block" not in made.owners()
     with pytest.raises(RuntimeError, match="still holds the other"):
-        mover.bring_in(made.analyst)
-    mover.drop(made.transcriber)
+        mover.onload(made.llm)
+    mover.offload(made.asr)
     served = ask(made, clip)
     assert mover.shared.data_ptr() == fixed
     assert not [span for span in served.spans if span.phase == "allocate"]
@@ -145,11 +146,11 @@ def test_swapping_both_holds_one_tenant_in_one_fixed_block(clip: Samples) -> Non
 
 
 def test_swapping_whisper_gives_its_memory_back_while_voxtral_works(clip: Samples) -> None:
-    made = strategy("arena")
+    made = strategy("single-buffer")
     made.open()
-    made.transcriber.drain_spans()
+    made.asr.drain_spans()
     seen = []
-    made.analyst.on_phase = lambda phase: seen.append(made.transcriber.weights_bytes())
+    made.llm.on_phase = lambda phase: seen.append(made.asr.weights_bytes())
     served = ask(made, clip)
     assert set(seen) == {0}
     size = made.host_copy_bytes()
@@ -158,51 +159,51 @@ def test_swapping_whisper_gives_its_memory_back_while_voxtral_works(clip: Sample
         ("copy-in", size),
         ("release", size),
     ]
-    assert made.owners() == {"whisper host copy": size}
+    assert made.owners() == {"asr host copy": size}
     assert made.link_bytes_per_s is not None
     made.close()
     assert made.host_copy_bytes() == 0
 
 
 def test_the_overlapped_copy_runs_while_the_other_tenant_works(clip: Samples) -> None:
-    made = strategy("arena-overlapped")
+    made = strategy("single-buffer-overlapped")
     made.open()
     ask(made, clip)
     served = ask(made, clip)
     (copy,) = [span for span in served.spans if span.phase == "copy-in"]
-    work = [span for span in served.spans if span.tenant == "voxtral"]
+    work = [span for span in served.spans if span.tenant == "llm"]
     assert copy.start_s <= max(span.end_s for span in work)
     assert work[0].start_s <= copy.end_s
-    assert made.transcriber.weights_bytes() == made.host_copy_bytes()  # it waits in its place
+    assert made.asr.weights_bytes() == made.host_copy_bytes()  # it waits in its place
     made.close()
 
 
 def test_a_fault_while_it_copies_aside_comes_out_and_the_next_request_is_served(
     clip: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = strategy("arena-overlapped")
+    made = strategy("single-buffer-overlapped")
     made.open()
     expected = ask(made, clip).transcript
 
-    def interrupted(self: arena.Arena, block: torch.Tensor) -> None:
+    def interrupted(self: weight_buffer.WeightBuffer, block: torch.Tensor) -> None:
         block[: self.n_bytes // 2].copy_(self.host[: self.n_bytes // 2])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(arena.Arena, "copy_in", interrupted)
+        patched.setattr(weight_buffer.WeightBuffer, "copy_in", interrupted)
         ask(made, clip)
-    assert made.transcriber.weights_bytes() == 0
+    assert made.asr.weights_bytes() == 0
     assert ask(made, clip).transcript == expected
     made.close()
 
 
 def test_a_failed_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = strategy("arena", swap="both")
+    made = strategy("single-buffer", swap="both")
 
     def fails(*_: object) -> float:
         raise UnavailableError("no link")
 
-    monkeypatch.setattr(arena, "link_bytes_per_s", fails)
+    monkeypatch.setattr(weight_buffer, "link_bytes_per_s", fails)
     with pytest.raises(UnavailableError, match="no link"):
         made.open()
     assert not any(tenant.loaded for tenant in made.tenants)
@@ -218,8 +219,10 @@ class PretendGpu(CpuDevice):
     kind = "cuda"
 
 
-@pytest.mark.parametrize("swap", ["whisper", "both"])
-@pytest.mark.parametrize("variant", ["to-cpu", "pinned", "arena", "arena-overlapped"])
+@pytest.mark.parametrize("swap", ["asr", "both"])
+@pytest.mark.parametrize(
+    "variant", ["module-to-cpu", "pinned", "single-buffer", "single-buffer-overlapped"]
+)
 def test_beyond_the_host_texts_are_the_same_and_nothing_stays_pinned(
     variant: str,
     swap: str,
@@ -230,18 +233,18 @@ def test_beyond_the_host_texts_are_the_same_and_nothing_stays_pinned(
     cudart = FakeCudart()
     monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
-    monkeypatch.setattr(arena, "beside_other_work", lambda device: nullcontext())
+    monkeypatch.setattr(weight_buffer, "beside_other_work", lambda device: nullcontext())
     made = strategy(variant, swap=swap, device=PretendGpu())
     made.open()
     assert made.link_bytes_per_s is not None
-    pinned = 0 if variant in ("to-cpu", "pinned") else 1 if swap == "whisper" else 2
+    pinned = 0 if variant in ("module-to-cpu", "pinned") else 1 if swap == "asr" else 2
     assert len(cudart.registered) == pinned
     for _ in range(2):
         served = ask(made, clip)
         assert served.transcript.tokens == alone["transformers"]
         assert served.answer.tokens == alone["answer"]
     phases = {span.phase for span in served.spans}
-    assert ("copy-out" in phases) == (variant == "to-cpu")
+    assert ("copy-out" in phases) == (variant == "module-to-cpu")
     assert {"copy-in", "release"} <= phases
     assert not {"load", "host", "pin"} & phases
     assert made.host_copy_bytes() > 0
@@ -251,7 +254,7 @@ def test_beyond_the_host_texts_are_the_same_and_nothing_stays_pinned(
 
 def test_a_refused_pin_leaves_nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "cudart", lambda: FakeCudart(code=2))
-    made = strategy("arena", device=PretendGpu())
+    made = strategy("single-buffer", device=PretendGpu())
     with pytest.raises(UnavailableError, match="did not pin"):
         made.open()
     assert not any(tenant.loaded for tenant in made.tenants)
@@ -264,12 +267,14 @@ def test_pinned_memory_counts_as_torch_rounds_it(
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
     monkeypatch.setattr(torch.cuda, "cudart", FakeCudart)
     asked: list[int] = []
-    monkeypatch.setattr(copies, "check_host_room", lambda n_bytes, device: asked.append(n_bytes))
+    monkeypatch.setattr(
+        per_tensor, "check_host_memory", lambda n_bytes, device: asked.append(n_bytes)
+    )
     made = strategy("pinned", device=PretendGpu())
     made.open()
     assert [made.host_copy_bytes()] == asked
-    made.mover.bring_in(made.transcriber)
-    assert made.host_copy_bytes() > 1.1 * (made.transcriber.weights_bytes() or 0)
+    made.mover.onload(made.asr)
+    assert made.host_copy_bytes() > 1.1 * (made.asr.weights_bytes() or 0)
     made.close()
     assert made.host_copy_bytes() == 0
 
@@ -280,21 +285,23 @@ def test_a_refused_pin_of_torchs_own_is_a_lack(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", refused)
     made = strategy("pinned", device=PretendGpu())
-    with pytest.raises(UnavailableError, match=r"did not pin.*out of memory\);.*reload-warm"):
+    with pytest.raises(UnavailableError, match=r"did not pin.*out of memory\);.*reload-cached"):
         made.open()
     assert not any(tenant.loaded for tenant in made.tenants)
 
 
-@pytest.mark.parametrize("variant", ["to-cpu", "pinned", "arena", "arena-overlapped"])
+@pytest.mark.parametrize(
+    "variant", ["module-to-cpu", "pinned", "single-buffer", "single-buffer-overlapped"]
+)
 def test_a_copy_that_the_driver_lost_is_a_fault_and_no_wrong_text(
     variant: str, clip: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "cudart", FakeCudart)
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
-    monkeypatch.setattr(arena, "beside_other_work", lambda device: nullcontext())
+    monkeypatch.setattr(weight_buffer, "beside_other_work", lambda device: nullcontext())
     made = strategy(variant, device=PretendGpu())
     made.open()
-    module = made.transcriber.module()
+    module = made.asr.module()
     assert module is not None
     back = made.mover.verify
 
@@ -305,7 +312,7 @@ def test_a_copy_that_the_driver_lost_is_a_fault_and_no_wrong_text(
         back(tenant)
 
     monkeypatch.setattr(made.mover, "verify", lost)
-    with pytest.raises(RuntimeError, match=r"whisper's weights did not arrive on .*reload-warm"):
+    with pytest.raises(RuntimeError, match=r"asr's weights did not arrive on .*reload-cached"):
         ask(made, clip)
     made.close()
 
@@ -314,7 +321,7 @@ def test_a_copy_that_the_driver_lost_is_a_fault_and_no_wrong_text(
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("variant", ["to-cpu", "pinned", "arena"])
+@pytest.mark.parametrize("variant", ["module-to-cpu", "pinned", "single-buffer"])
 def test_weights_that_are_away_leave_their_room_to_other_processes(
     variant: str, clip: Samples
 ) -> None:
@@ -326,7 +333,7 @@ def test_weights_that_are_away_leave_their_room_to_other_processes(
     pinned = pinned_now()
     made = strategy(variant, device=device)
     made.open()
-    resident = made.analyst.weights_bytes() or 0
+    resident = made.llm.weights_bytes() or 0
     opened = torch.cuda.memory_reserved()
     device.release()
     assert torch.cuda.memory_reserved() == opened  # nothing was kept for later
@@ -336,10 +343,10 @@ def test_weights_that_are_away_leave_their_room_to_other_processes(
     if variant == "pinned":
         now = pinned_now()
         assert made.host_copy_bytes() == now - pinned
-    made.mover.bring_in(made.transcriber)
+    made.mover.onload(made.asr)
     device.release()
     there = torch.cuda.memory_reserved()
-    made.mover.drop(made.transcriber)
+    made.mover.offload(made.asr)
     assert there - torch.cuda.memory_reserved() >= made.host_copy_bytes() // 2
     assert resident <= torch.cuda.memory_reserved() - before
     made.close()
@@ -350,35 +357,37 @@ def test_weights_that_are_away_leave_their_room_to_other_processes(
 # -------------------------------------------------------------------------- what a machine lacks
 
 
-@pytest.mark.parametrize("variant", ["to-cpu", "pinned"])
+@pytest.mark.parametrize("variant", ["module-to-cpu", "pinned"])
 def test_a_device_that_is_the_host_has_nothing_to_move(variant: str) -> None:
-    with pytest.raises(UnavailableError, match=f"{variant}.*the device is the host.*use arena"):
+    with pytest.raises(
+        UnavailableError, match=f"{variant}.*the device is the host.*use single-buffer"
+    ):
         strategy(variant)
 
 
 def test_weights_that_torch_does_not_hold_cannot_be_moved(clip: Samples) -> None:
     pytest.importorskip("faster_whisper")
-    made = strategy("arena", backend="faster-whisper")
-    with pytest.raises(UnavailableError, match=r"faster-whisper holds.*use reload-warm"):
+    made = strategy("single-buffer", backend="faster-whisper")
+    with pytest.raises(UnavailableError, match=r"faster-whisper holds.*use reload-cached"):
         made.open()
-    assert not made.transcriber.loaded
+    assert not made.asr.loaded
 
 
 def test_random_weights_are_nowhere_on_the_disk() -> None:
     device = CpuDevice()
     made = make_strategy(
         "swapping",
-        "reload-cold",
-        transcriber=make_transcriber(spec("tiny", weights="random"), device),
-        analyst=make_analyst(spec("pocket"), device),
+        "reload-from-disk",
+        asr=make_asr(spec("tiny", weights="random"), device),
+        llm=make_llm(spec("pocket"), device),
     )
-    with pytest.raises(UnavailableError, match=r"computed, not read.*reload-warm"):
+    with pytest.raises(UnavailableError, match=r"computed, not read.*reload-cached"):
         made.open()
-    assert not made.analyst.loaded
+    assert not made.llm.loaded
 
 
 def test_a_cold_reload_tells_what_came_from_the_disk(clip: Samples) -> None:
-    made = strategy("reload-cold")
+    made = strategy("reload-from-disk")
     made.open()
     spans = ask(made, clip).spans
     made.close()
@@ -388,18 +397,18 @@ def test_a_cold_reload_tells_what_came_from_the_disk(clip: Samples) -> None:
     assert disk.n_bytes is not None
     # a file system without a page cache to drop reads nothing, and the row says so
     assert 0 <= disk.n_bytes <= 1.5 * file.stat().st_size
-    assert [s.phase for s in spans if s.tenant == "whisper"][:2] == ["disk", "load"]
+    assert [s.phase for s in spans if s.tenant == "asr"][:2] == ["disk", "load"]
 
 
 def test_dropping_the_page_cache_makes_the_disk_work(tmp_path: Path) -> None:
     file = tmp_path / "weights"
     file.write_bytes(os.urandom(4 << 20))
-    linux.drop_page_cache(file)
-    before = linux.read_from_disk_bytes()
+    procfs.drop_page_cache(file)
+    before = procfs.read_from_disk_bytes()
     file.read_bytes()
-    cold = linux.read_from_disk_bytes() - before
+    cold = procfs.read_from_disk_bytes() - before
     file.read_bytes()
-    assert linux.read_from_disk_bytes() - before == cold  # the second time it comes from memory
+    assert procfs.read_from_disk_bytes() - before == cold  # the second time it comes from memory
 
 
 def test_every_way_says_what_bounds_it() -> None:

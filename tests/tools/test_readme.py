@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tools import columns
 from tools.readme import render
 
 
@@ -17,3 +18,7 @@ def test_links_to_files_lead_somewhere(project: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         if not link.startswith("http"):
             assert (project / link).exists(), link
+
+
+def test_the_page_of_columns_is_up_to_date() -> None:
+    assert columns.PAGE.read_text(encoding="utf-8") == columns.page(), "run 'make readme'"

@@ -14,16 +14,16 @@ import pytest
 
 from hybridlab import catalog, planner
 from hybridlab.units import GIB, format_bytes
-from hybridlab.widgets.choice import Choice
 from hybridlab.widgets.explorer import explorer_html, settings_of
-from hybridlab.widgets.points import Point, points, reference_points
-from hybridlab.widgets.svg import Bar, stacked_bars
+from hybridlab.widgets.explorer_state import Choice
+from hybridlab.widgets.measured_points import Point, points, reference_points
+from hybridlab.widgets.memory_svg import Bar, memory_svg
 from tests.synthetic import case, memory
 
 T4 = Choice(
     card="t4",
     voxtral="mini-3b",
-    voxtral_dtype="float16",
+    llm_dtype="float16",
     whisper="medium",
     backend="transformers",
     dtype="float16",
@@ -33,7 +33,7 @@ T4 = Choice(
     way="sequential",
 )
 CPU = replace(
-    T4, card="cpu", voxtral_dtype="bfloat16", whisper="large-v3", dtype="float32", way="sequential"
+    T4, card="cpu", llm_dtype="bfloat16", whisper="large-v3", dtype="float32", way="sequential"
 )
 
 
@@ -57,7 +57,7 @@ def test_figures_are_the_planners() -> None:
     assert "✓ fits" in shown
     assert f"{format_bytes(plan.total_bytes)} (" in shown
     assert f"{format_bytes(plan.margin_bytes)} to spare" in shown
-    assert f"{format_bytes(plan.steady_bytes)} predicted" in shown
+    assert f"{format_bytes(plan.idle_bytes)} predicted" in shown
     assert "every figure is <b>predicted</b>" in shown
     assert "measured</text>" not in shown
 
@@ -80,9 +80,9 @@ def test_what_cannot_be_resident_fits_in_turn() -> None:
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        (replace(T4, voxtral_dtype="bfloat16"), "NVIDIA T4 does not compute in bfloat16"),
+        (replace(T4, llm_dtype="bfloat16"), "NVIDIA T4 does not compute in bfloat16"),
         (replace(T4, dtype="int8"), "transformers cannot keep &#x27;int8&#x27; weights"),
-        (replace(CPU, voxtral_dtype="int4"), "needs a CUDA device"),
+        (replace(CPU, llm_dtype="int4"), "needs a CUDA device"),
     ],
 )
 def test_what_is_impossible_is_one_line(choice: Choice, words: str) -> None:
@@ -98,9 +98,9 @@ def test_a_published_case_is_marked_with_its_error() -> None:
     cases = pd.read_parquet(
         Path(__file__).resolve().parents[2] / "outputs/reference/full-cpu/cases.parquet"
     )
-    own = cases[cases["whisper_size"] == "large-v3"].iloc[0]
+    own = cases[cases["asr_model"] == "large-v3"].iloc[0]
     assert f"peak {format_bytes(own['request_peak_bytes'])}" in shown
-    assert f"{format_bytes(own['steady_bytes'])} measured" in shown
+    assert f"{format_bytes(own['idle_bytes'])} measured" in shown
     error = re.search(r"error <b>([+−]\d+\.\d) %", shown)
     assert error is not None
     assert abs(float(error.group(1).replace("−", "-"))) < 3
@@ -116,7 +116,7 @@ def test_settings_of_a_point_show_it() -> None:
     [
         {"card": "h200"},
         {"voxtral": "pocket"},
-        {"voxtral_dtype": "float32"},
+        {"llm_dtype": "float32"},
         {"whisper": "pocket-m"},
         {"backend": "openai-whisper"},
         {"dtype": "bfloat16"},
@@ -142,20 +142,20 @@ def found_of(*rows: dict[str, object], audio_s: float = 20.0) -> list[Point]:
 
 
 def test_points_are_plain_cases_that_were_measured() -> None:
-    fine = case("a", "beside", whisper_size="base") | memory(0.29)
+    fine = case("a", "co_residency", asr_model="base") | memory(0.29)
     assert [point.whisper for point in found_of({**fine, "device": "cpu"})] == ["base"]
     for change in (
         {"status": "oom"},
-        {"experiment": "edge"},
+        {"experiment": "memory_limits"},
         {"variant": "batched"},
-        {"enveloped": True},
+        {"memory_limited": True},
         {"attention": "math"},
     ):
         assert found_of({**fine, "device": "cpu", **change}) == []
 
 
 def test_a_point_sums_to_its_peak_and_a_gpu_without_a_name_is_no_card() -> None:
-    row = case("a", "beside", whisper_size="base") | memory(0.29)
+    row = case("a", "co_residency", asr_model="base") | memory(0.29)
     (point,) = found_of({**row, "device": "cuda:0"})
     assert sum(point.stacks["request_peak"].values()) == pytest.approx(row["request_peak_bytes"])
     assert point.card == ""
@@ -163,8 +163,8 @@ def test_a_point_sums_to_its_peak_and_a_gpu_without_a_name_is_no_card() -> None:
 
 
 def test_a_batch_counts_the_audio_of_one_row() -> None:
-    row = case("a", "limits", strategy="solo", variant="naive") | memory(0.0)
-    limit = {"limit_kind": "batch", "limit_value": 4.0}
+    row = case("a", "request_scaling", strategy="solo", variant="two-requests") | memory(0.0)
+    limit = {"scaling_kind": "batch", "scaling_value": 4.0}
     (point,) = found_of({**row, **limit, "device": "cpu"}, audio_s=120.0)
     assert (point.batch, point.audio_s, point.windows) == (4, 30.0, 1)
 
@@ -173,12 +173,12 @@ def test_a_batch_counts_the_audio_of_one_row() -> None:
 
 
 def test_bars_have_a_second_channel_and_say_their_total() -> None:
-    bar = Bar(label="at rest", parts={"voxtral": 9 * GIB, "whisper": 3 * GIB}, measured=True)
-    drawn = stacked_bars([bar], capacity_bytes=24 * GIB)
+    bar = Bar(label="idle", parts={"llm": 9 * GIB, "asr": 3 * GIB}, note="12.00 GiB")
+    drawn = memory_svg([bar], capacity_bytes=24 * GIB)
     widths = [float(w) for w in re.findall(r'width="([\d.]+)" height="20" fill="url', drawn)]
     assert widths[0] == pytest.approx(3 * widths[1], rel=0.01)
     assert 'stroke-dasharray="6 4"' in drawn  # the capacity
-    assert "12.00 GiB measured" in drawn
+    assert ">12.00 GiB</text>" in drawn
     assert drawn.count("<pattern") == 2
-    far = stacked_bars([bar], capacity_bytes=140 * GIB)
+    far = memory_svg([bar], capacity_bytes=140 * GIB)
     assert "far outside this axis" in far

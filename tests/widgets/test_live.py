@@ -14,25 +14,28 @@ import pytest
 
 from hybridlab.config.params import SequentialParams
 from hybridlab.devices import CpuDevice
-from hybridlab.devices.linux import resident_bytes
-from hybridlab.experiments import race
-from hybridlab.experiments.broadcast import Broadcast, Told, read_told
-from hybridlab.experiments.lab import Lab
-from hybridlab.processes.isolate import STOPPED, CaseServer
-from hybridlab.reporting.figures.palette import OWNER_COLOURS
-from hybridlab.results.records import TableWriter, read_manifest, read_rows
+from hybridlab.devices.procfs import resident_bytes
+from hybridlab.experiments.live_feed import LiveFeed, LiveState, read_told
+from hybridlab.experiments.plans import strategy_comparison
+from hybridlab.experiments.session import Session
+from hybridlab.processes.fork_server import STOPPED, CaseServer
+from hybridlab.reporting.labels import OWNERS
+from hybridlab.reporting.palette import OWNER_COLOURS
+from hybridlab.results.manifest import read_manifest
+from hybridlab.results.reader import read_rows
+from hybridlab.results.writer import TableWriter
 from hybridlab.units import MIB
 from hybridlab.widgets import live_view
-from hybridlab.widgets.live import trial_html
-from hybridlab.widgets.picture import FAR, OWNERS, Moment, picture, stack_of
-from hybridlab.widgets.reading import Trials, used_bytes
-from hybridlab.widgets.stop import Stop, let_clicks_through, takes_clicks
+from hybridlab.widgets.live import memory_html, trial_html
+from hybridlab.widgets.memory_svg import FAR, Moment
+from hybridlab.widgets.monitor_readings import Trials, stack_of, used_bytes
+from hybridlab.widgets.stop_button import Stop, let_clicks_through, takes_clicks
 from tests.watcher import Watcher
 
-TOLD = Told(
+TOLD = LiveState(
     stage="request",
-    phase="whisper encode",
-    owners={"base": 300 * MIB, "voxtral": 40 * MIB, "whisper": 20 * MIB},
+    phase="asr encode",
+    owners={"base": 300 * MIB, "llm": 40 * MIB, "asr": 20 * MIB},
     unnamed_bytes=10 * MIB,
     capacity_bytes=1000 * MIB,
 )
@@ -42,48 +45,48 @@ TOLD = Told(
 
 def test_what_is_told_is_read_and_nothing_is_written_without_a_change(tmp_path: Path) -> None:
     path = tmp_path / "told.jsonl"
-    broadcast = Broadcast(path)
-    assert read_told(path) == Told()
+    broadcast = LiveFeed(path)
+    assert read_told(path) == LiveState()
     broadcast.tell(**vars(TOLD))
     assert read_told(path) == TOLD
     size = path.stat().st_size
-    broadcast.tell(phase="whisper encode")
+    broadcast.tell(phase="asr encode")
     assert path.stat().st_size == size
-    broadcast.tell(phase="whisper decode")
+    broadcast.tell(phase="asr decode")
     with path.open("ab") as file:
         file.write(b'{"stage": "in the mak')
-    assert read_told(path).phase == "whisper decode"
+    assert read_told(path).phase == "asr decode"
 
 
 def test_nobody_is_told_without_a_path() -> None:
-    broadcast = Broadcast()
-    broadcast.tell(phase="whisper encode")
+    broadcast = LiveFeed()
+    broadcast.tell(phase="asr encode")
     assert not broadcast.watched
-    assert broadcast.told == Told()
+    assert broadcast.told == LiveState()
 
 
 def test_a_watched_case_names_its_phases_and_owners(
     tmp_path: Path, case_server: CaseServer
 ) -> None:
-    lab = open_lab(tmp_path, trials=3)
+    session = open_session(tmp_path, trials=3)
     watcher = Watcher(tmp_path, tick=lambda pid: False)
-    lab.runner.view = watcher
-    row = lab.runner.run(lab.case("race"))
+    session.runner.view = watcher
+    row = session.runner.run(session.case("strategy_comparison"))
     assert row["status"] == "ok", row["reason"]
-    told = [Told(**line) for line in read_rows(watcher.told)]
+    told = [LiveState(**line) for line in read_rows(watcher.told)]
     phases = list(dict.fromkeys(word.phase for word in told))
     expected = [
-        *("load", "voxtral load", "whisper load", "request"),
-        *("whisper prepare", "whisper encode", "whisper prefill", "whisper decode"),
-        *("voxtral prepare", "voxtral encode", "voxtral prefill", "voxtral decode", "close"),
+        *("load", "llm load", "asr load", "request"),
+        *("asr prepare", "asr encode", "asr prefill", "asr decode"),
+        *("llm prepare", "llm encode", "llm prefill", "llm decode", "close"),
     ]
     assert [phase for phase in phases if phase] == expected
     served = next(word for word in told if word.stage == "request")
-    for owner in ("base", "voxtral", "whisper"):
-        # the processor's bytes are its tenant's, too
-        assert served.owners[owner] >= row[f"{owner}_bytes"] > 0
-    assert row["steady_bytes"] == sum(served.owners.values()) + served.unnamed_bytes
-    assert served.capacity_bytes == lab.device.capacity_bytes()
+    assert served.owners["base"] >= row["process_baseline_bytes"] > 0
+    for role in ("llm", "asr"):  # the processor's bytes are its model's, too
+        assert served.owners[role] >= row[f"{role}_weights_bytes"] > 0
+    assert row["idle_bytes"] == sum(served.owners.values()) + served.unnamed_bytes
+    assert served.capacity_bytes == session.device.capacity_bytes()
     assert watcher.places == ["1 of 1"]
     assert watcher.rows == [row]
 
@@ -92,9 +95,9 @@ def test_a_watched_case_names_its_phases_and_owners(
 
 
 @pytest.mark.parametrize("used", [0, 100 * MIB, 350 * MIB, 365 * MIB, 500 * MIB])
-@pytest.mark.parametrize("stage", ["", "load", "load whisper", "request", "housekeeping"])
+@pytest.mark.parametrize("stage", ["", "load", "load whisper", "request", "maintenance"])
 def test_a_stack_is_what_is_in_use(used: int, stage: str) -> None:
-    stack = stack_of(Told(**{**vars(TOLD), "stage": stage}), used)
+    stack = stack_of(LiveState(**{**vars(TOLD), "stage": stage}), used)
     assert sum(stack.values()) == used
     assert set(stack) <= set(OWNERS)
     assert all(n_bytes >= 0 for n_bytes in stack.values())
@@ -102,24 +105,25 @@ def test_a_stack_is_what_is_in_use(used: int, stage: str) -> None:
 
 def test_the_rest_is_whose_work_it_is() -> None:
     assert stack_of(TOLD, 500 * MIB)["request"] == 130 * MIB
-    assert stack_of(TOLD, 500 * MIB)["unexplained"] == 10 * MIB
-    loading = Told(stage="load", owners=TOLD.owners)
+    assert stack_of(TOLD, 500 * MIB)["unattributed"] == 10 * MIB
+    loading = LiveState(stage="load", owners=TOLD.owners)
     assert stack_of(loading, 500 * MIB)["load"] == 140 * MIB
-    assert stack_of(Told(), 500 * MIB)["base"] == 500 * MIB
+    assert stack_of(LiveState(), 500 * MIB)["base"] == 500 * MIB
 
 
-def drawn(told: Told, *used: int) -> ElementTree.Element:
+def drawn(told: LiveState, *used: int) -> ElementTree.Element:
     """The picture of so many bytes, a second apart, as a tree."""
     history = [Moment(float(i), stack_of(told, n_bytes)) for i, n_bytes in enumerate(used)]
-    return ElementTree.fromstring(f"<div>{picture(history, told)}</div>")
+    return ElementTree.fromstring(f"<div>{memory_html(history, told)}</div>")
 
 
 def test_a_picture_has_a_layer_and_a_word_for_each_owner() -> None:
     tree = drawn(TOLD, 400 * MIB, 500 * MIB)
-    layers = {p.attrib["fill"] for p in tree.iter("polygon")}
-    assert layers == {f"url(#hybridlab-{o})" for o in OWNERS if o != "load"}
+    shown = ("base", "llm", "asr", "unattributed", "request")
+    layers = [p.attrib["fill"] for p in tree.iter("polygon")]
+    assert [layer.removesuffix(")").split("-")[-1] for layer in layers] == list(shown)
     colours = {r.attrib["fill"] for pattern in tree.iter("pattern") for r in pattern.iter("rect")}
-    assert colours == {OWNER_COLOURS[owner] for owner in OWNERS}
+    assert colours == {OWNER_COLOURS[owner] for owner in shown}
     words = "".join(tree.itertext())
     for word in (
         "request 130 MiB",
@@ -128,8 +132,11 @@ def test_a_picture_has_a_layer_and_a_word_for_each_owner() -> None:
         "500 MiB in use",
     ):
         assert word in words
-    heights = [float(box.attrib["width"]) for box in tree.iter("rect") if "y" in box.attrib]
-    assert sum(heights[1:]) == pytest.approx(heights[0] / 2, abs=1)  # half of the capacity
+    parts = [r for r in tree.iter("rect") if "y" in r.attrib and "url" in r.attrib["fill"]]
+    (line,) = [x for x in tree.iter("line") if x.attrib["x1"] == x.attrib["x2"]]
+    left, capacity = float(parts[0].attrib["x"]), float(line.attrib["x1"])
+    total = sum(float(part.attrib["width"]) for part in parts)
+    assert total == pytest.approx((capacity - left) / 2, abs=1)  # half of the capacity
 
 
 def test_the_dashed_line_is_there_and_a_far_capacity_is_said_instead() -> None:
@@ -138,10 +145,11 @@ def test_the_dashed_line_is_there_and_a_far_capacity_is_said_instead() -> None:
 
     near = drawn(TOLD, 500 * MIB)
     assert dashes(near) == 2  # across the bar and across the curve
-    far = drawn(Told(**{**vars(TOLD), "capacity_bytes": FAR * 600 * MIB}), 500 * MIB)
-    assert dashes(far) == 1
+    far = drawn(LiveState(**{**vars(TOLD), "capacity_bytes": int(FAR * 600 * MIB)}), 500 * MIB)
+    assert dashes(far) == 0
     assert "far above this curve" in "".join(far.itertext())
-    assert picture([], TOLD) == ""
+    others = drawn(LiveState(**{**vars(TOLD), "others_bytes": 100 * MIB}), 500 * MIB)
+    assert "other processes 100 MiB" in "".join(others.itertext())
 
 
 def test_a_trial_is_text_and_never_markup() -> None:
@@ -174,22 +182,22 @@ def test_trials_of_the_running_case_alone_are_read(tmp_path: Path) -> None:
 
 def test_what_is_in_use_is_the_process_and_its_workers_own_pages() -> None:
     me = os.getpid()
-    alone = used_bytes("cpu", me, Told())
-    shared = Told(workers={str(me): resident_bytes(me) // 2})
+    alone = used_bytes("cpu", me, LiveState())
+    shared = LiveState(workers={str(me): resident_bytes(me) // 2})
     both = used_bytes("cpu", me, shared)
     assert alone is not None and both is not None
     assert both == pytest.approx(1.5 * alone, rel=0.05)
-    assert used_bytes("cpu", 2**22 + 1, Told()) is None  # no such process
+    assert used_bytes("cpu", 2**22 + 1, LiveState()) is None  # no such process
 
 
 # --------------------------------------------------------------------------------------- stopping
 
 
-def open_lab(tmp_path: Path, **values: Any) -> Lab:
+def open_session(tmp_path: Path, **values: Any) -> Session:
     small = {"output_dir": str(tmp_path / "run"), "trials": 2, "max_new_tokens": 8}
-    return Lab.open(
+    return Session.open(
         SequentialParams.from_mapping(
-            {**small, "most_foreign_cpu": 1.0, "headless": True, **values}
+            {**small, "max_other_cpu_share": 1.0, "headless": True, **values}
         )
     )
 
@@ -197,27 +205,27 @@ def open_lab(tmp_path: Path, **values: Any) -> Lab:
 def test_a_stopped_case_has_its_reason_no_rows_and_is_run_again(
     tmp_path: Path, case_server: CaseServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lab = open_lab(tmp_path, trials=8)
-    trials = lab.part.folder / "trials.jsonl"
+    session = open_session(tmp_path, trials=8)
+    trials = session.part.folder / "trials.jsonl"
     pids: list[int] = []
 
     def once_at_work(pid: int) -> bool:
         pids.append(pid)
         return bool(read_rows(trials))
 
-    lab.runner.view = Watcher(tmp_path, tick=once_at_work)
-    case = lab.case("race")
-    row = lab.runner.run(case)
+    session.runner.view = Watcher(tmp_path, tick=once_at_work)
+    case = session.case("strategy_comparison")
+    row = session.runner.run(case)
     assert (row["status"], row["reason"]) == ("skipped", STOPPED)
     assert read_rows(trials) == []
     wait_for_end(pids[0])
-    lab.close()
+    session.close()
     assert "run this notebook again" in capsys.readouterr().out
-    manifest = read_manifest(lab.part.folder)
+    manifest = read_manifest(session.part.folder)
     assert manifest["status"] == "failed"
     assert case.id in manifest["reason"]
 
-    again = open_lab(tmp_path, trials=8)
+    again = open_session(tmp_path, trials=8)
     row = again.runner.run(case)
     assert row["status"] == "ok", row["reason"]
     assert [r["status"] for r in read_rows(again.part.folder / "cases.jsonl")] == ["ok"]
@@ -234,15 +242,18 @@ def wait_for_end(pid: int) -> None:
 
 
 def test_stopping_the_rest_runs_nothing_more(tmp_path: Path) -> None:
-    lab = open_lab(tmp_path)
+    session = open_session(tmp_path)
     watcher = Watcher(tmp_path, tick=lambda pid: True)
     watcher.stopped = True
-    lab.runner.view = watcher
-    kept = lab.case("kept")
-    TableWriter(lab.part.folder, lab.part.writer.common).append(
-        "cases", {**kept.identity(), "status": "ok", "reason": "", "stable": None}
+    session.runner.view = watcher
+    kept = session.case("retained")
+    TableWriter(session.part.folder, session.part.writer.common).append(
+        "cases", {**kept.identity(), "status": "ok", "reason": ""}
     )
-    rows = [lab.runner.run(kept), *race.run(lab, [race.CONTROL], rounds=2)]
+    rows = [
+        session.runner.run(kept),
+        *strategy_comparison.run(session, [strategy_comparison.CONTROL], rounds=2),
+    ]
     assert [row["reason"] for row in rows] == ["", STOPPED]
     assert watcher.places == []
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from hybridlab.analysis.stats import word_error_rate
 from hybridlab.devices import CpuDevice
-from hybridlab.models.base import Analyst, TenantSpec, Transcriber
-from hybridlab.models.make import make_analyst, make_transcriber
+from hybridlab.models.base import AudioLanguageModel, ModelSpec, SpeechRecognizer
+from hybridlab.models.factory import make_asr, make_llm
 from tools.pocket.speech import (
     QUESTIONS,
     Utterance,
@@ -50,10 +50,10 @@ def evaluate_whisper(folder: Path, name: str, clips: list[Utterance]) -> dict[st
     """WER through both libraries, and the share of clips on which they say the same."""
     said = {}
     for backend in ("openai-whisper", "transformers"):
-        spec = TenantSpec(
+        spec = ModelSpec(
             model=name, backend=backend, weights="local", dtype="float32", path=str(folder)
         )
-        tenant = make_transcriber(spec, CpuDevice())
+        tenant = make_asr(spec, CpuDevice())
         tenant.load()
         said[backend] = _transcripts(tenant, clips)
         tenant.unload()
@@ -61,17 +61,17 @@ def evaluate_whisper(folder: Path, name: str, clips: list[Utterance]) -> dict[st
     equal = np.mean([a == b for a, b in zip(*said.values(), strict=True)])
     return {
         **{f"wer_{backend}": word_error_rate(references, texts) for backend, texts in said.items()},
-        "same_text": float(equal),
+        "output_unchanged": float(equal),
         "clips": len(clips),
     }
 
 
 def evaluate_voxtral(folder: Path, clips: list[Utterance]) -> dict[str, Any]:
     """WER, and the share of right answers per kind of question, short and long clips apart."""
-    spec = TenantSpec(
+    spec = ModelSpec(
         model="pocket", backend="transformers", weights="local", dtype="float32", path=str(folder)
     )
-    tenant = make_analyst(spec, CpuDevice())
+    tenant = make_llm(spec, CpuDevice())
     tenant.load()
     figures: dict[str, Any] = {}
     for label, own in (
@@ -87,7 +87,7 @@ def evaluate_voxtral(folder: Path, clips: list[Utterance]) -> dict[str, Any]:
     return figures
 
 
-def _transcripts(tenant: Transcriber, clips: list[Utterance]) -> list[str]:
+def _transcripts(tenant: SpeechRecognizer, clips: list[Utterance]) -> list[str]:
     """Short clips in batches; a long one by itself, since its windows are a batch already."""
     texts: dict[int, str] = {}
     for group in _groups(clips):
@@ -103,7 +103,7 @@ def _groups(clips: list[Utterance]) -> list[list[int]]:
     return groups + [[i] for i, clip in enumerate(clips) if is_long(clip)]
 
 
-def _right_answers(tenant: Analyst, clips: list[Utterance], kind: str) -> float:
+def _right_answers(tenant: AudioLanguageModel, clips: list[Utterance], kind: str) -> float:
     question = QUESTIONS[kind][0]
     right = []
     for group in _groups(clips):

@@ -1,6 +1,5 @@
-"""What this machine can and cannot do, and the one command that mends each lack."""
+"""What this machine can and cannot do, and the one command that changes each of it."""
 
-from hybridlab.cli.doctor_checks.checks import CHECKS, demo_runs, examine
-from hybridlab.cli.doctor_checks.finding import Finding, State
+from hybridlab.cli.doctor_checks.base import CHECKS, CheckResult, demo_runs, run_checks
 
-__all__ = ["CHECKS", "Finding", "State", "demo_runs", "examine"]
+__all__ = ["CHECKS", "CheckResult", "demo_runs", "run_checks"]

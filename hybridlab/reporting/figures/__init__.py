@@ -7,30 +7,27 @@ is missing. One colour per tenant, everywhere, with a hatch, marker or dash as a
 from hybridlab.reporting.figures.ageing import ageing
 from hybridlab.reporting.figures.arrivals import arrivals
 from hybridlab.reporting.figures.break_even import break_even
-from hybridlab.reporting.figures.containers import containers_memory, containers_time
-from hybridlab.reporting.figures.distribution import latency_ecdf
-from hybridlab.reporting.figures.edge import survival
 from hybridlab.reporting.figures.interference import interference
+from hybridlab.reporting.figures.latency import latency
+from hybridlab.reporting.figures.latency_ecdf import latency_ecdf
 from hybridlab.reporting.figures.limits import limits
 from hybridlab.reporting.figures.memory import memory_bars, three_numbers
+from hybridlab.reporting.figures.memory_over_time import memory_over_time
 from hybridlab.reporting.figures.pareto import pareto
 from hybridlab.reporting.figures.plan import plan_bars
 from hybridlab.reporting.figures.predicted import predicted_against_measured
 from hybridlab.reporting.figures.quality_memory import quality_memory
 from hybridlab.reporting.figures.request import request
 from hybridlab.reporting.figures.request_lanes import request_lanes
-from hybridlab.reporting.figures.speed import latency
-from hybridlab.reporting.figures.style import save
+from hybridlab.reporting.figures.survival import survival
 from hybridlab.reporting.figures.swaps import swap_stages
+from hybridlab.reporting.figures.theme import save
 from hybridlab.reporting.figures.throughput import throughput
-from hybridlab.reporting.figures.timelines import memory_over_time, timeline
 
 __all__ = [
     "ageing",
     "arrivals",
     "break_even",
-    "containers_memory",
-    "containers_time",
     "interference",
     "latency",
     "latency_ecdf",
@@ -48,5 +45,4 @@ __all__ = [
     "swap_stages",
     "three_numbers",
     "throughput",
-    "timeline",
 ]

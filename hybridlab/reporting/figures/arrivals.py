@@ -9,18 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from hybridlab.analysis.waiting import KNEE_RATIO, arrival_points, knees
-from hybridlab.reporting.figures import marks, order, style, wording
+from hybridlab.analysis.queueing import KNEE_RATIO, arrival_points, knees
+from hybridlab.reporting import labels
+from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.figures.captions import caption
-from hybridlab.reporting.figures.palette import DASHES, strategy_look
+from hybridlab.reporting.ordering import strategies_first
+from hybridlab.reporting.palette import DASHES, GUIDE, strategy_look
 from hybridlab.units import format_number
 
 #: Of the markers of one strategy's variants.
 FILLS: tuple[Any, ...] = ("full", "none", "left", "top", "right")
 
 
-@style.styled(
-    trials=("case_id", "experiment", "latency_s", "first", "wait_s"),
+@theme.styled(
+    trials=("case_id", "experiment", "latency_s", "is_first_request", "queue_time_s"),
     cases=("case_id", "status", "strategy", "variant", "rate_rps", "load", "throughput_rps"),
 )
 def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
@@ -29,16 +31,15 @@ def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     points = arrival_points(trials[trials["latency_s"].notna()], cases)
     points = points[points["rate_rps"].notna()] if len(points) else points
     if points.empty:
-        return style.nothing_to_show("No requests came at their own times, so there is no knee.")
-    points = points.assign(arm=points["arm"].map(wording.arm_words))
+        return theme.nothing_to_show("No requests came at their own times, so there is no knee.")
     held = knees(points)
-    figure = style.new_figure(4.6)
+    figure = theme.new_figure(4.6)
     served, late = figure.subplots(1, 2, sharex=True)
     seen: dict[str, int] = {}
-    for arm in order.strategies_first(list(held)):
+    for arm in strategies_first(list(held)):
         ranked = points[points["arm"] == arm].sort_values("rate_rps")
         strategy = str(ranked["strategy"].iloc[0])
-        marker, colour = strategy_look(strategy)
+        colour, marker = strategy_look(strategy)
         dash = DASHES[seen.get(strategy, 0) % len(DASHES)]
         seen[strategy] = seen.get(strategy, 0) + 1
         look: dict[str, Any] = {"marker": marker, "ls": dash, "lw": 2, "ms": 7, "color": colour}
@@ -49,10 +50,10 @@ def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         late.plot(ranked["rate_rps"], ranked["p95_s"], **look)
         _rings(served, late, ranked[ranked["rate_rps"] == held[arm]], colour)
     _axes(served, late, points)
-    marks.legend_below(served, columns=2)
-    requests = wording.counted(int(points["n"].sum()), "request")
+    elements.legend_below(served, columns=2)
+    requests = labels.counted(int(points["n"].sum()), "request")
     caption_words = caption(
-        trials[trials["experiment"] == "arrivals"],
+        trials[trials["experiment"] == "load_sweep"],
         cases,
         n=f"{requests}, {int(points['n'].min())} or more for each point",
         interval="no interval: each point is the p95 of one case",
@@ -64,7 +65,7 @@ def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     highest = points.groupby("arm")["rate_rps"].max()
     # an arm without a knee that was asked for less at most has shown less, not held less
     compared = {a: r for a, r in held.items() if r < highest[a] or highest[a] == highest.max()}
-    return style.finish(figure, _finding(compared, float(highest.max())), caption_words)
+    return theme.finish(figure, _finding(compared, float(highest.max())), caption_words)
 
 
 def _rings(served: Axes, late: Axes, knee: pd.DataFrame, colour: str) -> None:
@@ -74,7 +75,7 @@ def _rings(served: Axes, late: Axes, knee: pd.DataFrame, colour: str) -> None:
 
 def _axes(served: Axes, late: Axes, points: pd.DataFrame) -> None:
     highest = float(points["rate_rps"].max()) * 1.06
-    served.plot([0, highest], [0, highest], color="#888888", linestyle="--", linewidth=1.2)
+    served.plot([0, highest], [0, highest], color=GUIDE, linestyle="--", linewidth=1.2)
     most = max(highest, float(points["served_rps"].max()) * 1.06)
     served.set(xlim=(0, highest), ylim=(0, most), ylabel="served (requests / s)")
     late.set(yscale="log", ylabel="p95 latency with waiting (s), logarithmic")

@@ -1,14 +1,14 @@
-"""The small print under every figure: n, interval, weights, sampling, device, envelope."""
+"""The small print under every figure: n, interval, weights, sampling, device, memory limit."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from hybridlab.reporting.figures.wording import present
+from hybridlab.reporting.rows import present
 from hybridlab.units import format_seconds
 
 BOOTSTRAP = "bootstrap 95 % interval"
-ENVELOPED = "inside an envelope (bytes speak for the smaller card, times do not)"
+MEMORY_LIMITED = "inside a memory limit (bytes speak for the smaller card, times do not)"
 
 
 def caption(
@@ -29,7 +29,9 @@ def caption(
     interval: what the bars or brackets mean, or why there are none.
     sampled: whether the bytes were sampled, so that the interval of the sampler counts.
     """
-    own = _cases_of(rows, cases)
+    own = pd.DataFrame()
+    if cases is not None and {"case_id"} <= set(cases) & set(rows):
+        own = cases[cases["case_id"].isin(rows["case_id"].unique())]
     words = [f"n = {n}", interval, *notes, _weights(own)]
     words += [_sampling(own)] if sampled else []
     words += [_device(own if len(own) else rows)]
@@ -37,16 +39,10 @@ def caption(
     return "\N{NO-BREAK SPACE}· ".join(word for word in words if word)
 
 
-def _cases_of(rows: pd.DataFrame, cases: pd.DataFrame | None) -> pd.DataFrame:
-    if cases is None or "case_id" not in cases or "case_id" not in rows:
-        return pd.DataFrame()
-    return cases[cases["case_id"].isin(rows["case_id"].unique())]
-
-
 def _weights(cases: pd.DataFrame) -> str:
     found = {
         tenant: sorted({str(source) for source in present(cases, f"{tenant}_weights")})
-        for tenant in ("voxtral", "whisper")
+        for tenant in ("llm", "asr")
     }
     words = [f"{tenant} {'/'.join(sources)}" for tenant, sources in found.items() if sources]
     return f"weights: {', '.join(words) or 'not recorded'}"
@@ -62,8 +58,9 @@ def _sampling(cases: pd.DataFrame) -> str:
 
 
 def _device(table: pd.DataFrame) -> str:
-    """'device cpu, no envelope' as far as the rows say."""
+    """'device cpu, no memory limit' as far as the rows say."""
     names = sorted({str(name) for name in present(table, "device")})
-    enveloped = present(table, "enveloped").astype(bool)
-    inside = ENVELOPED if len(enveloped) and enveloped.any() else "no envelope"
+    inside = (
+        MEMORY_LIMITED if present(table, "memory_limited").astype(bool).any() else "no memory limit"
+    )
     return f"device {', '.join(names) or 'not recorded'}, {inside}"

@@ -10,20 +10,21 @@ from numpy.typing import NDArray
 
 from hybridlab import catalog
 from hybridlab.audio import Samples, log_mel
-from hybridlab.reporting.figures import style, wording
-from hybridlab.reporting.figures.palette import MUTED
+from hybridlab.reporting import labels
+from hybridlab.reporting.figures import theme
+from hybridlab.reporting.palette import MUTED
 
 #: More columns than a figure has pixels are drawn as the range or mean of each column.
 COLUMNS = 1500
 
 
-@style.styled()
+@theme.styled()
 def request(samples: Samples, *, name: str = "the audio") -> Figure:
     """Waveform over log-mel features of one clip, over the same seconds."""
     if samples.size == 0:
-        return style.nothing_to_show("No sample is in this clip, so there is nothing to draw.")
+        return theme.nothing_to_show("No sample is in this clip, so there is nothing to draw.")
     seconds = samples.size / catalog.SAMPLE_RATE_HZ
-    figure = style.new_figure(4.6)
+    figure = theme.new_figure(4.6)
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.6))
     low, high = envelope(samples)
     t_s = np.linspace(0, seconds, low.size)
@@ -42,14 +43,14 @@ def request(samples: Samples, *, name: str = "the audio") -> Figure:
         f"n = 1 clip, {catalog.SAMPLE_RATE_HZ / 1000:g} kHz mono\N{NO-BREAK SPACE}· {mel.shape[0]} "
         "bins every 10 ms as Voxtral gets them, drawn without the padding; light is loud"
     )
-    return style.finish(figure, _finding(name, seconds, windows, padded), words)
+    return theme.finish(figure, _finding(name, seconds, windows, padded), words)
 
 
 def _finding(name: str, seconds: float, windows: int, padded: float) -> str:
     window = f"{catalog.WINDOW_S:g} s"
     of = f"one window of {window}" if windows == 1 else f"{windows} windows of {window}"
     return (
-        f"{name} lasts {seconds:.1f} s: {of}, {wording.percent(padded)} of it padding that the "
+        f"{name} lasts {seconds:.1f} s: {of}, {labels.percent(padded)} of it padding that the "
         "encoder computes all the same"
     )
 

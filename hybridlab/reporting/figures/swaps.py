@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from hybridlab.reporting.figures import marks, style, wording
+from hybridlab.reporting import labels
+from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.figures.captions import caption
-from hybridlab.reporting.figures.palette import STAGE_LOOK
+from hybridlab.reporting.palette import STAGE_LOOK
 from hybridlab.reporting.tables import swap_seconds, swap_spans
 from hybridlab.units import format_seconds
 
 #: The variant whose copies run behind other work.
-HIDDEN = "arena-overlapped"
+HIDDEN = "single-buffer-overlapped"
 
 
-@style.styled(
-    spans=("case_id", "request_id", "tenant", "phase", "start_s", "end_s", "bytes"),
+@theme.styled(
+    spans=("case_id", "request_id", "role", "phase", "start_s", "end_s", "bytes"),
     cases=("case_id", "experiment", "strategy", "variant", "status"),
 )
 def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
@@ -26,51 +25,30 @@ def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     timed = spans[spans["start_s"].notna() & spans["end_s"].notna()]
     table = swap_seconds(timed, cases)
     if table.empty:
-        return style.nothing_to_show("No swap was recorded.")
-    race = cases[(cases["experiment"] == "race") & (cases["strategy"] == "swapping")]
+        return theme.nothing_to_show("No swap was recorded.")
+    race = cases[(cases["experiment"] == "strategy_comparison") & (cases["strategy"] == "swapping")]
     table = table.loc[[name for name in race["variant"].unique() if name in table.index]]
-    figure, ax = style.new_axes(style.rows_height(len(table)))
-    left = np.zeros(len(table))
-    for stage in table.columns:
-        colour, hatch = STAGE_LOOK[stage]
-        width = table[stage].to_numpy() * 1e3
-        ax.barh(
-            range(len(table)),
-            width,
-            left=left,
-            height=0.62,
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            linewidth=0.6,
-            zorder=3,
-        )
-        left += width
+    stacks = table.to_dict("records")
+    figure, ax = theme.new_axes(theme.rows_height(len(table)))
+    elements.draw_stacks(ax, stacks, STAGE_LOOK, unit=1e-3)
     counts = swap_spans(timed, cases).query("stage == 'release'")["variant"].value_counts()
-    names = [f"{name}\n(n = {counts[name]}{_behind(str(name))})" for name in table.index]
-    seen = table.drop(index=HIDDEN, errors="ignore").sum(axis=1)
-    best = list(table.index).index(seen.idxmin()) if len(seen) else None
-    marks.name_rows(ax, names, best=best)
-    ax.set_xlabel("all stages of a request's swaps (ms)")
+    behind = {HIDDEN: ", copies behind work"}
+    names = [f"{name}\n(n = {counts[name]}{behind.get(name, '')})" for name in table.index]
     totals = table.sum(axis=1)
-    marks.note_column(ax, [(y, format_seconds(total)) for y, total in enumerate(totals)])
-    handles = [
-        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=stage)
-        for stage, (colour, hatch) in STAGE_LOOK.items()
-        if stage in table
-    ]
-    marks.legend_below(ax, handles=handles, columns=6)
+    seen = totals.drop(HIDDEN, errors="ignore")
+    best = list(table.index).index(seen.idxmin()) if len(seen) else None
+    elements.name_rows(ax, names, best=best)
+    ax.set_xlabel("all stages of a request's swaps (ms)")
+    elements.note_column(ax, enumerate(map(format_seconds, totals)))
+    stages = {stage: stage for stage in STAGE_LOOK}
+    elements.stack_legend(ax, stacks, STAGE_LOOK, names=stages, columns=6)
     words = caption(
         race,
         cases,
-        n=f"{wording.counted(int(counts.sum()), 'swap')}, first requests left out",
+        n=f"{labels.counted(int(counts.sum()), 'swap')}, first requests left out",
         interval="no interval: medians of stages",
     )
-    return style.finish(figure, _finding(totals), words)
-
-
-def _behind(variant: str) -> str:
-    return ", copies behind work" if variant == HIDDEN else ""
+    return theme.finish(figure, _finding(totals), words)
 
 
 def _finding(totals: pd.Series[float]) -> str:
@@ -80,8 +58,8 @@ def _finding(totals: pd.Series[float]) -> str:
         return f"{HIDDEN} swaps in {format_seconds(float(totals.iloc[0]))}, behind other work"
     best = str(seen.idxmin())
     text = f"{best} takes {format_seconds(float(seen[best]))} to swap"
-    if "reload-warm" in seen and best != "reload-warm":
-        reload_s = float(seen["reload-warm"])
-        text += f", reload-warm {format_seconds(reload_s)}: "
+    if "reload-cached" in seen and best != "reload-cached":
+        reload_s = float(seen["reload-cached"])
+        text += f", reload-cached {format_seconds(reload_s)}: "
         text += f"{reload_s / float(seen[best]):.3g} times as long"
     return text

@@ -8,20 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hybridlab.reporting.html import (
-    about,
-    cases,
-    claims,
-    downloads,
-    library,
-    method,
-    sections,
-    tables,
-)
+from hybridlab.reporting.html import claims, files, run_info, sections, tables, vega_bundle
 from hybridlab.reporting.html.figures import first_picture, pictures
-from hybridlab.reporting.html.model import Run, badge, words
 from hybridlab.reporting.html.page import write_page
 from hybridlab.reporting.html.traces import traces
+from hybridlab.reporting.html.view_model import Run, badge
+from hybridlab.reporting.labels import text, text_of
 
 #: Characters of everything that is embedded; with the page's own text it stays below 5 MB.
 BUDGET_CHARACTERS = 4_500_000
@@ -35,7 +27,7 @@ def build_report(run_dir: Path) -> Path:
     """
     run = Run(Path(run_dir).absolute())
     content = _content(run)
-    later = [library.vega_script()] if content["traces"] else []
+    later = [vega_bundle.vega_script()] if content["traces"] else []
     path = run.folder / "index.html"
     return write_page(
         path, "report.html.j2", content, scripts=("page.js", "traces.js"), later=later
@@ -43,15 +35,15 @@ def build_report(run_dir: Path) -> Path:
 
 
 def _content(run: Run) -> dict[str, Any]:
-    files = downloads.files_table(run)
+    downloads = files.files_table(run)
     over_time = _over_time(run)
-    inside = sum(len(cell.href) for row in files.rows for cell in row)
+    inside = sum(len(str(cell)) for row in downloads.rows for cell in row)
     inside += len(over_time["traces"]) + len(over_time["library"])
     shown = pictures(run, budget=BUDGET_CHARACTERS - inside)
     return {
         "run_id": run.name,
-        "preset": words(run.manifest.get("preset"), empty=""),
-        "status": badge(words(run.manifest.get("status"), empty="no manifest")),
+        "preset": text_of(run.manifest, "preset"),
+        "status": badge(text(run.manifest.get("status"), empty="no manifest")),
         "answer": sections.answer(run),
         "has_verdict": bool(run.verdict),
         "simulated": sections.simulated(run),
@@ -67,13 +59,13 @@ def _content(run: Run) -> dict[str, Any]:
         "claims": claims.claims_table(run, shown),
         **over_time,
         "pictures": shown,
-        "cases": cases.cases_table(run),
-        "lost": cases.lost_table(run),
-        "notebooks": about.notebooks_table(run),
-        "params": about.params_table(run),
-        "machine": about.machine_facts(run),
-        "method": method.method_facts(run),
-        "files": files,
+        "cases": tables.cases_table(run),
+        "lost": tables.lost_table(run),
+        "notebooks": run_info.notebooks_table(run),
+        "params": run_info.params_table(run),
+        "machine": run_info.machine_facts(run),
+        "method": run_info.method_facts(run),
+        "files": downloads,
     }
 
 
@@ -83,13 +75,9 @@ def _over_time(run: Run) -> dict[str, str]:
     if not found["cases"]:
         return {"traces": "", "library": "", "traces_note": ""}
     left_out = found["left_out"]
-    note = (
-        f"{left_out} more cases are in the tables of the run only: the page stays small."
-        if left_out
-        else ""
-    )
+    note = f"{left_out} more cases are in the tables of the run only: the page stays small."
     return {
-        "traces": Markup(library.packed(json.dumps(found, separators=(",", ":")))),
-        "library": Markup(library.packed_vega()),
-        "traces_note": note,
+        "traces": Markup(vega_bundle.packed(json.dumps(found, separators=(",", ":")))),
+        "library": Markup(vega_bundle.packed_vega()),
+        "traces_note": note if left_out else "",
     }

@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
-from hybridlab.reporting.html.cases import anchors
 from hybridlab.reporting.html.figures import Picture
-from hybridlab.reporting.html.model import EMPTY, Cell, Run, Table, badge, table, words
+from hybridlab.reporting.html.tables import anchors
+from hybridlab.reporting.html.view_model import Run, Table, badge, link, table
+from hybridlab.reporting.labels import EMPTY, arm_of, text, text_of
 
-#: Where in the page a claim of each kind is shown: (section, words), and how the figures are named.
-SHOWN_AT: dict[str, tuple[tuple[str, str], tuple[str, ...]]] = {
-    "memory": (("memory", "memory per size"), ("07-memory", "02-memory", "memory-bars")),
-    "fit": (("options", "options"), ("02-options", "00-plan")),
-    "time": (("strategies", "strategies"), ("07-latency", "04-latency", "latency")),
-    "strategy": (("strategies", "strategies"), ("07-pareto", "07-latency", "latency")),
-    "ageing": (("cases", "cases"), ("03-ageing",)),
-    "quality": (("cases", "cases"), ("02-quality-memory",)),
+#: Where in the page a claim of each kind is shown: section, words, and how the figures are named.
+SHOWN_AT: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "memory": ("memory", "memory per size", ("07-memory", "02-memory", "memory-bars")),
+    "fit": ("options", "options", ("02-options", "00-plan")),
+    "time": ("strategies", "strategies", ("07-latency", "04-latency", "latency")),
+    "strategy": ("strategies", "strategies", ("07-pareto", "07-latency", "latency")),
+    "soak": ("cases", "cases", ("03-ageing",)),
+    "quality": ("cases", "cases", ("02-quality-memory",)),
 }
 #: So many cases are linked one by one; of more, the first of each arm.
 MOST_LINKS = 4
@@ -27,59 +29,54 @@ def claims_table(run: Run, pictures: list[Picture]) -> Table:
     """What became of each sentence of the original analysis."""
     rows = run.tables["claims"]
     targets = dict(zip(run.cases["case_id"], anchors(run.cases), strict=True))
-    arms = dict(zip(run.cases["case_id"], _arms(run.cases), strict=True))
+    arms = {
+        row["case_id"]: f"{text(row['experiment'])} {arm_of(row)}"
+        for _, row in run.cases.iterrows()
+    }
+    shown = {picture.name: picture for picture in pictures}
     return table(
-        ("Claim", "Expected", "Measured", "Verdict", "Reason", "Evidence"),
         [
-            (
-                words(row.get("sentence"), empty=words(row["claim"])),
-                words(row["expected"]),
-                words(row["measured"]),
-                badge(words(row["verdict"], empty="")),
-                words(row["reason"]),
-                _evidence(row, targets, arms, pictures),
-            )
+            {
+                "Claim": text(row.get("sentence"), empty=text(row["claim"])),
+                "Expected": text(row["expected"]),
+                "Measured": text(row["measured"]),
+                "Verdict": badge(text_of(row, "verdict")),
+                "Reason": text(row["reason"]),
+                "Evidence": _evidence(row, targets, arms, shown),
+            }
             for _, row in rows.iterrows()
         ],
         empty="No claim was judged: 07_verdict did not finish.",
-        anchors=[f"claim-{words(name, empty=str(i))}" for i, name in enumerate(rows["claim"])],
+        anchors=[f"claim-{text(name, empty=str(i))}" for i, name in enumerate(rows["claim"])],
     )
 
 
-def _arms(cases: pd.DataFrame) -> list[str]:
-    return [
-        f"{words(row['experiment'])} {words(row.get('strategy'))} {words(row.get('variant'))}"
-        for _, row in cases.iterrows()
-    ]
-
-
 def _evidence(
-    row: pd.Series[Any], targets: dict[str, str], arms: dict[str, str], pictures: list[Picture]
-) -> Cell:
+    row: pd.Series[Any], targets: dict[str, str], arms: dict[str, str], shown: dict[str, Picture]
+) -> Markup | str:
     """Links to the cases that a claim was judged by, to the section and to the figure; a claim that
     only the planner could judge leads to its predictions."""
-    text = words(row.get("evidence"), empty="")
-    ids = [name for name in text.replace("cases: ", "").split(", ") if name in targets]
+    evidence = text_of(row, "evidence")
+    if evidence == "planner":
+        return link("options", "#options")
+    ids = [name for name in evidence.replace("cases: ", "").split(", ") if name in targets]
+    if not ids:
+        return evidence or EMPTY
     links = _case_links(ids, targets, arms)
-    section, names = SHOWN_AT.get(words(row.get("kind"), empty=""), (None, ()))
-    if text == "planner":
-        links.append(Cell("options", href="#options"))
-    elif section and ids:
-        links.append(Cell(section[1], href=f"#{section[0]}"))
-        shown = {picture.name: picture for picture in pictures}
-        found = next((shown[name] for name in names if name in shown), None)
-        if found:
-            links.append(Cell(f"figure {found.name}", href=f"#{found.anchor}"))
-    return Cell("" if ids else text or EMPTY, links=tuple(links))
+    section, words, names = SHOWN_AT.get(text_of(row, "kind"), ("", "", ()))
+    links += [link(words, f"#{section}")] if section else []
+    figure = next((shown[name] for name in names if name in shown), None)
+    links += [link(f"figure {figure.name}", f"#{figure.anchor}")] if figure else []
+    return Markup(" ").join(links)
 
 
-def _case_links(ids: list[str], targets: dict[str, str], arms: dict[str, str]) -> list[Cell]:
+def _case_links(ids: list[str], targets: dict[str, str], arms: dict[str, str]) -> list[Markup]:
     if len(ids) <= MOST_LINKS:
-        return [Cell(arms[name], href=f"#{targets[name]}") for name in ids]
+        return [link(arms[name], f"#{targets[name]}") for name in ids]
     by_arm: dict[str, list[str]] = {}
     for name in ids:
         by_arm.setdefault(arms[name], []).append(name)
     return [
-        Cell(f"{arm} ({len(own)})" if len(own) > 1 else arm, href=f"#{targets[own[0]]}")
+        link(f"{arm} ({len(own)})" if len(own) > 1 else arm, f"#{targets[own[0]]}")
         for arm, own in by_arm.items()
     ]

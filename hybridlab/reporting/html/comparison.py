@@ -1,48 +1,47 @@
-"""One page that compares runs: what differs between them, and what changed beyond noise."""
+"""One page that compares runs: what differs between them, and what changed beyond noise.
+
+A figure counts as changed only where the 95 % interval of its ratio lies wholly outside the noise
+around 1. The noise is measured: how far the same arm's own cases lie apart within one run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
-from hybridlab.analysis.standings import LEAST_TRIALS
-from hybridlab.analysis.stats import bootstrap_interval
+from hybridlab.analysis.arms import LEAST_TRIALS, numbers, race_cases, timed_trials
+from hybridlab.analysis.stats import ratio_interval
 from hybridlab.errors import ParameterError
-from hybridlab.reporting.figures import wording
-from hybridlab.reporting.html import sections
-from hybridlab.reporting.html.changes import (
-    BYTES_NOISE,
-    LEAST_CASES,
-    LEAST_NOISE,
-    RULE,
-    UNKNOWN_NOISE,
-    Change,
-    bytes_refused,
-    change,
-    device_kind,
-    noise_of,
-    own_noise,
-    refusals,
-    times_refused,
-)
-from hybridlab.reporting.html.contestants import MOMENTS, Way, sizes, ways
-from hybridlab.reporting.html.differences import differences_table, runs_table
-from hybridlab.reporting.html.model import (
-    EMPTY,
-    Cell,
-    Run,
-    Table,
-    as_bytes,
-    as_seconds,
-    badge,
-    per_minute,
-    table,
-    words,
-)
+from hybridlab.reporting import labels
+from hybridlab.reporting.html import run_info, sections
 from hybridlab.reporting.html.page import write_page
+from hybridlab.reporting.html.view_model import Run, Table, badge, table
+from hybridlab.reporting.labels import EMPTY, is_missing, text
+from hybridlab.reporting.rows import case_labels, cases_of, present
 
 MOST_RUNS = len(ascii_uppercase)
+#: The least noise, and that of times where nothing was measured twice.
+LEAST_NOISE, UNKNOWN_NOISE = 0.02, 0.1
+RULE = (
+    "A figure is marked as changed only where the 95 % interval of its ratio to run A lies wholly "
+    "outside the noise around 1: how far the same arm's own cases lie apart within one run, at "
+    f"least {LEAST_NOISE:.0%}, and {UNKNOWN_NOISE:.0%} for times that were measured in "
+    f"one case only. A latency needs {LEAST_TRIALS} requests in each run."
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One quantity of one run: all values that count, and one value for each case; seconds,
+    requests per second or bytes."""
+
+    unit: str
+    values: Sequence[float]
+    by_case: Sequence[float]
 
 
 def build_comparison(run_dirs: Sequence[Path], output: Path) -> Path:
@@ -54,136 +53,165 @@ def build_comparison(run_dirs: Sequence[Path], output: Path) -> Path:
     if not 2 <= len(set(folders)) == len(folders) <= MOST_RUNS:
         raise ParameterError(f"name from 2 to {MOST_RUNS} different run folders to compare")
     runs = dict(zip(ascii_uppercase, (Run(folder) for folder in folders), strict=False))
-    raced = _Ways(runs)
-    latency, throughput, peaks = (raced.table(kind) for kind in ("latency", "rate", "peak"))
-    memory, claims = memory_table(runs, raced.noise("peak")), claims_table(runs)
+    measured, claims = measures_table(runs), claims_table(runs)
     content = {
         "runs": runs_table(runs),
-        "differences": differences_table(runs),
-        "answer": _answer(
-            {"latency": latency, "throughput": throughput, "peak": peaks, "memory": memory}, claims
-        ),
+        "answer": _answer(measured, claims),
         "rule": RULE,
-        "refusals": refusals(runs),
-        "latency": latency,
-        "throughput": throughput,
-        "peaks": peaks,
-        "memory": memory,
+        "refusals": [f"{letter} is not compared with A: {why}." for letter, why in _refused(runs)],
+        "measures": measured,
         "claims": claims,
         "lacks": {f"{letter}: {run.name}": sections.missing(run) for letter, run in runs.items()},
     }
     return write_page(output.absolute(), "comparison.html.j2", content)
 
 
-class _Ways:
-    """The ways of sharing of all runs, side by side."""
-
-    def __init__(self, runs: dict[str, Run]) -> None:
-        self.runs = runs
-        self.found = {letter: ways(run) for letter, run in runs.items()}
-        self.names = list(dict.fromkeys(name for known in self.found.values() for name in known))
-
-    def table(self, kind: str) -> Table:
-        """Values, ratios and marks of 'latency', 'rate' or 'peak'."""
-        rows = [[name, *self._cells(kind, name)] for name in self.names]
-        empty = "No way of sharing was raced in any of these runs."
-        return _side_by_side("Strategy", self.runs, rows, empty=empty)
-
-    def _cells(self, kind: str, name: str) -> list[Cell | str]:
-        own = [known.get(name) for known in self.found.values()]
-        first, *others = self.runs.values()
-        refused = bytes_refused if kind == "peak" else times_refused
-        changes = [
-            change(
-                _values(kind, own[0]),
-                _values(kind, way),
-                noise=self.noise(kind, name),
-                least_n=LEAST_TRIALS if kind == "latency" else LEAST_CASES,
-                refused=refused(first, run),
-            )
-            for run, way in zip(others, own[1:], strict=True)
-        ]
-        return [*(_shown(kind, way) for way in own), *_told(changes)]
-
-    def noise(self, kind: str, name: str = "") -> float:
-        """The noise of a way's figures as a share, 0.02 for 2 %; of all ways without a name."""
-        groups = {other: self._groups(kind, other) for other in self.names}
-        elsewhere = [own_noise(values) for other, values in groups.items() if other != name]
-        here = device_kind(next(iter(self.runs.values())))
-        held = BYTES_NOISE.get(here, LEAST_NOISE)
-        limits = (held, held) if kind == "peak" else (LEAST_NOISE, UNKNOWN_NOISE)
-        return noise_of(groups.get(name, []), elsewhere, least=limits[0], unknown=limits[1])
-
-    def _groups(self, kind: str, name: str) -> list[Sequence[float]]:
-        """One value a case of a way, run by run."""
-        known = [ways_[name] for ways_ in self.found.values() if name in ways_]
-        return [way.peaks_bytes if kind == "peak" else way.case_medians_s for way in known]
+# ----------------------------------------------------------------------------------- surroundings
 
 
-def _values(kind: str, way: Way | None) -> Sequence[float]:
-    if way is None:
-        return []
-    return {"latency": way.latencies_s, "rate": way.rates_rps, "peak": way.peaks_bytes}[kind]
-
-
-def _shown(kind: str, way: Way | None) -> str:
-    """A way's figure in one run, with its interval or its count."""
-    values = _values(kind, way)
-    if not values:
-        return EMPTY
-    middle = bootstrap_interval(values)
-    if kind == "latency":
-        low, high = as_seconds(middle.low), as_seconds(middle.high)
-        return f"{as_seconds(middle.value)} ({low} to {high}), n = {middle.n}"
-    if kind == "rate":
-        return f"{per_minute(middle.value)}, {wording.counted(middle.n, 'case')}"
-    return f"{as_bytes(max(values))}, {wording.counted(middle.n, 'case')}"
-
-
-def _told(changes: Sequence[Change]) -> list[Cell | str]:
-    """Ratio and mark of each run beyond the first."""
-    cells: list[Cell | str] = []
-    for found in changes:
-        ratio = found.ratio
-        text = EMPTY if ratio.n == 0 else f"× {ratio.value:.2f}"
-        if ratio.low == ratio.low:  # not-a-number without an interval
-            text += f" ({ratio.low:.2f} to {ratio.high:.2f})"
-        cells += [text, _mark(found)]
-    return cells
-
-
-def _mark(found: Change) -> Cell | str:
-    """The word as a badge; a refusal's reason stands above the tables, once."""
-    if found.why and found.word != "not compared":
-        return f"{found.word}: {found.why}"
-    return badge(found.word)
-
-
-def _side_by_side(
-    first: str, runs: dict[str, Run], rows: Sequence[Sequence[Cell | str]], *, empty: str
-) -> Table:
-    letters = list(runs)
-    marks = [
-        text for letter in letters[1:] for text in (f"{letter} over A", f"{letter}: beyond noise?")
+def runs_table(runs: dict[str, Run]) -> Table:
+    """What each run is, and what of its machine, versions and parameters is not the same in all."""
+    told = {letter: _surroundings(run) for letter, run in runs.items()}
+    names = dict.fromkeys(name for facts in told.values() for name in facts)
+    rows = [
+        {"What": name, **{letter: facts.get(name, EMPTY) for letter, facts in told.items()}}
+        for name in names
     ]
-    return table((first, *letters, *marks), rows, empty=empty)
+    return table(
+        [r for r in rows if r["What"] in _ALWAYS or len({r[letter] for letter in runs}) > 1]
+    )
 
 
-def memory_table(runs: dict[str, Run], noise: float) -> Table:
-    """Bytes of each size at each moment in every run; `noise` is a share."""
-    found = {letter: sizes(run) for letter, run in runs.items()}
-    first, *others = runs.values()
-    rows: list[list[Cell | str]] = []
-    for name in dict.fromkeys(name for known in found.values() for name in known):
-        for column, moment in MOMENTS.items():
-            values = [known.get(name, {}).get(column, []) for known in found.values()]
-            changes = [
-                change(values[0], own, noise=noise, least_n=1, refused=bytes_refused(first, run))
-                for run, own in zip(others, values[1:], strict=True)
-            ]
-            shown = [as_bytes(max(own)) if own else EMPTY for own in values]
-            rows.append([f"{name}: {moment}", *shown, *_told(changes)])
-    return _side_by_side("Resident", runs, rows, empty="No size was measured beside Voxtral.")
+_ALWAYS = ("name", "device", "preset", "commit", "method", "started", "status")
+
+
+def _surroundings(run: Run) -> dict[str, str]:
+    identity = {
+        "name": run.name,
+        "device": run_info.device_words(run),
+        "preset": text(run.manifest.get("preset")),
+        "commit": text(run.origin("git_commit")),
+        "method": text(run.origin("measurement_version")),
+        "started": run_info.moment(run.origin("started")),
+        "status": text(run.manifest.get("status"), empty="no manifest"),
+    }
+    groups = {
+        "machine": run.origin("machine"),
+        "version of": run.origin("versions"),
+        "parameter": run_info.default_params() | run.params,
+    }
+    return identity | {
+        f"{group} {name}": text(value, empty="(empty)")
+        for group, values in groups.items()
+        for name, value in dict(values or {}).items()
+        if name not in run_info.OF_THE_RUN
+    }
+
+
+def _refused(runs: dict[str, Run]) -> list[tuple[str, str]]:
+    """Runs that must not be compared with the first one, and why."""
+    (_, first), *others = runs.items()
+    found = []
+    for letter, run in others:
+        both = (first, run)
+        versions = [one.origin("measurement_version") for one in both]
+        devices = [", ".join(sorted(set(map(str, present(r.cases, "device"))))) for r in both]
+        limited = [present(one.cases, "memory_limited").astype(bool).any() for one in both]
+        if any(map(is_missing, versions)):
+            found.append((letter, "a run does not say by which version of the method it ran"))
+        elif versions[0] != versions[1]:
+            found.append((letter, f"measured by versions {' and '.join(map(text, versions))}"))
+        elif devices[0].split(":")[0] != devices[1].split(":")[0]:
+            found.append((letter, f"{' and '.join(devices)} count bytes in different ways"))
+        elif limited[0] != limited[1]:
+            found.append((letter, "one of them ran inside a memory limit, where times mean little"))
+    return found
+
+
+# --------------------------------------------------------------------------------------- figures
+
+
+def measures(run: Run) -> dict[str, Measure]:
+    """Latency, throughput and peak of each arm whose texts held, and the bytes of each moment of
+    what was resident, from cases that ended well."""
+    cases, found = run.cases, {}
+    good = race_cases(cases, run.trials) if len(cases) else cases
+    served = timed_trials(good, run.trials) if len(good) else run.trials
+    for keys, own in good.groupby(["strategy", "variant"], sort=True) if len(good) else ():
+        arm = labels.arm_name(*map(str, keys))
+        mine = served[served["case_id"].isin(own["case_id"])]
+        medians = mine.groupby(["notebook", "case_id"])["latency_s"].median().to_list()
+        found[f"latency of {arm}"] = Measure("seconds", mine["latency_s"].to_list(), medians)
+        for name, unit, column in (
+            ("throughput", "requests", "throughput_rps"),
+            ("peak", "bytes", "peak_bytes"),
+        ):
+            values = numbers(own, column).dropna().to_list()
+            found[f"{name} of {arm}"] = Measure(unit, values, values)
+    beside = cases_of(cases, "baseline", "co_residency")
+    beside = beside[beside["status"] == "ok"]
+    for label, own in beside.groupby(case_labels(beside), sort=False) if len(beside) else ():
+        for moment, name in labels.MOMENTS.items():
+            values = numbers(own, f"{moment}_bytes").dropna().to_list()
+            found[f"{name} of {label}"] = Measure("bytes", values, values)
+    return found
+
+
+def measures_table(runs: dict[str, Run]) -> Table:
+    """Every quantity in every run, its ratio to the first one, and whether it changed."""
+    known = {letter: measures(run) for letter, run in runs.items()}
+    refused = {letter for letter, _ in _refused(runs)}
+    first, *others = runs
+    rows = []
+    for name in dict.fromkeys(name for found in known.values() for name in found):
+        own = {letter: known[letter].get(name) for letter in runs}
+        noise = noise_of([one.by_case for one in own.values() if one], unit=_unit(own))
+        row: dict[str, Any] = {"What": name, **{r: _shown(one) for r, one in own.items()}}
+        for letter in others:
+            ratio, word = EMPTY, "not compared"
+            if letter not in refused:
+                ratio, word = change(own[first], own[letter], noise=noise)
+            row |= {f"{letter} over A": ratio, f"{letter}: beyond noise?": badge(word)}
+        rows.append(row)
+    return table(rows, empty="Neither arms nor sizes were measured in any of these runs.")
+
+
+def _unit(own: dict[str, Measure | None]) -> str:
+    return next(measure.unit for measure in own.values() if measure)
+
+
+def change(before: Measure | None, after: Measure | None, *, noise: float) -> tuple[str, str]:
+    """The ratio in words, and 'changed' where its interval lies outside `noise` (0.02 is 2 %).
+
+    One value on either side has no interval: the ratio itself then stands for both ends."""
+    if not (before and after and before.values and after.values):
+        return EMPTY, "not compared"
+    ratio = ratio_interval(before.values, after.values)
+    low, high = (ratio.value if math.isnan(bound) else bound for bound in (ratio.low, ratio.high))
+    words = f"× {ratio.value:.2f}" + (f" ({low:.2f} to {high:.2f})" if ratio.n > 1 else "")
+    if before.unit == "seconds" and ratio.n < LEAST_TRIALS:
+        return words, f"n = {ratio.n}: too few to tell"
+    outside = low > 1 + noise or high < 1 / (1 + noise)
+    return words, "changed" if outside else "no change"
+
+
+def noise_of(by_case: Iterable[Sequence[float]], *, unit: str) -> float:
+    """How far apart an arm's own cases lie within a run, the largest over the smallest less 1;
+    never below `LEAST_NOISE`."""
+    spreads = [max(own) / min(own) - 1 for own in by_case if len(own) > 1 and min(own) > 0]
+    unknown = 0.0 if unit == "bytes" else UNKNOWN_NOISE
+    return max(LEAST_NOISE, max(spreads, default=unknown))
+
+
+def _shown(measure: Measure | None) -> str:
+    """The median, for bytes the highest value, and how many were counted."""
+    if measure is None or not measure.values:
+        return EMPTY
+    if measure.unit == "bytes":
+        return labels.n_bytes(max(measure.values))
+    middle = sorted(measure.values)[len(measure.values) // 2]
+    words = labels.seconds(middle) if measure.unit == "seconds" else labels.per_minute(middle)
+    return f"{words}, n = {len(measure.values)}"
 
 
 def claims_table(runs: dict[str, Run]) -> Table:
@@ -191,12 +219,14 @@ def claims_table(runs: dict[str, Run]) -> Table:
     verdicts: dict[str, dict[str, str]] = {}
     for letter, run in runs.items():
         for _, row in run.tables["claims"].iterrows():
-            sentence = words(row.get("sentence"), empty=words(row["claim"]))
-            verdicts.setdefault(sentence, {})[letter] = words(row["verdict"])
+            sentence = text(row.get("sentence"), empty=text(row["claim"]))
+            verdicts.setdefault(sentence, {})[letter] = text(row["verdict"])
     return table(
-        ("Claim", *runs),
         [
-            (sentence, *(badge(told[letter]) if letter in told else EMPTY for letter in runs))
+            {
+                "Claim": sentence,
+                **{letter: badge(told[letter]) if letter in told else EMPTY for letter in runs},
+            }
             for sentence, told in verdicts.items()
             if len(set(told.values())) > 1
         ],
@@ -206,19 +236,12 @@ def claims_table(runs: dict[str, Run]) -> Table:
     )
 
 
-def _answer(tables: dict[str, Table], claims: Table) -> str:
+def _answer(measured: Table, claims: Table) -> str:
     """The comparison in a sentence."""
-    told = []
-    for what, found in tables.items():
-        names = [row[0].text for row in found.rows if any(c.text == "changed" for c in row)]
-        if names:
-            told.append(f"{what} of {', '.join(names)}")
-    rows = [row for found in tables.values() for row in found.rows]
-    if not any(cell.text in ("changed", "no change") for row in rows for cell in row):
-        changed = "Nothing in these runs can be compared"
-    else:
-        changed = (
-            f"Beyond noise changed: {'; '.join(told)}" if told else "Nothing changed beyond noise"
-        )
-    counted = wording.counted(len(claims.rows), "claim") if claims.rows else "no claim"
-    return f"{changed}; {counted} with another verdict."
+    changed = [str(row[0]) for row in measured.rows if badge("changed") in row]
+    compared = changed or any(badge("no change") in row for row in measured.rows)
+    what = "Nothing changed beyond noise" if compared else "Nothing in these runs can be compared"
+    if changed:
+        what = f"Beyond noise changed: {', '.join(changed)}"
+    counted = labels.counted(len(claims.rows), "claim") if claims.rows else "no claim"
+    return f"{what}; {counted} with another verdict."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybridlab.reporting import figures
-from hybridlab.reporting.html.model import Run
+from hybridlab.reporting.html.files import data_uri
+from hybridlab.reporting.html.view_model import Run
+from hybridlab.reporting.rows import cases_of
 
 #: The figure of notebook 02 that answers the first question.
 WHAT_FITS = "02-three-numbers"
@@ -62,9 +63,34 @@ def first_picture(run: Run) -> Picture | None:
     return None
 
 
+def _drawn(run: Run, names: set[str], folder: Path) -> Iterator[Path]:
+    """The two plots that no report should lack, where the notebooks left none of that kind."""
+    if not any("memory" in name for name in names) and len(run.cases):
+        beside = cases_of(run.cases, "co_residency")
+        figure = figures.memory_bars(beside if len(beside) else run.cases)
+        yield figures.save(figure, folder, "memory-bars")[0]
+    if not any("latency" in name for name in names) and len(run.trials):
+        yield figures.save(figures.latency(run.trials, run.cases), folder, "latency")[0]
+
+
 def _picture(path: Path, *, own: bool, budget: int) -> Picture:
-    title, (width, height) = _title_and_size(path)
-    source = data_uri(path)
+    """The PNG with a palette, or the SVG beside it where that is smaller; what it shows is the
+    finding that `figures.save` wrote into the file."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        title, (width, height) = str(image.info.get("Title", "")).strip(), image.size
+        # plots have few colours and then take a third of the bytes; the octree keeps those of thin
+        # lines, and is three times as fast as the median cut
+        method, dither = Image.Quantize.FASTOCTREE, Image.Dither.NONE
+        flat = image.convert("RGB").quantize(160, method=method, dither=dither)
+    buffer = io.BytesIO()
+    flat.save(buffer, format="PNG")
+    content, kind = min(path.read_bytes(), buffer.getvalue(), key=len), "image/png"
+    svg = path.with_suffix(".svg")
+    if svg.is_file() and svg.stat().st_size < len(content):
+        content, kind = svg.read_bytes(), "image/svg+xml"
+    source = data_uri(kind, content)
     return Picture(
         name=path.stem,
         alt=title or path.stem.replace("-", " ").replace("_", " "),
@@ -73,49 +99,3 @@ def _picture(path: Path, *, own: bool, budget: int) -> Picture:
         width=width,
         height=height,
     )
-
-
-def _drawn(run: Run, names: set[str], folder: Path) -> Iterator[Path]:
-    """The two plots that no report should lack, where the notebooks left none of that kind."""
-    cases, trials = run.cases, run.tables["trials"]
-    if not any("memory" in name for name in names) and len(cases):
-        beside = cases[cases["experiment"] == "beside"]
-        figure = figures.memory_bars(beside if len(beside) else cases)
-        yield figures.save(figure, folder, "memory-bars")[0]
-    if not any("latency" in name for name in names) and len(trials):
-        yield figures.save(figures.latency(trials, cases), folder, "latency")[0]
-
-
-def data_uri(png: Path) -> str:
-    """The PNG with a palette, or the SVG beside it where that is smaller."""
-    raster = _with_palette(png.read_bytes())
-    svg = png.with_suffix(".svg")
-    if svg.is_file() and svg.stat().st_size < len(raster):
-        return _uri("image/svg+xml", svg.read_bytes())
-    return _uri("image/png", raster)
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _with_palette(png: bytes) -> bytes:
-    """The same picture in at most 160 colours: plots have few, and take a third of the bytes. The
-    octree keeps the colours of thin lines, and is three times as fast as the median cut."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(png)) as image:
-        flat = image.convert("RGB").quantize(
-            160, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-        )
-    buffer = io.BytesIO()
-    flat.save(buffer, format="PNG")
-    return min(png, buffer.getvalue(), key=len)
-
-
-def _title_and_size(png: Path) -> tuple[str, tuple[int, int]]:
-    """The finding that `figures.save` wrote into the file, and its size in pixels."""
-    from PIL import Image
-
-    with Image.open(png) as image:
-        return str(image.info.get("Title", "")).strip(), image.size

@@ -5,54 +5,62 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hybridlab import MEASUREMENT_VERSION
+from hybridlab.analysis.arms import numbers
 from hybridlab.config.params import NOTEBOOKS
-from hybridlab.reporting.figures import speed, wording
+from hybridlab.reporting import labels
+from hybridlab.reporting.figures.latency import fastest_words, pooled_words
 from hybridlab.reporting.figures.memory import memory_finding, simulated_words
-from hybridlab.reporting.html.about import outcome
-from hybridlab.reporting.html.model import (
-    Run,
-    as_bytes,
-    as_seconds,
-    is_missing,
-    words,
+from hybridlab.reporting.html.run_info import outcome
+from hybridlab.reporting.html.view_model import Run
+from hybridlab.reporting.labels import is_missing, text, text_of
+from hybridlab.reporting.rows import (
+    arm_intervals,
+    arms_of,
+    case_labels,
+    cases_of,
+    highest_peak,
+    present,
+    worst_per_label,
 )
-from hybridlab.reporting.html.tables import cases_of, interval_words, race_trials
-from hybridlab.results.records import has_clock
+from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import format_bytes, format_seconds
 
 # ---------------------------------------------------------------------------------------- answer
 
 
 def answer(run: Run) -> str:
     """The verdict's sentence, or what the rows alone say."""
-    given = words(run.verdict.get("answer"), empty="")
+    given = text_of(run.verdict, "answer")
     if given:
         return given
     said = []
-    beside = cases_of(run.cases, "beside")
+    beside = cases_of(run.cases, "co_residency")
     if len(beside):
         where = simulated_words(beside) or "Beside Voxtral, "
-        said.append(f"{where}{memory_finding(wording.worst_per_label(beside))}.")
-    intervals = speed.arm_intervals(race_trials(run))
+        said.append(f"{where}{memory_finding(worst_per_label(beside))}.")
+    trials = _race(run)
+    intervals = arm_intervals(trials)
     if intervals:
-        finding = speed.fastest_words(intervals, pooled=speed.is_pooled(race_trials(run)))
-        said.append(f"{_capital(finding)}.")
-    if not said:
-        return "This run has not measured anything that answers the question."
-    return " ".join(said)
+        finding = fastest_words(intervals, pooled=bool(pooled_words(trials)))
+        said.append(f"{labels.capital(finding)}.")
+    return " ".join(said) or "This run has not measured anything that answers the question."
+
+
+def _race(run: Run) -> pd.DataFrame:
+    return arms_of(run.trials[run.trials["experiment"] == "strategy_comparison"])
 
 
 def simulated(run: Run) -> list[str]:
     """What runs on simulated cards in this run's folder say of what fits, and what that is."""
     said = []
     for inner in run.inner:
-        beside = cases_of(inner.cases, "beside")
+        beside = cases_of(inner.cases, "co_residency")
         if len(beside):
-            finding = memory_finding(wording.worst_per_label(beside))
-            pair = words(beside["voxtral"].iloc[0])
+            finding = memory_finding(worst_per_label(beside))
+            pair = text(beside["llm_model"].iloc[0])
             said.append(
                 f"{simulated_words(beside)}{finding} (beside Voxtral {pair}, random weights; the "
                 "card's own allocator and choice of kernels without a GPU, for bytes alone)."
@@ -60,33 +68,32 @@ def simulated(run: Run) -> list[str]:
     return said
 
 
-def recommendation(run: Run) -> list[tuple[str, str]]:
-    """The verdict's recommendation as label and text; empty without one."""
+def recommendation(run: Run) -> dict[str, str]:
+    """The verdict's recommendation by label; empty without one."""
     given = run.verdict.get("recommendation")
     if not isinstance(given, dict):
-        return []
-    labels = {
-        "pair": "Pair",
-        "strategy": "Strategy",
-        "variant": "Variant",
-        "why": "Why",
-        "runner_up": "Runner-up",
-        "why_not": "Why not the runner-up",
+        return {}
+    facts = {
+        "Pair": text_of(given, "pair"),
+        "Arm": labels.arm_of(given),
+        "Why": text_of(given, "why"),
+        "Runner-up": text_of(given, "runner_up"),
+        "Why not the runner-up": text_of(given, "why_not"),
     }
-    rows = [(label, words(given.get(name), empty="")) for name, label in labels.items()]
-    if isinstance(given.get("flips"), float):
-        share = f"{given['flips']:.0%}"
-        rows.append(("How firm", f"another way wins in {share} of draws of the same trials"))
-    rows.append(("It had to keep", constraints(run)))
+    if isinstance(given.get("selection_instability"), float):
+        facts["How firm"] = (
+            f"another way wins in {given['selection_instability']:.0%} of draws of the same trials"
+        )
+    facts["It had to keep"] = constraints(run)
     goals = [goal for goal in given.get("goals") or [] if isinstance(goal, dict)]
-    rows += [(words(goal.get("goal"), empty="").capitalize(), _goal(goal)) for goal in goals]
-    return [(label, text) for label, text in rows if text]
+    facts |= {text_of(goal, "goal").capitalize(): _goal(goal) for goal in goals}
+    return {label: words for label, words in facts.items() if words}
 
 
 def _goal(goal: dict[str, Any]) -> str:
-    """'solo (shared-prefix), 55.7 ms; then parallel (threads), 89.7 ms'."""
+    """'solo/shared-prefix, 55.7 ms; then parallel/threads, 89.7 ms'."""
     best, second = (
-        ", ".join(words(goal.get(name), empty="") for name in names)
+        ", ".join(text_of(goal, name) for name in names)
         for names in (("arm", "figure"), ("runner_up", "runner_up_figure"))
     )
     return f"{best}; then {second}" if goal.get("runner_up") else best
@@ -97,11 +104,11 @@ def constraints(run: Run) -> str:
     given = run.params | dict(run.parts.get("07_verdict", {}).get("params") or {})
     asked = []
     if given.get("max_p95_s"):
-        asked.append(f"95 % of requests within {as_seconds(given['max_p95_s'])}")
+        asked.append(f"95 % of requests within {labels.seconds(given['max_p95_s'])}")
     if given.get("min_margin_bytes"):
-        asked.append(f"at least {as_bytes(given['min_margin_bytes'])} free")
+        asked.append(f"at least {labels.n_bytes(given['min_margin_bytes'])} free")
     if float(given.get("max_wer") or 1.0) < 1:
-        asked.append(f"a word error rate of at most {wording.percent(given['max_wer'])}")
+        asked.append(f"a word error rate of at most {labels.percent(given['max_wer'])}")
     return ", ".join(asked) or "nothing (max_p95_s, min_margin_bytes and max_wer were not set)"
 
 
@@ -124,7 +131,7 @@ def missing(run: Run) -> list[str]:
     version = run.origin("measurement_version")
     if not is_missing(version) and version != MEASUREMENT_VERSION:
         lacks.append(
-            f"It was measured by version {words(version)} of the method, this program's is "
+            f"It was measured by version {text(version)} of the method, this program's is "
             f"{MEASUREMENT_VERSION}: its numbers stand as they were taken, and are not to be "
             "compared with newer ones."
         )
@@ -142,10 +149,13 @@ def missing(run: Run) -> list[str]:
 
 # ----------------------------------------------------------------------------------------- cards
 
+#: Label, figure and small print.
+Card = tuple[str, str, str]
 
-def cards(run: Run) -> list[tuple[str, str, str]]:
-    """(label, figure, small print) of what a reader looks for first."""
-    found = [_fit_card(run), _edge_card(run), _speed_card(run), _parity_card(run)]
+
+def cards(run: Run) -> list[Card]:
+    """What a reader looks for first."""
+    found = [_fit_card(run), _margin_card(run), _latency_card(run), _parity_card(run)]
     cases, claims = run.cases, run.tables["claims"]
     if len(cases):
         fine = int((cases["status"] == "ok").sum())
@@ -154,54 +164,57 @@ def cards(run: Run) -> list[tuple[str, str, str]]:
     if len(claims):
         counts = claims["verdict"].value_counts()
         note = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        found.append(("Claims", wording.counted(len(claims), "claim"), note))
+        found.append(("Claims", labels.counted(len(claims), "claim"), note))
     return [card for card in found if card]
 
 
-def _fit_card(run: Run) -> Any:
-    fine = cases_of(run.cases, "beside")
+def _fit_card(run: Run) -> Card | None:
+    fine = cases_of(run.cases, "co_residency")
     fine = fine[fine["status"] == "ok"]
-    peaks = wording.highest_peak(fine)
+    peaks = highest_peak(fine)
     if not peaks.notna().any():
         return None
     top = fine.iloc[int(np.nanargmax(peaks.to_numpy()))]
-    note = f"peaks at {as_bytes(float(peaks.max()))}"
-    if not is_missing(top.get("margin_bytes")):
-        note += f", {wording.spare_words(float(top['margin_bytes']))}"
-    return ("Largest Whisper that ran beside Voxtral", words(top.get("whisper_size")), note)
+    note = f"peaks at {labels.n_bytes(peaks.max())}"
+    margin = labels.number_of(top, "margin_bytes")
+    if not is_missing(margin):
+        note += f", {labels.spare(margin)}"
+    return ("Largest Whisper that ran beside Voxtral", text(top.get("asr_model")), note)
 
 
-def _edge_card(run: Run) -> Any:
+def _margin_card(run: Run) -> Card | None:
     # a case that ran out of memory has a reading from before its failure, not a margin
-    margins = wording.numbers(run.cases, "margin_bytes").where(run.cases["status"] == "ok")
+    margins = numbers(run.cases, "margin_bytes").where(run.cases["status"] == "ok")
     if not margins.notna().any():
         return None
     row = run.cases.loc[[margins.idxmin()]]
-    label = wording.case_labels(row).iloc[0]
-    capacity = as_bytes(wording.numbers(row, "capacity_bytes").iloc[0])
-    return ("Smallest margin seen", format_bytes(float(margins.min())), f"{label}, of {capacity}")
+    capacity = labels.n_bytes(numbers(row, "capacity_bytes").iloc[0])
+    note = f"{case_labels(row).iloc[0]}, of {capacity}"
+    return ("Smallest margin seen", labels.n_bytes(margins.min()), note)
 
 
-def _speed_card(run: Run) -> Any:
-    intervals = speed.arm_intervals(race_trials(run))
+def _latency_card(run: Run) -> Card | None:
+    intervals = arm_intervals(_race(run))
     if not intervals:
         return None
     best = min(intervals, key=lambda arm: intervals[arm].value)
-    note = f"{best}, median of {intervals[best].n}, {interval_words(intervals[best])}"
-    return ("Lowest latency per request", format_seconds(intervals[best].value), note)
+    estimate = intervals[best]
+    note = f"{best}, median of {estimate.n}, {labels.bounds(estimate)}"
+    return ("Lowest latency per request", labels.seconds(estimate.value), note)
 
 
-def _parity_card(run: Run) -> Any:
-    parity = wording.present(run.tables["trials"], "parity").astype(bool)
-    if parity.empty:
+def _parity_card(run: Run) -> Card | None:
+    output_matches_reference = present(run.trials, "output_matches_reference").astype(bool)
+    if output_matches_reference.empty:
         return None
-    equal = int(parity.sum())
-    figure = "all equal" if equal == len(parity) else f"{equal} of {len(parity)} equal"
-    return ("Texts against each tenant alone", figure, f"{len(parity)} requests compared")
-
-
-# --------------------------------------------------------------------------------------- helpers
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    equal = int(output_matches_reference.sum())
+    figure = (
+        "all equal"
+        if equal == len(output_matches_reference)
+        else f"{equal} of {len(output_matches_reference)} equal"
+    )
+    return (
+        "Texts against each model alone",
+        figure,
+        f"{len(output_matches_reference)} requests compared",
+    )

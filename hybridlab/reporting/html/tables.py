@@ -1,30 +1,30 @@
-"""The page's tables of results, computed from a run's rows."""
+"""The page's tables of results: the summary tables with badges, links and a run's verdict."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from hybridlab.analysis.stats import Interval, bootstrap_interval, is_stable
-from hybridlab.reporting import tables
-from hybridlab.reporting.figures import speed, wording
-from hybridlab.reporting.html.model import (
-    EMPTY,
-    Cell,
-    Run,
-    Table,
-    as_bytes,
-    as_seconds,
-    badge,
-    is_missing,
-    per_minute,
-    table,
-    words,
+from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.stats import bootstrap_interval
+from hybridlab.reporting import labels, tables
+from hybridlab.reporting.html.traces import anchor, case_names
+from hybridlab.reporting.html.view_model import TONES, Run, Table, badge, link, table
+from hybridlab.reporting.key_findings import CONTROL
+from hybridlab.reporting.labels import EMPTY, is_missing, text
+from hybridlab.reporting.rows import (
+    arm_intervals,
+    arms_of,
+    cases_of,
+    is_first,
+    present,
+    worst_per_label,
 )
-from hybridlab.units import format_bytes, format_seconds
 
-CONTROL = "sequential plain"  # the arm that runs in every race
+# --------------------------------------------------------------------------------------- options
 
 
 def options_table(run: Run, *, every: bool = False) -> Table:
@@ -35,33 +35,26 @@ def options_table(run: Run, *, every: bool = False) -> Table:
     items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
     plans = _original_plans(run)
     return table(
-        (
-            "Option",
-            "Whisper",
-            "Original plan",
-            "Kept as",
-            "Planned on",
-            "Predicted",
-            "Margin",
-            "Verdict",
-            "Measured",
-        ),
         [
-            (
-                words(item.get("option")),
-                words(item.get("whisper")),
-                plans.get(words(item.get("option")), EMPTY),
-                _join(item, "backend", "dtype") + (" (default)" if item.get("is_default") else ""),
-                words(item.get("card")),
-                _planned(item),
-                as_bytes(item.get("margin_bytes")),
-                _fit_cell(item),
-                _measured(item),
-            )
+            {
+                "Option": text(item.get("option")),
+                "Whisper": text(item.get("asr_model")),
+                "Original plan": plans.get(text(item.get("option")), EMPTY),
+                "Kept as": _join(item, "asr_backend", "asr_dtype")
+                + (" (default)" if item.get("is_default") else ""),
+                "Planned on": text(item.get("card")),
+                "Predicted": f"{text(item['planned_gb'])} GB"
+                if not is_missing(item.get("planned_gb"))
+                else labels.n_bytes(item.get("total_bytes")),
+                "Margin": labels.n_bytes(item.get("margin_bytes")),
+                "Verdict": badge("fits" if item["fits"] else "does not fit")
+                if isinstance(item.get("fits"), bool)
+                else text(item.get("verdict")),
+                "Measured": _measured(item),
+            }
             for item in items
-            if every or _is_main(item)
+            if every or item.get("is_default") is not False or not is_missing(item.get("measured"))
         ],
-        numeric=(5, 6),
         empty="Options A, B and C were not judged: 07_verdict did not finish.",
     )
 
@@ -69,199 +62,174 @@ def options_table(run: Run, *, every: bool = False) -> Table:
 def _original_plans(run: Run) -> dict[str, str]:
     """'fits at 11.6 of 15 GB' by option, from the claims option-a-fits and so on."""
     claims = run.tables["claims"]
-    told = zip(claims["claim"].map(words), claims["expected"].map(words), strict=True)
+    told = zip(claims["claim"].map(text), claims["expected"].map(text), strict=True)
     return {
-        name[7].upper(): text
-        for name, text in told
+        name[7].upper(): expected
+        for name, expected in told
         if name.startswith("option-") and name.endswith("-fits")
     }
-
-
-def _is_main(item: dict[str, Any]) -> bool:
-    return item.get("is_default") is not False or not is_missing(item.get("measured"))
-
-
-def _planned(item: dict[str, Any]) -> str:
-    if not is_missing(item.get("planned_gb")):
-        return f"{words(item['planned_gb'])} GB"
-    return as_bytes(item.get("total_bytes"))
-
-
-def _fit_cell(item: dict[str, Any]) -> Cell | str:
-    if isinstance(item.get("fits"), bool):
-        return badge("fits" if item["fits"] else "does not fit")
-    return words(item.get("verdict"))
 
 
 def _measured(item: dict[str, Any]) -> str:
     """'12.90 GiB on cuda:0 beside mini-3b float16, random weights', as far as it is known."""
     value: Any = item.get("measured_peak_bytes", item.get("measured"))
     if is_missing(value) or isinstance(value, (str, list, dict)):
-        return words(value)
-    parts = {"measured_on": " on {}", "measured_voxtral": " beside {}"}
+        return text(value)
+    parts = {"measured_on": " on {}", "measured_llm_model": " beside {}"}
     parts["measured_weights"] = ", {} weights"
-    told = [form.format(item[key]) for key, form in parts.items() if not is_missing(item.get(key))]
-    return format_bytes(float(value)) + "".join(told)
+    known = [form.format(item[key]) for key, form in parts.items() if not is_missing(item.get(key))]
+    return labels.n_bytes(value) + "".join(known)
 
 
 def _join(item: Any, *names: str) -> str:
     """The values that are there, one after the other."""
-    parts = [words(item.get(name), empty="") for name in names]
-    return " ".join(part for part in parts if part) or EMPTY
+    return " ".join(filter(None, (text(item.get(name), empty="") for name in names))) or EMPTY
+
+
+# ---------------------------------------------------------------------------------- memory, cases
 
 
 def memory_table(run: Run) -> Table:
-    """The three numbers and the margin of each Whisper size beside Voxtral."""
-    rows = cases_of(run.cases, "beside", "baseline")
-    if len(rows):
-        rows = wording.worst_per_label(rows)
-    return table(
-        (
-            "Whisper",
-            "Kept as",
-            "Load peak",
-            "At rest",
-            "Request peak",
-            "Margin",
-            "Status",
-            "Reason",
-        ),
-        [
-            (
-                words(row.get("whisper_size"), empty="none (Voxtral alone)"),
-                _kept_as(row),
-                as_bytes(row.get("load_peak_bytes")),
-                as_bytes(row.get("steady_bytes")),
-                as_bytes(row.get("request_peak_bytes")),
-                as_bytes(row.get("margin_bytes")),
-                badge(words(row["status"], empty="")),
-                words(row["reason"]),
-            )
-            for _, row in rows.iterrows()
-        ],
-        numeric=(2, 3, 4, 5),
-        empty="No Whisper was measured beside Voxtral: 02_whisper_beside_voxtral has no cases.",
-    )
+    """The three moments and the margin of each Whisper size beside Voxtral."""
+    rows = cases_of(run.cases, "co_residency", "baseline")
+    rows = worst_per_label(rows) if len(rows) else rows
+    shown = [
+        {"case": row["case"], "kept as": _kept_as(case), **row}
+        for row, (_, case) in zip(_memory_rows(rows), rows.iterrows(), strict=True)
+    ]
+    empty = "No Whisper was measured beside Voxtral: 02_whisper_beside_voxtral has no cases."
+    return table(shown, empty=empty)
+
+
+def _memory_rows(cases: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The summary of each case's memory, its status as a badge."""
+    rows = tables.memory_table(cases).to_dict("records")
+    return [{**row, "status": badge(text(row["status"], empty=""))} for row in rows]
 
 
 def _kept_as(row: pd.Series[Any]) -> str:
-    tenant = "whisper" if not is_missing(row.get("whisper_size")) else "voxtral"
-    return _join(row, *(f"{tenant}_{name}" for name in ("backend", "dtype", "weights")))
+    model = "llm" if is_missing(row.get("asr_model")) else "asr"
+    return _join(row, *(f"{model}_{name}" for name in ("backend", "dtype", "weights")))
+
+
+def cases_table(run: Run) -> Table:
+    """Every case, one row each, to which the claims' evidence leads."""
+    cases = run.cases
+    medians, counts = _median_latencies(run.trials)
+    watched = {id_ for name in ("samples", "spans") for id_ in run.tables[name]["case_id"]}
+    rows = []
+    for name, row, (_, case) in zip(
+        case_names(cases), _memory_rows(cases), cases.iterrows(), strict=True
+    ):
+        key = (text(case.get("notebook")), case["case_id"])
+        more = {
+            "notebook": key[0],
+            "median latency": labels.seconds(medians.get(key)),
+            "n": counts.get(key),
+            "took": labels.seconds(case.get("duration_s")),
+            "over time": link("trace", "#traces") if case["case_id"] in watched else EMPTY,
+        }
+        rows.append({k: v for k, v in (row | {"case": name} | more).items() if k != "reason"})
+    return table(rows, empty="No case was started.", anchors=anchors(cases))
+
+
+def lost_table(run: Run) -> Table:
+    """Cases that were skipped, invalid or failed, with their reasons."""
+    cases = run.cases
+    named = zip(case_names(cases), anchors(cases), cases.iterrows(), strict=True)
+    return table(
+        [
+            {
+                "Case": link(name, f"#{target}"),
+                "Notebook": text(row.get("notebook")),
+                "Status": badge(text(row["status"], empty="")),
+                "Reason": text(row["reason"], empty="no reason recorded"),
+            }
+            for name, target, (_, row) in named
+            if row["status"] != "ok"
+        ],
+        empty="Every case that was started ended well." if len(cases) else "No case was started.",
+    )
+
+
+def anchors(cases: pd.DataFrame) -> list[str]:
+    """The id of each case's row, in the order of the cases."""
+    return [
+        anchor(labels.text_of(row, "notebook"), labels.text_of(row, "case_id"))
+        for _, row in cases.iterrows()
+    ]
+
+
+def _median_latencies(trials: pd.DataFrame) -> tuple[dict[Any, float], dict[Any, int]]:
+    """Median latency in seconds and n by notebook and case, first requests left out."""
+    later = trials[~is_first(trials)]
+    notebooks = later["notebook"].map(text) if "notebook" in later else EMPTY
+    later = later.assign(latency_s=numbers(later, "latency_s"), notebook=notebooks)
+    grouped = later.dropna(subset=["latency_s"]).groupby(["notebook", "case_id"])["latency_s"]
+    return grouped.median().to_dict(), grouped.size().to_dict()
+
+
+# ------------------------------------------------------------------------------------ strategies
 
 
 def strategies_table(run: Run) -> Table:
-    """Each arm of the races: latency, throughput, peak, parity."""
-    trials, race = race_trials(run), cases_of(run.cases, "race")
-    labels = [wording.arm_label(row) for _, row in race.iterrows()]
-    plain = pd.Series(labels, index=race.index, dtype=str)
-    intervals = speed.arm_intervals(trials)
-    arms = sorted(intervals, key=lambda arm: intervals[arm].value)
-    arms += [arm for arm in dict.fromkeys(plain) if arm not in intervals]
-    return table(
-        (
-            "Strategy",
-            "Median latency",
-            "95 % interval",
-            "p95",
-            "n",
-            "First request",
-            f"Against {CONTROL}",
-            "Throughput",
-            "Peak",
-            "Texts",
-            "Status",
-        ),
-        [
-            _strategy_row(arm, trials[trials["arm"] == arm], race[plain == arm], run, trials)
-            for arm in arms
-        ],
-        numeric=(1, 2, 3, 4, 5, 6, 7, 8),
-        empty="No strategies were compared: 04 to 06 have no requests.",
+    """Each arm of the races: latency, throughput, peak, texts; those without a trial at the end."""
+    race, timed = cases_of(run.cases, "strategy_comparison"), arms_of(run.trials)
+    race = race.assign(arm=[labels.arm_of(row) for _, row in race.iterrows()])
+    summary = tables.latency_table(run.trials, run.cases)
+    known = {_arm(row): row for row in summary.to_dict("records")}
+    medians = {arm: estimate.value for arm, estimate in arm_intervals(timed).items()}
+    rows: list[dict[str, Any]] = []
+    arms = dict.fromkeys([*known, *race["arm"]])
+    for arm in sorted(arms, key=lambda arm: medians.get(arm, math.inf)):
+        own = race[race["arm"] == arm]
+        served = run.trials[run.trials["case_id"].isin(own["case_id"])]
+        row: dict[Any, Any] = {"strategy": arm, **known.get(arm, {})}
+        row[f"against {CONTROL}"] = _against_control(arm, timed)
+        row |= {
+            "output_matches_reference": _parity_badge(served),
+            "status": _status_badge(own["status"]),
+        }
+        rows.append({k: v for k, v in row.items() if k not in ("p99 s", "answers right")})
+    return table(rows, empty="No strategies were compared: 04 to 06 have no requests.")
+
+
+def _arm(row: Mapping[Any, Any]) -> str:
+    return str(row["strategy"]).removesuffix(" (stepped down)")
+
+
+def _against_control(arm: str, trials: pd.DataFrame) -> str:
+    """Latency over the control's of the same notebooks, since only those were interleaved."""
+    if trials.empty or "notebook" not in trials:
+        return EMPTY
+    later = trials[~is_first(trials)]
+    own, control = (later[later["arm"] == name] for name in (arm, CONTROL))
+    control = control[control["notebook"].isin(set(own["notebook"]))]
+    if control.empty or own.empty:
+        return EMPTY
+    ratio = bootstrap_interval(own["latency_s"]).value / control["latency_s"].median()
+    return f"× {ratio:.2f}"
+
+
+def _parity_badge(trials: pd.DataFrame) -> Any:
+    output_matches_reference = present(trials, "output_matches_reference").astype(bool)
+    if output_matches_reference.empty:
+        return badge("not compared", "plain")
+    if output_matches_reference.all():
+        return badge("equal")
+    return badge(
+        f"{int((~output_matches_reference).sum())} of {len(output_matches_reference)} differ", "bad"
     )
+
+
+def _status_badge(statuses: pd.Series[Any]) -> Any:
+    bad = [text(status, empty="unknown") for status in statuses if status != "ok"]
+    if not bad:
+        return badge("ok") if len(statuses) else EMPTY
+    return badge(f"{len(bad)} of {len(statuses)} {bad[0]}", TONES.get(bad[0], "plain"))
 
 
 def containers_table(run: Run) -> Table:
     """What HTTP, a second server and a gateway add to the arms that were asked over HTTP."""
-    found = tables.containers_table(run.tables["trials"], run.cases)
-    return table(
-        tuple(_heading(str(column)) for column in found.columns),
-        [[str(value) for value in row] for row in found.itertuples(index=False)],
-        numeric=range(1, len(found.columns)),
-        empty="No arm was asked over HTTP.",
-    )
-
-
-def _heading(column: str) -> str:
-    """'gateway ms' as the page writes it: 'Gateway (ms)'."""
-    words_, _, unit = column.rpartition(" ")
-    text = f"{words_} ({unit})" if unit in ("s", "ms", "MiB") else column
-    return text if text == "n" else text[:1].upper() + text[1:]
-
-
-def _strategy_row(
-    arm: str, trials: pd.DataFrame, cases: pd.DataFrame, run: Run, everything: pd.DataFrame
-) -> list[Cell | str]:
-    served = run.tables["trials"]  # those without a latency, too
-    served = served[served["case_id"].isin(cases["case_id"])]
-    first = speed.is_first(trials)
-    later = trials.loc[~first, "latency_s"]
-    interval = bootstrap_interval(later)
-    unstable = "" if is_stable(later) or interval.n == 0 else " (unstable)"
-    rate = wording.numbers(cases, "throughput_rps").median()
-    return [
-        arm,
-        as_seconds(interval.value) + unstable,
-        interval_words(interval),
-        as_seconds(float(later.quantile(0.95)) if len(later) else None),
-        str(interval.n or EMPTY),
-        as_seconds(trials.loc[first, "latency_s"].median()),
-        _against_control(trials, everything),
-        per_minute(rate),
-        as_bytes(wording.highest_peak(cases).max()),
-        _parity_cell(served),
-        _status_cell(cases),
-    ]
-
-
-def _against_control(trials: pd.DataFrame, everything: pd.DataFrame) -> str:
-    """Latency over the control's of the same notebooks, since only those were interleaved."""
-    if trials.empty or "notebook" not in trials:
-        return EMPTY
-    control = everything[(everything["arm"] == CONTROL) & ~speed.is_first(everything)]
-    control = control[control["notebook"].isin(set(trials["notebook"]))]
-    own = trials.loc[~speed.is_first(trials), "latency_s"]
-    if control.empty or own.empty:
-        return EMPTY
-    return f"× {own.median() / control['latency_s'].median():.2f}"
-
-
-def _parity_cell(trials: pd.DataFrame) -> Cell:
-    parity = wording.present(trials, "parity").astype(bool)
-    if parity.empty:
-        return Cell("not compared", "plain")
-    if parity.all():
-        return badge("equal")
-    return Cell(f"{int((~parity).sum())} of {len(parity)} differ", "bad")
-
-
-def _status_cell(cases: pd.DataFrame) -> Cell:
-    statuses = [words(status, empty="unknown") for status in cases["status"]]
-    bad = [status for status in statuses if status != "ok"]
-    if not bad:
-        return badge("ok") if statuses else Cell(EMPTY)
-    return Cell(f"{len(bad)} of {len(statuses)} {bad[0]}", badge(bad[0]).tone)
-
-
-def cases_of(cases: pd.DataFrame, *experiments: str) -> pd.DataFrame:
-    return cases[cases["experiment"].isin(experiments)]
-
-
-def race_trials(run: Run) -> pd.DataFrame:
-    trials = run.tables["trials"]
-    return speed.arms_of(trials[trials["experiment"] == "race"])
-
-
-def interval_words(interval: Interval) -> str:
-    if is_missing(interval.low):
-        return EMPTY
-    return f"{format_seconds(interval.low)} to {format_seconds(interval.high)}"
+    shown = tables.containers_table(run.trials, run.cases)
+    return table(shown.to_dict("records"), empty="No arm was asked over HTTP.")

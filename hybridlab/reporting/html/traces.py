@@ -8,7 +8,6 @@ with the neighbour of the same kind.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from itertools import cycle
 from typing import Any
 
@@ -16,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hybridlab.reporting.figures import wording
-from hybridlab.reporting.figures.lanes import PHASE_LOOK, merged_bands
-from hybridlab.reporting.figures.palette import OWNER_COLOURS
-from hybridlab.reporting.html.model import Run
+from hybridlab.analysis.arms import numbers
+from hybridlab.reporting import labels
+from hybridlab.reporting.figures.gantt import PHASE_LOOK, merged_bands
+from hybridlab.reporting.html.view_model import Run
+from hybridlab.reporting.palette import COLORBLIND, OWNER_COLOURS
+from hybridlab.reporting.rows import case_labels
 from hybridlab.units import MIB
 
 Values = npt.NDArray[np.float64]
@@ -45,7 +46,7 @@ def traces(run: Run) -> dict[str, Any]:
     cases = run.cases
     keys = list(zip(_text(cases, "notebook"), _text(cases, "case_id"), strict=True))
     labels = case_names(cases)
-    rounds = wording.numbers(cases, "round").fillna(0).to_list()
+    rounds = numbers(cases, "round").fillna(0).to_list()
     found: dict[int, dict[str, Any]] = {}
     spent = 0
     watched = [i for i, key in enumerate(keys) if key in samples or key in spans]
@@ -59,35 +60,37 @@ def traces(run: Run) -> dict[str, Any]:
         found[index] = trace
     kept = sorted(found)
     both = [n for n, i in enumerate(kept) if len({span[0] for span in found[i]["spans"]}) > 1]
-    races = [n for n in both if cases.iloc[kept[n]]["experiment"] == "race"]
+    races = [n for n in both if cases.iloc[kept[n]]["experiment"] == "strategy_comparison"]
     return {
         "cases": [found[index] for index in kept],
         "start": next(iter(races or both), 0),
         "left_out": len(watched) - len(found),
         "owners": _owner_colours([row[1] for trace in found.values() for row in trace["ledger"]]),
-        "tenants": {name: OWNER_COLOURS[name] for name in ("voxtral", "whisper")},
+        "tenants": {
+            **{name: OWNER_COLOURS[name] for name in ("llm", "asr")},
+            "copy": OWNER_COLOURS["base"],
+        },
+        "colours": list(COLORBLIND[:5]),
         "strengths": {phase: strength for phase, (strength, _) in PHASE_LOOK.items()},
     }
 
 
 def case_names(cases: pd.DataFrame) -> list[str]:
-    """A name for each case that tells it from the others of its notebook."""
-    if cases.empty:
-        return []
+    """A name for each case that tells it from the others of its notebook: the experiment, what
+    sets the case apart, and where that is not enough its round and its place among equals."""
     experiments = [name.replace("_", " ") for name in _text(cases, "experiment")]
-    named = zip(experiments, wording.case_labels(cases), strict=True)
-    names = [label if label.startswith(what) else f"{what}: {label}" for what, label in named]
-    keys = list(zip(_text(cases, "notebook"), names, strict=True))
-    often, rounds = Counter(keys), wording.numbers(cases, "round").to_list()
-    seen: Counter[tuple[str, str]] = Counter()
-    told = []
-    for key, number in zip(keys, rounds, strict=True):
-        name = key[1]
-        if often[key] > 1 and not np.isnan(number):
-            name += f", round {number + 1:g}"
-        seen[key[0], name] += 1
-        told.append(name if seen[key[0], name] == 1 else f"{name} ({seen[key[0], name]})")
-    return told
+    known = zip(experiments, case_labels(cases), strict=True) if len(cases) else ()
+    named = pd.DataFrame({"notebook": _text(cases, "notebook")})
+    own = [label if label.startswith(e) else f"{e}: {label}" for e, label in known]
+    named["name"] = pd.Series(own, dtype=str)
+    rounds = ["" if np.isnan(r) else f", round {r + 1:g}" for r in numbers(cases, "round")]
+    repeated = named.duplicated(keep=False)
+    named["name"] += pd.Series(rounds, dtype=str).where(repeated, "")
+    places = named.groupby(["notebook", "name"]).cumcount() + 1
+    return [
+        name if place == 1 else f"{name} ({place})"
+        for name, place in zip(named["name"], places, strict=True)
+    ]
 
 
 def anchor(notebook: str, case_id: str) -> str:
@@ -115,15 +118,15 @@ def _text(table: pd.DataFrame, column: str) -> list[str]:
 def _trace(
     label: str, case: pd.Series[Any], samples: pd.DataFrame | None, spans: pd.DataFrame | None
 ) -> dict[str, Any]:
-    notebook, case_id = wording.text_of(case, "notebook"), wording.text_of(case, "case_id")
-    capacity = wording.number_of(case, "capacity_bytes")
+    notebook, case_id = labels.text_of(case, "notebook"), labels.text_of(case, "case_id")
+    capacity = labels.number_of(case, "capacity_bytes")
     curves = _curves(samples)
     bands, joined = _bands(spans)
     return {
         "id": anchor(notebook, case_id),
         "label": label,
         "notebook": notebook,
-        "status": wording.text_of(case, "status"),
+        "status": labels.text_of(case, "status"),
         "capacity": None if np.isnan(capacity) else round(capacity / MIB, 1),
         "readings": 0 if samples is None else len(samples),
         "shown": sum(len(times) for times, _ in curves.values()),
@@ -139,9 +142,7 @@ def _curves(samples: pd.DataFrame | None) -> dict[str, tuple[list[float], list[f
         return {}
     found = {}
     for source, rows in samples.groupby("source", sort=False):
-        readings = pd.DataFrame(
-            {"t": wording.numbers(rows, "t_s"), "m": wording.numbers(rows, "bytes") / MIB}
-        )
+        readings = pd.DataFrame({"t": numbers(rows, "t_s"), "m": numbers(rows, "bytes") / MIB})
         readings = readings.dropna().sort_values("t", kind="stable")
         times, values = readings["t"].to_numpy(), readings["m"].to_numpy()
         keep = thinned(times, values, BUCKETS)
@@ -168,29 +169,23 @@ def _bands(spans: pd.DataFrame | None) -> tuple[list[list[Any]], bool]:
     """[tenant, phase, start, end] in seconds of each span, and whether neighbours were joined."""
     if spans is None:
         return [], False
-    rows = spans.assign(
-        start_s=wording.numbers(spans, "start_s"), end_s=wording.numbers(spans, "end_s")
-    )
+    rows = spans.assign(start_s=numbers(spans, "start_s"), end_s=numbers(spans, "end_s"))
     rows = rows.dropna(subset=["start_s", "end_s"]).sort_values("start_s", kind="stable")
     joined = len(rows) > MOST_SPANS
     reach = float(rows["end_s"].max() - rows["start_s"].min()) if len(rows) else 0.0
     bands = [
         [str(tenant), phase, round(start, 5), round(start + width, 5)]
-        for tenant, own in rows.groupby("tenant", sort=True)
+        for tenant, own in rows.groupby("role", sort=True)
         for phase, known in merged_bands(own, gap_s=reach * JOIN_SHARE if joined else -1.0).items()
         for start, width in known
     ]
     return bands, joined
 
 
-#: Colours of owners that the figures have none for, in turn.
-_MORE_COLOURS = ("#56b4e9", "#ece133", "#ca9161", "#fbafe4", "#d55e00", "#7a7a7a")
-
-
 def _owner_colours(owners: list[str]) -> dict[str, str]:
     """Each owner's colour: the figures' own where its name begins with one of theirs."""
     found: dict[str, str] = {}
-    spare = cycle(_MORE_COLOURS)
+    spare = cycle(reversed(COLORBLIND))
     for owner in dict.fromkeys(owners):
         first = owner.split()[0]
         same = {"process": "base", "context": "base", "loading": "load", "free": ""}
@@ -203,10 +198,12 @@ def _ledger(ledger: pd.DataFrame | None) -> list[list[Any]]:
     """[moment, owner, MiB] of what the case itself held."""
     if ledger is None:
         return []
-    inside = ledger["inside"].ne(False) if "inside" in ledger else ledger["owner"].ne("free")
-    own = ledger[inside].assign(mib=wording.numbers(ledger, "bytes") / MIB)
+    inside = (
+        ledger["in_process"].ne(False) if "in_process" in ledger else ledger["owner"].ne("free")
+    )
+    own = ledger[inside].assign(mib=numbers(ledger, "bytes") / MIB)
     own = own[own["mib"] > 0]
     return [
-        [str(moment).replace("_", " "), str(owner), round(float(mib), 2)]
+        [labels.MOMENTS.get(str(moment), str(moment)), str(owner), round(float(mib), 2)]
         for moment, owner, mib in zip(own["moment"], own["owner"], own["mib"], strict=True)
     ]

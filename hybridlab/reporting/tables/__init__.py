@@ -1,13 +1,9 @@
 """Tables that people read: rows of a run, summarised with units in their headings. No torch."""
 
+from hybridlab.reporting.rows import filled
 from hybridlab.reporting.tables.ageing import ageing_table, forecast_words, wear_table
 from hybridlab.reporting.tables.arrivals import arrivals_table
-from hybridlab.reporting.tables.containers import (
-    Held,
-    container_cases,
-    containers_table,
-    held_by_servers,
-)
+from hybridlab.reporting.tables.containers import containers_table
 from hybridlab.reporting.tables.edge import edge_table, least_rooms
 from hybridlab.reporting.tables.memory import (
     attention_plan,
@@ -28,54 +24,32 @@ from hybridlab.reporting.tables.race import (
     latency_table,
     phase_table,
     quality_table,
-    race_trials,
     same_answer,
 )
 from hybridlab.reporting.tables.slowdown import slowdown_table
 from hybridlab.reporting.tables.swaps import swap_seconds, swap_spans, swap_table
-from hybridlab.reporting.tables.words import (
-    EMPTY,
-    arm_name,
-    case_label,
-    filled,
-    interval,
-    number,
-    parity_text,
-    percent,
-)
 
 __all__ = [
-    "EMPTY",
     "RULE",
-    "Held",
     "Quality",
     "ageing_table",
     "answer_accuracy",
-    "arm_name",
     "arrivals_table",
     "attention_plan",
     "attention_table",
-    "case_label",
-    "container_cases",
     "containers_table",
     "edge_table",
     "filled",
     "forecast_words",
-    "held_by_servers",
-    "interval",
     "latency_table",
     "least_rooms",
     "ledger_table",
     "memory_table",
-    "number",
     "of_largest",
-    "parity_text",
-    "percent",
     "phase_table",
     "qualities",
     "quality_by_size",
     "quality_table",
-    "race_trials",
     "same_answer",
     "slowdown_table",
     "swap_seconds",

@@ -5,27 +5,28 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from hybridlab.analysis import wear
-from hybridlab.reporting.tables.words import gib, interval, number, number_or_none, percent
+from hybridlab.analysis import memory_growth
+from hybridlab.analysis.arms import numbers
+from hybridlab.reporting import labels
 from hybridlab.units import MIB
 
 
 def ageing_table(cycles: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per strategy and remedy: what is lost over time, and what the remedy costs."""
     rows = []
-    for arm in wear.arms(cycles):
+    for arm in memory_growth.arms(cycles):
         median, p95 = arm.latency()
         last, after = arm.cycles.iloc[-1], arm.after_housekeeping()
         rows.append(
             {
                 "strategy": arm.strategy,
-                "remedy": arm.remedy,
+                "mitigation": arm.mitigation,
                 "cycles": len(arm.cycles),
-                "fragmentation": percent(number_or_none(last["fragmentation"])),
-                "largest block GiB": gib(number_or_none(last["largest_block_bytes"])),
-                "median s": interval(median),
-                "p95 s": number(p95),
-                "housekeeping ms a cycle": number(arm.housekeeping_s() * 1e3),
+                "fragmentation": labels.percent(last["fragmentation"]),
+                "largest block GiB": labels.gib(last["largest_block_bytes"]),
+                "median s": labels.interval(median),
+                "p95 s": labels.number(p95),
+                "housekeeping ms a cycle": labels.number(arm.maintenance_s() * 1e3),
                 "latency after it": "" if after is None else f"{after:.2f} x",
                 "out of memory": forecast_words(arm, cases),
             }
@@ -36,9 +37,9 @@ def ageing_table(cycles: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
 def wear_table(cycles: pd.DataFrame) -> pd.DataFrame:
     """One row per strategy and remedy: the trend of each quantity per 100 cycles, with interval."""
     rows = []
-    for arm in wear.arms(cycles):
-        row = {"strategy": arm.strategy, "remedy": arm.remedy}
-        for quantity, name in wear.QUANTITIES.items():
+    for arm in memory_growth.arms(cycles):
+        row = {"strategy": arm.strategy, "mitigation": arm.mitigation}
+        for quantity, name in memory_growth.QUANTITIES.items():
             unit, label = (1e-3, "ms") if quantity == "latency_s" else (MIB, "MiB")
             slope = arm.slope(quantity)
             words = "no reading"
@@ -50,13 +51,13 @@ def wear_table(cycles: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def forecast_words(arm: wear.Arm, cases: pd.DataFrame) -> str:
+def forecast_words(arm: memory_growth.Arm, cases: pd.DataFrame) -> str:
     """'in 3.1 h', or what the trend's interval rules out."""
     own = cases[cases["case_id"].isin(arm.cycles["case_id"])]
-    margins = pd.to_numeric(own.get("margin_bytes", pd.Series(dtype=float)), errors="coerce")
-    if margins.dropna().empty:
+    margins = numbers(own, "margin_bytes")
+    if margins.isna().all():
         return "no margin is known"
-    ahead = wear.forecast(arm, float(margins.min()))
+    ahead = memory_growth.forecast(arm, float(margins.min()))
     earliest = _ahead(ahead.earliest_cycles, arm)
     if np.isfinite(ahead.expected_cycles):
         if arm.single_step(arm.occupied) is not None:
@@ -69,7 +70,7 @@ def forecast_words(arm: wear.Arm, cases: pd.DataFrame) -> str:
     return f"not before {earliest}"
 
 
-def _ahead(cycles: float, arm: wear.Arm) -> str:
+def _ahead(cycles: float, arm: memory_growth.Arm) -> str:
     """Hours at the arm's own pace; without a clock, cycles."""
     if np.isnan(arm.cycle_s):
         return f"{cycles:,.0f} cycles"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from hybridlab.analysis.queueing import arrival_points, knees
 from hybridlab.analysis.stats import bootstrap_interval
-from hybridlab.analysis.waiting import arrival_points, knees
-from hybridlab.reporting.tables.words import interval, no_times, number
-from hybridlab.results.records import has_clock
+from hybridlab.reporting import labels
+from hybridlab.reporting.tables.race import no_times
+from hybridlab.results.reader import has_clock
 
 
 def arrivals_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -22,13 +23,13 @@ def arrivals_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
         [
             {
                 "strategy": row["arm"],
-                "rate /s": number(row["rate_rps"]),
+                "rate /s": labels.number(row["rate_rps"]),
                 "of sequential's": f"{row['load']:.0%}",
                 "n": row["n"],
-                "median s": interval(bootstrap_interval(row["latencies"])),
-                "p95 s": number(row["p95_s"]),
-                "wait s": number(row["wait_s"]),
-                "served /s": number(row["served_rps"]),
+                "median s": labels.interval(bootstrap_interval(row["latencies"])),
+                "p95 s": labels.number(row["p95_s"]),
+                "wait s": labels.number(row["queue_time_s"]),
+                "served /s": labels.number(row["served_rps"]),
                 "before the knee": "yes" if row["rate_rps"] <= held[row["arm"]] else "no",
             }
             for _, row in points.sort_values(["arm", "rate_rps"]).iterrows()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from hybridlab import catalog, planner
-from hybridlab.reporting.tables.words import EMPTY, case_label, gib, number
+from hybridlab.reporting import labels
+from hybridlab.reporting.rows import case_labels
 from hybridlab.units import MIB, format_bytes
 
 
@@ -17,18 +19,18 @@ def memory_table(cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "case": case_label(row),
-                "base GiB": gib(row.get("base_bytes")),
-                "Voxtral GiB": gib(row.get("voxtral_bytes")),
-                "Whisper GiB": gib(row.get("whisper_bytes")),
-                "load peak GiB": gib(row.get("load_peak_bytes")),
-                "steady GiB": gib(row.get("steady_bytes")),
-                "request peak GiB": gib(row.get("request_peak_bytes")),
-                "margin GiB": gib(row.get("margin_bytes")),
+                "case": name,
+                "base GiB": labels.gib(row.get("process_baseline_bytes")),
+                "Voxtral GiB": labels.gib(row.get("llm_weights_bytes")),
+                "Whisper GiB": labels.gib(row.get("asr_weights_bytes")),
+                "load peak GiB": labels.gib(row.get("load_peak_bytes")),
+                "idle GiB": labels.gib(row.get("idle_bytes")),
+                "request peak GiB": labels.gib(row.get("request_peak_bytes")),
+                "margin GiB": labels.gib(row.get("margin_bytes")),
                 "status": row["status"],
-                "reason": row.get("reason") or EMPTY,
+                "reason": row.get("reason") or labels.EMPTY,
             }
-            for _, row in cases.iterrows()
+            for name, (_, row) in zip(case_labels(cases), cases.iterrows(), strict=True)
         ]
     )
 
@@ -36,26 +38,20 @@ def memory_table(cases: pd.DataFrame) -> pd.DataFrame:
 def ledger_table(ledgers: pd.DataFrame) -> pd.DataFrame:
     """Each owner's bytes at each moment in MiB beside what the planner predicted, and the error.
 
-    The `sum` of a moment is what the case used then, with the share that nobody claims.
+    The `sum` of a moment is what the case used then, with the unattributed share.
     """
     columns = ["moment", "owner", "MiB", "predicted MiB", "error"]
     if ledgers.empty:
         return pd.DataFrame(columns=columns)
+    inside = ledgers[ledgers["in_process"].astype(bool)] if "in_process" in ledgers else ledgers
     rows = []
-    for (_, moment), own in ledgers.groupby(["case_id", "moment"], sort=False):
-        inside = own[own["inside"].astype(bool)] if "inside" in own else own
-        rows += [_owner_row(moment, row) for _, row in inside.iterrows()]
-        used = inside["bytes"].sum()
-        rest = inside[inside["owner"] == "unexplained"]["bytes"].sum()
-        rows.append(
-            {
-                "moment": _moment_words(moment),
-                "owner": f"sum ({rest / used:.1%} unexplained)" if used else "sum",
-                "MiB": f"{used / MIB:,.1f}",
-                "predicted MiB": EMPTY,
-                "error": EMPTY,
-            }
-        )
+    for (_, moment), own in inside.groupby(["case_id", "moment"], sort=False):
+        used = own["bytes"].sum()
+        rest = own.loc[own["owner"] == "unattributed", "bytes"].sum()
+        share = f" ({labels.percent(rest / used)} unexplained)" if used else ""
+        total: dict[Any, Any] = {"owner": f"sum{share}", "bytes": used}
+        name = labels.MOMENTS.get(str(moment), str(moment))
+        rows += [{"moment": name, **_owner_row(row)} for row in [*own.to_dict("records"), total]]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -69,21 +65,15 @@ def of_largest(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     return own
 
 
-def _owner_row(moment: Any, row: pd.Series) -> dict[str, str]:
-    known = not pd.isna(row["predicted_bytes"])
-    predicted = float(row["predicted_bytes"]) if known else math.nan
-    off = row["bytes"] / predicted - 1 if known and predicted > 0 and row["bytes"] > 0 else None
+def _owner_row(row: Mapping[Any, Any]) -> dict[str, str]:
+    held, predicted = float(row["bytes"]), labels.number_of(row, "predicted_bytes")
+    comparable = predicted > 0 and held > 0
     return {
-        "moment": _moment_words(moment),
         "owner": row["owner"],
-        "MiB": f"{row['bytes'] / MIB:,.1f}",
-        "predicted MiB": f"{predicted / MIB:,.1f}" if known else EMPTY,
-        "error": EMPTY if off is None else f"{off:+.1%}",
+        "MiB": f"{held / MIB:,.1f}",
+        "predicted MiB": labels.EMPTY if math.isnan(predicted) else f"{predicted / MIB:,.1f}",
+        "error": labels.percent(held / predicted - 1 if comparable else None, signed=True),
     }
-
-
-def _moment_words(moment: Any) -> str:
-    return str(moment).replace("_", " ")
 
 
 def attention_table(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
@@ -92,16 +82,18 @@ def attention_table(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     columns = ["audio s", "attention", "request MiB", "predicted MiB", "s", "same tokens", "status"]
     rows: list[dict[str, Any]] = []
     for _, case in cases[cases["experiment"] == "attention"].iterrows():
-        own = trials[(trials["case_id"] == case["case_id"]) & ~trials["first"].astype(bool)]
+        own = trials[
+            (trials["case_id"] == case["case_id"]) & ~trials["is_first_request"].astype(bool)
+        ]
         row = {"attention": case["attention"], "status": case["reason"] or case["status"]}
-        row["audio s"] = number(case.get("audio_s"))
+        row["audio s"] = labels.number(case.get("audio_s"))
         if case["status"] == "ok":
             row["request MiB"] = f"{case['request_bytes'] / MIB:,.0f}"
-            row["predicted MiB"] = f"{(case['predicted_bytes'] - case['steady_bytes']) / MIB:,.0f}"
-            row["s"] = number(own["latency_s"].median())
+            row["predicted MiB"] = f"{(case['predicted_bytes'] - case['idle_bytes']) / MIB:,.0f}"
+            row["s"] = labels.number(own["latency_s"].median())
             row["same tokens"] = _same_as_auto(case, cases, trials)
         rows.append(row)
-    return pd.DataFrame(rows, columns=columns).fillna(EMPTY)
+    return pd.DataFrame(rows, columns=columns).fillna(labels.EMPTY)
 
 
 def _same_as_auto(case: pd.Series, cases: pd.DataFrame, trials: pd.DataFrame) -> str:
@@ -109,10 +101,10 @@ def _same_as_auto(case: pd.Series, cases: pd.DataFrame, trials: pd.DataFrame) ->
     auto = twins[twins["attention"] == "auto"]["case_id"]
     said = trials.set_index("case_id")["answer_tokens"]
     if auto.empty or auto.iloc[0] not in said.index:
-        return EMPTY
+        return labels.EMPTY
     own, other = (said.loc[[name]].iloc[0] for name in (case["case_id"], auto.iloc[0]))
     if not isinstance(own, list) or not isinstance(other, list):  # not kept
-        return EMPTY
+        return labels.EMPTY
     return "yes" if own == other else "no"
 
 

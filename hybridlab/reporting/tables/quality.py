@@ -1,15 +1,16 @@
-"""Quality beside speed and memory: how many words each tenant gets wrong, alone."""
+"""Quality beside speed and memory: how many words each model gets wrong, alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from hybridlab.analysis.standings import numbers
+from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import RESAMPLES, Interval, bootstrap_interval, word_errors
-from hybridlab.reporting.tables.words import gib, interval, number_or_none
+from hybridlab.reporting import labels
+from hybridlab.reporting.rows import is_first
 
 #: A text is `good` up to so many times the best one's word error rate, or so much above it.
 GOOD_RATIO, GOOD_ABOVE = 2.0, 0.02
@@ -23,8 +24,8 @@ RULE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """A tenant alone: share of wrong words, audio seconds per second, bytes it takes (the peak
-    includes the weights, but not the process before it loaded them)."""
+    """A model alone: share of wrong words, audio seconds per second, bytes it takes (the peak
+    includes the weights, but not the process before it loaded them; NaN without a reading)."""
 
     tenant: str
     model: str
@@ -33,17 +34,17 @@ class Quality:
     words: int
     wer: Interval
     rtfx: Interval
-    weights_bytes: float | None
-    peak_bytes: float | None
+    weights_bytes: float
+    peak_bytes: float
     word: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.tenant.capitalize()} {self.model}"
+        return f"{labels.role_name(self.tenant)} {self.model}"
 
 
 def qualities(trials: pd.DataFrame, cases: pd.DataFrame) -> list[Quality]:
-    """One for each tenant of experiment `quality` that said something, best first."""
+    """One for each model of experiment `quality` that said something, best first."""
     if trials.empty or cases.empty:
         return []
     own = cases[(cases["experiment"] == "quality") & cases["status"].isin(["ok", "invalid"])]
@@ -51,7 +52,7 @@ def qualities(trials: pd.DataFrame, cases: pd.DataFrame) -> list[Quality]:
         _quality(case, trials[trials["case_id"] == case["case_id"]]) for _, case in own.iterrows()
     ]
     known = sorted((one for one in found if one is not None), key=lambda one: one.wer.value)
-    return [Quality(**{**one.__dict__, "word": _word(one.wer, known[0].wer)}) for one in known]
+    return [replace(one, word=_word(one.wer, known[0].wer)) for one in known]
 
 
 def _quality(case: pd.Series, trials: pd.DataFrame) -> Quality | None:
@@ -60,20 +61,20 @@ def _quality(case: pd.Series, trials: pd.DataFrame) -> Quality | None:
     if not counts:
         return None
     tenant = str(case["variant"])
-    timed = said[~said["first"].astype(bool)]
-    if case["status"] != "ok":  # somebody disturbed it: its text counts, its times do not
+    timed = said[~is_first(said)]
+    if case["status"] != "ok":  # other processes disturbed it: its text counts, its times do not
         timed = timed.iloc[:0]
-    rest, peak = number_or_none(case["base_bytes"]), number_or_none(case["request_peak_bytes"])
     return Quality(
         tenant=tenant,
-        model=str(case["voxtral" if tenant == "voxtral" else "whisper_size"]),
+        model=str(case["llm_model" if tenant == "llm" else "asr_model"]),
         weights=str(case[f"{tenant}_weights"]),
         clips=len(counts),
         words=sum(words for _, words in counts),
         wer=_wer(counts),
         rtfx=bootstrap_interval(timed["audio_s"] / numbers(timed, "latency_s")),
-        weights_bytes=number_or_none(case[f"{tenant}_bytes"]),
-        peak_bytes=None if peak is None or rest is None else peak - rest,
+        weights_bytes=labels.number_of(case, f"{tenant}_weights_bytes"),
+        peak_bytes=labels.number_of(case, "request_peak_bytes")
+        - labels.number_of(case, "process_baseline_bytes"),
     )
 
 
@@ -97,14 +98,14 @@ def _word(wer: Interval, best: Interval) -> str:
 
 
 def tenant_name(case: pd.Series) -> str:
-    """'Whisper pocket-m' or 'Voxtral pocket': the tenant that a case of `quality` is about."""
-    if case["variant"] == "voxtral":
-        return f"Voxtral {case['voxtral']}"
-    return f"Whisper {case['whisper_size']}"
+    """'Whisper pocket-m' or 'Voxtral pocket': the model that a case of `quality` is about."""
+    if case["variant"] == "llm":
+        return f"Voxtral {case['llm_model']}"
+    return f"Whisper {case['asr_model']}"
 
 
 def quality_by_size(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
-    """One row per tenant alone: WER, RTFx, bytes, and the word that `RULE` gives it."""
+    """One row per model alone: WER, RTFx, bytes, and the word that `RULE` gives it."""
     return pd.DataFrame(
         [
             {
@@ -112,11 +113,11 @@ def quality_by_size(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "weights": one.weights,
                 "clips": one.clips,
                 "words": one.words,
-                "WER %": interval(_percent(one.wer)),
+                "WER %": labels.interval(_percent(one.wer)),
                 "quality": one.word,
-                "RTFx": interval(one.rtfx),
-                "weights GiB": gib(one.weights_bytes),
-                "peak GiB": gib(one.peak_bytes),
+                "RTFx": labels.interval(one.rtfx),
+                "weights GiB": labels.gib(one.weights_bytes),
+                "peak GiB": labels.gib(one.peak_bytes),
             }
             for one in qualities(trials, cases)
         ]

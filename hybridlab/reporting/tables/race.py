@@ -1,98 +1,64 @@
-"""Tables of requests: latency and throughput per arm, words per tenant, seconds per phase."""
+"""Tables of requests: latency and throughput per arm, words per model, seconds per phase."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hybridlab.analysis.standings import numbers
+from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import bootstrap_interval, is_stable, quantile, word_error_rate
-from hybridlab.reporting.tables.words import (
-    EMPTY,
-    arm_name,
-    gib,
-    interval,
-    no_times,
-    number,
-    number_or_none,
-    parity_text,
-    percent,
-)
-from hybridlab.results.records import has_clock
+from hybridlab.reporting import labels
+from hybridlab.reporting.rows import arms_of, cases_of, highest_peak, is_first, race_trials
+from hybridlab.results.reader import has_clock
+from hybridlab.simulation import NO_TIMES
 
 
-def race_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """Trials of the races without first requests, with a column `arm`."""
-    if trials.empty:
-        return trials.assign(arm=pd.Series(dtype=str))
-    kept = trials[(trials["experiment"] == "race") & ~trials["first"].astype(bool)]
-    return kept.assign(
-        arm=[arm_name(s, v) for s, v in zip(kept["strategy"], kept["variant"], strict=True)]
-    )
+def no_times() -> pd.DataFrame:
+    """In place of a table of times of a simulated card: why there is none."""
+    return pd.DataFrame({"no times": [NO_TIMES]})
 
 
 def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per arm of a race: latency, throughput, energy, peak, margin, parity, quality."""
+    race = cases_of(cases, "strategy_comparison")
+    firsts = arms_of(trials[is_first(trials)]) if len(trials) else trials
     rows = []
-    measured = race_trials(trials)
-    for arm, own in measured.groupby("arm", sort=False):
-        strategy, variant = str(arm).split(" / ")
-        arm_cases = cases[
-            (cases["experiment"] == "race")
-            & (cases["strategy"] == strategy)
-            & (cases["variant"] == variant)
+    for arm, own in race_trials(trials).groupby("arm", sort=False):
+        arm_cases = race[
+            (race["strategy"] == own["strategy"].iloc[0])
+            & (race["variant"] == own["variant"].iloc[0])
         ]
-        first = trials[
-            (trials["experiment"] == "race")
-            & (trials["strategy"] == strategy)
-            & (trials["variant"] == variant)
-            & trials["first"].astype(bool)
-        ]
+        smaller = (numbers(arm_cases, "fallbacks") > 0).any()
+        first = firsts.loc[firsts["arm"] == arm, "latency_s"] if len(firsts) else pd.Series()
+        served_rps = arm_cases["throughput_rps"].median()
         rows.append(
             {
-                "strategy": f"{arm} (stepped down)" if _stepped(arm_cases) else arm,
+                "strategy": f"{arm} (stepped down)" if smaller else arm,
                 "n": len(own),
-                "median s": interval(bootstrap_interval(own["latency_s"])),
-                "p95 s": number(quantile(own["latency_s"], 0.95)),
-                "p99 s": number(quantile(own["latency_s"], 0.99)),
-                "first s": number(first["latency_s"].median() if len(first) else None),
+                "median s": labels.interval(bootstrap_interval(own["latency_s"])),
+                "p95 s": labels.number(quantile(own["latency_s"], 0.95)),
+                "p99 s": labels.number(quantile(own["latency_s"], 0.99)),
+                "first s": labels.number(first.median()),
                 # audio over time on the clock: requests of a batch share theirs
-                "RTFx": number(own["audio_s"].mean() * arm_cases["throughput_rps"].median()),
-                "requests/s": number(arm_cases["throughput_rps"].median()),
-                "J/request": number(_median(arm_cases, "request_energy_j")),
-                "peak GiB": gib(_highest(arm_cases)),
-                "margin GiB": gib(_median(arm_cases, "margin_bytes")),
-                "parity": parity_text(own["parity"]),
-                "WER": percent(_wer(own)),
-                "answers right": percent(answer_accuracy(own)),
-                "stable": _stable_word(own),
+                "RTFx": labels.number(own["audio_s"].mean() * served_rps),
+                "requests/s": labels.number(served_rps),
+                "J/request": labels.number(numbers(arm_cases, "request_energy_j").median()),
+                "peak GiB": labels.gib(highest_peak(arm_cases).max()),
+                "margin GiB": labels.gib(numbers(arm_cases, "margin_bytes").median()),
+                "output_matches_reference": labels.output_matches_reference(
+                    own["output_matches_reference"]
+                ),
+                "WER": labels.percent(_wer(own)),
+                "answers right": labels.percent(answer_accuracy(own)),
+                "stable": labels.text(bool(is_stable(list(own["latency_s"]))))
+                if has_clock(own)
+                else labels.EMPTY,
             }
         )
     return pd.DataFrame(rows)
-
-
-def _stable_word(trials: pd.DataFrame) -> str:
-    if not has_clock(trials):
-        return EMPTY
-    return "yes" if is_stable(list(trials["latency_s"])) else "no"
-
-
-def _stepped(cases: pd.DataFrame) -> bool:
-    """Whether a smaller Whisper than the pair's served some of the requests."""
-    return bool((numbers(cases, "steps_down") > 0).any())
-
-
-def _median(cases: pd.DataFrame, column: str) -> float | None:
-    """None where no case has a reading, or the run is from before it was taken."""
-    return number_or_none(numbers(cases, column).median())
-
-
-def _highest(cases: pd.DataFrame) -> float | None:
-    columns = [c for c in ("load_peak_bytes", "request_peak_bytes") if c in cases]
-    values = cases[columns].to_numpy(dtype=float) if columns else np.empty(0)
-    return float(np.nanmax(values)) if values.size and not np.isnan(values).all() else None
 
 
 def _wer(trials: pd.DataFrame) -> float | None:
@@ -119,18 +85,16 @@ def answer_accuracy(trials: pd.DataFrame) -> float | None:
 
 
 def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """WER and answer accuracy of each tenant alone (experiment `alone`)."""
-    alone = trials[trials["experiment"] == "alone"]
+    """WER and answer accuracy of each model alone (experiment `reference`)."""
+    alone = trials[trials["experiment"] == "reference"]
     return pd.DataFrame(
         [
             {
-                "tenant": tenant,
+                "role": tenant,
                 "clips": own["clip_id"].nunique(),
-                "WER": percent(_wer(own)),
-                "answers right": percent(answer_accuracy(own)),
-                "median s": interval(
-                    bootstrap_interval(own[~own["first"].astype(bool)]["latency_s"])
-                ),
+                "WER": labels.percent(_wer(own)),
+                "answers right": labels.percent(answer_accuracy(own)),
+                "median s": labels.interval(bootstrap_interval(own[~is_first(own)]["latency_s"])),
             }
             for tenant, own in alone.groupby("variant", sort=False)
         ]
@@ -138,20 +102,12 @@ def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def phase_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
-    """Median seconds of each phase of each tenant in these cases."""
+    """Median seconds of each phase of each model in these cases."""
     if not has_clock(cases):
         return no_times()
-    if spans.empty:
-        return pd.DataFrame(columns=["tenant", "phase", "n", "median s"])
-    seconds = spans.assign(seconds=spans["end_s"] - spans["start_s"])
-    return pd.DataFrame(
-        [
-            {
-                "tenant": t,
-                "phase": p,
-                "n": len(own),
-                "median s": interval(bootstrap_interval(own["seconds"])),
-            }
-            for (t, p), own in seconds.groupby(["tenant", "phase"], sort=False)
-        ]
-    )
+    rows: list[dict[str, Any]] = []
+    keys = ["role", "phase"]
+    for (tenant, phase), own in spans.groupby(keys, sort=False) if len(spans) else ():
+        took = labels.interval(bootstrap_interval(own["end_s"] - own["start_s"]))
+        rows.append({"role": tenant, "phase": phase, "n": len(own), "median s": took})
+    return pd.DataFrame(rows, columns=[*keys, "n", "median s"])

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from hybridlab.analysis.stats import bootstrap_interval
-from hybridlab.reporting.tables.words import EMPTY, interval, no_times, number, percent
-from hybridlab.results.records import has_clock
+from hybridlab.reporting import labels
+from hybridlab.reporting.tables.race import no_times
+from hybridlab.results.reader import has_clock
 from hybridlab.units import GB
 
 #: Stages of every swap in their order; a reload's `load` is one, an arena's is paid once.
@@ -18,7 +19,7 @@ ONCE_STAGES = ("host", "pin")
 MOVING = ("disk", "host", "copy-in", "copy-out")
 #: Of them, those that cross the link.
 LINKED = ("copy-in", "copy-out")
-COLUMNS = ["variant", "tenant", "stage", "once", "seconds", "bytes", "link_bytes_per_s"]
+COLUMNS = ["variant", "role", "stage", "once", "seconds", "bytes", "link_bytes_per_s"]
 
 
 def swap_spans(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -30,18 +31,18 @@ def swap_spans(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     if spans.empty or cases.empty:
         return pd.DataFrame(columns=COLUMNS)
     columns = ["case_id", "strategy", "variant"]
-    race = cases[(cases["experiment"] == "race") & (cases["status"] == "ok")]
+    race = cases[(cases["experiment"] == "strategy_comparison") & (cases["status"] == "ok")]
     link = pd.to_numeric(race.get("link_bytes_per_s", np.nan))  # older runs measured none
     own = spans.merge(race[columns].assign(link_bytes_per_s=link), on="case_id")
     own = own.assign(seconds=own["end_s"] - own["start_s"], once=own["request_id"].isna())
     own = own[~own["request_id"].fillna("").str.endswith("-first")]
     moved = own[(own["strategy"] == "swapping") & (own["phase"] == "release")]
-    swapped = own.set_index(["case_id", "tenant"]).index.isin(
-        moved.set_index(["case_id", "tenant"]).index
+    swapped = own.set_index(["case_id", "role"]).index.isin(
+        moved.set_index(["case_id", "role"]).index
     )
     staged = own[swapped & own["phase"].isin([*SWAP_STAGES, *ONCE_STAGES])]
     control = (own["strategy"] == "sequential") & (own["variant"] == "plain")
-    encode = (own["phase"] == "encode") & own["tenant"].isin(set(moved["tenant"]))
+    encode = (own["phase"] == "encode") & own["role"].isin(set(moved["role"]))
     used = own[encode & (swapped | control)]
     both = pd.concat([staged, used.assign(phase="first use", bytes=np.nan)])
     return both.rename(columns={"phase": "stage"}).reindex(columns=COLUMNS)
@@ -54,7 +55,7 @@ def swap_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     order = [*ONCE_STAGES, *SWAP_STAGES, "first use"]
     rows = []
     groups = swap_spans(spans, cases).groupby(
-        ["variant", "tenant", "once", "stage"], sort=False, dropna=False
+        ["variant", "role", "once", "stage"], sort=False, dropna=False
     )
     for (variant, tenant, once, stage), own in groups:
         n_bytes = float(pd.to_numeric(own["bytes"]).median())
@@ -63,18 +64,18 @@ def swap_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "variant": variant,
-                "tenant": tenant,
+                "role": tenant,
                 "stage": stage,
                 "when": "once" if once else "each swap",
                 "n": len(own),
-                "median s": interval(bootstrap_interval(own["seconds"])),
-                "MB": EMPTY if np.isnan(n_bytes) else f"{n_bytes / GB * 1e3:,.1f}",
-                "GB/s": number(rate / GB),
-                "of the link": percent(rate / link),
+                "median s": labels.interval(bootstrap_interval(own["seconds"])),
+                "MB": labels.EMPTY if np.isnan(n_bytes) else f"{n_bytes / GB * 1e3:,.1f}",
+                "GB/s": labels.number(rate / GB),
+                "of the link": labels.percent(rate / link),
             }
         )
     rows.sort(
-        key=lambda row: (row["variant"], row["tenant"], row["when"], order.index(str(row["stage"])))
+        key=lambda row: (row["variant"], row["role"], row["when"], order.index(str(row["stage"])))
     )
     return pd.DataFrame(rows)
 
@@ -84,6 +85,6 @@ def swap_seconds(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     both tenants' stages are added where both swap."""
     stages = swap_spans(spans, cases)
     each = stages[~stages["once"].astype(bool) & stages["stage"].isin(SWAP_STAGES)]
-    medians = each.groupby(["variant", "tenant", "stage"])["seconds"].median()
+    medians = each.groupby(["variant", "role", "stage"])["seconds"].median()
     table = medians.groupby(["variant", "stage"]).sum().unstack("stage").fillna(0.0)
     return table[[stage for stage in SWAP_STAGES if stage in table]]

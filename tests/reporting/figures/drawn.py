@@ -13,13 +13,18 @@ from matplotlib.figure import Figure
 from hybridlab import catalog, planner
 from hybridlab.audio import Samples
 from hybridlab.reporting import figures
-from hybridlab.results import records
+from hybridlab.results.reader import run_table
+from hybridlab.results.schema import TABLES
 from hybridlab.units import MIB
 from tests.synthetic import case, memory, write_run
 
 Tables = dict[str, pd.DataFrame]
 SEQUENTIAL = "race-sequential-plain-04_sequential-r0"
-ARMS = {("sequential", "plain"): 0.2, ("parallel", "threads"): 0.15, ("swapping", "arena"): 0.3}
+ARMS = {
+    ("sequential", "plain"): 0.2,
+    ("parallel", "threads"): 0.15,
+    ("swapping", "single-buffer"): 0.3,
+}
 #: Arms that are asked over HTTP.
 SERVED: dict[str, Any] = {
     "single-container": {
@@ -36,9 +41,11 @@ SERVED: dict[str, Any] = {
 def tables_of(folder: Path) -> Tables:
     """The synthetic run, with the experiments that it lacks."""
     run = write_run(folder)
-    tables = {name: records.run_table(run, name) for name in records.TABLES}
+    tables = {name: run_table(run, name) for name in TABLES}
     for name, rows in more_rows().items():
-        more = pd.DataFrame(rows).assign(run_id="synthetic-run", enveloped=False, device="cuda:0")
+        more = pd.DataFrame(rows).assign(
+            run_id="synthetic-run", memory_limited=False, device="cuda:0"
+        )
         tables[name] = pd.concat([tables[name], more], ignore_index=True)
     return tables
 
@@ -51,30 +58,34 @@ def more_rows() -> dict[str, list[dict[str, Any]]]:
         for rate in (1.0, 2.0, 4.0):
             name = f"arrivals-{strategy}-{rate:g}"
             own = {"rate_rps": rate, "load": rate / 5, "throughput_rps": 0.9 * rate}
-            cases.append(case(name, "arrivals", **arm) | memory(3.06) | own)
+            cases.append(case(name, "load_sweep", **arm) | memory(3.06) | own)
             waits = [rate * seconds * share for share in np.linspace(0, 1, 8)]
-            trials += [_trial(name, "arrivals", arm, seconds + w, wait_s=w) for w in waits]
+            trials += [_trial(name, "load_sweep", arm, seconds + w, queue_time_s=w) for w in waits]
         name = f"lengths-{strategy}"
-        cases.append(case(name, "lengths", **arm) | memory(3.06))
+        cases.append(case(name, "service_times", **arm) | memory(3.06))
         for audio_s in (15.0, 30.0):
             times = [seconds * audio_s / 15 * (1 + 0.1 * n) for n in range(3)]
-            trials += [_trial(name, "lengths", arm, took, audio_s=audio_s) for took in times]
+            trials += [_trial(name, "service_times", arm, took, audio_s=audio_s) for took in times]
         name = f"edge-{strategy}"
-        cases.append(case(name, "edge", ask="squeeze", **arm) | memory(3.06))
+        cases.append(case(name, "memory_limits", limit_kind="headroom", **arm) | memory(3.06))
         probes += _squeezed(name, int(1_000 * seconds))
     for variant, own in SERVED.items():
         arm = {"strategy": "parallel", "variant": variant, "notebook": "05_parallel"}
-        cases.append(case(f"served-{variant}", "race", **arm) | memory(3.06) | own["case"])
+        cases.append(
+            case(f"served-{variant}", "strategy_comparison", **arm) | memory(3.06) | own["case"]
+        )
         for latency_s in (0.16, 0.17, 0.19):
             more = {**own["trial"], "server_work_s": latency_s - 0.02}
-            trials.append(_trial(f"served-{variant}", "race", arm, latency_s, **more))
+            trials.append(
+                _trial(f"served-{variant}", "strategy_comparison", arm, latency_s, **more)
+            )
     for tenant, size, wrong in (
-        ("voxtral", None, 1),
-        ("whisper", "base", 3),
-        ("whisper", "tiny", 5),
+        ("llm", None, 1),
+        ("asr", "base", 3),
+        ("asr", "tiny", 5),
     ):
         name = f"quality-{size or tenant}"
-        own = {"strategy": "alone", "variant": tenant, "whisper_size": size}
+        own = {"strategy": "reference", "variant": tenant, "asr_model": size}
         cases.append(case(name, "quality", **own) | memory(0.3) | {"notebook": "02"})
         trials += [_said(name, own, wrong, clip) for clip in range(6)]
     cases.append(case("interference", "interference", strategy="parallel", variant="threads"))
@@ -82,7 +93,12 @@ def more_rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def _trial(name: str, experiment: str, arm: dict[str, Any], latency_s: float, **more: Any) -> Any:
-    own = {"case_id": name, "experiment": experiment, "latency_s": latency_s, "first": False}
+    own = {
+        "case_id": name,
+        "experiment": experiment,
+        "latency_s": latency_s,
+        "is_first_request": False,
+    }
     return {**arm, **own, "audio_s": 15.0, "request_id": "r", **more}
 
 
@@ -90,11 +106,11 @@ def _squeezed(name: str, least_mib: int) -> list[dict[str, Any]]:
     return [
         {
             "case_id": name,
-            "experiment": "edge",
-            "ask": "squeeze",
+            "experiment": "memory_limits",
+            "limit_kind": "headroom",
             "repeat": repeat,
             "value": (least_mib + 10 * repeat) * factor * MIB,
-            "survived": factor >= 1,
+            "succeeded": factor >= 1,
         }
         for repeat in range(3)
         for factor in (0.5, 1.0, 2.0)
@@ -105,7 +121,7 @@ def _said(name: str, own: dict[str, Any], wrong: int, clip: int) -> dict[str, An
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
     heard = " ".join(["what"] * wrong + words[wrong:])
     texts = {"reference": " ".join(words), "transcript": heard, "audio_s": 10.0}
-    return {**_trial(name, "quality", own, 0.5), **texts, "first": clip == 0}
+    return {**_trial(name, "quality", own, 0.5), **texts, "is_first_request": clip == 0}
 
 
 def _collisions() -> list[dict[str, Any]]:
@@ -113,17 +129,17 @@ def _collisions() -> list[dict[str, Any]]:
     spans = []
     for turn in range(10):
         for pairing, tenants, seconds in (
-            ("alone", ("voxtral",), 0.1),
-            ("alone", ("whisper",), 0.1),
-            ("voxtral+whisper", ("voxtral", "whisper"), 0.2 + 0.001 * turn),
+            ("reference", ("llm",), 0.1),
+            ("reference", ("asr",), 0.1),
+            ("llm+asr", ("llm", "asr"), 0.2 + 0.001 * turn),
         ):
-            start = 10.0 * turn + {"voxtral": 0, "whisper": 2}[tenants[-1]] + 4 * len(tenants)
+            start = 10.0 * turn + {"llm": 0, "asr": 2}[tenants[-1]] + 4 * len(tenants)
             spans += [
                 {
                     "case_id": "interference",
                     "experiment": "interference",
                     "request_id": f"{pairing}:a",
-                    "tenant": tenant,
+                    "role": tenant,
                     "phase": "encode",
                     "start_s": start,
                     "end_s": start + seconds,
@@ -144,30 +160,27 @@ def noise(seconds: float) -> Samples:
 
 
 DRAWN: dict[str, Callable[[Tables], Figure]] = {
-    "memory_bars": lambda t: figures.memory_bars(of(t, "beside")),
-    "load_peak": lambda t: figures.memory_bars(of(t, "beside"), moment="load_peak"),
+    "memory_bars": lambda t: figures.memory_bars(of(t, "co_residency")),
+    "load_peak": lambda t: figures.memory_bars(of(t, "co_residency"), moment="load_peak"),
     "all_cases": lambda t: figures.memory_bars(t["cases"]),
     "one_case": lambda t: figures.memory_bars(of(t, "baseline")),
-    "three_numbers": lambda t: figures.three_numbers(of(t, "beside")),
-    "predicted": lambda t: figures.predicted_against_measured(t["ledgers"], of(t, "beside")),
+    "three_numbers": lambda t: figures.three_numbers(of(t, "co_residency")),
+    "predicted": lambda t: figures.predicted_against_measured(t["ledgers"], of(t, "co_residency")),
     "over_time": lambda t: figures.memory_over_time(
         t["samples"], t["spans"], t["cases"], case_id=SEQUENTIAL
     ),
-    "timeline": lambda t: figures.timeline(t["spans"], t["cases"], case_id=SEQUENTIAL),
     "request_lanes": lambda t: figures.request_lanes(t["spans"], t["cases"]),
     "all_lanes": lambda t: figures.request_lanes(t["spans"], t["cases"], every_variant=True),
     "latency": lambda t: figures.latency(t["trials"], t["cases"]),
     "latency_ecdf": lambda t: figures.latency_ecdf(t["trials"], t["cases"]),
     "throughput": lambda t: figures.throughput(t["cases"]),
-    "arrivals": lambda t: figures.arrivals(t["trials"], t["cases"]),
-    "containers_time": lambda t: figures.containers_time(t["trials"], t["cases"]),
-    "containers_memory": lambda t: figures.containers_memory(t["cases"]),
+    "load_sweep": lambda t: figures.arrivals(t["trials"], t["cases"]),
     "break_even": lambda t: figures.break_even(t["trials"], t["cases"]),
     "interference": lambda t: figures.interference(t["spans"], t["cases"]),
     "survival": lambda t: figures.survival(t["probes"], t["cases"]),
     "swap_stages": lambda t: figures.swap_stages(t["spans"], t["cases"]),
-    "limits": lambda t: figures.limits(t["cases"]),
-    "ageing": lambda t: figures.ageing(t["cycles"], t["cases"]),
+    "request_scaling": lambda t: figures.limits(t["cases"]),
+    "soak": lambda t: figures.ageing(t["cycles"], t["cases"]),
     "quality_memory": lambda t: figures.quality_memory(t["trials"], t["cases"]),
     "pareto": lambda t: figures.pareto(t["cases"], t["trials"]),
     "request": lambda _: figures.request(noise(45.0), name="a clip"),

@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 
 from hybridlab.analysis.stats import Interval
 from hybridlab.reporting import figures
-from hybridlab.reporting.figures import lanes, speed, wording
+from hybridlab.reporting.figures import gantt
+from hybridlab.reporting.figures.latency import fastest_words
 from hybridlab.reporting.figures.memory import memory_finding
 from hybridlab.reporting.figures.predicted import prediction_points
-from hybridlab.units import GIB, MIB
-from tests.reporting.figures.drawn import DRAWN, Tables, noise, of, words_of
+from hybridlab.reporting.rows import arm_intervals, arms_of, worst_per_label
+from hybridlab.units import GIB
+from tests.reporting.figures.drawn import DRAWN, SEQUENTIAL, Tables, noise, of, words_of
 from tests.synthetic import case, memory
 
 
@@ -67,25 +69,25 @@ def test_title_is_a_finding_and_the_caption_says_n(
     assert "interval" in words
     assert "weights: " in words
     assert "device " in words or "card " in words
-    assert "envelope" in words
+    assert "memory limit" in words
 
 
 def test_a_request_says_how_much_of_it_is_padding(drawn: Callable[[str], Figure]) -> None:
     """A clip is no measurement: it has neither weights nor a device."""
     title = drawn("request").get_suptitle().replace("\n", " ")
-    assert title.startswith("a clip lasts 45.0 s: 2 windows of 30 s, 25 % of it padding")
+    assert title.startswith("a clip lasts 45.0 s: 2 windows of 30 s, 25.0 % of it padding")
     assert "n = 1 clip" in words_of(drawn("request"))
     assert "No sample" in words_of(figures.request(noise(0.0)))
 
 
 def test_failed_cases_are_rows_of_text(tables: Tables) -> None:
-    figure = figures.memory_bars(of(tables, "beside"))
+    figure = figures.memory_bars(of(tables, "co_residency"))
     text = " ".join(text.get_text() for text in figure.axes[0].texts)
     assert "skipped: needs 16.4 GiB" in text.replace("\n", " ")
 
 
 def test_bars_sum_to_the_peak() -> None:
-    row = case("one", "beside", whisper_size="base") | memory(0.29)
+    row = case("one", "co_residency", asr_model="base") | memory(0.29)
     figure = figures.memory_bars(pd.DataFrame([row]))
     widths = [patch.get_width() for patch in figure.axes[0].patches]
     assert sum(widths) == pytest.approx(row["request_peak_bytes"] / GIB)
@@ -93,7 +95,7 @@ def test_bars_sum_to_the_peak() -> None:
 
 
 def test_a_far_capacity_does_not_stretch_the_axis() -> None:
-    row = case("one", "beside") | memory(0.3) | {"capacity_bytes": 140 * GIB}
+    row = case("one", "co_residency") | memory(0.3) | {"capacity_bytes": 140 * GIB}
     figure = figures.memory_bars(pd.DataFrame([row]))
     assert figure.axes[0].get_xlim()[1] < 20
     assert any("140.00 GiB" in text.get_text() for text in figure.axes[0].texts)
@@ -103,7 +105,9 @@ def test_of_several_capacities_each_has_a_name_of_its_own_and_a_far_one_no_line(
     """As where some cases of a run were measured inside an envelope."""
     capacities = [140 * GIB, 11 * GIB, 11 * GIB + 1, 12 * GIB]
     rows = [
-        case(f"case-{n}", "beside", whisper_size=size) | memory(0.3) | {"capacity_bytes": capacity}
+        case(f"case-{n}", "co_residency", asr_model=size)
+        | memory(0.3)
+        | {"capacity_bytes": capacity}
         for n, (size, capacity) in enumerate(
             zip(("tiny", "base", "small", "medium"), capacities, strict=True)
         )
@@ -120,7 +124,7 @@ def test_of_several_capacities_each_has_a_name_of_its_own_and_a_far_one_no_line(
 
 
 def test_finding_names_the_largest_that_fits(tables: Tables) -> None:
-    words = memory_finding(wording.worst_per_label(of(tables, "beside")))
+    words = memory_finding(worst_per_label(of(tables, "co_residency")))
     assert (
         words
         == "turbo fits with 2.45 GiB to spare, the largest of 5 that ran; 1 could not be measured"
@@ -128,74 +132,89 @@ def test_finding_names_the_largest_that_fits(tables: Tables) -> None:
 
 
 def test_finding_without_a_measurement() -> None:
-    row = case("one", "beside", status="skipped", reason="no memory")
+    row = case("one", "co_residency", status="skipped", reason="no memory")
     assert memory_finding(pd.DataFrame([row])) == "Not one of 1 case could be measured"
 
 
 def test_repeated_cases_are_merged_to_the_worst() -> None:
-    rows = [case(f"r{n}", "race") | memory(1.0 + n) for n in range(3)]
-    rows.append(case("r4", "race", status="oom", reason="out of memory"))
-    worst = wording.worst_per_label(pd.DataFrame(rows))
+    rows = [case(f"r{n}", "strategy_comparison") | memory(1.0 + n) for n in range(3)]
+    rows.append(case("r4", "strategy_comparison", status="oom", reason="out of memory"))
+    worst = worst_per_label(pd.DataFrame(rows))
     assert list(worst["case_id"]) == ["r2"]
 
 
 def test_prediction_error_is_measured_over_predicted(tables: Tables) -> None:
-    points = prediction_points(tables["ledgers"], of(tables, "beside"))
-    voxtral = points[points["owner"] == "voxtral weights"]
+    points = prediction_points(tables["ledgers"], of(tables, "co_residency"))
+    voxtral = points[points["owner"] == "llm weights"]
     assert len(voxtral) == 1  # the same weights in every case are one point
     assert voxtral["error"].iloc[0] == pytest.approx(1 / 0.99 - 1, abs=1e-3)
 
 
 def test_fastest_is_claimed_only_where_intervals_part() -> None:
     slow, fast, near = Interval(2, 1.9, 2.1, 9), Interval(1, 0.9, 1.1, 9), Interval(1.05, 1, 1.2, 9)
-    assert speed.fastest_words({"a": slow, "b": fast}).startswith("b is fastest")
-    assert "2 times as fast as a" in speed.fastest_words({"a": slow, "b": fast})
-    assert "overlaps that of c" in speed.fastest_words({"b": fast, "c": near})
-    assert "is fastest" not in speed.fastest_words({"a": slow, "b": fast}, pooled=True)
+    assert fastest_words({"a": slow, "b": fast}).startswith("b is fastest")
+    assert "2 times as fast as a" in fastest_words({"a": slow, "b": fast})
+    assert "overlaps that of c" in fastest_words({"b": fast, "c": near})
+    assert "is fastest" not in fastest_words({"a": slow, "b": fast}, pooled=True)
 
 
 def test_an_arm_with_only_a_first_request_is_left_out(tables: Tables) -> None:
     rows = tables["trials"]
-    rows = rows[(rows["strategy"] != "solo") | rows["first"].astype(bool)]
+    rows = rows[(rows["strategy"] != "solo") | rows["is_first_request"].astype(bool)]
     assert "solo" not in str(figures.latency(rows).axes[0].get_yticklabels())
-    assert "No request" in figures.latency(rows[rows["first"].astype(bool)]).texts[0].get_text()
+    assert (
+        "No request"
+        in figures.latency(rows[rows["is_first_request"].astype(bool)]).texts[0].get_text()
+    )
 
 
 def test_a_very_slow_first_request_leaves_the_axis(tables: Tables) -> None:
     rows = tables["trials"]
-    rows = rows.assign(latency_s=rows["latency_s"].where(~rows["first"].astype(bool), 60.0))
+    rows = rows.assign(
+        latency_s=rows["latency_s"].where(~rows["is_first_request"].astype(bool), 60.0)
+    )
     ax = figures.latency(rows).axes[0]
     assert ax.get_xlim()[1] < 5
     assert any("first: 60 s" in text.get_text() for text in ax.texts)
 
 
 def test_first_requests_do_not_count(tables: Tables) -> None:
-    rows = speed.arms_of(tables["trials"])
-    assert speed.arm_intervals(rows)["swapping reload-warm"].n == 12
-    assert speed.arm_intervals(rows)["swapping reload-warm"].high < 2.6
+    rows = arms_of(tables["trials"])
+    assert arm_intervals(rows)["swapping/reload-cached"].n == 12
+    assert arm_intervals(rows)["swapping/reload-cached"].high < 2.6
 
 
-def test_overlap_of_a_sequential_and_a_parallel_case(tables: Tables) -> None:
-    parallel = figures.timeline(tables["spans"], case_id="race-parallel-threads-05_parallel-r0")
-    assert "both work at once 0 %" in DRAWN["timeline"](tables).get_suptitle()
-    assert "both work at once 0 %" not in parallel.get_suptitle()
+def test_work_at_once_is_counted_in_one_arm_and_not_in_the_other(tables: Tables) -> None:
+    both = {}
+    for case_id in (SEQUENTIAL, "race-parallel-threads-05_parallel-r0"):
+        spans = tables["spans"]
+        own = spans[(spans["case_id"] == case_id) & spans["request_id"].notna()]
+        both[case_id] = gantt.working_s(own)["both"]
+    sequential, parallel = both.values()
+    assert sequential == pytest.approx(0, abs=1e-9)
+    assert parallel > 1
 
 
 def test_neighbouring_bands_join() -> None:
     spans = pd.DataFrame(
         {"phase": ["decode"] * 3, "start_s": [0.0, 1.0, 3.0], "end_s": [1.0, 2.0, 4.0]}
     )
-    assert lanes.merged_bands(spans, gap_s=0.1) == {"decode": [(0.0, 2.0), (3.0, 1.0)]}
+    assert gantt.merged_bands(spans, gap_s=0.1) == {"decode": [(0.0, 2.0), (3.0, 1.0)]}
 
 
 def test_ageing_tells_growth_from_none(tables: Tables) -> None:
-    title = " ".join(DRAWN["ageing"](tables).get_suptitle().split())
+    title = " ".join(DRAWN["soak"](tables).get_suptitle().split())
     assert title.startswith("Memory grows in 2 of 6 arms, at most by 89.8 MiB per 100 cycles")
 
 
 def test_twelve_long_names_stay_apart() -> None:
     rows = [
-        case(f"c{n}", "race", strategy="sequential", variant=f"a-rather-long-variant-{n}")
+        case(
+            f"c{n}",
+            "strategy_comparison",
+            strategy="sequential",
+            variant=f"a-rather-long-variant-{n}",
+        )
         | memory(0.2 * n)
         for n in range(12)
     ]
@@ -203,48 +222,3 @@ def test_twelve_long_names_stay_apart() -> None:
     labels = [box for text, box in boxes(figure) if "variant" in text and "fits" not in text]
     assert len(labels) == 12
     assert not any(a.overlaps(b) for i, a in enumerate(labels) for b in labels[i + 1 :])
-
-
-def test_numbers_are_never_powers_of_ten(tables: Tables) -> None:
-    fast = of(tables, "race").assign(throughput_rps=17.66)
-    title = " ".join(figures.throughput(fast).get_suptitle().split())
-    assert "1,060 requests per minute" in title
-
-
-def test_what_http_and_the_gateway_add_is_the_title(tables: Tables) -> None:
-    title = " ".join(DRAWN["containers_time"](tables).get_suptitle().split())
-    assert title == (
-        "HTTP adds 15 ms to a request of single-container (8.8 %), HTTP and gateway add 20 ms to "
-        "one of separate-containers (12 %)"
-    )
-    figure = DRAWN["containers_time"](tables)
-    bars = [patch.get_width() for patch in figure.axes[0].patches]
-    assert sum(bars) == pytest.approx(1e3 * (1.07 + 0.166 + 0.171), rel=0.01)
-    without = figures.containers_time(tables["trials"].drop(columns="http_overhead_s"), of(tables))
-    assert "No arm of a race was asked over HTTP" in without.texts[0].get_text()
-
-
-def test_a_second_server_and_a_gateway_are_told_apart(tables: Tables) -> None:
-    title = " ".join(DRAWN["containers_memory"](tables).get_suptitle().split())
-    assert title == (
-        "One server holds 500 MiB beside 11.77 GiB of weights, a second one 400 MiB more, a "
-        "gateway 50 MiB"
-    )
-    unknown = tables["cases"].assign(server_overhead_bytes=None, server_overhead_reason="no NVML")
-    words = " ".join(figures.containers_memory(unknown).get_suptitle().split())
-    assert words == "What servers hold is not known: no NVML"
-
-
-def test_what_servers_hold_is_a_part_of_a_host_s_reading_and_on_top_of_a_gpu_s(
-    tables: Tables,
-) -> None:
-    totals = {}
-    for device in ("cpu", "cuda:0"):
-        own = tables["cases"].assign(device=device)
-        bars = figures.containers_memory(own).axes[0].patches
-        totals[device] = sum(bar.get_width() for bar in bars)
-    readings = of(tables, "race")
-    readings = readings[(readings["strategy"] == "parallel") & (readings["status"] == "ok")]
-    highest = readings.groupby("variant")["request_peak_bytes"].max().sum() / GIB
-    assert totals["cpu"] == pytest.approx(highest)
-    assert totals["cuda:0"] == pytest.approx(highest + (500 + 900) * MIB / GIB)

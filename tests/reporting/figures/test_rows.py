@@ -11,17 +11,14 @@ import pandas as pd
 import pytest
 
 from hybridlab.reporting import figures
-from hybridlab.results import records
+from hybridlab.results.schema import TABLES, required_columns
 from tests.reporting.figures.drawn import DRAWN, FROM_TABLES, SEQUENTIAL, Tables, words_of
 
 FUNCTIONS = [name for name in figures.__all__ if name not in ("save", "plan_bars", "request")]
 NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 
-EMPTY = {
-    name: pd.DataFrame(columns=[*records.COMMON_COLUMNS, *columns])
-    for name, columns in records.TABLES.items()
-}
-BARE = {name: pd.DataFrame() for name in records.TABLES}
+EMPTY = {name: pd.DataFrame(columns=list(required_columns(name))) for name in TABLES}
+BARE = {name: pd.DataFrame() for name in TABLES}
 
 
 @pytest.mark.parametrize("name", FROM_TABLES)
@@ -31,10 +28,6 @@ def test_without_rows_it_says_what_is_missing(name: str) -> None:
         figure = DRAWN[name](tables)
         assert words_of(figure).startswith("No ")
         assert figure.axes == []
-
-
-def test_no_plan() -> None:
-    assert "No plan" in words_of(figures.plan_bars([]))
 
 
 @pytest.mark.parametrize("name", FROM_TABLES)
@@ -109,11 +102,11 @@ def test_the_columns_that_are_needed_are_enough(name: str, tables: Tables) -> No
 
 def test_an_envelope_is_always_said(tables: Tables) -> None:
     inside = {
-        table: rows.assign(enveloped=True) if "enveloped" in rows else rows
+        table: rows.assign(memory_limited=True) if "memory_limited" in rows else rows
         for table, rows in tables.items()
     }
     for name in FROM_TABLES:
-        assert "inside an envelope (bytes speak" in words_of(DRAWN[name](inside)), name
+        assert "inside a memory limit (bytes speak" in words_of(DRAWN[name](inside)), name
 
 
 def test_weights_that_are_not_at_hand_are_not_guessed(tables: Tables) -> None:
@@ -127,6 +120,6 @@ def test_a_single_arm_has_no_runner_up(tables: Tables) -> None:
         else rows
         for name, rows in tables.items()
     }
-    assert figures.latency(only["trials"]).get_suptitle().startswith("sequential plain takes 1.2")
-    assert " under sequential plain" in DRAWN["request_lanes"](only).get_suptitle()
+    assert figures.latency(only["trials"]).get_suptitle().startswith("sequential/plain takes 1.2")
+    assert " under sequential/plain" in DRAWN["request_lanes"](only).get_suptitle()
     assert "least" not in figures.throughput(only["cases"]).get_suptitle()

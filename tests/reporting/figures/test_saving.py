@@ -24,14 +24,6 @@ FUNCTIONS = [name for name in figures.__all__ if name != "save"]
 LEAST_POINTS = 9.0
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_public_function_takes_tables_and_returns_a_figure(name: str) -> None:
-    signature = inspect.signature(getattr(figures, name))
-    assert signature.return_annotation == "Figure"
-    first = next(iter(signature.parameters.values()))
-    assert first.annotation in ("pd.DataFrame", "Sequence[PairPlan]", "Samples")
-
-
 def test_all_public_functions_are_drawn_here() -> None:
     source = inspect.getsource(inspect.getmodule(DRAWN["plan"]))  # type: ignore[arg-type]
     assert {name for name in FUNCTIONS if f"figures.{name}(" not in source} == set()
@@ -103,4 +95,4 @@ def test_a_title_breaks_into_lines_of_like_length(tables: Tables) -> None:
     lines = figure.get_suptitle().split("\n")
     assert len(lines) > 1
     assert min(map(len, lines)) > 0.5 * max(map(len, lines))
-    assert "weights: voxtral random, whisper random" in words_of(figure)
+    assert "weights: llm random, asr random" in words_of(figure)

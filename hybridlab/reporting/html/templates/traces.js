@@ -47,7 +47,7 @@
     const most = Math.max(0, ...heights(trace));
     const limit = trace.capacity === null ? null : trace.capacity / unit.size;
     const hover = `hover_${trace.id}`.replace(/\W/g, "_");
-    const colours = [colour("--ink"), "#0173b2", "#de8f05", "#029e73", "#cc78bc"];
+    const colours = [colour("--ink"), ...data.colours];
     const layer = [
       { mark: { type: "area", opacity: 0.08, clip: true, color: colour("--ink") } },
       { mark: { type: "line", clip: true, strokeWidth: 1.6 } },
@@ -89,10 +89,9 @@
     encoding: {
       x: { ...time("seconds since the case began"), field: "start" },
       x2: { field: "end" },
-      y: { field: "tenant", type: "nominal", title: null, sort: ["voxtral", "whisper"] },
+      y: { field: "tenant", type: "nominal", title: null, sort: ["llm", "asr"] },
       color: { field: "tenant", type: "nominal", legend: null, scale: {
-        domain: [...Object.keys(data.tenants), "copy"],
-        range: [...Object.values(data.tenants), "#949494"] } },
+        domain: Object.keys(data.tenants), range: Object.values(data.tenants) } },
       stroke: { field: "tenant", type: "nominal", legend: null },
       opacity: { field: "strength", type: "quantitative", scale: null, legend: null },
       tooltip: [{ field: "tenant" }, { field: "phase" },

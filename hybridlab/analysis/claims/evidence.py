@@ -1,0 +1,165 @@
+"""What a verdict may rest on: a run's rows, its device, and what a claim needs of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, Protocol
+
+import pandas as pd
+
+from hybridlab import catalog
+from hybridlab import planner as default_planner
+from hybridlab.analysis.arms import ArmStats, is_value, numbers, standings, with_notebook
+from hybridlab.analysis.claims.rules import Needs
+from hybridlab.catalog import Card, VoxtralModel, WhisperModel
+from hybridlab.catalog.device_names import simulated_card
+from hybridlab.planner import PairPlan
+from hybridlab.results.schema import required_columns
+from hybridlab.units import MIB
+
+Verdict = Literal["supported", "refuted", "inconclusive", "not testable here"]
+#: What drivers differ in the total that they report for one and the same card.
+CAPACITY_SLACK_BYTES = 256 * MIB
+
+
+class Planner(Protocol):
+    """What is asked of `hybridlab.planner`; a test may put another in its place."""
+
+    def plan_pair(
+        self,
+        card: Card,
+        whisper: WhisperModel,
+        voxtral: VoxtralModel,
+        *,
+        backend: str,
+        dtype: str,
+    ) -> PairPlan: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimResult:
+    """A verdict with its figures, its reason, and the case ids or formula behind it."""
+
+    verdict: Verdict
+    measured: str = ""
+    reason: str
+    evidence: str = ""
+
+
+def no_rows(reason: str) -> ClaimResult:
+    """The finding where the rows that would decide are missing."""
+    return ClaimResult(verdict="inconclusive", reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """A run's rows and where they come from; `card` is the card that is here, or None."""
+
+    tables: Mapping[str, pd.DataFrame]
+    device: str
+    card: str | None
+    planner: Planner = default_planner
+
+    def rows(self, table: str) -> pd.DataFrame:
+        """A table with a column `notebook`; an absent one is empty, columns as the design says."""
+        found = self.tables.get(table)
+        if found is None:
+            found = pd.DataFrame(columns=[*required_columns(table)])
+        return with_notebook(found)
+
+    @cached_property
+    def cases(self) -> pd.DataFrame:
+        return self.rows("cases")
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        return self.rows("trials")
+
+    @cached_property
+    def standings(self) -> list[ArmStats]:
+        return standings(self.cases, self.trials)
+
+    def of(self, experiment: str, status: str = "ok") -> pd.DataFrame:
+        """Cases of an experiment that ended so."""
+        cases = self.cases
+        return cases[(cases["experiment"] == experiment) & (cases["status"] == status)]
+
+    def only(self, keep: pd.Series) -> RunData:
+        """The bench with these cases only; other tables follow by case id when they are joined."""
+        return replace(self, tables={**self.tables, "cases": self.cases[keep]})
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether CUDA's allocator was at work: a simulated card has it too."""
+        return self.device.startswith("cuda") or self.is_simulated
+
+    @property
+    def is_simulated(self) -> bool:
+        return simulated_card(self.device) is not None
+
+    @property
+    def place(self) -> str:
+        """'the CPU with pocket weights': every measured verdict speaks of this place only."""
+        where = self.device
+        if simulated := simulated_card(self.device):
+            where = f"a simulated {simulated.title}"
+        elif self.is_cuda:
+            known = catalog.CARDS.get(self.card or "")
+            where = f"{self.device} ({known.title})" if known else self.device
+        elif self.device == "cpu":
+            where = "the CPU"
+        weights = self.cases["llm_weights"].dropna().unique()
+        return f"{where} with {'/'.join(map(str, weights)) or 'no'} weights"
+
+
+# ----------------------------------------------------------------------------------------- gate
+
+
+def filter_rows(needs: Needs, bench: RunData) -> tuple[RunData, str]:
+    """The bench with only the rows that the claim may be judged by, and why that cannot be here."""
+    if needs.arithmetic:
+        return bench, ""
+    if needs.card and (not bench.is_cuda or bench.card != needs.card):
+        title = catalog.card(needs.card).title
+        return (
+            bench,
+            f"a figure for the {title} comes from that card; this run is on {_here(bench)}",
+        )
+    if needs.cuda and not bench.is_cuda:
+        return bench, f"needs a CUDA device and its allocator; this run is on {_here(bench)}"
+    cases = bench.cases
+    for keep, lack in _filters(needs, cases):
+        bench = bench.only(keep.reindex(bench.cases.index))
+        if len(cases) and bench.cases.empty:
+            return bench, f"{lack}; this run has none"
+    return bench, ""
+
+
+def _here(bench: RunData) -> str:
+    return f"{bench.device} ({bench.card})" if bench.is_cuda and bench.card else bench.device
+
+
+def _filters(needs: Needs, cases: pd.DataFrame) -> list[tuple[pd.Series, str]]:
+    filters = []
+    if needs.card:
+        filters.append((_on_card(cases, catalog.card(needs.card)), "needs rows of the card itself"))
+    if needs.full_size:
+        pocket = ["pocket", *catalog.POCKET_SIZES]
+        full = ~cases["llm_model"].isin(pocket) & ~cases["asr_model"].isin(pocket)
+        filters.append((full, "needs the full-size models, not the pocket pair"))
+    if needs.weights == "real":
+        real = cases["llm_weights"].isin(["hub", "local"])
+        real &= cases["asr_weights"].isna() | cases["asr_weights"].isin(["hub", "local"])
+        filters.append((real, "needs released weights (hub or local)"))
+    return filters
+
+
+def _on_card(cases: pd.DataFrame, card: Card) -> pd.Series:
+    """Rows whose capacity is that card's, and no envelope's: a name alone proves nothing."""
+    capacity = numbers(cases, "capacity_bytes")
+    low, high = card.usable_bytes - CAPACITY_SLACK_BYTES, card.nominal_bytes
+    return (capacity.isna() | capacity.between(low, high)) & ~is_value(
+        cases["memory_limited"], True
+    )

@@ -1,0 +1,187 @@
+"""What waiting adds to latency: measured where requests come at their own times, and foreseen from
+service times alone. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from hybridlab.analysis.arms import ArmStats
+
+#: The knee is the last rate whose p95 is within so many times that at the lowest rate.
+KNEE_RATIO = 2.0
+#: By Little's law throughput x latency is the number of requests on the way; above this several
+#: were, and a formula for one server says nothing.
+ONE_ON_THE_WAY = 1.2
+
+
+def arrival_points(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """One row per arm and offered rate: `arm, strategy, rate_rps, load, n, p50_s, p95_s,
+    queue_time_s` (the median of what requests waited), `served_rps`."""
+    own = trials[trials["experiment"] == "load_sweep"] if len(trials) else trials
+    rows = []
+    for case_id, group in own.groupby("case_id", sort=False) if len(own) else ():
+        if (group["is_first_request"].astype(bool)).all():
+            continue
+        case = cases[cases["case_id"] == case_id].iloc[-1]
+        latencies = group.loc[~group["is_first_request"].astype(bool), "latency_s"].dropna()
+        if case["status"] != "ok" or latencies.empty:
+            continue
+        rows.append(
+            {
+                "arm": f"{case['strategy']}/{case['variant']}",
+                "strategy": case["strategy"],
+                "rate_rps": case["rate_rps"],
+                "load": case["load"],
+                "n": len(latencies),
+                "p50_s": float(np.quantile(latencies, 0.5)),
+                "p95_s": float(np.quantile(latencies, 0.95)),
+                "queue_time_s": float(group["queue_time_s"].median()),
+                "served_rps": case["throughput_rps"],
+                "latencies": latencies.to_numpy(dtype=float),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def knees(points: pd.DataFrame) -> dict[str, float]:
+    """Per arm the highest rate (requests/s), of those tried without a gap from the lowest, at
+    which p95 is still within `KNEE_RATIO` times that at the lowest."""
+    found = {}
+    for arm, own in points.groupby("arm", sort=False) if len(points) else ():
+        ranked = own.sort_values("rate_rps")
+        within = ranked["p95_s"] <= KNEE_RATIO * ranked["p95_s"].iloc[0]
+        held = ranked[within.cummin()]
+        found[str(arm)] = float(held["rate_rps"].max())
+    return found
+
+
+def mean_latency_s(service_s: float, variation: float, interval_s: float) -> float:
+    """Mean time in the system of Poisson arrivals, on average every `interval_s`, at one server.
+
+    `variation` is the squared coefficient of variation of the service time. Infinite where requests
+    come faster than they can be served. Source: the Pollaczek-Khinchine formula for M/G/1 queues,
+    W = s + l s^2 (1 + c^2) / 2 (1 - l s) with the rate l = 1 / interval.
+    """
+    load = service_s / interval_s
+    if load >= 1:
+        return float("inf")
+    return service_s + load * service_s * (1 + variation) / (2 * (1 - load))
+
+
+def service_times(trials: pd.DataFrame) -> pd.DataFrame:
+    """What requests of each length take by themselves: one row per arm and `audio_s` with `n`,
+    `service_s` (mean) and `variation` (squared coefficient of variation)."""
+    own = trials[trials["experiment"] == "service_times"] if len(trials) else trials
+    own = own[~own["is_first_request"].astype(bool)] if len(own) else own
+    rows = []
+    keys = ["strategy", "variant", "audio_s"]
+    for _, group in own.groupby(keys, sort=False) if len(own) else ():
+        seconds, one = group["latency_s"].to_numpy(dtype=float), group.iloc[0]
+        rows.append(
+            {
+                "arm": f"{one['strategy']}/{one['variant']}",
+                "audio_s": float(one["audio_s"]),
+                "n": len(seconds),
+                "service_s": float(seconds.mean()),
+                "variation": float(seconds.var() / seconds.mean() ** 2),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def break_even(services: pd.DataFrame, *, control: str, intervals: int = 8) -> pd.DataFrame:
+    """Where an arm's mean latency is below that of the control: one row per other arm, audio length
+    and mean interval between arrivals, with `ratio` (arm over control; infinite where only the arm
+    is overrun, 0 where only the control is, NaN where both are).
+
+    Derived from measured service times by `mean_latency_s`, not measured.
+    """
+    nothing = pd.DataFrame(columns=["arm", "audio_s", "interval_s", "ratio"])
+    if services.empty:
+        return nothing
+    base = services[services["arm"] == control].set_index("audio_s")
+    others = services[(services["arm"] != control) & services["audio_s"].isin(base.index)]
+    if base.empty or others.empty:
+        return nothing
+    lowest, highest = services["service_s"].min(), services["service_s"].max()
+    grid = np.geomspace(lowest, 30 * highest, intervals)
+    rows = []
+    for _, own in others.iterrows():
+        stays = base.loc[own["audio_s"]]
+        for interval_s in grid:
+            mine = mean_latency_s(own["service_s"], own["variation"], interval_s)
+            theirs = mean_latency_s(stays["service_s"], stays["variation"], interval_s)
+            rows.append(
+                {
+                    "arm": own["arm"],
+                    "audio_s": own["audio_s"],
+                    "interval_s": interval_s,
+                    "ratio": _ratio(mine, theirs),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _ratio(mine: float, theirs: float) -> float:
+    if np.isinf(theirs):
+        return float("nan") if np.isinf(mine) else 0.0
+    return mine / theirs
+
+
+# ------------------------------------------------------------------------------- one arm, one rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtRate:
+    """How an arm fares where requests come at a rate: `p95_s` is measured with waiting or
+    not-a-number; `words` say what stands behind it."""
+
+    holds: bool
+    p95_s: float
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrivals:
+    """What a run knows of waiting: measured points, and the knee of each arm among them."""
+
+    points: pd.DataFrame
+    knees: Mapping[str, float]
+
+    @classmethod
+    def of(cls, cases: pd.DataFrame, trials: pd.DataFrame) -> Arrivals:
+        points = arrival_points(trials, cases)
+        return cls(points=points, knees=knees(points))
+
+    def at(self, arm: ArmStats, rate_rps: float) -> AtRate:
+        """Measured at the next higher rate that was offered to this arm; where none was, derived
+        from its service times. No arm holds more than it serves without a pause."""
+        nan = float("nan")
+        if rate_rps >= arm.throughput_rps:
+            words = f"measured: it serves {arm.throughput_rps:.3g} /s at most"
+            return AtRate(holds=False, p95_s=nan, words=words)
+        name = arm.arm
+        own = self.points[self.points["arm"] == name] if len(self.points) else self.points
+        tried = own[own["rate_rps"] >= rate_rps] if len(own) else own
+        if tried.empty:
+            return _derived(arm, rate_rps)
+        nearest = tried.sort_values("rate_rps").iloc[0]
+        p95_s, knee = float(nearest["p95_s"]), self.knees[name]
+        words = f"measured at {nearest['rate_rps']:.3g} /s, n = {nearest['n']}"
+        return AtRate(holds=bool(nearest["rate_rps"] <= knee), p95_s=p95_s, words=words)
+
+
+def _derived(arm: ArmStats, rate_rps: float) -> AtRate:
+    """Mean latency by `mean_latency_s`, held where it is within `KNEE_RATIO` times the service."""
+    seconds = np.array(arm.latencies_s)
+    service_s, nan = float(seconds.mean()), float("nan")
+    if arm.throughput_rps * service_s > ONE_ON_THE_WAY:
+        words = "unknown: several at once, no formula"
+        return AtRate(holds=False, p95_s=nan, words=words)
+    mean_s = mean_latency_s(service_s, float(seconds.var() / service_s**2), 1 / rate_rps)
+    words = f"derived: mean latency {mean_s:.3g} s"
+    return AtRate(holds=mean_s <= KNEE_RATIO * service_s, p95_s=nan, words=words)

@@ -1,0 +1,10 @@
+"""The app with all its commands: for the help, and for calls from Python."""
+
+from importlib import import_module
+
+from hybridlab.cli.app import COMMANDS, app
+
+__all__ = ["app"]
+
+for name in COMMANDS:
+    import_module(f"hybridlab.cli.{name}")

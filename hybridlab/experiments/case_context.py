@@ -1,0 +1,286 @@
+"""What a case writes: its trials, spans, samples and ledger, and its columns of `cases`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hybridlab.audio import Samples
+from hybridlab.devices import Device
+from hybridlab.devices.base import SLACK
+from hybridlab.experiments.case import Case, RequestSpec
+from hybridlab.experiments.live_feed import LiveFeed
+from hybridlab.models.base import AudioLanguageModel, Model, PhaseSpan
+from hybridlab.planner.activations import kernel_of
+from hybridlab.profiling.memory_profiler import MemoryProfiler, thin
+from hybridlab.results.manifest import now
+from hybridlab.results.writer import TableWriter
+from hybridlab.strategies import CompletedRequest
+
+#: Phases of a tenant that is asked over HTTP, as columns of `trials`.
+HTTP_COLUMNS = {
+    "http": "http_overhead_s",
+    "gateway": "gateway_s",
+    "wait": "queue_wait_s",
+    "work": "server_work_s",
+}
+
+
+@dataclass
+class CaseContext:
+    """What the work of a case has at hand."""
+
+    case: Case  # with the Whisper that serves now, where the ladder stepped down
+    device: Device
+    meter: MemoryProfiler
+    writer: TableWriter
+    started_s: float
+    #: The same moment on the calendar, ISO 8601 in UTC.
+    started: str = field(default_factory=now)
+    phase: str = "load"
+    stage: str = "load"
+    result: dict[str, Any] = field(default_factory=dict)
+    #: What lives as long as the case, its workers for one.
+    stack: ExitStack = field(default_factory=ExitStack)
+    log: Path | None = None
+    #: Audio of the requests by clip.
+    clips: dict[str, Samples] = field(default_factory=dict)
+    broadcast: LiveFeed = field(default_factory=LiveFeed)
+    _held: Callable[[], Mapping[str, int]] = dict
+
+    def since_start(self, stamp_s: float) -> float:
+        return stamp_s - self.started_s
+
+    @property
+    def idle_bytes(self) -> int:
+        return self.meter.idle_bytes or 0
+
+    def enter(self, stage: str) -> None:
+        """Begin a stage of the case ('load', 'request' …): the phase that a failure is told by,
+        until a tenant is in one of its own."""
+        self.stage = self.phase = stage
+        if self.broadcast.watched:
+            owners = self._owners()
+            self.broadcast.tell(
+                stage=stage,
+                phase=stage,
+                owners=owners,
+                unnamed_bytes=max(0, self.idle_bytes - sum(owners.values())),
+                workers={
+                    str(member.pid): member.shared_bytes for member in self.device.tracked_processes
+                },
+            )
+
+    def follow(
+        self,
+        tenants: Sequence[Model],
+        held: Callable[[], Mapping[str, int]],
+        *,
+        moving: bool = False,
+    ) -> None:
+        """Let a failure say in which phase of which tenant it came: the tenant that failed is still
+        in its phase when another one, at work at the same time, has left its own.
+
+        `held` says what they hold of the device, for a watcher; where weights move in the midst of
+        a request (`moving`), it is asked at each phase.
+        """
+        self._held = held
+        current: dict[str, str] = {}
+
+        def enter(tenant: str, phase: str) -> None:
+            current.pop(tenant, None)
+            if phase:
+                current[tenant] = phase
+            between = "between phases" if self.stage == "request" else self.stage
+            self.phase = next(iter(current.values()), between)
+            if self.broadcast.watched and current:
+                self._tell_phases(list(current.values()), moving=moving or self.stage == "load")
+
+        for tenant in tenants:
+            tenant.on_phase = partial(enter, tenant.name)
+
+    def _tell_phases(self, phases: Sequence[str], *, moving: bool) -> None:
+        # the head is a phase of memory alone, in the midst of every token of the decode
+        said = " + ".join(phase.replace(" head", " decode") for phase in phases)
+        if said != self.broadcast.told.phase:
+            owners = self._owners() if moving else self.broadcast.told.owners
+            self.broadcast.tell(phase=said, owners=owners)
+
+    def _owners(self) -> dict[str, int]:
+        """Bytes of the case by whose they are: the process itself, then each tenant."""
+        owners = {"base": self.meter.process_baseline_bytes}
+        for owner, n_bytes in self._held().items():
+            tenant = owner.partition(" ")[0]
+            owners[tenant] = owners.get(tenant, 0) + n_bytes
+        return owners
+
+
+def attention_kernel(case: Case, device: Device) -> str | None:
+    """Which kernel grouped heads got; None where nobody knows what the device has."""
+    card = case.card_on(device)
+    return None if card is None else kernel_of(case.llm.attention, card)
+
+
+def trial_identity(context: CaseContext, spec: RequestSpec) -> dict[str, Any]:
+    case = context.case
+    return {
+        "strategy": case.strategy,
+        "variant": case.variant,
+        "round": case.round,
+        "request_id": spec.id,
+        "clip_id": spec.clip_id,
+        "audio_s": spec.audio_s,
+        "reference": spec.reference,
+        "question": spec.question,
+        "expected_answer": spec.expected_answer,
+        "question_type": spec.kind,
+    }
+
+
+def write_trial(
+    context: CaseContext,
+    spec: RequestSpec,
+    served: CompletedRequest,
+    *,
+    is_first_request: bool,
+    output_matches_reference: bool | None,
+    suffix: str = "",
+    cycle: int | None = None,
+    due_s: float | None = None,
+) -> None:
+    """A row of `trials`, and the spans of its request. `due_s`: when the request arrived, where it
+    may have had to wait until it was served."""
+    request_id = spec.id + suffix
+    latency_s = served.end_s - (served.start_s if due_s is None else due_s)
+    write_spans(context, request_id, list(served.spans))
+    context.writer.append(
+        "trials",
+        {
+            **trial_identity(context, spec),
+            "request_id": request_id,
+            "latency_s": latency_s,
+            "rtfx": spec.audio_s / latency_s,
+            **_token_columns(context, served),
+            "queue_time_s": None if due_s is None else served.start_s - due_s,
+            "is_first_request": is_first_request,
+            "transcript": served.transcript.text if _has_text(context) else None,
+            "answer": served.answer.text if context.case.llm.has_text else None,
+            "output_matches_reference": output_matches_reference,
+            "cycle": cycle,
+            **_served_by(context),
+            **_over_http(served),
+        },
+    )
+
+
+def _token_columns(context: CaseContext, served: CompletedRequest) -> dict[str, Any]:
+    """Time to the answer's first token, which prefill ends with, and pace of the later ones. Empty
+    where no span tells a request's own phases: of a batch, and over HTTP."""
+    n_tokens = len(served.answer.tokens)
+    spans = {span.phase: span for span in served.spans if span.tenant == AudioLanguageModel.name}
+    found: dict[str, Any] = {"output_tokens": n_tokens}
+    if "prefill" in spans:
+        found["ttft_s"] = spans["prefill"].end_s - served.start_s
+    if "decode" in spans and n_tokens > 1:
+        decode_s = spans["decode"].end_s - spans["decode"].start_s
+        found |= {"itl_s": decode_s / (n_tokens - 1), "tokens_per_s": (n_tokens - 1) / decode_s}
+    return found
+
+
+def _served_by(context: CaseContext) -> dict[str, str]:
+    """Which Whisper it was, in a case that may step down to a smaller one."""
+    whisper = context.case.asr
+    return (
+        {"served_by_model": whisper.model}
+        if context.case.candidates and whisper is not None
+        else {}
+    )
+
+
+def _over_http(served: CompletedRequest) -> dict[str, float]:
+    """Where this request's seconds went, for the tenant that was last: what HTTP added (the
+    caller's, less all that a gateway and the server report as their own), what a gateway added, the
+    wait in the server's queue, and its work."""
+    last = max(served.spans, key=lambda span: span.end_s, default=None)
+    seconds: dict[str, float] = {}
+    for span in served.spans:
+        if last is not None and span.tenant == last.tenant:
+            seconds[span.phase] = seconds.get(span.phase, 0.0) + span.end_s - span.start_s
+    if "http" not in seconds:
+        return {}
+    return {column: seconds[phase] for phase, column in HTTP_COLUMNS.items() if phase in seconds}
+
+
+def _has_text(context: CaseContext) -> bool:
+    tenant = context.case.asr or context.case.llm
+    return tenant.has_text
+
+
+def write_spans(context: CaseContext, request_id: str | None, spans: list[PhaseSpan]) -> None:
+    for span in spans:
+        context.writer.append(
+            "spans",
+            {
+                "request_id": request_id,
+                "role": span.tenant,
+                "phase": span.phase,
+                "start_s": context.since_start(span.start_s),
+                "end_s": context.since_start(span.end_s),
+                "bytes": span.n_bytes,
+            },
+        )
+
+
+def write_samples(context: CaseContext) -> None:
+    for sample in thin(context.meter.sampler.samples):
+        context.writer.append(
+            "samples",
+            {
+                "t_s": context.since_start(sample.t_s),
+                "source": context.device.allocator,
+                "bytes": sample.n_bytes,
+            },
+        )
+
+
+def memory_columns(context: CaseContext) -> dict[str, Any]:
+    """What the meter read at each moment, and what was outside the allocator and free at the moment
+    when least was."""
+    meter, device = context.meter, context.device
+    known = [peak for stage in ("load", "request") if (peak := meter.peak_bytes(stage)) is not None]
+    return {
+        "process_baseline_bytes": meter.process_baseline_bytes,
+        "load_peak_bytes": meter.peak_bytes("load"),
+        "idle_bytes": meter.idle_bytes,
+        "request_peak_bytes": meter.peak_bytes("request"),
+        "load_peak_reserved_bytes": meter.peak_reserved_bytes("load"),
+        "idle_reserved_bytes": meter.idle_reserved_bytes,
+        "request_peak_reserved_bytes": meter.peak_reserved_bytes("request"),
+        "peak_bytes": max(known) if known else None,
+        "capacity_bytes": device.capacity_bytes(),
+        **_least_free(context),
+        "started": context.started,
+        "duration_s": context.since_start(time.perf_counter()),
+        "sampler_interval_s": meter.sampler.achieved_interval_s(),
+        "sampler_longest_gap_s": meter.sampler.longest_gap_s(),
+    }
+
+
+def _least_free(context: CaseContext) -> dict[str, Any]:
+    """The margin: the ledger's own `free` at the peak of the region that left least."""
+    device, capacity_bytes = context.device, context.device.capacity_bytes()
+    found: dict[str, Any] = {"external_bytes": None, "external_reason": "", "margin_bytes": None}
+    for region in context.meter.regions:
+        account = region.peak_account
+        outside = [n_bytes for owner, n_bytes in account.external.items() if owner != SLACK]
+        if not outside:  # no reading: a margin without it would be too large
+            return {**found, "external_reason": device.external_bytes().reason}
+        free = account.free_bytes(capacity_bytes=capacity_bytes, used_bytes=region.peak_bytes)
+        if found["margin_bytes"] is None or free < found["margin_bytes"]:
+            found |= {"external_bytes": sum(outside), "margin_bytes": free}
+    return found

@@ -1,0 +1,359 @@
+"""A batch of notebooks, run headlessly by papermill into one run folder.
+
+Each notebook is a part of the run with a manifest of its own; an interrupted run is one whose
+parts lack theirs, and `resume` repeats only those.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hybridlab.catalog.device_names import simulated_card
+from hybridlab.config.notebook_registry import notebooks_dir, own_notebooks
+from hybridlab.config.params import NOTEBOOKS, Params, parameters_of, split
+from hybridlab.config.preset_files import NONE
+from hybridlab.devices import Device, resolve_device
+from hybridlab.errors import ParameterError, RunFolderError
+from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
+from hybridlab.results.manifest import (
+    Status,
+    now,
+    params_hash,
+    read_manifest,
+    run_manifest,
+    write_json,
+)
+from hybridlab.results.reader import write_parquet
+from hybridlab.results.run_folder import check_space, default_outputs
+
+#: Seconds that a cell may stay silent: longer than any case's own timeout.
+CELL_TIMEOUT_S = 6 * 3600
+VERDICT = "07_verdict"
+
+
+@dataclass
+class Progress:
+    """Where a run stands; `listener` is told after every change."""
+
+    notebooks: list[str]
+    current: str = ""
+    finished: int = 0
+    cases_done: int = 0
+    cases_total: int = 0
+    listener: Callable[[Progress], None] = field(default=lambda progress: None)
+
+    def tell(self, **changes: Any) -> None:
+        for name, value in changes.items():
+            setattr(self, name, value)
+        self.listener(self)
+
+
+def run_suite(
+    values: Mapping[str, Any],
+    *,
+    preset: str,
+    only: list[str] | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+    listener: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Run notebooks with these parameters; the folder of the run is returned.
+
+    Everything is validated before the first notebook starts. An existing folder is refused unless
+    `resume`, which then repeats only what is missing. A preset that is called as one of the
+    reader's own notebooks runs that one. A notebook that fails does not stop the
+    others: its manifest says what happened.
+    """
+    models = chosen(only, preset)
+    names = [model.notebook for model in models]
+    run_dir = _run_folder(output, preset, values, resume=resume)
+    given = {"preset": NONE, **values, "output_dir": str(run_dir), "headless": True}
+    resolved = split(given, models)
+    device = _preflight(next(iter(resolved.values())))
+    check_space(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    run = _Run(run_dir=run_dir, preset=preset, values=values, names=names, device=device)
+    run.save("running")
+    progress = Progress(names)
+    if listener is not None:
+        progress.listener = listener
+    with _server(device):
+        try:
+            for name in names:
+                progress.tell(current=name, cases_done=0, cases_total=0)
+                run.execute(resolved[name], progress)
+                progress.tell(finished=progress.finished + 1, cases_done=0, cases_total=0)
+        finally:
+            run.finish()
+    return run_dir
+
+
+def chosen(only: list[str] | None, preset: str) -> list[type[Params]]:
+    """Parameters of the notebooks to run, by number or name; without any, those of the preset's
+    own notebook, else of the project's."""
+    own = own_notebooks(notebooks_dir())
+    default = [preset] if preset in own else list(NOTEBOOKS)
+    return [parameters_of(name, {**NOTEBOOKS, **own}) for name in only or default]
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """A run at work: what was asked, and what became of each notebook so far."""
+
+    run_dir: Path
+    preset: str
+    values: Mapping[str, Any]
+    names: list[str]
+    device: Device
+    started: str = field(default_factory=now)
+    outcomes: dict[str, Any] = field(default_factory=dict)
+    repeated: bool = False
+
+    def __post_init__(self) -> None:
+        # outcomes of an earlier, interrupted try; unfinished parts go on from their finished cases
+        self.outcomes = dict(read_manifest(self.run_dir).get("notebooks", {}))
+
+    def execute(self, params: Params, progress: Progress) -> None:
+        """Run one notebook unless an earlier try has completed it. The verdict reads the others'
+        rows, so it is drawn again when one of them was repeated."""
+        name = params.notebook
+        if self.outcomes.get(name, {}).get("status") == "completed":
+            if name != VERDICT or not self.repeated:
+                return
+            shutil.rmtree(self.run_dir / "parts" / name)
+        self.outcomes.pop(name, None)
+        self.repeated = True
+        self.outcomes[name] = _run_notebook(params, self.run_dir, progress)
+        self.save("running")
+
+    def finish(self) -> None:
+        """Tables, report and manifest; also after an interrupt, so that it can be reported."""
+        status = self._status()
+        self.save(status)
+        if (self.run_dir / "parts").is_dir():
+            from hybridlab.reporting.html import build_report
+
+            write_parquet(self.run_dir)
+            build_report(self.run_dir)
+            self.save(status)
+
+    def _status(self) -> Status:
+        statuses = [self.outcomes.get(name, {}).get("status", "missing") for name in self.names]
+        if all(status in ("completed", "skipped") for status in statuses):
+            return "completed"
+        return "crashed" if "missing" in statuses else "failed"
+
+    def save(self, status: Status) -> None:
+        """Write the run's manifest; hashes of what it produced once it has ended."""
+        artefacts = [
+            path
+            for path in sorted(self.run_dir.rglob("*"))
+            if status != "running" and path.suffix in (".parquet", ".html", ".ipynb", ".png")
+        ]
+        manifest = run_manifest(
+            params=self.values,
+            started=self.started,
+            status=status,
+            artefacts=artefacts,
+            base=self.run_dir,
+        )
+        if self.device.kind == "cuda":
+            manifest["machine"]["gpu"] = self.device.title()
+        write_json(
+            self.run_dir / "manifest.json",
+            {**manifest, "preset": self.preset, "notebooks": self.outcomes},
+        )
+
+
+def succeeded(run_dir: Path) -> bool:
+    """Whether every notebook of the run completed or was skipped with a reason."""
+    return read_manifest(run_dir).get("status") == "completed"
+
+
+def _run_folder(
+    output: Path | None, preset: str, values: Mapping[str, Any], *, resume: bool
+) -> Path:
+    if output is None:
+        if resume:
+            raise ParameterError("--resume needs --output DIR, the folder of the interrupted run")
+        output = default_outputs() / f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
+    run_dir = output.expanduser().absolute()
+    if run_dir.exists() and any(run_dir.iterdir()) and not resume:
+        raise RunFolderError(
+            f"{run_dir} exists already and is never overwritten; choose another --output, or add "
+            "--resume to finish the run in it"
+        )
+    if resume:
+        manifest = read_manifest(run_dir)
+        if not manifest:
+            raise RunFolderError(f"{run_dir} does not hold a run to resume")
+        if manifest.get("params_hash") != params_hash(values):
+            raise ParameterError(
+                f"the run in {run_dir} was made with other parameters; resume it with the same "
+                "file and -p options, or choose another --output"
+            )
+    return run_dir
+
+
+def _preflight(params: Params) -> Device:
+    """Device, audio and weights, checked once before any kernel starts, or a folder is made."""
+    from hybridlab.audio import load_clips
+    from hybridlab.models.base import ModelSpec, resolve_dtype
+    from hybridlab.models.source import check_source
+
+    device = resolve_device(params.device)
+    if simulated_card(device.name) is not None:
+        from hybridlab.simulation.cuda_torch import cuda_torch
+        from hybridlab.simulation.environment import built_libraries
+
+        built_libraries(cuda_torch())
+    load_clips(params.audio)
+    resolve_dtype(params.llm_dtype, backend="transformers", device=device, role="llm")
+    resolve_dtype(params.asr_dtype, backend=params.asr_backend, device=device, role="asr")
+    for model, backend, weights, path in (
+        (params.llm_model, "transformers", params.llm_weights, params.llm_path),
+        (
+            params.asr_model,
+            params.asr_backend,
+            params.asr_weights,
+            params.asr_path,
+        ),
+    ):
+        check_source(
+            ModelSpec(model=model, backend=backend, weights=weights, dtype="float32", path=path)
+        )
+    return device
+
+
+@contextmanager
+def _server(device: Device) -> Iterator[None]:
+    """One case server for all notebooks: the imports are paid for once."""
+    card = simulated_card(device.name)
+    with CaseServer(card.name if card else "") as server:
+        before = os.environ.get(ADDRESS_VARIABLE)
+        os.environ[ADDRESS_VARIABLE] = server.address
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(ADDRESS_VARIABLE, None)
+            else:
+                os.environ[ADDRESS_VARIABLE] = before
+
+
+# --------------------------------------------------------------------------------- one notebook
+
+
+def _run_notebook(params: Params, run_dir: Path, progress: Progress) -> dict[str, Any]:
+    """Execute one notebook and export it; what happened is returned, never raised."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    source = notebooks_dir() / f"{params.notebook}.ipynb"
+    target = run_dir / "notebooks" / source.name
+    target.parent.mkdir(exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    begun = time.perf_counter()
+    error = ""
+    try:
+        with _watching(run_dir / "parts" / params.notebook, progress):
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                parameters=_given(params),
+                kernel_name="python3",
+                progress_bar=False,
+                execution_timeout=CELL_TIMEOUT_S,
+                cwd=str(Path.cwd()),
+                extra_arguments=["--IPKernelApp.log_level=40"],  # no advice about transports
+            )
+    except PapermillExecutionError as failed:
+        error = f"{failed.ename}: {_one_line(failed.evalue)}"
+    except DeadKernelError:
+        error = "the notebook's kernel died"
+    seconds = time.perf_counter() - begun
+    part = read_manifest(run_dir / "parts" / params.notebook)
+    status, reason = part.get("status", "crashed"), part.get("reason", "")
+    if status == "running" or error:  # papermill calls cells completed even if the kernel died
+        status, reason = (
+            ("failed" if error else "crashed"),
+            error or "it ended before its last cell",
+        )
+    export_html(target)
+    return {"status": status, "reason": reason, "seconds": seconds}
+
+
+def _given(params: Params) -> dict[str, Any]:
+    """Only what differs from the notebook's own defaults, so that its parameter cell stays short;
+    the run folder and `headless` always do. A preset is filled in already."""
+    defaults = type(params)()
+    given = {
+        name: value
+        for name, value in params.model_dump().items()
+        if value != getattr(defaults, name) or name in ("output_dir", "headless")
+    }
+    return {**given, "preset": NONE}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+@contextmanager
+def _watching(part: Path, progress: Progress) -> Iterator[None]:
+    """Follow the notebook's cases through the file that its runner keeps."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            path = part / "progress.json"
+            if path.is_file():
+                state = json.loads(path.read_text(encoding="utf-8"))
+                progress.tell(cases_done=state["done"], cases_total=state["total"])
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def export_html(notebook: Path) -> Path | None:
+    """The executed notebook as a page without code, beside it; None where there is none."""
+    import nbformat
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    if not notebook.is_file():
+        return None
+    config = Config()
+    config.TagRemovePreprocessor.enabled = True
+    config.TagRemovePreprocessor.remove_cell_tags = ("bootstrap", "interactive", "hide")
+    config.TagRemovePreprocessor.remove_all_outputs_tags = ("silent",)
+    config.HTMLExporter.preprocessors = ["nbconvert.preprocessors.TagRemovePreprocessor"]
+    exporter = HTMLExporter(config=config, exclude_input=True, exclude_input_prompt=True)
+    exporter.exclude_output_prompt = True
+    exporter.mathjax_url = exporter.require_js_url = ""
+    book = nbformat.read(notebook, as_version=4)
+    for cell in book.cells:
+        if cell.cell_type == "markdown":  # the page opens offline: no badge from another host
+            cell.source = re.sub(r"\[!\[[^\]]*\]\(https?:[^)]*\)\]\([^)]*\)\s*", "", cell.source)
+    body, _ = exporter.from_notebook_node(book)
+    target = notebook.with_suffix(".html")
+    target.write_text(body, encoding="utf-8")
+    return target

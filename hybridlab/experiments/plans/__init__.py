@@ -1,0 +1,1 @@
+"""Which cases a notebook runs: one file a question."""

@@ -1,0 +1,120 @@
+"""02: which Whisper sizes fit beside Voxtral, at load, at rest and at work?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from hybridlab import catalog, planner
+from hybridlab.catalog import LoadOrder, LoadPath
+from hybridlab.config.params import BesideParams
+from hybridlab.devices.host_memory import check_host_memory
+from hybridlab.errors import UnavailableError
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.session import Session
+from hybridlab.models.base import ModelSpec, resolve_dtype
+from hybridlab.units import MIB, format_bytes
+
+#: A process with torch and transformers imported, before any model (measured: 0.4-0.7 GiB).
+PROCESS_BYTES = 700 * MIB
+
+
+def measure(session: Session) -> list[dict[str, Any]]:
+    """One case per size that the memory allows; the others are recorded with the reason."""
+    rows = []
+    params = cast(BesideParams, session.params)
+    cases = [_case(session, size) for size in params.asr_models]
+    cases += [
+        _loading(session, spec, order, path)
+        for spec in _loaded_whispers(session, params)
+        for order in params.load_orders
+        for path in params.load_paths
+    ]
+    session.runner.total += len(cases)
+    for case in cases:
+        lack = skip_reason(session, case)
+        rows.append(session.runner.skip(case, lack) if lack else session.runner.run(case))
+    return rows
+
+
+def _case(session: Session, size: str) -> Case:
+    params = cast(BesideParams, session.params)
+    pocket = size in catalog.POCKET_SIZES
+    asr = session.asr_spec(
+        size,
+        backend=params.sizes_backend,
+        weights="pocket" if pocket else params.sizes_weights,
+        dtype=params.sizes_dtype,
+    )
+    return session.case(
+        "co_residency",
+        asr=asr,
+        requests=session.requests(1, max_audio_s=catalog.WINDOW_S),
+        warmup=0,
+        phases=True,
+        max_new_tokens=params.max_new_tokens if pocket else params.sizes_new_tokens,
+    )
+
+
+def _loaded_whispers(session: Session, params: BesideParams) -> list[ModelSpec]:
+    """The pair's Whisper in each backend and dtype that its loading is to be measured in."""
+    return [
+        replace(session.asr, backend=backend, dtype=_kept(session, backend, dtype))
+        for backend in params.load_backends or [params.asr_backend]
+        for dtype in params.load_dtypes
+    ]
+
+
+def _kept(session: Session, backend: str, dtype: str) -> str:
+    """The dtype that is asked for, even one that the device lacks: that is a case's reason."""
+    if dtype != "auto":
+        return dtype
+    return resolve_dtype(dtype, backend=backend, device=session.device, role="asr")
+
+
+def _loading(session: Session, spec: ModelSpec, order: LoadOrder, path: LoadPath) -> Case:
+    """The pair with this Whisper, loaded in this order and on this path."""
+    return session.case(
+        "loading",
+        llm=replace(session.llm, load_path=path),
+        asr=replace(spec, load_path=path),
+        load_order=order,
+        requests=session.requests(1, max_audio_s=catalog.WINDOW_S),
+        warmup=0,
+        phases=True,
+    )
+
+
+def planned(session: Session, case: Case) -> planner.PairPlan:
+    """What the planner says of this case's pair on this device."""
+    assert case.asr is not None
+    return planner.plan_pair(
+        case.card_on(session.device) or catalog.HOST,
+        catalog.whisper(case.asr.model),
+        catalog.voxtral(case.llm.model),
+        backend=case.asr.backend,
+        dtype=case.asr.dtype,
+        llm_dtype=case.llm.dtype,
+        request=planner.Request(new_tokens=case.max_new_tokens),
+        capacity_bytes=case.envelope_bytes or session.device.capacity_bytes(),
+        attention=case.llm.attention,
+        load_path=case.llm.load_path,
+    )
+
+
+def skip_reason(session: Session, case: Case) -> str:
+    """Why this case cannot be measured here; empty when it can."""
+    assert case.asr is not None
+    plan = planned(session, case)
+    try:
+        session.device.check_dtype(case.asr.dtype)
+        check_host_memory(
+            plan.host_bytes, session.device, fix="load_paths: [direct] stages nothing there"
+        )
+    except UnavailableError as error:
+        return str(error)
+    needed = plan.total_bytes + (PROCESS_BYTES if session.device.kind == "cpu" else 0)
+    budget = min(session.budget_bytes, case.envelope_bytes or session.budget_bytes)
+    if needed <= budget:
+        return ""
+    return f"needs {format_bytes(needed)} and {format_bytes(budget)} may be used"

@@ -1,0 +1,90 @@
+"""03, second part: where is the edge? Bisection, the squeeze and the ladder, with real failures."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from hybridlab import catalog
+from hybridlab.config.params import LimitsParams
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.session import Session
+from hybridlab.units import GB
+
+
+def measure(session: Session) -> list[dict[str, Any]]:
+    """The largest of each kind of request, the squeeze of each strategy, and the ladder."""
+    params = cast(LimitsParams, session.params)
+    cases = [_largest(session, ask) for ask in params.limit_kinds]
+    if params.headroom_repeats:
+        cases += [_squeeze(session, strategy) for strategy in params.headroom_strategies]
+    if params.fallback_chain:
+        cases.append(_ladder(session))
+    return session.runner.run_all(cases)
+
+
+def _short(session: Session, count: int) -> dict[str, Any]:
+    return {"requests": session.requests(count, max_audio_s=catalog.WINDOW_S)}
+
+
+def _largest(session: Session, ask: str) -> Case:
+    params = cast(LimitsParams, session.params)
+    most = params.limit_max
+    if ask == "audio_s":
+        most = min(most, int(catalog.VOXTRAL_MAX_ANSWER_S // catalog.WINDOW_S))
+    return session.case(
+        "memory_limits",
+        work="limit_search",
+        warmup=0,
+        options={"limit_kind": ask, "most": most},
+        **_envelope(session, params.limit_memory_gb),
+        **_short(session, 1),
+    )
+
+
+def _squeeze(session: Session, strategy: str) -> Case:
+    params = cast(LimitsParams, session.params)
+    variants = {
+        "sequential": "plain",
+        "parallel": "threads",
+        "swapping": "reload-cached",
+        "solo": "two-requests",
+    }
+    return session.case(
+        "memory_limits",
+        work="headroom",
+        strategy=strategy,
+        variant=variants[strategy],
+        asr=None if strategy == "solo" else session.asr,
+        warmup=1,
+        options={"limit_kind": "headroom"},
+        **_short(session, params.headroom_repeats),
+    )
+
+
+def _ladder(session: Session) -> Case:
+    params = cast(LimitsParams, session.params)
+    candidates = tuple(
+        session.asr_spec(
+            size,
+            backend=params.fallback_backend,
+            weights="pocket" if size in catalog.POCKET_SIZES else params.fallback_weights,
+            dtype="auto",
+        )
+        for size in params.fallback_chain
+    )
+    return session.case(
+        "memory_limits",
+        work="fallback",
+        asr=candidates[0],
+        candidates=candidates,
+        warmup=0,
+        max_new_tokens=params.fallback_new_tokens,
+        options={"limit_kind": "fallback"},
+        **_envelope(session, params.fallback_memory_gb),
+        **_short(session, 3),
+    )
+
+
+def _envelope(session: Session, gigabytes: float) -> dict[str, int]:
+    """An envelope of this case's own; without one the run's stays."""
+    return {"envelope_bytes": int(gigabytes * GB)} if gigabytes else {}

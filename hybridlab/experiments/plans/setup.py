@@ -1,0 +1,53 @@
+"""00: what machine is this, what can run here, are weights and audio at hand?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hybridlab import catalog
+from hybridlab.devices import CudaDevice
+from hybridlab.devices.nvml import fact_words, nvml_facts
+from hybridlab.devices.system_info import machine
+from hybridlab.experiments.session import Session
+from hybridlab.units import format_bytes
+
+
+def machine_facts(session: Session) -> dict[str, str]:
+    """What this machine is, as label -> text; a missing reading carries its reason."""
+    found = machine()
+    card = session.device.index if isinstance(session.device, CudaDevice) else None
+    gpu = {"reason": "no CUDA device is used"} if card is None else nvml_facts(card)
+    facts = {
+        "system": f"{found['system']}, Python {found['python']}",
+        "processor": f"{found['processor']}, {found['cores']} cores",
+        "host memory": format_bytes(found["memory_bytes"] or 0),
+        "device": f"{session.device.name}: {session.device.title()}",
+        "capacity": format_bytes(session.device.capacity_bytes()),
+        "free now": format_bytes(session.device.free_bytes()),
+        "native dtypes": ", ".join(session.device.native_dtypes()),
+        "GPU readings": fact_words(gpu),
+    }
+    return facts
+
+
+def backend_facts(session: Session) -> list[dict[str, str]]:
+    """Which Whisper backends are installed, and the dtypes that they can keep on this device."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages = dict(zip(catalog.BACKENDS, catalog.BACKENDS, strict=True))
+    rows = []
+    for backend, package in packages.items():
+        try:
+            installed = version(package)
+        except PackageNotFoundError:
+            installed = "not installed: pip install 'hybridlab[ct2]'"
+        native = set(session.device.native_dtypes()) | {"int8"}
+        dtypes = [dtype for dtype in catalog.BACKEND_DTYPES[backend] if dtype in native]
+        rows.append({"backend": backend, "version": installed, "dtypes": ", ".join(dtypes)})
+    return rows
+
+
+def smoke(session: Session) -> dict[str, Any]:
+    """One request through the pair in a fresh process: proof that everything is at hand."""
+    requests = session.requests(1)
+    return session.runner.run(session.case("setup", requests=requests, warmup=0))

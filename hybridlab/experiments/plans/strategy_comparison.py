@@ -1,0 +1,148 @@
+"""04-06: strategies against each other, interleaved in rounds, behind the parity gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybridlab.config.params import SequentialParams, StrategyParams
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.placement import IN_SERVERS, asr_spec
+from hybridlab.experiments.session import Session
+from hybridlab.models.base import ModelSpec
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A strategy and a variant that take part in a race."""
+
+    strategy: str
+    variant: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+CONTROL = Arm("sequential", "plain")
+
+
+def sequential_arms(params: SequentialParams) -> list[Arm]:
+    """The variants of `sequential` with the options that each takes."""
+    options: dict[str, dict[str, Any]] = {
+        "asyncio": {"max_in_flight": params.max_in_flight},
+        "batched": {"batch": params.batch},
+    }
+    return [Arm("sequential", name, options.get(name, {})) for name in params.sequential_variants]
+
+
+def run(
+    session: Session, arms: list[Arm], *, rounds: int, container_rounds: int | None = None
+) -> list[dict[str, Any]]:
+    """Measure each tenant alone, then `rounds` times all arms in turn (A B C A B C ...), so that a
+    machine that drifts slows all arms alike. An arm with a Whisper of another backend has the texts
+    of that one alone to equal. Arms whose tenants are servers, which take seconds to start, are in
+    the first `container_rounds` alone."""
+    own = session.asr.backend
+    backends = dict.fromkeys([own, *(_whisper(session, arm).backend for arm in arms)])
+    most = rounds if container_rounds is None else container_rounds
+    turns = [
+        (number, arm)
+        for number in range(rounds)
+        for arm in arms
+        if number < most or arm.variant not in IN_SERVERS
+    ]
+    session.runner.total = len(backends) + len(turns)
+    rows, texts = [], {}
+    for backend in backends:
+        row = session.runner.run(_alone(session, arms, backend))
+        rows.append(row)
+        if row["status"] in ("ok", "invalid"):  # invalid are its times, not its texts
+            texts[backend] = _texts_path(session, backend)
+    if own not in texts:
+        return rows  # without reference texts no arm could pass the parity gate
+    rows += [
+        session.runner.run(
+            _race_case(session, arm, number, texts.get(_whisper(session, arm).backend, ""))
+        )
+        for number, arm in turns
+    ]
+    return rows
+
+
+def _whisper(session: Session, arm: Arm) -> ModelSpec:
+    """The Whisper of this arm: some variants have another one than the pair's."""
+    return asr_spec(arm.variant, session.asr, session.device)
+
+
+def _texts_path(session: Session, backend: str) -> str:
+    return str(session.part.folder / f"texts-alone-{backend}.json")
+
+
+def _alone(session: Session, arms: list[Arm], backend: str) -> Case:
+    pair_s = backend == session.asr.backend
+    others = (spec for spec in (_whisper(session, arm) for arm in arms) if spec.backend == backend)
+    return session.case(
+        "reference" if pair_s else f"alone_{backend}",
+        work="reference",
+        strategy="reference",
+        variant="both",
+        asr=session.asr if pair_s else next(others),
+        warmup=0,
+        options={"texts_path": _texts_path(session, backend)},
+    )
+
+
+def attribute_peak(session: Session, arm: Arm) -> dict[str, Any]:
+    """One request whose bytes are told apart by tenant while both are at work."""
+    fields: dict[str, Any] = {"requests": session.requests(1), "warmup": 1, "phases": True}
+    return session.runner.run(arm_case(session, "concurrent", arm, **fields))
+
+
+def _race_case(session: Session, arm: Arm, number: int, texts_path: str) -> Case:
+    options = {"expected_texts": texts_path, "maintenance": _housekeeping(session, arm)}
+    return arm_case(
+        session,
+        "strategy_comparison",
+        arm,
+        round=number,
+        options=options,
+        candidates=_rungs(session, arm),
+    )
+
+
+def _rungs(session: Session, arm: Arm) -> tuple[ModelSpec, ...]:
+    """The Whispers of this arm from large to small; none for the control, for an arm without a
+    Whisper, and where the parameters name no smaller one."""
+    if arm == CONTROL or arm.strategy == "solo" or not session.fallbacks:
+        return ()
+    smaller = (asr_spec(arm.variant, spec, session.device) for spec in session.fallbacks)
+    return (_whisper(session, arm), *smaller)
+
+
+def _housekeeping(session: Session, arm: Arm) -> dict[str, Any]:
+    """What the parameters ask for; the control, which all arms are held against, has none."""
+    params = session.params
+    if arm == CONTROL or not isinstance(params, StrategyParams):
+        return {}
+    return {
+        "clear_cache_every": params.clear_cache_every,
+        "restart_fragmentation": params.restart_fragmentation,
+    }
+
+
+def arm_case(
+    session: Session,
+    experiment: str,
+    arm: Arm,
+    *,
+    options: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> Case:
+    """A case in which this arm serves; `fields` replace fields of `Case`."""
+    return session.case(
+        experiment,
+        strategy=arm.strategy,
+        variant=arm.variant,
+        asr=None if arm.strategy == "solo" else _whisper(session, arm),
+        options={**(options or {}), "strategy": dict(arm.options)},
+        **fields,
+    )

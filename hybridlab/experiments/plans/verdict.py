@@ -1,0 +1,125 @@
+"""07: what a run says as a whole, read from its rows; nothing is measured here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from hybridlab.analysis.verdict import (
+    TARGET,
+    Recommendation,
+    Requirements,
+    answer_sentence,
+    judge,
+    load_claims,
+    options_table,
+    recommend,
+    write_verdict,
+)
+from hybridlab.config.params import VerdictParams
+from hybridlab.devices import card_of
+from hybridlab.experiments.session import Session
+from hybridlab.reporting.labels import EMPTY
+from hybridlab.results.reader import read_rows, run_table
+from hybridlab.results.schema import TABLES
+from hybridlab.units import format_bytes
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """A run's tables and what follows from them."""
+
+    tables: Mapping[str, pd.DataFrame]
+    answer: str
+    recommendation: Recommendation | None
+    claims: list[dict[str, Any]]
+    options: list[dict[str, str]]
+
+    @property
+    def findings(self) -> list[str]:
+        """The answer, why it is so, and how the claims fared."""
+        verdicts = pd.Series([row["verdict"] for row in self.claims]).value_counts()
+        counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
+        sentences = [self.answer, f"Of {len(self.claims)} claims: {counts}."]
+        if self.recommendation is not None:
+            sentences[1:1] = [self.recommendation.why, self.recommendation.flip_words]
+        return sentences
+
+    @property
+    def goals(self) -> pd.DataFrame:
+        """The best arm for each goal, and the runner-up."""
+        goals = self.recommendation.goals if self.recommendation else ()
+        return pd.DataFrame(
+            [
+                {
+                    "goal": goal.goal,
+                    "pick": goal.arm,
+                    "its figure": goal.figure,
+                    "runner-up": goal.runner_up or EMPTY,
+                    "the runner-up's": goal.runner_up_figure or EMPTY,
+                }
+                for goal in goals
+            ],
+            columns=["goal", "pick", "its figure", "runner-up", "the runner-up's"],
+        )
+
+
+def conclude(session: Session, run_dir: Path) -> Conclusion:
+    """Judge the claims, recommend, write `verdict.json` and the rows of `claims`."""
+    params = cast(VerdictParams, session.params)
+    tables = {name: run_table(run_dir, name) for name in TABLES}
+    here = card_of(session.device)
+    card = here.name if here else None
+    target = session.card.name if session.card else TARGET
+    claims = judge(
+        load_claims(Path(params.claims) if params.claims else None),
+        tables,
+        device=session.device.name,
+        card=card,
+    )
+    if not read_rows(session.part.folder / "claims.jsonl"):
+        for row in claims:
+            session.part.writer.append("claims", {"experiment": "verdict", **row})
+    constraints = Requirements(
+        min_margin_bytes=params.min_margin_bytes,
+        max_p95_s=params.max_p95_s or math.inf,
+        max_wer=params.max_wer if params.max_wer < 1 else math.inf,
+    )
+    write_verdict(
+        run_dir, device=session.device.name, card=card, target=target, constraints=constraints
+    )
+    found = recommend(tables["cases"], tables["trials"], constraints)
+    return Conclusion(
+        tables=tables,
+        answer=answer_sentence(
+            tables["cases"], found, device=session.device.name, card=card, target=target
+        ),
+        recommendation=found,
+        claims=claims,
+        options=[_readable(row) for row in options_table(target, tables["cases"])],
+    )
+
+
+def _readable(option: Mapping[str, Any]) -> dict[str, str]:
+    """A row of the options as people read it."""
+    measured = EMPTY
+    if option["measured_peak_bytes"]:
+        measured = (
+            f"{format_bytes(option['measured_peak_bytes'])} on {option['measured_on']} beside "
+            f"{option['measured_llm_model']}"
+        )
+    return {
+        "option": f"{option['option']} ({option['asr_model']})",
+        "backend": option["asr_backend"],
+        "dtype": option["asr_dtype"],
+        f"on {option['card']}": "fits" if option["fits"] else "does not fit",
+        "predicted peak": format_bytes(option["total_bytes"]),
+        "of the card": f"{option['utilization']:.0%}",
+        "margin": format_bytes(option["margin_bytes"]),
+        "measured here": measured,
+    }

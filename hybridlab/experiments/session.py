@@ -1,0 +1,304 @@
+"""What a notebook holds: validated parameters, the device, the run's part, the clips."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hybridlab import catalog
+from hybridlab.audio import Clip, load_clips
+from hybridlab.catalog.device_names import simulated_card
+from hybridlab.config.colab import on_colab
+from hybridlab.config.params import FROM_MANIFEST, Params, StrategyParams
+from hybridlab.config.preset_files import AUTO, NONE
+from hybridlab.devices import Device, card_of, resolve_device
+from hybridlab.devices.memory_limit import is_larger
+from hybridlab.errors import UnavailableError, WeightsError
+from hybridlab.experiments.case import Case, CaseObserver, RequestSpec
+from hybridlab.experiments.case_runner import CaseRunner, failures, was_stopped
+from hybridlab.models.base import ModelSpec, resolve_dtype
+from hybridlab.results.run_folder import NotebookRun, open_part
+from hybridlab.simulation import NO_TIMES
+from hybridlab.units import GB
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_QUESTION = "What is said in this audio?"
+
+
+@dataclass
+class Session:
+    """One notebook at work. Open it with `Session.open(Params.from_namespace(globals()))`."""
+
+    params: Params
+    device: Device
+    part: NotebookRun
+    runner: CaseRunner
+
+    @classmethod
+    def open(
+        cls,
+        params: Params,
+        *,
+        view: Callable[[Params, Device], CaseObserver | None] | None = None,
+    ) -> Session:
+        """Resolve the device and open this notebook's part of the run.
+
+        `view` makes a live view of running cases (`hybridlab.widgets.live_view`).
+        """
+        try:
+            device = resolve_device(params.device)
+        except UnavailableError as error:
+            _skip(open_part(params, device=params.device), str(error))
+        for line in _defaults_words(params, device):
+            print(line)  # noqa: T201 - the reader's cell should say what it runs
+        part = open_part(params, device=device.name)
+        runner = CaseRunner(
+            part=part,
+            timeout_s=params.timeout_s,
+            inline=params.inline,
+            view=view(params, device) if view else None,
+        )
+        return cls(params, device, part, runner)
+
+    # ------------------------------------------------------------------------------- preflight
+
+    def preflight(self) -> None:
+        """Refuse what cannot work here before any model is loaded: dtypes, weights, audio.
+
+        What the machine lacks is recorded as skipped; what the reader can mend is raised.
+        """
+        from hybridlab.models.source import check_source
+
+        try:
+            for spec in (self.llm, self.asr, *self.fallbacks):
+                check_source(spec)
+        except UnavailableError as error:
+            self.skip(str(error))
+        except WeightsError as error:
+            self.part.close("failed", str(error))
+            raise
+        _ = self.clips
+
+    def skip(self, reason: str) -> NoReturn:
+        """Record that this notebook cannot run here: leave quietly when headless, else raise."""
+        _skip(self.part, reason)
+
+    def lacks_clock(self, what: str) -> bool:
+        """Whether the device has no clock for `what`, which is about times alone; says so then."""
+        lacking = simulated_card(self.device.name) is not None
+        if lacking:
+            print(f"left out: {what} ({NO_TIMES})")  # noqa: T201 - the cell's only trace of it
+        return lacking
+
+    # ------------------------------------------------------------------------------- the pair
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        return load_clips(self.params.audio)
+
+    @cached_property
+    def llm(self) -> ModelSpec:
+        """The Voxtral that the parameters name."""
+        params = self.params
+        dtype = resolve_dtype(
+            params.llm_dtype, backend="transformers", device=self.device, role="llm"
+        )
+        return ModelSpec(
+            model=params.llm_model,
+            backend="transformers",
+            weights=params.llm_weights,
+            dtype=dtype,
+            path=params.llm_path,
+            seed=params.seed,
+            attention=params.attention,
+            decoding=params.decoding,
+            card=self.stood_in_for,
+        )
+
+    @cached_property
+    def asr(self) -> ModelSpec:
+        """The Whisper that the parameters name."""
+        params = self.params
+        return self.asr_spec(
+            params.asr_model,
+            backend=params.asr_backend,
+            weights=params.asr_weights,
+            dtype=params.asr_dtype,
+        )
+
+    @cached_property
+    def fallbacks(self) -> list[ModelSpec]:
+        """The smaller Whispers that a race steps down to, in order: the pair's own in all else."""
+        params = self.params
+        if not isinstance(params, StrategyParams):
+            return []
+        return [
+            self.asr_spec(
+                size,
+                backend=params.asr_backend,
+                weights="pocket" if size in catalog.POCKET_SIZES else params.asr_weights,
+                dtype=params.asr_dtype,
+            )
+            for size in params.fallback_models
+        ]
+
+    def asr_spec(self, size: str, *, backend: str, weights: str, dtype: str) -> ModelSpec:
+        resolved = resolve_dtype(dtype, backend=backend, device=self.device, role="asr")
+        return ModelSpec(
+            model=size,
+            backend=backend,
+            weights=weights,
+            dtype=resolved,
+            path=self.params.asr_path,
+            seed=self.params.seed + 1,
+        )
+
+    @property
+    def card(self) -> catalog.Card | None:
+        """The card that verdicts speak of: the one asked for, else the one that is here."""
+        if self.params.card != "auto":
+            return catalog.card(self.params.card)
+        return card_of(self.device)
+
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes that a case may take: what is free now, or less if the reader says so."""
+        limit_gb = float(getattr(self.params, "memory_budget_gb", 0.0))
+        free = self.device.free_bytes()
+        return min(free, int(limit_gb * GB)) if limit_gb else free
+
+    @property
+    def envelope_bytes(self) -> int:
+        """Memory of the card whose envelope the run is inside; 0 without one, and on a card that is
+        no larger."""
+        name = self.params.memory_limit
+        n_bytes = catalog.card(name).usable_bytes if name else 0
+        return n_bytes if n_bytes and is_larger(self.device, n_bytes) else 0
+
+    @property
+    def stood_in_for(self) -> str:
+        """The card that a GPU stands in for; '' where it speaks for itself alone."""
+        if self.device.kind == "cpu":
+            return ""
+        named = self.params.card if self.params.card != "auto" else ""
+        return self.params.memory_limit or named
+
+    # ------------------------------------------------------------------------------ workloads
+
+    def requests(self, count: int, *, max_audio_s: float | None = None) -> tuple[RequestSpec, ...]:
+        """`count` requests over the clips in turn; a clip that comes again gets its next
+        question."""
+        clips = [c for c in self.clips if max_audio_s is None or c.audio_s <= max_audio_s]
+        if not clips:
+            clips = [min(self.clips, key=lambda clip: clip.audio_s)]
+        return tuple(
+            _request(clips[i % len(clips)], i // len(clips) + i % len(clips), self.params.question)
+            for i in range(count)
+        )
+
+    def case(self, experiment: str, **changes: Any) -> Case:
+        """A case of this notebook's pair and parameters; `changes` replace fields of `Case`."""
+        fields: dict[str, Any] = {
+            "experiment": experiment,
+            "work": "serve",
+            "strategy": "sequential",
+            "variant": "plain",
+            "llm": self.llm,
+            "asr": self.asr,
+            "device": self.device.name,
+            "requests": self.requests(self.params.trials),
+            "warmup": self.params.warmup,
+            "language": self.params.language,
+            "max_new_tokens": self.params.max_new_tokens,
+            "envelope_bytes": self.envelope_bytes,
+            "max_other_cpu_share": self.params.max_other_cpu_share,
+        }
+        return Case(**{**fields, **changes})
+
+    # -------------------------------------------------------------------------------- results
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The part's rows so far."""
+        return self.part.table(name)
+
+    def figure(self, figure: Any, name: str, *, alt: str = "") -> Any:
+        """Save a figure as PNG and SVG in the run and return it as an image with alt text."""
+        from IPython.display import Image
+
+        from hybridlab.reporting.figures import save
+
+        paths = save(figure, self.part.figures, f"{self.part.notebook[:2]}-{name}")
+        return Image(filename=str(paths[0]), embed=True, alt=alt or name.replace("-", " "))
+
+    def close(self) -> None:
+        """End the notebook: every case that was run has its row, whatever its status. With cases
+        that the reader has stopped it is not complete, and can be gone on with."""
+        rows = self.part.finished_cases().values()
+        failed = failures(rows)
+        stopped = [row["case_id"] for row in rows if was_stopped(row)]
+        if failed:
+            self.part.close("failed", failed)
+            raise UnavailableError(
+                f"{failed}; logs are in {self.part.folder / 'cases'}; repeat with --resume"
+            )
+        if stopped:
+            self._leave_open(stopped)
+        else:
+            self.part.close("completed")
+
+    def _leave_open(self, stopped: list[str]) -> None:
+        """Say in one line which cases are missing and how to run them."""
+        words = "1 case was" if len(stopped) == 1 else f"{len(stopped)} cases were"
+        self.part.close("failed", f"{words} stopped by the reader: {', '.join(stopped)}")
+        print(  # noqa: T201 - the notebook's last output
+            f"{words} stopped; all others are kept. To run what is missing, set "
+            f'output_dir = "{self.part.run_dir}" and run this notebook again.'
+        )
+
+
+def _defaults_words(params: Params, device: Device) -> list[str]:
+    """Where the parameters come from, if not from the notebook's own cell; and what a Colab without
+    a GPU misses."""
+    if params.preset not in (AUTO, NONE):
+        return [
+            f"preset {params.preset} fills what was left at its default: {params.llm_model} "
+            f"({params.llm_weights}) and Whisper {params.asr_model} "
+            f'({params.asr_weights}) on {params.device}; preset = "" turns that off'
+        ]
+    if on_colab() and device.kind == "cpu":
+        return [
+            "this Colab has no GPU: going on with what the parameters say, on its CPU; Runtime > "
+            "Change runtime type > T4 GPU, then Run all, measures the released weights"
+        ]
+    return []
+
+
+def _skip(part: NotebookRun, reason: str) -> NoReturn:
+    part.skip(reason)
+    if part.params.headless:
+        print(f"skipped: {reason}")  # noqa: T201 - the notebook's last output
+        sys.exit(0)
+    raise UnavailableError(reason)
+
+
+def _request(clip: Clip, number: int, question: str) -> RequestSpec:
+    answer, kind = None, ""
+    if question == FROM_MANIFEST and clip.questions:
+        chosen = clip.questions[number % len(clip.questions)]
+        question, answer, kind = chosen.text, chosen.answer, chosen.kind
+    return RequestSpec(
+        id=f"{clip.id}-{kind or 'q'}-{number}",
+        clip_id=clip.id,
+        path=str(Path(clip.path).absolute()),
+        audio_s=clip.audio_s,
+        reference=clip.text,
+        question=question or DEFAULT_QUESTION,
+        expected_answer=answer,
+        kind=kind,
+    )

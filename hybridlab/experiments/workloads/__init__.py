@@ -1,0 +1,1 @@
+"""What happens inside a case: streams, arrivals, limit searches, soaks."""

@@ -1,0 +1,146 @@
+"""What every work of a case that serves requests does: make the strategy, load it, serve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from hybridlab.audio import Samples, of_length, read_audio
+from hybridlab.devices import MemoryOwners
+from hybridlab.experiments.case import RequestSpec
+from hybridlab.experiments.case_context import CaseContext, write_spans, write_trial
+from hybridlab.experiments.placement import Site, place
+from hybridlab.models.http_model import OverHttp
+from hybridlab.models.server_process import beside_weights
+from hybridlab.strategies import CompletedRequest, Request, Strategy, make_strategy
+
+
+def strategy_of(context: CaseContext, *, stack: ExitStack | None = None) -> Strategy:
+    """The case's strategy over its tenants, nothing loaded yet. `stack` holds what lives as long
+    as they do, the case's own without one."""
+    case = context.case
+    site = Site(context.device, stack or context.stack, context.log)
+    asr, llm = place(case.variant, case.asr, case.llm, site)
+    strategy = make_strategy(
+        case.strategy,
+        case.variant,
+        asr=asr,
+        llm=llm,
+        options=dict(case.options.get("strategy", {})),
+    )
+    strategy.load_order = case.load_order
+    return strategy
+
+
+def bring_up(context: CaseContext, strategy: Strategy) -> None:
+    """Load, read the audio, and warm up: all that has to fit before the first request."""
+    load(context, strategy)
+    read_clips(context)
+    warm_up(context, strategy)
+
+
+def load(context: CaseContext, strategy: Strategy) -> None:
+    """Load what stays resident, measured; a failure from here on says in which phase it came."""
+    moving = len(strategy.resident) < len(strategy.tenants)
+    context.follow(strategy.tenants, lambda: strategy.held(strategy.tenants), moving=moving)
+    context.enter("load")
+    before = context.device.memory_owners()
+    with context.meter.region("load") as region:
+        strategy.open()
+    context.meter.settle()
+    context.result["load_s"] = region.seconds
+    context.result["link_bytes_per_s"] = strategy.link_bytes_per_s
+    context.result["host_copy_bytes"] = strategy.host_copy_bytes()
+    context.result |= _server_columns(context, strategy, before)
+    for tenant in strategy.tenants:
+        stays = tenant in strategy.resident and tenant.device.kind == context.device.kind
+        context.result[f"{tenant.name}_weights_bytes"] = tenant.weights_bytes() if stays else None
+        write_spans(context, None, tenant.drain_spans())
+
+
+def _server_columns(
+    context: CaseContext, strategy: Strategy, before: MemoryOwners
+) -> dict[str, Any]:
+    """How many servers the tenants are in, what those hold of the device beside weights when all is
+    loaded, and a gateway over them; nothing for tenants that are not asked over HTTP."""
+    asked = [tenant for tenant in strategy.tenants if isinstance(tenant, OverHttp)]
+    if not asked:
+        return {}
+    servers = {tenant.server for tenant in asked}
+    gateways = {tenant.gateway for tenant in asked if tenant.gateway is not None}
+    for service in (*servers, *gateways):
+        service.count()
+    overhead = beside_weights(context.device, servers, before)
+    return {
+        "servers": len(servers),
+        "server_overhead_bytes": overhead.value,
+        "server_overhead_reason": overhead.reason,
+        "gateway_bytes": sum(one.overhead_bytes for one in gateways) if gateways else None,
+    }
+
+
+def read_clips(context: CaseContext) -> None:
+    """The audio of all requests into `context.clips`, once a case."""
+    if not context.clips:
+        context.clips = {spec.clip_id: read_clip(spec) for spec in context.case.requests}
+
+
+def read_clip(spec: RequestSpec) -> Samples:
+    samples = read_audio(Path(spec.path))
+    return of_length(samples, spec.audio_s) if spec.resized else samples
+
+
+def warm_up(context: CaseContext, strategy: Strategy) -> None:
+    """Requests before the measured ones; the first of them is recorded apart as a trial of its
+    own, since a first request pays for lazy initialisation."""
+    for index in range(context.case.warmup):
+        spec = context.case.requests[index % len(context.case.requests)]
+        outcome = measured_request(context, strategy, request_of(context, spec))
+        if index == 0:
+            write_trial(
+                context,
+                spec,
+                outcome,
+                is_first_request=True,
+                output_matches_reference=None,
+                suffix="-first",
+            )
+
+
+def measured_request(
+    context: CaseContext, strategy: Strategy, request: Request, *, phases: bool = False
+) -> CompletedRequest:
+    context.enter("request")
+    with context.meter.region("request") as region:
+        if not phases:
+            return strategy.serve(request)
+        if strategy.at_once:
+            with context.meter.apart(region) as told:
+                return strategy.serve(request, around=told.around)
+        with context.meter.phases(region, strategy.tenants):
+            return strategy.serve(request)
+
+
+@contextmanager
+def measured(context: CaseContext) -> Iterator[None]:
+    """A request, or several that are worked on at once, as a region of its own."""
+    context.enter("request")
+    with context.meter.region("request"):
+        yield
+
+
+def requests_of(context: CaseContext) -> list[Request]:
+    """All requests of the case."""
+    return [request_of(context, spec) for spec in context.case.requests]
+
+
+def request_of(context: CaseContext, spec: RequestSpec) -> Request:
+    return Request(
+        id=spec.id,
+        samples=context.clips[spec.clip_id],
+        question=spec.question,
+        language=context.case.language,
+        max_new_tokens=context.case.max_new_tokens,
+    )

@@ -1,0 +1,80 @@
+"""Work of a case that ages: many requests in one process, and what each left behind in memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+from hybridlab.experiments.case_context import CaseContext, write_trial
+from hybridlab.experiments.workloads import common
+from hybridlab.processes.segments import expand_segments
+from hybridlab.strategies import CompletedRequest
+from hybridlab.strategies.maintenance import Maintenance
+
+
+def run_soak(context: CaseContext) -> None:
+    """Mixed requests in turn, one a cycle, with one housekeeping remedy; a row of `cycles` each.
+
+    Under `swapping` a cycle loads and unloads Whisper as well. `first_cycle` is above 0 where this
+    process replaces a worker that was ended: the time it took to be ready is then housekeeping.
+    """
+    case = context.case
+    mitigation, first = str(case.options["mitigation"]), int(case.options["first_cycle"])
+    if mitigation == "expandable-segments":
+        expand_segments(context.device)
+    strategy = common.strategy_of(context)
+    common.load(context, strategy)
+    maintenance_s = context.since_start(time.perf_counter()) if first else 0.0
+    every = int(case.options["every"]) if mitigation == "empty-cache" else 0
+    maintenance = Maintenance(clear_cache_every=every)
+    common.read_clips(context)
+    said: dict[str, list[tuple[int, ...]]] = {}
+    for cycle in range(first, first + int(case.options["cycles"])):
+        spec = case.requests[cycle % len(case.requests)]
+        request = common.request_of(context, spec)
+        served = common.measured_request(context, strategy, request)
+        write_trial(
+            context,
+            spec,
+            served,
+            is_first_request=cycle == first,
+            output_matches_reference=None,
+            cycle=cycle,
+        )
+        context.enter("maintenance")
+        maintenance_s += maintenance.after_request(strategy)
+        tokens = _tokens(served)
+        same = said.setdefault(spec.id, tokens) == tokens
+        _write_cycle(context, cycle, served, maintenance_s=maintenance_s, output_unchanged=same)
+        maintenance_s = 0.0
+    context.result["n_trials"] = int(case.options["cycles"])
+    strategy.close()
+
+
+def _tokens(served: CompletedRequest) -> list[tuple[int, ...]]:
+    return [tuple(served.transcript.tokens), tuple(served.answer.tokens)]
+
+
+def _write_cycle(
+    context: CaseContext,
+    cycle: int,
+    served: CompletedRequest,
+    *,
+    maintenance_s: float,
+    output_unchanged: bool,
+) -> None:
+    wear = context.device.memory_stats()
+    context.writer.append(
+        "cycles",
+        {
+            "strategy": context.case.strategy,
+            "mitigation": context.case.options["mitigation"],
+            "cycle": cycle,
+            "request_id": served.request.id,
+            "latency_s": served.latency_s,
+            "maintenance_s": maintenance_s,
+            "output_unchanged": output_unchanged,
+            **asdict(wear),
+            "fragmentation": wear.fragmentation,
+        },
+    )

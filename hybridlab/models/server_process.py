@@ -1,0 +1,265 @@
+"""Servers of the lab as processes on loopback, each in place of a container: with an
+interpreter, libraries and a decoder of its own, it shares nothing with the case but the machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from hybridlab.devices import Device, MemoryOwners, Reading, procfs
+from hybridlab.devices.process_memory import (
+    ProcessTree,
+    ReportedMemory,
+    ReportedProcessTree,
+    RssProcessTree,
+)
+from hybridlab.errors import UnavailableError
+from hybridlab.processes.fork_server import ADDRESS_VARIABLE
+
+PROGRAM = (sys.executable, "-m", "hybridlab.cli")
+#: Exit code of the command line for what the lab itself refuses, told in one line.
+REFUSED = 2
+STOP_S = 20.0
+LOOK_EVERY_S = 0.05
+#: A process that is to get ready is given up when it has said nothing for so long and has computed
+#: for less than this share of it. How long weights may take is not known beforehand; whoever reads
+#: or fetches them computes more, an idle server less.
+STALLED_S = 120.0
+BUSY_SHARE = 0.01
+#: What a server says once it takes requests.
+READY = re.compile(r"(http://\S+) serves ")
+#: Roles of the server's options and metrics by the tenants' names.
+ROLES = {"asr": "asr", "llm": "llm"}
+
+
+class Service:
+    """One command of the lab that serves, with its processes, which count as part of the case."""
+
+    def __init__(
+        self, name: str, words: Sequence[str], device: Device, *, stalled_s: float = STALLED_S
+    ) -> None:
+        self.name = name
+        self.words = list(words)
+        self.device = device
+        self.stalled_s = stalled_s
+        #: Variables that it has besides this process' own.
+        self.environment: dict[str, str] = {}
+        #: Where it takes requests; '' while it does not.
+        self.url = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._member: ProcessTree | None = None
+
+    def launch(self) -> None:
+        """Start its process, if it does not run; it takes requests later."""
+        if self._process is not None:
+            return
+        without = (ADDRESS_VARIABLE, "HYBRIDLAB_TOKEN")  # processes of its own, open to loopback
+        environment = {name: value for name, value in os.environ.items() if name not in without}
+        # a file, unlike a pipe, need not be emptied; a case that is killed takes its group along
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
+        self._process = subprocess.Popen(
+            [*PROGRAM, *self.words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            env=environment | self.environment,
+        )
+        self._member = self._count_from_now(self._process.pid)
+        self.device.tracked_processes = (*self.device.tracked_processes, self._member)
+
+    def start(self) -> None:
+        """Returns when it takes requests. `UnavailableError` with its own line where it refuses to
+        start, `RuntimeError` where it ends otherwise or does nothing any more."""
+        self.launch()
+        assert self._process is not None
+        progress = _Progress(self._process.pid, self.stalled_s)
+        while not (ready := READY.search(said := self._said())):
+            if self._process.poll() is not None:
+                raise self._failure(self._process.returncode)
+            if progress.stalled(said):
+                raise RuntimeError(
+                    f"the server of {self.name} is not ready and has done nothing for "
+                    f"{self.stalled_s:g} s; the last it said: {_last_line(said)}"
+                )
+            time.sleep(LOOK_EVERY_S)
+        self.url = ready[1]
+
+    def _count_from_now(self, pid: int) -> ProcessTree:
+        if self.device.kind == "cpu":
+            return RssProcessTree(self.name, pid)
+        return ReportedProcessTree(self.name, pid, self.told)
+
+    def told(self) -> ReportedMemory:
+        """Its bytes of a GPU, as it tells them: none, as long as nothing in it touches one."""
+        return ReportedMemory()
+
+    def _said(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
+    def _failure(self, code: int) -> Exception:
+        last = _last_line(self._said()).removeprefix("hybridlab: ")
+        message = f"the server of {self.name} did not start: {last}"
+        return UnavailableError(message) if code == REFUSED else RuntimeError(message)
+
+    def count(self) -> None:
+        """Tell the device what of these processes is no request."""
+        if self._member is not None:
+            self._member.release()
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Of a host, what its processes hold at rest beside weights, as last counted."""
+        return self._member.overhead_bytes if self._member is not None else 0
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """End it and wait until it is gone; again is allowed."""
+        process, member = self._process, self._member
+        if process is None or member is None:
+            return
+        member.leave()
+        before_s = _children_s()
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        finally:
+            process.kill()
+            process.wait()
+            member.reaped(_children_s() - before_s)
+            self._log.close()
+            self._process, self.url = None, ""
+
+
+class Server(Service):
+    """One `hybridlab serve`. It runs from the first tenant's `enter` to the last one's `leave`;
+    with it those `beside` it are launched, as containers start together."""
+
+    def __init__(
+        self, name: str, options: Sequence[str], device: Device, *, stalled_s: float = STALLED_S
+    ) -> None:
+        super().__init__(name, ["serve", *options], device, stalled_s=stalled_s)
+        self.beside: Sequence[Server] = ()
+        self._inside: set[str] = set()
+        self._last_told = ReportedMemory()
+
+    def enter(self, tenant: str) -> None:
+        """As `start`, for the first one."""
+        if not self.url:
+            for server in self.beside:
+                server.launch()
+            self.start()
+        self._inside.add(tenant)
+        self.count()
+
+    def leave(self, tenant: str) -> None:
+        self._inside.discard(tenant)
+        if not self._inside:
+            self.stop()
+
+    def count(self) -> None:
+        if self._member is not None:
+            owners = self.readings("hybridlab_ledger_bytes", "owner")
+            self._member.weights_bytes = sum(
+                int(owners.get((f"{ROLES[name]} weights",), 0)) for name in self._inside
+            )
+        super().count()
+
+    def weights_bytes(self, tenant: str) -> int | None:
+        """As the server's own ledger has it."""
+        owners = self.readings("hybridlab_ledger_bytes", "owner")
+        found = owners.get((f"{ROLES[tenant]} weights",))
+        return None if found is None else int(found)
+
+    def told(self) -> ReportedMemory:
+        """The sum of its workers; as before while it cannot be asked."""
+        if self.url and self.runs:
+            found = self.readings("hybridlab_model_bytes", "reading", "role")
+            sums = {
+                f"{reading}_bytes": sum(
+                    int(n_bytes) for (name, _), n_bytes in found.items() if name == reading
+                )
+                for reading in ("used", "reserved", "load_peak", "request_peak")
+            }
+            self._last_told = ReportedMemory(**sums)
+        return self._last_told
+
+    def readings(self, metric: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """A metric of its `/metrics` now: its values by those of these labels."""
+        import httpx
+        from prometheus_client.parser import text_string_to_metric_families
+
+        text = httpx.get(f"{self.url}/metrics", trust_env=False).raise_for_status().text
+        return {
+            tuple(sample.labels[label] for label in labels): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == metric
+        }
+
+
+class FrontServer(Service):
+    """A `hybridlab serve` that has both models from these servers, by the tenants' names."""
+
+    def __init__(self, servers: Mapping[str, Server], device: Device) -> None:
+        super().__init__("front", [], device)
+        self.servers = dict(servers)
+
+    def enter(self) -> None:
+        """Starts once all its servers run."""
+        if self._process is None and all(server.url for server in self.servers.values()):
+            urls = [f"--{ROLES[name]}-url={server.url}" for name, server in self.servers.items()]
+            self.words = ["serve", "--host=127.0.0.1", "--port=0", "--device=cpu", *urls]
+            self.start()
+            self.count()
+
+
+def beside_weights(device: Device, servers: Collection[Server], before: MemoryOwners) -> Reading:
+    """What servers that are loaded hold of the device beside weights: on a host their processes; on
+    a GPU the contexts that have come since `before`, which is what NVML has in use more than all
+    allocators have reserved."""
+    if device.kind == "cpu":
+        return Reading(float(sum(server.overhead_bytes for server in servers)))
+    then, now = (account.external.get("context") for account in (before, device.memory_owners()))
+    if then is None or now is None:
+        return Reading(None, f"contexts cannot be told: {device.external_bytes().reason}")
+    return Reading(float(now - then))
+
+
+class _Progress:
+    """Whether a process that is to get ready has stopped doing anything."""
+
+    def __init__(self, pid: int, stalled_s: float) -> None:
+        self.pid = pid
+        self.stalled_s = stalled_s
+        self._since_s = self._looked_s = time.monotonic()
+        self._cpu_s = 0.0
+        self._said = ""
+
+    def stalled(self, said: str) -> bool:
+        now = time.monotonic()
+        if now - self._looked_s < min(1.0, self.stalled_s / 4):
+            return False
+        self._looked_s = now
+        cpu_s = sum(procfs.cpu_seconds(pid) or 0.0 for pid in procfs.process_tree(self.pid))
+        if said != self._said or cpu_s - self._cpu_s > BUSY_SHARE * self.stalled_s:
+            self._since_s, self._cpu_s, self._said = now, cpu_s, said
+        return now - self._since_s > self.stalled_s
+
+
+def _children_s() -> float:
+    """Processor time of all children that this process has waited for, and of theirs."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def _last_line(said: str) -> str:
+    return (said.strip().splitlines() or ["nothing"])[-1]

@@ -1,0 +1,136 @@
+"""Everything the planner can say about one pair, as figures and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from hybridlab import catalog
+from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
+from hybridlab.planner.activations import Request
+from hybridlab.planner.estimate import Estimate
+from hybridlab.planner.limits import cards_for, largest_batch, longest_audio_s, most_beams
+from hybridlab.planner.memory_plan import PairPlan, fit_of, plan_pair
+from hybridlab.planner.per_strategy import memory_by_strategy
+from hybridlab.units import GB, format_bytes, format_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitReport:
+    """What fits of one pair on one card: predicted, never measured."""
+
+    plan: PairPlan
+    longest_audio_s: float
+    longest_audio_expanded_kv_s: float
+    largest_batch: int
+    most_beams: int
+    host_bytes: int
+    fits_cards: tuple[str, ...]
+    fits_not_cards: tuple[str, ...]
+    sharing: Mapping[str, Estimate]
+
+    def as_dict(self) -> dict[str, Any]:
+        figures = {name: v for name, v in asdict(self).items() if name not in ("plan", "sharing")}
+        sharing = {
+            way: {
+                "total_bytes": needed.expected,
+                "total_low_bytes": needed.low,
+                "total_high_bytes": needed.high,
+                "fit": fit_of(needed, self.plan.capacity),
+            }
+            for way, needed in self.sharing.items()
+        }
+        fits_host = self.plan.fits_host(self.host_bytes)
+        return {**self.plan.as_dict(), **figures, "fits_host": fits_host, "sharing": sharing}
+
+    def heading(self) -> str:
+        plan = self.plan
+        return (
+            f"{plan.asr_model} ({plan.asr_backend}, {plan.asr_dtype}) beside {plan.llm_model} in "
+            f"{plan.llm_dtype} on {plan.card}, predicted:"
+        )
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Everything but the bytes of moments and ways of sharing, as label and words."""
+        plan = self.plan
+        spread = f"{format_bytes(plan.total.low)} to {format_bytes(plan.total.high)}"
+        host = "loads" if plan.fits_host(self.host_bytes) else "cannot load"
+        rows = [
+            (
+                "verdict",
+                f"{plan.fit}: {format_bytes(plan.total_bytes)} ({spread}) of "
+                f"{format_bytes(plan.capacity.low)} to {format_bytes(plan.capacity.high)}",
+            ),
+            (
+                "longest audio",
+                f"{format_seconds(self.longest_audio_s)}; with expanded_kv "
+                f"{format_seconds(self.longest_audio_expanded_kv_s)}",
+            ),
+            ("largest batch", f"{self.largest_batch}"),
+            ("most beams", f"{self.most_beams}"),
+            ("host", f"a host of {self.host_bytes / GB:.1f} GB {host} it"),
+            ("fits on", ", ".join(self.fits_cards) or "no card of the catalog"),
+        ]
+        if self.fits_not_cards:
+            rows.append(("not on", ", ".join(self.fits_not_cards)))
+        return rows
+
+    def text(self) -> str:
+        """Lines for a page without colours."""
+        plan = self.plan
+        moments = [
+            ("load peak", format_bytes(plan.load_peak_bytes)),
+            ("at rest", format_bytes(plan.idle_bytes)),
+            ("request peak", format_bytes(plan.request_peak_bytes)),
+        ]
+        first, *rows = self.facts()
+        lines = [f"  {label:<14} {words}" for label, words in (first, *moments, *rows)]
+        sharing = [
+            f"    {way:<28} {format_bytes(needed.expected):>9}  {fit_of(needed, plan.capacity)}"
+            for way, needed in self.sharing.items()
+        ]
+        return "\n".join([self.heading(), *lines, "  by strategy, at the worst moment:", *sharing])
+
+
+def evaluate_fit(
+    card: Card,
+    whisper: WhisperModel,
+    voxtral: VoxtralModel,
+    *,
+    backend: str,
+    dtype: str,
+    audio_s: float = catalog.WINDOW_S,
+    attention: Attention = "auto",
+    host_bytes: int,
+) -> FitReport:
+    """The pair on this card, its limits, and the cards of the catalog that it fits on."""
+    request = Request(audio_s=audio_s)
+    pair = partial(plan_pair, card, whisper, voxtral, backend=backend, dtype=dtype)
+    plan = pair(request=request, attention=attention)
+    elsewhere = list(cards_for(whisper, voxtral, backend=backend, dtype=dtype, request=request))
+    # only a request's own bytes grow with it: the peak while loading does not bound the audio
+    spare = plan.capacity_bytes - plan.moment("idle").expected
+    room = spare if plan.load_peak_bytes <= plan.capacity_bytes else 0
+    return FitReport(
+        plan=plan,
+        longest_audio_s=longest_audio_s(card, voxtral, spare_bytes=room, attention=attention),
+        longest_audio_expanded_kv_s=longest_audio_s(
+            card, voxtral, spare_bytes=room, attention="expanded_kv"
+        ),
+        largest_batch=largest_batch(lambda r: pair(request=r, attention=attention), request),
+        most_beams=most_beams(lambda r: pair(request=r, attention=attention), request),
+        host_bytes=host_bytes,
+        fits_cards=tuple(p.card for p in elsewhere if p.fits),
+        fits_not_cards=tuple(p.card for p in elsewhere if not p.fits),
+        sharing=memory_by_strategy(
+            card,
+            whisper,
+            voxtral,
+            backend=backend,
+            dtype=dtype,
+            request=request,
+            attention=attention,
+        ),
+    )

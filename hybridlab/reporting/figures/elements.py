@@ -1,0 +1,218 @@
+"""What several figures draw: rows with names and notes, stacks, capacity, labels, legend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
+
+from hybridlab.reporting import labels
+from hybridlab.reporting.figures.theme import CAPTION_POINTS, LEGEND_POINTS
+from hybridlab.reporting.palette import CAPACITY_COLOUR, MUTED, OWNER_LOOK
+from hybridlab.units import GIB, format_bytes
+
+#: From this ratio of capacity to the longest bar on, capacity is written instead of drawn.
+FAR = 6.0
+_LABEL_POINTS = 11
+
+# ------------------------------------------------------------------------------------------ rows
+
+
+def name_rows(ax: Axes, names: Sequence[str], *, best: int | None = None) -> None:
+    """One row for each name, the first on top; the best one's name is bold."""
+    wrapped = ["\n".join(labels.wrap(line, 32) for line in name.split("\n")) for name in names]
+    ax.set_yticks(range(len(names)), wrapped)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.grid(visible=False, axis="y")
+    if best is not None and len(names) > 1:
+        ax.get_yticklabels()[best].set_fontweight("bold")
+
+
+def note_column(ax: Axes, notes: Iterable[tuple[float, str]]) -> None:
+    """Words to the right of the axes, one per row, where they can cover nothing."""
+    for y, text in notes:
+        ax.text(1.015, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=11)
+
+
+def text_row(ax: Axes, y: float, text: str) -> None:
+    """Why a row has nothing to draw."""
+    ax.text(
+        0.01,
+        y,
+        labels.wrap(text, 60),
+        transform=ax.get_yaxis_transform(),
+        va="center",
+        fontsize=10,
+        color=MUTED,
+        style="italic",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+        zorder=6,
+    )
+
+
+# ---------------------------------------------------------------------------------------- stacks
+
+
+def draw_stacks(
+    ax: Axes,
+    stacks: Sequence[Mapping[Any, float]],
+    look: Mapping[str, tuple[str, str]] = OWNER_LOOK,
+    *,
+    unit: float = GIB,
+) -> None:
+    """Horizontal bars by part, one per row, in `unit`; `look` has each part's colour and hatch."""
+    for y, stack in enumerate(stacks):
+        left = 0.0
+        for part, value in stack.items():
+            colour, hatch = look[part]
+            bar: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white"}
+            ax.barh(y, value / unit, left=left / unit, height=0.62, linewidth=0.5, zorder=3, **bar)
+            left += value
+    ax.set_xlim(left=0)
+
+
+def stack_legend(
+    ax: Axes,
+    stacks: Sequence[Mapping[Any, float]],
+    look: Mapping[str, tuple[str, str]] = OWNER_LOOK,
+    *,
+    names: Mapping[str, str] = labels.OWNERS,
+    columns: int = 5,
+) -> None:
+    """A legend of the parts that are seen in some bar, in the order of `names`."""
+    seen = {part for stack in stacks for part, value in stack.items() if value > 0}
+    handles = [
+        Patch(facecolor=look[part][0], hatch=look[part][1], edgecolor="white", label=name)
+        for part, name in names.items()
+        if part in seen
+    ]
+    legend_below(ax, handles=handles, columns=columns)
+
+
+# -------------------------------------------------------------------------------------- capacity
+
+
+def draw_capacity(
+    ax: Axes, capacities: Iterable[float], longest: float, *, vertical: bool = True
+) -> None:
+    """A dashed line at each capacity; those far beyond the bars are written instead of drawn, since
+    the axis would be stretched until nothing can be read."""
+    named = {format_bytes(round(c)): round(c) for c in capacities if np.isfinite(c) and c > 0}
+    known = sorted(named.values())
+    near = [c for c in known if c <= FAR * longest]
+    far = known[len(near) :]
+    if near:
+        _draw_near(ax, near, vertical=vertical)
+    if far:
+        words = f"capacity {' / '.join(map(format_bytes, far))}: far outside this axis"
+        row = len(near) if vertical else 0
+        _write_capacity(ax, words, (1.0, 1.0), "axes fraction", "right", row=row)
+
+
+def _draw_near(ax: Axes, capacities: Sequence[int], *, vertical: bool) -> None:
+    """Ascending. Where there are several, each name stands in a row of its own."""
+    reach = capacities[-1] / GIB * (1.04 if vertical else 1.12)
+    if vertical:
+        ax.set_xlim(right=max(ax.get_xlim()[1], reach))
+    else:
+        ax.set_ylim(top=max(ax.get_ylim()[1], reach))
+    for row, capacity in enumerate(capacities):
+        line = ax.axvline if vertical else ax.axhline
+        line(capacity / GIB, color=CAPACITY_COLOUR, linestyle="--", linewidth=1.6, zorder=5)
+        words, at = f"capacity {format_bytes(capacity)}", capacity / GIB
+        if vertical:
+            _write_capacity(ax, words, (at, 1.0), ax.get_xaxis_transform(), "center", row=row)
+        else:
+            _write_capacity(ax, words, (1.0, at), ax.get_yaxis_transform(), "right")
+
+
+def _write_capacity(
+    ax: Axes, words: str, at: tuple[float, float], coordinates: Any, side: Any, *, row: int = 0
+) -> None:
+    ax.annotate(
+        words,
+        at,
+        xycoords=coordinates,
+        xytext=(0, 4 + row * (CAPTION_POINTS + 3)),
+        textcoords="offset points",
+        ha=side,
+        va="bottom",
+        fontsize=CAPTION_POINTS,
+        color=CAPACITY_COLOUR,
+    )
+
+
+# ---------------------------------------------------------------------------------- point labels
+
+
+def label_points(
+    ax: Axes, points: Sequence[Any], texts: Sequence[str], *, reach: int = 240
+) -> None:
+    """Words beside points, moved up or down by at most `reach` typographic points until they cover
+    no point and no words; a line leads to words that moved far, and words without a place are left
+    out. The first texts choose first. Call it when the layout is settled."""
+    figure = ax.figure
+    figure.draw_without_rendering()  # type: ignore[union-attr]  # places are known after the layout
+    half = 0.6 * _LABEL_POINTS * figure.dpi / 72
+    dots = ax.transData.transform(points)
+    taken = [Bbox.from_bounds(x - half, y - half, 2 * half, 2 * half) for x, y in dots]
+    for point, words in zip(points, texts, strict=False):
+        text = ax.annotate(
+            words,
+            point,
+            xytext=(_LABEL_POINTS, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=_LABEL_POINTS,
+            bbox={"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.8},
+        )
+        place = _free_place(ax, text.get_window_extent(), taken, reach)
+        if place is None:
+            text.remove()
+            continue
+        up, box = place
+        text.set_position((_LABEL_POINTS, up))
+        taken.append(box)
+        if abs(up) > _LABEL_POINTS:
+            arrow = {"arrowstyle": "-", "color": MUTED, "lw": 0.8, "shrinkA": 0}
+            at = text.get_position()
+            ax.annotate("", point, xytext=at, textcoords="offset points", arrowprops=arrow)
+
+
+def _free_place(
+    ax: Axes, level: Bbox, taken: Sequence[Bbox], reach: int
+) -> tuple[int, Bbox] | None:
+    """How many points up or down a box is free, the nearest place first, and where it then is."""
+    for up in (sign * step for step in range(0, reach + 1, 3) for sign in (1, -1)):
+        box = level.translated(0, up * ax.figure.dpi / 72)
+        inside = ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1 and box.x1 < ax.bbox.x1
+        if inside and not any(box.overlaps(other) for other in taken):
+            return up, box
+    return None
+
+
+# ---------------------------------------------------------------------------------------- legend
+
+
+def legend_below(ax: Axes, *, columns: int = 5, handles: Sequence[Any] | None = None) -> None:
+    """A legend under the axes, in rows, where no data can be; `finish` makes room for it."""
+    figure = ax.get_figure()
+    found = list(handles) if handles is not None else ax.get_legend_handles_labels()[0]
+    if figure is None or not found:
+        return
+    rows = -(-len(found) // columns)
+    legend = figure.legend(
+        handles=found,
+        loc="lower left",
+        ncols=-(-len(found) // rows),
+        frameon=False,
+        fontsize=LEGEND_POINTS,
+        handlelength=2.4,
+        handletextpad=0.6,
+        columnspacing=1.4,
+    )
+    legend.set_in_layout(False)

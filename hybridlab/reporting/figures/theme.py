@@ -1,0 +1,203 @@
+"""The frame that all figures share: theme, checked tables, title, caption, saving."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
+from matplotlib.transforms import Bbox
+
+from hybridlab.reporting.palette import MUTED
+from hybridlab.results.reader import has_clock
+from hybridlab.results.schema import is_time
+from hybridlab.simulation import NO_TIMES
+
+P = ParamSpec("P")
+
+WIDTH_IN = 9.0  # at 150 dpi 1350 px; half of that is still read
+DPI = 150
+CAPTION_POINTS = 10.0
+LEGEND_POINTS = 10.5
+_TITLE_POINTS = 14.0
+#: Characters of a line of the title, the small print and a figure that only has words.
+_TITLE_CHARACTERS, _CAPTION_CHARACTERS, _WORDS_CHARACTERS = 68, 116, 70
+#: A number and its unit are never apart at the end of a line.
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|[GMK]iB|B)(?:\W|$))")
+NO_CLOCK = f"No times: {NO_TIMES}."
+_EDGE = 0.012  # of the width, left of title and caption
+
+_RC: Any = {
+    **sns.axes_style("whitegrid"),
+    **sns.plotting_context("notebook", font_scale=1.05),
+    "axes.titlesize": 12,
+    "figure.titlesize": _TITLE_POINTS,
+    "figure.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+    "hatch.linewidth": 0.6,
+    "font.family": "sans-serif",
+    # the first ships with matplotlib: the same picture everywhere; an SVG, whose text stays text,
+    # is shown where it may be missing, and the others are as wide
+    "font.sans-serif": ["DejaVu Sans", "Bitstream Vera Sans", "Verdana"],
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hybridlab",
+}
+
+
+def styled(**needed: Iterable[str]) -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
+    """Draw under the theme without touching matplotlib's global state, from tables that have the
+    columns that the figure reads.
+
+    A table with rows but without a column gives a figure that names what is missing; to one without
+    rows the columns are added, so that a figure needs to look for rows only. A figure of times of a
+    simulated card says why there are none.
+    """
+    timed = any(is_time(column) for columns in needed.values() for column in columns)
+
+    def decorate(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+        signature = inspect.signature(plot)
+
+        @functools.wraps(plot)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+            given = signature.bind(*args, **kwargs)
+            with mpl.rc_context(_RC):
+                if timed and not _have_clock(given.arguments.values()):
+                    return nothing_to_show(NO_CLOCK)
+                lacking = _complete(given.arguments, needed)
+                if lacking:
+                    return nothing_to_show(lacking)
+                return plot(*given.args, **given.kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def _have_clock(tables: Iterable[Any]) -> bool:
+    return all(has_clock(table) for table in tables if isinstance(table, pd.DataFrame))
+
+
+def _complete(arguments: dict[str, Any], needed: Mapping[str, Iterable[str]]) -> str:
+    """Add the columns that tables without rows lack; what tables with rows lack, in words."""
+    for name, columns in needed.items():
+        table: pd.DataFrame = arguments[name]
+        missing = [column for column in columns if column not in table.columns]
+        if missing and len(table):
+            return f"No figure: the table {name} has no column {' and no '.join(missing)}."
+        if missing:
+            arguments[name] = table.reindex(columns=[*table.columns, *missing])
+    return ""
+
+
+def new_figure(height_in: float) -> Figure:
+    """An empty figure that lays itself out; never registered with pyplot."""
+    return Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+
+
+def new_axes(height_in: float) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes."""
+    figure = new_figure(height_in)
+    return figure, figure.add_subplot()
+
+
+def rows_height(rows: int, *, each_in: float = 0.52) -> float:
+    """Height of a figure with one horizontal bar per row, in inches."""
+    return 2.2 + each_in * max(rows, 2)
+
+
+def finish(figure: Figure, title: str, caption: str) -> Figure:
+    """Write the finding above, and below the legend and the small print, in height added for them.
+
+    Constrained layout would put a legend and a caption outside the axes into the same place.
+    """
+    figure.suptitle("\n".join(_balanced(title)), x=_EDGE, ha="left", va="top")
+    lines = _lines(caption, _CAPTION_CHARACTERS)
+    caption_in = 0.12 + len(lines) * CAPTION_POINTS * 1.35 / 72
+    legend_in = max((_legend_height_in(legend) for legend in figure.legends), default=0.0)
+    total = figure.get_figheight() + caption_in + legend_in
+    figure.set_figheight(total)
+    small: dict[str, Any] = {"va": "bottom", "fontsize": CAPTION_POINTS, "color": MUTED}
+    figure.text(_EDGE, 0.06 / total, "\n".join(lines), linespacing=1.3, **small)
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0.0, caption_in / total), transform=figure.transFigure)
+    below = (caption_in + legend_in) / total
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, below, 1, 1 - below))
+    return figure
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """Words wrapped at `width` characters; a number and its unit stay together."""
+    whole = _UNIT.sub("\N{NO-BREAK SPACE}", text.strip())
+    lines = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def _balanced(title: str) -> list[str]:
+    """A title in as few lines as it needs, none of them much shorter than the others."""
+    count = len(_lines(title, _TITLE_CHARACTERS))
+    widths = range(math.ceil(len(title) / max(count, 1)), _TITLE_CHARACTERS + 1)
+    fits = (lines for width in widths if len(lines := _lines(title, width)) == count)
+    return next(fits, _lines(title, _TITLE_CHARACTERS))
+
+
+def _legend_height_in(legend: Legend) -> float:
+    """Inches that a legend without a frame takes, from its rows, spacing and padding."""
+    columns = int(legend._ncols)  # type: ignore[attr-defined]
+    rows = -(-len(legend.get_texts()) // columns)
+    return (rows * (1.15 + float(legend.labelspacing)) + 0.8) * LEGEND_POINTS / 72
+
+
+def nothing_to_show(what: str) -> Figure:
+    """A figure that states in words what is missing."""
+    figure = new_figure(1.6)
+    text = "\n".join(_lines(what, _WORDS_CHARACTERS))
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, fontsize=13)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `<folder>/<name>.png` (150 dpi) and `.svg`; the same figure gives the same bytes.
+
+    The finding and the small print go into the files' metadata (an SVG's `<title>` and its
+    description), where the report finds its alternative text.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [" ".join(text.get_text().split()) for text in figure.texts]
+    title = " ".join(figure.get_suptitle().split()) or words[0]
+    described = {"Title": title, "Description": words[-1]}
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": None, **described},
+        "svg": {"Date": None, "Creator": None, **described},
+    }
+    paths = []
+    with mpl.rc_context(_RC):
+        _settle(figure)
+        for kind, values in metadata.items():
+            path = folder / f"{name}.{kind}"
+            figure.savefig(path, dpi=DPI, facecolor="white", metadata=values)
+            paths.append(path)
+    return paths
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the axes out once, to a millionth of the figure: the solver's last digits vary."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        ax.set_position(Bbox.from_bounds(*(round(value, 6) for value in ax.get_position().bounds)))

@@ -1,0 +1,168 @@
+"""What a page is made of: a run that is read once, and tables whose cells are words or HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from hybridlab.reporting.html import tolerant_reader
+from hybridlab.reporting.labels import EMPTY, is_missing, text
+from hybridlab.results.schema import TABLES
+
+#: The tone of a badge for every status and verdict; the words stand in it too.
+TONES = {
+    **dict.fromkeys(("ok", "completed", "supported", "equal", "fits"), "good"),
+    **dict.fromkeys(("does not fit", "oom", "crashed", "failed", "timeout"), "bad"),
+    **dict.fromkeys(("invalid", "refuted", "differ"), "bad"),
+    **dict.fromkeys(("skipped", "running", "inconclusive", "not run", "changed"), "warn"),
+}
+
+
+def badge(status: str, tone: str = "") -> Markup:
+    """A status or verdict as a badge."""
+    tone = tone or TONES.get(status, "plain")
+    return Markup('<span class="badge {}">{}</span>').format(tone, status or "unknown")
+
+
+def link(words: str, href: str, *, save_as: str = "") -> Markup:
+    """A link; `href` may be a data URI, which a browser stores under the name `save_as`."""
+    download = Markup(' download="{}"').format(save_as) if save_as else ""
+    return Markup('<a href="{}"{}>{}</a>').format(href, download, words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of the page. Cells are text, which is escaped, or `Markup`; `anchors` are the ids of
+    the rows, or none at all."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    empty: str = "There are no rows."
+    anchors: Sequence[str] = ()
+
+    @property
+    def headings(self) -> list[tuple[str, str]]:
+        """Each column's heading and class: flush right where all of its cells are figures."""
+        cells = zip(*self.rows, strict=True)
+        return [
+            (name, _column_class(name, own)) for name, own in zip(self.columns, cells, strict=True)
+        ]
+
+
+#: A figure with its unit or interval is shorter than so many characters.
+_FIGURE = 24
+_LONG = ("Reason", "Claim", "Measured", "Case", "Expected")
+
+
+def _column_class(name: str, cells: Sequence[Any]) -> str:
+    known = [cell for cell in cells if cell != EMPTY]
+    figures = (str(cell)[0] in "0123456789−-+×" and len(str(cell)) < _FIGURE for cell in known)
+    if known and all(figures):
+        return "number"
+    return "evidence" if name == "Evidence" else "long" if name in _LONG else ""
+
+
+def table(
+    rows: Sequence[Mapping[Any, Any]],
+    *,
+    empty: str = "There are no rows.",
+    anchors: Sequence[str] = (),
+) -> Table:
+    """A table from rows by column, whose names are written as the page writes them; a column
+    without any value is left out."""
+    cells = {
+        name: [
+            row[name] if isinstance(row.get(name), Markup) else text(row.get(name)) for row in rows
+        ]
+        for name in dict.fromkeys(name for row in rows for name in row)
+    }
+    shown = {name: own for name, own in cells.items() if set(own) != {EMPTY}}
+    return Table(
+        columns=[heading(str(name)) for name in shown],
+        rows=list(map(list, zip(*shown.values(), strict=True))),
+        empty=empty,
+        anchors=anchors,
+    )
+
+
+def heading(column: str) -> str:
+    """'gateway ms' as the page writes it: 'Gateway (ms)'."""
+    words, _, unit = column.rpartition(" ")
+    if unit in ("s", "ms", "MiB", "GiB", "J"):
+        column = f"{words} ({unit})"
+    return column if column == "n" else column[:1].upper() + column[1:]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read once; whatever is not there is empty, whatever is damaged is noted."""
+
+    folder: Path
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        tolerant_reader.check_folder(self.folder)
+
+    def note(self, sentence: str) -> None:
+        """Remember what could not be read, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return tolerant_reader.read_object(self.folder / "manifest.json", self.note)
+
+    @cached_property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Manifests of the parts by notebook; a part without one was interrupted."""
+        return {
+            path.name: tolerant_reader.read_object(path / "manifest.json", self.note)
+            for path in sorted(self.folder.glob("parts/*/"))
+        }
+
+    @cached_property
+    def verdict(self) -> dict[str, Any]:
+        return tolerant_reader.read_object(self.folder / "verdict.json", self.note)
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        return {name: tolerant_reader.read_table(self.folder, name, self.note) for name in TABLES}
+
+    @cached_property
+    def inner(self) -> list[Run]:
+        """Runs whose folders lie in this one's: on a simulated card beside this machine's."""
+        folders = sorted(path.parent for path in self.folder.glob("*/manifest.json"))
+        return [Run(folder) for folder in folders if (folder / "parts").is_dir()]
+
+    @property
+    def cases(self) -> pd.DataFrame:
+        return self.tables["cases"]
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        return self.tables["trials"]
+
+    @property
+    def name(self) -> str:
+        """The run's own name, else its folder's."""
+        return text(self.manifest.get("run_id"), empty=self.folder.name)
+
+    def origin(self, key: str) -> Any:
+        """A value of the run's manifest, or of the first part that knows it."""
+        known = (manifest.get(key) for manifest in (self.manifest, *self.parts.values()))
+        return next((value for value in known if not is_missing(value)), None)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What was asked of the run, else of its parts."""
+        given = dict(self.manifest.get("params") or {})
+        if not given:
+            for part in self.parts.values():
+                given |= part.get("params") or {}
+        return given

@@ -1,0 +1,347 @@
+"""What was learnt: sentences computed from the rows of a run. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+
+from hybridlab.analysis import memory_growth, queueing
+from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.stats import Interval, bootstrap_interval
+from hybridlab.reporting.labels import EMPTY, arm_name, output_matches_reference, percent, role_name
+from hybridlab.reporting.rows import (
+    arm_intervals,
+    case_labels,
+    cases_of,
+    highest_peak,
+    is_first,
+    race_trials,
+)
+from hybridlab.reporting.tables import (
+    answer_accuracy,
+    attention_table,
+    containers_table,
+    edge_table,
+    forecast_words,
+    quality_by_size,
+    swap_seconds,
+    swap_spans,
+    tenant_name,
+)
+from hybridlab.results.reader import has_clock
+from hybridlab.results.schema import AT_ONCE
+from hybridlab.simulation import NO_TIMES
+from hybridlab.units import MIB, format_bytes, format_seconds
+
+#: The arm that runs in every race.
+CONTROL = arm_name("sequential", "plain")
+
+
+def markdown(sentences: Iterable[str]) -> str:
+    """A bullet list for a notebook or the report."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def unmeasured(cases: pd.DataFrame) -> list[str]:
+    """What gave no measurement, with its reason; cases of one name and status share a sentence."""
+    if cases.empty:
+        return []
+    lost = cases.assign(label=case_labels(cases))[cases["status"] != "ok"]
+    return [
+        f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
+        f"{own['reason'].iloc[0]}."
+        for (label, status), own in lost.groupby(["label", "status"], sort=False)
+    ]
+
+
+def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
+    """01: Voxtral's bytes and, where there is a clock, times."""
+    sentences = []
+    for _, row in cases[cases["status"] == "ok"].iterrows():
+        extra = row["request_peak_bytes"] - row["idle_bytes"]
+        sentences.append(
+            f"Voxtral {row['llm_model']} ({row['llm_weights']} weights, {row['llm_dtype']}) "
+            f"keeps {format_bytes(row['llm_weights_bytes'])} of weights and takes up to "
+            f"{format_bytes(extra)} more while it works."
+        )
+        own = trials[(trials["case_id"] == row["case_id"]) & ~is_first(trials)]
+        estimate = bootstrap_interval(own["latency_s"])
+        if estimate.n:
+            sentences.append(
+                f"Transcription and one answer together take {format_seconds(estimate.value)} at "
+                f"the median (n = {estimate.n})."
+            )
+        accuracy = answer_accuracy(own)
+        if accuracy is not None:
+            sentences.append(f"{percent(accuracy)} of the answers were right.")
+    return sentences + unmeasured(cases)
+
+
+def beside(cases: pd.DataFrame) -> list[str]:
+    """02: which sizes were measured beside Voxtral, and what each left over."""
+    sentences = []
+    for label, row in _measured(cases):
+        peak = max(row["load_peak_bytes"], row["request_peak_bytes"])
+        text = f"{label} beside Voxtral {row['llm_model']} peaked at {format_bytes(peak)}"
+        if not pd.isna(row["margin_bytes"]):
+            text += f" with {format_bytes(row['margin_bytes'])} of {row['device']} to spare"
+        sentences.append(text + ".")
+    return sentences + unmeasured(cases)
+
+
+def _measured(cases: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
+    """The label and the row of each case that ended well."""
+    for label, (_, row) in zip(case_labels(cases), cases.iterrows(), strict=True):
+        if row["status"] == "ok":
+            yield label, row
+
+
+def limits(cases: pd.DataFrame) -> list[str]:
+    """03, first half: predicted against measured growth of the request."""
+    sentences = []
+    for label, row in _measured(cases):
+        extra = row["request_peak_bytes"] - row["idle_bytes"]
+        sentences.append(
+            f"{label}: {format_bytes(extra)} above idle, predicted "
+            f"{format_bytes(row['predicted_bytes'] - row['idle_bytes'])}."
+        )
+    return sentences + unmeasured(cases)
+
+
+def edge(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
+    """03, second part: what the bisection, the squeeze and the ladder found; nothing where none was
+    asked for."""
+    if cases.empty:
+        return []
+    words = {
+        "audio_s": "The longest audio that was served is",
+        "batch": "The largest batch that was served is",
+        "beams": "The most beams that were served are",
+        "headroom": "A request needs",
+        "fallback": "The ladder ended on",
+    }
+    asked = cases[cases["status"] == "ok"]["limit_kind"]
+    sentences = [
+        f"{words[row['limit_kind']]} {row['found']} ({row['strategy']}, {row['probes']} probes)."
+        for row in edge_table(cases, probes).assign(limit_kind=list(asked)).to_dict("records")
+    ]
+    if len(probes):
+        lost = int((~probes["succeeded"].astype(bool)).sum())
+        sentences.append(f"{lost} of {len(probes)} probes ran out of memory, each on purpose.")
+    return sentences + unmeasured(cases)
+
+
+def attention(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
+    """03, third part: what each kernel takes beside `auto` on the longest audio, and its words."""
+    table = attention_table(cases, trials)
+    fine = table[table["status"] == "ok"]
+    sentences = [
+        f"{row['attention']} attention took {row['request MiB']} MiB above rest for "
+        f"{row['audio s']} s of audio{_in_seconds(row['s'])}"
+        + {"yes": ", saying what auto says.", "no": ", saying something else than auto."}.get(
+            row["same tokens"], "."
+        )
+        for row in fine.tail(len(fine) // max(1, fine["audio s"].nunique())).to_dict("records")
+    ]
+    return sentences + unmeasured(cases)
+
+
+def _in_seconds(words: str) -> str:
+    return "" if words == EMPTY else f" in {words} s"
+
+
+def quality(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """02, last part: how many words each tenant alone gets wrong, and what was left out."""
+    sentences = [
+        f"{row['model']} ({row['weights']} weights): {row['quality']}, {row['WER %']} % of "
+        f"{row['words']} words wrong."
+        for row in quality_by_size(trials, cases).to_dict("records")
+    ]
+    return sentences + _without_quality(cases)
+
+
+def _without_quality(cases: pd.DataFrame) -> list[str]:
+    """Models without text share a sentence; of a disturbed case only the times are lost."""
+    if cases.empty:
+        return []
+    own = cases[cases["experiment"] == "quality"]
+    own = own.assign(name=[tenant_name(row) for _, row in own.iterrows()])
+    sentences = []
+    for status, words in (
+        ("skipped", "Not held against the references"),
+        ("invalid", "Their texts count, their times do not"),
+    ):
+        for reason, same in own[own["status"] == status].groupby("reason", sort=False):
+            sentences.append(f"{words}: {', '.join(same['name'])} ({reason}).")
+    return sentences + unmeasured(own[~own["status"].isin(["skipped", "invalid"])])
+
+
+def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """03, last part: what many cycles did to memory in each arm, and when it would run out."""
+    own = cases[cases["experiment"] == "soak"]
+    sentences = []
+    for arm in memory_growth.arms(cycles):
+        slope = arm.slope(arm.occupied)
+        if math.isnan(slope.value):
+            sentences.append(f"{arm.name}: too few cycles for a trend.")
+            continue
+        per_100 = [value / MIB for value in (slope.value, slope.low, slope.high)]
+        word = "grows" if slope.low > 0 else "shrinks" if slope.high < 0 else "shows no trend"
+        sentences.append(
+            f"{arm.name}: memory {word}, {per_100[0]:+.2f} MiB per "
+            f"{memory_growth.PER_CYCLES} cycles ({per_100[1]:+.2f} to {per_100[2]:+.2f}); "
+            f"{forecast_words(arm, own)}."
+        )
+    same = cycles["output_unchanged"].dropna().astype(bool)
+    if len(same):
+        sentences.append(f"{int(same.sum())} of {len(same)} cycles said what they said first.")
+    return sentences + unmeasured(own)
+
+
+def _median_text(estimate: Interval) -> str:
+    """A median with its interval and n; a single value has no interval."""
+    if estimate.n < 2:
+        return f"{format_seconds(estimate.value)} (n = {estimate.n})"
+    ends = f"{format_seconds(estimate.low)} to {format_seconds(estimate.high)}"
+    return f"{format_seconds(estimate.value)} ({ends}, n = {estimate.n})"
+
+
+def race(
+    cases: pd.DataFrame, trials: pd.DataFrame, probes: pd.DataFrame | None = None
+) -> list[str]:
+    """04-06: how the arms of this notebook compare, whether they passed the parity gate, and which
+    of them had to step down to a smaller Whisper (`probes`)."""
+    measured = race_trials(trials)
+    estimates = arm_intervals(measured)
+    texts = {
+        str(arm): output_matches_reference(own["output_matches_reference"])
+        for arm, own in measured.groupby("arm", sort=False)
+    }
+    sentences = [
+        sentence
+        for arm, estimate in estimates.items()
+        for sentence in _arm_sentence(arm, estimate, texts[arm])
+    ]
+    control = estimates.get(CONTROL)
+    if control is not None and control.n:
+        sentences += [
+            f"{arm} takes {estimate.value / control.value:.2f} times as long as {CONTROL} in this "
+            "run."
+            for arm, estimate in estimates.items()
+            if arm != CONTROL and estimate.n
+        ]
+    if not has_clock(cases):
+        sentences += _bytes_of_arms(cases)
+    return sentences + stepped_down(cases, probes) + unmeasured(cases)
+
+
+def _bytes_of_arms(cases: pd.DataFrame) -> list[str]:
+    """What each arm took at most: all that is known of it without a clock."""
+    raced = cases_of(cases, "strategy_comparison")
+    raced = raced[raced["status"] == "ok"]
+    sentences = []
+    for (strategy, variant), own in raced.groupby(["strategy", "variant"], sort=False):
+        peak = highest_peak(own).max()
+        text = f"{arm_name(str(strategy), str(variant))} peaked at {format_bytes(peak)}"
+        margin = numbers(own, "margin_bytes").min()
+        if not math.isnan(margin):
+            text += f" with {format_bytes(margin)} to spare"
+        sentences.append(f"{text}; {NO_TIMES}.")
+    return sentences
+
+
+def _arm_sentence(arm: str, estimate: Interval, texts: str) -> list[str]:
+    """What is known of an arm's time and texts; nothing where neither is."""
+    known = [f"{_median_text(estimate)} per request at the median"] if estimate.n else []
+    known += [f"text as alone in {texts} requests"] if texts != EMPTY else []
+    return [f"{arm}: {'; '.join(known)}."] if known else []
+
+
+def stepped_down(cases: pd.DataFrame, probes: pd.DataFrame | None) -> list[str]:
+    """Each step that an arm took down the ladder and went on from, once for all rounds."""
+    if probes is None or probes.empty or "to_size" not in probes:
+        return []
+    steps = probes[(probes["experiment"] == "strategy_comparison") & probes["to_size"].notna()]
+    own = steps.merge(cases[cases["status"] == "ok"][["case_id", "strategy", "variant"]])
+    own = own.drop_duplicates(["strategy", "variant", "from_size", "to_size", "at_request"])
+    return [
+        f"{arm_name(row['strategy'], row['variant'])}: stepped down from {row['from_size']} to "
+        f"{row['to_size']} {_when(row['at_request'])}: {row['message'].rstrip('.')}; no request "
+        "was lost."
+        for row in own.to_dict("records")
+    ]
+
+
+def _when(step: str) -> str:
+    return "before the first request" if step == "load" else f"at request {step}"
+
+
+def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """06: what a request's swaps take in each variant, and how near its copy comes to the link."""
+    totals = swap_seconds(spans, cases).sum(axis=1).sort_values()
+    stages = swap_spans(spans, cases)
+    sentences = []
+    for variant, seconds in totals.items():
+        text = f"Swapping by {variant} takes {format_seconds(float(seconds))} per request"
+        copies = stages[(stages["variant"] == variant) & (stages["stage"] == "copy-in")]
+        copies = copies[~copies["once"].astype(bool)]
+        share = (copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]).median()
+        if not pd.isna(share):
+            text += f"; its copy in reaches {percent(share)} of the link's own speed"
+        sentences.append(text + ".")
+    return sentences
+
+
+def containers(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """05: what HTTP, a gateway and a second server add to the arms that were asked over HTTP."""
+    sentences = []
+    for row in containers_table(trials, cases).to_dict("records"):
+        gateway = "" if row["gateway ms"] == EMPTY else f" and a gateway {row['gateway ms']} ms"
+        servers = "1 server" if row["servers"] == 1 else f"{row['servers']} servers"
+        added = f"HTTP adds {row['HTTP ms']} ms{gateway}, {row['of latency']} of a request; "
+        text = (
+            f"{row['strategy']}: {'' if row['HTTP ms'] == EMPTY else added}{servers} "
+            f"hold{'s' if row['servers'] == 1 else ''} {row['beside weights MiB']} MiB beside "
+            "weights"
+        )
+        if row["second context MiB"] != EMPTY:
+            text += f", {row['second context MiB']} MiB of it more than one does"
+        if row["gateway MiB"] != EMPTY:
+            text += f", the gateway {row['gateway MiB']} MiB"
+        sentences.append(text + ".")
+    return sentences
+
+
+def at_once(ledgers: pd.DataFrame) -> list[str]:
+    """05: whose bytes the peak was while both tenants worked."""
+    sentences = []
+    for _, own in ledgers[ledgers["moment"] == AT_ONCE].groupby("case_id", sort=False):
+        shares = own[own["owner"].str.endswith(" request")]
+        names = shares["owner"].str.removesuffix(" request").map(role_name)
+        sizes = shares["bytes"].map(format_bytes)
+        words = [f"{name} {size}" for name, size in zip(names, sizes, strict=True)]
+        together = format_bytes(shares["bytes"].sum())
+        sentences.append(
+            f"While both worked, their requests held {together} together at most: "
+            f"{' and '.join(words)}."
+        )
+    return sentences
+
+
+def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """05 and 06: what each arm holds of requests that come at their own times."""
+    points = queueing.arrival_points(trials, cases)
+    sentences = []
+    for arm, rate in queueing.knees(points).items():
+        own = points[points["arm"] == arm]
+        last = float(own["rate_rps"].max())
+        words = (
+            f"its p95 stays within {queueing.KNEE_RATIO:g} times that at the lowest rate up to the "
+            f"highest that was tried, {last:.3g} requests/s"
+            if rate == last
+            else f"its knee is at {rate:.3g} requests/s, of {last:.3g} that were tried"
+        )
+        sentences.append(f"{arm} under requests at their own times: {words}.")
+    return sentences

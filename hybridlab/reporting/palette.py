@@ -1,0 +1,93 @@
+"""Colours and their second channels: hatch, marker or dash tell apart what a colour alone may not.
+
+Figures, web pages and the terminal take their colours from here. Every set is checked against the
+sight of colour-blind readers and against grey paper by tests/reporting/test_palette.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: seaborn's palette `colorblind`, written out: the terminal needs colours without matplotlib.
+COLORBLIND = (
+    "#0173b2",
+    "#de8f05",
+    "#029e73",
+    "#d55e00",
+    "#cc78bc",
+    "#ca9161",
+    "#fbafe4",
+    "#949494",
+    "#ece133",
+    "#56b4e9",
+)
+_BLUE, _ORANGE, _GREEN, _RED, _PINK, _BROWN, _, _GREY, _YELLOW, _SKY = COLORBLIND
+
+#: Colour and hatch of each owner of memory.
+OWNER_LOOK = {
+    "base": (_GREY, ""),
+    "llm": (_BLUE, "//"),
+    "asr": (_ORANGE, "\\\\"),
+    "request": (_GREEN, ".."),
+    "load": (_PINK, "xx"),
+    "unattributed": ("#d0d0d0", "--"),
+    "server": ("#8c564b", "++"),
+    "gateway": (_RED, "oo"),
+}
+OWNER_COLOURS = {owner: colour for owner, (colour, _) in OWNER_LOOK.items()}
+#: Models as points.
+TENANT_MARKERS = {"llm": "o", "asr": "s"}
+#: Strategies have colours that no owner has, and a marker each; variants of one have a dash each.
+STRATEGY_LOOK = {
+    "solo": ("#444444", "o"),
+    "sequential": (_RED, "s"),
+    "parallel": ("#7b3fa0", "^"),
+    "pipelined": (_BROWN, "v"),
+    "swapping": (_SKY, "D"),
+}
+STRATEGY_COLOURS = {strategy: colour for strategy, (colour, _) in STRATEGY_LOOK.items()}
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1)))
+#: Moments of a case.
+MOMENT_LOOK = {
+    "load_peak": (OWNER_COLOURS["load"], "^"),
+    "idle": ("#333333", "o"),
+    "request_peak": (OWNER_COLOURS["request"], "s"),
+}
+#: Remedies against growth of memory.
+REMEDY_LOOK = {
+    "none": ("#222222", "o"),
+    "empty-cache": (_GREEN, "s"),
+    "expandable-segments": (_PINK, "^"),
+    "restart": (_SKY, "D"),
+}
+#: Stages of a swap: colour and hatch. Blues wait for memory, warm ones move bytes.
+STAGE_LOOK = {
+    "disk": ("#8c564b", "xx"),
+    "load": (_ORANGE, "//"),
+    "allocate": (_SKY, ".."),
+    "copy-in": (_RED, "\\\\"),
+    "copy-out": (_PINK, "++"),
+    "release": (_BLUE, ""),
+}
+#: What the planner predicts.
+PREDICTED_LOOK = {
+    "llm weights": (OWNER_COLOURS["llm"], "o"),
+    "asr weights": (OWNER_COLOURS["asr"], "s"),
+    "request": (OWNER_COLOURS["request"], "^"),
+    "whole case": (OWNER_COLOURS["base"], "D"),
+}
+MUTED = "#555555"
+#: Lines of comparison: a diagonal, a zero, a share.
+GUIDE = "#888888"
+CAPACITY_COLOUR = "#222222"
+
+
+def tint(colour: str, share: float) -> tuple[float, float, float]:
+    """A share of a colour on white, opaque: in an SVG a see-through face would hide its hatch."""
+    red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return (1 - share * (1 - red), 1 - share * (1 - green), 1 - share * (1 - blue))
+
+
+def strategy_look(strategy: str) -> tuple[str, str]:
+    """Colour and marker of a strategy; one that is not known is grey."""
+    return STRATEGY_LOOK.get(strategy, (MUTED, "P"))

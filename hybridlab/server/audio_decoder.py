@@ -1,0 +1,204 @@
+"""Audio from outside: decoded in a worker of its own, within limits of size, time and memory.
+
+Nothing of a request is a path or a name here: the worker is handed bytes, and libsndfile tells
+from them what they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import math
+import os
+import resource
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hybridlab.audio import SILENCE_PEAK, prepared, windows
+from hybridlab.devices.out_of_memory import out_of_memory
+from hybridlab.errors import AudioError, HybridlabError, WorkerLostError
+from hybridlab.processes.worker import Worker
+from hybridlab.server.errors import ApiError, bad_request, internal_error, queue_full, too_long
+from hybridlab.server.jobs import DecodedAudio
+from hybridlab.units import MIB
+
+log = logging.getLogger("hybridlab.server")
+#: Frames decoded at a time, each of `channels` float32.
+BLOCK_FRAMES = 1 << 18
+MAX_CHANNELS = 8
+#: What libsndfile says of a stream whose header leaves its length open, and which it cannot read.
+UNKNOWN_FRAMES = (1 << 63) - 1
+USUAL_RATE_HZ = 48_000
+MAX_RATE_HZ = 192_000
+#: What decoding holds at its worst, in copies of the audio as float32 at its own rate: the blocks,
+#: their concatenation, and what soxr makes of it.
+COPIES = 4
+BASE_BYTES = 256 * MIB
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`max_audio_s` is the longest audio, whatever its file says of itself."""
+
+    max_audio_s: float
+    timeout_s: float
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the worker may take above what it has: the longest audio at a usual rate."""
+        return BASE_BYTES + int(COPIES * 4 * USUAL_RATE_HZ * self.max_audio_s)
+
+
+class AudioDecoder:
+    """Workers that decode uploads, one at a time each."""
+
+    def __init__(self, limits: Limits, *, workers: int, queue: int) -> None:
+        self.limits = limits
+        self.restarts = 0
+        self._queue = queue
+        self._waiting = 0
+        self._idle: asyncio.Queue[Worker] = asyncio.Queue()
+        self._workers = [Worker("decoder") for _ in range(workers)]
+
+    async def start(self) -> None:
+        for worker in self._workers:
+            await self._begin(worker)
+            self._idle.put_nowait(worker)
+
+    async def decode(self, data: bytes) -> DecodedAudio:
+        """`ApiError` for what cannot be decoded within the limits."""
+        if not data:
+            raise bad_request("the audio file is empty", code="bad_audio")
+        if self._waiting >= self._queue:
+            raise queue_full(1)
+        self._waiting += 1
+        try:
+            worker = await self._idle.get()
+        finally:
+            self._waiting -= 1
+        # to its end even where the client goes away: the worker must come back idle
+        return await asyncio.shield(asyncio.ensure_future(self._decode(worker, data)))
+
+    async def _decode(self, worker: Worker, data: bytes) -> DecodedAudio:
+        """A worker that is lost is replaced and the file tried once more: something else may have
+        ended it."""
+        try:
+            for _ in range(2):
+                await self._ensure_running(worker)
+                with suppress(WorkerLostError):
+                    return await self._within_limits(worker, data)
+        finally:
+            self._idle.put_nowait(worker)
+        raise bad_request(
+            "the audio file ended its decoder twice; convert it to WAV or FLAC", code="bad_audio"
+        )
+
+    async def _ensure_running(self, worker: Worker) -> None:
+        """Start it again if it has ended; where that fails, the next file tries anew."""
+        if worker.pid is not None:
+            return
+        try:
+            await self._begin(worker)
+        except (OSError, HybridlabError) as error:
+            log.error("the decoder cannot be started again: %s", error)
+            raise internal_error("the decoder") from None
+        self.restarts += 1
+
+    async def _within_limits(self, worker: Worker, data: bytes) -> DecodedAudio:
+        try:
+            async with asyncio.timeout(self.limits.timeout_s):
+                return await worker.call_async(None, decode_audio, data, self.limits.max_audio_s)
+        except AudioError as error:
+            raise bad_request(str(error), code="bad_audio") from None
+        except (ApiError, WorkerLostError):
+            raise
+        except TimeoutError:  # which ended the worker
+            raise bad_request(
+                f"the audio file took longer than {self.limits.timeout_s:g} s; convert it to WAV "
+                "or FLAC",
+                code="bad_audio",
+            ) from None
+        except Exception as error:
+            if out_of_memory(error) is None:
+                log.error("the decoder failed: %s", error)
+                raise internal_error("the decoder") from None
+            raise ApiError(
+                413, "audio_too_large", "the audio takes too much memory to decode; shorten it"
+            ) from None
+
+    async def _begin(self, worker: Worker) -> None:
+        await asyncio.to_thread(worker.start)
+        try:
+            await worker.call_async(None, confine, self.limits.memory_bytes)
+        except BaseException:
+            worker.kill()  # no file for one that is not confined
+            raise
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+
+
+# -------------------------------------------------------------------------- inside the worker
+
+
+def confine(more_bytes: int) -> None:
+    """Let this process take so much more memory, and write no file."""
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[0])
+    most = pages * os.sysconf("SC_PAGE_SIZE") + more_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def decode_audio(data: bytes, max_audio_s: float) -> DecodedAudio:
+    """Float32 mono at 16 kHz with its windows. `AudioError` for what is no audio that a model could
+    use; `ApiError` for more than `max_audio_s`, counted while decoding: a header may lie."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            _check_shape(file)
+            samples, rate = _blocks(file, max_audio_s), file.samplerate
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        if out_of_memory(error) is not None:
+            raise
+        raise AudioError(
+            "the file cannot be decoded as audio; convert it to WAV, FLAC, OGG or MP3"
+        ) from None
+    mono = prepared(samples, rate, name="the file")
+    if float(np.abs(mono).max()) < SILENCE_PEAK:
+        raise AudioError("the audio is silent (no sample above -80 dB); record it again")
+    pieces = windows(mono)
+    return DecodedAudio(mono, tuple(np.cumsum([piece.size for piece in pieces])[:-1].tolist()))
+
+
+def _check_shape(file: Any) -> None:
+    if not 1 <= file.channels <= MAX_CHANNELS:
+        raise AudioError(f"the file has {file.channels} channels; mix it down to {MAX_CHANNELS}")
+    if file.frames >= UNKNOWN_FRAMES:
+        raise AudioError("the file does not say how long it is; convert it to WAV")
+    if not 1000 <= file.samplerate <= MAX_RATE_HZ:
+        raise AudioError(f"the file has {file.samplerate} samples a second; resample it to 16000")
+
+
+def _blocks(file: Any, max_audio_s: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """All frames, mono, (n,). One channel's worth is kept: many channels take no more memory."""
+    most = math.ceil(max_audio_s * file.samplerate)
+    if file.frames > most:  # what libsndfile made of the header; nothing is decoded for it
+        raise too_long(file.frames / file.samplerate, max_audio_s, "the server")
+    blocks: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+    count = 0
+    while True:
+        block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+        if not len(block):
+            return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        count += len(block)
+        if count > most:  # the header said less
+            raise too_long(count / file.samplerate, max_audio_s, "the server")
+        blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1))

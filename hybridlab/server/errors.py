@@ -1,0 +1,183 @@
+"""Why a request gets no text: each with its HTTP status, a code for programs and one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybridlab.errors import HybridlabError
+from hybridlab.units import format_bytes, format_seconds
+
+#: The code of a request for which the device has no memory.
+OUT_OF_MEMORY = "out_of_memory"
+
+
+class ApiError(HybridlabError):
+    """A request that is answered with an error. `extra` stands beside the message, `retry_after_s`
+    becomes a header."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after_s: int | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after_s = retry_after_s
+        self.extra = dict(extra or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is on the other side of a worker's channel."""
+        return (_restored, (self.status, self.code, str(self), self.retry_after_s, self.extra))
+
+    def body(self) -> dict[str, Any]:
+        """As OpenAI's clients read it."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": str(self), "type": kind, "code": self.code, **self.extra}}
+
+    def headers(self) -> dict[str, str]:
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        return headers
+
+
+def _restored(
+    status: int, code: str, message: str, retry_after_s: int | None, extra: dict[str, Any]
+) -> ApiError:
+    return ApiError(status, code, message, retry_after_s=retry_after_s, extra=extra)
+
+
+def bad_request(message: str, *, code: str = "invalid_request") -> ApiError:
+    return ApiError(400, code, message)
+
+
+def invalid_api_key() -> ApiError:
+    return ApiError(401, "invalid_api_key", "the bearer token is missing or wrong")
+
+
+def too_long(audio_s: float, longest_s: float, why: str) -> ApiError:
+    """`longest_s`: the longest audio that would be served; `why`: what bounds it."""
+    asked = format_seconds(audio_s)
+    return ApiError(
+        413,
+        "audio_too_long",
+        f"an audio of {asked} is too long: {why} allows {format_seconds(longest_s)}; cut it into "
+        "shorter files",
+        extra={"longest_audio_s": longest_s},
+    )
+
+
+def too_large(limit_bytes: int) -> ApiError:
+    return ApiError(
+        413,
+        "upload_too_large",
+        f"the upload is larger than {limit_bytes / 10**6:g} MB; send a shorter or compressed one",
+        extra={"largest_upload_bytes": limit_bytes},
+    )
+
+
+def too_slow(limit_s: float) -> ApiError:
+    return ApiError(
+        408, "upload_timeout", f"the upload did not end within {limit_s:g} s; send it faster"
+    )
+
+
+def uploads_full() -> ApiError:
+    return ApiError(
+        503, "uploads_full", "too many uploads are held at once; try again", retry_after_s=1
+    )
+
+
+def too_many_requests() -> ApiError:
+    return ApiError(
+        503, "too_many_requests", "too many requests are in progress; try again", retry_after_s=1
+    )
+
+
+def too_many_questions(limit: int) -> ApiError:
+    return bad_request(f"a request may ask {limit} questions at most")
+
+
+def queue_full(retry_after_s: int) -> ApiError:
+    return ApiError(
+        429,
+        "queue_full",
+        f"too many requests wait already; try again in {retry_after_s} s",
+        retry_after_s=retry_after_s,
+    )
+
+
+def not_ready(message: str, *, code: str = "not_ready") -> ApiError:
+    return ApiError(503, code, message, retry_after_s=2)
+
+
+def timed_out(limit_s: float) -> ApiError:
+    return ApiError(
+        504, "timeout", f"no answer within {limit_s:g} s; send a shorter audio, or try again later"
+    )
+
+
+def worker_lost(model: str) -> ApiError:
+    return ApiError(
+        503,
+        "worker_lost",
+        f"the worker of {model} was lost twice over this request; try again",
+        retry_after_s=1,
+    )
+
+
+def answer_changed(model: str) -> ApiError:
+    return ApiError(
+        503,
+        "answer_changed",
+        f"{model} started this answer again and gave another text; try again",
+        retry_after_s=1,
+    )
+
+
+def no_memory(model: str) -> ApiError:
+    return ApiError(
+        503,
+        OUT_OF_MEMORY,
+        f"{model} ran out of memory over this request alone; send a shorter audio",
+        retry_after_s=5,
+    )
+
+
+def memory_taken(n_bytes: int, of: str, *, longest_s: float | None = None) -> ApiError:
+    """`n_bytes`: what other programs hold of the memory; `longest_s`: the longest audio for which
+    there is room beside them, where that is known."""
+    fits = f", which leaves room for {format_seconds(longest_s)} of audio" if longest_s else ""
+    return ApiError(
+        503,
+        OUT_OF_MEMORY,
+        f"another program holds {format_bytes(n_bytes)} of {of}{fits}; try again when it has ended",
+        retry_after_s=30,
+        extra=None if longest_s is None else {"longest_audio_s": longest_s},
+    )
+
+
+def empty_output(model: str) -> ApiError:
+    return ApiError(422, "empty_output", f"{model} wrote no text for this audio")
+
+
+def internal_error(name: str) -> ApiError:
+    return ApiError(
+        500, "internal_error", f"{name} failed over this request; the server's log says why"
+    )
+
+
+def upstream_lost(url: str, why: str) -> ApiError:
+    return ApiError(
+        503, "upstream_lost", f"the server at {url} was lost ({why}); try again", retry_after_s=1
+    )
+
+
+def upstream_error(url: str, how: str) -> ApiError:
+    return ApiError(502, "upstream_error", f"the server at {url} answered {how}; its log says why")

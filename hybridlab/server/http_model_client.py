@@ -1,0 +1,214 @@
+"""A model of another `hybridlab serve`, called over HTTP: to the scheduler it is like any other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import httpx
+
+from hybridlab.models.base import GenerationResult, TokenCallback, TokenUsage
+from hybridlab.models.http_model import chat_body
+from hybridlab.server import errors
+from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, InferenceResult
+from hybridlab.server.model_client import ModelClient
+from hybridlab.server.settings import Role
+
+#: A server that runs takes a connection at once.
+CONNECT_S = 2.0
+HEALTH_S = 2.0
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+COMPLETIONS = "/v1/chat/completions"
+
+
+class HttpModelClient(ModelClient):
+    """One call for one job, in the server's own words: what it refuses is raised as the same
+    `ApiError`; 503 where it is lost, 502 where its answer makes no sense, 504 where it is silent.
+    Memory, batches and smaller models are that server's own business."""
+
+    def __init__(self, role: Role, url: str, *, token: str, timeout_s: float) -> None:
+        self.role = role
+        self.url = url
+        #: Known once `health` has found the server ready.
+        self.models: list[str] = []
+        self._timeout_s = timeout_s
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
+            limits=httpx.Limits(max_connections=None),  # the scheduler bounds the calls
+            trust_env=False,  # a proxy of the environment is not meant for a neighbour
+        )
+
+    async def health(self) -> str:
+        try:
+            ready = await self._client.get("/health/ready", timeout=HEALTH_S)
+            if ready.status_code != 200:
+                return f"the {self.role} at {self.url}: {ready.json()['reason']}"
+            listed = await self._client.get("/v1/models", timeout=HEALTH_S)
+            listed.raise_for_status()
+            ids = [str(model["id"]) for model in listed.json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            return f"the {self.role} at {self.url} cannot be reached ({type(error).__name__})"
+        if len(ids) != 1:
+            return f"{self.url} serves {', '.join(ids)}; start it with --only {self.role}"
+        self.models = self.models or ids
+        return ""
+
+    async def infer(
+        self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None = None
+    ) -> BatchResult:
+        (job,) = jobs
+        with self._errors():
+            if job.params.kind == "transcription":
+                found = await self._transcript(job)
+            elif on_text is None:
+                found = await self._answer(job)
+            else:
+                found = await self._streamed(job, on_text)
+        return BatchResult([found.texts], upstream=found)
+
+    async def _transcript(self, job: InferenceJob) -> InferenceResult:
+        form = {
+            "model": self.role,
+            "language": job.params.language,
+            "max_tokens": str(job.max_new_tokens),
+            "response_format": "verbose_json",
+        }
+        files = {"file": ("audio", job.params.audio.encoded)}
+        response = await self._client.post(TRANSCRIPTIONS, data=form, files=files)
+        self._check(response)
+        body = response.json()
+        return _result(body, response, _window_texts(body["segments"], job.params.audio))
+
+    async def _answer(self, job: InferenceJob) -> InferenceResult:
+        response = await self._client.post(COMPLETIONS, **self._question(job, stream=False))
+        self._check(response)
+        body = response.json()
+        (choice,) = body["choices"]
+        usage = _usage(body["usage"], choice["finish_reason"])
+        text = GenerationResult(choice["message"]["content"], tuple(choice["token_ids"]), usage)
+        return _result(body, response, (text,))
+
+    async def _streamed(self, job: InferenceJob, on_text: TokenCallback) -> InferenceResult:
+        text, finish, usage, chunk = "", "", None, {}
+        async with self._stream(self._question(job, stream=True)) as response:
+            async for chunk in _chunks(response):
+                for choice in chunk["choices"]:
+                    finish = choice["finish_reason"] or finish
+                    piece = choice["delta"].get("content", "")
+                    text += piece
+                    if piece and not on_text([piece]):
+                        return _result(chunk, response, (GenerationResult(text, ()),))
+                if chunk.get("usage"):
+                    usage = _usage(chunk["usage"], finish)
+        return _result(chunk, response, (GenerationResult(text, (), usage),))
+
+    def _question(self, job: InferenceJob, *, stream: bool) -> dict[str, Any]:
+        options: dict[str, Any] = {"max_tokens": job.max_new_tokens, "stream": stream}
+        if stream:
+            options["stream_options"] = {"include_usage": True}
+        body = chat_body(self.role, job.params.audio.encoded, job.params.question, **options)
+        return {"content": body, "headers": {"Content-Type": "application/json"}}
+
+    @asynccontextmanager
+    async def _stream(self, request: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        async with self._client.stream("POST", COMPLETIONS, **request) as response:
+            if response.is_error:
+                await response.aread()
+            self._check(response)
+            yield response
+
+    def _check(self, response: httpx.Response) -> None:
+        """Raise what the server refused, as it said it; that this server itself is refused is no
+        client's fault."""
+        if not response.is_error:
+            return
+        status = response.status_code
+        if status in (401, 421):
+            raise errors.upstream_error(self.url, f"{status}: it does not know this server")
+        after = response.headers.get("retry-after", "")
+        raise _api_error(
+            status, response.json(), retry_after_s=int(after) if after.isdigit() else None
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """A broken connection or a senseless answer as an `ApiError`."""
+        try:
+            yield
+        except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
+            raise errors.timed_out(self._timeout_s) from None
+        except httpx.HTTPError as error:
+            raise errors.upstream_lost(self.url, type(error).__name__) from None
+        except (ValueError, KeyError, TypeError) as error:
+            why = f"with something that makes no sense ({type(error).__name__})"
+            raise errors.upstream_error(self.url, why) from None
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _api_error(
+    status: int, body: Mapping[str, Any], *, retry_after_s: int | None = None
+) -> errors.ApiError:
+    """`KeyError` and the like for a body that is no error of a server of the lab."""
+    told = dict(body["error"])
+    message, code = str(told.pop("message")), str(told.pop("code"))
+    told.pop("type", None)
+    return errors.ApiError(status, code, message, retry_after_s=retry_after_s, extra=told)
+
+
+def _result(
+    body: Mapping[str, Any], response: httpx.Response, texts: tuple[GenerationResult, ...]
+) -> InferenceResult:
+    """With the times of the header Server-Timing, which a stream has before they are known."""
+    timing = response.headers.get("server-timing", "")
+    seconds = {name: float(ms) / 1000 for name, ms in re.findall(r"(\w+);dur=([\d.]+)", timing)}
+    return InferenceResult(
+        texts=texts,
+        model=str(body["model"]),
+        instead_of=str(body.get("instead_of", "")),
+        queue_time_s=seconds.get("wait", 0.0),
+        work_s=seconds.get("work", 0.0),
+        upstream_s=seconds["total"],
+    )
+
+
+def _window_texts(
+    segments: Sequence[Mapping[str, Any]], audio: DecodedAudio
+) -> tuple[GenerationResult, ...]:
+    """A text for each window of the audio, which the other server cuts as this one does; windows
+    without words have no segment. One text for the whole audio stays one."""
+    texts = {s["start"]: GenerationResult(str(s["text"]), tuple(s["tokens"])) for s in segments}
+    starts = [round(start, 3) for start, _ in audio.bounds_s()]
+    whole = len(segments) == 1 and segments[0]["end"] == round(audio.seconds, 3)
+    if whole and segments[0]["start"] == 0.0:
+        return (texts[0.0],)
+    if not set(texts) <= set(starts):
+        raise ValueError("segments that are no windows of this audio")
+    return tuple(texts.get(start, GenerationResult("", ())) for start in starts)
+
+
+def _usage(told: Mapping[str, Any], finish_reason: str) -> TokenUsage:
+    return TokenUsage(
+        int(told["prompt_tokens"]), int(told["completion_tokens"]), ended=finish_reason == "stop"
+    )
+
+
+async def _chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """What a streamed completion says, up to its [DONE]; an error among the events is raised."""
+    async for line in response.aiter_lines():
+        name, _, data = line.partition(": ")
+        if name != "data":
+            continue
+        if data == "[DONE]":
+            return
+        chunk = dict(json.loads(data))
+        if "error" in chunk:
+            raise _api_error(502, chunk)
+        yield chunk
+    raise ValueError("a stream without an end")

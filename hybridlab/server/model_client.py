@@ -1,0 +1,251 @@
+"""How the scheduler calls one model: its interface, and a model in a worker process behind it.
+
+Unless `SchedulerConfig.calls` allows more, one call at a time. What is not async blocks, and is
+called from a thread of the model's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from hybridlab import catalog
+from hybridlab.models.base import GenerationResult, Model, ModelSpec, TokenCallback
+from hybridlab.models.worker_model import WorkerLanguageModel, WorkerRecognizer
+from hybridlab.processes.segments import expand_segments
+from hybridlab.server.jobs import BatchResult, InferenceJob
+from hybridlab.server.settings import Role
+from hybridlab.server.sharing import Sharing
+
+log = logging.getLogger("hybridlab.server")
+
+#: Ends the name of a model whose weights are random: its text means nothing, and may be empty.
+WITHOUT_TEXT = "-random"
+
+
+class ModelClient(ABC):
+    """One model as the scheduler sees it; what is not abstract is a worker's alone to do. All of it
+    raises the lab's own errors: `WorkerLostError`, an allocation failure (`out_of_memory`), or
+    another fault."""
+
+    role: Role
+    #: Names for clients, from large to small, of models that can take each other's place.
+    models: list[str]
+    #: Which of them is loaded.
+    active: int = 0
+    #: Whether its weights are on the device during its own calls alone.
+    swaps: bool = False
+
+    @abstractmethod
+    async def infer(
+        self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None = None
+    ) -> BatchResult:
+        """One call for jobs that fit together. `on_text` is given the new text of each job while it
+        is decoded, where the model can tell; after False from it the texts may be cut. Cancelling
+        ends the model's process."""
+
+    async def health(self) -> str:
+        """Why it takes no calls now although it is loaded; '' where it does."""
+        return ""
+
+    def load(self) -> None:
+        """Make it ready to serve."""
+        return None
+
+    def switch_to(self, index: int) -> None:
+        """A fresh worker with this one of `models`, loaded: the same again, a smaller or larger."""
+        return None
+
+    def offload(self) -> None:
+        """Its turn is over: where weights are swapped, they leave the device."""
+        return None
+
+    def release_cache(self) -> None:
+        """Give freed memory back to the driver."""
+        return None
+
+    @property
+    def cached_bytes(self) -> int:
+        """What its allocator keeps for later, and other processes lack."""
+        return 0
+
+    @property
+    def offloadable_bytes(self) -> int:
+        """Weights that are swapped, as long as they are on the device."""
+        return 0
+
+    def fragmentation(self) -> float | None:
+        """1 - active / reserved of its allocator; None where that has no reading."""
+        return None
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End its process, or the connections to its server."""
+
+
+class WorkerModelClient(ModelClient):
+    """A model of the lab in a worker. `specs`: from large to small."""
+
+    def __init__(
+        self,
+        remote: WorkerRecognizer | WorkerLanguageModel,
+        role: Role,
+        specs: Sequence[ModelSpec],
+        sharing: Sharing,
+    ) -> None:
+        self.remote = remote
+        self.role = role
+        self.specs = list(specs)
+        self.sharing = sharing
+        self.models = [served_name(spec, catalog.FAMILIES[role]) for spec in specs]
+        self._on_device = False  # of weights that are swapped
+        self._retained_bytes = 0  # what its allocator kept when it was last told to keep nothing
+        self._swap = sharing.swap if role == "asr" else ""
+        self.swaps = bool(self._swap)
+
+    def load(self) -> None:
+        if self.sharing.expand_segments:
+            self.remote.ask(_expand_segments)
+        self._on_device = False
+        self.remote.ask(_load, self._swap)
+        self._note_retained()
+        log.info("%s: %s in process %s", self.role, self.remote.spec.model, self.remote.worker.pid)
+
+    async def infer(
+        self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None = None
+    ) -> BatchResult:
+        if self._swap:
+            self._on_device = True
+            await self.remote.ask_async(_bring_in)
+        if jobs[0].params.kind == "answer":
+            texts = await self._answers(jobs, on_text)
+        else:
+            texts = await self._transcripts(jobs, on_text)
+        if self.sharing.clean:
+            await self.remote.ask_async(_release_cache)
+            self._note_retained()
+        return BatchResult(texts, self.remote.drain_spans())
+
+    async def _answers(
+        self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None
+    ) -> list[tuple[GenerationResult, ...]]:
+        texts: list[GenerationResult] = await self.remote.ask_async(
+            "answer",
+            [job.params.audio.samples for job in jobs],
+            [job.params.question for job in jobs],
+            max_new_tokens=jobs[0].max_new_tokens,
+            hear=on_text,
+        )
+        return [(text,) for text in texts]
+
+    async def _transcripts(
+        self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None
+    ) -> list[tuple[GenerationResult, ...]]:
+        """Whisper is given windows, as it would cut the audio itself, so that the window of each
+        text is known; Voxtral takes the whole audio."""
+        whole = self.role == "llm"
+        audios = [job.params.audio for job in jobs]
+        windows = [[audio.samples] if whole else audio.windows() for audio in audios]
+        texts: list[GenerationResult] = await self.remote.ask_async(
+            "transcribe",
+            [window for own in windows for window in own],
+            language=jobs[0].params.language,
+            max_new_tokens=jobs[0].max_new_tokens,
+            hear=on_text,
+        )
+        rows = iter(texts)
+        return [tuple(next(rows) for _ in own) for own in windows]
+
+    def offload(self) -> None:
+        if self._on_device:
+            self._on_device = False
+            self.remote.ask(_offload)
+            self._note_retained()
+
+    def switch_to(self, index: int) -> None:
+        self.remote.begin_again(self.specs[index])
+        self.load()
+        self.active = index
+
+    def release_cache(self) -> None:
+        self.remote.ask(_release_cache)
+        self._note_retained()
+
+    def _note_retained(self) -> None:
+        self._retained_bytes = self._free_in_allocator()
+
+    def _free_in_allocator(self) -> int:
+        member = self.remote.member
+        reserved = member.reserved_bytes()
+        return max(0, reserved - member.used_bytes()) if reserved else 0
+
+    @property
+    def cached_bytes(self) -> int:
+        return max(0, self._free_in_allocator() - self._retained_bytes)
+
+    @property
+    def offloadable_bytes(self) -> int:
+        return (self.remote.weights_bytes() or 0) if self._on_device else 0
+
+    def fragmentation(self) -> float | None:
+        return self.remote.ask(_fragmentation)
+
+    async def close(self) -> None:
+        self.remote.leave()
+        await asyncio.to_thread(self.remote.worker.close)
+
+
+def served_name(spec: ModelSpec, family: str) -> str:
+    """The model's id for clients; weights without text say so."""
+    return f"{family}-{spec.model}" + ("" if spec.has_text else WITHOUT_TEXT)
+
+
+# -------------------------------------------------------------------------- inside the worker
+
+
+def _load(model: Model, swap: str) -> None:
+    """A model that is swapped is brought in once and let go, so that what would fail at the first
+    request fails now."""
+    from hybridlab.models.source import check_source
+
+    check_source(model.spec)
+    if swap:
+        _load_to_swap(model, swap)
+    else:
+        model.load()
+    _release_cache(model)  # what loading took beside the weights is the next one's
+
+
+def _load_to_swap(model: Model, swap: str) -> None:
+    from hybridlab.strategies.swapping import MOVERS
+
+    mover = MOVERS[swap](model.device, swap="asr")
+    mover.prepare(model)
+    mover.finalize()
+    mover.onload(model)
+    mover.offload(model)
+    model.__dict__["mover"] = mover  # one worker, one model: it lives as long
+
+
+def _bring_in(model: Model) -> None:
+    model.__dict__["mover"].onload(model)
+
+
+def _offload(model: Model) -> None:
+    model.__dict__["mover"].offload(model)
+    _release_cache(model)
+
+
+def _release_cache(model: Model) -> None:
+    model.device.release()
+    model.device.release_caches()
+
+
+def _expand_segments(model: Model) -> None:
+    expand_segments(model.device)
+
+
+def _fragmentation(model: Model) -> float | None:
+    return model.device.memory_stats().fragmentation

@@ -1,0 +1,333 @@
+"""One model at work: its queue, turns on the device, batches, and what becomes of each job after a
+fault."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from hybridlab.devices.out_of_memory import out_of_memory
+from hybridlab.errors import AudioError, WorkerLostError
+from hybridlab.models.base import TokenCallback
+from hybridlab.server import errors
+from hybridlab.server.admission import Admission
+from hybridlab.server.errors import ApiError
+from hybridlab.server.jobs import (
+    BatchResult,
+    InferenceJob,
+    InferenceParams,
+    InferenceResult,
+    RequestQueue,
+)
+from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
+from hybridlab.server.supervisor import ModelSupervisor, SchedulerConfig
+
+log = logging.getLogger("hybridlab.server")
+
+
+class DeviceLock:
+    """Who may use the device: one model at a time, in the order in which they asked, or all."""
+
+    def __init__(self, *, shared: bool) -> None:
+        self._lock = None if shared else asyncio.Lock()
+        self.waiting = 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        if self._lock is None:
+            yield
+            return
+        self.waiting += 1
+        try:
+            await self._lock.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+@dataclass(eq=False)
+class ModelScheduler:
+    """Serves the jobs of one model, batch by batch."""
+
+    client: ModelClient
+    #: What fits, for each of the client's models.
+    admissions: list[Admission]
+    device_lock: DeviceLock
+    budget: MemoryBudget
+    config: SchedulerConfig
+    #: Told of each finished call: role, phase, seconds.
+    on_phase: Callable[[str, str, float], None] = lambda role, phase, seconds: None
+
+    def __post_init__(self) -> None:
+        self.role = self.client.role
+        self.queue = RequestQueue()
+        self.at_work: list[InferenceJob] = []
+        #: Of the models that share the device with this one.
+        self.neighbours: list[ModelScheduler] = []
+        self.supervisor = ModelSupervisor(self.client, self.config, self._neighbours_give_back)
+        self.counts = self.supervisor.counts
+        self._calls = asyncio.Semaphore(self.config.calls)
+        self._arrived = asyncio.Event()
+
+    @property
+    def failed(self) -> str:
+        return self.supervisor.failed
+
+    @property
+    def model(self) -> str:
+        return self.supervisor.model
+
+    @property
+    def admission(self) -> Admission:
+        return self.admissions[self.client.active]
+
+    def add(self, job: InferenceJob) -> None:
+        self.queue.add(job)
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Until cancelled; as often at the same time as calls may be."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.config.calls):
+                group.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            await self._something_to_do()
+            async with self.device_lock.turn():
+                self.budget.refresh()
+                batch = self.queue.take(self.config.batch, self.admission.fits)
+                try:
+                    if batch or self.supervisor.retry_larger_in_s == 0:
+                        await self._turn(batch)
+                except Exception:  # a fault of the scheduler's own must not end it
+                    log.exception("the scheduler of the %s failed", self.role)
+                    self._fail_all(batch, errors.internal_error(self.model))
+
+    async def _something_to_do(self) -> None:
+        """A job, or the time to try a larger model."""
+        while True:
+            self.queue.prune()
+            if len(self.queue):
+                return
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), self.supervisor.retry_larger_in_s)
+            except TimeoutError:
+                return
+
+    # ------------------------------------------------------------------------------- memory
+
+    def check(self, params: InferenceParams) -> None:
+        """`ApiError` for an audio that cannot be served now. Where other programs have come and
+        hold the memory for it, a smaller model in this one's place may serve it."""
+        audio_s, asked = params.audio.seconds, params.max_new_tokens
+        try:
+            self.admission.check(params.kind, audio_s, asked_tokens=asked)
+        except ApiError as error:
+            tokens = self.admission.tokens(audio_s, asked)
+            smaller = range(self.client.active + 1, len(self.admissions))
+            helped = any(self._would_fit(index, audio_s, tokens) for index in smaller)
+            if error.code != errors.OUT_OF_MEMORY or not helped:
+                raise
+
+    def _would_fit(self, index: int, audio_s: float, tokens: int) -> bool:
+        """Whether a smaller model and a call fit into what is free and this model's place."""
+        memory = self.budget.memory
+        free = memory.available_bytes() if memory is not None else None
+        if free is None:
+            return True
+        smaller = self.admissions[index]
+        kept = 0 if smaller.swapped else smaller.weights_bytes
+        call = smaller.bytes_of(audio_s=audio_s, new_tokens=tokens)
+        at_work = kept + smaller.with_slack(call)
+        place = 0 if self.admission.swapped else self.admission.weights_bytes
+        return max(smaller.load_peak_bytes, at_work) <= free + place
+
+    def _lacks(self, n_bytes: int) -> bool:
+        """Whether the device has less for a call than it takes, as others keep what they freed."""
+        free = self.budget.memory.free_bytes() if self.budget.memory is not None else None
+        if free is None:
+            return False
+        own = self.client.cached_bytes + self.client.offloadable_bytes
+        return self.admission.with_slack(n_bytes) > free + own
+
+    async def _neighbours_give_back(self) -> None:
+        """What they keep for later is this model's now; one that is at work keeps it."""
+        for other in self.neighbours:
+            if other.client.cached_bytes and not other._calls.locked():
+                async with other._calls:
+                    await other.supervisor.release_cache()
+
+    # --------------------------------------------------------------------------------- work
+
+    async def _turn(self, batch: list[InferenceJob]) -> None:
+        """Serve the batch, or try a larger model without one, in as much memory as that takes."""
+        n_bytes = self.admission.batch_bytes(batch) if batch else 0
+        after_oom = any(job.after_oom for job in batch)
+        alone = not batch or after_oom or self._lacks(n_bytes)
+        self.at_work += batch
+        try:
+            async with self.budget.hold(n_bytes, alone=alone), self._calls:
+                if after_oom or (alone and self._lacks(n_bytes)):
+                    await self._neighbours_give_back()
+                await (self._work(batch) if batch else self.supervisor.try_larger())
+                await self._end_of_turn()
+        finally:
+            self.at_work = [job for job in self.at_work if job not in batch]
+
+    async def _work(self, batch: list[InferenceJob]) -> None:
+        self.counts.batches += 1
+        self.counts.batched_jobs += len(batch)
+        await self._serve(batch)
+        if self.failed:
+            everyone = [*batch, *self.queue.jobs()]
+            self._fail_all(everyone, errors.not_ready(self.failed, code="model_failed"))
+
+    async def _serve(self, batch: list[InferenceJob]) -> None:
+        began = time.monotonic()
+        try:
+            found = await self._infer(batch)
+        except WorkerLostError as error:
+            log.warning("%s", error)
+            await self._after_loss(batch)
+        except ApiError as error:  # what another server said
+            self._fail_all(batch, error)
+        except Exception as error:
+            if out_of_memory(error) is None:
+                self._after_error(batch, error)
+            else:
+                await self._after_out_of_memory(batch)
+        else:
+            self._deliver(batch, found, began)
+        await self.supervisor.after_call()
+
+    async def _infer(self, batch: list[InferenceJob]) -> BatchResult:
+        """A call that takes as long as a request may in all hangs: its process is ended, as nothing
+        else would stop it."""
+        seconds = self.config.request_timeout_s
+        try:
+            async with asyncio.timeout(seconds):
+                found = await self.client.infer(batch, self._listener(batch))
+        except TimeoutError:
+            self._fail_all(batch, errors.timed_out(seconds))
+            raise WorkerLostError(
+                f"the worker of the {self.role} was ended, as one call took {seconds:g} s"
+            ) from None
+        if len(found.texts) != len(batch):
+            raise RuntimeError(f"{len(found.texts)} texts for {len(batch)} jobs")
+        return found
+
+    def _listener(self, batch: list[InferenceJob]) -> TokenCallback | None:
+        """Brings text to the jobs that stream it; None where no job does."""
+        streams = [job.stream for job in batch if job.stream is not None]
+        if not streams:
+            return None
+        for stream in streams:
+            stream.restart()
+
+        def on_text(pieces: Sequence[str]) -> bool:
+            self._add_text(batch, pieces)
+            return any(job.pending for job in batch)
+
+        return on_text
+
+    def _add_text(self, batch: list[InferenceJob], pieces: Sequence[str]) -> None:
+        for job, piece in zip(batch, pieces, strict=True):
+            if job.pending and job.stream is not None and piece and not job.stream.add(piece):
+                self._fail(job, errors.answer_changed(self.model))
+
+    def _deliver(self, batch: list[InferenceJob], found: BatchResult, began_s: float) -> None:
+        work_s = time.monotonic() - began_s
+        for span in found.spans:
+            self.on_phase(self.role, span.phase, span.end_s - span.start_s)
+        for job, texts in zip(batch, found.texts, strict=True):
+            self.on_phase(self.role, "queue", began_s - job.arrived_s)
+            result = found.upstream or InferenceResult(
+                texts=texts,
+                model=self.model,
+                instead_of=self.client.models[0] if self.client.active else "",
+                queue_time_s=began_s - job.arrived_s,
+                work_s=work_s,
+            )
+            self._deliver_one(job, result)
+
+    def _deliver_one(self, job: InferenceJob, result: InferenceResult) -> None:
+        if not result.text.strip() and not result.model.endswith(WITHOUT_TEXT):
+            self._fail(job, errors.empty_output(result.model))
+        elif job.stream is not None and not job.stream.agrees_with(result.text):
+            self._fail(job, errors.answer_changed(result.model))
+        elif job.pending:
+            job.future.set_result(result)
+
+    # ------------------------------------------------------------------------------- faults
+
+    async def _after_loss(self, batch: list[InferenceJob]) -> None:
+        """Restart the worker; each job is tried once more, by itself."""
+        for job in batch:
+            job.losses += 1
+            if job.losses > 1:
+                self._fail(job, errors.worker_lost(self.model))
+        await self.supervisor.restart()
+        self._retry_alone(batch)
+
+    def _after_error(self, batch: list[InferenceJob], error: Exception) -> None:
+        if len(batch) > 1:  # one of them may be what the fault comes from
+            log.error("the %s failed over %d jobs: %s", self.role, len(batch), error)
+            self._retry_alone(batch)
+        elif isinstance(error, AudioError):  # the request itself is at fault
+            self._fail(batch[0], errors.bad_request(str(error)))
+        else:
+            log.error("the %s failed: %s", self.role, error)
+            self._fail(batch[0], errors.internal_error(self.model))
+
+    async def _after_out_of_memory(self, batch: list[InferenceJob]) -> None:
+        """One by one after a batch; a job that was alone is tried once more, when the others have
+        given back what they can, and then gets a smaller model if that helps."""
+        self.counts.ooms += 1
+        log.warning("%s ran out of memory over %d jobs", self.model, len(batch))
+        await self.supervisor.release_cache()
+        if len(batch) > 1 or not batch[0].after_oom:
+            batch[0].after_oom = len(batch) == 1
+            self._retry_alone(batch)
+            return
+        (job,) = batch
+        self.budget.refresh(idle=True)  # it is alone on the device, and its call has ended
+        seconds, tokens = job.params.audio.seconds, job.max_new_tokens
+        if await self.supervisor.fall_back(lambda n: self._would_fit(n, seconds, tokens)):
+            self._retry_alone(batch)
+        else:
+            self._fail(job, self._no_memory(job))
+
+    def _no_memory(self, job: InferenceJob) -> ApiError:
+        n_bytes = self.admission.with_slack(self.admission.batch_bytes([job]))
+        foreign = self.budget.foreign_over(n_bytes, idle=True)
+        if foreign is None:
+            return errors.no_memory(self.model)
+        return errors.memory_taken(foreign.n_bytes, foreign.of)
+
+    def _retry_alone(self, batch: list[InferenceJob]) -> None:
+        for job in batch:
+            job.alone = True
+        self.queue.put_back([job for job in batch if job.pending])
+
+    def _fail(self, job: InferenceJob, error: ApiError) -> None:
+        if job.pending:
+            job.future.set_exception(error)
+
+    def _fail_all(self, jobs: list[InferenceJob], error: ApiError) -> None:
+        for job in jobs:
+            self._fail(job, error)
+
+    async def _end_of_turn(self) -> None:
+        """Weights that are swapped stay only for the model's own next batch."""
+        if self.client.swaps and (not len(self.queue) or self.device_lock.waiting):
+            await self.supervisor.call_quietly(self.client.offload)

@@ -1,0 +1,58 @@
+"""How streams of server-sent events are declared, and models that no route names as its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from hybridlab.server.schemas.base import REF
+from hybridlab.server.schemas.completions import Chunk
+from hybridlab.server.schemas.errors import Error
+from hybridlab.server.schemas.hybrid import (
+    HybridAnswer,
+    HybridDelta,
+    HybridDone,
+    HybridTranscript,
+)
+
+#: Models of which FastAPI itself does not know.
+REFERRED = (Error, Chunk, HybridDelta, HybridDone)
+
+
+def _event(of: type[BaseModel], name: str = "") -> dict[str, Any]:
+    """One server-sent event, whose data is JSON."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": REF.format(model=of.__name__)},
+    }
+    kind = {"event": {"const": name}} if name else {}
+    return {"type": "object", "properties": {**kind, "data": data}, "required": [*kind, "data"]}
+
+
+def _stream(*events: dict[str, Any]) -> dict[str, Any]:
+    """Events are described one by one, as OpenAPI before 3.2 has no more to say of a stream."""
+    return {"text/event-stream": {"schema": {"anyOf": [*events]}}}
+
+
+CHUNK_STREAM = _stream(
+    _event(Chunk), _event(Error), {"type": "object", "properties": {"data": {"const": "[DONE]"}}}
+)
+HYBRID_STREAM = _stream(
+    _event(HybridTranscript, "transcript"),
+    _event(HybridDelta, "delta"),
+    _event(HybridAnswer, "answer"),
+    _event(HybridDone, "done"),
+    _event(Error, "error"),
+)
+
+
+def referred_schemas() -> dict[str, Any]:
+    """Of `REFERRED` and all that they are made of, by name."""
+    _, found = models_json_schema(
+        [(model, "serialization") for model in REFERRED], ref_template=REF
+    )
+    schemas: dict[str, Any] = found["$defs"]
+    return schemas

@@ -1,0 +1,59 @@
+"""A transcript and answers in one response, whole or as the events of a stream."""
+
+from __future__ import annotations
+
+from hybridlab.server.jobs import DecodedAudio, InferenceResult
+from hybridlab.server.schemas.base import Answer, FinishReason, Served
+from hybridlab.server.schemas.completions import finish_reason
+from hybridlab.server.schemas.transcripts import Segment, segments_of
+
+
+class HybridTranscript(Served):
+    text: str
+    duration: float
+    segments: list[Segment]
+
+
+class HybridAnswer(Served):
+    index: int
+    question: str
+    text: str
+    finish_reason: FinishReason
+
+
+class HybridDelta(Answer):
+    """More of an answer; all of them joined are its text."""
+
+    index: int
+    text: str
+
+
+class HybridDone(Answer):
+    id: str
+
+
+class Hybrid(Answer):
+    id: str
+    transcript: HybridTranscript
+    answers: list[HybridAnswer]
+
+
+def hybrid_transcript(result: InferenceResult, audio: DecodedAudio) -> HybridTranscript:
+    return HybridTranscript(
+        text=result.text,
+        model=result.model,
+        instead_of=result.instead_of or None,
+        duration=round(audio.seconds, 3),
+        segments=segments_of(result, audio),
+    )
+
+
+def hybrid_answer(index: int, question: str, result: InferenceResult) -> HybridAnswer:
+    return HybridAnswer(
+        index=index,
+        question=question,
+        text=result.text,
+        finish_reason=finish_reason(result),
+        model=result.model,
+        instead_of=result.instead_of or None,
+    )

@@ -1,0 +1,1 @@
+"""How weights leave the device between requests and come back."""

@@ -1,0 +1,146 @@
+"""What was measured of the combinations that the explorer can choose: in this run and in those that
+are published with the project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+
+from hybridlab import catalog, planner
+from hybridlab.reporting.figures.memory import Moment, case_stack
+from hybridlab.reporting.labels import counted, text_of
+from hybridlab.reporting.rows import highest_peak
+from hybridlab.results.manifest import read_manifest
+from hybridlab.results.reader import run_table
+
+#: Experiments whose requests are plain ones: one after the other, nothing pinned, nothing pressed.
+EXPERIMENTS = (
+    "setup",
+    "baseline",
+    "co_residency",
+    "loading",
+    "request_scaling",
+    "strategy_comparison",
+)
+#: The planner's ways by strategy and variant. Batches, lookahead and arenas hold what no way has.
+WAYS = {
+    ("solo", "two-requests"): "solo",
+    ("sequential", "plain"): "sequential",
+    ("parallel", "threads"): "parallel, one process",
+    ("parallel", "streams"): "parallel, one process",
+    ("parallel", "processes"): "parallel, two processes",
+    ("parallel", "processes-mps"): "parallel, two processes",
+    ("swapping", "reload-cached"): "swapping",
+    ("swapping", "reload-from-disk"): "swapping",
+}
+#: How a case must have been loaded and computed to be what the explorer draws.
+PLAIN = {"attention": "auto", "load_order": "llm-first", "load_path": "direct"}
+#: Results of other runs beside the package in a checkout; an installed package has none.
+REFERENCE = Path(__file__).resolve().parents[2] / "outputs" / "reference"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One measured case. `stacks` has bytes by owner at each moment, as the figures draw them;
+    `process_baseline_bytes` is the process before any model."""
+
+    run: str
+    card: str
+    voxtral: str
+    llm_dtype: str
+    whisper: str
+    backend: str
+    dtype: str
+    way: str
+    audio_s: float
+    batch: int
+    process_baseline_bytes: float
+    peak_bytes: float
+    stacks: Mapping[str, Mapping[str, float]]
+
+    @property
+    def windows(self) -> int:
+        """What an audio costs goes by its started windows of 30 s."""
+        return planner.Request(audio_s=self.audio_s).windows
+
+    @property
+    def title(self) -> str:
+        """The combination in a menu."""
+        whisper = f" + {self.whisper} {self.dtype} ({self.backend})" if self.whisper else ""
+        many = f", batch {self.batch}" if self.batch > 1 else ""
+        return (
+            f"{self.card}, {self.run}: {self.voxtral} {self.llm_dtype}{whisper}, {self.way}, "
+            f"{counted(self.windows, 'window')}{many}"
+        )
+
+
+def run_points(run_dir: Path, *, card: str) -> list[Point]:
+    """Points of a run that is at work or finished; `card` is the GPU's name in the catalog, ''
+    where there is none."""
+    part = read_manifest(run_dir / "parts" / "06_swapping")
+    swap = part.get("params", {}).get("swap", "asr")
+    cases, trials = run_table(run_dir, "cases"), run_table(run_dir, "trials")
+    return points(cases, trials, run="this run", card=card, swap=swap)
+
+
+def reference_points(folder: Path = REFERENCE) -> list[Point]:
+    """Points of every published run that has both tables; a GPU's card is the one that the
+    manifest names."""
+    found: list[Point] = []
+    for path in sorted(folder.glob("*/trials.parquet")):
+        cases = pd.read_parquet(path.with_name("cases.parquet"))
+        params = read_manifest(path.parent).get("params", {})
+        found += points(
+            cases,
+            pd.read_parquet(path),
+            run=f"run {path.parent.name}",
+            card=params.get("card", ""),
+            swap=params.get("swap", "asr"),
+        )
+    return found
+
+
+def points(
+    cases: pd.DataFrame, trials: pd.DataFrame, *, run: str, card: str, swap: str = "asr"
+) -> list[Point]:
+    """The cases that served plain requests and were measured, one point each."""
+    if cases.empty or trials.empty:
+        return []
+    longest = trials.groupby("case_id")["audio_s"].max()
+    own = cases[cases["experiment"].isin(EXPERIMENTS) & cases["case_id"].isin(longest.index)]
+    own = own.assign(peak=highest_peak(own))
+    rows = [row for _, row in own.iterrows() if _is_plain(row)]
+    return [_point(row, float(longest[row["case_id"]]), run, card, swap) for row in rows]
+
+
+def _is_plain(row: pd.Series[Any]) -> bool:
+    pinned = any(text_of(row, name) not in ("", value) for name, value in PLAIN.items())
+    known = (text_of(row, "strategy"), text_of(row, "variant")) in WAYS
+    measured = text_of(row, "status") == "ok" and row["peak"] > 0
+    return measured and known and not pinned and not bool(row["memory_limited"])
+
+
+def _point(row: pd.Series[Any], audio_s: float, run: str, card: str, swap: str) -> Point:
+    way = WAYS[text_of(row, "strategy"), text_of(row, "variant")]
+    if way == "swapping":
+        way = "swapping both" if swap == "both" else "swapping Whisper"
+    batch = int(row["scaling_value"]) if text_of(row, "scaling_kind") == "batch" else 1
+    return Point(
+        run=run,
+        card=catalog.HOST.name if text_of(row, "device") == "cpu" else card,
+        voxtral=text_of(row, "llm_model"),
+        llm_dtype=text_of(row, "llm_dtype"),
+        whisper=text_of(row, "asr_model"),
+        backend=text_of(row, "asr_backend"),
+        dtype=text_of(row, "asr_dtype"),
+        way=way,
+        audio_s=audio_s / batch,  # such a trial counts the audio of all its rows
+        batch=batch,
+        process_baseline_bytes=float(row["process_baseline_bytes"]),
+        peak_bytes=float(row["peak"]),
+        stacks={moment: case_stack(row, moment) for moment in get_args(Moment)},
+    )

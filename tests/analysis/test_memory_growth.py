@@ -1,0 +1,129 @@
+"""Trends over cycles by known answers: growth, forecast, the cost of a remedy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hybridlab.analysis import memory_growth
+from hybridlab.reporting import figures, key_findings, tables
+from hybridlab.units import MIB
+
+CYCLES = 200
+
+
+def cycles(
+    *,
+    growth_mib: float = 0.0,
+    noise_mib: float = 0.5,
+    mitigation: str = "none",
+    device: str = "cpu",
+    after: float = 1.0,
+) -> pd.DataFrame:
+    """Every 20 cycles half a second of housekeeping, after which a request takes `after` times as
+    long; the first cycles pay 50 MiB once."""
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for cycle in range(CYCLES):
+        late = after if mitigation != "none" and cycle and cycle % 20 == 0 else 1.0
+        grown = 50 * min(cycle, 5) + growth_mib * cycle + rng.normal(0, noise_mib)
+        rows.append(
+            {
+                "case_id": "age",
+                "device": device,
+                "strategy": "sequential",
+                "mitigation": mitigation,
+                "cycle": cycle,
+                "request_id": f"clip-{cycle % 4}",
+                "latency_s": (1.0 + 0.5 * (cycle % 4)) * late,
+                "maintenance_s": 0.5 * (mitigation != "none" and cycle % 20 == 19),
+                "output_unchanged": cycle != 3,
+                "allocated_bytes": 100 * MIB,
+                "reserved_bytes": (500 + (grown if device != "cpu" else 0.0)) * MIB,
+                "external_bytes": None,
+                "resident_bytes": (1000 + grown) * MIB,
+                "pinned_bytes": None,
+                "largest_block_bytes": 4096 * MIB,
+                "fragmentation": 0.8,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def arm_of(table: pd.DataFrame) -> memory_growth.Arm:
+    return next(memory_growth.arms(table))
+
+
+CASES = pd.DataFrame(
+    [{"case_id": "age", "experiment": "soak", "status": "ok", "margin_bytes": 1000 * MIB}]
+)
+
+
+def test_a_known_growth_is_found_without_the_settling_of_the_first_cycles() -> None:
+    slope = arm_of(cycles(growth_mib=0.2)).slope("resident_bytes")
+    assert slope.value / MIB == pytest.approx(20.0, rel=0.05)
+    assert abs(slope.value / MIB - 20.0) < 2 * slope.half_width / MIB < 1.0
+    assert slope.n == CYCLES * 0.8
+
+
+def test_no_growth_has_an_interval_over_zero() -> None:
+    slope = arm_of(cycles()).slope("resident_bytes")
+    assert slope.low < 0 < slope.high
+
+
+def test_a_quantity_without_readings_has_no_trend() -> None:
+    assert math.isnan(arm_of(cycles()).slope("pinned_bytes").value)
+    assert "no reading" in tables.wear_table(cycles()).loc[0, "pinned MiB/100"]
+
+
+def test_the_forecast_is_margin_over_growth_at_the_arms_pace() -> None:
+    arm = arm_of(cycles(growth_mib=0.2, noise_mib=0.0))
+    ahead = memory_growth.forecast(arm, 1000 * MIB)
+    assert ahead.expected_cycles == pytest.approx(1000 / 0.2, rel=0.01)
+    flat = memory_growth.forecast(arm_of(cycles()), 1000 * MIB)
+    assert flat.expected_cycles == math.inf
+    assert 0 < flat.earliest_cycles < math.inf
+
+
+def test_on_a_gpu_the_reserve_fills_the_device() -> None:
+    assert arm_of(cycles(device="cuda:0")).occupied == "reserved_bytes"
+    assert arm_of(cycles()).occupied == "resident_bytes"
+
+
+def test_the_cost_of_a_remedy_is_its_time_and_the_slower_request_after_it() -> None:
+    arm = arm_of(cycles(mitigation="empty-cache", after=1.3))
+    assert arm.maintenance_s() == pytest.approx(0.5 / 20)
+    assert arm.after_housekeeping() == pytest.approx(1.3)
+    assert arm_of(cycles()).after_housekeeping() is None
+
+
+def test_findings_and_table_say_what_was_seen() -> None:
+    table = cycles(growth_mib=0.2)
+    told = key_findings.ageing(table, CASES)
+    assert "memory grows" in told[0]
+    assert "of 200 cycles said what they said first" in told[1]
+    assert told[1].startswith("199")
+    row = tables.ageing_table(table, CASES).loc[0]
+    assert row["cycles"] == CYCLES
+    assert row["fragmentation"] == "80.0 %"
+    assert row["out of memory"].startswith("in 2.4 h")
+
+
+def test_one_step_is_no_pace() -> None:
+    """A single jump tilts the line; it is called a step, and nothing is forecast from it."""
+    table = cycles(growth_mib=0.01, noise_mib=0.01)
+    table.loc[table["cycle"] >= 120, "resident_bytes"] += 3 * MIB
+    arm = arm_of(table)
+    assert arm.slope("resident_bytes").low > 0
+    assert arm.single_step("resident_bytes") == pytest.approx(3 * MIB, rel=0.05)
+    assert "one step of 3" in " ".join(figures.ageing(table, CASES).get_suptitle().split())
+    assert "no pace" in tables.ageing_table(table, CASES)["out of memory"].iloc[0]
+
+
+def test_spread_growth_is_no_step() -> None:
+    assert arm_of(cycles(growth_mib=0.5, noise_mib=0.01)).single_step("resident_bytes") is None
+    assert arm_of(cycles(growth_mib=-0.5)).single_step("resident_bytes") is None

@@ -1,0 +1,131 @@
+"""Waiting by known answers: queues with a formula, knees and break-evens of made-up rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hybridlab.analysis import queueing
+from hybridlab.reporting import figures, tables
+
+CONTROL = "sequential/plain"
+
+
+def arrivals(p95_s: dict[str, list[float]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Trials and cases of arms at 1, 2, 3 ... requests per second; every request takes its p95."""
+    trials, cases = [], []
+    for arm, latencies in p95_s.items():
+        strategy, variant = arm.split("/")
+        for number, latency_s in enumerate(latencies, 1):
+            case = {"case_id": f"{arm}-{number}", "experiment": "load_sweep", "device": "cpu"}
+            named = {**case, "strategy": strategy, "variant": variant}
+            rate = {"rate_rps": float(number), "load": number / 10, "throughput_rps": number}
+            cases.append({**named, **rate, "status": "ok"})
+            trials += [
+                {**named, "latency_s": latency_s, "queue_time_s": 0.1, "is_first_request": False}
+                for _ in range(4)
+            ]
+            trials.append(
+                {**named, "latency_s": 99.0, "queue_time_s": None, "is_first_request": True}
+            )
+    return pd.DataFrame(trials), pd.DataFrame(cases)
+
+
+def services(**seconds: list[float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "arm": CONTROL if arm == "control" else f"{arm}/x",
+            "audio_s": 30.0 * (row + 1),
+            "n": 4,
+            "service_s": service_s,
+            "variation": 0.0,
+        }
+        for arm, own in seconds.items()
+        for row, service_s in enumerate(own)
+    )
+
+
+def test_queues_with_known_answers() -> None:
+    assert queueing.mean_latency_s(2.0, 1.0, 4.0) == pytest.approx(2.0 / (1 - 0.5))  # M/M/1
+    assert queueing.mean_latency_s(2.0, 0.0, 4.0) == pytest.approx(3.0)  # M/D/1
+    assert queueing.mean_latency_s(2.0, 0.0, 1e9) == pytest.approx(2.0)
+    assert math.isinf(queueing.mean_latency_s(2.0, 0.0, 2.0))
+
+
+def test_the_formula_foretells_a_simulated_queue() -> None:
+    rng = np.random.default_rng(0)
+    due = np.cumsum(rng.exponential(1.0, 200_000))
+    free, latencies = 0.0, []
+    for arrival in due:
+        free = max(free, arrival) + 0.6
+        latencies.append(free - arrival)
+    assert np.mean(latencies) == pytest.approx(queueing.mean_latency_s(0.6, 0.0, 1.0), rel=0.02)
+
+
+def test_the_knee_is_the_last_rate_before_p95_doubles() -> None:
+    trials, cases = arrivals({CONTROL: [1.0, 1.5, 3.0, 1.0], "pipelined/prefetch": [1.0] * 4})
+    points = queueing.arrival_points(trials, cases)
+    assert queueing.knees(points) == {CONTROL: 2.0, "pipelined/prefetch": 4.0}
+    table = tables.arrivals_table(trials, cases)
+    assert list(table[table["strategy"] == CONTROL]["before the knee"]) == [
+        "yes",
+        "yes",
+        "no",
+        "no",
+    ]
+    assert (table["n"] == 4).all()  # without first requests
+    title = " ".join(figures.arrivals(trials, cases).get_suptitle().split())
+    assert title.startswith("pipelined/prefetch holds 4 requests per second")
+
+
+def test_an_arm_that_was_asked_for_less_does_not_hold_less() -> None:
+    trials, cases = arrivals({CONTROL: [1.0] * 3, "parallel/single-container": [1.0]})
+    figure = figures.arrivals(trials, cases)
+    title = " ".join(figure.get_suptitle().split())
+    assert title == "No arm reaches its knee, asked for up to 3 requests per second"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [
+        "sequential/plain (no knee up to 3 / s)",
+        "parallel/single-container (1 / s alone)",
+    ]
+    trials, cases = arrivals({CONTROL: [1.0] * 3, "parallel/threads": [1.0, 9.0]})
+    title = " ".join(figures.arrivals(trials, cases).get_suptitle().split())
+    assert title.startswith(
+        "sequential/plain holds 3 requests per second before its knee, parallel"
+    )
+
+
+def test_cases_that_failed_have_no_point() -> None:
+    trials, cases = arrivals({CONTROL: [1.0, 1.0]})
+    cases.loc[cases["rate_rps"] == 2.0, "status"] = "invalid"
+    assert list(queueing.arrival_points(trials, cases)["rate_rps"]) == [1.0]
+
+
+def test_a_faster_arm_breaks_even_and_an_overrun_one_does_not() -> None:
+    cells = queueing.break_even(
+        services(control=[1.0, 2.0], quick=[0.5, 1.0], slow=[1.5, 3.0]), control=CONTROL
+    )
+    quick, slow = cells[cells["arm"] == "quick/x"], cells[cells["arm"] == "slow/x"]
+    assert (quick["ratio"].dropna() < 1).all()
+    assert (slow["ratio"].dropna() > 1).all()
+    assert np.isinf(slow["ratio"]).any()
+    assert slow["ratio"].iloc[7] == pytest.approx(1.5, rel=0.05)  # nobody waits
+
+
+def test_without_rows_nothing_is_claimed() -> None:
+    empty = pd.DataFrame({"experiment": [], "is_first_request": []})
+    assert queueing.arrival_points(empty, pd.DataFrame()).empty
+    assert queueing.break_even(services(quick=[1.0]), control=CONTROL).empty
+    assert tables.arrivals_table(empty, pd.DataFrame()).empty
+
+
+def test_a_race_without_lengths_has_no_break_even() -> None:
+    """`break_even_audio_s: []` leaves rows of other experiments only."""
+    trials = pd.DataFrame(
+        {"experiment": ["strategy_comparison"], "is_first_request": [False], "latency_s": [1.0]}
+    )
+    assert queueing.break_even(queueing.service_times(trials), control=CONTROL).empty
+    assert not figures.break_even(trials).axes

@@ -1,0 +1,169 @@
+"""Columns of a case are read at the moments that they are named for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hybridlab import catalog
+from hybridlab.devices import CpuDevice, MemoryOwners, Reading
+from hybridlab.devices.base import SLACK
+from hybridlab.errors import UnavailableError
+from hybridlab.experiments.case import Case
+from hybridlab.experiments.case_context import CaseContext, attention_kernel, memory_columns
+from hybridlab.experiments.case_runner import failures
+from hybridlab.experiments.placement import Site, place
+from hybridlab.profiling.memory_profiler import MemoryProfiler
+from tests.experiments.test_memory_breakdown import Kept, case
+
+
+class Card(CpuDevice):
+    """A card of 10,000 bytes whose readings are given."""
+
+    kind = "cuda"
+    used = reserved = peak = peak_reserved = 0
+    servers = 0
+
+    def _capacity_bytes(self) -> int:
+        return 10_000
+
+    def title(self) -> str:
+        return "NVIDIA L4"
+
+    def used_bytes(self) -> int:
+        return self.used
+
+    def peak_bytes(self) -> int:
+        return self.peak
+
+    def reserved_bytes(self) -> int:
+        return self.reserved
+
+    def peak_reserved_bytes(self) -> int:
+        return self.peak_reserved
+
+    def reset_peak(self) -> None:
+        self.peak, self.peak_reserved = self.used, self.reserved
+
+    def memory_owners(self) -> MemoryOwners:
+        return MemoryOwners({}, {SLACK: self.reserved - self.used, "context": 300 * self.servers})
+
+    def take(self, n_bytes: int, *, held: int, then: int) -> None:
+        """Use so many bytes for a moment, the allocator holding some more, and go on with fewer."""
+        self.peak, self.peak_reserved = max(self.peak, n_bytes), max(self.peak_reserved, held)
+        self.used, self.reserved = then, held
+
+
+def context(card: CpuDevice) -> CaseContext:
+    return CaseContext(case(), card, MemoryProfiler(card), Kept(), 0.0)
+
+
+def test_the_margin_is_what_was_free_when_least_was() -> None:
+    card = Card()
+    seen = context(card)
+    with seen.meter as meter:
+        with meter.region("load"):
+            card.servers = 2
+            card.take(4_000, held=4_500, then=3_000)
+        card.reserved = 3_100
+        with meter.region("request"):
+            card.take(5_000, held=5_200, then=3_000)
+        with meter.region("request"):
+            card.take(3_500, held=5_200, then=3_000)
+        card.servers, card.used, card.reserved = 0, 0, 0  # servers are stopped when all is said
+        columns = memory_columns(seen)
+    assert columns["request_peak_bytes"] == 5_000
+    assert columns["external_bytes"] == 600
+    assert columns["margin_bytes"] == 10_000 - 5_200 - 600
+    (request, _) = (region for region in meter.regions if region.name == "request")
+    assert request.peak_account.external[SLACK] == 200  # and not the 2,200 of its end
+    free = request.peak_account.free_bytes(capacity_bytes=10_000, used_bytes=5_000)
+    assert free == columns["margin_bytes"]
+
+
+def test_each_phase_has_the_slack_of_its_own_peak() -> None:
+    card = Card()
+    seen = context(card)
+
+    class Tenant:
+        on_phase: Any = None
+
+    tenant = Tenant()
+    with seen.meter as meter, meter.region("request") as region, meter.phases(region, [tenant]):
+        tenant.on_phase("asr encode")
+        card.take(2_000, held=2_100, then=500)
+        tenant.on_phase("asr decode")
+        card.take(1_500, held=2_100, then=500)
+        tenant.on_phase("")
+    slack = {name: phase.peak_account.external[SLACK] for name, phase in region.phases.items()}
+    assert (slack["asr encode"], slack["asr decode"]) == (100, 600)
+    assert (region.peak_bytes, region.reserved_bytes) == (2_000, 2_100)
+
+
+def test_what_was_measured_of_a_pair_that_failed_is_forgotten() -> None:
+    card = Card()
+    seen = context(card)
+    with seen.meter as meter:
+        with meter.region("load"):
+            card.take(9_900, held=9_900, then=0)
+        meter.forget()
+        with meter.region("load"):
+            card.servers, card.reserved = 1, 0
+            card.reset_peak()
+            card.take(2_000, held=2_000, then=2_000)
+        columns = memory_columns(seen)
+    assert columns["load_peak_bytes"] == 2_000
+    assert columns["margin_bytes"] == 7_700
+
+
+def test_without_a_reading_of_what_is_outside_there_is_no_margin() -> None:
+    class Blind(Card):
+        def memory_owners(self) -> MemoryOwners:
+            return MemoryOwners({}, {SLACK: 0})
+
+        def external_bytes(self) -> Reading:
+            return Reading(None, "no NVML")
+
+    seen = context(Blind())
+    with seen.meter as meter:
+        with meter.region("load"):
+            pass
+        columns = memory_columns(seen)
+    assert columns["margin_bytes"] is None
+    assert columns["external_bytes"] is None
+    assert columns["external_reason"] == "no NVML"
+
+
+def standing_for(card: str, *, attention: Any = "auto") -> Case:
+    own = case()
+    return replace(own, llm=replace(own.llm, card=card, attention=attention))
+
+
+def test_a_case_that_stands_for_a_card_has_that_card_s_kernel_and_word() -> None:
+    newer = Card()
+    assert standing_for("t4").card_on(newer) == catalog.card("t4")
+    assert attention_kernel(standing_for("t4"), newer) == "math"
+    assert attention_kernel(standing_for("l4"), newer) == "flash"
+    assert attention_kernel(standing_for("t4", attention="expanded_kv"), newer) == "expanded_kv"
+    assert attention_kernel(standing_for(""), CpuDevice()) is None
+    assert standing_for("t4").identity()["card"] == "t4"
+
+
+@pytest.mark.parametrize("variant", ["single-container", "separate-containers"])
+def test_servers_on_a_newer_card_cannot_stand_for_a_t4(variant: str) -> None:
+    from contextlib import ExitStack
+
+    own = standing_for("t4")
+    with ExitStack() as stack, pytest.raises(UnavailableError, match="not those of a t4"):
+        place(variant, own.asr, own.llm, Site(Card(), stack))
+
+
+def test_cases_that_failed_are_named_with_their_reasons() -> None:
+    rows = [{"case_id": name, "status": "crashed", "reason": f"{name} fell"} for name in "abcde"]
+    assert failures([*rows[:1], {"case_id": "x", "status": "ok", "reason": ""}]) == (
+        "1 case crashed or timed out: a (a fell)"
+    )
+    assert failures(rows).endswith("a (a fell); b (b fell); c (c fell); and 2 more")
+    assert failures([]) == ""

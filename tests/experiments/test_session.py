@@ -1,0 +1,83 @@
+"""A notebook's kernel asks about the card without using it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hybridlab import devices as device_module
+from hybridlab.config.params import BesideParams
+from hybridlab.experiments.plans import co_residency, setup
+from hybridlab.experiments.session import Session
+from hybridlab.processes.fork_server import ADDRESS_VARIABLE
+from hybridlab.units import GIB, MIB
+from tests.fake_nvml import FakeNvml
+
+
+def test_opening_and_planning_on_a_card_use_no_cuda(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+
+    def begun(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA was used")
+
+    for name in ("_lazy_init", "is_available", "device_count", "current_device", "mem_get_info"):
+        monkeypatch.setattr(torch.cuda, name, begun)
+    monkeypatch.setattr(device_module, "cuda_lack", lambda: "")
+    nvml.total, nvml.reserved, nvml.used = 15 * GIB, 447 * MIB, 12 * GIB
+    values = {"output_dir": str(tmp_path), "headless": True, "device": "auto"}
+    session = Session.open(BesideParams.from_mapping(values))
+    assert session.device.name == "cuda:0"
+    assert session.card is not None and session.card.name == "t4"
+    assert session.budget_bytes == 3 * GIB - 447 * MIB
+    assert setup.machine_facts(session)["native dtypes"] == "float32, float16"
+    assert co_residency.skip_reason(session, co_residency._case(session, "tiny")) == ""
+    assert "may be used" in co_residency.skip_reason(
+        session, co_residency._case(session, "large-v3")
+    )
+
+
+KERNEL = """
+import os, sys, torch
+from hybridlab.cli import doctor_checks
+from hybridlab.devices import procfs, nvml
+from hybridlab.experiments.plans import co_residency, setup
+from hybridlab.experiments.session import Session
+from hybridlab.processes.fork_server import shared_server
+from hybridlab.config.params import BesideParams
+
+values = {"output_dir": sys.argv[1], "headless": True, "device": "cuda", "llm_model": "pocket"}
+session = Session.open(BesideParams.from_mapping(values))
+session.budget_bytes, session.card, setup.machine_facts(session), setup.backend_facts(session)
+for size in ("pocket-s", "large-v3"):
+    co_residency.skip_reason(session, co_residency._case(session, size))
+list(doctor_checks.run_checks())
+server = shared_server()
+assert not torch.cuda.is_initialized()
+own = set(procfs.process_tree(os.getpid()))
+assert len(own) > 1, own
+on_card = {process.pid for process in nvml._computing(nvml.nvml_handle(session.device.index))}
+assert not own & on_card, on_card
+assert session.device.other_processes().value == 0, session.device.other_processes()
+server.stop()
+print("untouched")
+"""
+
+
+@pytest.mark.gpu
+def test_a_kernel_its_doctor_and_its_case_server_hold_nothing_of_the_card(tmp_path: Path) -> None:
+    # a case server of its own, whatever the tests before this one have started
+    own = {name: value for name, value in os.environ.items() if name != ADDRESS_VARIABLE}
+    told = subprocess.run(
+        [sys.executable, "-c", KERNEL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=own,
+    )
+    assert told.stdout.strip().endswith("untouched"), told.stderr

@@ -1,0 +1,118 @@
+"""Every way to decode says the same; a prefix that was heard once serves every job behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hybridlab.audio import Clip, load_clips
+from hybridlab.catalog import DECODINGS
+from hybridlab.devices import CpuDevice
+from hybridlab.errors import AudioError
+from hybridlab.models import ModelSpec, make_llm
+from hybridlab.models.base import AudioLanguageModel, GenerationResult
+
+SPEC = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
+MOST = 32
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Clip]:
+    return load_clips()
+
+
+def both_jobs(llm: AudioLanguageModel, clip: Clip) -> list[GenerationResult]:
+    samples, question = [clip.samples()], clip.questions[0].text
+    return [
+        llm.transcribe(samples, max_new_tokens=MOST)[0],
+        llm.answer(samples, [question], max_new_tokens=MOST)[0],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["loop", "static"])
+def test_decoding_says_what_generate_says(
+    kind: str, llms: dict[str, AudioLanguageModel], clips: list[Clip]
+) -> None:
+    for clip in clips:
+        assert both_jobs(llms[kind], clip) == both_jobs(llms["generate"], clip), clip.id
+
+
+def test_a_padded_batch_says_what_generate_says(
+    llms: dict[str, AudioLanguageModel], clips: list[Clip]
+) -> None:
+    batch = [clip.samples() for clip in clips[:3]]
+    questions = ["Which digit is the largest?", "hm", clips[2].questions[0].text]
+    said = [llms[kind].answer(batch, questions, max_new_tokens=MOST) for kind in DECODINGS]
+    assert said[0] == said[1] == said[2]
+
+
+def test_one_prefix_serves_every_job(
+    llms: dict[str, AudioLanguageModel], clips: list[Clip]
+) -> None:
+    for clip in clips:
+        heard = llms["loop"].hear(clip.samples())
+        transcript, answer = both_jobs(llms["loop"], clip)
+        question = clip.questions[0].text
+        assert heard.answer(question, max_new_tokens=MOST) == answer
+        assert heard.transcribe(max_new_tokens=MOST) == transcript
+        assert heard.answer(question, max_new_tokens=MOST) == answer  # nothing was left behind
+
+
+def test_the_prefix_is_encoded_once(llms: dict[str, AudioLanguageModel], clips: list[Clip]) -> None:
+    llm = llms["loop"]
+    llm.drain_spans()
+    heard = llm.hear(clips[0].samples())
+    heard.transcribe(max_new_tokens=MOST)
+    heard.answer(clips[0].questions[0].text, max_new_tokens=MOST)
+    phases = [span.phase for span in llm.drain_spans()]
+    assert phases.count("encode") == 1
+    assert phases.count("prefill") == 3  # the audio's, and one of a few tokens for each job
+    assert phases.count("decode") == 2
+
+
+@pytest.mark.parametrize("language", ["en", "fr", ""])
+def test_prompts_behind_the_prefix_are_the_processors_own(
+    language: str, llms: dict[str, AudioLanguageModel], clips: list[Clip], monkeypatch: Any
+) -> None:
+    llm: Any = llms["loop"]
+    samples = clips[0].samples()
+    heard: Any = llm.hear(samples)
+    asked: list[list[int]] = []
+    monkeypatch.setattr(heard, "_continue", lambda prompt, _: asked.append(prompt))
+    heard.transcribe(language=language)
+    heard.answer("Größe ☃, a\nb?")
+    whole = llm._transcription([samples], language)["input_ids"][0].tolist()
+    assert whole[heard._length :] == asked[0]
+    seen: list[list[int]] = []
+    monkeypatch.setattr(
+        llm, "_generate", lambda inputs, _: seen.append(inputs["input_ids"][0].tolist())
+    )
+    llm.answer([samples], ["Größe ☃, a\nb?"])
+    assert seen[0][heard._length :] == asked[1]
+
+
+def test_random_weights_do_a_fixed_number_of_steps() -> None:
+    said = {}
+    for kind in ("generate", "loop"):
+        spec = replace(SPEC, weights="random", decoding=kind)
+        tenant: Any = make_llm(spec, CpuDevice())
+        tenant.load()
+        tenant._text = lambda row, *_: GenerationResult(
+            "", tuple(row)
+        )  # ids of control tokens, too
+        samples = load_clips()[0].samples()
+        said[kind] = tenant.transcribe([samples], max_new_tokens=5)[0].tokens
+        if kind == "loop":
+            assert tenant.hear(samples).transcribe(max_new_tokens=5).tokens == said[kind]
+        tenant.unload()
+    assert len(said["loop"]) == 5
+    assert said["loop"] == said["generate"]
+
+
+def test_an_audio_beyond_the_limit_is_refused(llms: dict[str, AudioLanguageModel]) -> None:
+    import numpy as np
+
+    with pytest.raises(AudioError, match="too long for transcription"):
+        llms["loop"].hear(np.zeros(31 * 60 * 16_000, np.float32))

@@ -1,0 +1,183 @@
+"""Tenants through their real libraries: random, local and pocket weights, no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hybridlab import catalog
+from hybridlab.audio import Clip, load_clips
+from hybridlab.devices import CpuDevice
+from hybridlab.errors import AudioError, UnavailableError, WeightsError
+from hybridlab.models import ModelSpec, make_asr, make_llm
+from hybridlab.models.base import resolve_dtype
+from hybridlab.models.source import check_source
+from hybridlab.models.weights import fill_random
+
+BACKENDS = ("openai-whisper", "transformers", "faster-whisper")
+
+
+def spec(model: str, backend: str = "transformers", **changes: str) -> ModelSpec:
+    values = {"weights": "pocket", "dtype": "float32", **changes}
+    return ModelSpec(model=model, backend=backend, **values)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Clip]:
+    return load_clips()
+
+
+@pytest.fixture(scope="module")
+def said(clips: list[Clip]) -> dict[str, list[str]]:
+    """What each backend makes of every shipped clip with `pocket-m`."""
+    texts = {}
+    for backend in BACKENDS:
+        if backend == "faster-whisper":
+            pytest.importorskip("faster_whisper", reason="the extra ct2 is not installed")
+        tenant = make_asr(spec("pocket-m", backend), CpuDevice())
+        tenant.load()
+        texts[backend] = [
+            tenant.transcribe([clip.samples()], max_new_tokens=64)[0].text for clip in clips
+        ]
+        tenant.unload()
+        assert not tenant.loaded
+    return texts
+
+
+def test_backends_agree_on_every_shipped_clip(said: dict[str, list[str]]) -> None:
+    assert said["openai-whisper"] == said["transformers"] == said["faster-whisper"]
+
+
+@pytest.mark.parametrize("backend", ["openai-whisper", "transformers"])
+def test_a_batch_says_what_its_clips_say_alone(
+    backend: str, clips: list[Clip], said: dict[str, list[str]]
+) -> None:
+    tenant = make_asr(spec("pocket-m", backend), CpuDevice())
+    tenant.load()
+    batch = tenant.transcribe([clip.samples() for clip in clips[:4]], max_new_tokens=64)
+    assert [text.text for text in batch] == said[backend][:4]
+    phases = [span.phase for span in tenant.drain_spans()]
+    assert phases == ["prepare", "encode", "prefill", "decode"]
+
+
+def test_openai_transcribe_itself_says_the_same(
+    clips: list[Clip], said: dict[str, list[str]]
+) -> None:
+    """`whisper.transcribe` pads in the mel domain; the tenant must not depend on its own path."""
+    import whisper
+
+    tenant = make_asr(spec("pocket-m", "openai-whisper"), CpuDevice())
+    tenant.load()
+    for clip, text in zip(clips, said["openai-whisper"], strict=True):
+        if clip.audio_s <= 30:
+            result = whisper.transcribe(
+                tenant.module(),
+                clip.samples(),
+                language="en",
+                temperature=0.0,
+                without_timestamps=True,
+                fp16=False,
+            )
+            assert result["text"].strip() == text
+
+
+@pytest.mark.parametrize("backend", ["openai-whisper", "transformers"])
+def test_random_weights_do_fixed_work_in_the_true_architecture(backend: str) -> None:
+    tenant = make_asr(spec("tiny", backend, weights="random"), CpuDevice())
+    tenant.load()
+    module = tenant.module()
+    assert module is not None
+    expected = catalog.whisper("tiny").parameters
+    if backend == "openai-whisper":
+        expected -= 1500 * 384  # its encoder positions are a buffer
+    assert sum(p.numel() for p in module.parameters()) == expected
+    quiet = np.full(16_000, 0.01, np.float32)
+    (text,) = tenant.transcribe([quiet], max_new_tokens=5)
+    assert len(text.tokens) == 5
+    again = make_asr(spec("tiny", backend, weights="random"), CpuDevice())
+    again.load()
+    assert again.transcribe([quiet], max_new_tokens=5)[0].tokens == text.tokens
+
+
+def test_random_voxtral_in_miniature_runs_both_jobs() -> None:
+    tenant = make_llm(spec("pocket", weights="random"), CpuDevice())
+    tenant.load()
+    samples = np.full(40 * 16_000, 0.01, np.float32)
+    tenant.transcribe([samples], max_new_tokens=3)
+    tenant.answer([samples], ["Why?"], max_new_tokens=4)
+    phases = [span.phase for span in tenant.drain_spans()]
+    assert phases == ["prepare", "encode", "prefill", "decode"] * 2
+
+
+def test_random_values_are_seeded_finite_and_touch_everything() -> None:
+    one, two, three = (torch.nn.Linear(300, 7000) for _ in range(3))
+    for module, seed in ((one, 1), (two, 1), (three, 2)):
+        fill_random(module, seed=seed)
+    assert torch.equal(one.weight, two.weight)
+    assert not torch.equal(one.weight, three.weight)
+    assert one.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert (one.weight[-1] != 0).any()
+
+
+@pytest.mark.parametrize("backend", ["openai-whisper", "transformers"])
+def test_a_folder_in_hub_format_loads_as_local(
+    tmp_path: Path, backend: str, clips: list[Clip], said: dict[str, list[str]]
+) -> None:
+    source = make_asr(spec("pocket-m"), CpuDevice())
+    source.load()
+    source.save(tmp_path)  # type: ignore[attr-defined]
+    tenant = make_asr(spec("pocket-m", backend, weights="local", path=str(tmp_path)), CpuDevice())
+    tenant.load()
+    text = tenant.transcribe([clips[0].samples()], max_new_tokens=64)[0].text
+    assert text == said[backend][0]
+
+
+def test_foreign_and_unsafe_folders_are_refused(tmp_path: Path) -> None:
+    local = {"weights": "local", "path": str(tmp_path)}
+    with pytest.raises(WeightsError, match=r"no config\.json"):
+        check_source(spec("tiny", **local))
+    (tmp_path / "config.json").write_text(
+        '{"d_model": 96, "encoder_layers": 3, "num_mel_bins": 128}'
+    )
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(WeightsError, match=r"no \.safetensors"):
+        check_source(spec("tiny", **local))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="is not a tiny"):
+        check_source(spec("tiny", **local))
+
+
+def test_the_hub_offline_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        check_source(spec("mini-3b", weights="hub"))
+
+
+def test_dtypes_are_resolved_and_never_emulated() -> None:
+    cpu = CpuDevice()
+    role = "asr"
+    assert resolve_dtype("auto", backend="transformers", device=cpu, role=role) == "float32"  # type: ignore[arg-type]
+    with pytest.raises(UnavailableError, match="no float16 in hardware"):
+        resolve_dtype("float16", backend="transformers", device=cpu, role=role)  # type: ignore[arg-type]
+
+
+def test_float16_of_openai_keeps_its_norms() -> None:
+    from hybridlab.models.whisper_openai import half_with_float_norms
+
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4))
+    half_with_float_norms(module)
+    assert module[0].weight.dtype == torch.float16
+    assert module[1].weight.dtype == torch.float32
+
+
+def test_audio_beyond_voxtrals_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybridlab.models.voxtral import _check_length
+
+    with pytest.raises(AudioError, match="too long for transcription"):
+        _check_length([np.zeros(32_000, np.float32)], 1.0, "transcription")

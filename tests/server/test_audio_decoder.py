@@ -1,0 +1,261 @@
+"""Audio from outside, decoded by a real worker: what is refused, and that it survives all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from benchmarks.endurance.hostile import (
+    BAD,
+    GOOD,
+    claiming,
+    encoded,
+    longer_than_said,
+    near_silence,
+    tone,
+)
+from hybridlab.audio import load_clips, read_audio, windows
+from hybridlab.errors import AudioError
+from hybridlab.processes.worker import Worker
+from hybridlab.server.audio_decoder import AudioDecoder, Limits, decode_audio
+from hybridlab.server.errors import ApiError
+from hybridlab.server.jobs import DecodedAudio
+
+pytestmark = pytest.mark.usefixtures("case_server")
+
+
+def with_decoder(
+    scene: Callable[[AudioDecoder], Awaitable[None]],
+    *,
+    max_audio_s: float = 60.0,
+    timeout_s: float = 20.0,
+) -> None:
+    async def run() -> None:
+        decoder = AudioDecoder(Limits(max_audio_s, timeout_s), workers=1, queue=4)
+        await decoder.start()
+        try:
+            await scene(decoder)
+        finally:
+            decoder.close()
+
+    asyncio.run(asyncio.wait_for(run(), 40))
+
+
+async def refused(decoder: AudioDecoder, data: bytes) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await decoder.decode(data)
+    return caught.value
+
+
+def test_every_shipped_clip_is_decoded_and_cut_as_the_lab_does() -> None:
+    for clip in load_clips():
+        found = decode_audio(clip.path.read_bytes(), 100.0)
+        expected = read_audio(clip.path)
+        np.testing.assert_array_equal(found.samples, expected)
+        for piece, own in zip(found.windows(), windows(expected), strict=True):
+            np.testing.assert_array_equal(piece, own)
+        bounds = found.bounds_s()
+        assert bounds[0][0] == 0
+        assert bounds[-1][1] == pytest.approx(clip.audio_s)
+        assert all(end == start for (_, end), (start, _) in pairwise(bounds))
+
+
+@pytest.mark.parametrize(
+    ("form", "rate", "channels"),
+    [("WAV", 8_000, 1), ("FLAC", 48_000, 2), ("OGG", 44_100, 2), ("MP3", 44_100, 1)],
+)
+def test_formats_rates_and_channels_become_16_khz_mono(form: str, rate: int, channels: int) -> None:
+    data = encoded(np.stack([tone(2, rate=rate)] * channels, axis=1), rate=rate, form=form)
+    found = decode_audio(data, 10)
+    assert found.samples.dtype == np.float32
+    assert found.seconds == pytest.approx(2, abs=0.06)
+    assert float(np.abs(found.samples[8000:-8000]).max()) == pytest.approx(0.1, abs=0.02)
+
+
+def test_what_is_no_audio_gets_400_in_one_line_and_the_worker_goes_on() -> None:
+    async def scene(decoder: AudioDecoder) -> None:
+        for name, data in BAD.items():
+            found = await refused(decoder, data)
+            assert (found.status, "\n" in str(found)) == (400, False), name
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 0
+
+    with_decoder(scene)
+
+
+def test_a_header_that_lies_about_its_length_takes_no_more_than_what_is_there() -> None:
+    tracemalloc.start()
+    found = decode_audio(longer_than_said(GOOD), 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.seconds == pytest.approx(1, abs=0.01)
+    assert peak < 20 * 10**6
+
+
+def test_a_small_file_that_unpacks_to_hours_is_stopped_at_the_limit() -> None:
+    """Six hours of near silence in a FLAC of well under a megabyte."""
+    bomb = near_silence(6)
+    assert len(bomb) < 10**6
+
+    async def scene(decoder: AudioDecoder) -> None:
+        found = await refused(decoder, bomb)
+        assert (found.status, found.extra["longest_audio_s"]) == (413, 60.0)
+        assert (await decoder.decode(GOOD)).seconds == 1
+
+    with_decoder(scene)
+
+
+def test_what_its_header_says_is_too_long_is_refused_undecoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("soundfile.SoundFile.read", read)
+    with pytest.raises(ApiError, match="an audio of 360 min"):
+        decode_audio(near_silence(6), 60)
+
+
+def test_a_header_that_says_less_than_there_is_brings_no_more_in() -> None:
+    assert decode_audio(claiming(near_silence(6), 8000 * 50), 60).seconds <= 60
+
+
+def test_a_decoder_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    async def scene(decoder: AudioDecoder) -> None:
+        monkeypatch.setattr("hybridlab.server.audio_decoder.decode_audio", _hang)
+        found = await refused(decoder, GOOD)
+        assert (found.status, "longer than" in str(found)) == (400, True)
+        monkeypatch.undo()
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 1
+
+    began = time.monotonic()
+    with_decoder(scene, timeout_s=1.0)
+    assert time.monotonic() - began < 20
+
+
+def test_a_decoder_that_is_killed_is_replaced_and_only_a_file_that_kills_two_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(decoder: AudioDecoder) -> None:
+        (worker,) = decoder._workers
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 1
+        monkeypatch.setattr("hybridlab.server.audio_decoder.decode_audio", _die)
+        found = await refused(decoder, GOOD)
+        assert (found.status, "ended its decoder twice" in str(found)) == (400, True)
+        monkeypatch.undo()
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 3
+
+    with_decoder(scene)
+
+
+def test_a_decoder_that_cannot_be_started_again_is_tried_anew_for_the_next_file(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(self: Worker) -> Worker:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def scene(decoder: AudioDecoder) -> None:
+        (worker,) = decoder._workers
+        worker.kill()
+        monkeypatch.setattr(Worker, "start", full)
+        assert [(await refused(decoder, GOOD)).status for _ in range(2)] == [500, 500]
+        assert "cannot be started again: [Errno 28] No space left" in caplog.text
+        monkeypatch.undo()
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 1
+
+    with_decoder(scene)
+
+
+def test_no_file_is_given_to_a_decoder_that_could_not_be_confined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(decoder: AudioDecoder) -> None:
+        (worker,) = decoder._workers
+        worker.kill()
+        monkeypatch.setattr("hybridlab.server.audio_decoder.confine", _refuse_limits)
+        assert [(await refused(decoder, GOOD)).status for _ in range(2)] == [500, 500]
+        assert worker.pid is None
+        monkeypatch.undo()
+        assert (await decoder.decode(GOOD)).seconds == 1
+        assert decoder.restarts == 1
+
+    with_decoder(scene)
+
+
+def test_more_memory_than_a_decoder_may_have_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(decoder: AudioDecoder) -> None:
+        monkeypatch.setattr("hybridlab.server.audio_decoder.decode_audio", _swell)
+        assert (await refused(decoder, GOOD)).status == 413
+        monkeypatch.undo()
+        assert (await decoder.decode(GOOD)).seconds == 1
+
+    with_decoder(scene)
+
+
+def test_a_decoder_may_write_no_file_and_its_faults_are_not_the_client_s(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene(decoder: AudioDecoder) -> None:
+        monkeypatch.setattr("hybridlab.server.audio_decoder.decode_audio", _write)
+        found = await refused(decoder, GOOD)
+        assert (found.status, "File too large" in str(found)) == (500, False)
+        assert "File too large" in caplog.text
+
+    with_decoder(scene)
+
+
+def test_a_refusal_is_the_same_on_the_other_side_of_a_channel() -> None:
+    import pickle
+
+    error = ApiError(413, "c", "why", retry_after_s=3, extra={"longest_audio_s": 1.0})
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.status, again.body(), again.retry_after_s) == (413, error.body(), 3)
+
+
+def test_silence_is_refused_and_quiet_speech_is_not() -> None:
+    with pytest.raises(AudioError, match="silent"):
+        decode_audio(encoded(tone(1) * 1e-5, subtype="FLOAT"), 10)
+    assert isinstance(decode_audio(encoded(tone(1) * 0.02), 10), DecodedAudio)
+
+
+def _hang(data: bytes, max_audio_s: float) -> None:
+    import time
+
+    time.sleep(60)
+
+
+def _die(data: bytes, max_audio_s: float) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _swell(data: bytes, max_audio_s: float) -> None:
+    np.ones(1 << 34)
+
+
+def _write(data: bytes, max_audio_s: float) -> None:
+    import tempfile
+
+    # named, since tempfile looks for a folder by writing into it
+    with tempfile.TemporaryFile(dir=os.environ.get("TMPDIR", "/tmp")) as file:
+        file.write(b"x" * 10_000)
+        file.flush()
+
+
+def _refuse_limits(more_bytes: int) -> None:
+    raise ValueError("current limit exceeds maximum limit")

@@ -1,0 +1,159 @@
+"""Memory that really runs out in a worker: the kernel refuses it more, a smaller Whisper serves,
+and the larger one comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import resource
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from hybridlab.audio import load_clips
+from hybridlab.models.base import Model
+from hybridlab.server.app import create_app
+from hybridlab.server.engine import Engine
+from hybridlab.server.scheduler import ModelScheduler
+from hybridlab.server.settings import Settings
+from hybridlab.server.supervisor import SchedulerConfig
+from hybridlab.units import MIB
+from tests.server.fakes import until
+
+pytestmark = pytest.mark.usefixtures("case_server")
+#: Several windows: their attention takes tens of megabytes, which no free list still holds.
+LONG = max(load_clips(), key=lambda clip: clip.audio_s)
+#: Enough for the call to reach the worker, where it is told of what the model lacks.
+ROOM_BYTES = 10 * MIB
+
+
+async def starve(scheduler: ModelScheduler) -> None:
+    """The kernel gives the worker, which holds no free blocks, hardly any memory more."""
+    await scheduler.supervisor.in_thread(scheduler.client.release_cache)
+    taken_bytes = await scheduler.supervisor.in_thread(remote_of(scheduler).ask, fill_heap)
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.prlimit(
+        worker_of(scheduler).pid, resource.RLIMIT_DATA, (taken_bytes + ROOM_BYTES, most)
+    )
+
+
+def fill_heap(model: Model) -> int:
+    """In the worker: take what its heap has free between blocks in use, as trimming gives back the
+    pages and not the addresses. What it has taken in all, in bytes."""
+    held = model.__dict__["held"] = []
+    before = data_bytes()
+    while data_bytes() == before:
+        held.extend(bytearray(1 << 14) for _ in range(64))
+    return data_bytes()
+
+
+def data_bytes() -> int:
+    (taken_kb,) = re.findall(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(taken_kb) * 1024
+
+
+Scene = Callable[[httpx.AsyncClient, Engine, ModelScheduler], Awaitable[None]]
+
+
+def serve(scene: Scene, **options: Any) -> None:
+    """The engine with its real workers behind its routes; Whisper alone."""
+
+    async def run() -> None:
+        engine = Engine(Settings.from_mapping({"device": "cpu", "only": "asr", **options}))
+        try:
+            await engine.start()
+            transport = httpx.ASGITransport(create_app(engine))
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+                await scene(client, engine, engine.schedulers["asr"])
+        finally:
+            await engine.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+async def transcribe(client: httpx.AsyncClient) -> dict[str, Any]:
+    file = {"file": ("a", LONG.path.read_bytes())}
+    answer = await client.post(
+        "/v1/audio/transcriptions", files=file, data={"model": "whisper-1"}, timeout=30
+    )
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def counted(engine: Engine, name: str) -> float:
+    (value,) = re.findall(
+        rf'hybridlab_{name}_total{{role="asr"}} (\S+)', engine.metrics.text().decode()
+    )
+    return float(value)
+
+
+def remote_of(scheduler: ModelScheduler) -> Any:
+    return scheduler.client.remote  # type: ignore[attr-defined]
+
+
+def worker_of(scheduler: ModelScheduler) -> Any:
+    return remote_of(scheduler).worker
+
+
+def test_a_real_allocation_failure_steps_down_says_so_and_climbs_back() -> None:
+    async def scene(client: httpx.AsyncClient, engine: Engine, scheduler: ModelScheduler) -> None:
+        before = await transcribe(client)
+        assert before["model"] == "whisper-pocket-m"
+        assert "instead_of" not in before
+        await starve(scheduler)
+        during = await transcribe(client)
+        assert (during["model"], during["instead_of"]) == ("whisper-pocket-s", "whisper-pocket-m")
+        assert during["text"]
+        assert [counted(engine, name) for name in ("ooms", "fallbacks", "returns_to_larger")] == [
+            2,
+            1,
+            0,
+        ]
+        await until(lambda: scheduler.counts.returns_to_larger == 1, 20)
+        assert await transcribe(client) == before
+        assert [counted(engine, name) for name in ("ooms", "fallbacks", "returns_to_larger")] == [
+            2,
+            1,
+            1,
+        ]
+
+    serve(scene, retry_larger_after_s=0.5)
+
+
+def test_without_a_smaller_model_it_is_an_error_and_the_next_request_is_served() -> None:
+    async def scene(client: httpx.AsyncClient, engine: Engine, scheduler: ModelScheduler) -> None:
+        await starve(scheduler)
+        file = {"file": ("a", LONG.path.read_bytes())}
+        answer = await client.post(
+            "/v1/audio/transcriptions", files=file, data={"model": "whisper-1"}, timeout=30
+        )
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
+        assert answer.headers["retry-after"] == "5"
+        unlimited = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.prlimit(worker_of(scheduler).pid, resource.RLIMIT_DATA, unlimited)
+        assert (await transcribe(client))["text"]
+        assert counted(engine, "fallbacks") == counted(engine, "restarts") == 0
+
+    serve(scene, fallback="none")
+
+
+def test_real_workers_are_cleaned_and_started_again_above_the_bound_of_fragmentation() -> None:
+    async def scene(client: httpx.AsyncClient, engine: Engine, scheduler: ModelScheduler) -> None:
+        first = worker_of(scheduler).pid
+        texts = [(await transcribe(client))["text"] for _ in range(2)]
+        await until(lambda: scheduler.counts.cache_clears == 1)
+        assert worker_of(scheduler).pid == first
+        share = await scheduler.supervisor.in_thread(scheduler.client.fragmentation)
+        assert share is not None
+        assert 0 < share < 1
+        scheduler.supervisor.config = SchedulerConfig(restart_fragmentation=share / 100)
+        texts += [(await transcribe(client))["text"] for _ in range(2)]
+        await until(lambda: scheduler.counts.restarts == 2, 20)
+        assert worker_of(scheduler).pid != first
+        assert len(set(texts)) == 1
+        assert counted(engine, "ooms") == 0
+
+    serve(scene, clear_cache_every=2)
