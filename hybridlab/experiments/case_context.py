@@ -179,15 +179,17 @@ def write_trial(
 
 
 def _token_columns(context: CaseContext, served: CompletedRequest) -> dict[str, Any]:
-    """Time to the answer's first token, which prefill ends with, and pace of the later ones. Empty
-    where no span tells a request's own phases: of a batch, and over HTTP."""
+    """Time to the answer's first token, which its prefill ends with, and pace of the later ones.
+    Empty where no spans tell the answer's own: of a batch, over HTTP, after a shared prefix."""
     n_tokens = len(served.answer.tokens)
-    spans = {span.phase: span for span in served.spans if span.tenant == AudioLanguageModel.name}
     found: dict[str, Any] = {"output_tokens": n_tokens}
-    if "prefill" in spans:
-        found["ttft_s"] = spans["prefill"].end_s - served.start_s
-    if "decode" in spans and n_tokens > 1:
-        decode_s = spans["decode"].end_s - spans["decode"].start_s
+    spans = [span for span in served.spans if span.tenant == AudioLanguageModel.name]
+    if served.batch > 1 or [span.phase for span in spans[-2:]] != ["prefill", "decode"]:
+        return found
+    prefill, decode = spans[-2:]
+    decode_s = decode.end_s - decode.start_s
+    found["ttft_s"] = prefill.end_s - served.start_s
+    if n_tokens > 1 and decode_s > 0:
         found |= {"itl_s": decode_s / (n_tokens - 1), "tokens_per_s": (n_tokens - 1) / decode_s}
     return found
 

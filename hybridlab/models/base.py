@@ -111,7 +111,7 @@ class Model(ABC):
     """Loads, runs, unloads. `spans` collects the phases of the calls since it was last drained."""
 
     role: ClassVar[Role]
-    name: ClassVar[str]  # "asr" or "llm": the `tenant` column
+    name: ClassVar[str]  # "asr" or "llm": the `role` column
 
     def __init__(self, spec: ModelSpec, device: Device) -> None:
         self.spec = spec

@@ -32,6 +32,8 @@ class CompletedRequest:
     start_s: float
     end_s: float
     spans: tuple[PhaseSpan, ...]
+    #: How many requests were served in the same calls; the spans are those of all of them.
+    batch: int = 1
 
     @property
     def latency_s(self) -> float:

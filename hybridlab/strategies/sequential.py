@@ -74,6 +74,7 @@ class Sequential(Strategy):
                     start_s=start,
                     end_s=end,
                     spans=tuple(spans),
+                    batch=len(taken),
                 )
                 spans = []  # the batch's spans stand once, with its first request
 

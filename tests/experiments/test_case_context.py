@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hybridlab import catalog
@@ -12,10 +13,17 @@ from hybridlab.devices import CpuDevice, MemoryOwners, Reading
 from hybridlab.devices.base import SLACK
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.case import Case
-from hybridlab.experiments.case_context import CaseContext, attention_kernel, memory_columns
+from hybridlab.experiments.case_context import (
+    CaseContext,
+    _token_columns,
+    attention_kernel,
+    memory_columns,
+)
 from hybridlab.experiments.case_runner import failures
 from hybridlab.experiments.placement import Site, place
+from hybridlab.models.base import GenerationResult, PhaseSpan
 from hybridlab.profiling.memory_profiler import MemoryProfiler
+from hybridlab.strategies import CompletedRequest, Request
 from tests.experiments.test_memory_breakdown import Kept, case
 
 
@@ -167,3 +175,40 @@ def test_cases_that_failed_are_named_with_their_reasons() -> None:
     )
     assert failures(rows).endswith("a (a fell); b (b fell); c (c fell); and 2 more")
     assert failures([]) == ""
+
+
+def spans_of(*phases: tuple[str, str, float, float]) -> tuple[PhaseSpan, ...]:
+    return tuple(PhaseSpan(role, phase, start, end) for role, phase, start, end in phases)
+
+
+ANSWERED = (("llm", "prepare", 2.0, 2.1), ("llm", "encode", 2.1, 2.5), ("llm", "prefill", 2.5, 3.0))
+PREFIXED = (*ANSWERED, ("llm", "decode", 3.0, 3.4), ("llm", "prepare", 3.4, 3.5))
+
+
+@pytest.mark.parametrize(
+    ("spans", "batch", "found"),
+    [
+        ((*ANSWERED, ("llm", "decode", 3.0, 4.0)), 1, (2.0, 0.25, 4.0)),
+        ((*ANSWERED, ("llm", "decode", 3.0, 4.0)), 2, (None, None, None)),
+        ((*PREFIXED, ("llm", "decode", 3.5, 4.5)), 1, (None, None, None)),
+        ((("llm", "http", 1.0, 1.1), ("llm", "work", 1.1, 4.0)), 1, (None, None, None)),
+    ],
+)
+def test_the_first_token_and_the_pace_are_those_of_the_answer(
+    spans: Any, batch: int, found: tuple[float | None, ...]
+) -> None:
+    """Five tokens: one at the end of prefill, four in a second of decoding."""
+    heard = ("asr", "decode", 1.2, 1.9)
+    served = CompletedRequest(
+        request=Request(id="r", samples=np.zeros(1, np.float32), question="?"),
+        transcript=GenerationResult("one", (1,)),
+        answer=GenerationResult("a b c d", (1, 2, 3, 4, 5)),
+        start_s=1.0,
+        end_s=4.0,
+        spans=spans_of(heard, *spans),
+        batch=batch,
+    )
+    columns = _token_columns(context(Card()), served)
+    assert columns["output_tokens"] == 5
+    told = tuple(columns.get(name) for name in ("ttft_s", "itl_s", "tokens_per_s"))
+    assert told == pytest.approx(found) if found[0] else told == found
