@@ -87,18 +87,18 @@ FIGURES: dict[str, Callable[[Tables], Figure]] = {
     "02-quality-memory": lambda t: figures.quality_memory(
         of(t, "trials", "02"), of(t, "cases", "02")
     ),
-    "03-limits": lambda t: figures.limits(of(t, "cases", "03", "request_scaling")),
+    "03-limits": lambda t: figures.request_scaling(of(t, "cases", "03", "request_scaling")),
     "03-squeeze": lambda t: figures.survival(of(t, "probes", "03"), of(t, "cases", "03")),
-    "03-ageing": lambda t: figures.ageing(of(t, "cycles", "03"), of(t, "cases", "03")),
+    "03-ageing": lambda t: figures.soak(of(t, "cycles", "03"), of(t, "cases", "03")),
     **{
         f"{notebook}-{name}": draw
         for notebook in ("04", "05", "06")
         for name, draw in notebook_figures(notebook).items()
     },
-    "05-arrivals": lambda t: figures.arrivals(of(t, "trials", "05"), of(t, "cases", "05")),
+    "05-arrivals": lambda t: figures.load_sweep(of(t, "trials", "05"), of(t, "cases", "05")),
     "05-interference": lambda t: figures.interference(of(t, "spans", "05"), of(t, "cases", "05")),
     "06-swap-stages": lambda t: figures.swap_stages(of(t, "spans", "06"), of(t, "cases", "06")),
-    "06-arrivals": lambda t: figures.arrivals(of(t, "trials", "06"), of(t, "cases", "06")),
+    "06-arrivals": lambda t: figures.load_sweep(of(t, "trials", "06"), of(t, "cases", "06")),
     "06-break-even": lambda t: figures.break_even(of(t, "trials", "06"), of(t, "cases", "06")),
     "07-latency": lambda t: figures.latency(t["trials"], t["cases"]),
     "07-throughput": lambda t: figures.throughput(t["cases"]),

@@ -120,7 +120,7 @@ def test_one_step_is_no_pace() -> None:
     arm = arm_of(table)
     assert arm.slope("resident_bytes").low > 0
     assert arm.single_step("resident_bytes") == pytest.approx(3 * MIB, rel=0.05)
-    assert "one step of 3" in " ".join(figures.ageing(table, CASES).get_suptitle().split())
+    assert "one step of 3" in " ".join(figures.soak(table, CASES).get_suptitle().split())
     assert "no pace" in tables.ageing_table(table, CASES)["out of memory"].iloc[0]
 
 

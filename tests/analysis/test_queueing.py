@@ -77,13 +77,13 @@ def test_the_knee_is_the_last_rate_before_p95_doubles() -> None:
         "no",
     ]
     assert (table["n"] == 4).all()  # without first requests
-    title = " ".join(figures.arrivals(trials, cases).get_suptitle().split())
+    title = " ".join(figures.load_sweep(trials, cases).get_suptitle().split())
     assert title.startswith("pipelined/prefetch holds 4 requests per second")
 
 
 def test_an_arm_that_was_asked_for_less_does_not_hold_less() -> None:
     trials, cases = arrivals({CONTROL: [1.0] * 3, "parallel/single-container": [1.0]})
-    figure = figures.arrivals(trials, cases)
+    figure = figures.load_sweep(trials, cases)
     title = " ".join(figure.get_suptitle().split())
     assert title == "No arm reaches its knee, asked for up to 3 requests per second"
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -92,7 +92,7 @@ def test_an_arm_that_was_asked_for_less_does_not_hold_less() -> None:
         "parallel/single-container (1 / s alone)",
     ]
     trials, cases = arrivals({CONTROL: [1.0] * 3, "parallel/threads": [1.0, 9.0]})
-    title = " ".join(figures.arrivals(trials, cases).get_suptitle().split())
+    title = " ".join(figures.load_sweep(trials, cases).get_suptitle().split())
     assert title.startswith(
         "sequential/plain holds 3 requests per second before its knee, parallel"
     )

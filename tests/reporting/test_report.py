@@ -16,6 +16,7 @@ import pytest
 from hybridlab.errors import RunFolderError
 from hybridlab.reporting import figures
 from hybridlab.reporting.html import build_report
+from hybridlab.reporting.html.claims import SHOWN_AT
 from hybridlab.reporting.html.figures import pictures
 from hybridlab.reporting.html.files import embedded_tables, files_table
 from hybridlab.reporting.html.view_model import Run
@@ -251,3 +252,13 @@ def test_a_simulated_card_beside_this_machines_run_answers_first(tmp_path: Path)
     assert page.text.index(finding) < page.text.index("Beside Voxtral")
     (first, *_) = page.attributes("img", "alt")
     assert first.startswith("On a simulated T4, all of 2 pairs fit; large-v3 is the tightest")
+
+
+def test_the_figures_of_claims_are_saved_by_their_notebooks(project: Path) -> None:
+    for _, _, names in SHOWN_AT.values():
+        for name in names:
+            number, _, figure = name.partition("-")
+            if not number.isdigit():
+                continue
+            (book,) = (project / "notebooks").glob(f"{number}_*.ipynb")
+            assert f'\\"{figure}\\"' in book.read_text(encoding="utf-8"), name

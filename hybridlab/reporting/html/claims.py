@@ -18,7 +18,7 @@ SHOWN_AT: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "fit": ("options", "options", ("02-options", "00-plan")),
     "time": ("strategies", "strategies", ("07-latency", "04-latency", "latency")),
     "strategy": ("strategies", "strategies", ("07-pareto", "07-latency", "latency")),
-    "soak": ("cases", "cases", ("03-ageing",)),
+    "soak": ("cases", "cases", ("03-soak",)),
     "quality": ("cases", "cases", ("02-quality-memory",)),
 }
 #: So many cases are linked one by one; of more, the first of each arm.

@@ -25,7 +25,7 @@ FILLS: tuple[Any, ...] = ("full", "none", "left", "top", "right")
     trials=("case_id", "experiment", "latency_s", "is_first_request", "queue_time_s"),
     cases=("case_id", "status", "strategy", "variant", "rate_rps", "load", "throughput_rps"),
 )
-def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
+def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     """Throughput and p95 latency of each arm at each offered rate; a ring marks the last rate
     before the knee."""
     points = arrival_points(trials[trials["latency_s"].notna()], cases)

@@ -31,7 +31,7 @@ _REMEDIES = tuple(REMEDY_LOOK)
     ),
     cases=("case_id",),
 )
-def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
+def soak(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     """A column per strategy: what is occupied after each cycle against the first, latency where
     there is a clock, and the trend of memory with its interval, a row per remedy."""
     found = list(memory_growth.arms(ordered(cycles))) if len(cycles) else []

@@ -21,7 +21,7 @@ _KINDS = {"audio_s": "length of the audio (s)", "batch": "requests in a batch"}
 
 
 @theme.styled(cases=("status",))
-def limits(cases: pd.DataFrame) -> Figure:
+def request_scaling(cases: pd.DataFrame) -> Figure:
     """Request peak over the request's size, measured and predicted (dashed), per kind of limit."""
     tried = cases[cases["scaling_kind"].isin(_KINDS)] if "scaling_kind" in cases else cases.head(0)
     columns = {
