@@ -1,7 +1,7 @@
 """Every way of sharing once, at full size inside a T4's memory, a line of JSON for each:
 `python -m benchmarks.gpu_check.sharing --folder DIR`.
 
-The parameters of params/t4-envelope.yaml with few requests and no rounds, and all arms of the
+The parameters of params/t4-memory-limit.yaml with few requests and no rounds, and all arms of the
 notebooks 04 to 06 in one race behind its parity gate; one of each strategy comes first.
 """
 
@@ -19,7 +19,7 @@ from hybridlab.experiments.plans import strategy_comparison
 from hybridlab.experiments.plans.strategy_comparison import Arm
 from hybridlab.experiments.session import Session
 
-T4_ENVELOPE = Path(__file__).resolve().parents[2] / "params" / "t4-envelope.yaml"
+T4_MEMORY_LIMIT = Path(__file__).resolve().parents[2] / "params" / "t4-memory-limit.yaml"
 ARMS = (
     strategy_comparison.CONTROL,
     Arm("parallel", "processes"),
@@ -43,7 +43,7 @@ COLUMNS = ("status", "reason", "request_peak_bytes", "external_bytes", "margin_b
 
 
 def parameters(folder: Path) -> StrategyParams:
-    values = {**read_yaml(T4_ENVELOPE), **FEW, "output_dir": str(folder), "headless": True}
+    values = {**read_yaml(T4_MEMORY_LIMIT), **FEW, "output_dir": str(folder), "headless": True}
     own = StrategyParams.named("gpu_check")
     return own.from_mapping({n: v for n, v in values.items() if n in own.model_fields})
 

@@ -51,7 +51,7 @@ class Arm:
 
     @property
     def cycle_s(self) -> float:
-        """Mean seconds of a cycle, housekeeping included."""
+        """Mean seconds of a cycle, maintenance included."""
         return float((self.cycles["latency_s"] + self.cycles["maintenance_s"]).mean())
 
     def slope(self, quantity: str) -> Interval:
@@ -84,11 +84,11 @@ class Arm:
         return bootstrap_interval(seconds), quantile(seconds, 0.95)
 
     def maintenance_s(self) -> float:
-        """Seconds of housekeeping per cycle, on the average of all cycles."""
+        """Seconds of maintenance per cycle, on the average of all cycles."""
         return float(self.cycles["maintenance_s"].mean())
 
-    def after_housekeeping(self) -> float | None:
-        """Median latency right after housekeeping as a multiple of that of the same requests at
+    def after_maintenance(self) -> float | None:
+        """Median latency right after maintenance as a multiple of that of the same requests at
         other times; None where there is too little to compare."""
         rows = self.settled
         kept_house = rows["maintenance_s"] > 0

@@ -277,7 +277,7 @@ class LimitsParams(Params):
 
 
 class StrategyParams(Params):
-    """A race; housekeeping and the fallback to smaller Whispers are for its arms but not for the
+    """A race; maintenance and the fallback to smaller Whispers are for its arms but not for the
     control."""
 
     rounds: Count = 2

@@ -76,8 +76,8 @@ class Case:
     #: Other processes may use this share of the processors before the case's times are invalid.
     max_other_cpu_share: float = 1.0
     #: A smaller card's memory that the device plays; 0 for its own.
-    envelope_bytes: int = 0
-    #: Whispers from large to small, the case's own first: the ladder. Empty: no stepping down.
+    memory_limit_bytes: int = 0
+    #: Recognisers from large to small, the case's own first. Empty: no stepping down.
     candidates: tuple[ModelSpec, ...] = ()
 
     @property
@@ -98,7 +98,7 @@ class Case:
         return {
             "case_id": self.id,
             "experiment": self.experiment,
-            "memory_limited": self.envelope_bytes > 0,
+            "memory_limited": self.memory_limit_bytes > 0,
         }
 
     def identity(self) -> dict[str, Any]:

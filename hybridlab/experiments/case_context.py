@@ -35,7 +35,7 @@ HTTP_COLUMNS = {
 class CaseContext:
     """What the work of a case has at hand."""
 
-    case: Case  # with the Whisper that serves now, where the ladder stepped down
+    case: Case  # with the Whisper that serves now, where the fallback chain stepped down
     device: Device
     meter: MemoryProfiler
     writer: TableWriter

@@ -51,7 +51,7 @@ class CaseRunner:
         finished = self.part.finished_cases().get(case.id)
         if finished is None or finished["status"] in REPEATED or was_stopped(finished):
             finished = self._run(case)
-        if finished["status"] == "invalid" and not self._no_more:  # strangers come and go
+        if finished["status"] == "invalid" and not self._no_more:  # other processes come and go
             finished = self._run(case)
         self.done += 1
         self._report_progress(case)

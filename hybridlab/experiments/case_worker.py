@@ -84,8 +84,8 @@ def _measured(
     """The case's own columns of `cases`."""
     device = resolve_device(case.device)
     started = time.perf_counter()
-    # what malloc keeps of a larger Whisper would count against a limit: on the ladder, give it back
-    stepping = bool(case.candidates and case.envelope_bytes)
+    # what malloc keeps of a larger Whisper would count against a limit: give it back
+    stepping = bool(case.candidates and case.memory_limit_bytes)
     if case.phases or case.work in MEMORY_WORK or stepping:
         device.count_exactly()
     with MemoryProfiler(device) as meter, ExitStack() as stack:
@@ -158,8 +158,10 @@ def quiet_libraries() -> None:
 
 
 def _playing(case: Case, device: Device) -> AbstractContextManager[None]:
-    """The envelope of the case; nothing where the device plays itself."""
-    return limit_memory(device, case.envelope_bytes) if case.envelope_bytes else nullcontext()
+    """The memory limit of the case; nothing where the device plays itself."""
+    return (
+        limit_memory(device, case.memory_limit_bytes) if case.memory_limit_bytes else nullcontext()
+    )
 
 
 # ------------------------------------------------------------------------------------------ work
@@ -387,7 +389,7 @@ def _squeeze(context: CaseContext) -> None:
 #: Work whose bytes are the result and whose times are not quoted.
 MEMORY_WORK = ("limit", "limit_search", "headroom", "fallback")
 #: Work whose times are quoted (but for requests taken apart by phase, which are about bytes): they
-#: are invalid where strangers were at work.
+#: are invalid where other processes were at work.
 TIMED_WORK = ("serve", "reference", "poisson_arrivals", "interference", "soak")
 WORK: dict[str, Callable[[CaseContext], None]] = {
     "serve": _serve,

@@ -30,7 +30,7 @@ class LiveState:
     owners: Mapping[str, int] = field(default_factory=dict)
     #: Of what is in use at rest, what no owner claims; 0 as long as that is not known.
     unnamed_bytes: int = 0
-    #: The device's, or the envelope's in which the case is.
+    #: The device's, or that of its memory limit.
     capacity_bytes: int = 0
     memory_limited: bool = False
     #: Bytes of the device that others held when the case began.

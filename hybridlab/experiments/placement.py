@@ -88,8 +88,8 @@ def _in_workers(
     device = site.device
     if device.kind == "cpu" and device.memory_limited:
         raise UnavailableError(
-            "an envelope on a CPU limits one process and a worker is another; use the variant "
-            "threads, or no envelope"
+            "a memory limit on a CPU limits one process and a worker is another; use the variant "
+            "threads, or no memory limit"
         )
     shared: dict[str, Any] = {
         "concurrent_models": 1 if asr is None else 2,
@@ -160,8 +160,8 @@ def _of_servers(device: Device, llm: ModelSpec) -> str:
         )
     if device.kind == "cpu" and device.memory_limited:
         raise UnavailableError(
-            "an envelope on a CPU limits one process and a server is another; use the variant "
-            "threads, or no envelope"
+            "a memory limit on a CPU limits one process and a server is another; use the variant "
+            "threads, or no memory limit"
         )
     return device.name
 

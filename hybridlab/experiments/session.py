@@ -174,8 +174,8 @@ class Session:
         return min(free, int(limit_gb * GB)) if limit_gb else free
 
     @property
-    def envelope_bytes(self) -> int:
-        """Memory of the card whose envelope the run is inside; 0 without one, and on a card that is
+    def memory_limit_bytes(self) -> int:
+        """Memory of the card that the run is limited to; 0 without a limit, and on a card that is
         no larger."""
         name = self.params.memory_limit
         n_bytes = catalog.card(name).usable_bytes if name else 0
@@ -216,7 +216,7 @@ class Session:
             "warmup": self.params.warmup,
             "language": self.params.language,
             "max_new_tokens": self.params.max_new_tokens,
-            "envelope_bytes": self.envelope_bytes,
+            "memory_limit_bytes": self.memory_limit_bytes,
             "max_other_cpu_share": self.params.max_other_cpu_share,
         }
         return Case(**{**fields, **changes})

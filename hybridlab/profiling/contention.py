@@ -1,6 +1,7 @@
 """Who else was at work while a case ran, and whether the hardware held its clocks.
 
-A time that was taken while strangers computed is not a time of the case: it is marked invalid.
+A time that was taken while other processes computed is not a time of the case: it is marked
+invalid.
 """
 
 from __future__ import annotations

@@ -111,8 +111,8 @@ def limits(cases: pd.DataFrame) -> list[str]:
 
 
 def edge(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
-    """03, second part: what the bisection, the squeeze and the ladder found; nothing where none was
-    asked for."""
+    """03, second part: the limits, the least headroom and the fallback; nothing where none was
+    searched for."""
     if cases.empty:
         return []
     words = {
@@ -120,7 +120,7 @@ def edge(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
         "batch": "The largest batch that was served is",
         "beams": "The most beams that were served are",
         "headroom": "A request needs",
-        "fallback": "The ladder ended on",
+        "fallback": "The fallback chain ended on",
     }
     asked = cases[cases["status"] == "ok"]["limit_kind"]
     sentences = [
@@ -260,7 +260,7 @@ def _arm_sentence(arm: str, estimate: Interval, texts: str) -> list[str]:
 
 
 def stepped_down(cases: pd.DataFrame, probes: pd.DataFrame | None) -> list[str]:
-    """Each step that an arm took down the ladder and went on from, once for all rounds."""
+    """Each step that an arm took down the fallback chain and went on from, once for all rounds."""
     if probes is None or probes.empty or "to_size" not in probes:
         return []
     steps = probes[(probes["experiment"] == "strategy_comparison") & probes["to_size"].notna()]

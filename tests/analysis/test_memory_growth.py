@@ -24,7 +24,7 @@ def cycles(
     device: str = "cpu",
     after: float = 1.0,
 ) -> pd.DataFrame:
-    """Every 20 cycles half a second of housekeeping, after which a request takes `after` times as
+    """Every 20 cycles half a second of maintenance, after which a request takes `after` times as
     long; the first cycles pay 50 MiB once."""
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
@@ -97,8 +97,8 @@ def test_on_a_gpu_the_reserve_fills_the_device() -> None:
 def test_the_cost_of_a_remedy_is_its_time_and_the_slower_request_after_it() -> None:
     arm = arm_of(cycles(mitigation="empty-cache", after=1.3))
     assert arm.maintenance_s() == pytest.approx(0.5 / 20)
-    assert arm.after_housekeeping() == pytest.approx(1.3)
-    assert arm_of(cycles()).after_housekeeping() is None
+    assert arm.after_maintenance() == pytest.approx(1.3)
+    assert arm_of(cycles()).after_maintenance() is None
 
 
 def test_findings_and_table_say_what_was_seen() -> None:

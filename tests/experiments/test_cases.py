@@ -159,7 +159,7 @@ def test_every_two_parties_collide_and_nobody_is_left_at_work(tmp_path: Path) ->
 
 
 def test_the_ledger_closes_at_every_moment(tmp_path: Path) -> None:
-    """The case's rows sum to what it used, all rows to the device, and little is unexplained."""
+    """The case's rows sum to what it used, all rows to the device, and little is unattributed."""
     session = open_session(tmp_path)
     row = session.runner.run(session.case("co_residency", phases=True))
     ledgers = session.table("ledgers")
@@ -342,7 +342,7 @@ def test_a_case_that_cannot_enter_its_envelope_is_skipped(
 
     monkeypatch.setattr(case_worker, "limit_memory", refuse)
     session = open_session(tmp_path, inline=True)
-    row = session.runner.run(replace(session.case("strategy_comparison"), envelope_bytes=7_000))
+    row = session.runner.run(replace(session.case("strategy_comparison"), memory_limit_bytes=7_000))
     assert (row["status"], row["reason"]) == ("skipped", "7000 bytes are not there")
 
 
@@ -363,7 +363,7 @@ def test_no_memory_for_the_set_up_is_out_of_memory(
 def test_a_case_in_an_envelope_of_its_own_card_runs(tmp_path: Path) -> None:
     session = open_session(tmp_path, device="cuda", trials=1)
     own = session.device.capacity_bytes()
-    row = session.runner.run(replace(session.case("strategy_comparison"), envelope_bytes=own))
+    row = session.runner.run(replace(session.case("strategy_comparison"), memory_limit_bytes=own))
     assert row["status"] == "ok", row["reason"]
     assert row["capacity_bytes"] == own
 

@@ -55,14 +55,14 @@ def open_session(tmp_path: Path, **values: Any) -> Session:
 
 def starve(case: Case, writer: Any, result: Path) -> None:
     """Run the case; after some requests nothing more can be allocated than there is by then."""
-    envelope, write, written = make_memory_limit(CpuDevice()), case_worker.write_trial, []
+    limit, write, written = make_memory_limit(CpuDevice()), case_worker.write_trial, []
 
     def write_and_starve(context: Any, spec: Any, served: Any, **columns: Any) -> None:
         write(context, spec, served, **columns)
         written.append(spec.id)
         if len(written) == SERVED_BEFORE:
             context.device.release()
-            envelope.leave(ROOM_BYTES)
+            limit.leave(ROOM_BYTES)
 
     case_worker.write_trial = write_and_starve
     case_worker.execute(case, writer.with_common(**case.common()), result)
@@ -78,7 +78,8 @@ def test_a_failure_in_mid_stream_steps_down_and_loses_no_request(
     arm: strategy_comparison.Arm, tmp_path: Path, case_server: CaseServer
 ) -> None:
     session = open_session(tmp_path)
-    case = replace(strategy_comparison._race_case(session, arm, 0, ""), envelope_bytes=16 * 10**9)
+    raced = strategy_comparison._race_case(session, arm, 0, "")
+    case = replace(raced, memory_limit_bytes=16 * 10**9)
     result, log = tmp_path / "result.json", tmp_path / "log"
     ended = case_server.run(starve, case, session.part.writer, result, log=log)
     assert ended.ok, log.read_text()
@@ -103,9 +104,9 @@ def test_a_failure_in_mid_stream_steps_down_and_loses_no_request(
 
 
 def test_a_race_steps_down_while_loading_but_its_control_does_not(tmp_path: Path) -> None:
-    """The envelope leaves no room for the larger Whisper from the beginning."""
+    """The memory limit leaves no room for the larger Whisper from the beginning."""
     session = open_session(tmp_path, asr_model="small", trials=1)
-    envelope = {"envelope_bytes": 600 * 10**6}
+    limit = {"memory_limit_bytes": 600 * 10**6}
     arms = [
         strategy_comparison.CONTROL,
         strategy_comparison.Arm("sequential", "empty-cache"),
@@ -116,14 +117,14 @@ def test_a_race_steps_down_while_loading_but_its_control_does_not(tmp_path: Path
     rows = [
         session.runner.run(
             strategy_comparison.arm_case(
-                session, "strategy_comparison", arm, candidates=own, **envelope
+                session, "strategy_comparison", arm, candidates=own, **limit
             )
         )
         for arm, own in zip(arms, candidates, strict=True)
     ]
     assert [row["status"] for row in rows] == ["oom", "ok", "ok"], [row["reason"] for row in rows]
     assert rows[1]["served_by_model"] == "pocket-m"
-    # peaks are those of the pair that served, and not of the one that filled the envelope
+    # peaks are those of the pair that served, and not of the one that filled the memory limit
     assert rows[1]["load_peak_bytes"] - rows[1]["process_baseline_bytes"] < 300 * 10**6
     assert rows[1]["margin_bytes"] > 300 * 10**6
     (step,) = session.table("probes").to_dict("records")
@@ -139,7 +140,7 @@ def test_nothing_that_fits_is_out_of_memory_with_every_step(tmp_path: Path) -> N
     arm = strategy_comparison.Arm("sequential", "empty-cache")
     candidates = strategy_comparison._rungs(session, arm)
     case = strategy_comparison.arm_case(
-        session, "strategy_comparison", arm, candidates=candidates, envelope_bytes=250 * 10**6
+        session, "strategy_comparison", arm, candidates=candidates, memory_limit_bytes=250 * 10**6
     )
     row = session.runner.run(case)
     assert row["status"] == "oom"

@@ -50,20 +50,20 @@ def starve(phase: str, path: str) -> None:
         else:
             strategy.llm.answer(batch, ["What is the first digit?"] * BATCH, max_new_tokens=8)
 
-    with make_memory_limit(device) as envelope:
+    with make_memory_limit(device) as limit:
 
         def enter(name: str) -> None:
             said["phase"] = name or said["phase"]
             if name == phase:
                 device.release()
-                envelope.leave(ROOM_BYTES)
+                limit.leave(ROOM_BYTES)
 
         for tenant in strategy.tenants:
             tenant.on_phase = enter
         try:
             serve()
         except Exception as error:
-            envelope.lift()
+            limit.lift()
             said |= {"failed": repr(error), "oom": out_of_memory(error) is not None}
     for tenant in strategy.tenants:
         tenant.on_phase = None

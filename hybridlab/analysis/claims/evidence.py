@@ -157,7 +157,7 @@ def _filters(needs: Needs, cases: pd.DataFrame) -> list[tuple[pd.Series, str]]:
 
 
 def _on_card(cases: pd.DataFrame, card: Card) -> pd.Series:
-    """Rows whose capacity is that card's, and no envelope's: a name alone proves nothing."""
+    """Rows whose capacity is that card's, and no memory limit's: a name alone proves nothing."""
     capacity = numbers(cases, "capacity_bytes")
     low, high = card.usable_bytes - CAPACITY_SLACK_BYTES, card.nominal_bytes
     return (capacity.isna() | capacity.between(low, high)) & ~is_value(

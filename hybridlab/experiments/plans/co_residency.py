@@ -96,7 +96,7 @@ def planned(session: Session, case: Case) -> planner.PairPlan:
         dtype=case.asr.dtype,
         llm_dtype=case.llm.dtype,
         request=planner.Request(new_tokens=case.max_new_tokens),
-        capacity_bytes=case.envelope_bytes or session.device.capacity_bytes(),
+        capacity_bytes=case.memory_limit_bytes or session.device.capacity_bytes(),
         attention=case.llm.attention,
         load_path=case.llm.load_path,
     )
@@ -114,7 +114,7 @@ def skip_reason(session: Session, case: Case) -> str:
     except UnavailableError as error:
         return str(error)
     needed = plan.total_bytes + (PROCESS_BYTES if session.device.kind == "cpu" else 0)
-    budget = min(session.budget_bytes, case.envelope_bytes or session.budget_bytes)
+    budget = min(session.budget_bytes, case.memory_limit_bytes or session.budget_bytes)
     if needed <= budget:
         return ""
     return f"needs {format_bytes(needed)} and {format_bytes(budget)} may be used"

@@ -1,4 +1,5 @@
-"""03, second part: where is the edge? Bisection, the squeeze and the ladder, with real failures."""
+"""03, second part: where are the limits? Bisection, least headroom and fallback, with real
+failures."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from hybridlab.units import GB
 
 
 def measure(session: Session) -> list[dict[str, Any]]:
-    """The largest of each kind of request, the squeeze of each strategy, and the ladder."""
+    """The largest of each kind of request, the squeeze of each strategy, and the fallback chain."""
     params = cast(LimitsParams, session.params)
     cases = [_largest(session, ask) for ask in params.limit_kinds]
     if params.headroom_repeats:
@@ -36,7 +37,7 @@ def _largest(session: Session, ask: str) -> Case:
         work="limit_search",
         warmup=0,
         options={"limit_kind": ask, "most": most},
-        **_envelope(session, params.limit_memory_gb),
+        **_memory_limit(session, params.limit_memory_gb),
         **_short(session, 1),
     )
 
@@ -80,11 +81,11 @@ def _ladder(session: Session) -> Case:
         warmup=0,
         max_new_tokens=params.fallback_new_tokens,
         options={"limit_kind": "fallback"},
-        **_envelope(session, params.fallback_memory_gb),
+        **_memory_limit(session, params.fallback_memory_gb),
         **_short(session, 3),
     )
 
 
-def _envelope(session: Session, gigabytes: float) -> dict[str, int]:
-    """An envelope of this case's own; without one the run's stays."""
-    return {"envelope_bytes": int(gigabytes * GB)} if gigabytes else {}
+def _memory_limit(session: Session, gigabytes: float) -> dict[str, int]:
+    """A memory limit of this case's own; without one the run's stays."""
+    return {"memory_limit_bytes": int(gigabytes * GB)} if gigabytes else {}

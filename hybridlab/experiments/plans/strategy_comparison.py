@@ -98,7 +98,7 @@ def attribute_peak(session: Session, arm: Arm) -> dict[str, Any]:
 
 
 def _race_case(session: Session, arm: Arm, number: int, texts_path: str) -> Case:
-    options = {"expected_texts": texts_path, "maintenance": _housekeeping(session, arm)}
+    options = {"expected_texts": texts_path, "maintenance": _maintenance_of(session, arm)}
     return arm_case(
         session,
         "strategy_comparison",
@@ -118,7 +118,7 @@ def _rungs(session: Session, arm: Arm) -> tuple[ModelSpec, ...]:
     return (_whisper(session, arm), *smaller)
 
 
-def _housekeeping(session: Session, arm: Arm) -> dict[str, Any]:
+def _maintenance_of(session: Session, arm: Arm) -> dict[str, Any]:
     """What the parameters ask for; the control, which all arms are held against, has none."""
     params = session.params
     if arm == CONTROL or not isinstance(params, StrategyParams):

@@ -126,15 +126,15 @@ def find_minimum_headroom(context: CaseContext, strategy: Strategy) -> None:
     enough = max(
         LEAST_ENOUGH_BYTES, 2 * ((context.meter.peak_bytes("request") or 0) - context.idle_bytes)
     )
-    with make_memory_limit(context.device) as envelope:
+    with make_memory_limit(context.device) as limit:
         for number, spec in enumerate(case.requests):
             request = common.request_of(context, spec)
-            _least_room(context, envelope, strategy, request, number, enough)
+            _least_room(context, limit, strategy, request, number, enough)
 
 
 def _least_room(
     context: CaseContext,
-    envelope: MemoryLimit,
+    limit: MemoryLimit,
     strategy: Strategy,
     request: Request,
     repeat: int,
@@ -143,7 +143,7 @@ def _least_room(
     """Bisect on the room; too little is known to fail at nothing, enough is doubled until it is."""
 
     def survives(room: int) -> bool:
-        envelope.leave(room)
+        limit.leave(room)
         alive = try_request(
             context,
             lambda: strategy.serve(request),
@@ -152,7 +152,7 @@ def _least_room(
             value=room,
             repeat=repeat,
         )
-        envelope.lift()
+        limit.lift()
         return alive
 
     low, high = 0, enough

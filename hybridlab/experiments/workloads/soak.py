@@ -13,10 +13,10 @@ from hybridlab.strategies.maintenance import Maintenance
 
 
 def run_soak(context: CaseContext) -> None:
-    """Mixed requests in turn, one a cycle, with one housekeeping remedy; a row of `cycles` each.
+    """Mixed requests in turn, one a cycle, with one maintenance remedy; a row of `cycles` each.
 
     Under `swapping` a cycle loads and unloads Whisper as well. `first_cycle` is above 0 where this
-    process replaces a worker that was ended: the time it took to be ready is then housekeeping.
+    process replaces a worker that was ended: the time it took to be ready is then maintenance.
     """
     case = context.case
     mitigation, first = str(case.options["mitigation"]), int(case.options["first_cycle"])

@@ -206,7 +206,7 @@ def method_facts(run: Run) -> dict[str, str]:
         f"side, from {STABLE_LEAST_N} requests on",
         "Bytes": "load peak, idle and request peak are the allocator's own on CUDA, and the "
         "resident memory of the case's process on a CPU; the ledger's owners add up to the total, "
-        "with the unexplained rest as a row",
+        "with the unattributed rest as a row",
         "Invalid": "times are taken again, and then marked invalid, where other processes used "
         f"more than {busy} of the processors or any other one the GPU",
         "Texts": "each model's words under every way of sharing must equal those that it says "

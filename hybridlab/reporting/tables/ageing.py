@@ -16,7 +16,7 @@ def ageing_table(cycles: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for arm in memory_growth.arms(cycles):
         median, p95 = arm.latency()
-        last, after = arm.cycles.iloc[-1], arm.after_housekeeping()
+        last, after = arm.cycles.iloc[-1], arm.after_maintenance()
         rows.append(
             {
                 "strategy": arm.strategy,
@@ -26,7 +26,7 @@ def ageing_table(cycles: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "largest block GiB": labels.gib(last["largest_block_bytes"]),
                 "median s": labels.interval(median),
                 "p95 s": labels.number(p95),
-                "housekeeping ms a cycle": labels.number(arm.maintenance_s() * 1e3),
+                "maintenance ms a cycle": labels.number(arm.maintenance_s() * 1e3),
                 "latency after it": "" if after is None else f"{after:.2f} x",
                 "out of memory": forecast_words(arm, cases),
             }

@@ -1,4 +1,4 @@
-"""Tables of the edge: limits by bisection, the squeeze, the ladder."""
+"""Tables of the edge: limits by bisection, the squeeze, the fallback chain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def least_rooms(probes: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def edge_table(cases: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
-    """What was found at the edge: one row for each question, strategy and step of the ladder."""
+    """What was found: one row for each limit, strategy and step of the fallback chain."""
     rows: list[dict[str, Any]] = []
     edge = cases[(cases["experiment"] == "memory_limits") & (cases["status"] == "ok")]
     for _, case in edge.iterrows():

@@ -48,7 +48,7 @@ def ledger_table(ledgers: pd.DataFrame) -> pd.DataFrame:
     for (_, moment), own in inside.groupby(["case_id", "moment"], sort=False):
         used = own["bytes"].sum()
         rest = own.loc[own["owner"] == "unattributed", "bytes"].sum()
-        share = f" ({labels.percent(rest / used)} unexplained)" if used else ""
+        share = f" ({labels.percent(rest / used)} unattributed)" if used else ""
         total: dict[Any, Any] = {"owner": f"sum{share}", "bytes": used}
         name = labels.MOMENTS.get(str(moment), str(moment))
         rows += [{"moment": name, **_owner_row(row)} for row in [*own.to_dict("records"), total]]

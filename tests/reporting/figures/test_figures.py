@@ -102,7 +102,7 @@ def test_a_far_capacity_does_not_stretch_the_axis() -> None:
 
 
 def test_of_several_capacities_each_has_a_name_of_its_own_and_a_far_one_no_line() -> None:
-    """As where some cases of a run were measured inside an envelope."""
+    """As where some cases of a run were measured inside a memory limit."""
     capacities = [140 * GIB, 11 * GIB, 11 * GIB + 1, 12 * GIB]
     rows = [
         case(f"case-{n}", "co_residency", asr_model=size)
