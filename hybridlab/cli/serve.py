@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from hybridlab.cli.app import app, cli_errors
+from hybridlab.config.renamed import PARAMETERS
 from hybridlab.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -21,13 +22,8 @@ RENAMED = {
     "--room-gb": "--request-memory-gb",
     "--queue": "--max-queue",
     "--climb-after-s": "--retry-larger-after-s",
-    "--clean-every": "--clear-cache-every",
-    "--restart-above": "--restart-fragmentation",
-} | {
-    f"--{old}{part}": f"--{new}{part or '-model'}"
-    for old, new in (("voxtral", "llm"), ("whisper", "asr"))
-    for part in ("", "-weights", "-path", "-dtype", "-backend")
-}
+    "--whisper": "--asr-model",
+} | {f"--{old}".replace("_", "-"): f"--{new}".replace("_", "-") for old, new in PARAMETERS.items()}
 
 
 class ServeCommand(TyperCommand):

@@ -105,9 +105,11 @@ class Params(BaseModel):
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """Validate `values`, filled from their `preset`; every problem is a one-line
         `ParameterError` naming the fix."""
-        for name in values:
+        for name, value in values.items():
             if name not in cls.model_fields:
                 raise unknown_parameter(name, cls.model_fields)
+            if (now := renamed.renamed_parameter(name, value)) != value:
+                raise ParameterError(f"parameter {name} = {value!r} is now {now!r}; rename it")
         try:
             return cls(**filled(values, cls.model_fields))
         except ValidationError as error:

@@ -123,6 +123,14 @@ VALUES: dict[str, dict[str, str]] = {
 }
 
 
+def renamed_parameter(name: str, value: Any) -> Any:
+    """A parameter's value by the present names of variants, load orders and roles."""
+    if isinstance(value, list):
+        return [renamed_parameter(name, item) for item in value]
+    column = "variant" if name.endswith("_variants") else name.removesuffix("s")
+    return renamed_value({"swap": "role"}.get(column, column), value)
+
+
 def renamed_value(column: str, value: Any) -> Any:
     """A value of this (renamed) column by its present name."""
     if not isinstance(value, str):

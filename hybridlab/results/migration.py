@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hybridlab.config.renamed import PARAMETERS, renamed_row
+from hybridlab.config.renamed import PARAMETERS, renamed_parameter, renamed_row
 from hybridlab.errors import RunFolderError
 from hybridlab.results.manifest import write_json
 from hybridlab.results.schema import SCHEMA_VERSION, TABLES
@@ -87,5 +87,8 @@ def _row(table: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _manifest(told: dict[str, Any]) -> dict[str, Any]:
-    params = {PARAMETERS.get(name, name): value for name, value in told.get("params", {}).items()}
+    params = {
+        PARAMETERS.get(name, name): renamed_parameter(name, value)
+        for name, value in told.get("params", {}).items()
+    }
     return {**told, "params": params, "schema_version": SCHEMA_VERSION}

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from hybridlab.config.params import NOTEBOOKS, SequentialParams, all_parameter_names
+from hybridlab.config.params import (
+    NOTEBOOKS,
+    BesideParams,
+    Params,
+    SequentialParams,
+    SwappingParams,
+    all_parameter_names,
+)
 from hybridlab.config.renamed import COLUMNS, COLUMNS_OF, PARAMETERS
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.results.migration import migrate
@@ -52,7 +60,8 @@ def old_run(folder: Path) -> Path:
     part.mkdir(parents=True)
     (part / "cases.jsonl").write_text(json.dumps(OLD_CASE) + "\n")
     (part / "ledgers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in OLD_LEDGERS))
-    told = {"measurement_version": 8, "params": {"whisper_size": "medium", "trials": 2}}
+    params = {"whisper_size": "medium", "trials": 2, "swapping_variants": ["arena", "pinned"]}
+    told = {"measurement_version": 8, "params": params}
     (part / "manifest.json").write_text(json.dumps(told))
     pd.DataFrame([OLD_CASE]).to_parquet(folder / "run" / "cases.parquet")
     (folder / "run" / "manifest.json").write_text(json.dumps(told))
@@ -79,7 +88,11 @@ def test_tables_and_manifests_of_an_older_run(tmp_path: Path) -> None:
     ]
     assert pd.read_parquet(run / "cases.parquet").iloc[0].to_dict() == case
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["params"] == {"asr_model": "medium", "trials": 2}
+    assert manifest["params"] == {
+        "asr_model": "medium",
+        "trials": 2,
+        "swapping_variants": ["single-buffer", "pinned"],
+    }
     assert (manifest["schema_version"], manifest["measurement_version"]) == (SCHEMA_VERSION, 8)
     assert migrate(run) == [], "a second time changes nothing"
 
@@ -95,6 +108,23 @@ def test_what_holds_no_run_is_one_line(tmp_path: Path) -> None:
 def test_an_old_parameter_names_the_new_one(old: str) -> None:
     with pytest.raises(ParameterError, match=f"{old}' is now '{PARAMETERS[old]}'"):
         SequentialParams.from_mapping({old: "x"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "old", "new"),
+    [
+        (SwappingParams, "swapping_variants", ["pinned", "arena"], "['pinned', 'single-buffer']"),
+        (SwappingParams, "swap", "whisper", "'asr'"),
+        (SequentialParams, "solo_variants", ["naive"], "['two-requests']"),
+        (BesideParams, "load_orders", ["voxtral-first"], "['llm-first']"),
+    ],
+)
+def test_an_old_value_names_the_new_one(
+    kind: type[Params], name: str, old: object, new: str
+) -> None:
+    with pytest.raises(ParameterError, match=re.escape(f"is now {new}; rename it")):
+        kind.from_mapping({name: old})
+    assert kind.from_mapping({}) is not None, "present defaults are no old values"
 
 
 def test_new_names_are_in_use_and_old_ones_are_not() -> None:
