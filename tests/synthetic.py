@@ -156,16 +156,17 @@ def memory(whisper_gib: float) -> dict[str, Any]:
     """Memory columns of a case with a Whisper of so many GiB beside Voxtral."""
     base, voxtral = int(0.5 * GIB), int(8.71 * GIB)
     steady = int(base + voxtral + (whisper_gib + 0.05) * GIB)
-    peak = steady + int(0.62 * GIB)
+    peak, load_peak = steady + int(0.62 * GIB), steady + int(0.2 * whisper_gib * GIB)
     return {
         "process_baseline_bytes": base,
         "llm_weights_bytes": voxtral,
         "asr_weights_bytes": int(whisper_gib * GIB),
-        "load_peak_bytes": steady + int(0.2 * whisper_gib * GIB),
+        "load_peak_bytes": load_peak,
         "idle_bytes": steady,
         "request_peak_bytes": peak,
+        "peak_bytes": max(peak, load_peak),
         "predicted_bytes": int(peak * 1.03),
-        "margin_bytes": CAPACITY - max(peak, steady + int(0.2 * whisper_gib * GIB)),
+        "margin_bytes": CAPACITY - max(peak, load_peak),
         "duration_s": 30.0,
         "load_s": 6.1,
     }
@@ -229,7 +230,7 @@ def _limits(writer: TableWriter, name: str) -> None:
             )
             row |= {"scaling_kind": kind, "scaling_value": float(value), "asr_model": None}
             row |= {"predicted_bytes": int(peak * 1.05), "margin_bytes": CAPACITY - peak}
-            row |= {"request_peak_bytes": peak, "idle_bytes": int(9.2 * GIB)}
+            row |= {"request_peak_bytes": peak, "peak_bytes": peak, "idle_bytes": int(9.2 * GIB)}
             if kind == "audio_s" and value == 480:
                 row |= {"status": "oom", "reason": "in phase request: CUDA out of memory"}
             writer.append("cases", row)

@@ -106,10 +106,7 @@ def race_cases(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     wrong = set(zip(broken["notebook"], broken["case_id"], strict=True))
     keep = [key not in wrong for key in zip(race["notebook"], race["case_id"], strict=True)]
     race = race[pd.Series(keep, index=race.index, dtype=bool)]
-    peaks = pd.concat(
-        [numbers(race, "load_peak_bytes"), numbers(race, "request_peak_bytes")], axis=1
-    )
-    return race.assign(peak_bytes=peaks.max(axis=1))
+    return race.assign(peak_bytes=numbers(race, "peak_bytes"))
 
 
 def main_pair(cases: pd.DataFrame) -> pd.DataFrame:

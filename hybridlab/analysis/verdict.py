@@ -157,19 +157,19 @@ def _measured(plan: PairPlan, cases: pd.DataFrame) -> dict[str, Any]:
     if ran.empty:
         return {"measured": None, **{f"measured_{name}": None for name in empty}}
     row = ran.iloc[[-1]]
-    peaks = [numbers(row, f"{name}_peak_bytes").iloc[0] for name in ("load", "request")]
-    known = [float(peak) for peak in peaks if not math.isnan(peak)]
+    peak_bytes = float(numbers(row, "peak_bytes").iloc[0])
+    known = not math.isnan(peak_bytes)
     memory_limited = " (memory-limited)" if is_value(row["memory_limited"], True).iloc[0] else ""
     capacity = float(numbers(row, "capacity_bytes").iloc[0])
     where = f"{row['device'].iloc[0]}{memory_limited}"
-    peak = f", peak {format_bytes(max(known))}" if known else ""
+    peak = f", peak {format_bytes(peak_bytes)}" if known else ""
     return {
         "measured": f"{row['status'].iloc[0]} on {where}{peak}",
         "measured_status": row["status"].iloc[0],
         "measured_on": where,
         "measured_llm_model": f"{row['llm_model'].iloc[0]} {row['llm_dtype'].iloc[0]}",
         "measured_weights": f"{row['asr_weights'].iloc[0]}",
-        "measured_peak_bytes": max(known) if known else None,
+        "measured_peak_bytes": peak_bytes if known else None,
         "measured_capacity_bytes": None if math.isnan(capacity) else capacity,
     }
 

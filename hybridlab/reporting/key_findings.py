@@ -83,8 +83,8 @@ def beside(cases: pd.DataFrame) -> list[str]:
     """02: which sizes were measured beside Voxtral, and what each left over."""
     sentences = []
     for label, row in _measured(cases):
-        peak = max(row["load_peak_bytes"], row["request_peak_bytes"])
-        text = f"{label} beside Voxtral {row['llm_model']} peaked at {format_bytes(peak)}"
+        peak = format_bytes(row["peak_bytes"])
+        text = f"{label} beside Voxtral {row['llm_model']} peaked at {peak}"
         if not pd.isna(row["margin_bytes"]):
             text += f" with {format_bytes(row['margin_bytes'])} of {row['device']} to spare"
         sentences.append(text + ".")

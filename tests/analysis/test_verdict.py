@@ -55,7 +55,11 @@ class Rows:
 
     def case(self, case_id: str, experiment: str, **values: Any) -> None:
         about = {"case_id": case_id, "experiment": experiment, "status": "ok", "reason": ""}
+        peaks = [
+            values[f"{at}_peak_bytes"] for at in ("load", "request") if f"{at}_peak_bytes" in values
+        ]
         memory = {"process_baseline_bytes": 0, "capacity_bytes": T4_CAPACITY}
+        memory |= {"peak_bytes": max(peaks, default=None)}
         self.add("cases", **{"notebook": "02", **self.pair, **about, **memory, **values})
 
     def arm(
@@ -84,7 +88,7 @@ class Rows:
                     **where,
                     case_id=name,
                     experiment="strategy_comparison",
-                    request_id="is_first_request" if index == 0 else f"q{index}",
+                    request_id="first" if index == 0 else f"q{index}",
                     latency_s=seconds * factor * (1 + 0.01 * number),
                     is_first_request=index == 0,
                     output_matches_reference=None if index == 0 else output_matches_reference,

@@ -245,8 +245,7 @@ def check_fits(rule: FitsRule, bench: RunData) -> ClaimResult:
 def _fit(row: pd.Series) -> str:
     if row["status"] != "ok":
         return "out of memory"
-    peaks = [row.get("load_peak_bytes"), row.get("request_peak_bytes")]
-    peak = max((float(value) for value in peaks if not pd.isna(value)), default=math.nan)
+    peak = float(row.get("peak_bytes", math.nan))
     capacity = float(row.get("capacity_bytes", math.nan))
     return f"fits, peak {peak / GB:.2f} of {capacity / GB:.2f} GB ({peak / capacity:.0%})"
 
