@@ -8,6 +8,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import soundfile
 
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
-from hybridlab.server.settings import Settings
+from hybridlab.server.settings import TOKEN_VARIABLE, Settings
 from tests.server.in_process import LONG, Served, in_process
 from tests.server.test_server import Running, started
 from tests.workers_at_work import wait_until
@@ -42,10 +43,11 @@ NOTE_TIMES = """() => {
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
     """One that wants a token."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HYBRIDLAB_TOKEN", TOKEN)
-        with started() as running:
-            yield running
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # the other servers of these tests want none
+            patch.setenv(TOKEN_VARIABLE, TOKEN)
+            running = stack.enter_context(started())
+        yield running
 
 
 def opened(page: Any, server: Running, token: str = TOKEN) -> None:
