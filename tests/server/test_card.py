@@ -25,6 +25,11 @@ from hybridlab import catalog
 from hybridlab.audio import load_clips
 from hybridlab.devices import procfs
 from hybridlab.devices.nvml import nvml_memory, nvml_process_bytes
+from hybridlab.devices.visible import visible_gpus
+from hybridlab.planner.memory_plan import (
+    CUBLAS_WORKSPACE_BYTES,
+    CUBLAS_WORKSPACE_BYTES_HOPPER,
+)
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.processes.worker import Worker
 from hybridlab.server.engine import Engine
@@ -40,8 +45,13 @@ from tests.server.in_process import Served, in_process
 from tests.workers_at_work import alive, fill_card, wait_until
 
 pytestmark = pytest.mark.gpu
-#: What a server's contexts and small blocks may change by beside what a test is about.
-ABOUT_BYTES = 48 * MIB
+
+
+def about_bytes() -> int:
+    """What a server's contexts, small blocks and cuBLAS workspaces (one for each of two workers,
+    larger from Hopper on) may change by beside what a test is about."""
+    (major, _), *_ = (gpu.capability for gpu in visible_gpus())
+    return 32 * MIB + 2 * (CUBLAS_WORKSPACE_BYTES_HOPPER if major >= 9 else CUBLAS_WORKSPACE_BYTES)
 
 
 @contextmanager
@@ -122,7 +132,7 @@ def test_each_byte_of_the_card_has_its_owner(server: Served, before: int) -> Non
     transcribe_clip(server)
     assert ask(server, 90).status_code in SERVED
     found = metrics(server, "ledger_bytes")
-    assert abs(found["others"] - before) < ABOUT_BYTES
+    assert abs(found["others"] - before) < about_bytes()
     assert sum(found.values()) == pytest.approx(used_bytes(), abs=MIB)
     own = nvml_process_bytes(0)
     pids = [pid_of(server, role) for role in get_args(Role)]
@@ -139,8 +149,8 @@ def test_a_stranger_is_others_and_the_margin_is_less_by_it(server: Served) -> No
 
     others, margin = read()
     with stranger(leaves_bytes=512 * MIB) as held:
-        assert read() == pytest.approx((others + held, margin - held), abs=ABOUT_BYTES)
-    assert read() == pytest.approx((others, margin), abs=ABOUT_BYTES)
+        assert read() == pytest.approx((others + held, margin - held), abs=about_bytes())
+    assert read() == pytest.approx((others, margin), abs=about_bytes())
 
 
 def test_a_stranger_that_leaves_nothing_is_named_and_nobody_steps_down(server: Served) -> None:
@@ -167,7 +177,7 @@ def test_a_worker_killed_at_work_leaves_nothing_on_the_card(server: Served) -> N
         assert answer.result() == expected
     assert pid_of(server, "asr") != pid
     assert pid not in nvml_process_bytes(0)
-    assert used_bytes() == pytest.approx(held, abs=ABOUT_BYTES)
+    assert used_bytes() < held + about_bytes()
 
 
 def transcribe_clip(server: Served) -> str:
@@ -209,19 +219,24 @@ def opened(**options: object) -> Iterator[ModelPool]:
         pool.close()
 
 
+def free_bytes(pool: ModelPool) -> int:
+    free = pool.memory.free_bytes()
+    assert free is not None
+    return free
+
+
 @dataclass(frozen=True)
-class Tight:
-    """A card with room for either call, and not for it beside what the other has kept."""
+class Calls:
+    """A pair, and audio for one call of each model: long enough to need more than the card has left
+    beside what the other's call has kept."""
 
     options: dict[str, object]
-    whisper_s: float
-    voxtral_s: float
-    leaves_bytes: int
+    weights_bytes: int
+    seconds: dict[Role, float]
 
 
-POCKET = Tight({"strategy": "parallel", "variant": "processes"}, 600, 105, 200 * MIB)
-#: 8.7 and 1.4 GiB of weights; calls of 2.7 and 1.5 GiB.
-FULL_SIZE = Tight(
+POCKET = Calls({"strategy": "parallel", "variant": "processes"}, 0, {"asr": 600, "llm": 105})
+FULL_SIZE = Calls(
     {
         "llm_model": "mini-3b",
         "llm_weights": "random",
@@ -231,19 +246,17 @@ FULL_SIZE = Tight(
         "asr_backend": "transformers",
         "asr_dtype": "float16",
     },
-    265,
-    205,
-    3300 * MIB,
+    int(10.5 * GIB),
+    {"asr": 265, "llm": 205},
 )
 
 
 @pytest.mark.usefixtures("case_server")
-@pytest.mark.parametrize("tight", [POCKET, FULL_SIZE], ids=["pocket", "full size"])
-def test_what_was_asked_before_decides_nothing(tight: Tight) -> None:
+@pytest.mark.parametrize("calls", [POCKET, FULL_SIZE], ids=["pocket", "full size"])
+def test_what_was_asked_before_decides_nothing(calls: Calls) -> None:
     """None runs out of memory in either order; and where nothing says beforehand that memory will
     lack, it is tried again."""
-    weights = 0 if tight is POCKET else int(10.5 * GIB)
-    if nvml_memory(0).free_bytes < weights + tight.leaves_bytes:
+    if nvml_memory(0).free_bytes < calls.weights_bytes + 3500 * MIB:
         pytest.skip("the card is too small, or others hold too much of it")
 
     async def scene(pool: ModelPool) -> None:
@@ -252,31 +265,41 @@ def test_what_was_asked_before_decides_nothing(tight: Tight) -> None:
         await engine.load()
         pool.measure_budget()
         engine.run()
-        whisper, voxtral = engine.schedulers["asr"], engine.schedulers["llm"]
-        for scheduler in (whisper, voxtral):  # a context grows with its first call
-            await served(engine, scheduler, seconds=5)
+        asr, llm = engine.schedulers["asr"], engine.schedulers["llm"]
+        kept = {}
+        for scheduler in (asr, llm):
+            await served(engine, scheduler)
+            kept[scheduler.role] = pool.memory.owners(idle=True)["allocator cache"]
             await scheduler.supervisor.release_cache()
             scheduler.counts.cache_clears = 0
-        with stranger(leaves_bytes=tight.leaves_bytes):
+        # room for either call, and not for it beside what the other has kept
+        leaves_bytes = max(kept.values()) + min(kept.values()) // 2
+        if (
+            min(kept.values()) < 2 * about_bytes()
+        ):  # attention kernels of Ampere and later need less
+            pytest.skip(
+                f"calls of {sorted(kept.values())} bytes are too small to tell on this card"
+            )
+        with stranger(leaves_bytes=leaves_bytes):
             pool.budget.refresh()
             room = pool.budget.margin_bytes
-            for n, scheduler in enumerate([whisper, voxtral, whisper, voxtral]):
+            for n, scheduler in enumerate([asr, llm, asr, llm]):
                 if n == 3:
-                    voxtral._lacks = lambda n_bytes: False  # type: ignore[method-assign]
-                seconds = tight.whisper_s if scheduler is whisper else tight.voxtral_s
-                await served(engine, scheduler, seconds=seconds)
-                assert pool.budget.margin_bytes == pytest.approx(room, abs=ABOUT_BYTES)
-                assert pool.memory.owners(idle=True)["allocator cache"] > tight.leaves_bytes / 3
-        assert (whisper.counts.ooms, voxtral.counts.ooms) == (0, 1)
-        assert (whisper.counts.fallbacks, whisper.counts.cache_clears) == (0, 2)
+                    llm._lacks = lambda n_bytes: False  # type: ignore[method-assign]
+                await served(engine, scheduler)
+                assert pool.budget.margin_bytes == pytest.approx(room, abs=about_bytes())
+                now = pool.memory.owners(idle=True)["allocator cache"]
+                assert now == pytest.approx(kept[scheduler.role], abs=about_bytes())
+        assert (asr.counts.ooms, llm.counts.ooms) == (0, 1)
+        assert (asr.counts.fallbacks, asr.counts.cache_clears) == (0, 2)
         await engine.stop()
 
-    async def served(engine: Engine, scheduler: ModelScheduler, *, seconds: float) -> None:
+    async def served(engine: Engine, scheduler: ModelScheduler) -> None:
         llm = scheduler is engine.schedulers["llm"]
         wish = InferenceParams(
             role=scheduler.role,
             kind="answer" if llm else "transcription",
-            audio=silence(seconds),
+            audio=silence(calls.seconds[scheduler.role]),
             question="What is said?",
             max_new_tokens=2,
         )
@@ -287,7 +310,7 @@ def test_what_was_asked_before_decides_nothing(tight: Tight) -> None:
             assert refusal.code == "empty_output"  # silence has none
         await until(lambda: not scheduler.at_work)
 
-    with opened(**tight.options) as pool:
+    with opened(**calls.options) as pool:
         asyncio.run(asyncio.wait_for(scene(pool), 280))
 
 
@@ -311,16 +334,17 @@ def test_weights_that_leave_the_card_leave_it_for_the_other_process(variant: str
     with opened(**options) as pool:
         (model,) = (model for model in pool.models if model.role == "asr")
         reserved = model.remote.member.reserved_bytes
-        free = pool.memory.free_bytes
-        model.load()
         weights = catalog.whisper("base").parameters * 2
+        model.load()
         assert reserved() < weights / 2
-        away = free()
+        asyncio.run(served(model))
+        model.offload()  # from here on its context has grown
+        away = free_bytes(pool)
         asyncio.run(served(model))
         assert reserved() > weights
         assert model.offloadable_bytes >= weights
+        there = free_bytes(pool)
         model.offload()
         assert reserved() < weights / 2
         assert (model.offloadable_bytes, model.cached_bytes) == (0, 0)
-        assert away is not None
-        assert (free() or 0) > away - weights / 2  # its context has grown
+        assert there < away - weights / 2 < free_bytes(pool)
