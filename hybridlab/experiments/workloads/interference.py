@@ -56,8 +56,8 @@ class CopyWorkload(PairedWorkload):
         self.device = device
         on_gpu = device.kind == "cuda"
         self.source = torch.ones(n_bytes, dtype=torch.uint8, pin_memory=on_gpu)
-        self.target = torch.empty_like(self.source, device=device.name)
-        self.stream: Any = torch.cuda.Stream(device.name) if on_gpu else None  # type: ignore[no-untyped-call]
+        self.target = torch.empty_like(self.source, device=device.torch_name)
+        self.stream: Any = torch.cuda.Stream(device.torch_name) if on_gpu else None  # type: ignore[no-untyped-call]
 
     def work(self, spec: RequestSpec) -> list[PhaseSpan]:
         start = time.perf_counter()

@@ -45,7 +45,7 @@ class ToCpu(WeightOffloader):
     def onload(self, tenant: Model) -> None:
         if tenant.name in self.away:
             with stage(tenant, "copy-in", self.away[tenant.name]):
-                module_of(tenant, "module-to-cpu").to(self.device.name)
+                module_of(tenant, "module-to-cpu").to(self.device.torch_name)
                 self.verify(tenant)
             del self.away[tenant.name]
 
@@ -104,7 +104,7 @@ class Pinned(WeightOffloader):
         masters = self.masters[tenant.name]
         with stage(tenant, "copy-in", _master_bytes(masters)):
             for slot, master in masters:
-                copy = master.to(self.device.name, non_blocking=True)
+                copy = master.to(self.device.torch_name, non_blocking=True)
                 slot.point_to(copy.untyped_storage(), 0)
             self.verify(tenant)
         self.here.add(tenant.name)
@@ -114,7 +114,7 @@ class Pinned(WeightOffloader):
         with stage(tenant, "release", _master_bytes(masters)):
             self.here.discard(tenant.name)
             for slot, _ in masters:
-                slot.let_go(self.device.name)
+                slot.let_go(self.device.torch_name)
             self.device.release()
 
     def host_copy_bytes(self) -> int:

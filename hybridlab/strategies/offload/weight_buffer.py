@@ -144,7 +144,7 @@ class WeightBuffer:
     def _forget(self) -> None:
         self._block = None
         for slot in self.slots:
-            slot.let_go(self.device.name)
+            slot.let_go(self.device.torch_name)
 
 
 def bytes_of(tensor: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ def device_block(n_bytes: int, device: Device) -> Tensor:
     copy."""
     if device.kind == "cpu":
         return host_block(n_bytes)
-    return torch.empty(n_bytes, dtype=torch.uint8, device=device.name)
+    return torch.empty(n_bytes, dtype=torch.uint8, device=device.torch_name)
 
 
 def _touch(block: Tensor) -> None:
@@ -250,8 +250,8 @@ def beside_other_work(device: Device) -> AbstractContextManager[None]:
 
 @contextmanager
 def _own_stream(device: Device) -> Iterator[None]:
-    stream: Any = torch.cuda.Stream(device.name)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device.name))
+    stream: Any = torch.cuda.Stream(device.torch_name)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device.torch_name))
     try:
         with torch.cuda.stream(stream):
             yield
