@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hybridlab.audio import Samples
-from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention, Decoding, LoadPath
+from hybridlab import catalog
+from hybridlab.catalog import Attention, Decoding, LoadPath
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.errors import UnavailableError
 from hybridlab.simulation import COPY_LIMIT_VARIABLE, STATE_VARIABLE
@@ -103,7 +104,7 @@ def resolve_dtype(requested: str, *, backend: str, device: Device, role: Role) -
     if device.kind == "cpu":
         return "float32"
     if role == "asr":
-        return BACKEND_DEFAULT_DTYPE[backend]
+        return catalog.backend(backend).default_dtype
     return "bfloat16" if "bfloat16" in device.native_dtypes() else "float16"
 
 

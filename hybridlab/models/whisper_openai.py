@@ -51,7 +51,7 @@ class WhisperOpenai(SpeechRecognizer):
         double copy on the GPU included unless staged; float16 is cast on the host first."""
         import whisper
 
-        name = catalog.whisper(self.spec.model).openai_name
+        name = self.spec.model
         if self.spec.dtype == "float32":
             model: nn.Module = whisper.load_model(name, device=self.first_stop.name)
             return model.to(self.device.torch_name)

@@ -196,7 +196,7 @@ def test_an_estimate_adds_and_orders() -> None:
     ],
 )
 def test_the_three_options_on_a_t4(size: str, backend: str, fit: str) -> None:
-    assert plan(size, backend, catalog.BACKEND_DEFAULT_DTYPE[backend]).fit == fit
+    assert plan(size, backend, catalog.backend(backend).default_dtype).fit == fit
 
 
 def test_loading_whisper_first_spares_the_second_copy() -> None:
