@@ -71,14 +71,14 @@ def swapped(made: Swapping, *, swaps: int, check_every: int, expected: dict[str,
     for number in range(1, swaps + 1):
         for tenant in moving:
             began = time.perf_counter()
-            made.mover.onload(tenant)
+            made.offloader.onload(tenant)
             made.device.synchronize()
             seconds.setdefault(tenant.name, []).append(time.perf_counter() - began)
             if check_every and number % check_every == 0:
                 if digest_of(tenant) != expected[tenant.name]:
                     sys.exit(f"{tenant.name}: other weights after {number} swaps")
                 checked += 1
-            made.mover.offload(tenant)
+            made.offloader.offload(tenant)
             for span in tenant.drain_spans():
                 if span.phase == "copy-in" and span.n_bytes:
                     speed = span.n_bytes / (span.end_s - span.start_s)

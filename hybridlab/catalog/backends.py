@@ -64,7 +64,9 @@ class Backend:
         """`ParameterError` where it cannot keep weights in this dtype."""
         if dtype not in self.dtypes:
             good = ", ".join(self.dtypes)
-            raise ParameterError(f"{self.name} cannot keep {dtype!r} weights; choose one of: {good}")
+            raise ParameterError(
+                f"{self.name} cannot keep {dtype!r} weights; choose one of: {good}"
+            )
 
 
 BACKENDS: Registry[Backend] = Registry(

@@ -45,7 +45,9 @@ _TURING = ("float32", "float16")
 _AMPERE = ("float32", "bfloat16", "float16")
 _OOM = "usable: 'total capacity' in public PyTorch out-of-memory texts"
 
-CARDS: Registry[Card] = Registry("card", [
+CARDS: Registry[Card] = Registry(
+    "card",
+    [
         Card(
             name="t4",
             title="NVIDIA T4",
@@ -155,7 +157,8 @@ CARDS: Registry[Card] = Registry("card", [
             native_dtypes=_AMPERE,
             source=f"NVIDIA H200 data sheet; {_OOM} (139.72-139.81 GiB); link: PCIe 5 x16, typical",
         ),
-])
+    ],
+)
 
 
 #: The CPU for formulae that ask a card: computes in the dtype that it keeps, has no driver context.

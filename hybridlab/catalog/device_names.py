@@ -26,9 +26,7 @@ class DeviceKind:
 DEVICES: Registry[DeviceKind] = Registry(
     "device",
     [
-        DeviceKind(
-            name="cpu", pattern="cpu", spelling="cpu", open="hybridlab.devices:open_cpu"
-        ),
+        DeviceKind(name="cpu", pattern="cpu", spelling="cpu", open="hybridlab.devices:open_cpu"),
         DeviceKind(
             name="cuda",
             pattern=r"cuda(:\d+)?",

@@ -183,7 +183,7 @@ def _token_columns(context: CaseContext, served: CompletedRequest) -> dict[str, 
     Empty where no spans tell the answer's own: of a batch, over HTTP, after a shared prefix."""
     n_tokens = len(served.answer.tokens)
     found: dict[str, Any] = {"output_tokens": n_tokens}
-    spans = [span for span in served.spans if span.tenant == AudioLanguageModel.name]
+    spans = [span for span in served.spans if span.role == AudioLanguageModel.name]
     if served.batch > 1 or [span.phase for span in spans[-2:]] != ["prefill", "decode"]:
         return found
     prefill, decode = spans[-2:]
@@ -211,7 +211,7 @@ def _over_http(served: CompletedRequest) -> dict[str, float]:
     last = max(served.spans, key=lambda span: span.end_s, default=None)
     seconds: dict[str, float] = {}
     for span in served.spans:
-        if last is not None and span.tenant == last.tenant:
+        if last is not None and span.role == last.tenant:
             seconds[span.phase] = seconds.get(span.phase, 0.0) + span.end_s - span.start_s
     if "http" not in seconds:
         return {}
@@ -229,7 +229,7 @@ def write_spans(context: CaseContext, request_id: str | None, spans: list[PhaseS
             "spans",
             {
                 "request_id": request_id,
-                "role": span.tenant,
+                "role": span.role,
                 "phase": span.phase,
                 "start_s": context.since_start(span.start_s),
                 "end_s": context.since_start(span.end_s),

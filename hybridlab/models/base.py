@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hybridlab.audio import Samples
 from hybridlab import catalog
+from hybridlab.audio import Samples
 from hybridlab.catalog import Attention, Decoding, LoadPath
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.errors import UnavailableError
@@ -85,10 +85,10 @@ class GenerationResult:
 
 @dataclass(frozen=True)
 class PhaseSpan:
-    """One phase of one tenant on the host's perf_counter clock, in seconds; `n_bytes` where the
+    """One phase of one model on the host's perf_counter clock, in seconds; `n_bytes` where the
     phase moves, takes or frees so many."""
 
-    tenant: str
+    role: str
     phase: str
     start_s: float
     end_s: float

@@ -69,7 +69,7 @@ class VoxtralTransformers(AudioLanguageModel):
                 VoxtralForConditionalGeneration,
                 voxtral_config(known),
                 self.spec,
-                self.first_stop.name,
+                self.first_stop.torch_name,
             )
         else:
             with one_line_errors(self.spec), self._building_processor():

@@ -53,9 +53,11 @@ class WhisperOpenai(SpeechRecognizer):
 
         name = self.spec.model
         if self.spec.dtype == "float32":
-            model: nn.Module = whisper.load_model(name, device=self.first_stop.name)
+            model: nn.Module = whisper.load_model(name, device=self.first_stop.torch_name)
             return model.to(self.device.torch_name)
-        return half_with_float_norms(whisper.load_model(name, device="cpu")).to(self.device.torch_name)
+        return half_with_float_norms(whisper.load_model(name, device="cpu")).to(
+            self.device.torch_name
+        )
 
     def _converted(self) -> nn.Module:
         """A folder in hub format, its tensors renamed."""
@@ -92,7 +94,7 @@ class WhisperOpenai(SpeechRecognizer):
                 torch.empty(tensor.shape, dtype=torch.float16, device=self.device.torch_name)
                 for tensor in model.state_dict().values()
             ]
-        _apply(model, lambda tensor: _placed(tensor, self.first_stop.name))
+        _apply(model, lambda tensor: _placed(tensor, self.first_stop.torch_name))
         del checkpoint
         fill_random(model, seed=self.spec.seed)
         return model.to(self.device.torch_name)

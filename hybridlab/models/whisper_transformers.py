@@ -53,7 +53,7 @@ class WhisperTransformers(SpeechRecognizer):
                 WhisperForConditionalGeneration,
                 whisper_config(known),
                 self.spec,
-                self.first_stop.name,
+                self.first_stop.torch_name,
             )
             self._model.generation_config = whisper_generation_config(vocab_size=known.vocab_size)
         else:

@@ -1,8 +1,8 @@
 """Predicted bytes of a pair on a card, from the catalog and formulae. No torch, no measurement.
 
 Every figure here is a prediction; notebooks set the measured one beside it. `weights` says what
-stays, `activations` what a request adds in each phase, `memory_plan` puts both into a ledger against
-a card, `per_strategy` compares the strategies, `limits` asks for the most that fits.
+stays, `activations` what a request adds in each phase, `memory_plan` puts both against a card,
+`per_strategy` compares the strategies, `limits` asks for the most that fits.
 """
 
 from hybridlab.planner.activations import (

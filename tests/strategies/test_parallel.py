@@ -108,7 +108,7 @@ def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
         pids = [tenant.worker.pid for tenant in strategy.tenants]  # type: ignore[attr-defined]
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said
-        assert {(span.tenant, span.phase) for span in served.spans} >= {
+        assert {(span.role, span.phase) for span in served.spans} >= {
             ("asr", "encode"),
             ("asr", "decode"),
             ("llm", "encode"),
@@ -135,7 +135,7 @@ def test_a_worker_killed_in_mid_request_is_replaced_and_the_request_answered(
         assert (served.transcript.text, served.answer.text) == said
         assert victim.restarts == 1
         assert sum(tenant.restarts for tenant in strategy.tenants) == 1
-        phases = [span.phase for span in served.spans if span.tenant == victim.name]
+        phases = [span.phase for span in served.spans if span.role == victim.name]
         assert "lost" in phases and "restart" in phases
         assert not alive(first)
         again = strategy.serve(request_)

@@ -20,7 +20,7 @@ from hybridlab.models.pocket import pocket_dir
 from hybridlab.models.source import weight_files
 from hybridlab.strategies import CompletedRequest, Request, make_strategy
 from hybridlab.strategies.offload import per_tensor, weight_buffer
-from hybridlab.strategies.offload.single_buffer import InArena
+from hybridlab.strategies.offload.single_buffer import SingleBuffer
 from hybridlab.strategies.offload.weight_buffer import weights_digest
 from hybridlab.strategies.swapping import MOVERS, Swapping
 from tests.strategies.test_arena import FakeCudart, pinned_now
@@ -110,10 +110,10 @@ def test_a_thousand_swaps_leave_every_bit_and_the_text(
     made.open()
     for number in range(1, 1001):
         for tenant in made.tenants:
-            made.mover.onload(tenant)
+            made.offloader.onload(tenant)
             if number % 250 == 0:
                 assert weights_digest(tenant.module()) == expected[tenant.name]  # type: ignore[arg-type]
-            made.mover.offload(tenant)
+            made.offloader.offload(tenant)
     for tenant in made.tenants:
         tenant.drain_spans()
     served = ask(made, clip)
@@ -125,11 +125,11 @@ def test_a_thousand_swaps_leave_every_bit_and_the_text(
 def test_swapping_both_holds_one_tenant_in_one_fixed_block(clip: Samples) -> None:
     made = strategy("single-buffer", swap="both")
     made.open()
-    mover = made.mover
-    assert isinstance(mover, InArena)
+    mover = made.offloader
+    assert isinstance(mover, SingleBuffer)
     assert mover.shared is not None
     fixed = mover.shared.data_ptr()
-    assert mover.shared.nbytes == max(a.n_bytes for a in mover.arenas.values())
+    assert mover.shared.nbytes == max(a.n_bytes for a in mover.buffers.values())
     assert made.owners()["swap block"] == mover.shared.nbytes
     mover.onload(made.asr)
     assert [tenant.weights_bytes() for tenant in made.tenants] == [0, mover.shared.nbytes]
@@ -171,7 +171,7 @@ def test_the_overlapped_copy_runs_while_the_other_tenant_works(clip: Samples) ->
     ask(made, clip)
     served = ask(made, clip)
     (copy,) = [span for span in served.spans if span.phase == "copy-in"]
-    work = [span for span in served.spans if span.tenant == "llm"]
+    work = [span for span in served.spans if span.role == "llm"]
     assert copy.start_s <= max(span.end_s for span in work)
     assert work[0].start_s <= copy.end_s
     assert made.asr.weights_bytes() == made.host_copy_bytes()  # it waits in its place
@@ -273,7 +273,7 @@ def test_pinned_memory_counts_as_torch_rounds_it(
     made = strategy("pinned", device=PretendGpu())
     made.open()
     assert [made.host_copy_bytes()] == asked
-    made.mover.onload(made.asr)
+    made.offloader.onload(made.asr)
     assert made.host_copy_bytes() > 1.1 * (made.asr.weights_bytes() or 0)
     made.close()
     assert made.host_copy_bytes() == 0
@@ -303,7 +303,7 @@ def test_a_copy_that_the_driver_lost_is_a_fault_and_no_wrong_text(
     made.open()
     module = made.asr.module()
     assert module is not None
-    back = made.mover.verify
+    back = made.offloader.verify
 
     def lost(tenant: Any) -> None:
         with torch.no_grad():
@@ -311,7 +311,7 @@ def test_a_copy_that_the_driver_lost_is_a_fault_and_no_wrong_text(
                 parameter.zero_()  # what the device's memory held before
         back(tenant)
 
-    monkeypatch.setattr(made.mover, "verify", lost)
+    monkeypatch.setattr(made.offloader, "verify", lost)
     with pytest.raises(RuntimeError, match=r"asr's weights did not arrive on .*reload-cached"):
         ask(made, clip)
     made.close()
@@ -343,10 +343,10 @@ def test_weights_that_are_away_leave_their_room_to_other_processes(
     if variant == "pinned":
         now = pinned_now()
         assert made.host_copy_bytes() == now - pinned
-    made.mover.onload(made.asr)
+    made.offloader.onload(made.asr)
     device.release()
     there = torch.cuda.memory_reserved()
-    made.mover.offload(made.asr)
+    made.offloader.offload(made.asr)
     assert there - torch.cuda.memory_reserved() >= made.host_copy_bytes() // 2
     assert resident <= torch.cuda.memory_reserved() - before
     made.close()
@@ -397,7 +397,7 @@ def test_a_cold_reload_tells_what_came_from_the_disk(clip: Samples) -> None:
     assert disk.n_bytes is not None
     # a file system without a page cache to drop reads nothing, and the row says so
     assert 0 <= disk.n_bytes <= 1.5 * file.stat().st_size
-    assert [s.phase for s in spans if s.tenant == "asr"][:2] == ["disk", "load"]
+    assert [s.phase for s in spans if s.role == "asr"][:2] == ["disk", "load"]
 
 
 def test_dropping_the_page_cache_makes_the_disk_work(tmp_path: Path) -> None:

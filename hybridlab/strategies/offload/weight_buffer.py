@@ -1,4 +1,4 @@
-"""The arena: a tenant's weights as one block of host memory, brought in with one copy.
+"""A model's weights as one block of host memory, brought in with one copy.
 
 Inference does not change weights, so the host block is the master: bringing in is one copy, letting
 go is forgetting the device's block. Nothing is ever copied out.
