@@ -12,7 +12,6 @@ from typing import Any
 from hybridlab import catalog, planner
 from hybridlab.devices import MemoryOwners
 from hybridlab.experiments.case_context import CaseContext
-from hybridlab.experiments.placement import shares_device
 from hybridlab.profiling.attribution import PeakTracker
 from hybridlab.profiling.memory_profiler import Ended, Region
 from hybridlab.results.schema import AT_ONCE
@@ -22,8 +21,8 @@ from hybridlab.strategies import Strategy
 def write_ledgers(context: CaseContext, strategy: Strategy) -> None:
     """Rows at the peak while loading, at rest, at the peak while serving, and in each phase."""
     meter = context.meter
-    # a tenant that swaps may be in now, but was not before the first request
-    weights = strategy.held(strategy.resident)
+    # a model that swaps may be in now, but was not before the first request
+    weights = strategy.bytes_by_owner(strategy.resident)
     predicted = predictions(context)
     steady = meter.idle_bytes or 0
     loads = [region for region in meter.regions if region.name == "load"]
@@ -55,9 +54,9 @@ def _write_at_once(
     tally: PeakTracker,
     predicted: Mapping[str, Any],
 ) -> None:
-    """Both tenants at work: each one's share of the moment when they held most together."""
+    """Both models at work: each one's share of the moment when they held most together."""
     kept = _kept(context, served, _end_of(served))
-    owners = {**strategy.held(strategy.tenants), "retained": kept}
+    owners = {**strategy.bytes_by_owner(strategy.models), "retained": kept}
     owners |= {f"{name} request": n_bytes for name, n_bytes in tally.at_peak.items()}
     most = {
         f"{name} request": max(
@@ -96,7 +95,7 @@ def _write_phase(
     end = phase.ended if phase else _end_of(served)
     now = (phase or served).peak_account
     kept = _kept(context, served, end)
-    owners = {**strategy.held(strategy.tenants), "retained": kept}
+    owners = {**strategy.bytes_by_owner(strategy.models), "retained": kept}
     if phase and phase.live_bytes is not None:
         owners["request"] = phase.live_bytes + _unseen_bytes(context, strategy, name)
     else:  # not traced: what came above rest and went again
@@ -189,7 +188,7 @@ def predictions(context: CaseContext) -> dict[str, Any]:
             attention=case.llm.attention,
         ).items()
     }
-    if case.asr is not None and shares_device(case.variant):
+    if case.asr is not None and catalog.variant(case.strategy, case.variant).shares_device:
         whisper = catalog.whisper(case.asr.model)
         kept: dict[str, Any] = {
             "backend": case.asr.backend,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hybridlab import catalog, planner
 from hybridlab.devices import card_of
 from hybridlab.errors import ParameterError
-from hybridlab.planner.memory_plan import fit_of
-from hybridlab.planner.per_strategy import MemoryByOwner
+from hybridlab.planner.memory_plan import MemoryByOwner, fit_of
 from hybridlab.reporting.labels import MOMENTS, PLANNER_OWNERS, counted, percent, spare
 from hybridlab.units import format_bytes, format_seconds
 from hybridlab.widgets.explorer_state import Choice, capacity_of, card_named

@@ -165,7 +165,7 @@ def test_servers_on_a_newer_card_cannot_stand_for_a_t4(variant: str) -> None:
 
     own = standing_for("t4")
     with ExitStack() as stack, pytest.raises(UnavailableError, match="not those of a t4"):
-        place(variant, own.asr, own.llm, Site(Card(), stack))
+        place(catalog.variant("parallel", variant), own.asr, own.llm, Site(Card(), stack))
 
 
 def test_cases_that_failed_are_named_with_their_reasons() -> None:

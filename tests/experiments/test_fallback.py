@@ -18,7 +18,7 @@ from hybridlab.experiments import case_worker
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.plans import strategy_comparison
 from hybridlab.experiments.session import Session
-from hybridlab.experiments.workloads import common
+from hybridlab.experiments.workloads import common, serve
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.reporting import key_findings
 from hybridlab.strategies import CompletedRequest, Request, Strategy
@@ -55,7 +55,7 @@ def open_session(tmp_path: Path, **values: Any) -> Session:
 
 def starve(case: Case, writer: Any, result: Path) -> None:
     """Run the case; after some requests nothing more can be allocated than there is by then."""
-    limit, write, written = make_memory_limit(CpuDevice()), case_worker.write_trial, []
+    limit, write, written = make_memory_limit(CpuDevice()), serve.write_trial, []
 
     def write_and_starve(context: Any, spec: Any, served: Any, **columns: Any) -> None:
         write(context, spec, served, **columns)
@@ -64,7 +64,7 @@ def starve(case: Case, writer: Any, result: Path) -> None:
             context.device.release()
             limit.leave(ROOM_BYTES)
 
-    case_worker.write_trial = write_and_starve
+    serve.write_trial = write_and_starve
     case_worker.execute(case, writer.with_common(**case.common()), result)
 
 
@@ -112,7 +112,7 @@ def test_a_race_steps_down_while_loading_but_its_control_does_not(tmp_path: Path
         strategy_comparison.Arm("sequential", "empty-cache"),
         strategy_comparison.Arm("solo", "two-requests"),
     ]
-    candidates = [strategy_comparison._rungs(session, arm) for arm in arms]
+    candidates = [strategy_comparison._candidates(session, arm) for arm in arms]
     assert [len(own) for own in candidates] == [0, 2, 0]
     rows = [
         session.runner.run(
@@ -138,7 +138,7 @@ def test_a_race_steps_down_while_loading_but_its_control_does_not(tmp_path: Path
 def test_nothing_that_fits_is_out_of_memory_with_every_step(tmp_path: Path) -> None:
     session = open_session(tmp_path, asr_model="small", fallback_models=["base"], trials=1)
     arm = strategy_comparison.Arm("sequential", "empty-cache")
-    candidates = strategy_comparison._rungs(session, arm)
+    candidates = strategy_comparison._candidates(session, arm)
     case = strategy_comparison.arm_case(
         session, "strategy_comparison", arm, candidates=candidates, memory_limit_bytes=250 * 10**6
     )
@@ -263,7 +263,7 @@ def test_parity_after_a_step_is_about_the_answer_alone() -> None:
         ((9,), True, False),
     ]:
         served: Any = type("S", (), {"answer": tokens(*answer), "transcript": tokens(3)})
-        found = case_worker._parity(expected, Pair(), spec, served, stepped=stepped)  # type: ignore[arg-type]
+        found = serve.parity(expected, Pair(), spec, served, stepped=stepped)  # type: ignore[arg-type]
         assert found is output_matches_reference
 
 

@@ -135,11 +135,11 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
     strategy = cast(
         Strategy,
         SimpleNamespace(
-            tenants=pair,
+            models=pair,
             resident=pair,
             device=device,
-            owners=lambda: held,
-            held=lambda tenants: Strategy.held(strategy, tenants),
+            buffer_bytes=lambda: held,
+            bytes_by_owner=lambda models: Strategy.bytes_by_owner(strategy, models),
         ),
     )
     write_ledgers(CaseContext(case(), device, meter, writer, 0.0), strategy)

@@ -58,14 +58,14 @@ def starve(phase: str, path: str) -> None:
                 device.release()
                 limit.leave(ROOM_BYTES)
 
-        for tenant in strategy.tenants:
+        for tenant in strategy.models:
             tenant.on_phase = enter
         try:
             serve()
         except Exception as error:
             limit.lift()
             said |= {"failed": repr(error), "oom": out_of_memory(error) is not None}
-    for tenant in strategy.tenants:
+    for tenant in strategy.models:
         tenant.on_phase = None
     serve()
     Path(path).write_text(json.dumps({**said, "served_again": True}))

@@ -10,11 +10,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hybridlab import catalog
 from hybridlab.audio import load_clips, read_audio
 from hybridlab.config.params import ParallelParams
 from hybridlab.devices import CpuDevice, CudaDevice, resolve_device
@@ -40,6 +42,7 @@ from tests.workers_at_work import (
     wait_until,
 )
 
+variant_of = partial(catalog.variant, "parallel")
 pytestmark = pytest.mark.usefixtures("case_server")
 
 WHISPER = ModelSpec(
@@ -78,7 +81,7 @@ def request_() -> Request:
 def opened(variant: str) -> Iterator[Strategy]:
     device = CpuDevice()
     with ExitStack() as stack:
-        tenants = place(variant, WHISPER, VOXTRAL, Site(device, stack))
+        tenants = place(variant_of(variant), WHISPER, VOXTRAL, Site(device, stack))
         strategy = make_strategy("parallel", variant, asr=tenants[0], llm=tenants[1])
         strategy.open()
         yield strategy
@@ -105,7 +108,7 @@ def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
     request_: Request, said: tuple[str, str]
 ) -> None:
     with opened("processes") as strategy:
-        pids = [tenant.worker.pid for tenant in strategy.tenants]  # type: ignore[attr-defined]
+        pids = [tenant.worker.pid for tenant in strategy.models]  # type: ignore[attr-defined]
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said
         assert {(span.role, span.phase) for span in served.spans} >= {
@@ -119,7 +122,7 @@ def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
                 assert served.start_s <= span.start_s <= span.end_s <= served.end_s
         assert (strategy.llm.weights_bytes() or 0) > 9_000_000
         strategy.close()
-        assert not any(tenant.loaded for tenant in strategy.tenants)
+        assert not any(tenant.loaded for tenant in strategy.models)
     assert not any(alive(pid) for pid in pids)
 
 
@@ -134,7 +137,7 @@ def test_a_worker_killed_in_mid_request_is_replaced_and_the_request_answered(
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said
         assert victim.restarts == 1
-        assert sum(tenant.restarts for tenant in strategy.tenants) == 1
+        assert sum(tenant.restarts for tenant in strategy.models) == 1
         phases = [span.phase for span in served.spans if span.role == victim.name]
         assert "lost" in phases and "restart" in phases
         assert not alive(first)
@@ -233,15 +236,15 @@ def test_workers_are_not_put_into_an_envelope_that_cannot_hold_them() -> None:
     device = CpuDevice()
     device.set_memory_limit(1 << 30)
     with ExitStack() as stack, pytest.raises(UnavailableError, match="limits one process"):
-        place("processes", WHISPER, VOXTRAL, Site(device, stack))
+        place(variant_of("processes"), WHISPER, VOXTRAL, Site(device, stack))
 
 
 def test_whisper_on_the_host_is_made_there_in_a_dtype_of_the_host() -> None:
     gpu = Gpu()
-    half = asr_spec("whisper-on-cpu", WHISPER, gpu)
+    half = asr_spec(variant_of("whisper-on-cpu"), WHISPER, gpu)
     assert half.dtype == "float32"
     with ExitStack() as stack:
-        whisper, voxtral = place("whisper-on-cpu", half, VOXTRAL, Site(gpu, stack))
+        whisper, voxtral = place(variant_of("whisper-on-cpu"), half, VOXTRAL, Site(gpu, stack))
     assert whisper is not None
     assert whisper.device.kind == "cpu"
     assert voxtral.device is gpu
@@ -249,7 +252,7 @@ def test_whisper_on_the_host_is_made_there_in_a_dtype_of_the_host() -> None:
 
 def test_ctranslate2_changes_the_backend_and_keeps_a_dtype_that_it_has() -> None:
     cpu, gpu = CpuDevice(), Gpu()
-    assert asr_spec("ctranslate2", WHISPER, cpu).backend == "faster-whisper"
+    assert asr_spec(variant_of("ctranslate2"), WHISPER, cpu).backend == "faster-whisper"
     for dtype, device, expected in (
         ("float32", cpu, "float32"),
         ("bfloat16", cpu, "float32"),
@@ -257,8 +260,8 @@ def test_ctranslate2_changes_the_backend_and_keeps_a_dtype_that_it_has() -> None
         ("float16", gpu, "float16"),
     ):
         spec = ModelSpec(model="tiny", backend="transformers", weights="hub", dtype=dtype)
-        assert asr_spec("ctranslate2", spec, device).dtype == expected
-    assert asr_spec("threads", WHISPER, cpu) is WHISPER
+        assert asr_spec(variant_of("ctranslate2"), spec, device).dtype == expected
+    assert asr_spec(variant_of("threads"), WHISPER, cpu) is WHISPER
 
 
 def test_a_race_of_the_variants_passes_the_parity_gate_each_with_its_own_whisper(
@@ -310,7 +313,7 @@ def serve_in_workers(path: str) -> None:
         id="one", samples=read_audio(Path(clip.path)), question="What?", max_new_tokens=4
     )
     with ExitStack() as stack:
-        tenants = place("processes", WHISPER, VOXTRAL, Site(device, stack))
+        tenants = place(variant_of("processes"), WHISPER, VOXTRAL, Site(device, stack))
         strategy = make_strategy("parallel", "processes", asr=tenants[0], llm=tenants[1])
         strategy.open()
         device.synchronize()
@@ -382,7 +385,7 @@ def test_out_of_memory_in_a_worker_is_the_result_of_its_case(
 
     def load_and_arm(context: Any, strategy: Any) -> None:
         load(context, strategy)
-        workers.extend(tenant.worker for tenant in strategy.tenants)
+        workers.extend(tenant.worker for tenant in strategy.models)
         strategy.asr.worker.call(run_out_in_requests)
 
     monkeypatch.setattr(common, "load", load_and_arm)
@@ -448,7 +451,7 @@ def test_streams_leave_nothing_behind_them(request_: Request, said: tuple[str, s
     device.release_caches()
     before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     with ExitStack() as stack:
-        tenants = place("streams", WHISPER, VOXTRAL, Site(device, stack))
+        tenants = place(variant_of("streams"), WHISPER, VOXTRAL, Site(device, stack))
         strategy = make_strategy("parallel", "streams", asr=tenants[0], llm=tenants[1])
         strategy.open()
         served = strategy.serve(request_)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import ParameterError, UnavailableError
@@ -22,14 +23,12 @@ from hybridlab.models.base import (
     SpeechRecognizer,
 )
 from hybridlab.strategies import (
-    STRATEGIES,
     ArrivalQueue,
     CompletedRequest,
     Request,
     Strategy,
     make_strategy,
 )
-from hybridlab.strategies.swapping import MOVERS
 
 SPEC = ModelSpec(model="x", backend="transformers", weights="pocket", dtype="float32")
 
@@ -121,7 +120,7 @@ def serve(strategy: str, variant: str, count: int = 2, **options: object) -> lis
         assert served.answer.text == "why"
         assert served.latency_s >= 0
     made.close()
-    assert not any(tenant.loaded for tenant in made.tenants)
+    assert not any(tenant.loaded for tenant in made.models)
     return log
 
 
@@ -138,15 +137,13 @@ def streaming(name: str, variant: str, **options: object) -> tuple[Strategy, lis
     return made, log
 
 
-#: What only a GPU has.
-CUDA_ONLY = {("sequential", "expandable-segments")}
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", catalog.STRATEGIES)
 def test_every_variant_serves_and_gives_everything_back(name: str) -> None:
-    moved = set(MOVERS) - {"reload-cached"}  # need real weights: test_swapping.py
-    for variant in set(STRATEGIES[name].variants) - moved - {"streams"}:  # a CPU has none
-        if (name, variant) in CUDA_ONLY:
+    for facts in catalog.strategy(name):
+        variant = facts.name
+        if variant == "streams" or facts.host_copy or variant == "reload-from-disk":
+            continue  # a CPU has none; these need real weights: test_swapping.py
+        if facts.expands_segments:
             with pytest.raises(UnavailableError, match="CUDA"):
                 serve(name, variant)
             continue
@@ -203,13 +200,18 @@ def test_unknown_names_are_refused() -> None:
 
 def test_a_strategy_without_its_transcriber_says_so() -> None:
     made = make_strategy("sequential", "plain", asr=None, llm=FakeVoxtral([]))
-    with pytest.raises(ParameterError, match="needs a transcriber"):
+    with pytest.raises(ParameterError, match="needs a recogniser"):
         _ = made.asr
 
 
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [(name, variant) for name, kind in STRATEGIES.items() for variant in kind.streaming],
+    [
+        (name, own.name)
+        for name, facts in catalog.STRATEGIES.items()
+        for own in facts
+        if own.streams
+    ],
 )
 def test_a_stream_serves_every_request_once(name: str, variant: str) -> None:
     before = set(threading.enumerate())

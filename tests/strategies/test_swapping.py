@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from hybridlab import catalog
 from hybridlab.audio import Samples, load_clips, read_audio
+from hybridlab.catalog.registry import load
 from hybridlab.devices import CpuDevice, Device, procfs
 from hybridlab.errors import UnavailableError
 from hybridlab.models import ModelSpec, make_asr, make_llm
@@ -22,7 +24,7 @@ from hybridlab.strategies import CompletedRequest, Request, make_strategy
 from hybridlab.strategies.offload import per_tensor, weight_buffer
 from hybridlab.strategies.offload.single_buffer import SingleBuffer
 from hybridlab.strategies.offload.weight_buffer import weights_digest
-from hybridlab.strategies.swapping import MOVERS, Swapping
+from hybridlab.strategies.swapping import Swapping
 from tests.strategies.test_arena import FakeCudart, pinned_now
 
 HERE = ("reload-cached", "reload-from-disk", "single-buffer", "single-buffer-overlapped")
@@ -95,7 +97,7 @@ def test_texts_are_those_of_each_tenant_alone(
         assert served.transcript.tokens == alone[backend]
         assert served.answer.tokens == alone["answer"]
     made.close()
-    assert not any(tenant.loaded for tenant in made.tenants)
+    assert not any(tenant.loaded for tenant in made.models)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -109,12 +111,12 @@ def test_a_thousand_swaps_leave_every_bit_and_the_text(
         expected[tenant.name] = weights_digest(tenant.module())  # type: ignore[arg-type]
     made.open()
     for number in range(1, 1001):
-        for tenant in made.tenants:
+        for tenant in made.models:
             made.offloader.onload(tenant)
             if number % 250 == 0:
                 assert weights_digest(tenant.module()) == expected[tenant.name]  # type: ignore[arg-type]
             made.offloader.offload(tenant)
-    for tenant in made.tenants:
+    for tenant in made.models:
         tenant.drain_spans()
     served = ask(made, clip)
     assert served.transcript.tokens == alone[backend]
@@ -130,10 +132,10 @@ def test_swapping_both_holds_one_tenant_in_one_fixed_block(clip: Samples) -> Non
     assert mover.shared is not None
     fixed = mover.shared.data_ptr()
     assert mover.shared.nbytes == max(a.n_bytes for a in mover.buffers.values())
-    assert made.owners()["swap block"] == mover.shared.nbytes
+    assert made.buffer_bytes()["swap block"] == mover.shared.nbytes
     mover.onload(made.asr)
-    assert [tenant.weights_bytes() for tenant in made.tenants] == [0, mover.shared.nbytes]
-    assert "swap block" not in made.owners()
+    assert [tenant.weights_bytes() for tenant in made.models] == [0, mover.shared.nbytes]
+    assert "swap block" not in made.buffer_bytes()
     with pytest.raises(RuntimeError, match="still holds the other"):
         mover.onload(made.llm)
     mover.offload(made.asr)
@@ -142,7 +144,7 @@ def test_swapping_both_holds_one_tenant_in_one_fixed_block(clip: Samples) -> Non
     assert not [span for span in served.spans if span.phase == "allocate"]
     made.close()
     assert mover.shared is None
-    assert not mover.owners()
+    assert not mover.buffer_bytes()
 
 
 def test_swapping_whisper_gives_its_memory_back_while_voxtral_works(clip: Samples) -> None:
@@ -159,7 +161,7 @@ def test_swapping_whisper_gives_its_memory_back_while_voxtral_works(clip: Sample
         ("copy-in", size),
         ("release", size),
     ]
-    assert made.owners() == {"asr host copy": size}
+    assert made.buffer_bytes() == {"asr host copy": size}
     assert made.link_bytes_per_s is not None
     made.close()
     assert made.host_copy_bytes() == 0
@@ -206,7 +208,7 @@ def test_a_failed_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(weight_buffer, "link_bytes_per_s", fails)
     with pytest.raises(UnavailableError, match="no link"):
         made.open()
-    assert not any(tenant.loaded for tenant in made.tenants)
+    assert not any(tenant.loaded for tenant in made.models)
     assert made.host_copy_bytes() == 0
 
 
@@ -257,7 +259,7 @@ def test_a_refused_pin_leaves_nothing_loaded(monkeypatch: pytest.MonkeyPatch) ->
     made = strategy("single-buffer", device=PretendGpu())
     with pytest.raises(UnavailableError, match="did not pin"):
         made.open()
-    assert not any(tenant.loaded for tenant in made.tenants)
+    assert not any(tenant.loaded for tenant in made.models)
     assert made.host_copy_bytes() == 0
 
 
@@ -287,7 +289,7 @@ def test_a_refused_pin_of_torchs_own_is_a_lack(monkeypatch: pytest.MonkeyPatch) 
     made = strategy("pinned", device=PretendGpu())
     with pytest.raises(UnavailableError, match=r"did not pin.*out of memory\);.*reload-cached"):
         made.open()
-    assert not any(tenant.loaded for tenant in made.tenants)
+    assert not any(tenant.loaded for tenant in made.models)
 
 
 @pytest.mark.parametrize(
@@ -412,5 +414,5 @@ def test_dropping_the_page_cache_makes_the_disk_work(tmp_path: Path) -> None:
 
 
 def test_every_way_says_what_bounds_it() -> None:
-    for mover in MOVERS.values():
-        assert "Bound by" in (mover.__doc__ or ""), mover
+    for variant in catalog.strategy("swapping"):
+        assert "Bound by" in (load(variant.offloader).__doc__ or ""), variant

@@ -32,19 +32,19 @@ class PairedWorkload(ABC):
 
 
 class ModelWorkload(PairedWorkload):
-    """A tenant with its own share of a request."""
+    """A model with its own share of a request."""
 
-    def __init__(self, tenant: Model, requests: dict[str, Request]) -> None:
-        self.name, self.tenant, self.requests = tenant.name, tenant, requests
+    def __init__(self, model: Model, requests: dict[str, Request]) -> None:
+        self.name, self.model, self.requests = model.name, model, requests
 
     def work(self, spec: RequestSpec) -> list[PhaseSpan]:
-        request, tenant = self.requests[spec.id], self.tenant
+        request, model = self.requests[spec.id], self.model
         most = request.max_new_tokens
-        if isinstance(tenant, AudioLanguageModel):
-            tenant.answer([request.samples], [request.question], max_new_tokens=most)
-        elif isinstance(tenant, SpeechRecognizer):
-            tenant.transcribe([request.samples], language=request.language, max_new_tokens=most)
-        return tenant.drain_spans()
+        if isinstance(model, AudioLanguageModel):
+            model.answer([request.samples], [request.question], max_new_tokens=most)
+        elif isinstance(model, SpeechRecognizer):
+            model.transcribe([request.samples], language=request.language, max_new_tokens=most)
+        return model.drain_spans()
 
 
 class CopyWorkload(PairedWorkload):
@@ -71,13 +71,13 @@ class CopyWorkload(PairedWorkload):
         return [PhaseSpan(self.name, "copy-in", start, time.perf_counter())]
 
 
-def run_pairwise(context: CaseContext) -> None:
+def run(context: CaseContext) -> None:
     """Spans of every party alone and of every two parties at once, labelled in `request_id`."""
     case = context.case
     strategy = common.strategy_of(context)
     common.bring_up(context, strategy)
     asked = {spec.id: common.request_of(context, spec) for spec in case.requests}
-    parties: list[PairedWorkload] = [ModelWorkload(tenant, asked) for tenant in strategy.tenants]
+    parties: list[PairedWorkload] = [ModelWorkload(model, asked) for model in strategy.models]
     size = strategy.asr.weights_bytes() or strategy.llm.weights_bytes() or 0
     parties.append(CopyWorkload(context.device, size))
     repeats = int(case.options["repeats"])

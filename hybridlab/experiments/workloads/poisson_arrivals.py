@@ -14,9 +14,9 @@ from hybridlab.strategies import ArrivalQueue
 LEAD_S = 0.05
 
 
-def arrive(context: CaseContext) -> None:
+def run(context: CaseContext) -> None:
     """Poisson arrivals at `rate_rps`, seeded, so that every arm meets the same ones. The latency of
-    a request begins when it is due and not when somebody has time for it."""
+    a request begins when it is due and not when its service begins."""
     case = context.case
     strategy = common.strategy_of(context)
     common.bring_up(context, strategy)

@@ -12,7 +12,7 @@ from hybridlab.strategies import CompletedRequest
 from hybridlab.strategies.maintenance import Maintenance
 
 
-def run_soak(context: CaseContext) -> None:
+def run(context: CaseContext) -> None:
     """Mixed requests in turn, one a cycle, with one maintenance remedy; a row of `cycles` each.
 
     Under `swapping` a cycle loads and unloads Whisper as well. `first_cycle` is above 0 where this
