@@ -25,11 +25,27 @@ class Card:
     compute_capability: tuple[int, int]
     memory_bandwidth: float  # bytes/s, nominal
     link_bandwidth: float  # bytes/s, host to device, pinned; measured where known
-    native_dtypes: tuple[str, ...]
     source: str
-    #: Whether SDPA has a fused kernel for grouped-query attention; without one (compute capability
-    #: 7.5) transformers' `enable_gqa` falls to the math kernel, which builds float32 scores.
-    fused_gqa: bool = True
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.nominal_bytes > 0
+
+    @property
+    def native_dtypes(self) -> tuple[str, ...]:
+        """Dtypes that it computes in by hardware: bfloat16 came with compute capability 8.0."""
+        if not self.is_gpu:
+            return ("float32", "bfloat16")
+        if self.compute_capability < (8, 0):
+            return ("float32", "float16")
+        return ("float32", "bfloat16", "float16")
+
+    @property
+    def fused_gqa(self) -> bool:
+        """Whether SDPA has a fused kernel for grouped-query attention; without one (compute
+        capability 7.5) transformers' `enable_gqa` falls to the math kernel, which builds float32
+        scores."""
+        return not self.is_gpu or self.compute_capability >= (8, 0)
 
     @property
     def context_bytes(self) -> tuple[int, int, int]:
@@ -41,127 +57,58 @@ class Card:
         return 300 * MIB, 450 * MIB, 600 * MIB
 
 
-_TURING = ("float32", "float16")
-_AMPERE = ("float32", "bfloat16", "float16")
-_OOM = "usable: 'total capacity' in public PyTorch out-of-memory texts"
+#: GB/s from host to device in pinned memory, and where the number is from.
+_LINKS = {
+    12.3: "PCIe 3 x16, measured",
+    25: "PCIe 4 x16, typical",
+    50: "PCIe 5 x16, typical",
+}
 
+
+def gpu(
+    name: str,
+    title: str,
+    nominal_mib: int,
+    usable_gib: tuple[float, float],
+    capability: tuple[int, int],
+    memory_gb_per_s: float,
+    link_gb_per_s: float,
+) -> Card:
+    """A card by the numbers of its data sheet. `usable_gib`: lowest and highest 'total capacity' in
+    public PyTorch out-of-memory texts."""
+    lowest, highest = usable_gib
+    return Card(
+        name=name,
+        title=title,
+        nominal_bytes=nominal_mib * MIB,
+        usable_bytes=int(lowest * GIB),
+        usable_bytes_max=int(highest * GIB),
+        compute_capability=capability,
+        memory_bandwidth=memory_gb_per_s * 1e9,
+        link_bandwidth=link_gb_per_s * 1e9,
+        source=f"data sheet of {title}; usable: public PyTorch out-of-memory texts; link: "
+        f"{_LINKS[link_gb_per_s]}",
+    )
+
+
+#: nvidia-smi's MiB, GiB that CUDA reports, compute capability, GB/s of the memory and of the link.
+#: The memory of A100 80 GB and H100 is that of the SXM modules, that of the A10G the A10's.
 CARDS: Registry[Card] = Registry(
     "card",
     [
-        Card(
-            name="t4",
-            title="NVIDIA T4",
-            nominal_bytes=15_360 * MIB,
-            usable_bytes=int(14.56 * GIB),
-            usable_bytes_max=int(14.76 * GIB),
-            compute_capability=(7, 5),
-            memory_bandwidth=320e9,
-            link_bandwidth=12.3e9,
-            native_dtypes=_TURING,
-            fused_gqa=False,
-            source=f"NVIDIA T4 data sheet; {_OOM} (14.56-14.76 GiB); link: measured H2D pinned",
-        ),
-        Card(
-            name="l4",
-            title="NVIDIA L4",
-            nominal_bytes=23_034 * MIB,
-            usable_bytes=int(22.03 * GIB),
-            usable_bytes_max=int(22.17 * GIB),
-            compute_capability=(8, 9),
-            memory_bandwidth=300e9,
-            link_bandwidth=25e9,
-            native_dtypes=_AMPERE,
-            source=f"NVIDIA L4 data sheet; {_OOM} (22.03-22.17 GiB); link: PCIe 4 x16, typical",
-        ),
-        Card(
-            name="a10g",
-            title="NVIDIA A10G",
-            nominal_bytes=23_028 * MIB,
-            usable_bytes=int(22.05 * GIB),
-            usable_bytes_max=int(22.20 * GIB),
-            compute_capability=(8, 6),
-            memory_bandwidth=600e9,
-            link_bandwidth=25e9,
-            native_dtypes=_AMPERE,
-            source=f"NVIDIA A10 data sheet; {_OOM} (22.05-22.20 GiB); link: PCIe 4 x16, typical",
-        ),
-        Card(
-            name="rtx-3060",
-            title="GeForce RTX 3060 12 GB",
-            nominal_bytes=12_288 * MIB,
-            usable_bytes=int(11.72 * GIB),
-            usable_bytes_max=int(11.76 * GIB),
-            compute_capability=(8, 6),
-            memory_bandwidth=360e9,
-            link_bandwidth=25e9,
-            native_dtypes=_AMPERE,
-            source=f"GeForce specifications; {_OOM} (11.72-11.76 GiB); link: PCIe 4 x16, typical",
-        ),
-        Card(
-            name="rtx-4090",
-            title="GeForce RTX 4090",
-            nominal_bytes=24_564 * MIB,
-            usable_bytes=int(23.64 * GIB),
-            usable_bytes_max=int(23.65 * GIB),
-            compute_capability=(8, 9),
-            memory_bandwidth=1_008e9,
-            link_bandwidth=25e9,
-            native_dtypes=_AMPERE,
-            source=f"GeForce specifications; {_OOM} (23.64 GiB); link: PCIe 4 x16, typical",
-        ),
-        Card(
-            name="a100-40",
-            title="NVIDIA A100 40 GB",
-            nominal_bytes=40_960 * MIB,
-            usable_bytes=int(39.38 * GIB),
-            usable_bytes_max=int(39.56 * GIB),
-            compute_capability=(8, 0),
-            memory_bandwidth=1_555e9,
-            link_bandwidth=25e9,
-            native_dtypes=_AMPERE,
-            source=f"NVIDIA A100 data sheet; {_OOM} (39.38-39.56 GiB); link: PCIe 4 x16, typical",
-        ),
-        Card(
-            name="a100-80",
-            title="NVIDIA A100 80 GB",
-            nominal_bytes=81_920 * MIB,
-            usable_bytes=int(79.14 * GIB),
-            usable_bytes_max=int(79.25 * GIB),
-            compute_capability=(8, 0),
-            memory_bandwidth=2_039e9,
-            link_bandwidth=25e9,
-            native_dtypes=_AMPERE,
-            source=f"NVIDIA A100 data sheet (SXM); {_OOM} (79.14-79.25 GiB); link: PCIe 4 x16",
-        ),
-        Card(
-            name="h100",
-            title="NVIDIA H100 80 GB",
-            nominal_bytes=81_559 * MIB,
-            usable_bytes=int(79.10 * GIB),
-            usable_bytes_max=int(79.19 * GIB),
-            compute_capability=(9, 0),
-            memory_bandwidth=3_350e9,
-            link_bandwidth=50e9,
-            native_dtypes=_AMPERE,
-            source=f"NVIDIA H100 data sheet (SXM); {_OOM} (79.10-79.19 GiB); link: PCIe 5 x16",
-        ),
-        Card(
-            name="h200",
-            title="NVIDIA H200 141 GB",
-            nominal_bytes=143_771 * MIB,
-            usable_bytes=int(139.72 * GIB),
-            usable_bytes_max=int(139.81 * GIB),
-            compute_capability=(9, 0),
-            memory_bandwidth=4_800e9,
-            link_bandwidth=50e9,
-            native_dtypes=_AMPERE,
-            source=f"NVIDIA H200 data sheet; {_OOM} (139.72-139.81 GiB); link: PCIe 5 x16, typical",
-        ),
+        gpu("t4", "NVIDIA T4", 15_360, (14.56, 14.76), (7, 5), 320, 12.3),
+        gpu("l4", "NVIDIA L4", 23_034, (22.03, 22.17), (8, 9), 300, 25),
+        gpu("a10g", "NVIDIA A10G", 23_028, (22.05, 22.20), (8, 6), 600, 25),
+        gpu("rtx-3060", "GeForce RTX 3060 12 GB", 12_288, (11.72, 11.76), (8, 6), 360, 25),
+        gpu("rtx-4090", "GeForce RTX 4090", 24_564, (23.64, 23.65), (8, 9), 1_008, 25),
+        gpu("a100-40", "NVIDIA A100 40 GB", 40_960, (39.38, 39.56), (8, 0), 1_555, 25),
+        gpu("a100-80", "NVIDIA A100 80 GB", 81_920, (79.14, 79.25), (8, 0), 2_039, 25),
+        gpu("h100", "NVIDIA H100 80 GB", 81_559, (79.10, 79.19), (9, 0), 3_350, 50),
+        gpu("h200", "NVIDIA H200 141 GB", 143_771, (139.72, 139.81), (9, 0), 4_800, 50),
     ],
 )
 
-
-#: The CPU for formulae that ask a card: computes in the dtype that it keeps, has no driver context.
+#: The CPU for formulae that ask a card: no driver context, no caching allocator.
 HOST = Card(
     name="cpu",
     title="this machine's CPU",
@@ -171,7 +118,6 @@ HOST = Card(
     compute_capability=(0, 0),
     memory_bandwidth=0.0,
     link_bandwidth=0.0,
-    native_dtypes=("float32", "bfloat16"),
     source="not a card: its bytes are read from the machine",
 )
 

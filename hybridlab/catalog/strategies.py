@@ -6,16 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from hybridlab.catalog.registry import Registry
 
 #: Where a variant has its models: both in the case's process; a worker process each, also behind
 #: NVIDIA MPS; the recogniser on the host; both in one server, or a server each.
 Place = Literal["process", "workers", "workers-mps", "asr-on-host", "server", "servers"]
-
-_ONE_PROCESS = "works on one request within one process, and the server has a worker for each model"
-_SERVER = "is how notebook 05 measures this very server, with --only for one of two"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +36,14 @@ class Variant:
     expands_segments: bool = False
     #: Moves weights, `module:class` of a `WeightOffloader`.
     offloader: str = ""
-    #: Brings one model's weights in behind the other's work.
-    overlaps: bool = False
     #: Keeps weights in host memory, which is the device's own on a CPU.
     host_copy: bool = False
     #: Its ledger among `hybridlab.planner.per_strategy.LEDGERS`, and the one where both models are
     #: swapped; '' where the planner predicts none.
     ledger: str = ""
     ledger_both: str = ""
-    #: For a variant that `hybridlab serve` has not: the nearest one that it has, and why.
+    #: Where `hybridlab serve` has no such variant: the nearest one that it has.
     nearest: str = ""
-    not_served: str = ""
 
     @property
     def in_servers(self) -> bool:
@@ -91,8 +85,8 @@ STRATEGIES: Registry[StrategyFacts] = Registry("strategy")
 
 
 def register(facts: StrategyFacts, variants: Iterable[Variant]) -> StrategyFacts:
-    """Add a strategy with its variants; a variant of a strategy that is there already goes into
-    `STRATEGIES[name].variants` by its own `register`."""
+    """Add a strategy with its variants. One more variant of a strategy that is there already is
+    `strategy(name).variants.register(...)`."""
     facts.variants.kind = f"variant of {facts.name}"
     for variant in variants:
         facts.variants.register(variant)
@@ -111,9 +105,7 @@ register(
     ),
     [
         Variant(name="two-requests", default=True, ledger="solo"),
-        Variant(
-            name="shared-prefix", default=True, nearest="two-requests", not_served=_ONE_PROCESS
-        ),
+        Variant(name="shared-prefix", default=True, nearest="two-requests"),
     ],
 )
 register(
@@ -132,7 +124,7 @@ register(
         Variant(name="batched", default=True, streams=True),
     ],
 )
-_TWO_PROCESSES = "parallel, two processes"
+_ONE, _TWO = "parallel, one process", "parallel, two processes"
 register(
     StrategyFacts(
         name="parallel",
@@ -142,41 +134,14 @@ register(
         marker="^",
     ),
     [
-        Variant(
-            name="threads",
-            default=True,
-            concurrent=True,
-            ledger="parallel, one process",
-            nearest="processes",
-            not_served=_ONE_PROCESS,
-        ),
-        Variant(
-            name="streams",
-            concurrent=True,
-            ledger="parallel, one process",
-            nearest="processes-mps",
-            not_served=_ONE_PROCESS,
-        ),
-        Variant(
-            name="processes", default=True, place="workers", concurrent=True, ledger=_TWO_PROCESSES
-        ),
-        Variant(name="processes-mps", place="workers-mps", concurrent=True, ledger=_TWO_PROCESSES),
+        Variant(name="threads", default=True, ledger=_ONE, nearest="processes", concurrent=True),
+        Variant(name="streams", ledger=_ONE, nearest="processes-mps", concurrent=True),
+        Variant(name="processes", default=True, place="workers", ledger=_TWO, concurrent=True),
+        Variant(name="processes-mps", place="workers-mps", ledger=_TWO, concurrent=True),
         Variant(name="ctranslate2", backend="faster-whisper", concurrent=True),
         Variant(name="whisper-on-cpu", place="asr-on-host", concurrent=True),
-        Variant(
-            name="single-container",
-            place="server",
-            concurrent=True,
-            nearest="processes",
-            not_served=_SERVER,
-        ),
-        Variant(
-            name="separate-containers",
-            place="servers",
-            concurrent=True,
-            nearest="processes",
-            not_served=_SERVER,
-        ),
+        Variant(name="single-container", place="server", nearest="processes", concurrent=True),
+        Variant(name="separate-containers", place="servers", nearest="processes", concurrent=True),
     ],
 )
 register(
@@ -189,7 +154,7 @@ register(
     ),
     [Variant(name="prefetch", default=True, streams=True, concurrent=True)],
 )
-_RELOADED: dict[str, Any] = {"ledger": "swapping Whisper", "ledger_both": "swapping both"}
+_ASR, _BOTH = "swapping Whisper", "swapping both"
 _OFFLOAD = "hybridlab.strategies.offload"
 register(
     StrategyFacts(
@@ -204,13 +169,15 @@ register(
             name="reload-cached",
             default=True,
             offloader=f"{_OFFLOAD}.base:ReloadCached",
-            **_RELOADED,
+            ledger=_ASR,
+            ledger_both=_BOTH,
         ),
         Variant(
             name="reload-from-disk",
             default=True,
             offloader=f"{_OFFLOAD}.base:ReloadFromDisk",
-            **_RELOADED,
+            ledger=_ASR,
+            ledger_both=_BOTH,
         ),
         Variant(name="module-to-cpu", offloader=f"{_OFFLOAD}.per_tensor:ToCpu", host_copy=True),
         Variant(name="pinned", offloader=f"{_OFFLOAD}.per_tensor:Pinned", host_copy=True),
@@ -219,18 +186,16 @@ register(
             default=True,
             offloader=f"{_OFFLOAD}.single_buffer:SingleBuffer",
             host_copy=True,
-            ledger="swapping Whisper",
-            ledger_both="swapping both, fixed block",
+            ledger=_ASR,
+            ledger_both=f"{_BOTH}, fixed block",
         ),
         Variant(
             name="single-buffer-overlapped",
             default=True,
             offloader=f"{_OFFLOAD}.single_buffer:OverlappedBuffer",
-            overlaps=True,
             host_copy=True,
-            ledger="swapping Whisper, overlapped",
+            ledger=f"{_ASR}, overlapped",
             nearest="single-buffer",
-            not_served=_ONE_PROCESS,
         ),
     ],
 )

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from hybridlab import catalog
 from hybridlab.errors import UnavailableError
 
+_ONE_PROCESS = "works on one request within one process, and the server has a worker for each model"
+_SERVER = "is how notebook 05 measures this very server, with --only for one of two"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sharing:
@@ -32,9 +35,8 @@ def sharing_of(strategy: str, variant: str) -> Sharing:
     is not served."""
     facts, own = catalog.strategy(strategy), catalog.variant(strategy, variant)
     if own.nearest:
-        raise UnavailableError(
-            f"{strategy} / {variant} {own.not_served}; use {strategy} / {own.nearest}"
-        )
+        why = _SERVER if own.in_servers else _ONE_PROCESS
+        raise UnavailableError(f"{strategy} / {variant} {why}; use {strategy} / {own.nearest}")
     return Sharing(
         at_once=own.concurrent,
         batches=own.batches,
