@@ -25,13 +25,12 @@ from hybridlab.errors import UnavailableError, WorkerLostError
 from hybridlab.experiments import case_worker
 from hybridlab.experiments.placement import Site, asr_spec, place
 from hybridlab.experiments.plans import strategy_comparison
-from hybridlab.experiments.session import Session
 from hybridlab.experiments.workloads import common
 from hybridlab.models import ModelSpec
 from hybridlab.models.worker_model import WorkerRecognizer
 from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
-from hybridlab.results.schema import AT_ONCE
 from hybridlab.strategies import Request, Strategy, make_strategy
+from tests.sessions import VOXTRAL, WHISPER, arms, assert_ok, open_session, raced
 from tests.strategies.test_strategies import FakeVoxtral, FakeWhisper
 from tests.watcher import Watcher
 from tests.workers_at_work import (
@@ -44,11 +43,6 @@ from tests.workers_at_work import (
 
 variant_of = partial(catalog.variant, "parallel")
 pytestmark = pytest.mark.usefixtures("case_server")
-
-WHISPER = ModelSpec(
-    model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32", seed=1
-)
-VOXTRAL = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
 
 
 class Gpu(CpuDevice):
@@ -96,12 +90,6 @@ def said(case_server: object, request_: Request) -> tuple[str, str]:
     assert served.transcript.text
     assert served.answer.text
     return served.transcript.text, served.answer.text
-
-
-def open_session(tmp_path: Path, **values: Any) -> Session:
-    small = {"output_dir": str(tmp_path / "run"), "trials": 2, "max_new_tokens": 12}
-    given = {**small, "max_other_cpu_share": 1.0, "headless": True, **values}
-    return Session.open(ParallelParams.from_mapping(given))
 
 
 def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
@@ -224,7 +212,7 @@ def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Requ
 def test_what_the_device_lacks_is_a_skipped_case_with_the_reason(
     tmp_path: Path, variant: str, reason: str
 ) -> None:
-    session = open_session(tmp_path, device="cpu")
+    session = open_session(tmp_path, ParallelParams, device="cpu")
     row = session.runner.run(
         session.case("strategy_comparison", strategy="parallel", variant=variant)
     )
@@ -268,37 +256,14 @@ def test_a_race_of_the_variants_passes_the_parity_gate_each_with_its_own_whisper
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("faster_whisper")
-    session = open_session(tmp_path)
-    arms = [
-        strategy_comparison.Arm("parallel", variant) for variant in ("processes", "ctranslate2")
-    ]
-    rows = strategy_comparison.run(session, arms, rounds=1)
-    assert [row["status"] for row in rows] == ["ok"] * 4, [row["reason"] for row in rows]
+    session = open_session(tmp_path, ParallelParams)
+    rows = strategy_comparison.run(
+        session, arms("parallel/processes", "parallel/ctranslate2"), rounds=1
+    )
+    assert_ok(rows, 4)
     assert [row["asr_backend"] for row in rows[2:]] == ["openai-whisper", "faster-whisper"]
     assert rows[2]["worker_restarts"] == 0
-    trials = session.table("trials")
-    measured = trials[
-        (trials["experiment"] == "strategy_comparison") & ~trials["is_first_request"].astype(bool)
-    ]
-    assert len(measured) == 4
-    assert measured["output_matches_reference"].astype(bool).all()
-
-
-def test_the_ledger_of_workers_closes_and_names_each_one_s_request(tmp_path: Path) -> None:
-    session = open_session(tmp_path, device="cpu")
-    row = strategy_comparison.attribute_peak(
-        session, strategy_comparison.Arm("parallel", "processes")
-    )
-    assert row["status"] == "ok", row["reason"]
-    ledgers = session.table("ledgers")
-    for moment, own in ledgers.groupby("moment"):
-        assert own["bytes"].sum() == row["capacity_bytes"]
-        inside = own[own["in_process"].astype(bool)].set_index("owner")["bytes"]
-        assert abs(inside["unattributed"]) <= 0.05 * inside.sum(), moment
-        assert inside["workers"] > 0
-    at_once = ledgers[ledgers["moment"] == AT_ONCE].set_index("owner")["bytes"]
-    assert at_once["asr request"] > 0
-    assert at_once["llm request"] > 0
+    assert len(raced(session)) == 4
 
 
 def serve_in_workers(path: str) -> None:
@@ -346,7 +311,7 @@ def test_workers_on_a_card_answer_and_their_case_holds_nothing_of_it(
 
 
 def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> None:
-    session = open_session(tmp_path, trials=20)
+    session = open_session(tmp_path, ParallelParams, trials=20)
     trials = session.part.folder / "trials.jsonl"
     killed: list[int] = []
 
@@ -360,26 +325,21 @@ def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> No
 
     (alone,) = strategy_comparison.run(session, [], rounds=0)
     texts = strategy_comparison._texts_path(session, alone["asr_backend"])
-    case = strategy_comparison._race_case(
-        session, strategy_comparison.Arm("parallel", "processes"), 0, texts
-    )
+    case = strategy_comparison._race_case(session, *arms("parallel/processes"), 0, texts)
     trials.unlink()
     session.runner.view = Watcher(tmp_path, tick=kill_one)
     row = session.runner.run(case)
     assert killed
-    assert row["status"] == "ok", row["reason"]
+    assert_ok([row], 1)
     assert row["worker_restarts"] == 1
-    measured = session.table("trials")
-    measured = measured[~measured["is_first_request"].astype(bool)]
-    assert len(measured) == 20
-    assert measured["output_matches_reference"].astype(bool).all()
+    assert len(raced(session)) == 20
     assert {"restart", "lost"} <= set(session.table("spans")["phase"])
 
 
 def test_out_of_memory_in_a_worker_is_the_result_of_its_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = open_session(tmp_path)
+    session = open_session(tmp_path, ParallelParams)
     load = common.load
     workers: list[Any] = []
 
