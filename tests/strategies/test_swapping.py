@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,16 @@ from hybridlab.strategies.offload import per_tensor, weight_buffer
 from hybridlab.strategies.offload.single_buffer import SingleBuffer
 from hybridlab.strategies.offload.weight_buffer import weights_digest
 from hybridlab.strategies.swapping import Swapping
+from tests.sessions import VOXTRAL
 from tests.strategies.test_arena import FakeCudart, pinned_now
 
+COPYING = tuple(own.name for own in catalog.strategy("swapping") if own.host_copy)
 HERE = ("reload-cached", "reload-from-disk", "single-buffer", "single-buffer-overlapped")
 BACKENDS = ("openai-whisper", "transformers")
 
 
 def spec(model: str, backend: str = "transformers", **changes: Any) -> ModelSpec:
-    fields: dict[str, Any] = {"weights": "pocket", "dtype": "float32", **changes}
-    return ModelSpec(model=model, backend=backend, **fields)
+    return replace(VOXTRAL, model=model, backend=backend, **changes)
 
 
 def strategy(
@@ -78,6 +80,14 @@ def alone(clip: Samples) -> dict[str, tuple[int, ...]]:
     return said
 
 
+def assert_said(
+    served: CompletedRequest, alone: dict[str, tuple[int, ...]], backend: str = "transformers"
+) -> None:
+    """What each model says by itself."""
+    assert served.transcript.tokens == alone[backend]
+    assert served.answer.tokens == alone["answer"]
+
+
 @pytest.fixture(autouse=True)
 def _no_thread_stays() -> Iterator[None]:
     yield
@@ -118,9 +128,7 @@ def test_a_thousand_swaps_leave_every_bit_and_the_text(
             made.offloader.offload(tenant)
     for tenant in made.models:
         tenant.drain_spans()
-    served = ask(made, clip)
-    assert served.transcript.tokens == alone[backend]
-    assert served.answer.tokens == alone["answer"]
+    assert_said(ask(made, clip), alone, backend)
     made.close()
 
 
@@ -221,21 +229,25 @@ class PretendGpu(CpuDevice):
     kind = "cuda"
 
 
+@pytest.fixture
+def cudart(monkeypatch: pytest.MonkeyPatch) -> FakeCudart:
+    """The driver's part, counted or left out."""
+    fake = FakeCudart()
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: fake)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    monkeypatch.setattr(weight_buffer, "beside_other_work", lambda device: nullcontext())
+    return fake
+
+
 @pytest.mark.parametrize("swap", ["asr", "both"])
-@pytest.mark.parametrize(
-    "variant", ["module-to-cpu", "pinned", "single-buffer", "single-buffer-overlapped"]
-)
+@pytest.mark.parametrize("variant", COPYING)
 def test_beyond_the_host_texts_are_the_same_and_nothing_stays_pinned(
     variant: str,
     swap: str,
     clip: Samples,
     alone: dict[str, tuple[int, ...]],
-    monkeypatch: pytest.MonkeyPatch,
+    cudart: FakeCudart,
 ) -> None:
-    cudart = FakeCudart()
-    monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
-    monkeypatch.setattr(weight_buffer, "beside_other_work", lambda device: nullcontext())
     made = strategy(variant, swap=swap, device=PretendGpu())
     made.open()
     assert made.link_bytes_per_s is not None
@@ -243,8 +255,7 @@ def test_beyond_the_host_texts_are_the_same_and_nothing_stays_pinned(
     assert len(cudart.registered) == pinned
     for _ in range(2):
         served = ask(made, clip)
-        assert served.transcript.tokens == alone["transformers"]
-        assert served.answer.tokens == alone["answer"]
+        assert_said(served, alone)
     phases = {span.phase for span in served.spans}
     assert ("copy-out" in phases) == (variant == "module-to-cpu")
     assert {"copy-in", "release"} <= phases
@@ -254,8 +265,8 @@ def test_beyond_the_host_texts_are_the_same_and_nothing_stays_pinned(
     assert not cudart.registered
 
 
-def test_a_refused_pin_leaves_nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "cudart", lambda: FakeCudart(code=2))
+def test_a_refused_pin_leaves_nothing_loaded(cudart: FakeCudart) -> None:
+    cudart.code = 2
     made = strategy("single-buffer", device=PretendGpu())
     with pytest.raises(UnavailableError, match="did not pin"):
         made.open()
@@ -263,11 +274,8 @@ def test_a_refused_pin_leaves_nothing_loaded(monkeypatch: pytest.MonkeyPatch) ->
     assert made.host_copy_bytes() == 0
 
 
-def test_pinned_memory_counts_as_torch_rounds_it(
-    clip: Samples, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
-    monkeypatch.setattr(torch.cuda, "cudart", FakeCudart)
+@pytest.mark.usefixtures("cudart")
+def test_pinned_memory_counts_as_torch_rounds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(
         per_tensor, "check_host_memory", lambda n_bytes, device: asked.append(n_bytes)
@@ -292,15 +300,11 @@ def test_a_refused_pin_of_torchs_own_is_a_lack(monkeypatch: pytest.MonkeyPatch) 
     assert not any(tenant.loaded for tenant in made.models)
 
 
-@pytest.mark.parametrize(
-    "variant", ["module-to-cpu", "pinned", "single-buffer", "single-buffer-overlapped"]
-)
+@pytest.mark.usefixtures("cudart")
+@pytest.mark.parametrize("variant", COPYING)
 def test_a_copy_that_the_driver_lost_is_a_fault_and_no_wrong_text(
     variant: str, clip: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "cudart", FakeCudart)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
-    monkeypatch.setattr(weight_buffer, "beside_other_work", lambda device: nullcontext())
     made = strategy(variant, device=PretendGpu())
     made.open()
     module = made.asr.module()
