@@ -75,8 +75,8 @@ def request_() -> Request:
 def opened(variant: str) -> Iterator[Strategy]:
     device = CpuDevice()
     with ExitStack() as stack:
-        tenants = place(variant_of(variant), WHISPER, VOXTRAL, Site(device, stack))
-        strategy = make_strategy("parallel", variant, asr=tenants[0], llm=tenants[1])
+        models = place(variant_of(variant), WHISPER, VOXTRAL, Site(device, stack))
+        strategy = make_strategy("parallel", variant, asr=models[0], llm=models[1])
         strategy.open()
         yield strategy
 
@@ -96,7 +96,7 @@ def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
     request_: Request, said: tuple[str, str]
 ) -> None:
     with opened("processes") as strategy:
-        pids = [tenant.worker.pid for tenant in strategy.models]  # type: ignore[attr-defined]
+        pids = [model.worker.pid for model in strategy.models]  # type: ignore[attr-defined]
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said
         assert {(span.role, span.phase) for span in served.spans} >= {
@@ -110,7 +110,7 @@ def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
                 assert served.start_s <= span.start_s <= span.end_s <= served.end_s
         assert (strategy.llm.weights_bytes() or 0) > 9_000_000
         strategy.close()
-        assert not any(tenant.loaded for tenant in strategy.models)
+        assert not any(model.loaded for model in strategy.models)
     assert not any(alive(pid) for pid in pids)
 
 
@@ -125,7 +125,7 @@ def test_a_worker_killed_in_mid_request_is_replaced_and_the_request_answered(
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said
         assert victim.restarts == 1
-        assert sum(tenant.restarts for tenant in strategy.models) == 1
+        assert sum(model.restarts for model in strategy.models) == 1
         phases = [span.phase for span in served.spans if span.role == victim.name]
         assert "lost" in phases and "restart" in phases
         assert not alive(first)
@@ -190,12 +190,12 @@ def test_a_failure_in_a_thread_leaves_no_thread(request_: Request) -> None:
     assert ("llm", "answer") in log
 
 
-def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Request) -> None:
+def test_each_model_has_its_own_stream_and_whisper_s_comes_first(request_: Request) -> None:
     device, log = Gpu(), []  # type: ignore[var-annotated]
-    tenants = FakeWhisper(log), FakeVoxtral(log)
-    for tenant in tenants:
-        tenant.device = device
-    strategy = make_strategy("parallel", "streams", asr=tenants[0], llm=tenants[1])
+    models = FakeWhisper(log), FakeVoxtral(log)
+    for model in models:
+        model.device = device
+    strategy = make_strategy("parallel", "streams", asr=models[0], llm=models[1])
     strategy.open()
     strategy.serve(request_)
     assert sorted(device.entered) == [(False, "main"), (True, "other")]
@@ -278,8 +278,8 @@ def serve_in_workers(path: str) -> None:
         id="one", samples=read_audio(Path(clip.path)), question="What?", max_new_tokens=4
     )
     with ExitStack() as stack:
-        tenants = place(variant_of("processes"), WHISPER, VOXTRAL, Site(device, stack))
-        strategy = make_strategy("parallel", "processes", asr=tenants[0], llm=tenants[1])
+        models = place(variant_of("processes"), WHISPER, VOXTRAL, Site(device, stack))
+        strategy = make_strategy("parallel", "processes", asr=models[0], llm=models[1])
         strategy.open()
         device.synchronize()
         served = strategy.serve(asked)
@@ -345,7 +345,7 @@ def test_out_of_memory_in_a_worker_is_the_result_of_its_case(
 
     def load_and_arm(context: Any, strategy: Any) -> None:
         load(context, strategy)
-        workers.extend(tenant.worker for tenant in strategy.models)
+        workers.extend(model.worker for model in strategy.models)
         strategy.asr.worker.call(run_out_in_requests)
 
     monkeypatch.setattr(common, "load", load_and_arm)
@@ -411,8 +411,8 @@ def test_streams_leave_nothing_behind_them(request_: Request, said: tuple[str, s
     device.release_caches()
     before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     with ExitStack() as stack:
-        tenants = place(variant_of("streams"), WHISPER, VOXTRAL, Site(device, stack))
-        strategy = make_strategy("parallel", "streams", asr=tenants[0], llm=tenants[1])
+        models = place(variant_of("streams"), WHISPER, VOXTRAL, Site(device, stack))
+        strategy = make_strategy("parallel", "streams", asr=models[0], llm=models[1])
         strategy.open()
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said

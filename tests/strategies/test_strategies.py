@@ -1,4 +1,4 @@
-"""Strategies over fake tenants: who runs when, what is resident, what is recorded."""
+"""Strategies over fake models: who runs when, what is resident, what is recorded."""
 
 from __future__ import annotations
 
@@ -181,11 +181,11 @@ def test_swapping_whisper_keeps_voxtral_resident() -> None:
 
 def test_swapping_both_never_has_two_resident() -> None:
     resident: set[str] = set()
-    for tenant, what in serve("swapping", "reload-cached", count=2, swap="both"):
+    for role, what in serve("swapping", "reload-cached", count=2, swap="both"):
         if what == "load":
-            resident.add(tenant)
+            resident.add(role)
         elif what == "unload":
-            resident.discard(tenant)
+            resident.discard(role)
         assert len(resident) <= 1
 
 
@@ -297,7 +297,7 @@ def test_the_orchestrator_works_where_an_event_loop_is_running_as_in_a_notebook(
     assert {served.request.id for served in asyncio.run(cell())} == {r.id for r in requests(3)}
 
 
-def test_one_tenant_at_a_time_under_the_orchestrators_lock() -> None:
+def test_one_model_at_a_time_under_the_orchestrators_lock() -> None:
     strategy, _ = streaming("sequential", "asyncio", max_in_flight=3)
     at_work, together = 0, []
     lock = threading.Lock()

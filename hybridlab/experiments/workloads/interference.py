@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,23 +20,14 @@ from hybridlab.models.base import PhaseSpan
 from hybridlab.strategies import Request
 
 
-class PairedWorkload(ABC):
-    """Somebody who works on the device again and again."""
-
-    name: str
-
-    @abstractmethod
-    def work(self, spec: RequestSpec) -> list[PhaseSpan]:
-        """Do one piece of work; what it did when."""
-
-
-class ModelWorkload(PairedWorkload):
+class ModelWorkload:
     """A model with its own share of a request."""
 
     def __init__(self, model: Model, requests: dict[str, Request]) -> None:
         self.name, self.model, self.requests = model.name, model, requests
 
     def work(self, spec: RequestSpec) -> list[PhaseSpan]:
+        """Do one piece of work; what it did when."""
         request, model = self.requests[spec.id], self.model
         most = request.max_new_tokens
         if isinstance(model, AudioLanguageModel):
@@ -47,7 +37,7 @@ class ModelWorkload(PairedWorkload):
         return model.drain_spans()
 
 
-class CopyWorkload(PairedWorkload):
+class CopyWorkload:
     """Weights on their way in: a block as large as Whisper's, copied to the device."""
 
     name = "copy"
@@ -71,13 +61,16 @@ class CopyWorkload(PairedWorkload):
         return [PhaseSpan(self.name, "copy-in", start, time.perf_counter())]
 
 
+Workload = ModelWorkload | CopyWorkload
+
+
 def run(context: CaseContext) -> None:
     """Spans of every party alone and of every two parties at once, labelled in `request_id`."""
     case = context.case
     strategy = common.strategy_of(context)
     common.bring_up(context, strategy)
     asked = {spec.id: common.request_of(context, spec) for spec in case.requests}
-    parties: list[PairedWorkload] = [ModelWorkload(model, asked) for model in strategy.models]
+    parties: list[Workload] = [ModelWorkload(model, asked) for model in strategy.models]
     size = strategy.asr.weights_bytes() or strategy.llm.weights_bytes() or 0
     parties.append(CopyWorkload(context.device, size))
     repeats = int(case.options["repeats"])
@@ -94,9 +87,7 @@ def run(context: CaseContext) -> None:
     strategy.close()
 
 
-def _together(
-    context: CaseContext, two: tuple[PairedWorkload, PairedWorkload], repeats: int
-) -> None:
+def _together(context: CaseContext, two: tuple[Workload, Workload], repeats: int) -> None:
     """Both at work until each has done its share; who is done first goes on, so that the other is
     never alone."""
     label = "+".join(party.name for party in two)
