@@ -148,7 +148,7 @@ def write_trial(
     served: CompletedRequest,
     *,
     is_first_request: bool,
-    output_matches_reference: bool | None,
+    output_matches_reference: bool | None = None,
     suffix: str = "",
     cycle: int | None = None,
     due_s: float | None = None,
@@ -195,13 +195,9 @@ def _token_columns(context: CaseContext, served: CompletedRequest) -> dict[str, 
 
 
 def _served_by(context: CaseContext) -> dict[str, str]:
-    """Which Whisper it was, in a case that may step down to a smaller one."""
-    whisper = context.case.asr
-    return (
-        {"served_by_model": whisper.model}
-        if context.case.candidates and whisper is not None
-        else {}
-    )
+    """Which recogniser it was, in a case that may step down to a smaller one."""
+    case = context.case
+    return {"served_by_model": case.asr.model} if case.candidates and case.asr is not None else {}
 
 
 def _over_http(served: CompletedRequest) -> dict[str, float]:

@@ -113,14 +113,7 @@ def warm_up(context: CaseContext, strategy: Strategy) -> None:
         spec = context.case.requests[index % len(context.case.requests)]
         outcome = measured_request(context, strategy, request_of(context, spec))
         if index == 0:
-            write_trial(
-                context,
-                spec,
-                outcome,
-                is_first_request=True,
-                output_matches_reference=None,
-                suffix="-first",
-            )
+            write_trial(context, spec, outcome, is_first_request=True, suffix="-first")
 
 
 def measured_request(

@@ -29,14 +29,7 @@ def run(context: CaseContext) -> None:
         by_id = {spec.id: (spec, due_s) for spec, due_s in zip(case.requests, due, strict=True)}
         for served in strategy.stream(ArrivalQueue(asked, due)):
             spec, due_s = by_id[served.request.id]
-            write_trial(
-                context,
-                spec,
-                served,
-                is_first_request=False,
-                output_matches_reference=None,
-                due_s=due_s,
-            )
+            write_trial(context, spec, served, is_first_request=False, due_s=due_s)
     last = max(due[-1], time.perf_counter())
     context.result["throughput_rps"] = len(due) / (last - due[0])
     context.result["n_trials"] = len(due)

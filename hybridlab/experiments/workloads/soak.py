@@ -33,14 +33,7 @@ def run(context: CaseContext) -> None:
         spec = case.requests[cycle % len(case.requests)]
         request = common.request_of(context, spec)
         served = common.measured_request(context, strategy, request)
-        write_trial(
-            context,
-            spec,
-            served,
-            is_first_request=cycle == first,
-            output_matches_reference=None,
-            cycle=cycle,
-        )
+        write_trial(context, spec, served, is_first_request=cycle == first, cycle=cycle)
         context.enter("maintenance")
         maintenance_s += maintenance.after_request(strategy)
         tokens = _tokens(served)
