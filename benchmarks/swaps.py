@@ -25,7 +25,7 @@ from hybridlab.models.base import Model, Role, compute_values, resolve_dtype
 from hybridlab.strategies import Request, make_strategy
 from hybridlab.strategies.offload.base import Swap
 from hybridlab.strategies.offload.weight_buffer import weights_digest
-from hybridlab.strategies.swapping import MOVERS, Swapping
+from hybridlab.strategies.swapping import Swapping
 
 
 def spec(model: str, dtype: str, device: Device, role: Role) -> ModelSpec:
@@ -67,18 +67,18 @@ def swapped(made: Swapping, *, swaps: int, check_every: int, expected: dict[str,
     seconds: dict[str, list[float]] = {}
     speeds: dict[str, list[float]] = {}
     checked = 0
-    moving = [tenant for tenant in made.tenants if tenant not in made.resident]
+    moving = [tenant for tenant in made.models if tenant not in made.resident]
     for number in range(1, swaps + 1):
         for tenant in moving:
             began = time.perf_counter()
-            made.mover.onload(tenant)
+            made.offloader.onload(tenant)
             made.device.synchronize()
             seconds.setdefault(tenant.name, []).append(time.perf_counter() - began)
             if check_every and number % check_every == 0:
                 if digest_of(tenant) != expected[tenant.name]:
                     sys.exit(f"{tenant.name}: other weights after {number} swaps")
                 checked += 1
-            made.mover.offload(tenant)
+            made.offloader.offload(tenant)
             for span in tenant.drain_spans():
                 if span.phase == "copy-in" and span.n_bytes:
                     speed = span.n_bytes / (span.end_s - span.start_s)
@@ -98,7 +98,9 @@ def main() -> None:
     parser.add_argument("--llm-dtype", default="auto")
     parser.add_argument("--asr-model", default="large-v3", choices=list(catalog.WHISPER_SIZES))
     parser.add_argument("--asr-dtype", default="auto")
-    parser.add_argument("--variant", default="single-buffer", choices=list(MOVERS))
+    parser.add_argument(
+        "--variant", default="single-buffer", choices=list(catalog.strategy("swapping").variants)
+    )
     parser.add_argument("--swap", default="asr", choices=get_args(Swap))
     parser.add_argument("--swaps", type=int, default=50)
     parser.add_argument("--check-every", type=int, default=10, help="swaps; 0: no hashes at all")

@@ -46,14 +46,11 @@ def test_a_walk_through_is_a_page_at_most(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "catalog.CARDS", "catalog.WHISPERS", "catalog.WHISPER_SIZES", "catalog.VOXTRALS",
-        "catalog.BACKENDS", "catalog.BACKEND_DTYPES", "catalog.BACKEND_DEFAULT_DTYPE",
-        "config.params.WhisperSize", "config.params.VoxtralName", "config.params.Backend",
-        "planner.activations.ENCODER_TENSORS", "planner.weights.whisper_load_peak_bytes",
-        "planner.per_strategy.memory_by_strategy", "models.source.check_source",
-        "models.base.SpeechRecognizer",
-        "strategies.STRATEGIES", "experiments.plans.strategy_comparison.Arm",
-        "experiments.session.Session",
+        "catalog.CARDS", "catalog.WHISPERS", "catalog.VOXTRALS", "catalog.BACKENDS",
+        "catalog.STRATEGIES", "catalog.backends.Backend", "catalog.strategies.Variant",
+        "planner.weights.whisper_load_peak_bytes", "planner.per_strategy.LEDGERS",
+        "experiments.placement.PLACES", "models.base.SpeechRecognizer",
+        "experiments.plans.strategy_comparison.Arm", "experiments.session.Session",
     ],
 )  # fmt: skip
 def test_what_the_walk_throughs_change_has_that_name(name: str) -> None:

@@ -59,7 +59,7 @@ def plan_table(_: Path) -> str:
             "fits" if plan.fits else "**does not fit**",
         )
         for plan in planner.plan_table(catalog.card("t4"))
-        if plan.asr_dtype == catalog.BACKEND_DEFAULT_DTYPE[plan.asr_backend]
+        if plan.asr_dtype == catalog.backend(plan.asr_backend).default_dtype
         and plan.asr_backend != "faster-whisper"
     ]
     header = (

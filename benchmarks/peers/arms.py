@@ -359,7 +359,10 @@ class Pair:
         if name == BASELINE:
             return OriginalWhisper(self.lent_whisper)
         if name == "faster-whisper":
-            return make_asr(asr_spec("ctranslate2", self.whisper, self.device), self.device)
+            return make_asr(
+                asr_spec(catalog.variant("parallel", "ctranslate2"), self.whisper, self.device),
+                self.device,
+            )
         dtype = resolve_dtype("auto", backend="transformers", device=self.device, role="asr")
         spec = replace(self.whisper, backend="transformers", dtype=dtype)
         kind = PipelineWhisper if name == "transformers-pipeline" else OffloadedWhisper
@@ -367,7 +370,7 @@ class Pair:
 
     def _ours(self, name: str) -> Strategy:
         strategy, variant = name.split("/")
-        spec = asr_spec(variant, self.whisper, self.device)
+        spec = asr_spec(catalog.variant(strategy, variant), self.whisper, self.device)
         whisper: SpeechRecognizer | None = self.lent_whisper
         if strategy == "solo":
             whisper = None

@@ -95,7 +95,7 @@ def _warm_up(
     window = request.samples[: round(catalog.WINDOW_S * catalog.SAMPLE_RATE_HZ)]
     sizes = [tenant.weights_bytes() for tenant in strategy.resident]
     outcome.weights_bytes = None if None in sizes else sum(size for size in sizes if size)
-    with _counted(strategy.tenants) as counts:
+    with _counted(strategy.models) as counts:
         for _ in strategy.stream(ArrivalQueue([replace(request, samples=window)])):
             pass
     outcome.passes = {name: count or None for name, count in counts.items()}

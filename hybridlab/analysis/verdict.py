@@ -114,7 +114,7 @@ def _others(card: Card, size: str, ran: pd.DataFrame, plans: list[PairPlan]) -> 
 
 
 def _option_row(option: str, plan: PairPlan, cases: pd.DataFrame) -> dict[str, Any]:
-    default = plan.asr_dtype == catalog.BACKEND_DEFAULT_DTYPE[plan.asr_backend]
+    default = plan.asr_dtype == catalog.backend(plan.asr_backend).default_dtype
     return {
         "option": option,
         "asr_model": plan.asr_model,
@@ -235,7 +235,7 @@ def _winner_text(found: Recommendation) -> str:
 
 def _foresight_text(card: Card) -> str:
     medium = _plan(card, "medium", "transformers", "float16")
-    default = catalog.BACKEND_DEFAULT_DTYPE["openai-whisper"]
+    default = catalog.backend("openai-whisper").default_dtype
     large = _plan(card, "large-v3", "openai-whisper", default)
     title = card.title.removeprefix("NVIDIA ")
     return (

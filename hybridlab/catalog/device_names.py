@@ -1,29 +1,69 @@
-"""How a device is spelled: `auto`, `cpu`, `cuda`, `cuda:N` or, with any card, `simulated:t4`."""
+"""How a device is spelled: `auto`, or a name of one of the kinds of `DEVICES`."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from hybridlab import catalog
+from hybridlab.catalog.cards import CARDS, Card
+from hybridlab.catalog.registry import Registry
 from hybridlab.errors import ParameterError
 
 #: Before the name of a card of the catalog: a simulated one.
 PREFIX = "simulated:"
 
 
-def simulated_card(device: str) -> catalog.Card | None:
+@dataclass(frozen=True, kw_only=True)
+class DeviceKind:
+    """Devices of one kind: the names that they go by, and what opens one of them."""
+
+    name: str
+    pattern: str  #: regular expression of the whole name
+    spelling: str  #: as help and messages show it
+    open: str  #: `module:function` from the name to a `hybridlab.devices.Device`
+
+
+DEVICES: Registry[DeviceKind] = Registry(
+    "device",
+    [
+        DeviceKind(name="cpu", pattern="cpu", spelling="cpu", open="hybridlab.devices:open_cpu"),
+        DeviceKind(
+            name="cuda",
+            pattern=r"cuda(:\d+)?",
+            spelling="cuda, cuda:N",
+            open="hybridlab.devices:open_cuda",
+        ),
+        DeviceKind(
+            name="simulated",
+            pattern=f"{PREFIX}.*",
+            spelling=f"{PREFIX}CARD",
+            open="hybridlab.devices:open_simulated",
+        ),
+    ],
+)
+
+
+def simulated_card(device: str) -> Card | None:
     """The card of a device spelled `simulated:t4`; None for a device that is none of these."""
     if not device.startswith(PREFIX):
         return None
     name = device.removeprefix(PREFIX)
-    if name not in catalog.CARDS:
-        raise ParameterError.unknown_name("simulated card", name, catalog.CARDS)
-    return catalog.CARDS[name]
+    if name not in CARDS:
+        raise ParameterError.unknown_name("simulated card", name, CARDS)
+    return CARDS[name]
+
+
+def device_kind(name: str) -> DeviceKind:
+    """The kind of a device of this name; `ParameterError` for one that no machine has."""
+    simulated_card(name)
+    for kind in DEVICES.values():
+        if re.fullmatch(kind.pattern, name):
+            return kind
+    *known, last = ("auto", *(kind.spelling for kind in DEVICES.values()))
+    raise ParameterError(f"device {name!r} is not known; choose {', '.join(known)} or {last}")
 
 
 def check_device(name: str) -> None:
     """`ParameterError` for the name of a device that no machine has."""
-    if simulated_card(name) is None and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ParameterError(
-            f"device {name!r} is not known; choose auto, cpu, cuda, cuda:N or simulated:CARD"
-        )
+    if name != "auto":
+        device_kind(name)

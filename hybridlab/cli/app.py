@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hybridlab import catalog
 from hybridlab.errors import HybridlabError, ParameterError
 
 #: Each is a module of this package.
@@ -36,9 +37,9 @@ app = typer.Typer(
 )
 
 Card = Annotated[str, typer.Option(help="card to plan for, as t4 or l4")]
-LlmModel = Annotated[str, typer.Option(help="mini-3b or pocket")]
+LlmModel = Annotated[str, typer.Option(help=" or ".join(catalog.VOXTRALS))]
 Attention = Annotated[
-    str, typer.Option(help="auto (what transformers does), math, efficient, flash, expanded_kv")
+    str, typer.Option(help=f"{', '.join(catalog.ATTENTIONS)}; auto: what transformers does")
 ]
 AudioS = Annotated[float, typer.Option(help="length of the audio in seconds")]
 RunDir = Annotated[Path, typer.Argument(help="a run folder")]

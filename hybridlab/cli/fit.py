@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hybridlab import catalog
 from hybridlab.cli import bars, printing
 from hybridlab.cli.app import (
     AsJson,
@@ -18,7 +19,6 @@ from hybridlab.cli.app import (
     one_of,
     print_json,
 )
-from hybridlab.errors import ParameterError
 from hybridlab.units import format_bytes
 
 if TYPE_CHECKING:
@@ -32,11 +32,9 @@ BESIDE_BAR = 50
 
 @app.command()
 def fit(
-    whisper: Annotated[str, typer.Argument(help="tiny, base, small, medium, large-v3 or turbo")],
+    whisper: Annotated[str, typer.Argument(help=", ".join(catalog.WHISPERS))],
     card: Card = "t4",
-    backend: Annotated[
-        str, typer.Option(help="openai-whisper, transformers, faster-whisper")
-    ] = "openai-whisper",
+    backend: Annotated[str, typer.Option(help=", ".join(catalog.BACKENDS))] = "openai-whisper",
     dtype: Annotated[str, typer.Option(help="what the backend keeps; auto: its default")] = "auto",
     llm_model: LlmModel = "mini-3b",
     audio_s: AudioS = 30.0,
@@ -45,18 +43,16 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Ask about one pair: how much of everything fits, and on which cards?"""
-    from hybridlab import catalog
     from hybridlab.planner.fit_report import evaluate_fit
 
     with cli_errors():
-        if backend not in catalog.BACKENDS:
-            raise ParameterError.unknown_name("backend", backend, catalog.BACKENDS)
+        default_dtype = catalog.backend(backend).default_dtype
         answers = evaluate_fit(
             catalog.card(card),
             catalog.whisper(whisper),
             catalog.voxtral(llm_model),
             backend=backend,
-            dtype=catalog.BACKEND_DEFAULT_DTYPE[backend] if dtype == "auto" else dtype,
+            dtype=default_dtype if dtype == "auto" else dtype,
             audio_s=audio_s,
             attention=one_of("attention", attention, catalog.ATTENTIONS) or "auto",
             host_bytes=int(host_gb * 10**9),

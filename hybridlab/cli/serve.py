@@ -64,7 +64,8 @@ def _with_options() -> Callable[..., None]:
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    choices = ", ".join(choice for choice in _choices(field.annotation) if choice)
+    known = [*_choices(field.annotation), *(n for own in field.metadata for n in _names(own))]
+    choices = ", ".join(choice for choice in known if choice)
     text = f"{field.description} ({choices})" if choices else str(field.description)
     kind = Annotated[type(field.default), typer.Option(help=text)]  # type: ignore[valid-type]
     return inspect.Parameter(
@@ -78,6 +79,13 @@ def _choices(annotation: Any) -> list[str]:
     for choice in get_args(annotation):
         found += _choices(choice) if get_args(choice) else [choice]
     return [choice for choice in found if isinstance(choice, str)]
+
+
+def _names(constraint: Any) -> list[str]:
+    """Names of a registry, where that is what an option is checked against."""
+    from hybridlab.config.choices import OneOf
+
+    return list(constraint.names()) if isinstance(constraint, OneOf) else []
 
 
 @app.command(cls=ServeCommand)

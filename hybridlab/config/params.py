@@ -10,48 +10,63 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hybridlab import catalog
 from hybridlab.catalog.device_names import check_device, simulated_card
 from hybridlab.config import renamed
+from hybridlab.config.choices import (
+    AsrDtype,
+    AsrModel,
+    Backend,
+    LlmDtype,
+    LlmModel,
+    OneAtATime,
+    ParallelVariant,
+    PipelinedVariant,
+    SequentialVariant,
+    SoloVariant,
+    SwappingVariant,
+    defaults,
+)
+from hybridlab.config.pair import check_asr, check_asr_models, check_fallbacks, check_weights
 from hybridlab.config.preset_files import AUTO, filled
 from hybridlab.errors import ParameterError
 
-VoxtralName = Literal["mini-3b", "pocket"]
 WeightsSource = Literal["hub", "local", "random", "pocket"]
-FloatDtype = Literal["float32", "bfloat16", "float16"]
-VoxtralDtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
-WhisperDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
-WhisperSize = Literal[
-    "tiny", "base", "small", "medium", "large-v3", "turbo", "pocket-s", "pocket-m"
-]
-Backend = Literal["openai-whisper", "transformers", "faster-whisper"]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+Mitigation = Literal["none", "empty-cache", "expandable-segments", "restart"]
+LimitKind = Literal["audio_s", "batch", "beams"]
+#: Which models a strategy moves: the recogniser, or both in turn.
+Swap = Literal["asr", "both"]
 
 #: `question: ""` asks each clip the questions of its manifest.
 FROM_MANIFEST = ""
 
 
 class Params(BaseModel):
-    """What every notebook shares. `auto` is resolved against the device by the tenants."""
+    """What every notebook shares. `auto` is resolved against the device by `models.pair`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     notebook: ClassVar[str] = ""
 
     preset: str = AUTO
-    llm_model: VoxtralName = "pocket"
+    llm_model: LlmModel = "pocket"
     llm_weights: WeightsSource = "pocket"
     llm_path: str = ""
-    llm_dtype: VoxtralDtype = "auto"
-    asr_model: WhisperSize = "pocket-m"
+    llm_dtype: LlmDtype = "auto"
+    asr_model: AsrModel = "pocket-m"
     asr_backend: Backend = "openai-whisper"
     asr_weights: WeightsSource = "pocket"
     asr_path: str = ""
-    asr_dtype: WhisperDtype = "auto"
+    asr_dtype: AsrDtype = "auto"
     device: str = "auto"
     card: str = "auto"
     audio: str = ""
@@ -64,16 +79,16 @@ class Params(BaseModel):
     trials: Count = 8
     warmup: CountOrZero = 1
     seed: CountOrZero = 0
-    timeout_s: Annotated[float, Field(gt=0)] = 1800.0
-    max_other_cpu_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    timeout_s: Positive = 1800.0
+    max_other_cpu_share: Share = 0.25
     output_dir: str = ""
     headless: bool = False
     inline: bool = False
 
     @model_validator(mode="after")
     def _check_pair(self) -> Self:
-        check_voxtral(self.llm_model, self.llm_weights, self.llm_path)
-        check_whisper(
+        check_weights("llm", self.llm_model, self.llm_weights, self.llm_path)
+        check_asr(
             self.asr_model,
             self.asr_weights,
             self.asr_path,
@@ -140,48 +155,6 @@ def unknown_parameter(name: str, known: Iterable[str]) -> ParameterError:
     return ParameterError.unknown_name("parameter", name, known)
 
 
-def check_voxtral(name: str, weights: str, path: str) -> None:
-    """`ParameterError` where this Voxtral cannot come from these weights."""
-    if (weights == "pocket") != (name == "pocket") and weights in ("pocket", "hub", "random"):
-        good = "pocket" if name == "pocket" else "hub, local or random"
-        raise ParameterError(
-            f"llm_model {name!r} has no {weights!r} weights; set llm_weights to {good}"
-        )
-    if weights == "local" and not path:
-        raise ParameterError("llm_weights 'local' needs llm_path, a folder in hub format")
-
-
-def check_whisper(size: str, weights: str, path: str, *, backend: str, dtype: str) -> None:
-    """`ParameterError` where this Whisper cannot come from these weights, or be kept so."""
-    is_pocket = size in catalog.POCKET_SIZES
-    if (weights == "pocket" and not is_pocket) or (weights in ("hub", "random") and is_pocket):
-        good = "pocket" if is_pocket else "hub, local or random"
-        raise ParameterError(
-            f"asr_model {size!r} has no {weights!r} weights; set asr_weights to {good}"
-        )
-    if weights == "local" and not path:
-        raise ParameterError("asr_weights 'local' needs asr_path, a folder in hub format")
-    if dtype != "auto" and dtype not in catalog.BACKEND_DTYPES[backend]:
-        good = ", ".join(catalog.BACKEND_DTYPES[backend])
-        raise ParameterError(
-            f"asr_dtype {dtype!r} cannot be kept by {backend}; choose auto, {good}"
-        )
-
-
-def check_fallback(larger: str, size: str, weights: str) -> None:
-    """`ParameterError` where nobody can step down from `larger` to `size`."""
-    if weights == "local":
-        raise ParameterError(
-            "asr_weights 'local' are those of one Whisper; fallback_models need hub, random or "
-            "pocket weights"
-        )
-    if catalog.whisper(size).parameters >= catalog.whisper(larger).parameters:
-        raise ParameterError(
-            f"fallback_models has {size!r} after {larger!r}, which is no smaller; name the sizes "
-            "from large to small, without the pair's own"
-        )
-
-
 class SetupParams(Params):
     notebook: ClassVar[str] = "00_setup"
 
@@ -197,36 +170,31 @@ class BesideParams(Params):
 
     notebook: ClassVar[str] = "02_whisper_beside_voxtral"
 
-    asr_models: list[WhisperSize] = list(catalog.WHISPER_SIZES)  # type: ignore[arg-type]
+    asr_models: list[AsrModel] = list(catalog.WHISPER_SIZES)
     sizes_backend: Backend = "transformers"
     sizes_weights: WeightsSource = "random"
-    sizes_dtype: WhisperDtype = "auto"
+    sizes_dtype: AsrDtype = "auto"
     sizes_new_tokens: Count = 4
     load_orders: list[catalog.LoadOrder] = ["llm-first", "asr-first"]
     load_paths: list[catalog.LoadPath] = ["direct"]
     load_backends: list[Backend] = []
-    load_dtypes: list[WhisperDtype] = ["auto"]
-    memory_budget_gb: Annotated[float, Field(ge=0)] = 0.0
-    quality_models: list[WhisperSize] = ["pocket-s", "pocket-m"]
+    load_dtypes: list[AsrDtype] = ["auto"]
+    memory_budget_gb: NotNegative = 0.0
+    quality_models: list[AsrModel] = ["pocket-s", "pocket-m"]
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
-        for size in [*self.asr_models, *self.quality_models]:
-            check_whisper(
-                size,
-                "pocket" if size in catalog.POCKET_SIZES else self.sizes_weights,
-                self.asr_path,
-                backend=self.sizes_backend,
-                dtype=self.sizes_dtype,
-            )
+        check_asr_models(
+            [*self.asr_models, *self.quality_models],
+            self.sizes_weights,
+            self.asr_path,
+            backend=self.sizes_backend,
+            dtype=self.sizes_dtype,
+        )
         for backend in self.load_backends or [self.asr_backend]:
             for dtype in self.load_dtypes:
-                check_whisper(
-                    self.asr_model,
-                    self.asr_weights,
-                    self.asr_path,
-                    backend=backend,
-                    dtype=dtype,
+                check_asr(
+                    self.asr_model, self.asr_weights, self.asr_path, backend=backend, dtype=dtype
                 )
         return self
 
@@ -234,47 +202,32 @@ class BesideParams(Params):
 class LimitsParams(Params):
     notebook: ClassVar[str] = "03_memory_limits"
 
-    scaling_audio_s: list[Annotated[float, Field(gt=0)]] = [30.0, 120.0, 480.0]
+    scaling_audio_s: list[Positive] = [30.0, 120.0, 480.0]
     scaling_batches: list[Count] = [1, 4, 16]
     soak_cycles: Count = 40
     soak_requests: Count = 10
-    soak_max_audio_s: Annotated[float, Field(gt=0)] = 30.0
-    soak_strategies: list[Literal["sequential", "swapping"]] = ["sequential", "swapping"]
-    soak_mitigations: list[Literal["none", "empty-cache", "expandable-segments", "restart"]] = [
-        "none",
-        "empty-cache",
-        "expandable-segments",
-        "restart",
-    ]
+    soak_max_audio_s: Positive = 30.0
+    soak_strategies: list[OneAtATime] = ["sequential", "swapping"]
+    soak_mitigations: list[Mitigation] = list(get_args(Mitigation))
     mitigate_every: Count = 10
     attention_kinds: list[catalog.Attention] = list(catalog.ATTENTIONS)
-    attention_audio_s: list[Annotated[float, Field(gt=0)]] = [30.0, 300.0]
-    limit_kinds: list[Literal["audio_s", "batch", "beams"]] = ["audio_s", "batch", "beams"]
+    attention_audio_s: list[Positive] = [30.0, 300.0]
+    limit_kinds: list[LimitKind] = list(get_args(LimitKind))
     limit_max: Count = 16
-    limit_memory_gb: Annotated[float, Field(ge=0)] = 0.0
-    headroom_strategies: list[Literal["solo", "sequential", "parallel", "swapping"]] = [
-        "sequential",
-        "parallel",
-        "swapping",
-    ]
+    limit_memory_gb: NotNegative = 0.0
+    headroom_strategies: list[OneAtATime] = ["sequential", "parallel", "swapping"]
     headroom_repeats: CountOrZero = 4
-    fallback_chain: list[WhisperSize] = ["medium", "small", "base"]
+    fallback_chain: list[AsrModel] = ["medium", "small", "base"]
     fallback_backend: Backend = "transformers"
     fallback_weights: WeightsSource = "random"
     fallback_new_tokens: Count = 4
-    fallback_memory_gb: Annotated[float, Field(ge=0)] = 0.0
+    fallback_memory_gb: NotNegative = 0.0
 
     @model_validator(mode="after")
-    def _check_ladder(self) -> Self:
-        for size in self.fallback_chain:
-            pocket = size in catalog.POCKET_SIZES
-            check_whisper(
-                size,
-                "pocket" if pocket else self.fallback_weights,
-                self.asr_path,
-                backend=self.fallback_backend,
-                dtype="auto",
-            )
+    def _check_chain(self) -> Self:
+        check_asr_models(
+            self.fallback_chain, self.fallback_weights, self.asr_path, backend=self.fallback_backend
+        )
         return self
 
 
@@ -285,45 +238,36 @@ class StrategyParams(Params):
     rounds: Count = 2
     clear_cache_every: CountOrZero = 0
     restart_fragmentation: Annotated[float, Field(gt=0, le=1)] = 1.0
-    fallback_models: list[WhisperSize] = []
+    fallback_models: list[AsrModel] = []
 
     @model_validator(mode="after")
     def _check_fallback(self) -> Self:
         """Each is smaller than the one before, which the pair's own begins."""
-        larger = self.asr_model
-        for size in self.fallback_models:
-            check_fallback(larger, size, self.asr_weights)
-            pocket = size in catalog.POCKET_SIZES
-            check_whisper(
-                size,
-                "pocket" if pocket else self.asr_weights,
-                self.asr_path,
-                backend=self.asr_backend,
-                dtype=self.asr_dtype,
-            )
-            larger = size
+        check_fallbacks([self.asr_model, *self.fallback_models], self.asr_weights)
+        check_asr_models(
+            self.fallback_models,
+            self.asr_weights,
+            self.asr_path,
+            backend=self.asr_backend,
+            dtype=self.asr_dtype,
+        )
         return self
 
 
 class RaceParams(StrategyParams):
     """A race that ends with requests that come at their own times."""
 
-    arrival_loads: list[Annotated[float, Field(gt=0)]] = [0.3, 0.6, 0.9, 1.2]
+    arrival_loads: list[Positive] = [0.3, 0.6, 0.9, 1.2]
     arrival_requests: Count = 24
-    arrival_max_audio_s: Annotated[float, Field(gt=0)] = 30.0
+    arrival_max_audio_s: Positive = 30.0
     arrival_arms: Count = 2
 
 
 class SequentialParams(StrategyParams):
     notebook: ClassVar[str] = "04_sequential"
 
-    solo_variants: list[Literal["two-requests", "shared-prefix"]] = [
-        "two-requests",
-        "shared-prefix",
-    ]
-    sequential_variants: list[
-        Literal["plain", "empty-cache", "expandable-segments", "asyncio", "batched"]
-    ] = ["plain", "empty-cache", "asyncio", "batched"]
+    solo_variants: list[SoloVariant] = defaults("solo")
+    sequential_variants: list[SequentialVariant] = defaults("sequential")
     batch: Count = 4
     max_in_flight: Count = 2
 
@@ -331,21 +275,10 @@ class SequentialParams(StrategyParams):
 class ParallelParams(RaceParams):
     notebook: ClassVar[str] = "05_parallel"
 
-    parallel_variants: list[
-        Literal[
-            "threads",
-            "streams",
-            "processes",
-            "processes-mps",
-            "ctranslate2",
-            "whisper-on-cpu",
-            "single-container",
-            "separate-containers",
-        ]
-    ] = ["threads", "processes"]
+    parallel_variants: list[ParallelVariant] = defaults("parallel")
     container_rounds: Count = 1
-    container_loads: list[Annotated[float, Field(gt=0)]] = [0.3, 0.6, 0.9, 1.2]
-    pipelined_variants: list[Literal["prefetch"]] = ["prefetch"]
+    container_loads: list[Positive] = [0.3, 0.6, 0.9, 1.2]
+    pipelined_variants: list[PipelinedVariant] = defaults("pipelined")
     interference_requests: Count = 4
     interference_repeats: CountOrZero = 5
 
@@ -353,18 +286,9 @@ class ParallelParams(RaceParams):
 class SwappingParams(RaceParams):
     notebook: ClassVar[str] = "06_swapping"
 
-    swapping_variants: list[
-        Literal[
-            "reload-cached",
-            "reload-from-disk",
-            "module-to-cpu",
-            "pinned",
-            "single-buffer",
-            "single-buffer-overlapped",
-        ]
-    ] = ["reload-cached", "reload-from-disk", "single-buffer", "single-buffer-overlapped"]
-    swap: Literal["asr", "both"] = "asr"
-    break_even_audio_s: list[Annotated[float, Field(gt=0)]] = [15.0, 30.0, 60.0]
+    swapping_variants: list[SwappingVariant] = defaults("swapping")
+    swap: Swap = "asr"
+    break_even_audio_s: list[Positive] = [15.0, 30.0, 60.0]
     break_even_repeats: Count = 4
 
 
@@ -374,8 +298,8 @@ class VerdictParams(Params):
     run: str = ""
     claims: str = ""
     min_margin_bytes: CountOrZero = 0
-    max_p95_s: Annotated[float, Field(ge=0)] = 0.0
-    max_wer: Annotated[float, Field(ge=0)] = 1.0
+    max_p95_s: NotNegative = 0.0
+    max_wer: NotNegative = 1.0
 
 
 NOTEBOOKS: dict[str, type[Params]] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from hybridlab import catalog
-from hybridlab.catalog.device_names import check_device, simulated_card
+from hybridlab.catalog.device_names import device_kind, simulated_card
+from hybridlab.catalog.registry import load
 from hybridlab.devices.base import AllocatorStats, Device, MemoryOwners, Reading
 from hybridlab.devices.cpu import CpuDevice
 from hybridlab.devices.cuda import CudaDevice
@@ -28,20 +29,30 @@ __all__ = [
 
 
 def resolve_device(name: str) -> Device:
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `simulated:CARD` as a device; `UnavailableError` where it
-    is not there. A simulated card is known by the catalog, and in a process that was started with
-    one it is its first CUDA device."""
-    check_device(name)
-    if name == "cpu":
-        return CpuDevice()
-    card = simulated_card(name)
-    if card is not None:
-        return CudaDevice(0) if STATE_VARIABLE in os.environ else SimulatedCard(card)
-    lack = cuda_lack()
+    """A device by its name in `hybridlab.catalog.device_names.DEVICES`, or with `auto` the first
+    GPU, else the host; `UnavailableError` where it is not there."""
     if name == "auto":
-        return CpuDevice() if lack else CudaDevice(0)
-    number = name.partition(":")[2]
-    index, count = int(number or "0"), 0 if lack else len(visible_gpus())
+        return CpuDevice() if cuda_lack() else CudaDevice(0)
+    device: Device = load(device_kind(name).open)(name)
+    return device
+
+
+def open_cpu(_: str) -> CpuDevice:
+    return CpuDevice()
+
+
+def open_simulated(name: str) -> CudaDevice:
+    """A simulated card is known by the catalog, and in a process that was started with one it is
+    its first CUDA device."""
+    card = simulated_card(name)
+    assert card is not None
+    return CudaDevice(0) if STATE_VARIABLE in os.environ else SimulatedCard(card)
+
+
+def open_cuda(name: str) -> CudaDevice:
+    """`cuda` is `cuda:0`."""
+    lack = cuda_lack()
+    index, count = int(name.partition(":")[2] or "0"), 0 if lack else len(visible_gpus())
     if index >= count:
         why = f" ({lack})" if lack else ""
         raise UnavailableError(

@@ -99,6 +99,11 @@ class Device(ABC):
     #: How many models compute here at the same time; on a CPU they divide its cores among them.
     concurrent_models: int = 1
 
+    @property
+    def torch_name(self) -> str:
+        """What torch calls it."""
+        return self.name
+
     @abstractmethod
     def title(self) -> str:
         """The device's own name."""

@@ -103,30 +103,29 @@ class Case:
 
     def identity(self) -> dict[str, Any]:
         """The columns of `cases` that say what was measured."""
-        whisper = self.asr
         return {
             **self.common(),
             "strategy": self.strategy,
             "variant": self.variant,
             "round": self.round,
-            "llm_model": self.llm.model,
-            "llm_weights": self.llm.weights,
-            "llm_dtype": self.llm.dtype,
+            **_columns("llm", self.llm, "model", "weights", "dtype"),
             "attention": self.llm.attention,
             "decoding": self.llm.decoding,
             "load_order": self.load_order,
             "load_path": self.llm.load_path,
             "card": self.llm.card or None,
-            "asr_model": whisper.model if whisper else None,
-            "asr_backend": whisper.backend if whisper else None,
-            "asr_weights": whisper.weights if whisper else None,
-            "asr_dtype": whisper.dtype if whisper else None,
+            **_columns("asr", self.asr, "model", "backend", "weights", "dtype"),
             **{name: self.options[name] for name in OPTION_COLUMNS if name in self.options},
         }
 
 
+def _columns(role: str, spec: ModelSpec | None, *names: str) -> dict[str, Any]:
+    """Columns of the model of this role; empty without one."""
+    return {f"{role}_{name}": getattr(spec, name) if spec else None for name in names}
+
+
 class CaseObserver(Protocol):
-    """Somebody who watches cases run, and may stop them."""
+    """A live view of running cases, which may stop them."""
 
     @property
     def stopped(self) -> bool:

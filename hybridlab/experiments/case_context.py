@@ -22,7 +22,7 @@ from hybridlab.results.manifest import now
 from hybridlab.results.writer import TableWriter
 from hybridlab.strategies import CompletedRequest
 
-#: Phases of a tenant that is asked over HTTP, as columns of `trials`.
+#: Phases of a model that is asked over HTTP, as columns of `trials`.
 HTTP_COLUMNS = {
     "http": "http_overhead_s",
     "gateway": "gateway_s",
@@ -62,7 +62,7 @@ class CaseContext:
 
     def enter(self, stage: str) -> None:
         """Begin a stage of the case ('load', 'request' …): the phase that a failure is told by,
-        until a tenant is in one of its own."""
+        until a model is in one of its own."""
         self.stage = self.phase = stage
         if self.broadcast.watched:
             owners = self._owners()
@@ -78,12 +78,12 @@ class CaseContext:
 
     def follow(
         self,
-        tenants: Sequence[Model],
+        models: Sequence[Model],
         held: Callable[[], Mapping[str, int]],
         *,
         moving: bool = False,
     ) -> None:
-        """Let a failure say in which phase of which tenant it came: the tenant that failed is still
+        """Let a failure say in which phase of which model it came: the model that failed is still
         in its phase when another one, at work at the same time, has left its own.
 
         `held` says what they hold of the device, for a watcher; where weights move in the midst of
@@ -92,17 +92,17 @@ class CaseContext:
         self._held = held
         current: dict[str, str] = {}
 
-        def enter(tenant: str, phase: str) -> None:
-            current.pop(tenant, None)
+        def enter(model: str, phase: str) -> None:
+            current.pop(model, None)
             if phase:
-                current[tenant] = phase
+                current[model] = phase
             between = "between phases" if self.stage == "request" else self.stage
             self.phase = next(iter(current.values()), between)
             if self.broadcast.watched and current:
                 self._tell_phases(list(current.values()), moving=moving or self.stage == "load")
 
-        for tenant in tenants:
-            tenant.on_phase = partial(enter, tenant.name)
+        for model in models:
+            model.on_phase = partial(enter, model.name)
 
     def _tell_phases(self, phases: Sequence[str], *, moving: bool) -> None:
         # the head is a phase of memory alone, in the midst of every token of the decode
@@ -112,11 +112,11 @@ class CaseContext:
             self.broadcast.tell(phase=said, owners=owners)
 
     def _owners(self) -> dict[str, int]:
-        """Bytes of the case by whose they are: the process itself, then each tenant."""
+        """Bytes of the case by whose they are: the process itself, then each model."""
         owners = {"base": self.meter.process_baseline_bytes}
         for owner, n_bytes in self._held().items():
-            tenant = owner.partition(" ")[0]
-            owners[tenant] = owners.get(tenant, 0) + n_bytes
+            model = owner.partition(" ")[0]
+            owners[model] = owners.get(model, 0) + n_bytes
         return owners
 
 
@@ -148,7 +148,7 @@ def write_trial(
     served: CompletedRequest,
     *,
     is_first_request: bool,
-    output_matches_reference: bool | None,
+    output_matches_reference: bool | None = None,
     suffix: str = "",
     cycle: int | None = None,
     due_s: float | None = None,
@@ -183,7 +183,7 @@ def _token_columns(context: CaseContext, served: CompletedRequest) -> dict[str, 
     Empty where no spans tell the answer's own: of a batch, over HTTP, after a shared prefix."""
     n_tokens = len(served.answer.tokens)
     found: dict[str, Any] = {"output_tokens": n_tokens}
-    spans = [span for span in served.spans if span.tenant == AudioLanguageModel.name]
+    spans = [span for span in served.spans if span.role == AudioLanguageModel.name]
     if served.batch > 1 or [span.phase for span in spans[-2:]] != ["prefill", "decode"]:
         return found
     prefill, decode = spans[-2:]
@@ -195,23 +195,19 @@ def _token_columns(context: CaseContext, served: CompletedRequest) -> dict[str, 
 
 
 def _served_by(context: CaseContext) -> dict[str, str]:
-    """Which Whisper it was, in a case that may step down to a smaller one."""
-    whisper = context.case.asr
-    return (
-        {"served_by_model": whisper.model}
-        if context.case.candidates and whisper is not None
-        else {}
-    )
+    """Which recogniser it was, in a case that may step down to a smaller one."""
+    case = context.case
+    return {"served_by_model": case.asr.model} if case.candidates and case.asr is not None else {}
 
 
 def _over_http(served: CompletedRequest) -> dict[str, float]:
-    """Where this request's seconds went, for the tenant that was last: what HTTP added (the
+    """Where this request's seconds went, for the model that was last: what HTTP added (the
     caller's, less all that a gateway and the server report as their own), what a gateway added, the
     wait in the server's queue, and its work."""
     last = max(served.spans, key=lambda span: span.end_s, default=None)
     seconds: dict[str, float] = {}
     for span in served.spans:
-        if last is not None and span.tenant == last.tenant:
+        if last is not None and span.role == last.role:
             seconds[span.phase] = seconds.get(span.phase, 0.0) + span.end_s - span.start_s
     if "http" not in seconds:
         return {}
@@ -219,8 +215,8 @@ def _over_http(served: CompletedRequest) -> dict[str, float]:
 
 
 def _has_text(context: CaseContext) -> bool:
-    tenant = context.case.asr or context.case.llm
-    return tenant.has_text
+    model = context.case.asr or context.case.llm
+    return model.has_text
 
 
 def write_spans(context: CaseContext, request_id: str | None, spans: list[PhaseSpan]) -> None:
@@ -229,7 +225,7 @@ def write_spans(context: CaseContext, request_id: str | None, spans: list[PhaseS
             "spans",
             {
                 "request_id": request_id,
-                "role": span.tenant,
+                "role": span.role,
                 "phase": span.phase,
                 "start_s": context.since_start(span.start_s),
                 "end_s": context.since_start(span.end_s),

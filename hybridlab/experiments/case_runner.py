@@ -95,7 +95,7 @@ class CaseRunner:
             except HybridlabError:
                 raise
             except Exception as error:
-                # the traceback would keep the tenants' tensors alive in the notebook
+                # the traceback would keep the models' tensors alive in the notebook
                 traceback.clear_frames(error.__traceback__)
                 raise CaseFailedError(f"case {case.id} failed: {error}") from None
             return dict(json.loads(result_path.read_text(encoding="utf-8")))

@@ -24,7 +24,7 @@ class LiveState:
     """A case's own word on what it does and holds, in bytes; all else of what it uses is found by
     subtraction from a reading of the device."""
 
-    #: What it is about as a whole ('load', 'request' …), and the phases of its tenants in that.
+    #: What it is about as a whole ('load', 'request' …), and the phases of its models in that.
     stage: str = ""
     phase: str = ""
     owners: Mapping[str, int] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class LiveFeed:
     def __init__(self, path: Path | None = None) -> None:
         self.told = LiveState()
         self._file = FileIO(path, "ab") if path is not None else None
-        self._lock = threading.Lock()  # tenants at work at once have a thread each
+        self._lock = threading.Lock()  # models at work at once have a thread each
 
     @property
     def watched(self) -> bool:

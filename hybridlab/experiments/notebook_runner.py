@@ -210,8 +210,7 @@ def _run_folder(
 def _preflight(params: Params) -> Device:
     """Device, audio and weights, checked once before any kernel starts, or a folder is made."""
     from hybridlab.audio import load_clips
-    from hybridlab.models.base import ModelSpec, resolve_dtype
-    from hybridlab.models.source import check_source
+    from hybridlab.models.pair import pair_of
 
     device = resolve_device(params.device)
     if simulated_card(device.name) is not None:
@@ -220,20 +219,7 @@ def _preflight(params: Params) -> Device:
 
         built_libraries(cuda_torch())
     load_clips(params.audio)
-    resolve_dtype(params.llm_dtype, backend="transformers", device=device, role="llm")
-    resolve_dtype(params.asr_dtype, backend=params.asr_backend, device=device, role="asr")
-    for model, backend, weights, path in (
-        (params.llm_model, "transformers", params.llm_weights, params.llm_path),
-        (
-            params.asr_model,
-            params.asr_backend,
-            params.asr_weights,
-            params.asr_path,
-        ),
-    ):
-        check_source(
-            ModelSpec(model=model, backend=backend, weights=weights, dtype="float32", path=path)
-        )
+    pair_of(params, device).check()
     return device
 
 

@@ -1,7 +1,6 @@
-"""Where a variant has its tenants: in this process, in workers, in servers, by another library, on
-the host.
+"""Where a variant has its models: in this process, in workers, in servers, on the host.
 
-The one place that knows; strategies are given tenants and do not ask.
+The one place that knows; strategies are given models and do not ask.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hybridlab.catalog import BACKEND_DEFAULT_DTYPE
+from hybridlab import catalog
+from hybridlab.catalog.strategies import Place
 from hybridlab.devices import CpuDevice, Device, card_of
 from hybridlab.errors import UnavailableError
 from hybridlab.models import AudioLanguageModel, ModelSpec, SpeechRecognizer, make_asr, make_llm
@@ -24,52 +24,44 @@ from hybridlab.models.worker_model import WorkerLanguageModel, WorkerRecognizer
 from hybridlab.processes.mps import multi_process_service
 from hybridlab.processes.worker import Worker
 
-Tenants = tuple[SpeechRecognizer | None, AudioLanguageModel]
+Models = tuple[SpeechRecognizer | None, AudioLanguageModel]
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where tenants are made."""
+    """Where models are made."""
 
     device: Device
-    #: Holds what lives as long as the tenants.
+    #: Holds what lives as long as the models.
     stack: ExitStack
     #: What workers print goes here; None drops it.
     log: Path | None = None
 
 
-Placing = Callable[[ModelSpec | None, ModelSpec, Site], Tenants]
+Placing = Callable[[ModelSpec | None, ModelSpec, Site], Models]
 
 
-def asr_spec(variant: str, spec: ModelSpec, device: Device) -> ModelSpec:
-    """The Whisper that this variant has in place of the pair's."""
-    if variant == "ctranslate2" and spec.backend != "faster-whisper":
-        known = spec.dtype if spec.dtype in ("float32", "float16", "int8") else None
-        default = BACKEND_DEFAULT_DTYPE["faster-whisper"] if device.kind == "cuda" else "float32"
-        return replace(spec, backend="faster-whisper", dtype=known or default)
-    if variant == "whisper-on-cpu":
-        return replace(spec, dtype="float32")
-    return spec
+def asr_spec(variant: catalog.Variant, spec: ModelSpec, device: Device) -> ModelSpec:
+    """The recogniser that this variant has in place of the pair's."""
+    if variant.backend and spec.backend != variant.backend:
+        backend = catalog.backend(variant.backend)
+        default = backend.default_dtype if device.kind == "cuda" else "float32"
+        dtype = spec.dtype if spec.dtype in backend.dtypes else default
+        return replace(spec, backend=backend.name, dtype=dtype)
+    return spec if variant.shares_device else replace(spec, dtype="float32")
 
 
-def shares_device(variant: str) -> bool:
-    """Whether Whisper's bytes are the device's."""
-    return variant != "whisper-on-cpu"
+def place(variant: catalog.Variant, asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Models:
+    """The models of a variant, nothing loaded yet. `UnavailableError` for what is not there."""
+    return PLACES[variant.place](asr, llm, site)
 
 
-def place(variant: str, asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
-    """The tenants of a variant, nothing loaded yet. `UnavailableError` for what is not there."""
-    placing = PLACINGS.get(variant, _beside)
-    return placing(asr, llm, site)
-
-
-def _beside(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
-    """Both in this process."""
+def _in_process(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Models:
     made = make_asr(asr, site.device) if asr is not None else None
     return made, make_llm(llm, site.device)
 
 
-def _on_host(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
+def _asr_on_host(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Models:
     if site.device.kind == "cpu":
         raise UnavailableError(
             "the device is the CPU already; whisper-on-cpu needs a GPU beside it"
@@ -84,63 +76,54 @@ def _in_workers(
     site: Site,
     *,
     environment: dict[str, str] | None = None,
-) -> Tenants:
-    device = site.device
-    if device.kind == "cpu" and device.memory_limited:
-        raise UnavailableError(
-            "a memory limit on a CPU limits one process and a worker is another; use the variant "
-            "threads, or no memory limit"
-        )
-    shared: dict[str, Any] = {
-        "concurrent_models": 1 if asr is None else 2,
-        "environment": environment,
-    }
-    second = None
-    if asr is not None:
-        worker = site.stack.enter_context(Worker("asr", log=site.log))
-        second = WorkerRecognizer(asr, device, worker, **shared)
-        site.stack.callback(second.leave)
-    worker = site.stack.enter_context(Worker("llm", log=site.log))
-    first = WorkerLanguageModel(llm, device, worker, **shared)
-    site.stack.callback(first.leave)
-    return second, first
+) -> Models:
+    _check_limit(site.device, "a worker")
+    count = 1 if asr is None else 2
+    shared: dict[str, Any] = {"concurrent_models": count, "environment": environment}
+    recognizer = _worker_model(WorkerRecognizer, asr, site, shared) if asr is not None else None
+    return recognizer, _worker_model(WorkerLanguageModel, llm, site, shared)
 
 
-def _behind_mps(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
+def _worker_model(kind: Any, spec: ModelSpec, site: Site, shared: dict[str, Any]) -> Any:
+    worker = site.stack.enter_context(Worker(kind.name, log=site.log))
+    made = kind(spec, site.device, worker, **shared)
+    site.stack.callback(made.leave)
+    return made
+
+
+def _behind_mps(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Models:
     environment = site.stack.enter_context(multi_process_service(site.device))
     return _in_workers(asr, llm, site, environment=environment)
 
 
-def _in_one_server(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
-    options = command(llm=llm, asr=_needed(asr), device=_of_servers(site.device, llm))
-    server = _server("pair", options, site)
-    return HttpRecognizer(_needed(asr), site.device, server), HttpLanguageModel(
-        llm, site.device, server
-    )
+def _in_one_server(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Models:
+    asr, device = _needed(asr), _of_servers(site.device, llm)
+    server = _server("pair", command(llm=llm, asr=asr, device=device), site)
+    return HttpRecognizer(asr, site.device, server), HttpLanguageModel(llm, site.device, server)
 
 
-def _in_two_servers(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Tenants:
+def _in_two_servers(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Models:
     """Behind a third that all requests go through, as those of such a deployment's clients."""
-    whisper, device = _needed(asr), _of_servers(site.device, llm)
-    options = {
-        "asr": command(asr=whisper, device=device),
-        "llm": command(llm=llm, device=device),
+    asr, device = _needed(asr), _of_servers(site.device, llm)
+    servers = {
+        "asr": _server("asr", command(asr=asr, device=device), site),
+        "llm": _server("llm", command(llm=llm, device=device), site),
     }
-    servers = {name: _server(name, own, site) for name, own in options.items()}
     for server in servers.values():
         server.beside = list(servers.values())
         if site.device.kind == "cpu":  # two servers that each had all cores would wait for another
             server.environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // 2))
     front = FrontServer(servers, site.device)
     site.stack.callback(front.stop)
-    return HttpRecognizer(whisper, site.device, servers["asr"], front), HttpLanguageModel(
-        llm, site.device, servers["llm"], front
+    return (
+        HttpRecognizer(asr, site.device, servers["asr"], front),
+        HttpLanguageModel(llm, site.device, servers["llm"], front),
     )
 
 
 def _needed(asr: ModelSpec | None) -> ModelSpec:
     if asr is None:
-        raise UnavailableError("servers for the pair need a Whisper; name another variant")
+        raise UnavailableError("servers for the pair need a recogniser; name another variant")
     return asr
 
 
@@ -158,20 +141,23 @@ def _of_servers(device: Device, llm: ModelSpec) -> str:
             f"servers use the kernels of {device.name} and not those of a {llm.card}; use the "
             "variant processes"
         )
-    if device.kind == "cpu" and device.memory_limited:
-        raise UnavailableError(
-            "a memory limit on a CPU limits one process and a server is another; use the variant "
-            "threads, or no memory limit"
-        )
+    _check_limit(device, "a server")
     return device.name
 
 
-PLACINGS: dict[str, Placing] = {
-    "processes": _in_workers,
-    "processes-mps": _behind_mps,
-    "whisper-on-cpu": _on_host,
-    "single-container": _in_one_server,
-    "separate-containers": _in_two_servers,
+def _check_limit(device: Device, other: str) -> None:
+    if device.kind == "cpu" and device.memory_limited:
+        raise UnavailableError(
+            f"a memory limit on a CPU limits one process and {other} is another; use the variant "
+            "threads, or no memory limit"
+        )
+
+
+PLACES: dict[Place, Placing] = {
+    "process": _in_process,
+    "workers": _in_workers,
+    "workers-mps": _behind_mps,
+    "asr-on-host": _asr_on_host,
+    "server": _in_one_server,
+    "servers": _in_two_servers,
 }
-#: Variants whose tenants are servers, which take seconds to start.
-IN_SERVERS = ("single-container", "separate-containers")

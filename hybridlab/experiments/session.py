@@ -13,14 +13,15 @@ from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.config.colab import on_colab
-from hybridlab.config.params import FROM_MANIFEST, Params, StrategyParams
+from hybridlab.config.params import FROM_MANIFEST, Params
 from hybridlab.config.preset_files import AUTO, NONE
 from hybridlab.devices import Device, card_of, resolve_device
 from hybridlab.devices.memory_limit import is_larger
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments.case import Case, CaseObserver, RequestSpec
 from hybridlab.experiments.case_runner import CaseRunner, failures, was_stopped
-from hybridlab.models.base import ModelSpec, resolve_dtype
+from hybridlab.models.base import ModelSpec
+from hybridlab.models.pair import Pair, asr_spec, pair_of
 from hybridlab.results.run_folder import NotebookRun, open_part
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB
@@ -71,13 +72,10 @@ class Session:
     def preflight(self) -> None:
         """Refuse what cannot work here before any model is loaded: dtypes, weights, audio.
 
-        What the machine lacks is recorded as skipped; what the reader can mend is raised.
+        What the machine lacks is recorded as skipped; what the reader can change is raised.
         """
-        from hybridlab.models.source import check_source
-
         try:
-            for spec in (self.llm, self.asr, *self.fallbacks):
-                check_source(spec)
+            self.pair.check()
         except UnavailableError as error:
             self.skip(str(error))
         except WeightsError as error:
@@ -103,60 +101,23 @@ class Session:
         return load_clips(self.params.audio)
 
     @cached_property
+    def pair(self) -> Pair:
+        """The models that the parameters name."""
+        return pair_of(self.params, self.device)
+
+    @property
     def llm(self) -> ModelSpec:
-        """The Voxtral that the parameters name."""
-        params = self.params
-        dtype = resolve_dtype(
-            params.llm_dtype, backend="transformers", device=self.device, role="llm"
-        )
-        return ModelSpec(
-            model=params.llm_model,
-            backend="transformers",
-            weights=params.llm_weights,
-            dtype=dtype,
-            path=params.llm_path,
-            seed=params.seed,
-            attention=params.attention,
-            decoding=params.decoding,
-            card=self.stood_in_for,
-        )
+        return self.pair.llm
 
-    @cached_property
+    @property
     def asr(self) -> ModelSpec:
-        """The Whisper that the parameters name."""
-        params = self.params
-        return self.asr_spec(
-            params.asr_model,
-            backend=params.asr_backend,
-            weights=params.asr_weights,
-            dtype=params.asr_dtype,
-        )
+        return self.pair.asr
 
-    @cached_property
-    def fallbacks(self) -> list[ModelSpec]:
-        """The smaller Whispers that a race steps down to, in order: the pair's own in all else."""
-        params = self.params
-        if not isinstance(params, StrategyParams):
-            return []
-        return [
-            self.asr_spec(
-                size,
-                backend=params.asr_backend,
-                weights="pocket" if size in catalog.POCKET_SIZES else params.asr_weights,
-                dtype=params.asr_dtype,
-            )
-            for size in params.fallback_models
-        ]
-
-    def asr_spec(self, size: str, *, backend: str, weights: str, dtype: str) -> ModelSpec:
-        resolved = resolve_dtype(dtype, backend=backend, device=self.device, role="asr")
-        return ModelSpec(
-            model=size,
-            backend=backend,
-            weights=weights,
-            dtype=resolved,
-            path=self.params.asr_path,
-            seed=self.params.seed + 1,
+    def asr_spec(self, model: str, *, backend: str, weights: str, dtype: str) -> ModelSpec:
+        """Another recogniser; `weights` are those of released ones."""
+        source = catalog.source_of(model, weights)
+        return asr_spec(
+            self.params, self.device, model, backend=backend, weights=source, dtype=dtype
         )
 
     @property
@@ -181,14 +142,6 @@ class Session:
         n_bytes = catalog.card(name).usable_bytes if name else 0
         return n_bytes if n_bytes and is_larger(self.device, n_bytes) else 0
 
-    @property
-    def stood_in_for(self) -> str:
-        """The card that a GPU stands in for; '' where it speaks for itself alone."""
-        if self.device.kind == "cpu":
-            return ""
-        named = self.params.card if self.params.card != "auto" else ""
-        return self.params.memory_limit or named
-
     # ------------------------------------------------------------------------------ workloads
 
     def requests(self, count: int, *, max_audio_s: float | None = None) -> tuple[RequestSpec, ...]:
@@ -203,7 +156,8 @@ class Session:
         )
 
     def case(self, experiment: str, **changes: Any) -> Case:
-        """A case of this notebook's pair and parameters; `changes` replace fields of `Case`."""
+        """A case of this notebook's pair and parameters; `changes` replace fields of `Case`. A
+        strategy without a recogniser gets none."""
         fields: dict[str, Any] = {
             "experiment": experiment,
             "work": "serve",
@@ -219,7 +173,11 @@ class Session:
             "memory_limit_bytes": self.memory_limit_bytes,
             "max_other_cpu_share": self.params.max_other_cpu_share,
         }
-        return Case(**{**fields, **changes})
+        fields |= changes
+        strategy = catalog.STRATEGIES.get(fields["strategy"])
+        if strategy is not None and not strategy.has_asr:
+            fields["asr"] = None
+        return Case(**fields)
 
     # -------------------------------------------------------------------------------- results
 

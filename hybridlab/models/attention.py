@@ -57,7 +57,7 @@ def _try(
     import torch
 
     def rows(heads: int, length: int) -> torch.Tensor:
-        return torch.zeros(1, heads, length, head_dim, dtype=dtype, device=device.name)
+        return torch.zeros(1, heads, length, head_dim, dtype=dtype, device=device.torch_name)
 
     keys = rows(kv_heads, TRIED_POSITIONS)
     with torch.inference_mode():

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from hybridlab import catalog
 from hybridlab.audio import Samples
-from hybridlab.catalog import BACKEND_DEFAULT_DTYPE, Attention, Decoding, LoadPath
+from hybridlab.catalog import Attention, Decoding, LoadPath
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.errors import UnavailableError
 from hybridlab.simulation import COPY_LIMIT_VARIABLE, STATE_VARIABLE
@@ -84,10 +85,10 @@ class GenerationResult:
 
 @dataclass(frozen=True)
 class PhaseSpan:
-    """One phase of one tenant on the host's perf_counter clock, in seconds; `n_bytes` where the
+    """One phase of one model on the host's perf_counter clock, in seconds; `n_bytes` where the
     phase moves, takes or frees so many."""
 
-    tenant: str
+    role: str
     phase: str
     start_s: float
     end_s: float
@@ -103,7 +104,7 @@ def resolve_dtype(requested: str, *, backend: str, device: Device, role: Role) -
     if device.kind == "cpu":
         return "float32"
     if role == "asr":
-        return BACKEND_DEFAULT_DTYPE[backend]
+        return catalog.backend(backend).default_dtype
     return "bfloat16" if "bfloat16" in device.native_dtypes() else "float16"
 
 

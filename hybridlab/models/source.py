@@ -21,30 +21,32 @@ from hybridlab.models.pocket import pocket_dir
 def check_source(spec: ModelSpec) -> None:
     """Refuse a missing backend and missing or foreign weights before anything is loaded:
     UnavailableError or WeightsError, each with the fix."""
-    if spec.backend == "faster-whisper" and find_spec("faster_whisper") is None:
+    backend = catalog.backend(spec.backend)
+    if find_spec(backend.module) is None:
+        others = " or ".join(name for name, own in catalog.BACKENDS.items() if not own.extra)
         raise UnavailableError(
-            "backend faster-whisper is not installed; pip install 'hybridlab[ct2]', or choose "
-            "openai-whisper or transformers"
+            f"backend {backend.name} is not installed; pip install 'hybridlab[{backend.extra}]', "
+            f"or choose {others}"
         )
     if spec.weights == "local":
         _check_folder(Path(spec.path).expanduser(), spec.model)
-    elif spec.weights == "hub" and spec.backend == "openai-whisper":
-        _check_openai_cache(catalog.whisper(spec.model).openai_name)
-    elif spec.weights == "hub" and spec.backend == "faster-whisper":
-        from faster_whisper.utils import _MODELS
-
-        check_hub(_MODELS[catalog.whisper(spec.model).openai_name])
+    elif spec.weights == "hub" and backend.checkpoints == "openai":
+        _check_openai_cache(spec.model)
     elif spec.weights == "hub":
-        check_hub(hub_id(spec.model))
+        check_hub(_repository(spec))
 
 
 def hub_id(model: str) -> str:
-    return known_model(model).hub_id
+    return catalog.model_named(model).hub_id
 
 
-def known_model(name: str) -> catalog.WhisperModel | catalog.VoxtralModel:
-    """The catalog's entry of a Whisper or a Voxtral."""
-    return catalog.VOXTRALS[name] if name in catalog.VOXTRALS else catalog.whisper(name)
+def _repository(spec: ModelSpec) -> str:
+    """The hub's name for this spec's checkpoint, in the format of its backend."""
+    if catalog.backend(spec.backend).checkpoints == "ctranslate2":
+        from faster_whisper.utils import _MODELS
+
+        return str(_MODELS[spec.model])
+    return hub_id(spec.model)
 
 
 def folder_or_id(spec: ModelSpec) -> str:
@@ -65,10 +67,9 @@ def weight_files(spec: ModelSpec) -> list[Path]:
             "local or pocket, or the variant reload-cached"
         )
     check_source(spec)
-    if spec.weights == "hub" and spec.backend == "openai-whisper":
-        files = [_openai_file(catalog.whisper(spec.model).openai_name)]
-    elif spec.weights == "hub":
-        files = _hub_files(spec)
+    if spec.weights == "hub":
+        openai = catalog.backend(spec.backend).checkpoints == "openai"
+        files = [_openai_file(spec.model)] if openai else _hub_files(spec)
     else:
         files = sorted(Path(folder_or_id(spec)).glob("*.safetensors"))
     if not files or not all(file.is_file() for file in files):
@@ -83,12 +84,9 @@ def _hub_files(spec: ModelSpec) -> list[Path]:
     """What the hub's cache holds of it: the folder beside its configuration."""
     from huggingface_hub import try_to_load_from_cache
 
-    repository, pattern = hub_id(spec.model), "*.safetensors"
-    if spec.backend == "faster-whisper":
-        from faster_whisper.utils import _MODELS
-
-        repository, pattern = _MODELS[catalog.whisper(spec.model).openai_name], "model.bin"
-    config = try_to_load_from_cache(repository, "config.json")
+    converted = catalog.backend(spec.backend).checkpoints == "ctranslate2"
+    config = try_to_load_from_cache(_repository(spec), "config.json")
+    pattern = "model.bin" if converted else "*.safetensors"
     return sorted(Path(config).parent.glob(pattern)) if isinstance(config, str) else []
 
 
@@ -103,7 +101,7 @@ def _check_folder(folder: Path, model: str) -> None:
         )
     config = json.loads(config_path.read_text(encoding="utf-8"))
     found = config.get("audio_config", config)
-    expected = known_model(model).encoder
+    expected = catalog.model_named(model).encoder
     seen = {
         "d_model": found.get("d_model", found.get("hidden_size")),
         "encoder layers": found.get("encoder_layers", found.get("num_hidden_layers")),

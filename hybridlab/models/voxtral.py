@@ -69,14 +69,14 @@ class VoxtralTransformers(AudioLanguageModel):
                 VoxtralForConditionalGeneration,
                 voxtral_config(known),
                 self.spec,
-                self.first_stop.name,
+                self.first_stop.torch_name,
             )
         else:
             with one_line_errors(self.spec), self._building_processor():
                 self._processor = VoxtralProcessor.from_pretrained(folder_or_id(self.spec))
             self._model = pretrained(VoxtralForConditionalGeneration, self.spec, self.first_stop)
         if self.spec.load_path == "staged":
-            self._model.to(self.device.name)
+            self._model.to(self.device.torch_name)
         self._probe = PhaseProbe(
             self,
             encoder=self._model.model.audio_tower,
@@ -131,7 +131,7 @@ class VoxtralTransformers(AudioLanguageModel):
         self, inputs: Any, max_new_tokens: int, *, beams: int = 1
     ) -> list[GenerationResult]:
         asked = inputs["attention_mask"].sum(dim=1).tolist()
-        inputs = inputs.to(self.device.name, dtype=self._model.dtype)
+        inputs = inputs.to(self.device.torch_name, dtype=self._model.dtype)
         teller = self._teller(len(asked)) if beams == 1 else None
         with kernels_of(self.spec.card), pinned_attention(self.spec.attention):
             if self.spec.decoding == "loop" and beams == 1:
@@ -214,7 +214,7 @@ class _VoxtralHeard(PrefilledAudio):
             self._length = int(audio[-1]) + 1
             for name in ("input_ids", "attention_mask"):
                 inputs[name] = inputs[name][:, : self._length]
-            inputs = inputs.to(tenant.device.name, dtype=tenant._model.dtype)
+            inputs = inputs.to(tenant.device.torch_name, dtype=tenant._model.dtype)
             with torch.inference_mode(), pinned_attention(tenant.spec.attention):
                 self._heading: DecodeState = tenant._loop.prefill(inputs)
 
@@ -233,7 +233,7 @@ class _VoxtralHeard(PrefilledAudio):
         tenant, loop = self._tenant, self._tenant._loop
         with tenant._probe.call(), pinned_attention(tenant.spec.attention):
             loop.rewind(self._heading, self._length)
-            loop.extend(self._heading, torch.tensor([prompt], device=tenant.device.name))
+            loop.extend(self._heading, torch.tensor([prompt], device=tenant.device.torch_name))
             (row,) = loop.say(self._heading, max_new_tokens)
         return tenant._text(row, self._length + len(prompt), max_new_tokens)
 

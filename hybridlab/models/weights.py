@@ -51,7 +51,7 @@ def one_line_errors(spec: ModelSpec) -> Iterator[None]:
 
 def pretrained(kind: Any, spec: ModelSpec, device: Device) -> nn.Module:
     """`kind.from_pretrained` straight to the device: dtype always set, safetensors only."""
-    options: dict[str, Any] = {"use_safetensors": True, "device_map": {"": device.name}}
+    options: dict[str, Any] = {"use_safetensors": True, "device_map": {"": device.torch_name}}
     options["dtype"] = computing_dtype(spec.dtype)
     if spec.dtype in ("int8", "int4"):
         options["quantization_config"] = _bitsandbytes(spec.dtype, device)

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hybridlab import catalog
 from hybridlab.audio import Samples, windows
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.nvml import nvml_facts
@@ -51,7 +50,7 @@ class WhisperCtranslate2(SpeechRecognizer):
         if isinstance(self.device, CpuDevice) and self.device.concurrent_models > 1:
             options["cpu_threads"] = self.device.compute_threads
         if self.spec.weights == "hub":
-            self._model = WhisperModel(catalog.whisper(self.spec.model).openai_name, **options)
+            self._model = WhisperModel(self.spec.model, **options)
             return
         with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
             self._model = WhisperModel(str(self.converted(Path(folder))), **options)

@@ -51,11 +51,13 @@ class WhisperOpenai(SpeechRecognizer):
         double copy on the GPU included unless staged; float16 is cast on the host first."""
         import whisper
 
-        name = catalog.whisper(self.spec.model).openai_name
+        name = self.spec.model
         if self.spec.dtype == "float32":
-            model: nn.Module = whisper.load_model(name, device=self.first_stop.name)
-            return model.to(self.device.name)
-        return half_with_float_norms(whisper.load_model(name, device="cpu")).to(self.device.name)
+            model: nn.Module = whisper.load_model(name, device=self.first_stop.torch_name)
+            return model.to(self.device.torch_name)
+        return half_with_float_norms(whisper.load_model(name, device="cpu")).to(
+            self.device.torch_name
+        )
 
     def _converted(self) -> nn.Module:
         """A folder in hub format, its tensors renamed."""
@@ -75,7 +77,7 @@ class WhisperOpenai(SpeechRecognizer):
             raise WeightsError(f"{folder} does not hold a Whisper: {[*missing, *unexpected][:3]}")
         if self.spec.dtype == "float16":
             half_with_float_norms(model)
-        return model.to(self.device.name)
+        return model.to(self.device.torch_name)
 
     def _random(self) -> nn.Module:
         """As `_released` asks the device's allocator: the float16 checkpoint beside the float32
@@ -89,13 +91,13 @@ class WhisperOpenai(SpeechRecognizer):
             half_with_float_norms(model)
         elif self.first_stop.kind == "cuda":
             checkpoint = [
-                torch.empty(tensor.shape, dtype=torch.float16, device=self.device.name)
+                torch.empty(tensor.shape, dtype=torch.float16, device=self.device.torch_name)
                 for tensor in model.state_dict().values()
             ]
-        _apply(model, lambda tensor: _placed(tensor, self.first_stop.name))
+        _apply(model, lambda tensor: _placed(tensor, self.first_stop.torch_name))
         del checkpoint
         fill_random(model, seed=self.spec.seed)
-        return model.to(self.device.name)
+        return model.to(self.device.torch_name)
 
     def _architecture(self) -> nn.Module:
         from whisper.model import ModelDimensions, Whisper
@@ -155,7 +157,7 @@ class WhisperOpenai(SpeechRecognizer):
             torch.from_numpy(samples),
             self._model.dims.n_mels,
             padding=SILENT_HOPS * HOP_LENGTH,
-            device=self.device.name,
+            device=self.device.torch_name,
         )
         window: Tensor = pad_or_trim(mel[:, :-SILENT_HOPS], N_FRAMES)
         return window

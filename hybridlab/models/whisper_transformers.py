@@ -53,7 +53,7 @@ class WhisperTransformers(SpeechRecognizer):
                 WhisperForConditionalGeneration,
                 whisper_config(known),
                 self.spec,
-                self.first_stop.name,
+                self.first_stop.torch_name,
             )
             self._model.generation_config = whisper_generation_config(vocab_size=known.vocab_size)
         else:
@@ -61,7 +61,7 @@ class WhisperTransformers(SpeechRecognizer):
                 self._processor = load_whisper_processor(folder_or_id(self.spec), known)
             self._model = pretrained(WhisperForConditionalGeneration, self.spec, self.first_stop)
         if self.spec.load_path == "staged":
-            self._model.to(self.device.name)
+            self._model.to(self.device.torch_name)
         self._probe = PhaseProbe(
             self,
             encoder=self._model.model.encoder,
@@ -95,7 +95,7 @@ class WhisperTransformers(SpeechRecognizer):
                 sampling_rate=catalog.SAMPLE_RATE_HZ,
                 return_attention_mask=True,
                 return_tensors="pt",
-            ).to(self.device.name)
+            ).to(self.device.torch_name)
             fixed = {} if self.spec.has_text else {"min_new_tokens": max_new_tokens}
             output = self._model.generate(
                 inputs.input_features.to(self._model.dtype),

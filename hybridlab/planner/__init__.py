@@ -1,8 +1,8 @@
 """Predicted bytes of a pair on a card, from the catalog and formulae. No torch, no measurement.
 
 Every figure here is a prediction; notebooks set the measured one beside it. `weights` says what
-stays, `requests` what a request adds in each phase, `pair` puts both into a ledger against a card,
-`sharing` compares the strategies, `inverse` asks for the most that fits.
+stays, `activations` what a request adds in each phase, `memory_plan` puts both against a card,
+`per_strategy` compares the strategies, `limits` asks for the most that fits.
 """
 
 from hybridlab.planner.activations import (
@@ -32,7 +32,6 @@ from hybridlab.planner.memory_plan import (
 )
 from hybridlab.planner.per_strategy import ledger_by_strategy, memory_by_strategy
 from hybridlab.planner.weights import (
-    check_backend_dtype,
     voxtral_weights_bytes,
     whisper_load_peak_bytes,
     whisper_weights_bytes,
@@ -45,7 +44,6 @@ __all__ = [
     "attention_bytes",
     "audio_array_bytes",
     "cards_for",
-    "check_backend_dtype",
     "context_bytes",
     "default_voxtral_dtype",
     "largest",

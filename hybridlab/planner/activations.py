@@ -15,12 +15,6 @@ from hybridlab.catalog import Attention, AudioEncoder, Card, VoxtralModel, Whisp
 from hybridlab.planner.estimate import ZERO, Estimate, largest, total
 from hybridlab.units import BYTES_PER_DTYPE
 
-#: Tensors of (positions, d) alive in the encoder's feed-forward block while GELU runs. transformers
-#: (modeling_whisper.py, WhisperEncoderLayer): fc1's output and its GELU (4 each), the layer's
-#: input, residual, normed input and the caller's input. openai-whisper (whisper/model.py,
-#: ResidualAttentionBlock): fc1's output and its GELU, x, its norm and the caller's x.
-ENCODER_TENSORS = {"transformers": 12, "openai-whisper": 11, "faster-whisper": 12}
-
 #: Bytes per score of the math kernel: it upcasts to float32; scores and their softmax are alive
 #: together at least; `_safe_softmax` may hold a mask (1 byte) and its `where` (4) beside them
 #: (aten/native/transformers/attention.cpp). Measured on a CPU with torch 2.13: 9.1 to 11.0.
@@ -55,7 +49,7 @@ def compute_width(dtype: str, backend: str, card: Card) -> float:
     except on a CPU; quantised models compute in 16 bit."""
     if dtype in ("int8", "int4"):
         return 2.0
-    if backend == "openai-whisper" and "float16" in card.native_dtypes:
+    if catalog.backend(backend).half_activations and "float16" in card.native_dtypes:
         return 2.0
     return BYTES_PER_DTYPE[dtype]
 
@@ -81,7 +75,7 @@ def prepare_bytes(rows: int, mel_bins: int, *, backend: str, card: Card) -> Esti
     """openai-whisper computes features on the device, window by window; the other libraries on the
     host, all at once, which takes device memory only if that is it."""
     kept = rows * mel_bins * catalog.MEL_FRAMES_PER_WINDOW * 4
-    if backend == "openai-whisper":
+    if catalog.backend(backend).features_on_device:
         return Estimate.exact(spectrogram_bytes(catalog.WINDOW_S) + kept)
     if card is not catalog.HOST:
         return ZERO
@@ -111,12 +105,12 @@ def carried_audio_bytes(request: Request, *, card: Card) -> Estimate:
 def encoder_bytes(
     encoder: AudioEncoder, *, rows: int, width: float, backend: str, attention: Attention = "auto"
 ) -> Estimate:
-    """Peak of the encoder for `rows` windows: its feed-forward block (`ENCODER_TENSORS`) beside the
-    features, or, with the math kernel pinned, heads x positions^2 scores per window. Multi-head
-    attention has a fused kernel on every card, so `auto` never means `math` here."""
+    """Peak of the encoder for `rows` windows: its feed-forward block (`Backend.encoder_tensors`)
+    beside the features, or, with the math kernel pinned, heads x positions^2 scores per window.
+    Multi-head attention has a fused kernel on every card: `auto` never means `math` here."""
     unit = encoder.positions * encoder.d_model * width
     features = encoder.mel_bins * catalog.MEL_FRAMES_PER_WINDOW * width
-    plain = Estimate.exact(rows * (ENCODER_TENSORS[backend] * unit + features))
+    plain = Estimate.exact(rows * (catalog.backend(backend).encoder_tensors * unit + features))
     if attention != "math":
         return plain
     scores = MATH_BYTES_PER_SCORE * (rows * encoder.heads * encoder.positions**2)
@@ -142,11 +136,12 @@ def whisper_phases(
     has openai-whisper encode them so on a host.
     """
     width = compute_width(dtype, backend, card)
-    rows = request.batch * (1 if backend == "faster-whisper" else request.whisper_windows)
+    known = catalog.backend(backend)
+    rows = request.batch * (1 if known.windows_in_turn else request.whisper_windows)
     d = model.encoder.d_model
     unit = model.encoder.positions * d * width
     features = model.encoder.mel_bins * catalog.MEL_FRAMES_PER_WINDOW * width
-    at_once = 1 if backend == "openai-whisper" and card is catalog.HOST else rows
+    at_once = 1 if known.host_windows_in_turn and card is catalog.HOST else rows
     encode = encoder_bytes(model.encoder, rows=at_once, width=width, backend=backend)
     encode = encode + Estimate.exact((rows - at_once) * (unit + features))
     tokens = min(request.new_tokens + 4, catalog.WHISPER_MAX_TARGET_POSITIONS)
@@ -155,7 +150,7 @@ def whisper_phases(
     self_kv = model.self_kv_values_per_token * tokens * hypotheses * width
     logits = 2 * 4 * model.vocab_size * hypotheses
     decode = rows * unit + cross_kv + hypotheses * unit + self_kv + logits
-    if backend == "openai-whisper" and dtype == "float32" and width == 2:
+    if width < BYTES_PER_DTYPE[dtype]:
         # casts per operation: the head's whole embedding while decoding, fc1 while encoding
         decode += model.vocab_size * d * width
         encode = encode + Estimate(0, 0, int(4 * d * d * width))

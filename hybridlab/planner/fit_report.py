@@ -77,22 +77,6 @@ class FitReport:
             rows.append(("not on", ", ".join(self.fits_not_cards)))
         return rows
 
-    def text(self) -> str:
-        """Lines for a page without colours."""
-        plan = self.plan
-        moments = [
-            ("load peak", format_bytes(plan.load_peak_bytes)),
-            ("at rest", format_bytes(plan.idle_bytes)),
-            ("request peak", format_bytes(plan.request_peak_bytes)),
-        ]
-        first, *rows = self.facts()
-        lines = [f"  {label:<14} {words}" for label, words in (first, *moments, *rows)]
-        sharing = [
-            f"    {way:<28} {format_bytes(needed.expected):>9}  {fit_of(needed, plan.capacity)}"
-            for way, needed in self.sharing.items()
-        ]
-        return "\n".join([self.heading(), *lines, "  by strategy, at the worst moment:", *sharing])
-
 
 def evaluate_fit(
     card: Card,

@@ -18,7 +18,6 @@ from hybridlab.catalog import (
 from hybridlab.planner.activations import Request, voxtral_phases, whisper_phases
 from hybridlab.planner.estimate import Estimate, largest, total
 from hybridlab.planner.weights import (
-    check_backend_dtype,
     voxtral_host_bytes,
     voxtral_weights_bytes,
     whisper_host_bytes,
@@ -39,6 +38,8 @@ SLACK_SEGMENT_BYTES = 20 * MIB  # small and middle blocks come from segments of 
 HOST_BASE_BYTES = int(2.5 * GB)
 
 Fit = Literal["fits", "depends", "does not fit"]
+#: Bytes by owner.
+MemoryByOwner = dict[str, Estimate]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,34 +122,16 @@ class PairPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """Flat figures for JSON."""
-        named = (
-            "card",
-            "llm_model",
-            "llm_dtype",
-            "asr_model",
-            "asr_backend",
-            "asr_dtype",
-            "attention",
+        named = ("card", "llm_model", "llm_dtype", "asr_model", "asr_backend", "asr_dtype")
+        derived = (
+            *("weights_bytes", "load_peak_bytes", "idle_bytes", "request_peak_bytes"),
+            *("total_bytes", "capacity_bytes", "utilization", "margin_bytes", "fits", "fit"),
         )
-        moments = {
-            "load_peak_bytes": self.load_peak_bytes,
-            "idle_bytes": self.idle_bytes,
-            "request_peak_bytes": self.request_peak_bytes,
-            "swap_peak_bytes": self.moment("swap_peak").expected,
-        }
         return {
-            **{name: getattr(self, name) for name in named},
-            "weights_bytes": self.weights_bytes,
-            **moments,
-            "total_bytes": self.total_bytes,
+            **{name: getattr(self, name) for name in (*named, "attention", *derived, "host_bytes")},
+            "swap_peak_bytes": self.moment("swap_peak").expected,
             "total_low_bytes": self.total.low,
             "total_high_bytes": self.total.high,
-            "capacity_bytes": self.capacity_bytes,
-            "utilization": self.utilization,
-            "margin_bytes": self.margin_bytes,
-            "fits": self.fits,
-            "fit": self.fit,
-            "host_bytes": self.host_bytes,
             "ledger": {moment: self.expected(moment) for moment in self.ledger},
         }
 
@@ -160,20 +143,80 @@ def fit_of(needed: Estimate, capacity: Estimate) -> Fit:
     return "does not fit" if needed.low > capacity.high else "depends"
 
 
-def context_bytes(card: Card, *, processes: int = 1) -> Estimate:
-    """Driver context, libraries and cuBLAS workspace: one of each per process."""
+def context_bytes(card: Card) -> Estimate:
+    """Driver context, libraries and cuBLAS workspace of one process."""
     if card is catalog.HOST:
         return Estimate.exact(0)
     workspace = CUBLAS_WORKSPACE_BYTES
     if card.compute_capability >= (9, 0):
         workspace = CUBLAS_WORKSPACE_BYTES_HOPPER
-    one = Estimate(*card.context_bytes) + Estimate.exact(workspace)
-    return one * processes
+    return Estimate(*card.context_bytes) + Estimate.exact(workspace)
 
 
 def default_voxtral_dtype(card: Card) -> str:
     """bfloat16 where the card has it in hardware, else float16 (a T4 only emulates bfloat16)."""
     return "bfloat16" if "bfloat16" in card.native_dtypes else "float16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairParts:
+    """What the bytes of a pair are made of, each part by its owner, and transient ones of a request
+    to either model."""
+
+    card: Card
+    context: MemoryByOwner
+    llm: MemoryByOwner
+    asr: MemoryByOwner
+    #: Beside the recogniser's weights while it is loaded.
+    second_copy: MemoryByOwner
+    llm_request: Estimate
+    asr_request: Estimate
+
+    @property
+    def resident(self) -> MemoryByOwner:
+        return self.context | self.llm | self.asr
+
+    def working(self, **requests: Estimate) -> MemoryByOwner:
+        """The transient bytes of requests that are served together, and what the allocator holds
+        beside them."""
+        named = {name.replace("_", " "): size for name, size in requests.items()}
+        cache = total([allocator_cache_bytes(self.card, size) for size in requests.values()])
+        return {**named, "allocator cache": cache}
+
+    def working_in_turn(self) -> MemoryByOwner:
+        """One model at work at a time."""
+        return self.working(request=largest([self.llm_request, self.asr_request]))
+
+
+def pair_parts(
+    card: Card,
+    whisper: WhisperModel,
+    voxtral: VoxtralModel,
+    *,
+    backend: str,
+    dtype: str,
+    llm_dtype: str | None = None,
+    request: Request | None = None,
+    attention: Attention = "auto",
+    load_path: LoadPath = "direct",
+) -> PairParts:
+    """`ParameterError` where the backend cannot keep the recogniser in `dtype`."""
+    request = request or Request()
+    llm_dtype = llm_dtype or default_voxtral_dtype(card)
+    kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
+    asr_bytes = whisper_weights_bytes(whisper, **kept)
+    load_bytes = whisper_load_peak_bytes(whisper, **kept, path=load_path)
+    llm_phases = voxtral_phases(voxtral, request, dtype=llm_dtype, card=card, attention=attention)
+    asr_phases = whisper_phases(whisper, request, **kept, card=card)
+    return PairParts(
+        card=card,
+        context={"context": context_bytes(card)},
+        llm={"llm weights": Estimate.exact(voxtral_weights_bytes(voxtral, dtype=llm_dtype))},
+        asr={"asr weights": Estimate.exact(asr_bytes)},
+        second_copy={"second copy": Estimate.exact(load_bytes - asr_bytes)},
+        llm_request=largest(list(llm_phases.values())),
+        asr_request=largest(list(asr_phases.values())),
+    )
 
 
 def plan_pair(
@@ -189,36 +232,27 @@ def plan_pair(
     attention: Attention = "auto",
     load_path: LoadPath = "direct",
     load_order: LoadOrder = "llm-first",
-    processes: int = 1,
 ) -> PairPlan:
     """Predicted bytes of this pair, both resident, one request at a time.
 
     `capacity_bytes` replaces the card's usable bytes where the real device has been asked.
     """
-    check_backend_dtype(backend, dtype)
-    request = request or Request()
     llm_dtype = llm_dtype or default_voxtral_dtype(card)
-    tenants = {"backend": backend, "dtype": dtype}
-    owners = {
-        "context": context_bytes(card, processes=processes),
-        "llm weights": Estimate.exact(voxtral_weights_bytes(voxtral, dtype=llm_dtype)),
-        "asr weights": Estimate.exact(whisper_weights_bytes(whisper, **tenants)),
-    }
-    second_copy = (
-        whisper_load_peak_bytes(whisper, **tenants, path=load_path) - owners["asr weights"].expected
+    kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
+    parts = pair_parts(
+        card,
+        whisper,
+        voxtral,
+        **kept,
+        llm_dtype=llm_dtype,
+        request=request,
+        attention=attention,
+        load_path=load_path,
     )
-    load = {**owners, "second copy": Estimate.exact(second_copy)}
-    if load_order == "asr-first":  # Whisper's copy has gone before Voxtral comes
-        del load["llm weights"]
-        load = max(load, owners, key=lambda rows: total(list(rows.values())).expected)
-    served = largest(
-        [
-            *whisper_phases(whisper, request, **tenants, card=card).values(),
-            *voxtral_phases(
-                voxtral, request, dtype=llm_dtype, card=card, attention=attention
-            ).values(),
-        ]
-    )
+    load = parts.resident | parts.second_copy
+    if load_order == "asr-first":  # the recogniser's copy has gone before the LLM comes
+        load = max(parts.context | parts.asr | parts.second_copy, parts.resident, key=_expected)
+    at_work = parts.working_in_turn()
     return PairPlan(
         card=card.name,
         llm_model=voxtral.name,
@@ -229,28 +263,21 @@ def plan_pair(
         attention=attention,
         capacity=_capacity(card, capacity_bytes),
         host_bytes=max(
-            whisper_host_bytes(whisper, **tenants, path=load_path),
+            whisper_host_bytes(whisper, **kept, path=load_path),
             voxtral_host_bytes(voxtral, dtype=llm_dtype, path=load_path),
         ),
         ledger={
             "load_peak": load,
-            "idle": owners,
-            "request_peak": {
-                **owners,
-                "request": served,
-                "allocator cache": allocator_cache_bytes(card, served),
-            },
-            "swap_peak": _swap_owners(owners, second_copy, served),
+            "idle": parts.resident,
+            "request_peak": parts.resident | at_work,
+            # the recogniser comes in beside an LLM that works at the same time
+            "swap_peak": parts.resident | parts.second_copy | {"request": at_work["request"]},
         },
     )
 
 
-def _swap_owners(
-    owners: dict[str, Estimate], second_copy: int, served: Estimate
-) -> dict[str, Estimate]:
-    """Whisper comes in beside a resident Voxtral that works at the same time (an overlapped swap):
-    its second copy and Voxtral's request are there together."""
-    return {**owners, "second copy": Estimate.exact(second_copy), "request": served}
+def _expected(owners: MemoryByOwner) -> int:
+    return total(list(owners.values())).expected
 
 
 def allocator_cache_bytes(card: Card, served: Estimate) -> Estimate:
@@ -272,26 +299,13 @@ def plan_table(
     *,
     voxtral: VoxtralModel | None = None,
     sizes: tuple[str, ...] = catalog.WHISPER_SIZES,
-    llm_dtype: str | None = None,
-    request: Request | None = None,
-    capacity_bytes: int | None = None,
-    attention: Attention = "auto",
-    load_path: LoadPath = "direct",
+    **options: Any,
 ) -> list[PairPlan]:
-    """One plan for each size x backend x dtype that the card runs natively."""
+    """One plan for each size x backend x dtype that the card runs natively; `options` as of
+    `plan_pair`."""
+    llm = voxtral or catalog.voxtral("mini-3b")
     return [
-        plan_pair(
-            card,
-            catalog.whisper(size),
-            voxtral or catalog.voxtral("mini-3b"),
-            backend=backend,
-            dtype=dtype,
-            llm_dtype=llm_dtype,
-            request=request,
-            capacity_bytes=capacity_bytes,
-            attention=attention,
-            load_path=load_path,
-        )
+        plan_pair(card, catalog.whisper(size), llm, backend=backend, dtype=dtype, **options)
         for size in sizes
         for backend, dtype in native_combinations(card)
     ]
@@ -299,7 +313,7 @@ def plan_table(
 
 def native_combinations(card: Card) -> Iterator[tuple[str, str]]:
     """Backends and the dtypes that they keep and the card computes in."""
-    for backend in catalog.BACKENDS:
-        for dtype in catalog.BACKEND_DTYPES[backend]:
+    for backend in catalog.BACKENDS.values():
+        for dtype in backend.dtypes:
             if dtype == "int8" or dtype in card.native_dtypes:
-                yield backend, dtype
+                yield backend.name, dtype

@@ -2,130 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
-from hybridlab.catalog import Attention, Card, LoadPath, VoxtralModel, WhisperModel
-from hybridlab.planner.activations import Request, voxtral_phases, whisper_phases
-from hybridlab.planner.estimate import Estimate, largest, total
-from hybridlab.planner.memory_plan import (
-    allocator_cache_bytes,
-    context_bytes,
-    default_voxtral_dtype,
-)
-from hybridlab.planner.weights import (
-    voxtral_weights_bytes,
-    whisper_load_peak_bytes,
-    whisper_weights_bytes,
-)
+from hybridlab.catalog import Card, VoxtralModel, WhisperModel
+from hybridlab.planner.estimate import largest, total
+from hybridlab.planner.memory_plan import MemoryByOwner, PairParts, pair_parts
 
-#: Bytes by owner.
-MemoryByOwner = dict[str, Estimate]
+#: Owners of every byte at each moment that could be a ledger's worst.
+Moments = dict[str, MemoryByOwner]
 
 
 def memory_by_strategy(
     card: Card, whisper: WhisperModel, voxtral: VoxtralModel, **pair: Any
 ) -> MemoryByOwner:
-    """Highest bytes on the device by strategy, loading included; arguments as of
-    `ledger_by_strategy`."""
+    """Highest bytes on the device by ledger, loading included; arguments as of `pair_parts`."""
     return {
-        way: largest([total(list(owners.values())) for owners in moments.values()])
-        for way, moments in ledger_by_strategy(card, whisper, voxtral, **pair).items()
+        name: largest([total(list(owners.values())) for owners in moments.values()])
+        for name, moments in ledger_by_strategy(card, whisper, voxtral, **pair).items()
     }
 
 
 def ledger_by_strategy(
-    card: Card,
-    whisper: WhisperModel,
-    voxtral: VoxtralModel,
-    *,
-    backend: str,
-    dtype: str,
-    llm_dtype: str | None = None,
-    request: Request | None = None,
-    attention: Attention = "auto",
-    load_path: LoadPath = "direct",
-) -> dict[str, dict[str, MemoryByOwner]]:
-    """By strategy the owners of every byte at each moment that could be its worst.
+    card: Card, whisper: WhisperModel, voxtral: VoxtralModel, **pair: Any
+) -> dict[str, Moments]:
+    """Every ledger of `LEDGERS` for this pair; arguments as of `pair_parts`."""
+    parts = pair_parts(card, whisper, voxtral, **pair)
+    return {name: ledger(parts) for name, ledger in LEDGERS.items()}
 
-    `solo`: Voxtral alone does both jobs. `sequential`: both resident, one at a time. `parallel, one
-    process`: both at work at once. `parallel, two processes`: the same with a second driver
-    context. `swapping Whisper`: Voxtral stays, Whisper comes and goes. `swapping Whisper,
-    overlapped`: it comes while Voxtral works. `swapping both`: one at a time is there at all;
-    `fixed block`: in a block of the larger's size that is never given back. Arenas keep a copy of
-    every swapped tenant on the host as well.
-    """
-    request = request or Request()
-    llm_dtype = llm_dtype or default_voxtral_dtype(card)
-    kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
-    context = {"context": context_bytes(card)}
-    v = {"llm weights": Estimate.exact(voxtral_weights_bytes(voxtral, dtype=llm_dtype))}
-    w_bytes = whisper_weights_bytes(whisper, **kept)
-    w = {"asr weights": Estimate.exact(w_bytes)}
-    w_peak = whisper_load_peak_bytes(whisper, **kept, path=load_path)
-    copy = {"second copy": Estimate.exact(w_peak - w_bytes)}
-    phases = voxtral_phases(voxtral, request, dtype=llm_dtype, card=card, attention=attention)
-    v_request = largest(list(phases.values()))
-    w_request = largest(list(whisper_phases(whisper, request, **kept, card=card).values()))
-    work = {
-        "one": _at_work(card, request=largest([v_request, w_request])),
-        "llm": _at_work(card, llm_request=v_request),
-        "asr": _at_work(card, asr_request=w_request),
-        "both": _at_work(card, llm_request=v_request, asr_request=w_request),
-    }
-    resident = context | v | w
-    second = {"context": context["context"] * 2}
-    resting = {"loading": resident | copy, "at rest": resident}
-    parallel = {**resting, "both at work": resident | work["both"]}
+
+def _solo(parts: PairParts) -> Moments:
+    """The LLM alone does both jobs."""
+    alone = parts.context | parts.llm
+    return {"at rest": alone, "at work": alone | parts.working(llm_request=parts.llm_request)}
+
+
+def _sequential(parts: PairParts) -> Moments:
+    """Both resident, one at work at a time."""
+    return {**_loaded(parts), "one at work": parts.resident | parts.working_in_turn()}
+
+
+def _parallel(parts: PairParts) -> Moments:
+    """Both at work at once, in one process."""
+    both = parts.working(llm_request=parts.llm_request, asr_request=parts.asr_request)
+    return {**_loaded(parts), "both at work": parts.resident | both}
+
+
+def _two_processes(parts: PairParts) -> Moments:
+    """The same with a second driver context."""
+    contexts = {"context": parts.context["context"] * 2}
+    return {moment: owners | contexts for moment, owners in _parallel(parts).items()}
+
+
+def _loaded(parts: PairParts) -> Moments:
+    return {"loading": parts.resident | parts.second_copy, "at rest": parts.resident}
+
+
+def _swapping_asr(parts: PairParts) -> Moments:
+    """The LLM stays, the recogniser comes and goes."""
+    alone = parts.context | parts.llm
     return {
-        "solo": {"at rest": context | v, "at work": context | v | work["llm"]},
-        "sequential": {**resting, "one at work": resident | work["one"]},
-        "parallel, one process": parallel,
-        "parallel, two processes": {moment: own | second for moment, own in parallel.items()},
-        **_swapping(context, v, w, copy, work),
+        "at rest": alone,
+        "Voxtral at work": alone | parts.working(llm_request=parts.llm_request),
+        "Whisper comes in": parts.resident | parts.second_copy,
+        "Whisper at work": parts.resident | parts.working(asr_request=parts.asr_request),
     }
 
 
-def _swapping(
-    context: MemoryByOwner,
-    v: MemoryByOwner,
-    w: MemoryByOwner,
-    copy: MemoryByOwner,
-    work: Mapping[str, MemoryByOwner],
-) -> dict[str, dict[str, MemoryByOwner]]:
-    """The moments of every way in which weights come and go."""
-    voxtral_works = {"Voxtral at work": context | v | work["llm"]}
-    beside = {"Whisper at work": context | v | w | work["asr"]}
-    comes_alone = {"Whisper comes in": context | w | copy}
-    larger = max(v, w, key=lambda weights: total(list(weights.values())).expected)
+def _swapping_overlapped(parts: PairParts) -> Moments:
+    """The recogniser comes in while the LLM works."""
+    moments = _swapping_asr(parts)
+    at_work = parts.working(llm_request=parts.llm_request)
+    comes_in = {"Whisper comes in": moments["Whisper comes in"] | at_work}
+    return {**{n: owners for n, owners in moments.items() if n != "Voxtral at work"}, **comes_in}
+
+
+def _swapping_both(parts: PairParts) -> Moments:
+    """One model at a time is there at all."""
+    asr = parts.context | parts.asr
+    llm_works = parts.working(llm_request=parts.llm_request)
     return {
-        "swapping Whisper": {
-            "at rest": context | v,
-            **voxtral_works,
-            "Whisper comes in": context | v | w | copy,
-            **beside,
-        },
-        "swapping Whisper, overlapped": {
-            "at rest": context | v,
-            "Whisper comes in": context | v | w | copy | work["llm"],
-            **beside,
-        },
-        "swapping both": {
-            **voxtral_works,
-            **comes_alone,
-            "Whisper at work": context | w | work["asr"],
-        },
-        "swapping both, fixed block": {
-            "at work": context | larger | work["one"],
-            **comes_alone,
-        },
+        "Voxtral at work": parts.context | parts.llm | llm_works,
+        "Whisper comes in": asr | parts.second_copy,
+        "Whisper at work": asr | parts.working(asr_request=parts.asr_request),
     }
 
 
-def _at_work(card: Card, **requests: Estimate) -> MemoryByOwner:
-    """The transient bytes of requests that are served together, and what the allocator holds."""
-    named = {name.replace("_", " "): size for name, size in requests.items()}
+def _fixed_block(parts: PairParts) -> Moments:
+    """The same in a block of the larger model's size, which is never given back."""
+    larger = max(parts.llm, parts.asr, key=lambda part: total(list(part.values())).expected)
     return {
-        **named,
-        "allocator cache": total([allocator_cache_bytes(card, s) for s in requests.values()]),
+        "at work": parts.context | larger | parts.working_in_turn(),
+        "Whisper comes in": _swapping_both(parts)["Whisper comes in"],
     }
+
+
+#: By the names that variants of `hybridlab.catalog.strategies` give as theirs. Buffers keep a copy
+#: of every swapped model on the host as well.
+LEDGERS: dict[str, Callable[[PairParts], Moments]] = {
+    "solo": _solo,
+    "sequential": _sequential,
+    "parallel, one process": _parallel,
+    "parallel, two processes": _two_processes,
+    "swapping Whisper": _swapping_asr,
+    "swapping Whisper, overlapped": _swapping_overlapped,
+    "swapping both": _swapping_both,
+    "swapping both, fixed block": _fixed_block,
+}

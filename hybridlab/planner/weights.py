@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from hybridlab import catalog
 from hybridlab.catalog import LoadPath, VoxtralModel, WhisperModel
-from hybridlab.errors import ParameterError
 from hybridlab.units import BYTES_PER_DTYPE
 
 #: bitsandbytes' 4-bit keeps one float32 scale per block of 64 values (its `quantize_4bit`).
 INT4_BLOCK = 64
-
-
-def check_backend_dtype(backend: str, dtype: str) -> None:
-    """`ParameterError` where this backend cannot keep its weights in this dtype."""
-    if backend not in catalog.BACKENDS:
-        raise ParameterError.unknown_name("asr_backend", backend, catalog.BACKENDS)
-    if dtype not in catalog.BACKEND_DTYPES[backend]:
-        good = ", ".join(catalog.BACKEND_DTYPES[backend])
-        raise ParameterError(f"{backend} cannot keep {dtype!r} weights; choose one of: {good}")
 
 
 def whisper_weights_bytes(model: WhisperModel, *, backend: str, dtype: str) -> int:
@@ -28,13 +18,14 @@ def whisper_weights_bytes(model: WhisperModel, *, backend: str, dtype: str) -> i
     LayerNorms in float32 (whisper/model.py). int8 (CTranslate2) shrinks matrices only and adds one
     float32 scale per output row (CTranslate2's quantization notes).
     """
-    check_backend_dtype(backend, dtype)
+    known = catalog.backend(backend)
+    known.check_dtype(dtype)
     if dtype == "int8":
         rest = model.parameters - model.matrix_parameters
         scales = model.vocab_size + _whisper_rows(model)
         return int(model.matrix_parameters + 2 * rest + 4 * scales)
     n_bytes = model.parameters * BYTES_PER_DTYPE[dtype]
-    if backend == "openai-whisper":
+    if known.openai_buffers:
         n_bytes += catalog.WHISPER_MAX_TARGET_POSITIONS**2 * BYTES_PER_DTYPE[dtype]
         if dtype == "float16":
             n_bytes += 2 * _layernorm_values(model)
@@ -87,7 +78,7 @@ def whisper_load_peak_bytes(
     straight to their place.
     """
     kept = whisper_weights_bytes(model, backend=backend, dtype=dtype)
-    if backend == "openai-whisper" and dtype == "float32" and path == "direct":
+    if catalog.backend(backend).float32_build and dtype == "float32" and path == "direct":
         return kept + 2 * model.parameters
     return kept
 
@@ -101,11 +92,12 @@ def whisper_host_bytes(
     checkpoint unless that goes to the GPU; CTranslate2 reads the whole file; transformers maps
     safetensors into the page cache and copies from there.
     """
-    if backend == "openai-whisper":
+    known = catalog.backend(backend)
+    if known.float32_build:
         checkpoint = 0 if path == "direct" and dtype == "float32" else 2 * model.parameters
         return 4 * model.parameters + checkpoint
     kept = whisper_weights_bytes(model, backend=backend, dtype=dtype)
-    return kept if path == "staged" or backend == "faster-whisper" else 0
+    return kept if path == "staged" or known.reads_whole_file else 0
 
 
 def voxtral_host_bytes(model: VoxtralModel, *, dtype: str, path: LoadPath = "direct") -> int:

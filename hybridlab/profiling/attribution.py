@@ -75,7 +75,7 @@ class StreamHistory(PeakAttribution):
     def around(self, name: str) -> Iterator[None]:
         import torch
 
-        stream: Any = torch.cuda.Stream(device=self.device.name)  # type: ignore[no-untyped-call]
+        stream: Any = torch.cuda.Stream(device=self.device.torch_name)  # type: ignore[no-untyped-call]
         self._streams[int(stream.cuda_stream)] = name
         with torch.cuda.stream(stream):
             yield
@@ -94,7 +94,7 @@ class StreamHistory(PeakAttribution):
         self.device.synchronize()
         snapshot: Any = torch.cuda.memory._snapshot()
         torch.cuda.memory._record_memory_history(enabled=None)
-        index = int(self.device.name.partition(":")[2] or 0)
+        index = int(self.device.torch_name.partition(":")[2] or 0)
         replay(snapshot["device_traces"][index], self._streams, self.tally)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hybridlab import catalog
+
 #: seaborn's palette `colorblind`, written out: the terminal needs colours without matplotlib.
 COLORBLIND = (
     "#0173b2",
@@ -21,7 +23,7 @@ COLORBLIND = (
     "#ece133",
     "#56b4e9",
 )
-_BLUE, _ORANGE, _GREEN, _RED, _PINK, _BROWN, _, _GREY, _YELLOW, _SKY = COLORBLIND
+_BLUE, _ORANGE, _GREEN, _RED, _PINK, _, _, _GREY, _YELLOW, _SKY = COLORBLIND
 
 #: Colour and hatch of each owner of memory.
 OWNER_LOOK = {
@@ -38,13 +40,7 @@ OWNER_COLOURS = {owner: colour for owner, (colour, _) in OWNER_LOOK.items()}
 #: Models as points.
 TENANT_MARKERS = {"llm": "o", "asr": "s"}
 #: Strategies have colours that no owner has, and a marker each; variants of one have a dash each.
-STRATEGY_LOOK = {
-    "solo": ("#444444", "o"),
-    "sequential": (_RED, "s"),
-    "parallel": ("#7b3fa0", "^"),
-    "pipelined": (_BROWN, "v"),
-    "swapping": (_SKY, "D"),
-}
+STRATEGY_LOOK = {name: (own.colour, own.marker) for name, own in catalog.STRATEGIES.items()}
 STRATEGY_COLOURS = {strategy: colour for strategy, (colour, _) in STRATEGY_LOOK.items()}
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1)))
 #: Moments of a case.
@@ -90,4 +86,5 @@ def tint(colour: str, share: float) -> tuple[float, float, float]:
 
 def strategy_look(strategy: str) -> tuple[str, str]:
     """Colour and marker of a strategy; one that is not known is grey."""
-    return STRATEGY_LOOK.get(strategy, (MUTED, "P"))
+    own = catalog.STRATEGIES.get(strategy)
+    return (own.colour, own.marker) if own is not None else (MUTED, "P")

@@ -219,9 +219,9 @@ def _load(model: Model, swap: str) -> None:
 
 
 def _load_to_swap(model: Model, swap: str) -> None:
-    from hybridlab.strategies.swapping import MOVERS
+    from hybridlab.strategies.swapping import make_offloader
 
-    mover = MOVERS[swap](model.device, swap="asr")
+    mover = make_offloader(swap, model.device, swap="asr")
     mover.prepare(model)
     mover.finalize()
     mover.onload(model)

@@ -14,20 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hybridlab import catalog
 from hybridlab.catalog.device_names import check_device
-from hybridlab.config.params import (
-    Backend,
-    Count,
-    CountOrZero,
-    VoxtralDtype,
-    VoxtralName,
-    WeightsSource,
-    WhisperDtype,
-    WhisperSize,
-    _one_line,
-    check_fallback,
-    check_voxtral,
-    check_whisper,
-)
+from hybridlab.config.choices import AsrDtype, AsrModel, Backend, LlmDtype, LlmModel
+from hybridlab.config.pair import check_asr, check_fallbacks, check_weights
+from hybridlab.config.params import Count, CountOrZero, WeightsSource, _one_line
 from hybridlab.errors import ParameterError
 from hybridlab.server.sharing import Sharing, sharing_of
 from hybridlab.units import GB
@@ -52,20 +41,20 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    llm_model: VoxtralName = _option("pocket", "audio language model, a Voxtral")
+    llm_model: LlmModel = _option("pocket", "audio language model, a Voxtral")
     llm_weights: Literal["auto"] | WeightsSource = _option(
         "auto", "where its weights come from; auto: pocket for pocket models, else hub"
     )
     llm_path: str = _option("", "folder of its local weights")
-    llm_dtype: VoxtralDtype = _option("auto", "dtype of its weights; auto: the device's own")
+    llm_dtype: LlmDtype = _option("auto", "dtype of its weights; auto: the device's own")
     llm_url: str = _option("", "use the LLM of another hybridlab serve at this address")
-    asr_model: WhisperSize = _option("pocket-m", "speech recogniser, a size of Whisper")
+    asr_model: AsrModel = _option("pocket-m", "speech recogniser, a size of Whisper")
     asr_backend: Backend = _option("openai-whisper", "library that runs it")
     asr_weights: Literal["auto"] | WeightsSource = _option(
         "auto", "where its weights come from, as of --llm-weights"
     )
     asr_path: str = _option("", "folder of its local weights")
-    asr_dtype: WhisperDtype = _option("auto", "dtype of its weights; auto: the backend's own")
+    asr_dtype: AsrDtype = _option("auto", "dtype of its weights; auto: the backend's own")
     asr_url: str = _option("", "use the ASR of another hybridlab serve at this address")
     only: Literal["", "asr", "llm"] = _option("", "serve one of the two alone")
     strategy: str = _option("sequential", "how the two share the device")
@@ -135,18 +124,17 @@ class Settings(BaseModel):
         return self
 
     def _check_models(self) -> None:
-        check_voxtral(self.llm_model, self.llm_source, self.llm_path)
+        check_weights("llm", self.llm_model, self.llm_source, self.llm_path)
         sizes = (self.asr_model, *self.fallback_models)
         for size in sizes:
-            check_whisper(
+            check_asr(
                 size,
                 self.asr_source(size),
                 self.asr_path,
                 backend=self.asr_backend,
                 dtype=self.asr_dtype,
             )
-        for larger, size in zip(sizes, self.fallback_models, strict=False):
-            check_fallback(larger, size, self.asr_source(size))
+        check_fallbacks(sizes, self.asr_weights)
 
     def _check_sharing(self) -> None:
         sharing = self.sharing
@@ -206,8 +194,8 @@ class Settings(BaseModel):
 
     @property
     def backend(self) -> str:
-        """The ASR's, which the variant `ctranslate2` names itself."""
-        return "faster-whisper" if self.variant == "ctranslate2" else self.asr_backend
+        """The ASR's, which some variants name themselves."""
+        return catalog.variant(self.strategy, self.variant).backend or self.asr_backend
 
     @property
     def fallback_models(self) -> tuple[str, ...]:
@@ -215,10 +203,9 @@ class Settings(BaseModel):
         if self.fallback == "auto":
             if self.asr_weights == "local":
                 return ()
-            pocket = self.asr_model in catalog.POCKET_SIZES
-            known = POCKET_FALLBACK_SIZES if pocket else FALLBACK_SIZES
-            own = catalog.whisper(self.asr_model).parameters
-            return tuple(size for size in known if catalog.whisper(size).parameters < own)
+            own = catalog.whisper(self.asr_model)
+            known = POCKET_FALLBACK_SIZES if own.shipped else FALLBACK_SIZES
+            return tuple(n for n in known if catalog.whisper(n).parameters < own.parameters)
         names = [name.strip() for name in self.fallback.split(",") if name.strip()]
         return () if names == ["none"] else tuple(catalog.whisper(name).name for name in names)
 
@@ -270,6 +257,4 @@ class Settings(BaseModel):
 
 
 def _source(model: str, weights: str) -> str:
-    if weights != "auto":
-        return weights
-    return "pocket" if model in (*catalog.POCKET_SIZES, "pocket") else "hub"
+    return catalog.source_of(model, weights) if weights == "auto" else weights

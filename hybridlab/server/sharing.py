@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hybridlab.errors import ParameterError, UnavailableError
+from hybridlab import catalog
+from hybridlab.errors import UnavailableError
+
+_ONE_PROCESS = "works on one request within one process, and the server has a worker for each model"
+_SERVER = "is how notebook 05 measures this very server, with --only for one of two"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,56 +23,27 @@ class Sharing:
     solo: bool = False
     #: Give the allocator's cache back after each turn.
     clean: bool = False
-    #: How Whisper's weights come and go (a mover of `strategies.swapping`); '' keeps them.
+    #: The variant of `swapping` by which Whisper's weights come and go; '' keeps them.
     swap: str = ""
     mps: bool = False
     expand_segments: bool = False
     asr_on_cpu: bool = False
 
 
-SHARINGS: dict[tuple[str, str], Sharing] = {
-    ("solo", "two-requests"): Sharing(solo=True),
-    ("sequential", "plain"): Sharing(batches=False),
-    ("sequential", "empty-cache"): Sharing(clean=True),
-    ("sequential", "expandable-segments"): Sharing(expand_segments=True),
-    ("sequential", "asyncio"): Sharing(batches=False),
-    ("sequential", "batched"): Sharing(),
-    ("parallel", "processes"): Sharing(at_once=True),
-    ("parallel", "processes-mps"): Sharing(at_once=True, mps=True),
-    ("parallel", "ctranslate2"): Sharing(at_once=True),
-    ("parallel", "whisper-on-cpu"): Sharing(at_once=True, asr_on_cpu=True),
-    ("pipelined", "prefetch"): Sharing(at_once=True),
-    ("swapping", "reload-cached"): Sharing(swap="reload-cached"),
-    ("swapping", "reload-from-disk"): Sharing(swap="reload-from-disk"),
-    ("swapping", "module-to-cpu"): Sharing(swap="module-to-cpu"),
-    ("swapping", "pinned"): Sharing(swap="pinned"),
-    ("swapping", "single-buffer"): Sharing(swap="single-buffer"),
-}
-
-_ONE_PROCESS = "works on one request within one process, and the server has a worker for each model"
-_SERVER = "is how notebook 05 measures this very server, with --only for one of two"
-#: What is not served: what comes nearest, and why it is not.
-NOT_SERVED: dict[tuple[str, str], tuple[str, str]] = {
-    ("solo", "shared-prefix"): ("two-requests", _ONE_PROCESS),
-    ("parallel", "threads"): ("processes", _ONE_PROCESS),
-    ("parallel", "streams"): ("processes-mps", _ONE_PROCESS),
-    ("parallel", "single-container"): ("processes", _SERVER),
-    ("parallel", "separate-containers"): ("processes", _SERVER),
-    ("swapping", "single-buffer-overlapped"): ("single-buffer", _ONE_PROCESS),
-}
-
-
 def sharing_of(strategy: str, variant: str) -> Sharing:
     """`ParameterError` for a name that the lab does not know, `UnavailableError` for a variant that
     is not served."""
-    known = [*SHARINGS, *NOT_SERVED]
-    strategies = list(dict.fromkeys(name for name, _ in known))
-    if strategy not in strategies:
-        raise ParameterError.unknown_name("strategy", strategy, strategies)
-    variants = [name for owner, name in known if owner == strategy]
-    if variant not in variants:
-        raise ParameterError.unknown_name(f"variant of {strategy}", variant, variants)
-    if (strategy, variant) in NOT_SERVED:
-        nearest, why = NOT_SERVED[strategy, variant]
-        raise UnavailableError(f"{strategy} / {variant} {why}; use {strategy} / {nearest}")
-    return SHARINGS[strategy, variant]
+    facts, own = catalog.strategy(strategy), catalog.variant(strategy, variant)
+    if own.nearest:
+        why = _SERVER if own.in_servers else _ONE_PROCESS
+        raise UnavailableError(f"{strategy} / {variant} {why}; use {strategy} / {own.nearest}")
+    return Sharing(
+        at_once=own.concurrent,
+        batches=own.batches,
+        solo=not facts.has_asr,
+        clean=own.clears_cache,
+        swap=own.name if own.offloader else "",
+        mps=own.place == "workers-mps",
+        expand_segments=own.expands_segments,
+        asr_on_cpu=not own.shares_device,
+    )

@@ -1,35 +1,29 @@
-"""How the two tenants share the device: who runs when, and where weights wait."""
+"""How the two models share the device: who runs when, and where weights wait. Names and variants
+are in `hybridlab.catalog.strategies`."""
 
 from __future__ import annotations
 
-from hybridlab.errors import ParameterError
+from collections.abc import Mapping
+from typing import Any
+
+from hybridlab import catalog
+from hybridlab.catalog.registry import load
+from hybridlab.models.base import AudioLanguageModel, SpeechRecognizer
 from hybridlab.strategies.base import Strategy
-from hybridlab.strategies.parallel import Parallel
-from hybridlab.strategies.pipelined import Pipelined
 from hybridlab.strategies.requests import ArrivalQueue, CompletedRequest, Request
-from hybridlab.strategies.sequential import Sequential
-from hybridlab.strategies.solo import Solo
-from hybridlab.strategies.swapping import Swapping
 
-STRATEGIES: dict[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (Solo, Sequential, Parallel, Pipelined, Swapping)
-}
-
-__all__ = ["STRATEGIES", "ArrivalQueue", "CompletedRequest", "Request", "Strategy", "make_strategy"]
+__all__ = ["ArrivalQueue", "CompletedRequest", "Request", "Strategy", "make_strategy"]
 
 
 def make_strategy(
     name: str,
     variant: str,
     *,
-    asr: object | None,
-    llm: object,
-    options: dict[str, object] | None = None,
+    asr: SpeechRecognizer | None,
+    llm: AudioLanguageModel,
+    options: Mapping[str, Any] | None = None,
 ) -> Strategy:
-    """The strategy of that name and variant over these tenants, nothing loaded yet."""
-    if name not in STRATEGIES:
-        raise ParameterError.unknown_name("strategy", name, STRATEGIES)
-    kind = STRATEGIES[name]
-    if variant not in kind.variants:
-        raise ParameterError.unknown_name(f"variant of {name}", variant, kind.variants)
-    return kind(asr, llm, variant=variant, **(options or {}))  # type: ignore[arg-type]
+    """The strategy of that name and variant over these models, nothing loaded yet."""
+    implementation = load(catalog.strategy(name).implementation)
+    made: Strategy = implementation(asr, llm, variant=variant, **(options or {}))
+    return made

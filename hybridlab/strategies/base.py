@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
+from hybridlab import catalog
 from hybridlab.catalog import LoadOrder
 from hybridlab.errors import ParameterError
 from hybridlab.models.base import (
@@ -19,6 +20,8 @@ from hybridlab.models.base import (
 )
 from hybridlab.strategies.requests import ArrivalQueue, CompletedRequest, Request
 
+#: Transcript and answer of one request.
+Texts = tuple[GenerationResult, GenerationResult]
 Around = Callable[[str], AbstractContextManager[Any]]
 Measure = Callable[[], AbstractContextManager[Any]]
 
@@ -30,13 +33,8 @@ class Strategy(ABC):
     """
 
     name: ClassVar[str]
-    variants: ClassVar[tuple[str, ...]]
 
-    #: Whether both tenants work on a request at the same time.
-    at_once: ClassVar[bool] = False
-    #: Variants whose `stream` works on several requests at once, which `serve` cannot show.
-    streaming: ClassVar[tuple[str, ...]] = ()
-    #: Who is loaded first; changed before `open`.
+    #: Which model is loaded first; changed before `open`.
     load_order: LoadOrder = "llm-first"
     #: Where weights cross a link: its own speed, measured in `open`.
     link_bytes_per_s: float | None = None
@@ -46,109 +44,111 @@ class Strategy(ABC):
     ) -> None:
         self._asr = asr
         self.llm = llm
-        self.variant = variant
+        self.facts = catalog.variant(self.name, variant)
         self.device = llm.device
         self._around: Around = nullcontext
 
     @property
+    def variant(self) -> str:
+        return self.facts.name
+
+    @property
     def asr(self) -> SpeechRecognizer:
         if self._asr is None:
-            raise ParameterError(f"strategy {self.name} needs a transcriber beside the analyst")
+            raise ParameterError(f"strategy {self.name} needs a recogniser beside the LLM")
         return self._asr
 
     @property
-    def tenants(self) -> list[Model]:
-        """Voxtral first."""
+    def models(self) -> list[Model]:
+        """The LLM first."""
         return [self.llm] if self._asr is None else [self.llm, self._asr]
 
     @property
     def resident(self) -> list[Model]:
-        """The tenants that stay loaded between requests."""
-        return self.tenants
+        """The models that stay loaded between requests."""
+        return self.models
 
-    def in_load_order(self, tenants: list[Model]) -> list[Model]:
-        return tenants if self.load_order == "llm-first" else tenants[::-1]
+    def in_load_order(self, models: list[Model]) -> list[Model]:
+        return models if self.load_order == "llm-first" else models[::-1]
 
     @property
     def current(self) -> Strategy:
         """The strategy that serves now: of a wrapper the one inside."""
         return self
 
-    def owners(self) -> dict[str, int]:
-        """Bytes of the device that the strategy itself holds beside the tenants' weights."""
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether both models work on the same request at the same time."""
+        return self.facts.concurrent and not self.facts.streams
+
+    def buffer_bytes(self) -> dict[str, int]:
+        """Bytes of the device, by owner, that the strategy takes beside the models' weights."""
         return {}
 
-    def held(self, tenants: Sequence[Model]) -> dict[str, int]:
-        """Weights of those of the tenants that are loaded on the device, their processors where
-        those share it, and what the strategy holds itself."""
-        there = [t for t in tenants if t.device.kind == self.device.kind]
-        loaded = [tenant for tenant in there if tenant.loaded]
-        here = {t.name: t.weights_bytes() for t in loaded}
-        # no bytes: they are away, and a row would compare nothing with the planner's word
-        weights = {f"{name} weights": n or 0 for name, n in here.items() if n != 0}
-        processors = {f"{t.name} processor": t.processor_bytes for t in loaded}
-        known = {owner: n for owner, n in processors.items() if n is not None}
-        return weights | known | self.owners()
+    def bytes_by_owner(self, models: Sequence[Model]) -> dict[str, int]:
+        """Weights of those of the models that are loaded on the device, their processors where
+        those share it, and the strategy's own buffers."""
+        there = [model for model in models if model.device.kind == self.device.kind]
+        loaded = [model for model in there if model.loaded]
+        here = {f"{model.name} weights": model.weights_bytes() for model in loaded}
+        # no bytes: they are away, and a row would compare nothing with the prediction
+        weights = {owner: n_bytes or 0 for owner, n_bytes in here.items() if n_bytes != 0}
+        processors = {f"{model.name} processor": model.processor_bytes for model in loaded}
+        known = {owner: n_bytes for owner, n_bytes in processors.items() if n_bytes is not None}
+        return weights | known | self.buffer_bytes()
 
     def host_copy_bytes(self) -> int:
-        """Bytes of host memory in which weights wait for their turn."""
+        """Bytes of host memory that weights wait in."""
         return 0
 
     def open(self) -> None:
-        for tenant in self.in_load_order(self.resident):
-            with stage(tenant, "load"):
-                tenant.load()
+        if self.facts.concurrent:  # on a CPU each model gets half the cores
+            self.device.concurrent_models = 2
+        for model in self.in_load_order(self.resident):
+            with stage(model, "load"):
+                model.load()
 
     def close(self) -> None:
-        for tenant in self.tenants:
-            if tenant.loaded:
-                tenant.unload()
+        for model in self.models:
+            if model.loaded:
+                model.unload()
         self.device.release_caches()
+        self.device.concurrent_models = 1
 
     def serve(self, request: Request, *, around: Around = nullcontext) -> CompletedRequest:
         """Serve one request; the device is idle before and after. `around` makes a context for
-        each tenant's share of it, by the tenant's name."""
+        each model's share of it, by the model's name."""
         self._around = around
         self.device.synchronize()
-        start = time.perf_counter()
-        transcript, answer = self._serve(request)
+        start_s = time.perf_counter()
+        texts = self._serve(request)
         self.device.synchronize()
-        end = time.perf_counter()
-        return CompletedRequest(
-            request=request,
-            transcript=transcript,
-            answer=answer,
-            start_s=start,
-            end_s=end,
-            spans=tuple(span for tenant in self.tenants for span in tenant.drain_spans()),
-        )
+        return completed(request, texts, start_s, time.perf_counter(), self.drain_spans())
+
+    def drain_spans(self) -> list[PhaseSpan]:
+        return [span for model in self.models for span in model.drain_spans()]
 
     def stream(
         self, inbox: ArrivalQueue, *, measure: Measure = nullcontext
     ) -> Iterator[CompletedRequest]:
         """Serve what comes in. `measure` is entered around each request or, where the variant
         works on several at once, around all of them together."""
-        if self.streams:
+        if self.facts.streams:
             with measure():
                 yield from self._overlapped(inbox)
             return
         for request in inbox:
             with measure():
-                completed = self.serve(request)
-            yield completed
+                served = self.serve(request)
+            yield served
 
     def _overlapped(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
-        """What a variant of `streaming` does."""
+        """What a variant does that works on several requests at once."""
         raise NotImplementedError
 
     @abstractmethod
-    def _serve(self, request: Request) -> tuple[GenerationResult, GenerationResult]:
+    def _serve(self, request: Request) -> Texts:
         """Transcript and answer of this request."""
-
-    @property
-    def streams(self) -> bool:
-        """Whether only `stream` shows what this variant is for."""
-        return self.variant in self.streaming
 
     def _transcribe(self, request: Request) -> GenerationResult:
         with self._around(self.asr.name):
@@ -163,21 +163,29 @@ class Strategy(ABC):
             )[0]
 
 
+def completed(
+    request: Request, texts: Texts, start_s: float, end_s: float, spans: Iterable[PhaseSpan]
+) -> CompletedRequest:
+    transcript, answer = texts
+    return CompletedRequest(
+        request=request,
+        transcript=transcript,
+        answer=answer,
+        start_s=start_s,
+        end_s=end_s,
+        spans=tuple(spans),
+    )
+
+
 @contextmanager
-def timed(tenant: Model, phase: str, n_bytes: int | None = None) -> Iterator[None]:
-    """Record the work inside as a span of this tenant, waiting for the device at its end."""
+def stage(model: Model, phase: str, n_bytes: int | None = None) -> Iterator[None]:
+    """Record the work inside as a span of this model, waiting for the device at its end; a failure
+    inside is reported with the phase's name."""
+    if model.on_phase is not None:
+        model.on_phase(f"{model.name} {phase}")
     start = time.perf_counter()
     yield
-    tenant.device.synchronize()
-    tenant.spans.append(PhaseSpan(tenant.name, phase, start, time.perf_counter(), n_bytes))
-
-
-@contextmanager
-def stage(tenant: Model, phase: str, n_bytes: int | None = None) -> Iterator[None]:
-    """A timed span whose name a failure inside is told by."""
-    if tenant.on_phase is not None:
-        tenant.on_phase(f"{tenant.name} {phase}")
-    with timed(tenant, phase, n_bytes):
-        yield
-    if tenant.on_phase is not None:
-        tenant.on_phase("")
+    model.device.synchronize()
+    model.spans.append(PhaseSpan(model.name, phase, start, time.perf_counter(), n_bytes))
+    if model.on_phase is not None:
+        model.on_phase("")

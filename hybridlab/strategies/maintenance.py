@@ -33,7 +33,7 @@ class Maintenance:
 
     def check(self, strategy: Strategy) -> None:
         """`UnavailableError` where this strategy has no moment between two requests."""
-        if self.restart_fragmentation < 1 and strategy.streams:
+        if self.restart_fragmentation < 1 and strategy.facts.streams:
             raise UnavailableError(
                 f"{strategy.name}/{strategy.variant} has requests on the way all the time and "
                 "cannot restart between two; set restart_fragmentation to 1.0"

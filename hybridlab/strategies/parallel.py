@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from hybridlab.models.base import GenerationResult
-from hybridlab.strategies.base import Strategy
+from hybridlab.strategies.base import Strategy, Texts
 from hybridlab.strategies.requests import Request
 
 
 class Parallel(Strategy):
-    """One thread for each tenant; the variant says where the tenants are and what they share. On a
+    """One thread for each model; the variant says where the models are and what they share. On a
     CPU each gets half the cores.
 
     `threads`: one process, one default stream. Bound by Python's lock between kernels, and by the
@@ -23,7 +23,7 @@ class Parallel(Strategy):
     it, and launches still take turns at Python's lock.
     `processes`: a worker each, so no shared lock. On a GPU the driver gives one process after the
     other the whole card in slices of time: bound by the sum of both, with a context each to pay in
-    bytes. On a CPU bound by the slower tenant, which has half the cores.
+    bytes. On a CPU bound by the slower model, which has half the cores.
     `processes-mps`: the same two workers behind NVIDIA MPS, which lets their kernels run at once:
     bound by the bus and the multiprocessors instead of the time slices.
     `ctranslate2`: Whisper by CTranslate2, which lets go of Python's lock while it computes and
@@ -32,23 +32,12 @@ class Parallel(Strategy):
     on most hosts Whisper on its cores, which also launch Voxtral's kernels.
     `single-container`: `processes` inside one `hybridlab serve`, asked over HTTP on loopback: its
     bounds, and the way of each sound through an upload and a decoder.
-    `separate-containers`: a `hybridlab serve` for each tenant behind a third: as
+    `separate-containers`: a `hybridlab serve` for each model behind a third: as
     `single-container`, with interpreter and libraries of each one's own, and each sound uploaded
     twice.
     """
 
     name = "parallel"
-    at_once = True
-    variants = (
-        "threads",
-        "streams",
-        "processes",
-        "processes-mps",
-        "ctranslate2",
-        "whisper-on-cpu",
-        "single-container",
-        "separate-containers",
-    )
 
     def open(self) -> None:
         """`UnavailableError` for `streams` on a device without them."""
@@ -60,20 +49,18 @@ class Parallel(Strategy):
                 self.asr.name: self.device.new_stream(first=True),
                 self.llm.name: self.device.new_stream(),
             }
-        self.device.concurrent_models = 2
         super().open()
 
     def close(self) -> None:
         self._pool.shutdown()
         self._lanes.clear()
         super().close()
-        self.device.concurrent_models = 1
 
-    def _serve(self, request: Request) -> tuple[GenerationResult, GenerationResult]:
+    def _serve(self, request: Request) -> Texts:
         transcript = self._pool.submit(self._transcribe, request)
         try:
             answer = self._answer(request)
-        finally:  # after a fault, too, nobody is at work any more
+        finally:  # after a fault, too, no thread is at work any more
             wait([transcript])
         return transcript.result(), answer
 

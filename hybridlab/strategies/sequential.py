@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any, Self
 
 from anyio.from_thread import start_blocking_portal
 
 from hybridlab.models.base import GenerationResult
 from hybridlab.processes.segments import expand_segments
-from hybridlab.strategies.base import Strategy
+from hybridlab.strategies.base import Strategy, Texts, completed
 from hybridlab.strategies.requests import ArrivalQueue, CompletedRequest, Request
 
 
@@ -22,15 +23,13 @@ class Sequential(Strategy):
     `empty-cache`: the allocator's cache is given back in between, which trades latency for a
     smaller reservation. `expandable-segments`: the allocator's segments grow in place (CUDA only),
     which fragments less. `asyncio`: an orchestrator has `max_in_flight` requests on the way and
-    lets one tenant at a time at the device; bound as `plain`, and a request waits for another one's
-    turn. `batched`: up to `batch` requests that are there go through each tenant in one call;
+    lets one model at a time at the device; bound as `plain`, and a request waits for another one's
+    turn. `batched`: up to `batch` requests that are there go through each model in one call;
     bound by compute rather than by the weights that every decoded token reads, at the price of
     the batch's bytes and of waiting for its longest member.
     """
 
     name = "sequential"
-    variants = ("plain", "empty-cache", "expandable-segments", "asyncio", "batched")
-    streaming = ("asyncio", "batched")
 
     def __init__(self, *args: Any, max_in_flight: int = 2, batch: int = 4, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -38,44 +37,33 @@ class Sequential(Strategy):
         self.batch = batch
 
     def open(self) -> None:
-        if self.variant == "expandable-segments":
+        if self.facts.expands_segments:
             expand_segments(self.device)
         super().open()
 
-    def _serve(self, request: Request) -> tuple[GenerationResult, GenerationResult]:
-        transcript = self._transcribe(request)
-        if self.variant == "empty-cache":
-            self.device.release()
-        answer = self._answer(request)
-        if self.variant == "empty-cache":
-            self.device.release()
-        return transcript, answer
+    def _serve(self, request: Request) -> Texts:
+        texts = []
+        for work in (self._transcribe, self._answer):
+            texts.append(work(request))
+            if self.facts.clears_cache:
+                self.device.release()
+        return texts[0], texts[1]
 
     def _overlapped(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
         return self._batches(inbox) if self.variant == "batched" else self._orchestrated(inbox)
 
     def _batches(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
         while taken := inbox.take(self.batch):
-            start, samples = time.perf_counter(), [request.samples for request in taken]
+            start_s, samples = time.perf_counter(), [request.samples for request in taken]
             most = max(request.max_new_tokens for request in taken)
-            transcripts = self.asr.transcribe(
-                samples, language=taken[0].language, max_new_tokens=most
-            )
-            questions = [request.question for request in taken]
+            language, questions = taken[0].language, [request.question for request in taken]
+            transcripts = self.asr.transcribe(samples, language=language, max_new_tokens=most)
             answers = self.llm.answer(samples, questions, max_new_tokens=most)
             self.device.synchronize()
-            end = time.perf_counter()
-            spans = [span for tenant in self.tenants for span in tenant.drain_spans()]
-            for request, transcript, answer in zip(taken, transcripts, answers, strict=True):
-                yield CompletedRequest(
-                    request=request,
-                    transcript=transcript,
-                    answer=answer,
-                    start_s=start,
-                    end_s=end,
-                    spans=tuple(spans),
-                    batch=len(taken),
-                )
+            end_s, spans = time.perf_counter(), self.drain_spans()
+            for request, *texts in zip(taken, transcripts, answers, strict=True):
+                served = completed(request, (texts[0], texts[1]), start_s, end_s, spans)
+                yield replace(served, batch=len(taken))
                 spans = []  # the batch's spans stand once, with its first request
 
     def _orchestrated(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
@@ -100,7 +88,7 @@ class Sequential(Strategy):
         taken = await asyncio.to_thread(inbox.take)
         if not taken:
             return None
-        start = time.perf_counter()
+        start_s = time.perf_counter()
         async with turns.lock:
             transcript = await turns.compute(self._transcribe, taken[0])
             spans = self.asr.drain_spans()
@@ -108,14 +96,7 @@ class Sequential(Strategy):
             answer = await turns.compute(self._answer, taken[0])
             spans += self.llm.drain_spans()
             self.device.synchronize()
-        return CompletedRequest(
-            request=taken[0],
-            transcript=transcript,
-            answer=answer,
-            start_s=start,
-            end_s=time.perf_counter(),
-            spans=tuple(spans),
-        )
+        return completed(taken[0], (transcript, answer), start_s, time.perf_counter(), spans)
 
 
 class _Turns:

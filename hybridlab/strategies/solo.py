@@ -1,9 +1,9 @@
-"""The control: is Whisper needed at all?"""
+"""The control: is a recogniser needed at all?"""
 
 from __future__ import annotations
 
-from hybridlab.models.base import GenerationResult, Model
-from hybridlab.strategies.base import Strategy
+from hybridlab.models.base import Model
+from hybridlab.strategies.base import Strategy, Texts
 from hybridlab.strategies.requests import Request
 
 
@@ -16,13 +16,12 @@ class Solo(Strategy):
     """
 
     name = "solo"
-    variants = ("two-requests", "shared-prefix")
 
     @property
-    def tenants(self) -> list[Model]:
+    def models(self) -> list[Model]:
         return [self.llm]
 
-    def _serve(self, request: Request) -> tuple[GenerationResult, GenerationResult]:
+    def _serve(self, request: Request) -> Texts:
         if self.variant == "shared-prefix":
             heard = self.llm.hear(request.samples)
             transcript = heard.transcribe(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from hybridlab import catalog, planner
-from hybridlab.config.params import VoxtralDtype
 from hybridlab.devices import card_of
 from hybridlab.errors import ParameterError
-from hybridlab.planner.memory_plan import fit_of
-from hybridlab.planner.per_strategy import MemoryByOwner
+from hybridlab.planner.memory_plan import MemoryByOwner, fit_of
 from hybridlab.reporting.labels import MOMENTS, PLANNER_OWNERS, counted, percent, spare
 from hybridlab.units import format_bytes, format_seconds
 from hybridlab.widgets.explorer_state import Choice, capacity_of, card_named
@@ -22,7 +20,6 @@ from hybridlab.widgets.memory_svg import Bar, memory_svg
 if TYPE_CHECKING:
     from hybridlab.experiments.session import Session
 
-VOXTRAL_DTYPES = tuple(dtype for dtype in get_args(VoxtralDtype) if dtype != "auto")
 #: Owners that a measured peak does not have: an allocator's own peak stands without them.
 UNSEEN = ("context", "allocator cache")
 
@@ -147,7 +144,7 @@ def pair_explorer(session: Session | None = None) -> Any:
             view.value = explorer_html(Choice(**values), points)
 
     def dtypes(change: Any) -> None:
-        controls["dtype"].options = catalog.BACKEND_DTYPES[change["new"]]
+        controls["dtype"].options = catalog.backend(change["new"]).dtypes
 
     def go(change: Any) -> None:
         for name, value in settings_of(points[change["new"]]).items():
@@ -210,10 +207,10 @@ def _controls() -> dict[str, Any]:
     return {
         "card": menu("card", [*catalog.CARDS, catalog.HOST.name], "t4"),
         "voxtral": menu("Voxtral", catalog.VOXTRALS, "mini-3b"),
-        "llm_dtype": menu("Voxtral dtype", VOXTRAL_DTYPES, "float16"),
+        "llm_dtype": menu("Voxtral dtype", catalog.LLM_DTYPES, "float16"),
         "whisper": menu("Whisper", catalog.WHISPERS, "medium"),
         "backend": menu("backend", catalog.BACKENDS, "transformers"),
-        "dtype": menu("Whisper dtype", catalog.BACKEND_DTYPES["transformers"], "float16"),
+        "dtype": menu("Whisper dtype", catalog.backend("transformers").dtypes, "float16"),
         "audio_s": slider("audio (s)", int(catalog.VOXTRAL_MAX_ANSWER_S), 30),
         "beams": slider("beams", 8),
         "batch": slider("batch", 16),

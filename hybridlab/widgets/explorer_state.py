@@ -8,7 +8,7 @@ from hybridlab import catalog, planner
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import ParameterError
 from hybridlab.planner.limits import largest_fitting
-from hybridlab.planner.per_strategy import MemoryByOwner
+from hybridlab.planner.memory_plan import MemoryByOwner
 from hybridlab.widgets.measured_points import Point
 
 

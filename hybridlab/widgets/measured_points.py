@@ -26,17 +26,6 @@ EXPERIMENTS = (
     "request_scaling",
     "strategy_comparison",
 )
-#: The planner's ways by strategy and variant. Batches, lookahead and arenas hold what no way has.
-WAYS = {
-    ("solo", "two-requests"): "solo",
-    ("sequential", "plain"): "sequential",
-    ("parallel", "threads"): "parallel, one process",
-    ("parallel", "streams"): "parallel, one process",
-    ("parallel", "processes"): "parallel, two processes",
-    ("parallel", "processes-mps"): "parallel, two processes",
-    ("swapping", "reload-cached"): "swapping",
-    ("swapping", "reload-from-disk"): "swapping",
-}
 #: How a case must have been loaded and computed to be what the explorer draws.
 PLAIN = {"attention": "auto", "load_order": "llm-first", "load_path": "direct"}
 #: Results of other runs beside the package in a checkout; an installed package has none.
@@ -119,15 +108,21 @@ def points(
 
 def _is_plain(row: pd.Series[Any]) -> bool:
     pinned = any(text_of(row, name) not in ("", value) for name, value in PLAIN.items())
-    known = (text_of(row, "strategy"), text_of(row, "variant")) in WAYS
     measured = text_of(row, "status") == "ok" and row["peak"] > 0
-    return measured and known and not pinned and not bool(row["memory_limited"])
+    return measured and bool(_ledger(row, "asr")) and not pinned and not bool(row["memory_limited"])
+
+
+def _ledger(row: pd.Series[Any], swap: str) -> str:
+    """The planner's ledger for a case's variant; '' where it has none, and for weights that wait in
+    host memory, which no ledger has."""
+    strategy, variant = text_of(row, "strategy"), text_of(row, "variant")
+    if strategy not in catalog.STRATEGIES or variant not in catalog.strategy(strategy).variants:
+        return ""
+    own = catalog.variant(strategy, variant)
+    return "" if own.host_copy else own.predicted(swap)
 
 
 def _point(row: pd.Series[Any], audio_s: float, run: str, card: str, swap: str) -> Point:
-    way = WAYS[text_of(row, "strategy"), text_of(row, "variant")]
-    if way == "swapping":
-        way = "swapping both" if swap == "both" else "swapping Whisper"
     batch = int(row["scaling_value"]) if text_of(row, "scaling_kind") == "batch" else 1
     return Point(
         run=run,
@@ -137,7 +132,7 @@ def _point(row: pd.Series[Any], audio_s: float, run: str, card: str, swap: str) 
         whisper=text_of(row, "asr_model"),
         backend=text_of(row, "asr_backend"),
         dtype=text_of(row, "asr_dtype"),
-        way=way,
+        way=_ledger(row, swap),
         audio_s=audio_s / batch,  # such a trial counts the audio of all its rows
         batch=batch,
         process_baseline_bytes=float(row["process_baseline_bytes"]),

@@ -22,7 +22,7 @@ from hybridlab.errors import ParameterError
         ({"asr_model": "huge"}, "'tiny', 'base'"),
         ({"asr_model": "tiny"}, "set asr_weights to hub, local or random"),
         ({"llm_model": "mini-3b"}, "set llm_weights to hub, local or random"),
-        ({"asr_dtype": "int8"}, "cannot be kept by openai-whisper"),
+        ({"asr_dtype": "int8"}, "openai-whisper cannot keep 'int8'"),
         ({"asr_weights": "local"}, "needs asr_path"),
         ({"card": "t5"}, "choose one of: t4"),
         ({"device": "gpu"}, "choose auto, cpu, cuda"),

@@ -95,16 +95,16 @@ def test_each_phase_has_the_slack_of_its_own_peak() -> None:
     card = Card()
     seen = context(card)
 
-    class Tenant:
+    class Model:
         on_phase: Any = None
 
-    tenant = Tenant()
-    with seen.meter as meter, meter.region("request") as region, meter.phases(region, [tenant]):
-        tenant.on_phase("asr encode")
+    model = Model()
+    with seen.meter as meter, meter.region("request") as region, meter.phases(region, [model]):
+        model.on_phase("asr encode")
         card.take(2_000, held=2_100, then=500)
-        tenant.on_phase("asr decode")
+        model.on_phase("asr decode")
         card.take(1_500, held=2_100, then=500)
-        tenant.on_phase("")
+        model.on_phase("")
     slack = {name: phase.peak_account.external[SLACK] for name, phase in region.phases.items()}
     assert (slack["asr encode"], slack["asr decode"]) == (100, 600)
     assert (region.peak_bytes, region.reserved_bytes) == (2_000, 2_100)
@@ -165,7 +165,7 @@ def test_servers_on_a_newer_card_cannot_stand_for_a_t4(variant: str) -> None:
 
     own = standing_for("t4")
     with ExitStack() as stack, pytest.raises(UnavailableError, match="not those of a t4"):
-        place(variant, own.asr, own.llm, Site(Card(), stack))
+        place(catalog.variant("parallel", variant), own.asr, own.llm, Site(Card(), stack))
 
 
 def test_cases_that_failed_are_named_with_their_reasons() -> None:

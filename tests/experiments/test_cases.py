@@ -18,8 +18,6 @@ from hybridlab.config.params import (
     BesideParams,
     LimitsParams,
     ParallelParams,
-    Params,
-    SequentialParams,
     SwappingParams,
 )
 from hybridlab.devices.out_of_memory import out_of_memory
@@ -34,36 +32,24 @@ from hybridlab.experiments.plans import (
     soak,
     strategy_comparison,
 )
-from hybridlab.experiments.session import Session
+from hybridlab.experiments.plans.strategy_comparison import Arm
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.reporting import figures, key_findings, tables
 from hybridlab.results.schema import AT_ONCE
+from tests.sessions import arms, assert_ok, closed, later, open_session, raced
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
 
-def open_session(tmp_path: Path, model: type[Params] = SequentialParams, **values: Any) -> Session:
-    small = {"output_dir": str(tmp_path / "run"), "trials": 2, "max_new_tokens": 12}
-    values = {**small, "max_other_cpu_share": 1.0, **values}
-    return Session.open(model.from_mapping({"headless": True, **values}))
-
-
 def test_a_race_of_all_strategies_passes_the_parity_gate(tmp_path: Path) -> None:
     session = open_session(tmp_path)
-    arms = [
-        strategy_comparison.Arm("solo", "two-requests"),
-        strategy_comparison.CONTROL,
-        strategy_comparison.Arm("parallel", "threads"),
-        strategy_comparison.Arm("swapping", "reload-cached", {"swap": "both"}),
+    raced_arms = [
+        *arms("solo/two-requests", "sequential/plain", "parallel/threads"),
+        Arm("swapping", "reload-cached", {"swap": "both"}),
     ]
-    rows = strategy_comparison.run(session, arms, rounds=1)
-    assert [row["status"] for row in rows] == ["ok"] * 5, [row["reason"] for row in rows]
-    trials = session.table("trials")
-    measured = trials[
-        (trials["experiment"] == "strategy_comparison") & ~trials["is_first_request"].astype(bool)
-    ]
-    assert len(measured) == 2 * len(arms)
-    assert measured["output_matches_reference"].astype(bool).all()
+    assert_ok(strategy_comparison.run(session, raced_arms, rounds=1), 5)
+    measured = raced(session)
+    assert len(measured) == 2 * len(raced_arms)
     assert (measured["latency_s"] > 0).all()
     spans = session.table("spans")
     assert {"load", "encode", "prefill", "decode"} <= set(spans["phase"])
@@ -72,44 +58,28 @@ def test_a_race_of_all_strategies_passes_the_parity_gate(tmp_path: Path) -> None
     assert json.loads((session.part.folder / "manifest.json").read_text())["status"] == "completed"
 
 
-def test_housekeeping_between_requests_changes_no_text(tmp_path: Path) -> None:
-    session = open_session(
-        tmp_path, restart_fragmentation=0.0001
-    )  # a heap always holds so much unused
-    arms = [
-        strategy_comparison.CONTROL,
-        strategy_comparison.Arm("sequential", "empty-cache"),
-        strategy_comparison.Arm("swapping", "single-buffer"),
-    ]
-    rows = strategy_comparison.run(session, arms, rounds=1)
-    assert [row["status"] for row in rows] == ["ok"] * 4, [row["reason"] for row in rows]
-    restarts = {(row["strategy"], row["variant"]): row["model_reloads"] for row in rows[1:]}
-    assert restarts.pop(("sequential", "plain")) == 0
-    assert all(count == 2 for count in restarts.values()), restarts
-    trials = session.table("trials")
-    assert (
-        trials[trials["experiment"] == "strategy_comparison"]["output_matches_reference"]
-        .dropna()
-        .astype(bool)
-        .all()
-    )
+def test_maintenance_between_requests_changes_no_text(tmp_path: Path) -> None:
+    # a heap always holds so much unused
+    session = open_session(tmp_path, restart_fragmentation=0.0001)
+    raced_arms = arms("sequential/plain", "sequential/empty-cache", "swapping/single-buffer")
+    rows = strategy_comparison.run(session, raced_arms, rounds=1)
+    assert_ok(rows, 4)
+    assert [row["model_reloads"] for row in rows[1:]] == [0, 2, 2]
+    assert len(raced(session)) == 6
 
 
 def test_the_ledger_at_rest_knows_nothing_of_weights_that_came_with_a_request(
     tmp_path: Path,
 ) -> None:
-    """Under this variant Whisper is in again when the last request ends."""
+    """Under this variant the recogniser is in again when the last request ends."""
     session = open_session(tmp_path, trials=1)
-    row = session.runner.run(
-        session.case("strategy_comparison", strategy="swapping", variant="single-buffer-overlapped")
-    )
+    (arm,) = arms("swapping/single-buffer-overlapped")
+    row = session.runner.run(strategy_comparison.arm_case(session, "strategy_comparison", arm))
+    assert_ok([row], 1)
     ledgers = session.table("ledgers")
     for moment in ("load_peak", "idle"):
-        own = ledgers[(ledgers["moment"] == moment) & ledgers["in_process"].astype(bool)]
-        assert "asr weights" not in set(own["owner"])
-        unattributed = own[own["owner"] == "unattributed"]["bytes"].sum()
-        assert abs(unattributed) <= 0.05 * own["bytes"].sum(), moment
-    assert row["status"] == "ok", row["reason"]
+        inside = closed(ledgers[ledgers["moment"] == moment], row["capacity_bytes"])
+        assert "asr weights" not in inside
 
 
 def test_requests_at_their_own_times_wait_for_each_other(tmp_path: Path) -> None:
@@ -117,16 +87,13 @@ def test_requests_at_their_own_times_wait_for_each_other(tmp_path: Path) -> None
         tmp_path, SwappingParams, arrival_requests=4, arrival_loads=[5.0], break_even_repeats=2
     )
     params = cast(SwappingParams, session.params)
-    arms = [strategy_comparison.CONTROL, strategy_comparison.Arm("pipelined", "prefetch")]
-    assert load_sweep.measure(session, arms, params) == []  # without a race there is no capacity
-    strategy_comparison.run(session, arms, rounds=1)
-    rows = load_sweep.measure(session, arms, params)
-    rows += load_sweep.lengths(session, arms, params)
-    assert [row["status"] for row in rows] == ["ok"] * 4, [row["reason"] for row in rows]
+    both = arms("sequential/plain", "pipelined/prefetch")
+    assert load_sweep.measure(session, both, params) == []  # without a race there is no capacity
+    strategy_comparison.run(session, both, rounds=1)
+    rows = load_sweep.measure(session, both, params)
+    assert_ok([*rows, *load_sweep.lengths(session, both, params)], 4)
     trials = session.table("trials")
-    queued = trials[
-        (trials["experiment"] == "load_sweep") & ~trials["is_first_request"].astype(bool)
-    ]
+    queued = later(trials[trials["experiment"] == "load_sweep"])
     assert len(queued) == 8
     assert (queued["latency_s"] >= queued["queue_time_s"]).all()
     last = queued.groupby("case_id")["queue_time_s"].last()
@@ -143,7 +110,7 @@ def test_every_two_parties_collide_and_nobody_is_left_at_work(tmp_path: Path) ->
     )
     row = interference.measure(session, cast(ParallelParams, session.params))
     assert row is not None
-    assert row["status"] == "ok", row["reason"]
+    assert_ok([row], 1)
     spans = session.table("spans")
     labels = spans["request_id"].dropna().str.split(":").str[0]
     pairs = {"llm+asr", "llm+copy", "asr+copy"}
@@ -166,35 +133,30 @@ def test_the_ledger_closes_at_every_moment(tmp_path: Path) -> None:
     phases = {"asr encode", "asr decode", "llm encode", "llm prefill"}
     assert phases <= set(ledgers["moment"])
     for moment, own in ledgers.groupby("moment"):
-        inside = own[own["in_process"].astype(bool)]
-        used = inside["bytes"].sum()
+        used = closed(own, row["capacity_bytes"]).sum()
         if moment in ("load_peak", "idle"):
             assert used == row["idle_bytes" if moment == "idle" else f"{moment}_bytes"]
-        assert own["bytes"].sum() == row["capacity_bytes"]
-        unattributed = inside[inside["owner"] == "unattributed"]["bytes"].sum()
-        assert abs(unattributed) <= 0.05 * used, moment
     requests = ledgers[(ledgers["owner"] == "request") & (ledgers["moment"] == "llm encode")]
     assert (requests["bytes"] > 0).all()
     assert (requests["predicted_bytes"] > 0).all()
 
 
-def test_tenants_that_work_at_once_are_told_apart(tmp_path: Path) -> None:
-    session = open_session(tmp_path)
-    row = strategy_comparison.attribute_peak(
-        session, strategy_comparison.Arm("parallel", "threads")
-    )
-    assert row["status"] == "ok", row["reason"]
+@pytest.mark.parametrize("variant", ["threads", "processes"])
+def test_models_that_work_at_once_are_told_apart(variant: str, tmp_path: Path) -> None:
+    session = open_session(tmp_path, device="cpu")
+    row = strategy_comparison.attribute_peak(session, Arm("parallel", variant))
+    assert_ok([row], 1)
     ledgers = session.table("ledgers")
+    for moment, own in ledgers.groupby("moment"):
+        inside = closed(own, row["capacity_bytes"])
+        assert (inside.get("workers", 0) > 0) == (variant == "processes"), moment
     own = ledgers[ledgers["moment"] == AT_ONCE]
     shares = own[own["owner"].isin(["llm request", "asr request"])]
     assert len(shares) == 2
+    assert (shares["bytes"] > 0).all()
     assert (shares["bytes"] > 2**20).any()
     assert (shares["predicted_bytes"] > 0).all()
-    inside = own[own["in_process"].astype(bool)]
-    assert own["bytes"].sum() == row["capacity_bytes"]
-    assert inside["bytes"].sum() == row["request_peak_bytes"]
-    unattributed = inside[inside["owner"] == "unattributed"]["bytes"].sum()
-    assert abs(unattributed) <= 0.05 * inside["bytes"].sum()
+    assert closed(own, row["capacity_bytes"]).sum() == row["request_peak_bytes"]
     assert "their requests held" in key_findings.at_once(ledgers)[0]
 
 
@@ -211,7 +173,7 @@ def test_the_edge_is_found_with_real_failures(tmp_path: Path) -> None:
         fallback_memory_gb=0.6,
     )
     rows = memory_limits.measure(session)
-    assert [row["status"] for row in rows] == ["ok"] * 3, [row["reason"] for row in rows]
+    assert_ok(rows, 3)
     probes = session.table("probes")
     assert set(probes["limit_kind"]) == {"batch", "headroom", "fallback"}
     failed = probes[~probes["succeeded"].astype(bool)]
@@ -290,7 +252,7 @@ def test_pinned_attention_says_the_same(tmp_path: Path) -> None:
     for kind in ("auto", "math", "expanded_kv"):
         llm = replace(session.llm, attention=kind)
         row = session.runner.run(session.case("strategy_comparison", llm=llm))
-        assert row["status"] == "ok", row["reason"]
+        assert_ok([row], 1)
         own = session.table("trials").query("case_id == @row['case_id']")
         said[kind] = list(zip(own["transcript"], own["answer"], strict=True))
     assert said["auto"] == said["math"] == said["expanded_kv"]
@@ -317,46 +279,52 @@ def test_finished_cases_are_not_repeated_and_crashed_ones_are(
 
 
 def test_a_case_that_breaks_is_recorded_with_its_reason(tmp_path: Path) -> None:
-    session = open_session(tmp_path)
-    case = session.case("strategy_comparison")
-    spec = replace(case.requests[0], path=str(tmp_path / "gone.wav"))
-    row = session.runner.run(replace(case, requests=(spec,)))
-    assert row["status"] == "crashed"
-    assert "does not exist" in row["reason"]
+    """A clip that is gone; a device that is not there; a table's disk that is full, of which a
+    repeat finds nothing left."""
+    session = open_session(tmp_path, trials=1)
+    case = session.case("strategy_comparison", warmup=0)
+    gone = replace(case.requests[0], path=str(tmp_path / "gone.wav"))
+    table = session.part.folder / "trials.jsonl"
+    table.symlink_to("/dev/full")
+    for broken, status, reason in (
+        (replace(case, requests=(gone,)), "crashed", "does not exist"),
+        (replace(case, device="cuda:99"), "skipped", "'cuda:99' is not there"),
+        (case, "crashed", "free some space and repeat with --resume"),
+    ):
+        row = session.runner.run(broken)
+        assert row["status"] == status and reason in row["reason"]
+    table.unlink()
+    assert_ok([session.runner.run(case)], 1)
+    assert len(session.table("trials")) == 1
 
 
-def test_a_case_that_lacks_its_machine_is_skipped_with_the_reason(tmp_path: Path) -> None:
-    """Before any work began: the device is not there, or cannot play the smaller card."""
-    session = open_session(tmp_path)
-    row = session.runner.run(replace(session.case("strategy_comparison"), device="cuda:99"))
-    assert row["status"] == "skipped"
-    assert "'cuda:99' is not there" in row["reason"]
-    session.close()
-
-
-def test_a_case_that_cannot_enter_its_envelope_is_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("broken", "error", "status", "reason"),
+    [
+        ("limit_memory", UnavailableError("no room"), "skipped", "no room"),
+        (
+            "ContentionMonitor",
+            RuntimeError("CUDA error: out of memory"),
+            "oom",
+            "in phase set-up: CUDA error: out of memory",
+        ),
+    ],
+)
+def test_what_the_set_up_lacks_is_a_result(
+    broken: str,
+    error: Exception,
+    status: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(device: Any, capacity_bytes: int) -> Any:
-        raise UnavailableError(f"{capacity_bytes} bytes are not there")
+    def fail(*_: Any) -> Any:
+        raise error
 
-    monkeypatch.setattr(case_worker, "limit_memory", refuse)
+    monkeypatch.setattr(case_worker, broken, fail)
     session = open_session(tmp_path, inline=True)
     row = session.runner.run(replace(session.case("strategy_comparison"), memory_limit_bytes=7_000))
-    assert (row["status"], row["reason"]) == ("skipped", "7000 bytes are not there")
-
-
-def test_no_memory_for_the_set_up_is_out_of_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(device: Any) -> Any:
-        raise RuntimeError("CUDA error: out of memory")
-
-    monkeypatch.setattr(case_worker, "ContentionMonitor", fail)
-    session = open_session(tmp_path, inline=True)
-    row = session.runner.run(session.case("strategy_comparison"))
-    assert row["status"] == "oom"
-    assert row["reason"] == "in phase set-up: CUDA error: out of memory"
+    assert (row["status"], row["reason"]) == (status, reason)
 
 
 @pytest.mark.gpu
@@ -364,7 +332,7 @@ def test_a_case_in_an_envelope_of_its_own_card_runs(tmp_path: Path) -> None:
     session = open_session(tmp_path, device="cuda", trials=1)
     own = session.device.capacity_bytes()
     row = session.runner.run(replace(session.case("strategy_comparison"), memory_limit_bytes=own))
-    assert row["status"] == "ok", row["reason"]
+    assert_ok([row], 1)
     assert row["capacity_bytes"] == own
 
 
@@ -374,7 +342,7 @@ def test_the_ledger_of_a_card_closes_within_a_few_kilobytes_for_each_tensor(tmp_
     least of the ledger's own free bytes."""
     session = open_session(tmp_path, device="cuda", trials=1)
     row = session.runner.run(session.case("co_residency", phases=True, warmup=0))
-    assert row["status"] == "ok", row["reason"]
+    assert_ok([row], 1)
     ledgers = session.table("ledgers")
     for moment, own in ledgers.groupby("moment"):
         bytes_of = own.set_index("owner")["bytes"]
@@ -385,20 +353,6 @@ def test_the_ledger_of_a_card_closes_within_a_few_kilobytes_for_each_tensor(tmp_
     assert owned.loc["request_peak", "workspaces"] > 0
     assert owned.loc["idle", "workspaces"] == 0
     assert row["margin_bytes"] == owned["free"].min()
-
-
-def test_a_full_disk_ends_a_case_in_one_line_and_a_repeat_finds_room(tmp_path: Path) -> None:
-    session = open_session(tmp_path, trials=1)
-    table = session.part.folder / "trials.jsonl"
-    table.symlink_to("/dev/full")
-    case = session.case("strategy_comparison", warmup=0)
-    row = session.runner.run(case)
-    assert row["status"] == "crashed"
-    assert "free some space and repeat with --resume" in row["reason"]
-    table.unlink()
-    assert session.runner.run(case)["status"] == "ok"
-    assert len(session.table("trials")) == 1
-    session.close()
 
 
 def test_a_hung_case_is_a_timeout(tmp_path: Path) -> None:
@@ -474,13 +428,6 @@ def test_loading_is_measured_in_each_backend_and_dtype_that_the_device_has(tmp_p
         ("transformers", "float16", half),
     ]
     assert half == "ok" or "no float16 in hardware" in rows[1]["reason"]
-
-
-def test_inline_gives_the_same_columns(tmp_path: Path) -> None:
-    session = open_session(tmp_path, inline=True)
-    row = session.runner.run(session.case("strategy_comparison"))
-    assert row["status"] == "ok"
-    assert row["idle_bytes"] > 0
 
 
 def test_missing_weights_are_found_before_a_case_starts(tmp_path: Path) -> None:

@@ -8,54 +8,47 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from hybridlab.analysis.arms import standings
-from hybridlab.config.params import ParallelParams, SequentialParams
+from hybridlab.config.params import ParallelParams
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.memory_limit import make_memory_limit
 from hybridlab.experiments import case_worker
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.plans import strategy_comparison
+from hybridlab.experiments.plans.strategy_comparison import Arm
 from hybridlab.experiments.session import Session
-from hybridlab.experiments.workloads import common
+from hybridlab.experiments.workloads import common, serve
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.reporting import key_findings
 from hybridlab.strategies import CompletedRequest, Request, Strategy
 from hybridlab.strategies.sequential import Sequential
+from tests import sessions
+from tests.sessions import arms, assert_ok, later, raced
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
 ROOM_BYTES = 256 * 1024
 SERVED_BEFORE = 2
 ARMS = [
-    strategy_comparison.Arm("parallel", "threads"),
-    strategy_comparison.Arm("sequential", "batched", {"batch": 2}),
-    strategy_comparison.Arm("sequential", "asyncio", {"max_in_flight": 2}),
-    strategy_comparison.Arm("pipelined", "prefetch"),
-    strategy_comparison.Arm("swapping", "single-buffer-overlapped"),
+    *arms("parallel/threads", "pipelined/prefetch", "swapping/single-buffer-overlapped"),
+    Arm("sequential", "batched", {"batch": 2}),
+    Arm("sequential", "asyncio", {"max_in_flight": 2}),
 ]
 
 
 def open_session(tmp_path: Path, **values: Any) -> Session:
-    small = {
-        "output_dir": str(tmp_path / "run"),
-        "device": "cpu",
-        "headless": True,
-        "trials": 4,
-        "max_new_tokens": 8,
-        "max_other_cpu_share": 1.0,
-        "asr_model": "base",
-        "asr_backend": "transformers",
-        "asr_weights": "random",
-        "fallback_models": ["pocket-m"],
-    }
-    return Session.open(SequentialParams.from_mapping({**small, **values}))
+    """A pair whose recogniser can be replaced by a small one with real words."""
+    pair = {"asr_model": "base", "asr_backend": "transformers", "asr_weights": "random"}
+    smaller = {"fallback_models": ["pocket-m"], "device": "cpu", "trials": 4, "max_new_tokens": 8}
+    return sessions.open_session(tmp_path, **{**pair, **smaller, **values})
 
 
 def starve(case: Case, writer: Any, result: Path) -> None:
     """Run the case; after some requests nothing more can be allocated than there is by then."""
-    limit, write, written = make_memory_limit(CpuDevice()), case_worker.write_trial, []
+    limit, write, written = make_memory_limit(CpuDevice()), serve.write_trial, []
 
     def write_and_starve(context: Any, spec: Any, served: Any, **columns: Any) -> None:
         write(context, spec, served, **columns)
@@ -64,31 +57,36 @@ def starve(case: Case, writer: Any, result: Path) -> None:
             context.device.release()
             limit.leave(ROOM_BYTES)
 
-    case_worker.write_trial = write_and_starve
+    serve.write_trial = write_and_starve
     case_worker.execute(case, writer.with_common(**case.common()), result)
 
 
-def finished(session: Session, case: Case, result: Path) -> dict[str, Any]:
+def served(
+    session: Session, arm: Arm, run: Any, case_server: CaseServer, tmp_path: Path, **fields: Any
+) -> tuple[Case, pd.DataFrame]:
+    """The arm's case of a race, run by `run` in a process of its own and stepped down once, and its
+    trials but for first requests."""
+    case = replace(strategy_comparison._race_case(session, arm, 0, ""), **fields)
+    result, log = tmp_path / "result.json", tmp_path / "log"
+    ended = case_server.run(run, case, session.part.writer, result, log=log)
+    assert ended.ok, log.read_text()
     row = {**case.identity(), **json.loads(result.read_text())}
-    return session.part.writer.append("cases", row)
+    session.part.writer.append("cases", row)
+    assert_ok([row], 1)
+    assert (row["served_by_model"], row["fallbacks"]) == ("pocket-m", 1)
+    trials = later(session.table("trials"))
+    assert list(trials["request_id"]) == [spec.id for spec in case.requests]
+    return case, trials
 
 
 @pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.variant)
 def test_a_failure_in_mid_stream_steps_down_and_loses_no_request(
-    arm: strategy_comparison.Arm, tmp_path: Path, case_server: CaseServer
+    arm: Arm, tmp_path: Path, case_server: CaseServer
 ) -> None:
     session = open_session(tmp_path)
-    raced = strategy_comparison._race_case(session, arm, 0, "")
-    case = replace(raced, memory_limit_bytes=16 * 10**9)
-    result, log = tmp_path / "result.json", tmp_path / "log"
-    ended = case_server.run(starve, case, session.part.writer, result, log=log)
-    assert ended.ok, log.read_text()
-    row = finished(session, case, result)
-    assert row["status"] == "ok", row["reason"]
-    assert (row["served_by_model"], row["fallbacks"]) == ("pocket-m", 1)
-    trials = session.table("trials")
-    trials = trials[~trials["is_first_request"].astype(bool)]
-    assert list(trials["request_id"]) == [spec.id for spec in case.requests]
+    case, trials = served(
+        session, arm, starve, case_server, tmp_path, memory_limit_bytes=16 * 10**9
+    )
     assert list(trials["served_by_model"]) == ["base"] * SERVED_BEFORE + ["pocket-m"] * 2
     assert trials["transcript"].isna().tolist() == [True, True, False, False]  # random weights
     (step,) = session.table("probes").to_dict("records")
@@ -98,29 +96,24 @@ def test_a_failure_in_mid_stream_steps_down_and_loses_no_request(
     assert step["phase"]
     sentence = key_findings.stepped_down(session.table("cases"), session.table("probes"))[0]
     assert "stepped down from base to pocket-m at request" in sentence
-    assert (
-        standings(session.table("cases"), session.table("trials")) == []
-    )  # no result of this pair
+    # no result of this pair
+    assert standings(session.table("cases"), session.table("trials")) == []
 
 
 def test_a_race_steps_down_while_loading_but_its_control_does_not(tmp_path: Path) -> None:
     """The memory limit leaves no room for the larger Whisper from the beginning."""
     session = open_session(tmp_path, asr_model="small", trials=1)
-    limit = {"memory_limit_bytes": 600 * 10**6}
-    arms = [
-        strategy_comparison.CONTROL,
-        strategy_comparison.Arm("sequential", "empty-cache"),
-        strategy_comparison.Arm("solo", "two-requests"),
-    ]
-    candidates = [strategy_comparison._rungs(session, arm) for arm in arms]
-    assert [len(own) for own in candidates] == [0, 2, 0]
+    own = arms("sequential/plain", "sequential/empty-cache", "solo/two-requests")
+    candidates = [strategy_comparison._candidates(session, arm) for arm in own]
+    assert [len(specs) for specs in candidates] == [0, 2, 0]
+    fields: dict[str, Any] = {"memory_limit_bytes": 600 * 10**6}
     rows = [
         session.runner.run(
             strategy_comparison.arm_case(
-                session, "strategy_comparison", arm, candidates=own, **limit
+                session, "strategy_comparison", arm, candidates=specs, **fields
             )
         )
-        for arm, own in zip(arms, candidates, strict=True)
+        for arm, specs in zip(own, candidates, strict=True)
     ]
     assert [row["status"] for row in rows] == ["oom", "ok", "ok"], [row["reason"] for row in rows]
     assert rows[1]["served_by_model"] == "pocket-m"
@@ -137,8 +130,8 @@ def test_a_race_steps_down_while_loading_but_its_control_does_not(tmp_path: Path
 
 def test_nothing_that_fits_is_out_of_memory_with_every_step(tmp_path: Path) -> None:
     session = open_session(tmp_path, asr_model="small", fallback_models=["base"], trials=1)
-    arm = strategy_comparison.Arm("sequential", "empty-cache")
-    candidates = strategy_comparison._rungs(session, arm)
+    (arm,) = arms("sequential/empty-cache")
+    candidates = strategy_comparison._candidates(session, arm)
     case = strategy_comparison.arm_case(
         session, "strategy_comparison", arm, candidates=candidates, memory_limit_bytes=250 * 10**6
     )
@@ -175,16 +168,8 @@ def test_workers_of_the_larger_whisper_are_gone_when_the_smaller_one_is_loaded(
     tmp_path: Path, case_server: CaseServer
 ) -> None:
     session = open_session(tmp_path, trials=2)
-    case = strategy_comparison._race_case(
-        session, strategy_comparison.Arm("parallel", "processes"), 0, ""
-    )
-    result, log = tmp_path / "result.json", tmp_path / "log"
-    ended = case_server.run(fail_in_workers, case, session.part.writer, result, log=log)
-    assert ended.ok, log.read_text()
-    row = finished(session, case, result)
-    assert row["status"] == "ok", row["reason"]
-    assert (row["served_by_model"], row["fallbacks"]) == ("pocket-m", 1)
-    assert json.loads(result.with_suffix(".alive").read_text()) == [
+    served(session, *arms("parallel/processes"), fail_in_workers, case_server, tmp_path)
+    assert json.loads((tmp_path / "result.alive").read_text()) == [
         [True, True],
         [False, False, True, True],
     ]
@@ -205,20 +190,10 @@ def fail_to_restart(case: Case, writer: Any, result: Path) -> None:
 
 
 def test_a_restart_that_finds_no_memory_steps_down(tmp_path: Path, case_server: CaseServer) -> None:
-    session = open_session(
-        tmp_path, trials=3, restart_fragmentation=0.0001
-    )  # a heap always holds so much unused
-    case = strategy_comparison._race_case(
-        session, strategy_comparison.Arm("sequential", "empty-cache"), 0, ""
-    )
-    result, log = tmp_path / "result.json", tmp_path / "log"
-    ended = case_server.run(fail_to_restart, case, session.part.writer, result, log=log)
-    assert ended.ok, log.read_text()
-    row = finished(session, case, result)
-    assert (row["status"], row["served_by_model"], row["fallbacks"]) == ("ok", "pocket-m", 1)
-    trials = session.table("trials")
-    trials = trials[~trials["is_first_request"].astype(bool)]
-    assert list(trials["request_id"]) == [spec.id for spec in case.requests]
+    # a heap always holds so much unused
+    session = open_session(tmp_path, trials=3, restart_fragmentation=0.0001)
+    (arm,) = arms("sequential/empty-cache")
+    _, trials = served(session, arm, fail_to_restart, case_server, tmp_path)
     assert list(trials["served_by_model"]) == ["base", "pocket-m", "pocket-m"]
 
 
@@ -227,23 +202,18 @@ def test_a_race_with_memory_enough_stays_on_its_own_whisper(tmp_path: Path) -> N
     session = open_session(tmp_path, **own, fallback_models=["pocket-s"], trials=2)
     session.preflight()
     rows = strategy_comparison.run(
-        session,
-        [strategy_comparison.CONTROL, strategy_comparison.Arm("sequential", "batched")],
-        rounds=1,
+        session, arms("sequential/plain", "sequential/batched"), rounds=1
     )
-    assert [row["status"] for row in rows] == ["ok"] * 3, [row["reason"] for row in rows]
+    assert_ok(rows, 3)
     assert (rows[2]["served_by_model"], rows[2]["fallbacks"]) == ("pocket-m", 0)
     assert "served_by_model" not in rows[1]
-    trials = session.table("trials")
-    assert (
-        trials[trials["experiment"] == "strategy_comparison"]["output_matches_reference"]
-        .dropna()
-        .astype(bool)
-        .all()
-    )
+    assert len(raced(session)) == 4
     assert rows[2]["case_id"] in set(session.table("ledgers")["case_id"])
     assert session.table("probes").empty
-    assert len(key_findings.race(session.table("cases"), trials, session.table("probes"))) == 3
+    found = key_findings.race(
+        session.table("cases"), session.table("trials"), session.table("probes")
+    )
+    assert len(found) == 3
 
 
 def test_parity_after_a_step_is_about_the_answer_alone() -> None:
@@ -263,7 +233,7 @@ def test_parity_after_a_step_is_about_the_answer_alone() -> None:
         ((9,), True, False),
     ]:
         served: Any = type("S", (), {"answer": tokens(*answer), "transcript": tokens(3)})
-        found = case_worker._parity(expected, Pair(), spec, served, stepped=stepped)  # type: ignore[arg-type]
+        found = serve.parity(expected, Pair(), spec, served, stepped=stepped)  # type: ignore[arg-type]
         assert found is output_matches_reference
 
 

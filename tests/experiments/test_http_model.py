@@ -1,4 +1,4 @@
-"""Arms whose tenants are servers of their own, asked over HTTP on loopback."""
+"""Arms whose models are servers of their own, asked over HTTP on loopback."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WHISPER = ModelSpec(model="pocket-s", backend="openai-whisper", weights="pocket"
 
 
 @pytest.mark.slow
-def test_servers_say_what_the_tenants_say_alone_and_their_cost_is_measured(tmp_path: Path) -> None:
+def test_servers_say_what_the_models_say_alone_and_their_cost_is_measured(tmp_path: Path) -> None:
     """Two servers in a race (a closed loop), one server under arrivals (an open one)."""
     values = {
         "output_dir": str(tmp_path / "run"),

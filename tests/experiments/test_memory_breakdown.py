@@ -67,7 +67,7 @@ regions = st.builds(
     account=accounts,
     phases=st.dictionaries(st.sampled_from(PHASES), phases),
 )
-tenants = st.builds(
+models = st.builds(
     lambda name, kind, loaded, weights, processor: SimpleNamespace(
         name=name,
         device=SimpleNamespace(kind=kind),
@@ -114,7 +114,7 @@ def case() -> Case:
     at_base=accounts,
     at_rest=accounts,
     seen=st.lists(regions, max_size=4),
-    pair=st.lists(tenants, max_size=2, unique_by=lambda tenant: tenant.name),
+    pair=st.lists(models, max_size=2, unique_by=lambda model: model.name),
     held=st.dictionaries(st.sampled_from(["asr host copy", "swap block"]), N_BYTES),
 )
 def test_rows_sum_to_what_was_used_and_to_the_device(
@@ -135,11 +135,11 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
     strategy = cast(
         Strategy,
         SimpleNamespace(
-            tenants=pair,
+            models=pair,
             resident=pair,
             device=device,
-            owners=lambda: held,
-            held=lambda tenants: Strategy.held(strategy, tenants),
+            buffer_bytes=lambda: held,
+            bytes_by_owner=lambda models: Strategy.bytes_by_owner(strategy, models),
         ),
     )
     write_ledgers(CaseContext(case(), device, meter, writer, 0.0), strategy)
@@ -155,7 +155,7 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
         used["request_peak"] = top.peak_bytes
         used |= {name: phase.peak_bytes for name, phase in top.phases.items() if name}
     assert set(table["moment"]) == set(used)
-    elsewhere = {f"{tenant.name} weights" for tenant in pair if tenant.device.kind != device.kind}
+    elsewhere = {f"{model.name} weights" for model in pair if model.device.kind != device.kind}
     assert not elsewhere & set(table["owner"])
     for moment, own in table.groupby("moment"):
         inside = own[own["in_process"].astype(bool)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,20 +139,26 @@ def test_a_notebook_that_breaks_is_a_failed_run_with_a_report(
 
 
 def test_an_interrupt_leaves_a_run_that_can_be_reported_and_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, folder = notebook_runner._run_notebook, tmp_path / "run"
+    folder = tmp_path / "run"
 
-    def interrupted(*arguments: Any) -> Any:
+    def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
+
+    def done_before(*_: Any) -> Any:
+        part = Path("parts") / "00_setup"
+        shutil.copytree(finished / part, folder / part)
+        return read_manifest(finished)["notebooks"]["00_setup"]
 
     monkeypatch.setattr(notebook_runner, "_run_notebook", interrupted)
     with pytest.raises(KeyboardInterrupt):
         notebook_runner.run_suite(SMALL, preset="small", only=["00"], output=folder)
     assert read_manifest(folder)["status"] == "crashed"
-    monkeypatch.setattr(notebook_runner, "_run_notebook", real)
+    monkeypatch.setattr(notebook_runner, "_run_notebook", done_before)
     notebook_runner.run_suite(SMALL, preset="small", only=["00"], output=folder, resume=True)
     assert notebook_runner.succeeded(folder)
+    assert (folder / "index.html").is_file()
 
 
 def test_two_runs_at_once_do_not_meet(tmp_path: Path) -> None:

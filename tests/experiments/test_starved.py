@@ -28,7 +28,7 @@ PHASES = [
 
 
 def starve(phase: str, path: str) -> None:
-    """This phase's tenant serves a batch with no memory from there on, then serves it again."""
+    """This phase's model serves a batch with no memory from there on, then serves it again."""
     device = CpuDevice()
     device.count_exactly()
     whisper = ModelSpec(model="pocket-m", backend="transformers", weights="pocket", dtype="float32")
@@ -58,15 +58,15 @@ def starve(phase: str, path: str) -> None:
                 device.release()
                 limit.leave(ROOM_BYTES)
 
-        for tenant in strategy.tenants:
-            tenant.on_phase = enter
+        for model in strategy.models:
+            model.on_phase = enter
         try:
             serve()
         except Exception as error:
             limit.lift()
             said |= {"failed": repr(error), "oom": out_of_memory(error) is not None}
-    for tenant in strategy.tenants:
-        tenant.on_phase = None
+    for model in strategy.models:
+        model.on_phase = None
     serve()
     Path(path).write_text(json.dumps({**said, "served_again": True}))
 

@@ -93,9 +93,9 @@ def test_whisper_of_openai_casts_as_it_goes() -> None:
     """tiny, float32 weights and float16 activations, as `fp16=True` runs it on a GPU."""
     known = catalog.whisper("tiny")
     spec = ModelSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
-    tenant = WhisperOpenai(spec, CpuDevice())
-    tenant.load()
-    model: Any = tenant.module()
+    recognizer = WhisperOpenai(spec, CpuDevice())
+    recognizer.load()
+    model: Any = recognizer.module()
     features = torch.zeros(1, 80, 3000, dtype=torch.float16)
     with torch.inference_mode(), LiveTensors() as encoding:
         encoded = model.encoder(features)
@@ -121,11 +121,11 @@ def test_whisper_of_openai_casts_as_it_goes() -> None:
 @pytest.mark.parametrize("rows", [1, 4])
 def test_whisper_of_openai_encodes_window_by_window_on_a_host(rows: int) -> None:
     spec = ModelSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
-    tenant = WhisperOpenai(spec, CpuDevice())
-    tenant.load()
+    recognizer = WhisperOpenai(spec, CpuDevice())
+    recognizer.load()
     mel = torch.zeros(rows, 80, 3000)
     with torch.inference_mode(), LiveTensors() as encoding:
-        assert tenant.encoded(mel).shape == (rows, 1500, 384)
+        assert recognizer.encoded(mel).shape == (rows, 1500, 384)
     phases = planner.whisper_phases(
         catalog.whisper("tiny"),
         planner.Request(batch=rows),

@@ -9,11 +9,11 @@ from click import Context
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from hybridlab import catalog
 from hybridlab.cli.commands import app
-from hybridlab.errors import HybridlabError
+from hybridlab.errors import HybridlabError, UnavailableError
 from hybridlab.server.settings import TOKEN_VARIABLE, Settings
-from hybridlab.server.sharing import NOT_SERVED, SHARINGS, sharing_of
-from hybridlab.strategies import STRATEGIES
+from hybridlab.server.sharing import sharing_of
 
 
 @pytest.fixture(autouse=True)
@@ -22,16 +22,14 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_way_of_sharing_is_served_or_refused_with_the_nearest() -> None:
-    known = {(name, variant) for name, kind in STRATEGIES.items() for variant in kind.variants}
-    assert known == {*SHARINGS, *NOT_SERVED}
-    for (strategy, _), (nearest, _why) in NOT_SERVED.items():
-        assert (strategy, nearest) in SHARINGS
-
-
-def test_who_may_be_at_work_at_once_is_as_in_the_lab() -> None:
-    for (strategy, variant), sharing in SHARINGS.items():
-        streams = variant == "prefetch"
-        assert sharing.at_once == (STRATEGIES[strategy].at_once or streams)
+    for facts in catalog.STRATEGIES.values():
+        for variant in facts:
+            if variant.nearest:
+                with pytest.raises(UnavailableError, match=f"use {facts.name} / {variant.nearest}"):
+                    sharing_of(facts.name, variant.name)
+                sharing_of(facts.name, variant.nearest)
+            else:
+                assert sharing_of(facts.name, variant.name).at_once == variant.concurrent
 
 
 @pytest.mark.parametrize(
@@ -42,7 +40,7 @@ def test_who_may_be_at_work_at_once_is_as_in_the_lab() -> None:
         ({"host": "example.org"}, "needs a bearer token"),
         ({"token_file": "/nowhere/token"}, "cannot be read"),
         ({"strategy": "paralel"}, "did you mean 'parallel'"),
-        ({"strategy": "parallel", "variant": "batched"}, "choose one of: processes"),
+        ({"strategy": "parallel", "variant": "batched"}, "choose one of: threads"),
         ({"strategy": "parallel", "variant": "threads"}, "use parallel / processes"),
         ({"strategy": "parallel", "variant": "single-container"}, "use parallel / processes"),
         ({"asr_model": "huge"}, "parameter asr_model = 'huge'"),

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from hybridlab import catalog
 from hybridlab.devices.base import AllocatorStats
 from hybridlab.errors import UnavailableError
 from hybridlab.strategies import Strategy
@@ -15,7 +16,7 @@ from hybridlab.strategies.maintenance import Maintenance, WithMaintenance
 class Counting:
     """Strategy and device in one: notes what is asked of it."""
 
-    name, variant, streams = "sequential", "plain", False
+    name, variant, facts = "sequential", "plain", catalog.variant("sequential", "plain")
 
     def __init__(self, shares: list[float]) -> None:
         self.shares = shares
@@ -67,6 +68,6 @@ def test_above_the_bound_everything_is_loaded_again() -> None:
 
 def test_requests_on_the_way_forbid_a_restart() -> None:
     counting = Counting([])
-    counting.streams = True
+    counting.facts = catalog.variant("sequential", "batched")
     with pytest.raises(UnavailableError, match="set restart_fragmentation"):
         WithMaintenance(cast(Strategy, counting), Maintenance(restart_fragmentation=0.5))

@@ -10,11 +10,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hybridlab import catalog
 from hybridlab.audio import load_clips, read_audio
 from hybridlab.config.params import ParallelParams
 from hybridlab.devices import CpuDevice, CudaDevice, resolve_device
@@ -23,13 +25,12 @@ from hybridlab.errors import UnavailableError, WorkerLostError
 from hybridlab.experiments import case_worker
 from hybridlab.experiments.placement import Site, asr_spec, place
 from hybridlab.experiments.plans import strategy_comparison
-from hybridlab.experiments.session import Session
 from hybridlab.experiments.workloads import common
 from hybridlab.models import ModelSpec
 from hybridlab.models.worker_model import WorkerRecognizer
 from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
-from hybridlab.results.schema import AT_ONCE
 from hybridlab.strategies import Request, Strategy, make_strategy
+from tests.sessions import VOXTRAL, WHISPER, arms, assert_ok, open_session, raced
 from tests.strategies.test_strategies import FakeVoxtral, FakeWhisper
 from tests.watcher import Watcher
 from tests.workers_at_work import (
@@ -40,12 +41,8 @@ from tests.workers_at_work import (
     wait_until,
 )
 
+variant_of = partial(catalog.variant, "parallel")
 pytestmark = pytest.mark.usefixtures("case_server")
-
-WHISPER = ModelSpec(
-    model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32", seed=1
-)
-VOXTRAL = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
 
 
 class Gpu(CpuDevice):
@@ -78,8 +75,8 @@ def request_() -> Request:
 def opened(variant: str) -> Iterator[Strategy]:
     device = CpuDevice()
     with ExitStack() as stack:
-        tenants = place(variant, WHISPER, VOXTRAL, Site(device, stack))
-        strategy = make_strategy("parallel", variant, asr=tenants[0], llm=tenants[1])
+        models = place(variant_of(variant), WHISPER, VOXTRAL, Site(device, stack))
+        strategy = make_strategy("parallel", variant, asr=models[0], llm=models[1])
         strategy.open()
         yield strategy
 
@@ -95,20 +92,14 @@ def said(case_server: object, request_: Request) -> tuple[str, str]:
     return served.transcript.text, served.answer.text
 
 
-def open_session(tmp_path: Path, **values: Any) -> Session:
-    small = {"output_dir": str(tmp_path / "run"), "trials": 2, "max_new_tokens": 12}
-    given = {**small, "max_other_cpu_share": 1.0, "headless": True, **values}
-    return Session.open(ParallelParams.from_mapping(given))
-
-
 def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
     request_: Request, said: tuple[str, str]
 ) -> None:
     with opened("processes") as strategy:
-        pids = [tenant.worker.pid for tenant in strategy.tenants]  # type: ignore[attr-defined]
+        pids = [model.worker.pid for model in strategy.models]  # type: ignore[attr-defined]
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said
-        assert {(span.tenant, span.phase) for span in served.spans} >= {
+        assert {(span.role, span.phase) for span in served.spans} >= {
             ("asr", "encode"),
             ("asr", "decode"),
             ("llm", "encode"),
@@ -119,7 +110,7 @@ def test_workers_say_the_same_and_their_phases_lie_on_our_clock(
                 assert served.start_s <= span.start_s <= span.end_s <= served.end_s
         assert (strategy.llm.weights_bytes() or 0) > 9_000_000
         strategy.close()
-        assert not any(tenant.loaded for tenant in strategy.tenants)
+        assert not any(model.loaded for model in strategy.models)
     assert not any(alive(pid) for pid in pids)
 
 
@@ -134,8 +125,8 @@ def test_a_worker_killed_in_mid_request_is_replaced_and_the_request_answered(
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said
         assert victim.restarts == 1
-        assert sum(tenant.restarts for tenant in strategy.tenants) == 1
-        phases = [span.phase for span in served.spans if span.tenant == victim.name]
+        assert sum(model.restarts for model in strategy.models) == 1
+        phases = [span.phase for span in served.spans if span.role == victim.name]
         assert "lost" in phases and "restart" in phases
         assert not alive(first)
         again = strategy.serve(request_)
@@ -199,12 +190,12 @@ def test_a_failure_in_a_thread_leaves_no_thread(request_: Request) -> None:
     assert ("llm", "answer") in log
 
 
-def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Request) -> None:
+def test_each_model_has_its_own_stream_and_whisper_s_comes_first(request_: Request) -> None:
     device, log = Gpu(), []  # type: ignore[var-annotated]
-    tenants = FakeWhisper(log), FakeVoxtral(log)
-    for tenant in tenants:
-        tenant.device = device
-    strategy = make_strategy("parallel", "streams", asr=tenants[0], llm=tenants[1])
+    models = FakeWhisper(log), FakeVoxtral(log)
+    for model in models:
+        model.device = device
+    strategy = make_strategy("parallel", "streams", asr=models[0], llm=models[1])
     strategy.open()
     strategy.serve(request_)
     assert sorted(device.entered) == [(False, "main"), (True, "other")]
@@ -221,7 +212,7 @@ def test_each_tenant_has_its_own_stream_and_whisper_s_comes_first(request_: Requ
 def test_what_the_device_lacks_is_a_skipped_case_with_the_reason(
     tmp_path: Path, variant: str, reason: str
 ) -> None:
-    session = open_session(tmp_path, device="cpu")
+    session = open_session(tmp_path, ParallelParams, device="cpu")
     row = session.runner.run(
         session.case("strategy_comparison", strategy="parallel", variant=variant)
     )
@@ -233,15 +224,15 @@ def test_workers_are_not_put_into_an_envelope_that_cannot_hold_them() -> None:
     device = CpuDevice()
     device.set_memory_limit(1 << 30)
     with ExitStack() as stack, pytest.raises(UnavailableError, match="limits one process"):
-        place("processes", WHISPER, VOXTRAL, Site(device, stack))
+        place(variant_of("processes"), WHISPER, VOXTRAL, Site(device, stack))
 
 
 def test_whisper_on_the_host_is_made_there_in_a_dtype_of_the_host() -> None:
     gpu = Gpu()
-    half = asr_spec("whisper-on-cpu", WHISPER, gpu)
+    half = asr_spec(variant_of("whisper-on-cpu"), WHISPER, gpu)
     assert half.dtype == "float32"
     with ExitStack() as stack:
-        whisper, voxtral = place("whisper-on-cpu", half, VOXTRAL, Site(gpu, stack))
+        whisper, voxtral = place(variant_of("whisper-on-cpu"), half, VOXTRAL, Site(gpu, stack))
     assert whisper is not None
     assert whisper.device.kind == "cpu"
     assert voxtral.device is gpu
@@ -249,7 +240,7 @@ def test_whisper_on_the_host_is_made_there_in_a_dtype_of_the_host() -> None:
 
 def test_ctranslate2_changes_the_backend_and_keeps_a_dtype_that_it_has() -> None:
     cpu, gpu = CpuDevice(), Gpu()
-    assert asr_spec("ctranslate2", WHISPER, cpu).backend == "faster-whisper"
+    assert asr_spec(variant_of("ctranslate2"), WHISPER, cpu).backend == "faster-whisper"
     for dtype, device, expected in (
         ("float32", cpu, "float32"),
         ("bfloat16", cpu, "float32"),
@@ -257,45 +248,22 @@ def test_ctranslate2_changes_the_backend_and_keeps_a_dtype_that_it_has() -> None
         ("float16", gpu, "float16"),
     ):
         spec = ModelSpec(model="tiny", backend="transformers", weights="hub", dtype=dtype)
-        assert asr_spec("ctranslate2", spec, device).dtype == expected
-    assert asr_spec("threads", WHISPER, cpu) is WHISPER
+        assert asr_spec(variant_of("ctranslate2"), spec, device).dtype == expected
+    assert asr_spec(variant_of("threads"), WHISPER, cpu) is WHISPER
 
 
 def test_a_race_of_the_variants_passes_the_parity_gate_each_with_its_own_whisper(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("faster_whisper")
-    session = open_session(tmp_path)
-    arms = [
-        strategy_comparison.Arm("parallel", variant) for variant in ("processes", "ctranslate2")
-    ]
-    rows = strategy_comparison.run(session, arms, rounds=1)
-    assert [row["status"] for row in rows] == ["ok"] * 4, [row["reason"] for row in rows]
+    session = open_session(tmp_path, ParallelParams)
+    rows = strategy_comparison.run(
+        session, arms("parallel/processes", "parallel/ctranslate2"), rounds=1
+    )
+    assert_ok(rows, 4)
     assert [row["asr_backend"] for row in rows[2:]] == ["openai-whisper", "faster-whisper"]
     assert rows[2]["worker_restarts"] == 0
-    trials = session.table("trials")
-    measured = trials[
-        (trials["experiment"] == "strategy_comparison") & ~trials["is_first_request"].astype(bool)
-    ]
-    assert len(measured) == 4
-    assert measured["output_matches_reference"].astype(bool).all()
-
-
-def test_the_ledger_of_workers_closes_and_names_each_one_s_request(tmp_path: Path) -> None:
-    session = open_session(tmp_path, device="cpu")
-    row = strategy_comparison.attribute_peak(
-        session, strategy_comparison.Arm("parallel", "processes")
-    )
-    assert row["status"] == "ok", row["reason"]
-    ledgers = session.table("ledgers")
-    for moment, own in ledgers.groupby("moment"):
-        assert own["bytes"].sum() == row["capacity_bytes"]
-        inside = own[own["in_process"].astype(bool)].set_index("owner")["bytes"]
-        assert abs(inside["unattributed"]) <= 0.05 * inside.sum(), moment
-        assert inside["workers"] > 0
-    at_once = ledgers[ledgers["moment"] == AT_ONCE].set_index("owner")["bytes"]
-    assert at_once["asr request"] > 0
-    assert at_once["llm request"] > 0
+    assert len(raced(session)) == 4
 
 
 def serve_in_workers(path: str) -> None:
@@ -310,8 +278,8 @@ def serve_in_workers(path: str) -> None:
         id="one", samples=read_audio(Path(clip.path)), question="What?", max_new_tokens=4
     )
     with ExitStack() as stack:
-        tenants = place("processes", WHISPER, VOXTRAL, Site(device, stack))
-        strategy = make_strategy("parallel", "processes", asr=tenants[0], llm=tenants[1])
+        models = place(variant_of("processes"), WHISPER, VOXTRAL, Site(device, stack))
+        strategy = make_strategy("parallel", "processes", asr=models[0], llm=models[1])
         strategy.open()
         device.synchronize()
         served = strategy.serve(asked)
@@ -343,7 +311,7 @@ def test_workers_on_a_card_answer_and_their_case_holds_nothing_of_it(
 
 
 def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> None:
-    session = open_session(tmp_path, trials=20)
+    session = open_session(tmp_path, ParallelParams, trials=20)
     trials = session.part.folder / "trials.jsonl"
     killed: list[int] = []
 
@@ -357,32 +325,27 @@ def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> No
 
     (alone,) = strategy_comparison.run(session, [], rounds=0)
     texts = strategy_comparison._texts_path(session, alone["asr_backend"])
-    case = strategy_comparison._race_case(
-        session, strategy_comparison.Arm("parallel", "processes"), 0, texts
-    )
+    case = strategy_comparison._race_case(session, *arms("parallel/processes"), 0, texts)
     trials.unlink()
     session.runner.view = Watcher(tmp_path, tick=kill_one)
     row = session.runner.run(case)
     assert killed
-    assert row["status"] == "ok", row["reason"]
+    assert_ok([row], 1)
     assert row["worker_restarts"] == 1
-    measured = session.table("trials")
-    measured = measured[~measured["is_first_request"].astype(bool)]
-    assert len(measured) == 20
-    assert measured["output_matches_reference"].astype(bool).all()
+    assert len(raced(session)) == 20
     assert {"restart", "lost"} <= set(session.table("spans")["phase"])
 
 
 def test_out_of_memory_in_a_worker_is_the_result_of_its_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = open_session(tmp_path)
+    session = open_session(tmp_path, ParallelParams)
     load = common.load
     workers: list[Any] = []
 
     def load_and_arm(context: Any, strategy: Any) -> None:
         load(context, strategy)
-        workers.extend(tenant.worker for tenant in strategy.tenants)
+        workers.extend(model.worker for model in strategy.models)
         strategy.asr.worker.call(run_out_in_requests)
 
     monkeypatch.setattr(common, "load", load_and_arm)
@@ -448,8 +411,8 @@ def test_streams_leave_nothing_behind_them(request_: Request, said: tuple[str, s
     device.release_caches()
     before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     with ExitStack() as stack:
-        tenants = place("streams", WHISPER, VOXTRAL, Site(device, stack))
-        strategy = make_strategy("parallel", "streams", asr=tenants[0], llm=tenants[1])
+        models = place(variant_of("streams"), WHISPER, VOXTRAL, Site(device, stack))
+        strategy = make_strategy("parallel", "streams", asr=models[0], llm=models[1])
         strategy.open()
         served = strategy.serve(request_)
         assert (served.transcript.text, served.answer.text) == said

@@ -1,8 +1,9 @@
-"""Strategies over fake tenants: who runs when, what is resident, what is recorded."""
+"""Strategies over fake models: who runs when, what is resident, what is recorded."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import ParameterError, UnavailableError
@@ -22,14 +24,12 @@ from hybridlab.models.base import (
     SpeechRecognizer,
 )
 from hybridlab.strategies import (
-    STRATEGIES,
     ArrivalQueue,
     CompletedRequest,
     Request,
     Strategy,
     make_strategy,
 )
-from hybridlab.strategies.swapping import MOVERS
 
 SPEC = ModelSpec(model="x", backend="transformers", weights="pocket", dtype="float32")
 
@@ -98,31 +98,11 @@ class FakeHeard(PrefilledAudio):
         return GenerationResult(question, (2,))
 
 
-def opened(name: str, variant: str, **options: object) -> tuple[Strategy, list[tuple[str, str]]]:
+def made(name: str, variant: str, **options: object) -> tuple[Strategy, list[tuple[str, str]]]:
     """The strategy over fakes, and what they note."""
     log: list[tuple[str, str]] = []
-    made = make_strategy(
-        name,
-        variant,
-        asr=FakeWhisper(log),
-        llm=FakeVoxtral(log),
-        options=dict(options),
-    )
-    made.open()
-    return made, log
-
-
-def serve(strategy: str, variant: str, count: int = 2, **options: object) -> list[tuple[str, str]]:
-    made, log = opened(strategy, variant, **options)
-    for number in range(count):
-        request = Request(id=str(number), samples=np.zeros(16_000, np.float32), question="why")
-        served = made.serve(request)
-        assert served.transcript.text == "one"
-        assert served.answer.text == "why"
-        assert served.latency_s >= 0
-    made.close()
-    assert not any(tenant.loaded for tenant in made.tenants)
-    return log
+    models = FakeWhisper(log), FakeVoxtral(log)
+    return make_strategy(name, variant, asr=models[0], llm=models[1], options=options), log
 
 
 def requests(count: int) -> list[Request]:
@@ -132,21 +112,32 @@ def requests(count: int) -> list[Request]:
     ]
 
 
+def serve(name: str, variant: str, count: int = 2, **options: object) -> list[tuple[str, str]]:
+    strategy, log = made(name, variant, **options)
+    strategy.open()
+    for request in requests(count):
+        served = strategy.serve(request)
+        assert (served.transcript.text, served.answer.text) == ("one", request.question)
+        assert served.latency_s >= 0
+    strategy.close()
+    assert not any(model.loaded for model in strategy.models)
+    return log
+
+
 def streaming(name: str, variant: str, **options: object) -> tuple[Strategy, list[tuple[str, str]]]:
-    made, log = opened(name, variant, **options)
+    strategy, log = made(name, variant, **options)
+    strategy.open()
     log.clear()
-    return made, log
+    return strategy, log
 
 
-#: What only a GPU has.
-CUDA_ONLY = {("sequential", "expandable-segments")}
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", catalog.STRATEGIES)
 def test_every_variant_serves_and_gives_everything_back(name: str) -> None:
-    moved = set(MOVERS) - {"reload-cached"}  # need real weights: test_swapping.py
-    for variant in set(STRATEGIES[name].variants) - moved - {"streams"}:  # a CPU has none
-        if (name, variant) in CUDA_ONLY:
+    for facts in catalog.strategy(name):
+        variant = facts.name
+        if variant == "streams" or facts.host_copy or variant == "reload-from-disk":
+            continue  # a CPU has none; these need real weights: test_swapping.py
+        if facts.expands_segments:
             with pytest.raises(UnavailableError, match="CUDA"):
                 serve(name, variant)
             continue
@@ -155,22 +146,28 @@ def test_every_variant_serves_and_gives_everything_back(name: str) -> None:
         assert loads == sum(what == "unload" for _, what in log) >= 1
 
 
-def test_sequential_loads_once_and_runs_whisper_first() -> None:
-    log = serve("sequential", "plain", count=1)
-    assert log[:2] == [("llm", "load"), ("asr", "load")]
-    assert log[2:4] == [("asr", "transcribe main"), ("llm", "answer")]
+@pytest.mark.parametrize(
+    ("arm", "order"),
+    [
+        ("sequential/plain", ["llm load", "asr load", "asr transcribe main", "llm answer"]),
+        ("solo/two-requests", ["llm load", "llm transcribe main", "llm answer", "llm unload"]),
+        ("solo/shared-prefix", ["llm load", "llm hear", "llm unload"]),
+        (
+            "swapping/reload-cached",
+            ["llm load", "asr load", "asr transcribe main", "asr unload", "llm answer"],
+        ),
+    ],
+)
+def test_who_is_loaded_and_runs_when(arm: str, order: list[str]) -> None:
+    log = serve(*arm.split("/"), count=1)
+    assert [f"{role} {what}" for role, what in log][: len(order)] == order
 
 
-def test_whisper_can_be_loaded_first() -> None:
-    log: list[tuple[str, str]] = []
-    made = make_strategy("sequential", "plain", asr=FakeWhisper(log), llm=FakeVoxtral(log))
-    made.load_order = "asr-first"
-    made.open()
+def test_the_recogniser_can_be_loaded_first() -> None:
+    strategy, log = made("sequential", "plain")
+    strategy.load_order = "asr-first"
+    strategy.open()
     assert log == [("asr", "load"), ("llm", "load")]
-
-
-def test_solo_never_loads_whisper() -> None:
-    assert {tenant for tenant, _ in serve("solo", "two-requests")} == {"llm"}
 
 
 def test_parallel_runs_whisper_on_another_thread() -> None:
@@ -179,87 +176,94 @@ def test_parallel_runs_whisper_on_another_thread() -> None:
 
 def test_swapping_whisper_keeps_voxtral_resident() -> None:
     log = serve("swapping", "reload-cached", count=3)
-    assert log.count(("asr", "load")) == 3
-    assert log.count(("llm", "load")) == 1
+    assert (log.count(("asr", "load")), log.count(("llm", "load"))) == (3, 1)
 
 
 def test_swapping_both_never_has_two_resident() -> None:
     resident: set[str] = set()
-    for tenant, what in serve("swapping", "reload-cached", count=2, swap="both"):
+    for role, what in serve("swapping", "reload-cached", count=2, swap="both"):
         if what == "load":
-            resident.add(tenant)
+            resident.add(role)
         elif what == "unload":
-            resident.discard(tenant)
+            resident.discard(role)
         assert len(resident) <= 1
 
 
-def test_unknown_names_are_refused() -> None:
-    log: list[tuple[str, str]] = []
-    with pytest.raises(ParameterError, match="did you mean 'sequential'"):
-        make_strategy("sequentail", "plain", asr=None, llm=FakeVoxtral(log))
-    with pytest.raises(ParameterError, match="unknown variant of parallel"):
-        make_strategy("parallel", "magic", asr=None, llm=FakeVoxtral(log))
+@pytest.mark.parametrize(
+    ("name", "variant", "message"),
+    [
+        ("sequentail", "plain", "did you mean 'sequential'"),
+        ("parallel", "magic", "unknown variant of parallel"),
+    ],
+)
+def test_unknown_names_are_refused(name: str, variant: str, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        made(name, variant)
 
 
-def test_a_strategy_without_its_transcriber_says_so() -> None:
-    made = make_strategy("sequential", "plain", asr=None, llm=FakeVoxtral([]))
-    with pytest.raises(ParameterError, match="needs a transcriber"):
-        _ = made.asr
+def test_a_strategy_without_its_recogniser_says_so() -> None:
+    strategy = make_strategy("sequential", "plain", asr=None, llm=FakeVoxtral([]))
+    with pytest.raises(ParameterError, match="needs a recogniser"):
+        _ = strategy.asr
 
 
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [(name, variant) for name, kind in STRATEGIES.items() for variant in kind.streaming],
+    [
+        (name, own.name)
+        for name, facts in catalog.STRATEGIES.items()
+        for own in facts
+        if own.streams
+    ],
 )
 def test_a_stream_serves_every_request_once(name: str, variant: str) -> None:
     before = set(threading.enumerate())
-    made, _ = streaming(name, variant)
-    served = list(made.stream(ArrivalQueue(requests(7))))
-    made.close()
+    strategy, _ = streaming(name, variant)
+    served = list(strategy.stream(ArrivalQueue(requests(7))))
+    strategy.close()
     assert sorted(one.request.id for one in served) == [str(number) for number in range(7)]
     assert all(one.answer.text == one.request.question for one in served)
     assert all(one.transcript.text == "one" for one in served)
     assert set(threading.enumerate()) == before
 
 
-@pytest.mark.parametrize(
+AHEAD = pytest.mark.parametrize(
     ("name", "variant"), [("pipelined", "prefetch"), ("sequential", "asyncio")]
 )
+
+
+@AHEAD
 def test_a_fault_in_a_stream_comes_out_and_leaves_no_thread(name: str, variant: str) -> None:
     before = set(threading.enumerate())
-    made, _ = streaming(name, variant)
-    seen = 0
+    strategy, _ = streaming(name, variant)
+    seen = itertools.count(1)
 
     def fail(*_: object, **__: object) -> list[GenerationResult]:
-        nonlocal seen
-        seen += 1
-        if seen == 3:
+        if next(seen) == 3:
             raise MemoryError("no room")
         return [GenerationResult("one", (1,))]
 
-    made.asr.transcribe = fail  # type: ignore[method-assign]
+    strategy.asr.transcribe = fail  # type: ignore[method-assign]
     with pytest.raises(MemoryError, match="no room"):
-        list(made.stream(ArrivalQueue(requests(7))))
+        list(strategy.stream(ArrivalQueue(requests(7))))
     assert set(threading.enumerate()) == before
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"), [("pipelined", "prefetch"), ("sequential", "asyncio")]
-)
+@AHEAD
 def test_whoever_leaves_a_stream_early_leaves_no_thread(name: str, variant: str) -> None:
     before = set(threading.enumerate())
-    made, _ = streaming(name, variant)
+    strategy, _ = streaming(name, variant)
     never = time.perf_counter() + 3600
-    stream = made.stream(ArrivalQueue(requests(2), [0.0, never]))
+    stream = strategy.stream(ArrivalQueue(requests(2), [0.0, never]))
     assert next(stream).request.id == "0"
     stream.close()  # type: ignore[attr-defined]
     assert set(threading.enumerate()) == before
 
 
 def test_the_pipeline_hears_the_next_request_while_voxtral_answers() -> None:
-    made, log = streaming("pipelined", "prefetch")
+    strategy, log = streaming("pipelined", "prefetch")
     heard_second = threading.Event()
-    transcribe, answer = made.asr.transcribe, made.llm.answer
+    transcribe, answer = strategy.asr.transcribe, strategy.llm.answer
 
     def hear(*arguments: Any, **options: Any) -> list[GenerationResult]:
         texts = transcribe(*arguments, **options)
@@ -271,30 +275,30 @@ def test_the_pipeline_hears_the_next_request_while_voxtral_answers() -> None:
         assert heard_second.wait(10), "Whisper waited for Voxtral"
         return answer(*arguments, **options)
 
-    made.asr.transcribe = hear  # type: ignore[method-assign]
-    made.llm.answer = reply  # type: ignore[method-assign]
-    assert len(list(made.stream(ArrivalQueue(requests(2))))) == 2
+    strategy.asr.transcribe = hear  # type: ignore[method-assign]
+    strategy.llm.answer = reply  # type: ignore[method-assign]
+    assert len(list(strategy.stream(ArrivalQueue(requests(2))))) == 2
 
 
 def test_batches_take_what_is_there_and_wait_for_nobody() -> None:
-    made, log = streaming("sequential", "batched", batch=3)
+    strategy, log = streaming("sequential", "batched", batch=3)
     now = time.perf_counter()
     due = [now, now, now, now, now + 0.2]
-    served = list(made.stream(ArrivalQueue(requests(5), due)))
+    served = list(strategy.stream(ArrivalQueue(requests(5), due)))
     assert [what for who, what in log if who == "llm"] == ["answer 3", "answer", "answer"]
     assert served[-1].start_s >= due[-1]
 
 
 def test_the_orchestrator_works_where_an_event_loop_is_running_as_in_a_notebook() -> None:
     async def cell() -> list[CompletedRequest]:
-        made, _ = streaming("sequential", "asyncio", max_in_flight=2)
-        return list(made.stream(ArrivalQueue(requests(3))))
+        strategy, _ = streaming("sequential", "asyncio", max_in_flight=2)
+        return list(strategy.stream(ArrivalQueue(requests(3))))
 
     assert {served.request.id for served in asyncio.run(cell())} == {r.id for r in requests(3)}
 
 
-def test_one_tenant_at_a_time_under_the_orchestrators_lock() -> None:
-    made, _ = streaming("sequential", "asyncio", max_in_flight=3)
+def test_one_model_at_a_time_under_the_orchestrators_lock() -> None:
+    strategy, _ = streaming("sequential", "asyncio", max_in_flight=3)
     at_work, together = 0, []
     lock = threading.Lock()
 
@@ -312,7 +316,7 @@ def test_one_tenant_at_a_time_under_the_orchestrators_lock() -> None:
 
         return work
 
-    made.asr.transcribe = slowly(made.asr.transcribe)  # type: ignore[method-assign]
-    made.llm.answer = slowly(made.llm.answer)  # type: ignore[method-assign]
-    assert len(list(made.stream(ArrivalQueue(requests(6))))) == 6
+    strategy.asr.transcribe = slowly(strategy.asr.transcribe)  # type: ignore[method-assign]
+    strategy.llm.answer = slowly(strategy.llm.answer)  # type: ignore[method-assign]
+    assert len(list(strategy.stream(ArrivalQueue(requests(6))))) == 6
     assert set(together) == {1}

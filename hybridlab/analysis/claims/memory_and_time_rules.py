@@ -173,9 +173,9 @@ def _whisper_bytes(size: str, backend: str, dtype: str) -> int:
 def backend_dtypes(card: Card) -> list[tuple[str, str]]:
     """What each backend keeps by default, then float16 and int8 where it can."""
     found = []
-    for backend in catalog.BACKENDS:
-        default = catalog.BACKEND_DEFAULT_DTYPE[backend]
-        known = [d for d in ("float16", "int8") if d in catalog.BACKEND_DTYPES[backend]]
+    for backend, kind in catalog.BACKENDS.items():
+        default = kind.default_dtype
+        known = [d for d in ("float16", "int8") if d in kind.dtypes]
         found += [(backend, dtype) for dtype in dict.fromkeys([default, *known])]
     return found
 

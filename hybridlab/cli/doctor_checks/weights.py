@@ -60,18 +60,17 @@ def preset_result(name: str, values: Mapping[str, Any]) -> CheckResult:
 
 def _fits_here(params: Params) -> str:
     """Where the pair runs and what it takes there; `UnavailableError` where it cannot."""
-    from hybridlab.models.base import resolve_dtype
+    from hybridlab.models.pair import pair_of
 
     device = resolve_device(params.device)
-    llm_dtype = resolve_dtype(params.llm_dtype, backend="transformers", device=device, role="llm")
-    dtype = resolve_dtype(params.asr_dtype, backend=params.asr_backend, device=device, role="asr")
+    pair = pair_of(params, device)
     plan = planner.plan_pair(
         card_of(device) or catalog.HOST,
-        catalog.whisper(params.asr_model),
-        catalog.voxtral(params.llm_model),
-        backend=params.asr_backend,
-        dtype=dtype,
-        llm_dtype=llm_dtype,
+        catalog.whisper(pair.asr.model),
+        catalog.voxtral(pair.llm.model),
+        backend=pair.asr.backend,
+        dtype=pair.asr.dtype,
+        llm_dtype=pair.llm.dtype,
         capacity_bytes=device.capacity_bytes(),
     )
     _check_room(plan, device)

@@ -20,7 +20,6 @@ def measure(session: Session) -> list[dict[str, Any]]:
             work="limit",
             strategy="solo",
             variant="two-requests",
-            asr=None,
             llm=replace(session.llm, attention=kind),
             requests=session.requests(1, max_audio_s=catalog.WINDOW_S),
             options={"audio_s": seconds, "batch": 1},

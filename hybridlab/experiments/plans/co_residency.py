@@ -39,20 +39,22 @@ def measure(session: Session) -> list[dict[str, Any]]:
 
 def _case(session: Session, size: str) -> Case:
     params = cast(BesideParams, session.params)
-    pocket = size in catalog.POCKET_SIZES
-    asr = session.asr_spec(
-        size,
-        backend=params.sizes_backend,
-        weights="pocket" if pocket else params.sizes_weights,
-        dtype=params.sizes_dtype,
-    )
+    asr = sized(session, params, size)
+    shipped = catalog.whisper(size).shipped
     return session.case(
         "co_residency",
         asr=asr,
         requests=session.requests(1, max_audio_s=catalog.WINDOW_S),
         warmup=0,
         phases=True,
-        max_new_tokens=params.max_new_tokens if pocket else params.sizes_new_tokens,
+        max_new_tokens=params.max_new_tokens if shipped else params.sizes_new_tokens,
+    )
+
+
+def sized(session: Session, params: BesideParams, size: str) -> ModelSpec:
+    """A recogniser as `sizes_*` describe it."""
+    return session.asr_spec(
+        size, backend=params.sizes_backend, weights=params.sizes_weights, dtype=params.sizes_dtype
     )
 
 

@@ -1,4 +1,4 @@
-"""05: which phase of one tenant slows which phase of the other."""
+"""05: which phase of one model slows which phase of the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hybridlab.experiments.session import Session
 
 
 def measure(session: Session, params: ParallelParams) -> dict[str, Any] | None:
-    """One case: both tenants and a copying thread, each alone and every two at once."""
+    """One case: both models and a copying thread, each alone and every two at once."""
     if not params.interference_repeats or session.lacks_clock("interference of phases"):
         return None
     case = arm_case(

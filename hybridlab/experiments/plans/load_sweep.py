@@ -6,27 +6,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
+
 from hybridlab.analysis.arms import standings
 from hybridlab.config.params import ParallelParams, RaceParams, SwappingParams
-from hybridlab.experiments.placement import IN_SERVERS
 from hybridlab.experiments.plans.strategy_comparison import CONTROL, Arm, arm_case
 from hybridlab.experiments.session import Session
 
 
 def measure(session: Session, arms: list[Arm], params: RaceParams) -> list[dict[str, Any]]:
     """The control and the fastest others at every load, a share of what `sequential/plain` served
-    in this notebook's race with no pause between requests; arms whose tenants are servers, which
+    in this notebook's race with no pause between requests; arms whose models are servers, which
     take seconds to start, at the loads that `container_loads` names too. All meet the same
     arrivals."""
     capacity = capacity_rps(session)
-    if (
-        not params.arrival_loads
-        or session.lacks_clock("requests at their own times")
-        or not capacity
-    ):
+    lacks_clock = session.lacks_clock("requests at their own times")
+    if not params.arrival_loads or lacks_clock or not capacity:
         return []
-    served = [arm for arm in arms if arm.variant in IN_SERVERS and _raced(session, arm)]
-    others = [arm for arm in arms if arm != CONTROL and arm.variant not in IN_SERVERS]
+    served = [arm for arm in arms if arm.facts.in_servers and _raced(session, arm)]
+    others = [arm for arm in arms if arm != CONTROL and not arm.facts.in_servers]
     contenders = [CONTROL, *fastest(session, others, params.arrival_arms)]
     loads = params.container_loads if isinstance(params, ParallelParams) else []
     requests = session.requests(params.arrival_requests, max_audio_s=params.arrival_max_audio_s)
@@ -53,11 +51,14 @@ def measure(session: Session, arms: list[Arm], params: RaceParams) -> list[dict[
 
 def _raced(session: Session, arm: Arm) -> bool:
     """Whether this arm served in the race: what cannot run here is not tried again."""
+    return bool(_cases_of(session, arm)["status"].isin(["ok", "invalid"]).any())
+
+
+def _cases_of(session: Session, arm: Arm) -> pd.DataFrame:
+    """Its cases in this notebook's race."""
     cases = session.table("cases")
-    own = cases[(cases["strategy"] == arm.strategy) & (cases["variant"] == arm.variant)]
-    return bool(
-        own[own["experiment"] == "strategy_comparison"]["status"].isin(["ok", "invalid"]).any()
-    )
+    own = (cases["strategy"] == arm.strategy) & (cases["variant"] == arm.variant)
+    return cases[own & (cases["experiment"] == "strategy_comparison")]
 
 
 def lengths(session: Session, arms: list[Arm], params: SwappingParams) -> list[dict[str, Any]]:
@@ -98,11 +99,5 @@ def fastest(session: Session, arms: list[Arm], most: int) -> list[Arm]:
 
 def capacity_rps(session: Session) -> float | None:
     """Requests per second of the control in a closed loop; None where it was not measured."""
-    cases = session.table("cases")
-    own = cases[
-        (cases["experiment"] == "strategy_comparison")
-        & (cases["strategy"] == CONTROL.strategy)
-        & (cases["variant"] == CONTROL.variant)
-        & (cases["status"] == "ok")
-    ]
+    own = _cases_of(session, CONTROL).query("status == 'ok'")
     return None if own.empty else float(own["throughput_rps"].median())

@@ -17,9 +17,9 @@ def measure(session: Session) -> list[dict[str, Any]]:
     params = cast(LimitsParams, session.params)
     cases = [_largest(session, ask) for ask in params.limit_kinds]
     if params.headroom_repeats:
-        cases += [_squeeze(session, strategy) for strategy in params.headroom_strategies]
+        cases += [_headroom(session, strategy) for strategy in params.headroom_strategies]
     if params.fallback_chain:
-        cases.append(_ladder(session))
+        cases.append(_fallback(session))
     return session.runner.run_all(cases)
 
 
@@ -42,33 +42,26 @@ def _largest(session: Session, ask: str) -> Case:
     )
 
 
-def _squeeze(session: Session, strategy: str) -> Case:
+def _headroom(session: Session, strategy: str) -> Case:
     params = cast(LimitsParams, session.params)
-    variants = {
-        "sequential": "plain",
-        "parallel": "threads",
-        "swapping": "reload-cached",
-        "solo": "two-requests",
-    }
     return session.case(
         "memory_limits",
         work="headroom",
         strategy=strategy,
-        variant=variants[strategy],
-        asr=None if strategy == "solo" else session.asr,
+        variant=catalog.strategy(strategy).plain.name,
         warmup=1,
         options={"limit_kind": "headroom"},
         **_short(session, params.headroom_repeats),
     )
 
 
-def _ladder(session: Session) -> Case:
+def _fallback(session: Session) -> Case:
     params = cast(LimitsParams, session.params)
     candidates = tuple(
         session.asr_spec(
             size,
             backend=params.fallback_backend,
-            weights="pocket" if size in catalog.POCKET_SIZES else params.fallback_weights,
+            weights=params.fallback_weights,
             dtype="auto",
         )
         for size in params.fallback_chain

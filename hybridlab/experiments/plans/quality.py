@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from hybridlab import catalog
 from hybridlab.config.params import BesideParams
 from hybridlab.experiments.case import Case
+from hybridlab.experiments.plans.co_residency import sized
 from hybridlab.experiments.session import Session
+from hybridlab.models.base import ModelSpec
 
 NO_TEXT = "random weights say nothing that could be right or wrong"
 
 
 def measure(session: Session) -> list[dict[str, Any]]:
-    """Every clip of the manifest transcribed by Voxtral and by each of `quality_models`, one tenant
+    """Every clip of the manifest transcribed by Voxtral and by each of `quality_models`, one model
     alone in each case."""
     params = cast(BesideParams, session.params)
     if not params.quality_models:
         return []
-    cases = [_case(session, "llm", {"asr": None})]
-    cases += [_case(session, "asr", {"asr": _spec(session, s)}) for s in params.quality_models]
+    cases = [_case(session, "llm", None)]
+    cases += [_case(session, "asr", sized(session, params, s)) for s in params.quality_models]
     session.runner.total += len(cases)
     rows = []
     for case in cases:
@@ -30,22 +31,14 @@ def measure(session: Session) -> list[dict[str, Any]]:
     return rows
 
 
-def _spec(session: Session, size: str) -> Any:
-    params = cast(BesideParams, session.params)
-    weights = "pocket" if size in catalog.POCKET_SIZES else params.sizes_weights
-    return session.asr_spec(
-        size, backend=params.sizes_backend, weights=weights, dtype=params.sizes_dtype
-    )
-
-
-def _case(session: Session, tenant: str, fields: dict[str, Any]) -> Case:
+def _case(session: Session, role: str, asr: ModelSpec | None) -> Case:
     return session.case(
         "quality",
         work="reference",
         strategy="reference",
-        variant=tenant,
+        variant=role,
+        asr=asr,
         warmup=0,
         requests=session.requests(len(session.clips)),
-        options={"only": tenant, "answers": False},
-        **fields,
+        options={"only": role, "answers": False},
     )

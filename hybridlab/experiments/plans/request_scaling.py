@@ -24,7 +24,6 @@ def _case(session: Session, kind: str, value: float) -> Any:
         work="limit",
         strategy="solo",
         variant="two-requests",
-        asr=None,
         requests=session.requests(1, max_audio_s=catalog.WINDOW_S),
         options={
             "scaling_kind": kind,

@@ -31,19 +31,18 @@ def machine_facts(session: Session) -> dict[str, str]:
 
 
 def backend_facts(session: Session) -> list[dict[str, str]]:
-    """Which Whisper backends are installed, and the dtypes that they can keep on this device."""
+    """Which backends are installed, and the dtypes that they can keep on this device."""
     from importlib.metadata import PackageNotFoundError, version
 
-    packages = dict(zip(catalog.BACKENDS, catalog.BACKENDS, strict=True))
+    native = {*session.device.native_dtypes(), "int8"}
     rows = []
-    for backend, package in packages.items():
+    for name, backend in catalog.BACKENDS.items():
         try:
-            installed = version(package)
+            installed = version(name)
         except PackageNotFoundError:
-            installed = "not installed: pip install 'hybridlab[ct2]'"
-        native = set(session.device.native_dtypes()) | {"int8"}
-        dtypes = [dtype for dtype in catalog.BACKEND_DTYPES[backend] if dtype in native]
-        rows.append({"backend": backend, "version": installed, "dtypes": ", ".join(dtypes)})
+            installed = f"not installed: pip install 'hybridlab[{backend.extra}]'"
+        dtypes = ", ".join(dtype for dtype in backend.dtypes if dtype in native)
+        rows.append({"backend": name, "version": installed, "dtypes": dtypes})
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from hybridlab import catalog
 from hybridlab.config.params import LimitsParams
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.session import Session
@@ -30,7 +31,7 @@ def _cases(session: Session, params: LimitsParams, strategy: str, mitigation: st
             "soak",
             work="soak",
             strategy=strategy,
-            variant="reload-cached" if strategy == "swapping" else "plain",
+            variant=catalog.strategy(strategy).plain.name,
             warmup=0,
             round=number,
             requests=session.requests(params.soak_requests, max_audio_s=params.soak_max_audio_s),

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybridlab import catalog
 from hybridlab.config.params import SequentialParams, StrategyParams
 from hybridlab.experiments.case import Case
-from hybridlab.experiments.placement import IN_SERVERS, asr_spec
+from hybridlab.experiments.placement import asr_spec
 from hybridlab.experiments.session import Session
 from hybridlab.models.base import ModelSpec
 
@@ -20,6 +21,14 @@ class Arm:
     strategy: str
     variant: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> catalog.Variant:
+        return catalog.variant(self.strategy, self.variant)
+
+    @property
+    def has_asr(self) -> bool:
+        return catalog.strategy(self.strategy).has_asr
 
 
 CONTROL = Arm("sequential", "plain")
@@ -37,18 +46,18 @@ def sequential_arms(params: SequentialParams) -> list[Arm]:
 def run(
     session: Session, arms: list[Arm], *, rounds: int, container_rounds: int | None = None
 ) -> list[dict[str, Any]]:
-    """Measure each tenant alone, then `rounds` times all arms in turn (A B C A B C ...), so that a
+    """Measure each model alone, then `rounds` times all arms in turn (A B C A B C ...), so that a
     machine that drifts slows all arms alike. An arm with a Whisper of another backend has the texts
-    of that one alone to equal. Arms whose tenants are servers, which take seconds to start, are in
+    of that one alone to equal. Arms whose models are servers, which take seconds to start, are in
     the first `container_rounds` alone."""
     own = session.asr.backend
-    backends = dict.fromkeys([own, *(_whisper(session, arm).backend for arm in arms)])
+    backends = dict.fromkeys([own, *(_recognizer(session, arm).backend for arm in arms)])
     most = rounds if container_rounds is None else container_rounds
     turns = [
         (number, arm)
         for number in range(rounds)
         for arm in arms
-        if number < most or arm.variant not in IN_SERVERS
+        if number < most or not arm.facts.in_servers
     ]
     session.runner.total = len(backends) + len(turns)
     rows, texts = [], {}
@@ -61,16 +70,16 @@ def run(
         return rows  # without reference texts no arm could pass the parity gate
     rows += [
         session.runner.run(
-            _race_case(session, arm, number, texts.get(_whisper(session, arm).backend, ""))
+            _race_case(session, arm, number, texts.get(_recognizer(session, arm).backend, ""))
         )
         for number, arm in turns
     ]
     return rows
 
 
-def _whisper(session: Session, arm: Arm) -> ModelSpec:
+def _recognizer(session: Session, arm: Arm) -> ModelSpec:
     """The Whisper of this arm: some variants have another one than the pair's."""
-    return asr_spec(arm.variant, session.asr, session.device)
+    return asr_spec(arm.facts, session.asr, session.device)
 
 
 def _texts_path(session: Session, backend: str) -> str:
@@ -78,21 +87,21 @@ def _texts_path(session: Session, backend: str) -> str:
 
 
 def _alone(session: Session, arms: list[Arm], backend: str) -> Case:
-    pair_s = backend == session.asr.backend
-    others = (spec for spec in (_whisper(session, arm) for arm in arms) if spec.backend == backend)
+    specs = (session.asr, *(_recognizer(session, arm) for arm in arms))
+    asr = next(spec for spec in specs if spec.backend == backend)
     return session.case(
-        "reference" if pair_s else f"alone_{backend}",
+        "reference" if asr is session.asr else f"alone_{backend}",
         work="reference",
         strategy="reference",
         variant="both",
-        asr=session.asr if pair_s else next(others),
+        asr=asr,
         warmup=0,
         options={"texts_path": _texts_path(session, backend)},
     )
 
 
 def attribute_peak(session: Session, arm: Arm) -> dict[str, Any]:
-    """One request whose bytes are told apart by tenant while both are at work."""
+    """One request whose bytes are told apart by model while both are at work."""
     fields: dict[str, Any] = {"requests": session.requests(1), "warmup": 1, "phases": True}
     return session.runner.run(arm_case(session, "concurrent", arm, **fields))
 
@@ -105,17 +114,18 @@ def _race_case(session: Session, arm: Arm, number: int, texts_path: str) -> Case
         arm,
         round=number,
         options=options,
-        candidates=_rungs(session, arm),
+        candidates=_candidates(session, arm),
     )
 
 
-def _rungs(session: Session, arm: Arm) -> tuple[ModelSpec, ...]:
+def _candidates(session: Session, arm: Arm) -> tuple[ModelSpec, ...]:
     """The Whispers of this arm from large to small; none for the control, for an arm without a
     Whisper, and where the parameters name no smaller one."""
-    if arm == CONTROL or arm.strategy == "solo" or not session.fallbacks:
+    fallbacks = session.pair.fallbacks
+    if arm == CONTROL or not arm.has_asr or not fallbacks:
         return ()
-    smaller = (asr_spec(arm.variant, spec, session.device) for spec in session.fallbacks)
-    return (_whisper(session, arm), *smaller)
+    smaller = (asr_spec(arm.facts, spec, session.device) for spec in fallbacks)
+    return (_recognizer(session, arm), *smaller)
 
 
 def _maintenance_of(session: Session, arm: Arm) -> dict[str, Any]:
@@ -142,7 +152,7 @@ def arm_case(
         experiment,
         strategy=arm.strategy,
         variant=arm.variant,
-        asr=None if arm.strategy == "solo" else _whisper(session, arm),
+        asr=_recognizer(session, arm),
         options={**(options or {}), "strategy": dict(arm.options)},
         **fields,
     )

@@ -9,5 +9,5 @@ from hybridlab.experiments.session import Session
 
 def measure(session: Session) -> list[dict[str, Any]]:
     """Voxtral alone, doing both jobs on every request."""
-    case = session.case("baseline", strategy="solo", variant="two-requests", asr=None, phases=True)
+    case = session.case("baseline", strategy="solo", variant="two-requests", phases=True)
     return session.runner.run_all([case])

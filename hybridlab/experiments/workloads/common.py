@@ -7,28 +7,31 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from hybridlab import catalog
 from hybridlab.audio import Samples, of_length, read_audio
 from hybridlab.devices import MemoryOwners
 from hybridlab.experiments.case import RequestSpec
 from hybridlab.experiments.case_context import CaseContext, write_spans, write_trial
 from hybridlab.experiments.placement import Site, place
+from hybridlab.models import Model
 from hybridlab.models.http_model import OverHttp
 from hybridlab.models.server_process import beside_weights
 from hybridlab.strategies import CompletedRequest, Request, Strategy, make_strategy
 
 
 def strategy_of(context: CaseContext, *, stack: ExitStack | None = None) -> Strategy:
-    """The case's strategy over its tenants, nothing loaded yet. `stack` holds what lives as long
+    """The case's strategy over its models, nothing loaded yet. `stack` holds what lives as long
     as they do, the case's own without one."""
     case = context.case
     site = Site(context.device, stack or context.stack, context.log)
-    asr, llm = place(case.variant, case.asr, case.llm, site)
+    variant = catalog.variant(case.strategy, case.variant)
+    asr, llm = place(variant, case.asr, case.llm, site)
     strategy = make_strategy(
         case.strategy,
         case.variant,
         asr=asr,
         llm=llm,
-        options=dict(case.options.get("strategy", {})),
+        options=case.options.get("strategy"),
     )
     strategy.load_order = case.load_order
     return strategy
@@ -43,8 +46,8 @@ def bring_up(context: CaseContext, strategy: Strategy) -> None:
 
 def load(context: CaseContext, strategy: Strategy) -> None:
     """Load what stays resident, measured; a failure from here on says in which phase it came."""
-    moving = len(strategy.resident) < len(strategy.tenants)
-    context.follow(strategy.tenants, lambda: strategy.held(strategy.tenants), moving=moving)
+    moving = len(strategy.resident) < len(strategy.models)
+    context.follow(strategy.models, lambda: strategy.bytes_by_owner(strategy.models), moving=moving)
     context.enter("load")
     before = context.device.memory_owners()
     with context.meter.region("load") as region:
@@ -54,22 +57,33 @@ def load(context: CaseContext, strategy: Strategy) -> None:
     context.result["link_bytes_per_s"] = strategy.link_bytes_per_s
     context.result["host_copy_bytes"] = strategy.host_copy_bytes()
     context.result |= _server_columns(context, strategy, before)
-    for tenant in strategy.tenants:
-        stays = tenant in strategy.resident and tenant.device.kind == context.device.kind
-        context.result[f"{tenant.name}_weights_bytes"] = tenant.weights_bytes() if stays else None
-        write_spans(context, None, tenant.drain_spans())
+    for model in strategy.models:
+        stays = model in strategy.resident and model.device.kind == context.device.kind
+        context.result[f"{model.name}_weights_bytes"] = model.weights_bytes() if stays else None
+        write_spans(context, None, model.drain_spans())
+
+
+def load_alone(context: CaseContext, model: Model) -> None:
+    """Load one model without a strategy, measured."""
+    weights = f"{model.name} weights"
+    context.follow([model], lambda: {weights: model.weights_bytes() or 0 if model.loaded else 0})
+    context.enter(f"load {model.name}")
+    with context.meter.region("load"):
+        model.load()
+    context.meter.settle()
+    context.result[f"{model.name}_weights_bytes"] = model.weights_bytes()
 
 
 def _server_columns(
     context: CaseContext, strategy: Strategy, before: MemoryOwners
 ) -> dict[str, Any]:
-    """How many servers the tenants are in, what those hold of the device beside weights when all is
-    loaded, and a gateway over them; nothing for tenants that are not asked over HTTP."""
-    asked = [tenant for tenant in strategy.tenants if isinstance(tenant, OverHttp)]
+    """How many servers the models are in, what those hold of the device beside weights when all is
+    loaded, and a gateway over them; nothing for models that are not asked over HTTP."""
+    asked = [model for model in strategy.models if isinstance(model, OverHttp)]
     if not asked:
         return {}
-    servers = {tenant.server for tenant in asked}
-    gateways = {tenant.gateway for tenant in asked if tenant.gateway is not None}
+    servers = {model.server for model in asked}
+    gateways = {model.gateway for model in asked if model.gateway is not None}
     for service in (*servers, *gateways):
         service.count()
     overhead = beside_weights(context.device, servers, before)
@@ -84,10 +98,10 @@ def _server_columns(
 def read_clips(context: CaseContext) -> None:
     """The audio of all requests into `context.clips`, once a case."""
     if not context.clips:
-        context.clips = {spec.clip_id: read_clip(spec) for spec in context.case.requests}
+        context.clips = {spec.clip_id: _read_clip(spec) for spec in context.case.requests}
 
 
-def read_clip(spec: RequestSpec) -> Samples:
+def _read_clip(spec: RequestSpec) -> Samples:
     samples = read_audio(Path(spec.path))
     return of_length(samples, spec.audio_s) if spec.resized else samples
 
@@ -99,14 +113,7 @@ def warm_up(context: CaseContext, strategy: Strategy) -> None:
         spec = context.case.requests[index % len(context.case.requests)]
         outcome = measured_request(context, strategy, request_of(context, spec))
         if index == 0:
-            write_trial(
-                context,
-                spec,
-                outcome,
-                is_first_request=True,
-                output_matches_reference=None,
-                suffix="-first",
-            )
+            write_trial(context, spec, outcome, is_first_request=True, suffix="-first")
 
 
 def measured_request(
@@ -116,10 +123,10 @@ def measured_request(
     with context.meter.region("request") as region:
         if not phases:
             return strategy.serve(request)
-        if strategy.at_once:
+        if strategy.answers_at_once:
             with context.meter.apart(region) as told:
                 return strategy.serve(request, around=told.around)
-        with context.meter.phases(region, strategy.tenants):
+        with context.meter.phases(region, strategy.models):
             return strategy.serve(request)
 
 

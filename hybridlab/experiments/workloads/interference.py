@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,33 +20,24 @@ from hybridlab.models.base import PhaseSpan
 from hybridlab.strategies import Request
 
 
-class PairedWorkload(ABC):
-    """Somebody who works on the device again and again."""
+class ModelWorkload:
+    """A model with its own share of a request."""
 
-    name: str
+    def __init__(self, model: Model, requests: dict[str, Request]) -> None:
+        self.name, self.model, self.requests = model.name, model, requests
 
-    @abstractmethod
     def work(self, spec: RequestSpec) -> list[PhaseSpan]:
         """Do one piece of work; what it did when."""
-
-
-class ModelWorkload(PairedWorkload):
-    """A tenant with its own share of a request."""
-
-    def __init__(self, tenant: Model, requests: dict[str, Request]) -> None:
-        self.name, self.tenant, self.requests = tenant.name, tenant, requests
-
-    def work(self, spec: RequestSpec) -> list[PhaseSpan]:
-        request, tenant = self.requests[spec.id], self.tenant
+        request, model = self.requests[spec.id], self.model
         most = request.max_new_tokens
-        if isinstance(tenant, AudioLanguageModel):
-            tenant.answer([request.samples], [request.question], max_new_tokens=most)
-        elif isinstance(tenant, SpeechRecognizer):
-            tenant.transcribe([request.samples], language=request.language, max_new_tokens=most)
-        return tenant.drain_spans()
+        if isinstance(model, AudioLanguageModel):
+            model.answer([request.samples], [request.question], max_new_tokens=most)
+        elif isinstance(model, SpeechRecognizer):
+            model.transcribe([request.samples], language=request.language, max_new_tokens=most)
+        return model.drain_spans()
 
 
-class CopyWorkload(PairedWorkload):
+class CopyWorkload:
     """Weights on their way in: a block as large as Whisper's, copied to the device."""
 
     name = "copy"
@@ -56,8 +46,8 @@ class CopyWorkload(PairedWorkload):
         self.device = device
         on_gpu = device.kind == "cuda"
         self.source = torch.ones(n_bytes, dtype=torch.uint8, pin_memory=on_gpu)
-        self.target = torch.empty_like(self.source, device=device.name)
-        self.stream: Any = torch.cuda.Stream(device.name) if on_gpu else None  # type: ignore[no-untyped-call]
+        self.target = torch.empty_like(self.source, device=device.torch_name)
+        self.stream: Any = torch.cuda.Stream(device.torch_name) if on_gpu else None  # type: ignore[no-untyped-call]
 
     def work(self, spec: RequestSpec) -> list[PhaseSpan]:
         start = time.perf_counter()
@@ -71,13 +61,16 @@ class CopyWorkload(PairedWorkload):
         return [PhaseSpan(self.name, "copy-in", start, time.perf_counter())]
 
 
-def run_pairwise(context: CaseContext) -> None:
+Workload = ModelWorkload | CopyWorkload
+
+
+def run(context: CaseContext) -> None:
     """Spans of every party alone and of every two parties at once, labelled in `request_id`."""
     case = context.case
     strategy = common.strategy_of(context)
     common.bring_up(context, strategy)
     asked = {spec.id: common.request_of(context, spec) for spec in case.requests}
-    parties: list[PairedWorkload] = [ModelWorkload(tenant, asked) for tenant in strategy.tenants]
+    parties: list[Workload] = [ModelWorkload(model, asked) for model in strategy.models]
     size = strategy.asr.weights_bytes() or strategy.llm.weights_bytes() or 0
     parties.append(CopyWorkload(context.device, size))
     repeats = int(case.options["repeats"])
@@ -94,9 +87,7 @@ def run_pairwise(context: CaseContext) -> None:
     strategy.close()
 
 
-def _together(
-    context: CaseContext, two: tuple[PairedWorkload, PairedWorkload], repeats: int
-) -> None:
+def _together(context: CaseContext, two: tuple[Workload, Workload], repeats: int) -> None:
     """Both at work until each has done its share; who is done first goes on, so that the other is
     never alone."""
     label = "+".join(party.name for party in two)

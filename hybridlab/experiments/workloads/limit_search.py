@@ -1,4 +1,4 @@
-"""Work of a case that looks for the edge: limits by bisection, the squeeze.
+"""Work of a case that looks for limits: largest requests by bisection, least headroom.
 
 Every probe is a real request with real allocations; a failure is the allocator's own error.
 """
@@ -22,8 +22,8 @@ from hybridlab.planner.limits import largest_fitting
 from hybridlab.strategies import Request, Strategy
 from hybridlab.units import MIB
 
-#: The squeeze ends when the room is known to this share of what is certainly enough.
-SQUEEZE_SHARE = 1 / 64
+#: The search ends when the room is known to this share of what is certainly enough.
+HEADROOM_SHARE = 1 / 64
 LEAST_ENOUGH_BYTES = 64 * MIB
 
 
@@ -75,9 +75,10 @@ def write_probe(
 # ----------------------------------------------------------------------------------------- limits
 
 
-def find_largest(context: CaseContext, strategy: Strategy) -> None:
+def find_largest(context: CaseContext) -> None:
     """The longest audio, largest batch or most beams that the resident pair serves."""
-    case = context.case
+    case, strategy = context.case, common.strategy_of(context)
+    common.load(context, strategy)
     ask, most = str(case.options["limit_kind"]), int(case.options["most"])
     samples = read_audio(Path(case.requests[0].path))
     unit = catalog.WINDOW_S if ask == "audio_s" else 1
@@ -88,9 +89,8 @@ def find_largest(context: CaseContext, strategy: Strategy) -> None:
 
     found = largest_fitting(fits, most=most)
     context.result["limit_found"] = found * unit
-    context.result["limit_hit"] = (
-        found < most
-    )  # False: nothing failed up to the most that was tried
+    context.result["limit_hit"] = found < most  # else nothing failed up to the most that was tried
+    strategy.close()
 
 
 def _sized_request(
@@ -117,12 +117,13 @@ def _sized_request(
     return work
 
 
-# ---------------------------------------------------------------------------------------- squeeze
+# --------------------------------------------------------------------------------------- headroom
 
 
-def find_minimum_headroom(context: CaseContext, strategy: Strategy) -> None:
+def find_minimum_headroom(context: CaseContext) -> None:
     """How little room above the resident pair a request can live with, once per request."""
-    case = context.case
+    case, strategy = context.case, common.strategy_of(context)
+    common.bring_up(context, strategy)
     enough = max(
         LEAST_ENOUGH_BYTES, 2 * ((context.meter.peak_bytes("request") or 0) - context.idle_bytes)
     )
@@ -130,6 +131,7 @@ def find_minimum_headroom(context: CaseContext, strategy: Strategy) -> None:
         for number, spec in enumerate(case.requests):
             request = common.request_of(context, spec)
             _least_room(context, limit, strategy, request, number, enough)
+    strategy.close()
 
 
 def _least_room(
@@ -160,6 +162,6 @@ def _least_room(
         low, high = high, 2 * high
         if high > context.device.capacity_bytes():
             raise UnavailableError("a request fails with all the memory of the device to spare")
-    while high - low > SQUEEZE_SHARE * enough:
+    while high - low > HEADROOM_SHARE * enough:
         middle = (low + high) // 2
         low, high = (low, middle) if survives(middle) else (middle, high)

@@ -14,9 +14,9 @@ from hybridlab.strategies import ArrivalQueue
 LEAD_S = 0.05
 
 
-def arrive(context: CaseContext) -> None:
+def run(context: CaseContext) -> None:
     """Poisson arrivals at `rate_rps`, seeded, so that every arm meets the same ones. The latency of
-    a request begins when it is due and not when somebody has time for it."""
+    a request begins when it is due and not when its service begins."""
     case = context.case
     strategy = common.strategy_of(context)
     common.bring_up(context, strategy)
@@ -29,14 +29,7 @@ def arrive(context: CaseContext) -> None:
         by_id = {spec.id: (spec, due_s) for spec, due_s in zip(case.requests, due, strict=True)}
         for served in strategy.stream(ArrivalQueue(asked, due)):
             spec, due_s = by_id[served.request.id]
-            write_trial(
-                context,
-                spec,
-                served,
-                is_first_request=False,
-                output_matches_reference=None,
-                due_s=due_s,
-            )
+            write_trial(context, spec, served, is_first_request=False, due_s=due_s)
     last = max(due[-1], time.perf_counter())
     context.result["throughput_rps"] = len(due) / (last - due[0])
     context.result["n_trials"] = len(due)

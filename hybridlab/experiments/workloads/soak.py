@@ -12,7 +12,7 @@ from hybridlab.strategies import CompletedRequest
 from hybridlab.strategies.maintenance import Maintenance
 
 
-def run_soak(context: CaseContext) -> None:
+def run(context: CaseContext) -> None:
     """Mixed requests in turn, one a cycle, with one maintenance remedy; a row of `cycles` each.
 
     Under `swapping` a cycle loads and unloads Whisper as well. `first_cycle` is above 0 where this
@@ -33,14 +33,7 @@ def run_soak(context: CaseContext) -> None:
         spec = case.requests[cycle % len(case.requests)]
         request = common.request_of(context, spec)
         served = common.measured_request(context, strategy, request)
-        write_trial(
-            context,
-            spec,
-            served,
-            is_first_request=cycle == first,
-            output_matches_reference=None,
-            cycle=cycle,
-        )
+        write_trial(context, spec, served, is_first_request=cycle == first, cycle=cycle)
         context.enter("maintenance")
         maintenance_s += maintenance.after_request(strategy)
         tokens = _tokens(served)

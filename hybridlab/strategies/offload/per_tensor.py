@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hybridlab.config.params import Swap
 from hybridlab.devices import Device
 from hybridlab.devices.host_memory import check_host_memory
 from hybridlab.models.base import Model, storage_bytes
 from hybridlab.strategies.base import stage
 from hybridlab.strategies.offload import weight_buffer
-from hybridlab.strategies.offload.base import (
-    Swap,
-    WeightOffloader,
-    link_speed,
-    module_of,
-    need_link,
-)
+from hybridlab.strategies.offload.base import WeightOffloader, link_speed
 
 
 class ToCpu(WeightOffloader):
@@ -26,36 +21,38 @@ class ToCpu(WeightOffloader):
     own), and paid twice, since weights that never changed are copied out as well.
     """
 
-    def __init__(self, device: Device, *, swap: Swap) -> None:
-        super().__init__(device, swap=swap)
-        need_link(device, "module-to-cpu")
+    needs_link = True
+
+    def __init__(self, device: Device, variant: str, *, swap: Swap) -> None:
+        super().__init__(device, variant, swap=swap)
+        self.modules: dict[str, nn.Module] = {}
         self.away: dict[str, int] = {}
         self.largest_bytes = 0
 
-    def prepare(self, tenant: Model) -> None:
-        module = self.load(tenant, "module-to-cpu")
+    def prepare(self, model: Model) -> None:
+        module = self.modules[model.name] = self.load(model)
         n_bytes = storage_bytes(module)
         check_host_memory(n_bytes, self.device)
         self.largest_bytes = max(self.largest_bytes, n_bytes)
-        self.offload(tenant)
+        self.offload(model)
 
     def finalize(self) -> None:
         self.link_bytes_per_s = link_speed(self.largest_bytes, self.device, pinned=False)
 
-    def onload(self, tenant: Model) -> None:
-        if tenant.name in self.away:
-            with stage(tenant, "copy-in", self.away[tenant.name]):
-                module_of(tenant, "module-to-cpu").to(self.device.name)
-                self.verify(tenant)
-            del self.away[tenant.name]
+    def onload(self, model: Model) -> None:
+        if model.name in self.away:
+            with stage(model, "copy-in", self.away[model.name]):
+                self.modules[model.name].to(self.device.torch_name)
+                self.verify(model)
+            del self.away[model.name]
 
-    def offload(self, tenant: Model) -> None:
-        module = module_of(tenant, "module-to-cpu")
+    def offload(self, model: Model) -> None:
+        module = self.modules[model.name]
         n_bytes = storage_bytes(module)
-        with stage(tenant, "copy-out", n_bytes):
+        with stage(model, "copy-out", n_bytes):
             module.to("cpu")
-        self.away[tenant.name] = n_bytes
-        with stage(tenant, "release", n_bytes):
+        self.away[model.name] = n_bytes
+        with stage(model, "release", n_bytes):
             self.device.release()
 
     def host_copy_bytes(self) -> int:
@@ -63,6 +60,7 @@ class ToCpu(WeightOffloader):
 
     def close(self) -> None:
         self.away.clear()
+        self.modules.clear()
 
 
 class Pinned(WeightOffloader):
@@ -73,48 +71,49 @@ class Pinned(WeightOffloader):
     the weights.
     """
 
-    def __init__(self, device: Device, *, swap: Swap) -> None:
-        super().__init__(device, swap=swap)
-        need_link(device, "pinned")
+    needs_link = True
+
+    def __init__(self, device: Device, variant: str, *, swap: Swap) -> None:
+        super().__init__(device, variant, swap=swap)
         self.masters: dict[str, list[tuple[weight_buffer.StorageSlice, Tensor]]] = {}
         self.here: set[str] = set()
 
-    def prepare(self, tenant: Model) -> None:
-        slots = weight_buffer.layout(self.load(tenant, "pinned"))
+    def prepare(self, model: Model) -> None:
+        slots = weight_buffer.layout(self.load(model))
         n_bytes = sum(weight_buffer.pinned_bytes(slot.n_bytes) for slot in slots)
         check_host_memory(n_bytes, self.device)
-        with stage(tenant, "pin", n_bytes):
+        with stage(model, "pin", n_bytes):
             try:
-                self.masters[tenant.name] = [
+                self.masters[model.name] = [
                     (slot, weight_buffer.bytes_of(slot.views[0].tensor).cpu().pin_memory())
                     for slot in slots
                 ]
             except torch.AcceleratorError as error:  # torch has taken it from the runtime
                 raise weight_buffer.not_pinned(n_bytes, str(error).splitlines()[0]) from error
-        self.here.add(tenant.name)
-        self.offload(tenant)
+        self.here.add(model.name)
+        self.offload(model)
 
     def finalize(self) -> None:
         largest = max(map(_master_bytes, self.masters.values()))
         self.link_bytes_per_s = link_speed(largest, self.device, pinned=True)
 
-    def onload(self, tenant: Model) -> None:
-        if tenant.name in self.here:
+    def onload(self, model: Model) -> None:
+        if model.name in self.here:
             return
-        masters = self.masters[tenant.name]
-        with stage(tenant, "copy-in", _master_bytes(masters)):
+        masters = self.masters[model.name]
+        with stage(model, "copy-in", _master_bytes(masters)):
             for slot, master in masters:
-                copy = master.to(self.device.name, non_blocking=True)
+                copy = master.to(self.device.torch_name, non_blocking=True)
                 slot.point_to(copy.untyped_storage(), 0)
-            self.verify(tenant)
-        self.here.add(tenant.name)
+            self.verify(model)
+        self.here.add(model.name)
 
-    def offload(self, tenant: Model) -> None:
-        masters = self.masters[tenant.name]
-        with stage(tenant, "release", _master_bytes(masters)):
-            self.here.discard(tenant.name)
+    def offload(self, model: Model) -> None:
+        masters = self.masters[model.name]
+        with stage(model, "release", _master_bytes(masters)):
+            self.here.discard(model.name)
             for slot, _ in masters:
-                slot.let_go(self.device.name)
+                slot.let_go(self.device.torch_name)
             self.device.release()
 
     def host_copy_bytes(self) -> int:

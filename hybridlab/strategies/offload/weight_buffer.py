@@ -1,4 +1,4 @@
-"""The arena: a tenant's weights as one block of host memory, brought in with one copy.
+"""A model's weights as one block of host memory, brought in with one copy.
 
 Inference does not change weights, so the host block is the master: bringing in is one copy, letting
 go is forgetting the device's block. Nothing is ever copied out.
@@ -47,10 +47,6 @@ class TensorView:
         fresh = torch.empty(0, dtype=self.tensor.dtype, device=storage.device)
         self.tensor.data = fresh.set_(storage, start, self.size, self.stride)
 
-    def let_go(self, device: str) -> None:
-        """Leave the tensor without memory; to use it then is an error, never a wrong number."""
-        self.tensor.data = torch.empty(0, dtype=self.tensor.dtype, device=device)
-
 
 @dataclass(frozen=True)
 class StorageSlice:
@@ -65,8 +61,9 @@ class StorageSlice:
             view.point_to(storage, at_bytes)
 
     def let_go(self, device: str) -> None:
+        """Leave its tensors without memory; to use one then is an error, never a wrong number."""
         for view in self.views:
-            view.let_go(device)
+            view.tensor.data = torch.empty(0, dtype=view.tensor.dtype, device=device)
 
 
 def layout(module: nn.Module) -> list[StorageSlice]:
@@ -110,7 +107,7 @@ class WeightBuffer:
         for slot in self.slots:
             master = self.host[slot.offset : slot.offset + slot.n_bytes]
             master.copy_(bytes_of(slot.views[0].tensor))
-        self._forget()
+        self.release()
 
     @property
     def here(self) -> bool:
@@ -128,23 +125,20 @@ class WeightBuffer:
                 slot.point_to(block.untyped_storage(), slot.offset)
             self._block = block
         except BaseException:
-            self._forget()
+            self.release()
             raise
-
-    def release(self) -> None:
-        """Forget the device's block; it is free unless the caller keeps it."""
-        self._forget()
 
     def close(self) -> None:
         """Forget both copies; the module's weights are gone for good."""
-        self._forget()
+        self.release()
         self.host = torch.empty(0, dtype=torch.uint8)
         self.slots = []
 
-    def _forget(self) -> None:
+    def release(self) -> None:
+        """Forget the device's block; it is free unless the caller keeps it."""
         self._block = None
         for slot in self.slots:
-            slot.let_go(self.device.name)
+            slot.let_go(self.device.torch_name)
 
 
 def bytes_of(tensor: Tensor) -> Tensor:
@@ -174,7 +168,7 @@ def device_block(n_bytes: int, device: Device) -> Tensor:
     copy."""
     if device.kind == "cpu":
         return host_block(n_bytes)
-    return torch.empty(n_bytes, dtype=torch.uint8, device=device.name)
+    return torch.empty(n_bytes, dtype=torch.uint8, device=device.torch_name)
 
 
 def _touch(block: Tensor) -> None:
@@ -250,8 +244,8 @@ def beside_other_work(device: Device) -> AbstractContextManager[None]:
 
 @contextmanager
 def _own_stream(device: Device) -> Iterator[None]:
-    stream: Any = torch.cuda.Stream(device.name)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device.name))
+    stream: Any = torch.cuda.Stream(device.torch_name)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device.torch_name))
     try:
         with torch.cuda.stream(stream):
             yield

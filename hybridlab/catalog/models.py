@@ -1,0 +1,235 @@
+"""Dimensions of the models, from their released configurations.
+
+Parameter counts follow from them and are proved against the real architectures on the meta device
+in `tests/catalog/test_catalog.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hybridlab.catalog.constants import ENCODER_POSITIONS, WHISPER_MAX_TARGET_POSITIONS
+from hybridlab.catalog.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioEncoder:
+    """Whisper's encoder, which Voxtral shares in shape: two convolutions and a transformer."""
+
+    d_model: int
+    layers: int
+    heads: int
+    mel_bins: int
+    positions: int = ENCODER_POSITIONS
+
+    @property
+    def ffn(self) -> int:
+        return 4 * self.d_model
+
+    @property
+    def parameters(self) -> int:
+        d = self.d_model
+        convolutions = self.mel_bins * d * 3 + d + d * d * 3 + d
+        # k has no bias; two LayerNorms; fc1 and fc2 with biases
+        layer = (4 * d * d + 3 * d) + 4 * d + (8 * d * d + 5 * d)
+        return convolutions + self.positions * d + self.layers * layer + 2 * d
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhisperModel:
+    """One Whisper size; `parameters` counts as transformers does (tied head once)."""
+
+    name: str
+    encoder: AudioEncoder
+    decoder_layers: int
+    vocab_size: int
+    hub_id: str = ""
+    #: Weights come with the package, as the source `pocket`, and from nowhere else but a folder.
+    shipped: bool = False
+
+    @property
+    def decoder_parameters(self) -> int:
+        d = self.encoder.d_model
+        layer = 2 * (4 * d * d + 3 * d) + 6 * d + (8 * d * d + 5 * d)
+        embeddings = (self.vocab_size + WHISPER_MAX_TARGET_POSITIONS) * d
+        return embeddings + self.decoder_layers * layer + 2 * d
+
+    @property
+    def parameters(self) -> int:
+        return self.encoder.parameters + self.decoder_parameters
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Weights of linear layers and the embedding: what int8 quantisation shrinks."""
+        d, encoder = self.encoder.d_model, self.encoder
+        return (12 * encoder.layers + 16 * self.decoder_layers) * d * d + self.vocab_size * d
+
+    @property
+    def cross_kv_values(self) -> int:
+        """Elements of the cross-attention cache per beam: K and V of every decoder layer."""
+        return 2 * self.decoder_layers * self.encoder.positions * self.encoder.d_model
+
+    @property
+    def self_kv_values_per_token(self) -> int:
+        return 2 * self.decoder_layers * self.encoder.d_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaText:
+    """Voxtral's text model (Llama with grouped-query attention)."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab_size: int
+    rope_theta: float = 1e8
+
+    @property
+    def parameters(self) -> int:
+        """Without the head, which is untied and counted by the whole model."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        layer = attention + 3 * self.hidden * self.ffn + 2 * self.hidden
+        return self.vocab_size * self.hidden + self.layers * layer + self.hidden
+
+    @property
+    def kv_values_per_token(self) -> int:
+        return 2 * self.layers * self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoxtralModel:
+    """Whisper encoder, projector that folds four positions into one token, Llama."""
+
+    name: str
+    encoder: AudioEncoder
+    text: LlamaText
+    hub_id: str = ""
+    shipped: bool = False
+
+    @property
+    def projector_parameters(self) -> int:
+        return self.encoder.ffn * self.text.hidden + self.text.hidden**2
+
+    @property
+    def head_parameters(self) -> int:
+        return self.text.vocab_size * self.text.hidden
+
+    @property
+    def parameters(self) -> int:
+        return (
+            self.encoder.parameters
+            + self.projector_parameters
+            + self.text.parameters
+            + self.head_parameters
+        )
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Weights of the linear layers that a quantiser replaces (embeddings and head stay)."""
+        text, encoder = self.text, self.encoder
+        attention = text.hidden * text.head_dim * (2 * text.heads + 2 * text.kv_heads)
+        text_part = text.layers * (attention + 3 * text.hidden * text.ffn)
+        return text_part + 12 * encoder.layers * encoder.d_model**2 + self.projector_parameters
+
+
+def whisper_of(
+    name: str,
+    d_model: int,
+    encoder_layers: int,
+    decoder_layers: int,
+    heads: int,
+    *,
+    mel_bins: int = 80,
+    vocab_size: int = 51_865,
+    hub_id: str = "",
+    shipped: bool = False,
+) -> WhisperModel:
+    """A Whisper by the numbers of its configuration."""
+    encoder = AudioEncoder(d_model=d_model, layers=encoder_layers, heads=heads, mel_bins=mel_bins)
+    return WhisperModel(
+        name=name,
+        encoder=encoder,
+        decoder_layers=decoder_layers,
+        vocab_size=vocab_size,
+        hub_id=hub_id,
+        shipped=shipped,
+    )
+
+
+_LARGE: dict[str, Any] = {"mel_bins": 128, "vocab_size": 51_866}
+_POCKET: dict[str, Any] = {"mel_bins": 128, "shipped": True}
+
+#: Released sizes, smallest first, then the two that ship with the package.
+WHISPERS: Registry[WhisperModel] = Registry(
+    "asr_model",
+    [
+        whisper_of("tiny", 384, 4, 4, 6, hub_id="openai/whisper-tiny"),
+        whisper_of("base", 512, 6, 6, 8, hub_id="openai/whisper-base"),
+        whisper_of("small", 768, 12, 12, 12, hub_id="openai/whisper-small"),
+        whisper_of("medium", 1024, 24, 24, 16, hub_id="openai/whisper-medium"),
+        whisper_of("large-v3", 1280, 32, 32, 20, hub_id="openai/whisper-large-v3", **_LARGE),
+        whisper_of("turbo", 1280, 32, 4, 20, hub_id="openai/whisper-large-v3-turbo", **_LARGE),
+        whisper_of("pocket-s", 64, 2, 2, 2, **_POCKET),
+        whisper_of("pocket-m", 96, 3, 2, 2, **_POCKET),
+    ],
+)
+WHISPER_SIZES = tuple(model.name for model in WHISPERS.values() if not model.shipped)
+POCKET_SIZES = tuple(model.name for model in WHISPERS.values() if model.shipped)
+
+VOXTRALS: Registry[VoxtralModel] = Registry(
+    "llm_model",
+    [
+        VoxtralModel(
+            name="mini-3b",
+            encoder=WHISPERS["large-v3"].encoder,
+            text=LlamaText(
+                hidden=3072,
+                layers=30,
+                heads=32,
+                kv_heads=8,
+                head_dim=128,
+                ffn=8192,
+                vocab_size=131_072,
+            ),
+            hub_id="mistralai/Voxtral-Mini-3B-2507",
+        ),
+        VoxtralModel(
+            name="pocket",
+            encoder=WHISPERS["pocket-m"].encoder,
+            text=LlamaText(
+                hidden=128, layers=4, heads=4, kv_heads=2, head_dim=32, ffn=384, vocab_size=4096
+            ),
+            shipped=True,
+        ),
+    ],
+)
+
+#: The family of models that has each role; the server's clients name models by it.
+FAMILIES = {"asr": "whisper", "llm": "voxtral"}
+
+
+def whisper(name: str) -> WhisperModel:
+    """The Whisper of that size; `ParameterError` lists the good names."""
+    return WHISPERS[name]
+
+
+def voxtral(name: str) -> VoxtralModel:
+    """The Voxtral of that name; `ParameterError` lists the good names."""
+    return VOXTRALS[name]
+
+
+def model_named(name: str) -> WhisperModel | VoxtralModel:
+    """The Whisper or the Voxtral of that name."""
+    return VOXTRALS[name] if name in VOXTRALS else WHISPERS[name]
+
+
+def source_of(name: str, weights: str) -> str:
+    """Where the weights of this model come from if `weights` is the choice for released ones: the
+    models that ship with the package have only their own. `auto`: the hub."""
+    if model_named(name).shipped:
+        return "pocket"
+    return "hub" if weights == "auto" else weights

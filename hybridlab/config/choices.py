@@ -1,0 +1,56 @@
+"""Names of a registry as types of parameters: what is registered is accepted, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
+
+from hybridlab import catalog
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A string that is one of these names now: asked each time, since more may be registered."""
+
+    names: Callable[[], Iterable[str]]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def check(self, value: str) -> str:
+        known = list(self.names())
+        if value not in known:
+            good = ", ".join(repr(name) for name in known)
+            raise PydanticCustomError("one_of", "choose one of {good}", {"good": good})
+        return value
+
+
+LlmModel = Annotated[str, OneOf(lambda: catalog.VOXTRALS)]
+LlmDtype = Annotated[str, OneOf(lambda: ["auto", *catalog.LLM_DTYPES])]
+AsrModel = Annotated[str, OneOf(lambda: catalog.WHISPERS)]
+AsrDtype = Annotated[str, OneOf(lambda: ["auto", *catalog.asr_dtypes()])]
+Backend = Annotated[str, OneOf(lambda: catalog.BACKENDS)]
+
+
+def _one_at_a_time() -> list[str]:
+    """Strategies whose plain variant serves one request after the other."""
+    return [name for name, own in catalog.STRATEGIES.items() if not own.plain.streams]
+
+
+OneAtATime = Annotated[str, OneOf(_one_at_a_time)]
+SoloVariant = Annotated[str, OneOf(lambda: catalog.strategy("solo").variants)]
+SequentialVariant = Annotated[str, OneOf(lambda: catalog.strategy("sequential").variants)]
+ParallelVariant = Annotated[str, OneOf(lambda: catalog.strategy("parallel").variants)]
+PipelinedVariant = Annotated[str, OneOf(lambda: catalog.strategy("pipelined").variants)]
+SwappingVariant = Annotated[str, OneOf(lambda: catalog.strategy("swapping").variants)]
+
+
+def defaults(strategy: str) -> list[str]:
+    """The variants that a notebook measures unless its parameters say otherwise."""
+    return [variant.name for variant in catalog.strategy(strategy) if variant.default]

@@ -1,0 +1,55 @@
+"""Which weights, backend and dtype go with which model: the one check of a pair's names, for
+notebooks and server. Whether this machine has them says `hybridlab.models.pair`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from hybridlab import catalog
+from hybridlab.errors import ParameterError
+
+
+def check_weights(role: str, model: str, weights: str, path: str) -> None:
+    """`ParameterError` where the model of this role ('llm', 'asr') cannot come from these weights.
+    Models that ship with the package have `pocket` weights, and only they have."""
+    shipped = catalog.model_named(model).shipped
+    if weights in ("pocket", "hub", "random") and (weights == "pocket") != shipped:
+        good = "pocket" if shipped else "hub, local or random"
+        raise ParameterError(
+            f"{role}_model {model!r} has no {weights!r} weights; set {role}_weights to {good}"
+        )
+    if weights == "local" and not path:
+        raise ParameterError(f"{role}_weights 'local' needs {role}_path, a folder in hub format")
+
+
+def check_asr(model: str, weights: str, path: str, *, backend: str, dtype: str) -> None:
+    """As `check_weights`, and `ParameterError` where the backend cannot keep it in `dtype`."""
+    check_weights("asr", model, weights, path)
+    if dtype != "auto":
+        catalog.backend(backend).check_dtype(dtype)
+
+
+def check_asr_models(
+    models: Iterable[str], weights: str, path: str, *, backend: str, dtype: str = "auto"
+) -> None:
+    """`check_asr` for each, where `weights` is the choice for released ones."""
+    for model in models:
+        source = catalog.source_of(model, weights)
+        check_asr(model, source, path, backend=backend, dtype=dtype)
+
+
+def check_fallbacks(models: Sequence[str], weights: str) -> None:
+    """`ParameterError` unless each of these recognisers, the pair's own first, is smaller than the
+    one before it."""
+    if len(models) > 1 and weights == "local":
+        raise ParameterError(
+            "asr_weights 'local' are those of one Whisper; fallback_models need hub, random or "
+            "pocket weights"
+        )
+    for larger, model in itertools.pairwise(models):
+        if catalog.whisper(model).parameters >= catalog.whisper(larger).parameters:
+            raise ParameterError(
+                f"fallback_models has {model!r} after {larger!r}, which is no smaller; name the "
+                "sizes from large to small, without the pair's own"
+            )

@@ -1,0 +1,73 @@
+"""Work of a case that asks each model by itself: the texts that parity is held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hybridlab.audio import read_audio
+from hybridlab.experiments.case import RequestSpec
+from hybridlab.experiments.case_context import CaseContext, trial_identity, write_spans
+from hybridlab.experiments.workloads import common
+from hybridlab.models import (
+    AudioLanguageModel,
+    GenerationResult,
+    SpeechRecognizer,
+    make_asr,
+    make_llm,
+)
+from hybridlab.results.manifest import write_json
+
+
+def run(context: CaseContext) -> None:
+    """Every clip and question. Options `only` (a role) and `answers` (False: transcripts alone)
+    leave work out."""
+    case = context.case
+    texts: dict[str, list[int]] = {}
+    models: list[SpeechRecognizer] = [make_llm(case.llm, context.device)]
+    if case.asr is not None:
+        models.append(make_asr(case.asr, context.device))
+    for model in models:
+        if case.options.get("only", model.name) == model.name:
+            common.load_alone(context, model)
+            for number, spec in enumerate(case.requests):
+                context.enter(f"{model.name} alone")
+                _ask(context, model, spec, texts, is_first_request=number == 0)
+            model.unload()
+    context.result["n_trials"] = len(case.requests)
+    if "texts_path" in case.options:
+        write_json(Path(case.options["texts_path"]), texts)
+
+
+def _ask(
+    context: CaseContext,
+    model: SpeechRecognizer,
+    spec: RequestSpec,
+    texts: dict[str, list[int]],
+    *,
+    is_first_request: bool,
+) -> None:
+    case, most = context.case, context.case.max_new_tokens
+    samples = read_audio(Path(spec.path))
+    answer: GenerationResult | None = None
+    context.device.synchronize()
+    with context.meter.region("request") as region:
+        (transcript,) = model.transcribe([samples], language=case.language, max_new_tokens=most)
+        if isinstance(model, AudioLanguageModel) and case.options.get("answers", True):
+            # its answers are held against those of a race: their spans apart
+            write_spans(context, f"{spec.id}-transcript", model.drain_spans())
+            (answer,) = model.answer([samples], [spec.question], max_new_tokens=most)
+            texts[f"answer/{spec.id}"] = list(answer.tokens)
+    texts[f"{model.name}/{spec.clip_id}"] = list(transcript.tokens)
+    write_spans(context, spec.id, model.drain_spans())
+    context.writer.append(
+        "trials",
+        {
+            **trial_identity(context, spec),
+            "variant": model.name,
+            "latency_s": region.seconds,
+            "is_first_request": is_first_request,
+            "transcript": transcript.text if model.spec.has_text else None,
+            "answer": answer.text if answer and model.spec.has_text else None,
+            "output_matches_reference": None,
+        },
+    )
