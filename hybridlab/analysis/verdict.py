@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hybridlab import catalog
-from hybridlab import planner as default_planner
+from hybridlab import catalog, planner
 from hybridlab.analysis.arms import is_value, main_pair, numbers
-from hybridlab.analysis.claims.evaluate import Planner, RunData, evaluate_claim
-from hybridlab.analysis.claims.rules import Claim, load_claims
+from hybridlab.analysis.claims.claims_file import Claim, load_claims
+from hybridlab.analysis.claims.evaluate import evaluate_claim
+from hybridlab.analysis.claims.evidence import RunData
 from hybridlab.analysis.recommendation import Recommendation, Requirements, recommend
 from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
@@ -51,7 +52,6 @@ def judge(
     *,
     device: str,
     card: str | None,
-    planner: Planner = default_planner,
 ) -> list[dict[str, Any]]:
     """Rows of the table `claims`, one per claim.
 
@@ -59,23 +59,15 @@ def judge(
     card that is there (None on a CPU), not of one that was merely asked for: a claim about a T4 is
     judged only on rows of a T4, and elsewhere is 'not testable here' with the planner's word.
     """
-    bench = RunData(tables=tables, device=device, card=card, planner=planner)
-    rows = []
-    for claim in claims:
-        finding = evaluate_claim(claim, bench)
-        rows.append(
-            {
-                "claim": claim.id,
-                "sentence": claim.sentence,
-                "kind": claim.kind,
-                "expected": claim.expected,
-                "measured": finding.measured,
-                "verdict": finding.verdict,
-                "reason": finding.reason,
-                "evidence": finding.evidence,
-            }
-        )
-    return rows
+    run = RunData(tables=tables, device=device, card=card)
+    return [
+        {
+            "claim": claim.id,
+            **claim.model_dump(include={"sentence", "kind", "expected"}),
+            **asdict(evaluate_claim(claim, run)),
+        }
+        for claim in claims
+    ]
 
 
 # --------------------------------------------------------------------------------------- options
@@ -92,7 +84,7 @@ def options_table(card: Card | str, cases: pd.DataFrame) -> list[dict[str, Any]]
     rows = []
     for option, size in OPTIONS.items():
         ran = cases[(cases["experiment"] == "co_residency") & (cases["asr_model"] == size)]
-        plans = default_planner.plan_table(card, sizes=(size,))
+        plans = planner.plan_table(card, sizes=(size,))
         rows += [_option_row(option, plan, ran) for plan in plans + _others(card, size, ran, plans)]
     return rows
 
@@ -102,7 +94,7 @@ def _others(card: Card, size: str, ran: pd.DataFrame, plans: list[PairPlan]) -> 
     known = {(plan.asr_backend, plan.asr_dtype) for plan in plans}
     measured = {(row.asr_backend, row.asr_dtype) for row in ran.itertuples()}
     return [
-        default_planner.plan_pair(
+        planner.plan_pair(
             card,
             catalog.whisper(size),
             catalog.voxtral("mini-3b"),
@@ -246,7 +238,7 @@ def _foresight_text(card: Card) -> str:
 
 
 def _plan(card: Card, size: str, backend: str, dtype: str) -> PairPlan:
-    return default_planner.plan_pair(
+    return planner.plan_pair(
         card, catalog.whisper(size), catalog.voxtral("mini-3b"), backend=backend, dtype=dtype
     )
 

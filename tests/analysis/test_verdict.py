@@ -14,8 +14,8 @@ import pytest
 
 from hybridlab.analysis import verdict
 from hybridlab.analysis.arms import standings
-from hybridlab.analysis.claims.evaluate import CHECKS
-from hybridlab.analysis.claims.rules import CLAIMS_FILE, Claim, load_claims
+from hybridlab.analysis.claims import rules
+from hybridlab.analysis.claims.claims_file import CLAIMS_FILE, Claim, load_claims
 from hybridlab.errors import ParameterError
 from hybridlab.reporting import figures
 from hybridlab.reporting.figures.pareto import pareto_front
@@ -151,7 +151,7 @@ def judged(claims: list[Claim], rows: Rows, **place: Any) -> dict[str, dict[str,
 def test_every_claim_is_unique_and_judged_even_without_rows(claims: list[Claim]) -> None:
     ids = [claim.id for claim in claims]
     assert len(set(ids)) == len(ids) >= 20
-    assert {claim.rule.test for claim in claims} == set(CHECKS)
+    assert {claim.rule.test for claim in claims} == set(rules.RULES)
     rows = verdict.judge(claims, {}, device="cpu", card=None)
     assert [row["claim"] for row in rows] == ids
     for row in rows:
