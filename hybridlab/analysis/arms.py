@@ -64,10 +64,6 @@ class ArmStats:
     case_ids: tuple[str, ...]
 
     @property
-    def name(self) -> str:
-        return self.arm
-
-    @property
     def arm(self) -> str:
         return f"{self.strategy}/{self.variant}"
 
