@@ -34,6 +34,17 @@ class Requirements:
     max_p95_s: float = math.inf
     max_wer: float = math.inf
 
+    @classmethod
+    def asked(
+        cls, *, min_margin_bytes: float = 0, max_p95_s: float = 0, max_wer: float = 1
+    ) -> Requirements:
+        """From what a reader may ask for: 0 seconds and a word error rate of 1 ask for nothing."""
+        return cls(
+            min_margin_bytes=int(min_margin_bytes),
+            max_p95_s=max_p95_s or math.inf,
+            max_wer=max_wer if max_wer < 1 else math.inf,
+        )
+
     def broken_by(self, arm: ArmStats) -> list[str]:
         """What this arm does not keep, in words; empty where it keeps all."""
         found = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.errors import RunFolderError
 from hybridlab.planner import PairPlan
-from hybridlab.results.manifest import write_json
-from hybridlab.results.reader import run_table
+from hybridlab.results.manifest import read_manifest, write_json
+from hybridlab.results.reader import part_folders, run_table
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB, format_bytes, format_seconds
 
@@ -278,6 +278,27 @@ def write_verdict(
     return path
 
 
+def rewrite_verdict(run_dir: Path) -> Path | None:
+    """Write an older run's `verdict.json` anew, from its rows and under the constraints that its
+    manifests hold; None where it has none."""
+    path = run_dir / "verdict.json"
+    if not path.is_file():
+        return None
+    told = _read(path)
+    params: list[dict[str, Any]] = [
+        read_manifest(folder).get("params", {}) for folder in part_folders(run_dir)
+    ]
+    asked = next((one for one in params if "min_margin_bytes" in one), {})
+    names = [field.name for field in fields(Requirements)]
+    return write_verdict(
+        run_dir,
+        device=_device(told, run_table(run_dir, "cases")),
+        card=told.get("card"),
+        target=told.get("target") or TARGET,
+        constraints=Requirements.asked(**{name: asked[name] for name in names if name in asked}),
+    )
+
+
 def read_verdict(run_dir: Path, constraints: Requirements | None = None) -> dict[str, Any]:
     """What `write_verdict` wrote, under other constraints computed anew from the run's rows, with
     every claim. `RunFolderError` where the folder holds no verdict."""
@@ -287,20 +308,30 @@ def read_verdict(run_dir: Path, constraints: Requirements | None = None) -> dict
             f"{run_dir} holds no verdict.json; name the folder of a run whose notebook 07 has "
             "completed, as in outputs/"
         )
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError:
-        raise RunFolderError(f"{path} is damaged; write it again with --resume") from None
+    found = _read(path)
     if constraints is not None:
         cases, trials = (run_table(run_dir, table) for table in ("cases", "trials"))
         chosen = recommend(cases, trials, constraints)
         found["recommendation"] = chosen.as_dict() if chosen else None
         found["answer"] = NOTHING_KEEPS
         if chosen:
-            device = found.get("device") or str(cases["device"].iloc[0])  # older runs wrote none
-            target = found.get("target") or TARGET
             found["answer"] = answer_sentence(
-                cases, chosen, device=device, card=found.get("card"), target=target
+                cases,
+                chosen,
+                device=_device(found, cases),
+                card=found.get("card"),
+                target=found.get("target") or TARGET,
             )
     claims = run_table(run_dir, "claims")
     return {**found, "claims": claims.to_dict("records")}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError:
+        raise RunFolderError(f"{path} is damaged; write it again with --resume") from None
+
+
+def _device(told: Mapping[str, Any], cases: pd.DataFrame) -> str:
+    return told.get("device") or str(cases["device"].iloc[0])  # older runs wrote none

@@ -348,6 +348,7 @@ def _limit(context: CaseContext) -> None:
                 "transcript": None,
                 "answer": said.text if case.llm.has_text else None,
                 "answer_tokens": list(said.tokens),
+                "output_tokens": len(said.tokens),
                 "expected_answer": None,
                 "output_matches_reference": None,
             },

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hybridlab.config.params import Params
 from hybridlab.errors import RunFolderError
 from hybridlab.results.manifest import Status, now, origin, read_manifest, write_json
-from hybridlab.results.reader import finished_rows, read_rows
+from hybridlab.results.reader import finished_rows, read_rows, write_parquet
 from hybridlab.results.writer import TableWriter
 from hybridlab.simulation import evidence
 from hybridlab.units import MIB, format_bytes
@@ -68,7 +68,8 @@ class NotebookRun:
         return {row["case_id"]: row for row in read_rows(self.folder / "cases.jsonl")}
 
     def close(self, status: Status = "completed", reason: str = "") -> None:
-        """Write the part's manifest; a part without one was interrupted."""
+        """Write the part's manifest, and when it has ended the tables of the run so far as
+        Parquet, whatever ran the notebook. A part whose manifest says 'running' was interrupted."""
         write_json(
             self.folder / "manifest.json",
             {
@@ -82,6 +83,8 @@ class NotebookRun:
                 "ended": now(),
             },
         )
+        if status != "running":
+            write_parquet(self.run_dir)
 
     def skip(self, reason: str) -> None:
         """Record that this notebook cannot run here, and why."""

@@ -66,6 +66,7 @@ class Sequential(Strategy):
             self.device.synchronize()
             end = time.perf_counter()
             spans = [span for tenant in self.tenants for span in tenant.drain_spans()]
+            all_spans, longest = tuple(spans), max(len(answer.tokens) for answer in answers)
             for request, transcript, answer in zip(taken, transcripts, answers, strict=True):
                 yield CompletedRequest(
                     request=request,
@@ -75,6 +76,8 @@ class Sequential(Strategy):
                     end_s=end,
                     spans=tuple(spans),
                     batch=len(taken),
+                    batch_spans=all_spans,
+                    longest_answer=longest,
                 )
                 spans = []  # the batch's spans stand once, with its first request
 
