@@ -136,6 +136,11 @@ class Model(ABC):
         if before is not None and after is not None:
             self.processor_bytes = after - before
 
+    def tell_phase(self, phase: str) -> None:
+        """That this phase begins, or with '' that one has ended."""
+        if self.on_phase is not None:
+            self.on_phase(f"{self.name} {phase}" if phase else "")
+
     @property
     def first_stop(self) -> Device:
         """Where weights are built before they reach the device: the host, if they are staged."""

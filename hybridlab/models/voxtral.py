@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
@@ -20,74 +21,53 @@ from hybridlab.models.attention import (
 )
 from hybridlab.models.base import AudioLanguageModel, GenerationResult, PrefilledAudio, TokenUsage
 from hybridlab.models.greedy_decoding import DecodeState, GreedyDecoder
-from hybridlab.models.phase_hooks import PhaseProbe
+from hybridlab.models.local_model import TransformersModel
 from hybridlab.models.processors import TEKKEN_CONTROL_TOKENS, voxtral_processor
-from hybridlab.models.source import check_source, folder_or_id, hub_id
+from hybridlab.models.source import hub_id
 from hybridlab.models.text_streaming import StreamDetokenizer
-from hybridlab.models.weights import (
-    computing_dtype,
-    one_line_errors,
-    pretrained,
-    random_transformers,
-    voxtral_config,
-)
+from hybridlab.models.weights import computing_dtype, voxtral_config
 
 #: Control tokens of Voxtral's tokenizer: the end of an instruction, and the wish for a transcript.
 INST_END, TRANSCRIBE = 4, 34
 
 
-class VoxtralTransformers(AudioLanguageModel):
+class VoxtralTransformers(TransformersModel, AudioLanguageModel):
     """Greedy in both jobs, so that texts can be compared (the model card suggests temperature 0.2
     for questions)."""
 
-    _model: Any = None
-    _processor: Any = None
+    architecture = "VoxtralForConditionalGeneration"
+    _loop: GreedyDecoder
 
-    @property
-    def loaded(self) -> bool:
-        return self._model is not None
-
-    def module(self) -> Any:
-        return self._model
-
-    def load(self) -> None:
-        from transformers import VoxtralForConditionalGeneration, VoxtralProcessor
-
-        check_source(self.spec)
+    def _build(self) -> Any:
         check_card(self.spec.attention, self.spec.card)
-        known = catalog.voxtral(self.spec.model)
         check_attention(
             self.spec.attention,
             self.device,
-            model=known,
+            model=catalog.voxtral(self.spec.model),
             dtype=computing_dtype(self.spec.dtype),
         )
-        if self.spec.weights == "random":
-            with self._building_processor():
-                self._processor = voxtral_processor(vocab_size=known.text.vocab_size)
-            self._model = random_transformers(
-                VoxtralForConditionalGeneration,
-                voxtral_config(known),
-                self.spec,
-                self.first_stop.name,
-            )
-        else:
-            with one_line_errors(self.spec), self._building_processor():
-                self._processor = VoxtralProcessor.from_pretrained(folder_or_id(self.spec))
-            self._model = pretrained(VoxtralForConditionalGeneration, self.spec, self.first_stop)
-        if self.spec.load_path == "staged":
-            self._model.to(self.device.name)
-        self._probe = PhaseProbe(
-            self,
-            encoder=self._model.model.audio_tower,
-            decoder=self._model.model.language_model,
-            head=self._model.lm_head,
-        )
-        self._loop = GreedyDecoder(self._model, may_end=self.spec.has_text)
+        model = super()._build()
+        self._loop = GreedyDecoder(model, may_end=self.spec.has_text)
+        return model
+
+    def _config(self) -> Any:
+        return voxtral_config(catalog.voxtral(self.spec.model))
+
+    def _make_processor(self) -> Any:
+        return voxtral_processor(vocab_size=catalog.voxtral(self.spec.model).text.vocab_size)
+
+    def _load_processor(self, folder_or_id: str) -> Any:
+        from transformers import VoxtralProcessor
+
+        return VoxtralProcessor.from_pretrained(folder_or_id)
+
+    def _watched(self) -> Mapping[str, nn.Module]:
+        parts, head = self._model.model, self._model.lm_head
+        return {"encoder": parts.audio_tower, "decoder": parts.language_model, "head": head}
 
     def unload(self) -> None:
-        self._model = self._processor = self._probe = self._loop = None  # type: ignore[assignment]
-        self.device.release()
+        self._loop = None  # type: ignore[assignment]
+        super().unload()
 
     def transcribe(
         self,
