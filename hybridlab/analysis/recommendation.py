@@ -126,7 +126,7 @@ def select(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
     Latencies count as multiples of the control arm (sequential/plain) of their own notebook, since
     the notebooks are not interleaved with each other; seconds are shown beside them. Arms whose
     95 % intervals overlap the fastest one's are a tie, which goes to the smaller peak. First
-    requests, failed cases and cases whose texts differ from each tenant's alone are in no standing.
+    requests, failed cases and cases whose texts differ from each model's alone are in no standing.
     Without any latency, as on a simulated card, the smallest peak is picked. None where no arm has
     a control to be held against.
     """

@@ -1,4 +1,4 @@
-"""What every tenant can do, whichever library runs it. No torch at import."""
+"""What every model can do, whichever library runs it. No torch at import."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Role = Literal["asr", "llm"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Everything needed to load a tenant anywhere; it pickles. `dtype` is never 'auto'."""
+    """Everything needed to load a model anywhere; it pickles. `dtype` is never 'auto'."""
 
     model: str
     backend: str
@@ -46,7 +46,7 @@ class ModelSpec:
 
 def compute_values(*specs: ModelSpec | None) -> None:
     """In a process that was started with a simulated card, let it have values: all of them where
-    every tenant is small and says real words, else only those that sizes and decisions hang on.
+    every model is small and says real words, else only those that sizes and decisions hang on.
     Nothing anywhere else."""
     if STATE_VARIABLE in os.environ:
         from hybridlab.simulation import values
@@ -74,17 +74,17 @@ class TokenUsage:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What a tenant said: the words and the ids behind them (specials removed)."""
+    """What a model said: the words and the ids behind them (specials removed)."""
 
     text: str
     tokens: tuple[int, ...]
-    #: None where the library behind the tenant does not tell.
+    #: None where the library behind the model does not tell.
     usage: TokenUsage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class PhaseSpan:
-    """One phase of one tenant on the host's perf_counter clock, in seconds; `n_bytes` where the
+    """One phase of one model on the host's perf_counter clock, in seconds; `n_bytes` where the
     phase moves, takes or frees so many."""
 
     tenant: str

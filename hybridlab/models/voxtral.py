@@ -185,18 +185,18 @@ class _VoxtralHeard(PrefilledAudio):
     """`<s>[INST][BEGIN_AUDIO][AUDIO]xN`, with which transcription and questions both begin, encoded
     and prefilled; every job continues from there and is then forgotten."""
 
-    def __init__(self, tenant: VoxtralTransformers, samples: Samples) -> None:
+    def __init__(self, model: VoxtralTransformers, samples: Samples) -> None:
         _check_length([samples], catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
-        self._tenant = tenant
-        with tenant._probe.call():
-            inputs = tenant._transcription([samples], "")
-            audio = (inputs["input_ids"][0] == tenant._model.config.audio_token_id).nonzero()
+        self._model = model
+        with model._probe.call():
+            inputs = model._transcription([samples], "")
+            audio = (inputs["input_ids"][0] == model._model.config.audio_token_id).nonzero()
             self._length = int(audio[-1]) + 1
             for name in ("input_ids", "attention_mask"):
                 inputs[name] = inputs[name][:, : self._length]
-            inputs = inputs.to(tenant.device.name, dtype=tenant._model.dtype)
-            with torch.inference_mode(), pinned_attention(tenant.spec.attention):
-                self._heading: DecodeState = tenant._loop.prefill(inputs)
+            inputs = inputs.to(model.device.name, dtype=model._model.dtype)
+            with torch.inference_mode(), pinned_attention(model.spec.attention):
+                self._heading: DecodeState = model._loop.prefill(inputs)
 
     def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> GenerationResult:
         spoken = self._ids(f"lang:{language}") if language else []
@@ -206,16 +206,16 @@ class _VoxtralHeard(PrefilledAudio):
         return self._continue([*self._ids(question), INST_END], max_new_tokens)
 
     def _ids(self, text: str) -> list[int]:
-        return list(self._tenant._processor.tokenizer.encode(text, add_special_tokens=False))
+        return list(self._model._processor.tokenizer.encode(text, add_special_tokens=False))
 
     @torch.inference_mode()
     def _continue(self, prompt: list[int], max_new_tokens: int) -> GenerationResult:
-        tenant, loop = self._tenant, self._tenant._loop
-        with tenant._probe.call(), pinned_attention(tenant.spec.attention):
+        model, loop = self._model, self._model._loop
+        with model._probe.call(), pinned_attention(model.spec.attention):
             loop.rewind(self._heading, self._length)
-            loop.extend(self._heading, torch.tensor([prompt], device=tenant.device.name))
+            loop.extend(self._heading, torch.tensor([prompt], device=model.device.name))
             (row,) = loop.say(self._heading, max_new_tokens)
-        return tenant._text(row, self._length + len(prompt), max_new_tokens)
+        return model._text(row, self._length + len(prompt), max_new_tokens)
 
 
 def _audio(samples: Samples) -> dict[str, str]:
