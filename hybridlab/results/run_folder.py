@@ -67,9 +67,8 @@ class NotebookRun:
         """The `cases` rows by id: what a resumed run need not repeat."""
         return {row["case_id"]: row for row in read_rows(self.folder / "cases.jsonl")}
 
-    def close(self, status: Status = "completed", reason: str = "") -> None:
-        """Write the part's manifest, and when it has ended the tables of the run so far as
-        Parquet, whatever ran the notebook. A part whose manifest says 'running' was interrupted."""
+    def note(self, status: Status, reason: str = "") -> None:
+        """Write the part's manifest; one that says 'running' was interrupted."""
         write_json(
             self.folder / "manifest.json",
             {
@@ -83,8 +82,12 @@ class NotebookRun:
                 "ended": now(),
             },
         )
-        if status != "running":
-            write_parquet(self.run_dir)
+
+    def close(self, status: Status = "completed", reason: str = "") -> None:
+        """End the part: its manifest, and the run's tables so far as Parquet, whatever ran the
+        notebook."""
+        self.note(status, reason)
+        write_parquet(self.run_dir)
 
     def skip(self, reason: str) -> None:
         """Record that this notebook cannot run here, and why."""
@@ -116,7 +119,7 @@ def open_part(params: Params, *, device: str) -> NotebookRun:
     for folder in (part.folder, part.figures):
         folder.mkdir(parents=True, exist_ok=True)
     _claim(part.folder)
-    part.close("running")
+    part.note("running")
     return part
 
 
