@@ -120,7 +120,7 @@ def _part(run: Path, name: str) -> TableWriter:
     assert isinstance(part.params, Params)
     part.folder.mkdir(parents=True)
     part.figures.mkdir(exist_ok=True)
-    part.close("completed")
+    part.note("completed")
     return part.writer
 
 

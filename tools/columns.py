@@ -10,9 +10,10 @@ from hybridlab.results.schema import COMMON_COLUMNS, TABLES, Column, Row, column
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "columns.md"
 HEAD = """# Columns of a run's tables
 
-Each table is `<run>/<table>.parquet` (and `<run>/parts/<notebook>/<table>.jsonl` while it is
-written). An empty value is one that was not read; a column that ends in `_reason` says why. This
-page is generated from `hybridlab/results/schema.py`.
+Each table is `<run>/<table>.parquet`, written whenever a notebook ends; its rows are appended to
+`<run>/parts/<notebook>/<table>.jsonl` as they are observed. An empty value is one that was not
+read; a column that ends in `_reason` says why. This page is generated from
+`hybridlab/results/schema.py`.
 """
 
 

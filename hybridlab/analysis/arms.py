@@ -64,10 +64,6 @@ class ArmStats:
     case_ids: tuple[str, ...]
 
     @property
-    def name(self) -> str:
-        return self.arm
-
-    @property
     def arm(self) -> str:
         return f"{self.strategy}/{self.variant}"
 
@@ -97,7 +93,7 @@ def standings(cases: pd.DataFrame, trials: pd.DataFrame) -> list[ArmStats]:
 
 def race_cases(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Race cases of the main pair that ended well, with the Whisper that they began with, and said
-    what each tenant says alone."""
+    what each model says alone."""
     race = main_pair(with_notebook(cases[cases["experiment"] == "strategy_comparison"]))
     race = race[race["status"] == "ok"]
     race = race[~(numbers(race, "fallbacks") > 0)]  # a smaller Whisper served: another pair

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 def slowdowns(spans: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """One row per phase of a party and phase of the party beside it: `tenant, phase, other,
+    """One row per phase of a party and phase of the party beside it: `role, phase, other,
     other_phase, slowdown` (1: none), its bootstrap 95 % interval `low, high`, and `n` spans.
 
     A span that takes d0 alone and stands beside phases q for t_q seconds got done what it had to:
@@ -31,10 +31,10 @@ def slowdowns(spans: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     expected = alone.groupby(["role", "phase", "spec"])["seconds"].median()
     rows: list[dict[str, Any]] = []
     for pairing, both in labelled[labelled["pairing"] != ALONE].groupby("pairing", sort=False):
-        for tenant in str(pairing).split("+"):
-            mine, theirs = both[both["role"] == tenant], both[both["role"] != tenant]
+        for role in str(pairing).split("+"):
+            mine, theirs = both[both["role"] == role], both[both["role"] != role]
             for phase, own in mine.groupby("phase", sort=False):
-                wanted = expected.get((tenant, phase), pd.Series(dtype=float))
+                wanted = expected.get((role, phase), pd.Series(dtype=float))
                 rows += _rates(own, theirs, wanted, np.random.default_rng(seed))
     columns = ["role", "phase", "other", "other_phase", "slowdown", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)

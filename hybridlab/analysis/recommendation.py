@@ -34,8 +34,16 @@ class Requirements:
     max_p95_s: float = math.inf
     max_wer: float = math.inf
 
-    def keeps(self, arm: ArmStats) -> bool:
-        return not self.broken_by(arm)
+    @classmethod
+    def asked(
+        cls, *, min_margin_bytes: float = 0, max_p95_s: float = 0, max_wer: float = 1
+    ) -> Requirements:
+        """From what a reader may ask for: 0 seconds and a word error rate of 1 ask for nothing."""
+        return cls(
+            min_margin_bytes=int(min_margin_bytes),
+            max_p95_s=max_p95_s or math.inf,
+            max_wer=max_wer if max_wer < 1 else math.inf,
+        )
 
     def broken_by(self, arm: ArmStats) -> list[str]:
         """What this arm does not keep, in words; empty where it keeps all."""
@@ -80,8 +88,6 @@ class Recommendation:
     throughput_rps: float
     peak_bytes: float
     margin_bytes: float
-    highest_throughput: str
-    safest_margin: str
     goals: tuple[Objective, ...]
     #: Share of resamples of the trials in which another arm has the lowest median.
     selection_instability: float
@@ -109,8 +115,8 @@ def recommend(
     cases: pd.DataFrame, trials: pd.DataFrame, constraints: Requirements | None = None
 ) -> Recommendation | None:
     """The arm to pick of those that keep the constraints; None where none can be compared."""
-    keeps = (constraints or Requirements()).keeps
-    arms = [arm for arm in standings(cases, trials) if keeps(arm)]
+    asked = constraints or Requirements()
+    arms = [arm for arm in standings(cases, trials) if not asked.broken_by(arm)]
     return select(arms, pair=pair_of(cases, trials)) if arms else None
 
 
@@ -120,7 +126,7 @@ def select(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
     Latencies count as multiples of the control arm (sequential/plain) of their own notebook, since
     the notebooks are not interleaved with each other; seconds are shown beside them. Arms whose
     95 % intervals overlap the fastest one's are a tie, which goes to the smaller peak. First
-    requests, failed cases and cases whose texts differ from each tenant's alone are in no standing.
+    requests, failed cases and cases whose texts differ from each model's alone are in no standing.
     Without any latency, as on a simulated card, the smallest peak is picked. None where no arm has
     a control to be held against.
     """
@@ -129,21 +135,52 @@ def select(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
     arms = [arm for arm in arms if not math.isnan(arm.relative.value)]
     if not arms:
         return None
-    arms.sort(key=lambda arm: (arm.relative.value, arm.name))
+    arms.sort(key=lambda arm: (arm.relative.value, arm.arm))
     tied = [arm for arm in arms if _ties(arms[0], arm)]
     best = min(tied, key=_least_peak_first)
     rest = [arm for arm in tied if arm is not best] + [arm for arm in arms if arm not in tied]
-    second = rest[0] if rest else None
-    throughput = max(arms, key=lambda arm: _or(arm.rate.value, -math.inf))
-    safest = max(arms, key=lambda arm: _or(arm.margin_bytes, -math.inf))
+    tie = len(tied) > 1
+    return _recommendation(
+        [best, *rest],
+        pair=pair,
+        why=_why(best, tie=tie),
+        why_not=_why_not(rest[0], best, tie=rest[0] in tied) if rest else "",
+        tie=tie,
+        instability=_selection_instability(best, arms),
+    )
+
+
+def _least_bytes(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
+    """The arm with the smallest peak of those with one; of equal ones the first by name."""
+    known = [arm for arm in arms if not math.isnan(arm.peak_bytes)]
+    if not known:
+        return None
+    known.sort(key=lambda arm: (arm.peak_bytes, arm.arm))
+    best, *rest = known
+    more = rest[0].peak_bytes - best.peak_bytes if rest else 0
+    return _recommendation(
+        known,
+        pair=pair,
+        why=f"smallest peak: {_peak_and_margin(best)}; {NO_TIMES}, so bytes alone decide",
+        why_not=f"its peak is {format_bytes(more)} higher" if rest else "",
+        tie=bool(rest) and not more,
+        instability=math.nan,
+    )
+
+
+def _recommendation(
+    ranked: list[ArmStats], *, pair: str, why: str, why_not: str, tie: bool, instability: float
+) -> Recommendation:
+    """For the first of these arms, with the second behind it."""
+    best, *rest = ranked
     return Recommendation(
         pair=pair,
         strategy=best.strategy,
         variant=best.variant,
-        why=_why(best, tie=len(tied) > 1),
-        runner_up=second.name if second else "",
-        why_not=_why_not(second, best, tie=second in tied) if second else "",
-        tie=len(tied) > 1,
+        why=why,
+        runner_up=rest[0].arm if rest else "",
+        why_not=why_not,
+        tie=tie,
         n=best.n,
         median_s=best.latency_s.value,
         low_s=best.latency_s.low,
@@ -152,43 +189,8 @@ def select(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
         throughput_rps=best.throughput_rps,
         peak_bytes=best.peak_bytes,
         margin_bytes=best.margin_bytes,
-        highest_throughput=_throughput_text(throughput),
-        safest_margin=_margin_text(safest),
-        goals=_goals(arms),
-        selection_instability=_selection_instability(best, arms),
-    )
-
-
-def _least_bytes(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
-    """The arm with the smallest peak of those with one; of equal ones the first by name."""
-    arms = sorted(
-        (arm for arm in arms if not math.isnan(arm.peak_bytes)),
-        key=lambda arm: (arm.peak_bytes, arm.name),
-    )
-    if not arms:
-        return None
-    best, second = arms[0], arms[1] if len(arms) > 1 else None
-    more = second.peak_bytes - best.peak_bytes if second else 0
-    return Recommendation(
-        pair=pair,
-        strategy=best.strategy,
-        variant=best.variant,
-        why=f"smallest peak: {_peak_and_margin(best)}; {NO_TIMES}, so bytes alone decide",
-        runner_up=second.name if second else "",
-        why_not=f"its peak is {format_bytes(more)} higher" if second else "",
-        tie=bool(second) and not more,
-        n=best.n,
-        median_s=math.nan,
-        low_s=math.nan,
-        high_s=math.nan,
-        relative=math.nan,
-        throughput_rps=math.nan,
-        peak_bytes=best.peak_bytes,
-        margin_bytes=best.margin_bytes,
-        highest_throughput="",
-        safest_margin=_margin_text(max(arms, key=lambda arm: _or(arm.margin_bytes, -math.inf))),
-        goals=_goals(arms),
-        selection_instability=math.nan,
+        goals=_goals(ranked),
+        selection_instability=instability,
     )
 
 
@@ -207,18 +209,20 @@ def _goals(arms: list[ArmStats]) -> tuple[Objective, ...]:
     )
     found = []
     for goal, cost, text in wanted:
-        known = sorted(
-            (arm for arm in arms if not math.isnan(cost(arm))),
-            key=lambda arm: (cost(arm), _or(arm.relative.value, 0.0)),
-        )
+        known = [
+            (cost(arm), _or(arm.relative.value, 0.0), place)
+            for place, arm in enumerate(arms)
+            if not math.isnan(cost(arm))
+        ]
         if known:
-            second = known[1] if len(known) > 1 else None
+            ranked = [arms[place] for *_, place in sorted(known)]
+            best, second = ranked[0], ranked[1] if len(ranked) > 1 else None
             found.append(
                 Objective(
                     goal=goal,
-                    arm=known[0].name,
-                    figure=text(known[0]),
-                    runner_up=second.name if second else "",
+                    arm=best.arm,
+                    figure=text(best),
+                    runner_up=second.arm if second else "",
                     runner_up_figure=text(second) if second else "",
                 )
             )
@@ -290,23 +294,11 @@ def _ratio(values: Interval) -> str:
     return f"{values.value:.2f} x ({values.low:.2f} to {values.high:.2f})"
 
 
-def _throughput_text(arm: ArmStats) -> str:
-    if math.isnan(arm.throughput_rps):
-        return ""
-    return f"{arm.name}, {format_number(arm.throughput_rps)} requests/s"
-
-
-def _margin_text(arm: ArmStats) -> str:
-    return "" if math.isnan(arm.margin_bytes) else f"{arm.name}, {format_bytes(arm.margin_bytes)}"
-
-
 def _why(arm: ArmStats, *, tie: bool) -> str:
     lead = "tied for the lowest latency, with the smallest peak" if tie else "lowest latency"
-    few = (
-        f"; fewer than {LEAST_TRIALS} trials, so take it as a hint" if arm.n < LEAST_TRIALS else ""
-    )
+    few = f"; fewer than {LEAST_TRIALS} trials, so take it as a hint"
     memory = "" if math.isnan(arm.peak_bytes) else f"; peak {_peak_and_margin(arm)}"
-    return f"{lead}: {_latency_text(arm)}{memory}{few}"
+    return f"{lead}: {_latency_text(arm)}{memory}{few if arm.n < LEAST_TRIALS else ''}"
 
 
 def _peak_and_margin(arm: ArmStats) -> str:

@@ -54,48 +54,33 @@ def bootstrap_interval(
     level: float = 0.95,
 ) -> Interval:
     """Percentile bootstrap of `statistic`, not-a-number left out; NaN bounds without two values."""
-    sample = _finite(values)
-    if len(sample) == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    value = float(statistic(sample))
-    if len(sample) == 1:
-        return Interval(value, math.nan, math.nan, 1)
-    drawn = np.random.default_rng(seed).integers(0, len(sample), (RESAMPLES, len(sample)))
-    estimates = statistic(sample[drawn], axis=-1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(estimates, (tail, 1 - tail))
-    return Interval(value, float(low), float(high), len(sample))
+    return _bootstrap([_finite(values)], statistic, seed, level)
 
 
 def ratio_interval(
-    before: Iterable[float],
-    after: Iterable[float],
-    seed: int = 0,
-    level: float = 0.95,
+    before: Iterable[float], after: Iterable[float], seed: int = 0, level: float = 0.95
 ) -> Interval:
     """Median of `after` over that of `before`, both drawn again independently (percentile
     bootstrap); n is the smaller sample. NaN bounds where either has fewer than two values."""
-    samples = (_finite(before), _finite(after))
+
+    def ratio(before: Array, after: Array, axis: int | None = None) -> Any:
+        below, above = np.median(before, axis=axis), np.median(after, axis=axis)
+        return np.divide(above, below, out=np.full_like(above, math.nan), where=below != 0)
+
+    return _bootstrap([_finite(before), _finite(after)], ratio, seed, level)
+
+
+def _bootstrap(samples: Sequence[Array], statistic: Statistic, seed: int, level: float) -> Interval:
+    """Of a statistic of these samples, each drawn again by itself."""
     n = min(len(sample) for sample in samples)
-    if n == 0 or np.median(samples[0]) == 0:
-        return Interval(math.nan, math.nan, math.nan, n)
-    value = float(np.median(samples[1]) / np.median(samples[0]))
-    if n == 1:
+    value = float(statistic(*samples)) if n else math.nan
+    if n < 2 or math.isnan(value):
         return Interval(value, math.nan, math.nan, n)
     rng = np.random.default_rng(seed)
-    below, above = (
-        np.median(sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))], axis=-1)
-        for sample in samples
-    )
+    drawn = [sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))] for sample in samples]
     tail = (1 - level) / 2
-    low, high = np.quantile(above / below, (tail, 1 - tail))
+    low, high = np.quantile(statistic(*drawn, axis=-1), (tail, 1 - tail))
     return Interval(value, float(low), float(high), n)
-
-
-def ecdf(values: Iterable[float]) -> tuple[Array, Array]:
-    """Sorted values and the share of the sample that is at most each of them."""
-    sample = np.sort(_finite(values))
-    return sample, np.arange(1, len(sample) + 1) / max(len(sample), 1)
 
 
 def quantile(values: Iterable[float], share: float) -> float:

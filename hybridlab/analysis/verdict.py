@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hybridlab import catalog
-from hybridlab import planner as default_planner
+from hybridlab import catalog, planner
 from hybridlab.analysis.arms import is_value, main_pair, numbers
-from hybridlab.analysis.claims.evaluate import Planner, RunData, evaluate_claim
-from hybridlab.analysis.claims.rules import Claim, load_claims
+from hybridlab.analysis.claims.claims_file import Claim, load_claims
+from hybridlab.analysis.claims.evaluate import evaluate_claim
+from hybridlab.analysis.claims.evidence import RunData
 from hybridlab.analysis.recommendation import Recommendation, Requirements, recommend
 from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.errors import RunFolderError
 from hybridlab.planner import PairPlan
-from hybridlab.results.manifest import write_json
-from hybridlab.results.reader import run_table
+from hybridlab.results.manifest import read_manifest, write_json
+from hybridlab.results.reader import part_folders, run_table
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB, format_bytes, format_seconds
 
@@ -51,7 +52,6 @@ def judge(
     *,
     device: str,
     card: str | None,
-    planner: Planner = default_planner,
 ) -> list[dict[str, Any]]:
     """Rows of the table `claims`, one per claim.
 
@@ -59,23 +59,15 @@ def judge(
     card that is there (None on a CPU), not of one that was merely asked for: a claim about a T4 is
     judged only on rows of a T4, and elsewhere is 'not testable here' with the planner's word.
     """
-    bench = RunData(tables=tables, device=device, card=card, planner=planner)
-    rows = []
-    for claim in claims:
-        finding = evaluate_claim(claim, bench)
-        rows.append(
-            {
-                "claim": claim.id,
-                "sentence": claim.sentence,
-                "kind": claim.kind,
-                "expected": claim.expected,
-                "measured": finding.measured,
-                "verdict": finding.verdict,
-                "reason": finding.reason,
-                "evidence": finding.evidence,
-            }
-        )
-    return rows
+    run = RunData(tables=tables, device=device, card=card)
+    return [
+        {
+            "claim": claim.id,
+            **claim.model_dump(include={"sentence", "kind", "expected"}),
+            **asdict(evaluate_claim(claim, run)),
+        }
+        for claim in claims
+    ]
 
 
 # --------------------------------------------------------------------------------------- options
@@ -92,7 +84,7 @@ def options_table(card: Card | str, cases: pd.DataFrame) -> list[dict[str, Any]]
     rows = []
     for option, size in OPTIONS.items():
         ran = cases[(cases["experiment"] == "co_residency") & (cases["asr_model"] == size)]
-        plans = default_planner.plan_table(card, sizes=(size,))
+        plans = planner.plan_table(card, sizes=(size,))
         rows += [_option_row(option, plan, ran) for plan in plans + _others(card, size, ran, plans)]
     return rows
 
@@ -102,7 +94,7 @@ def _others(card: Card, size: str, ran: pd.DataFrame, plans: list[PairPlan]) -> 
     known = {(plan.asr_backend, plan.asr_dtype) for plan in plans}
     measured = {(row.asr_backend, row.asr_dtype) for row in ran.itertuples()}
     return [
-        default_planner.plan_pair(
+        planner.plan_pair(
             card,
             catalog.whisper(size),
             catalog.voxtral("mini-3b"),
@@ -246,7 +238,7 @@ def _foresight_text(card: Card) -> str:
 
 
 def _plan(card: Card, size: str, backend: str, dtype: str) -> PairPlan:
-    return default_planner.plan_pair(
+    return planner.plan_pair(
         card, catalog.whisper(size), catalog.voxtral("mini-3b"), backend=backend, dtype=dtype
     )
 
@@ -286,6 +278,27 @@ def write_verdict(
     return path
 
 
+def rewrite_verdict(run_dir: Path) -> Path | None:
+    """Write an older run's `verdict.json` anew, from its rows and under the constraints that its
+    manifests hold; None where it has none."""
+    path = run_dir / "verdict.json"
+    if not path.is_file():
+        return None
+    told = _read(path)
+    params: list[dict[str, Any]] = [
+        read_manifest(folder).get("params", {}) for folder in part_folders(run_dir)
+    ]
+    asked = next((one for one in params if "min_margin_bytes" in one), {})
+    names = [field.name for field in fields(Requirements)]
+    return write_verdict(
+        run_dir,
+        device=_device(told, run_table(run_dir, "cases")),
+        card=told.get("card"),
+        target=told.get("target") or TARGET,
+        constraints=Requirements.asked(**{name: asked[name] for name in names if name in asked}),
+    )
+
+
 def read_verdict(run_dir: Path, constraints: Requirements | None = None) -> dict[str, Any]:
     """What `write_verdict` wrote, under other constraints computed anew from the run's rows, with
     every claim. `RunFolderError` where the folder holds no verdict."""
@@ -295,20 +308,30 @@ def read_verdict(run_dir: Path, constraints: Requirements | None = None) -> dict
             f"{run_dir} holds no verdict.json; name the folder of a run whose notebook 07 has "
             "completed, as in outputs/"
         )
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError:
-        raise RunFolderError(f"{path} is damaged; write it again with --resume") from None
+    found = _read(path)
     if constraints is not None:
         cases, trials = (run_table(run_dir, table) for table in ("cases", "trials"))
         chosen = recommend(cases, trials, constraints)
         found["recommendation"] = chosen.as_dict() if chosen else None
         found["answer"] = NOTHING_KEEPS
         if chosen:
-            device = found.get("device") or str(cases["device"].iloc[0])  # older runs wrote none
-            target = found.get("target") or TARGET
             found["answer"] = answer_sentence(
-                cases, chosen, device=device, card=found.get("card"), target=target
+                cases,
+                chosen,
+                device=_device(found, cases),
+                card=found.get("card"),
+                target=found.get("target") or TARGET,
             )
     claims = run_table(run_dir, "claims")
     return {**found, "claims": claims.to_dict("records")}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError:
+        raise RunFolderError(f"{path} is damaged; write it again with --resume") from None
+
+
+def _device(told: Mapping[str, Any], cases: pd.DataFrame) -> str:
+    return told.get("device") or str(cases["device"].iloc[0])  # older runs wrote none

@@ -48,12 +48,17 @@ def nvml_memory(index: int = 0) -> CardMemory:
     return CardMemory(int(info.total), int(info.reserved), int(info.used), int(info.free))
 
 
-def nvml_used_bytes(index: int = 0) -> Reading:
-    """Bytes in use on the whole card without what the driver reserves."""
+def _reading(read: Callable[[], float]) -> Reading:
+    """What this reads, or the reason of its `UnavailableError`."""
     try:
-        return Reading(float(nvml_memory(index).used_bytes))
+        return Reading(float(read()))
     except UnavailableError as error:
         return Reading(None, str(error))
+
+
+def nvml_used_bytes(index: int = 0) -> Reading:
+    """Bytes in use on the whole card without what the driver reserves."""
+    return _reading(lambda: nvml_memory(index).used_bytes)
 
 
 def nvml_facts(index: int = 0) -> dict[str, Any]:
@@ -109,47 +114,42 @@ def nvml_other_processes(index: int = 0, *, own: Collection[int] = ()) -> Readin
     In a container NVML may name no process at all, or only processes of another namespace, and
     then it cannot be told who the others are.
     """
-    try:
+
+    def count() -> int:
         pids = {int(process.pid) for process in _ask(index, "processes", _computing)}
         if not pids and not cuda_in_use() and nvml_memory(index).used_bytes < LEAST_CONTEXT_BYTES:
-            return Reading(0.0)
-    except UnavailableError as error:
-        return Reading(None, str(error))
-    ours = _ours(pids, own)
-    hidden = _hidden(pids, ours)
-    return Reading(None, hidden) if hidden else Reading(float(len(pids - ours)))
+            return 0
+        return len(pids - _ours(pids, own))
+
+    return _reading(count)
 
 
 def nvml_other_processes_bytes(index: int = 0, *, own: Collection[int] = ()) -> Reading:
     """Bytes in use on the card that no process of this one's family holds; none where the driver
     does not say what each process holds."""
-    try:
+
+    def count() -> int:
         processes = [*_ask(index, "processes", _computing), *_ask(index, "processes", _drawing)]
         used = nvml_memory(index).used_bytes
-    except UnavailableError as error:
-        return Reading(None, str(error))
-    held = {int(process.pid): process.usedGpuMemory for process in processes}
-    ours = _ours(held, own)
-    hidden = _hidden(held, ours)
-    if hidden:
-        return Reading(None, hidden)
-    if any(held[pid] is None for pid in ours):
-        return Reading(None, "the driver does not say what each process holds")
-    return Reading(float(max(0, used - sum(int(held[pid]) for pid in ours))))
+        held = {int(process.pid): process.usedGpuMemory for process in processes}
+        ours = [held[pid] for pid in _ours(held, own)]
+        if None in ours:
+            raise UnavailableError("the driver does not say what each process holds")
+        return max(0, used - sum(map(int, ours)))
+
+    return _reading(count)
 
 
 def _ours(pids: Collection[int], own: Collection[int]) -> set[int]:
-    return {pid for pid in pids if pid in own or is_own(pid)}
-
-
-def _hidden(pids: Collection[int], ours: Collection[int]) -> str:
-    """Why these cannot be taken for all processes on the card; '' where they can: this process is
-    among them if it should be, or they are all numbers of processes here."""
-    if os.getpid() in ours or (ours and not cuda_in_use()):
-        return ""
-    if pids and not cuda_in_use() and all(Path(f"/proc/{pid}").exists() for pid in pids):
-        return ""
-    return "NVML does not show this process (a container hides process ids)"
+    """Those of this process' family; `UnavailableError` where these are not all processes on the
+    card: this process is not among them though it should be, nor are they all numbers of processes
+    here."""
+    ours = {pid for pid in pids if pid in own or is_own(pid)}
+    unused = not cuda_in_use()
+    numbered = bool(pids) and all(Path(f"/proc/{pid}").exists() for pid in pids)
+    if os.getpid() in ours or (unused and (ours or numbered)):
+        return ours
+    raise UnavailableError("NVML does not show this process (a container hides process ids)")
 
 
 def _computing(handle: Any) -> list[Any]:
@@ -199,11 +199,8 @@ def nvml_energy_j(index: int = 0) -> Reading:
     """Joules that the whole card has used since the driver was loaded (Volta and later)."""
     import pynvml
 
-    try:
-        millijoules = _ask(index, "energy", pynvml.nvmlDeviceGetTotalEnergyConsumption)
-    except UnavailableError as error:
-        return Reading(None, str(error))
-    return Reading(millijoules / 1e3)
+    millijoules = pynvml.nvmlDeviceGetTotalEnergyConsumption
+    return _reading(lambda: _ask(index, "energy", millijoules) / 1e3)
 
 
 def nvml_utilization(index: int = 0, *, since_s: float) -> Reading:
@@ -213,16 +210,16 @@ def nvml_utilization(index: int = 0, *, since_s: float) -> Reading:
 
     since_us = int((time.time() - since_s) * 1e6)
     kind = pynvml.NVML_GPU_UTILIZATION_SAMPLES
-    try:
+
+    def mean() -> float:
         _, samples = _ask(
             index, "utilization", lambda card: pynvml.nvmlDeviceGetSamples(card, kind, since_us)
         )
-    except UnavailableError as error:
-        return Reading(None, str(error))
-    shares = [int(sample.sampleValue.uiVal) / 100 for sample in samples]
-    if not shares:
-        return Reading(None, "the driver took no reading meanwhile")
-    return Reading(statistics.fmean(shares))
+        if not samples:
+            raise UnavailableError("the driver took no reading meanwhile")
+        return statistics.fmean(int(sample.sampleValue.uiVal) / 100 for sample in samples)
+
+    return _reading(mean)
 
 
 def _ask(index: int, what: str, query: Callable[[Any], Any]) -> Any:

@@ -48,7 +48,7 @@ class RequestSpec:
     reference: str | None
     question: str
     expected_answer: str | None
-    kind: str
+    question_type: str
     #: The clip is repeated, or cut, to `audio_s` seconds.
     resized: bool = False
 

@@ -138,7 +138,7 @@ def trial_identity(context: CaseContext, spec: RequestSpec) -> dict[str, Any]:
         "reference": spec.reference,
         "question": spec.question,
         "expected_answer": spec.expected_answer,
-        "question_type": spec.kind,
+        "question_type": spec.question_type,
     }
 
 
@@ -179,18 +179,20 @@ def write_trial(
 
 
 def _token_columns(context: CaseContext, served: CompletedRequest) -> dict[str, Any]:
-    """Time to the answer's first token, which its prefill ends with, and pace of the later ones.
-    Empty where no spans tell the answer's own: of a batch, over HTTP, after a shared prefix."""
+    """Time to the answer's first token, which its prefill ends with, and pace of the later ones;
+    those of a batch step together, until its longest answer ends. Empty where no spans tell the
+    answer's own: over HTTP, after a shared prefix."""
     n_tokens = len(served.answer.tokens)
     found: dict[str, Any] = {"output_tokens": n_tokens}
-    spans = [span for span in served.spans if span.role == AudioLanguageModel.name]
-    if served.batch > 1 or [span.phase for span in spans[-2:]] != ["prefill", "decode"]:
+    spans = served.batch_spans or served.spans
+    spans = tuple(span for span in spans if span.role == AudioLanguageModel.name)
+    if [span.phase for span in spans[-2:]] != ["prefill", "decode"]:
         return found
     prefill, decode = spans[-2:]
-    decode_s = decode.end_s - decode.start_s
     found["ttft_s"] = prefill.end_s - served.start_s
+    steps, decode_s = (served.longest_answer or n_tokens) - 1, decode.end_s - decode.start_s
     if n_tokens > 1 and decode_s > 0:
-        found |= {"itl_s": decode_s / (n_tokens - 1), "tokens_per_s": (n_tokens - 1) / decode_s}
+        found |= {"itl_s": decode_s / steps, "tokens_per_s": steps / decode_s}
     return found
 
 

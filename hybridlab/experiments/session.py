@@ -246,17 +246,17 @@ def _skip(part: NotebookRun, reason: str) -> NoReturn:
 
 
 def _request(clip: Clip, number: int, question: str) -> RequestSpec:
-    answer, kind = None, ""
+    answer, question_type = None, ""
     if question == FROM_MANIFEST and clip.questions:
         chosen = clip.questions[number % len(clip.questions)]
-        question, answer, kind = chosen.text, chosen.answer, chosen.kind
+        question, answer, question_type = chosen.text, chosen.answer, chosen.kind
     return RequestSpec(
-        id=f"{clip.id}-{kind or 'q'}-{number}",
+        id=f"{clip.id}-{question_type or 'q'}-{number}",
         clip_id=clip.id,
         path=str(Path(clip.path).absolute()),
         audio_s=clip.audio_s,
         reference=clip.text,
         question=question or DEFAULT_QUESTION,
         expected_answer=answer,
-        kind=kind,
+        question_type=question_type,
     )

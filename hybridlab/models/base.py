@@ -1,4 +1,4 @@
-"""What every tenant can do, whichever library runs it. No torch at import."""
+"""What every model can do, whichever library runs it. No torch at import."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Role = Literal["asr", "llm"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Everything needed to load a tenant anywhere; it pickles. `dtype` is never 'auto'."""
+    """Everything needed to load a model anywhere; it pickles. `dtype` is never 'auto'."""
 
     model: str
     backend: str
@@ -47,7 +47,7 @@ class ModelSpec:
 
 def compute_values(*specs: ModelSpec | None) -> None:
     """In a process that was started with a simulated card, let it have values: all of them where
-    every tenant is small and says real words, else only those that sizes and decisions hang on.
+    every model is small and says real words, else only those that sizes and decisions hang on.
     Nothing anywhere else."""
     if STATE_VARIABLE in os.environ:
         from hybridlab.simulation import values
@@ -75,11 +75,11 @@ class TokenUsage:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What a tenant said: the words and the ids behind them (specials removed)."""
+    """What a model said: the words and the ids behind them (specials removed)."""
 
     text: str
     tokens: tuple[int, ...]
-    #: None where the library behind the tenant does not tell.
+    #: None where the library behind the model does not tell.
     usage: TokenUsage | None = field(default=None, compare=False)
 
 
@@ -136,6 +136,11 @@ class Model(ABC):
         after = self.device.unattributed_bytes()
         if before is not None and after is not None:
             self.processor_bytes = after - before
+
+    def tell_phase(self, phase: str) -> None:
+        """That this phase begins, or with '' that one has ended."""
+        if self.on_phase is not None:
+            self.on_phase(f"{self.name} {phase}" if phase else "")
 
     @property
     def first_stop(self) -> Device:

@@ -36,7 +36,7 @@ def difference(heard: list[str] | str) -> str:
 
 
 def main(folder: str, *devices: str) -> None:
-    import torch  # noqa: F401  # its libraries are there, too, where a tenant computes
+    import torch  # noqa: F401  # its libraries are there, too, where a model computes
     from faster_whisper import WhisperModel
 
     from hybridlab.audio import load_clips

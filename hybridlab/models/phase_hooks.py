@@ -15,20 +15,20 @@ from hybridlab.models.base import Model, PhaseSpan
 
 
 class PhaseProbe:
-    """Watches an encoder and an autoregressive decoder of one tenant.
+    """Watches an encoder and an autoregressive decoder of one model.
 
     The first decoder pass after an encoder pass is the prefill, the others are the decode.
     """
 
     def __init__(
         self,
-        tenant: Model,
+        model: Model,
         *,
         encoder: nn.Module,
         decoder: nn.Module,
         head: nn.Module | None = None,
     ) -> None:
-        self.tenant = tenant
+        self.model = model
         self._marks: list[tuple[str, Any]] = []  # (phase, stamp), a start and an end in turn
         self._watching = False
         self._phase = "prepare"
@@ -40,8 +40,8 @@ class PhaseProbe:
         for module in (encoder, decoder):
             module.register_forward_hook(self._ends)
         if head is not None:  # a phase of memory alone: its time belongs to the decode
-            head.register_forward_pre_hook(lambda *_: self._tell("head"))
-            head.register_forward_hook(lambda *_: self._tell(""))
+            head.register_forward_pre_hook(lambda *_: self.model.tell_phase("head"))
+            head.register_forward_hook(lambda *_: self.model.tell_phase(""))
 
     def _starts(self, phase: Callable[[], str]) -> Callable[..., None]:
         def start(*_: Any) -> None:
@@ -57,40 +57,36 @@ class PhaseProbe:
             self._mark(self._phase, entering=False)
 
     def _mark(self, phase: str, *, entering: bool) -> None:
-        self._marks.append((phase, self.tenant.device.stamp()))
-        self._tell(phase if entering else "")
-
-    def _tell(self, phase: str) -> None:
-        if self.tenant.on_phase is not None:
-            self.tenant.on_phase(f"{self.tenant.name} {phase}" if phase else "")
+        self._marks.append((phase, self.model.device.stamp()))
+        self.model.tell_phase(phase if entering else "")
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Append the spans of the call inside to the tenant's."""
-        began = self.tenant.device.stamp()
+        """Append the spans of the call inside to the model's."""
+        began = self.model.device.stamp()
         self._marks, self._fresh, self._watching = [], True, True
-        self._tell("prepare")
+        self.model.tell_phase("prepare")
         try:
-            with self.tenant.device.compute_slot():
+            with self.model.device.compute_slot():
                 yield
         finally:
             self._watching = False
-        self._tell("")  # not after a fault: the phase is then where it happened
-        self.tenant.spans.extend(self._spans(began))
+        self.model.tell_phase("")  # not after a fault: the phase is then where it happened
+        self.model.spans.extend(self._spans(began))
         self._marks = []
 
     def _spans(self, began: Any) -> Iterator[PhaseSpan]:
         """`prepare` up to the first pass, then the passes; neighbours of one phase are one span."""
-        times = [(phase, self.tenant.device.seconds(stamp)) for phase, stamp in self._marks]
-        start = self.tenant.device.seconds(began)
-        yield PhaseSpan(self.tenant.name, "prepare", start, times[0][1] if times else start)
+        times = [(phase, self.model.device.seconds(stamp)) for phase, stamp in self._marks]
+        start = self.model.device.seconds(began)
+        yield PhaseSpan(self.model.name, "prepare", start, times[0][1] if times else start)
         last: PhaseSpan | None = None
         for (phase, entered), (_, left) in zip(times[::2], times[1::2], strict=True):
             if last is not None and phase == last.phase:
-                last = PhaseSpan(self.tenant.name, phase, last.start_s, left)
+                last = PhaseSpan(self.model.name, phase, last.start_s, left)
                 continue
             if last is not None:
                 yield last
-            last = PhaseSpan(self.tenant.name, phase, entered, left)
+            last = PhaseSpan(self.model.name, phase, entered, left)
         if last is not None:
             yield last

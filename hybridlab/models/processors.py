@@ -22,32 +22,8 @@ if TYPE_CHECKING:
 TIMESTAMPS = 1501  # <|0.00|> to <|30.00|> in steps of 20 ms
 TEKKEN_CONTROL_TOKENS = 1000
 TEKKEN_FILE = "tekken_240911.json"
-#: Voxtral's control tokens by rank (its tekken.json); the others are fillers up to rank 34.
-TEKKEN_SPECIALS = {
-    0: "<unk>",
-    1: "<s>",
-    2: "</s>",
-    3: "[INST]",
-    4: "[/INST]",
-    5: "[AVAILABLE_TOOLS]",
-    6: "[/AVAILABLE_TOOLS]",
-    7: "[TOOL_RESULTS]",
-    8: "[/TOOL_RESULTS]",
-    9: "[TOOL_CALLS]",
-    10: "[IMG]",
-    11: "<pad>",
-    12: "[IMG_BREAK]",
-    13: "[IMG_END]",
-    14: "[PREFIX]",
-    15: "[MIDDLE]",
-    16: "[SUFFIX]",
-    17: "[SYSTEM_PROMPT]",
-    18: "[/SYSTEM_PROMPT]",
-    19: "[TOOL_CONTENT]",
-    24: "[AUDIO]",
-    25: "[BEGIN_AUDIO]",
-    34: "[TRANSCRIBE]",
-}
+#: Those of Voxtral's control tokens that older models lack, by rank (its tekken.json).
+VOXTRAL_SPECIALS = {24: "[AUDIO]", 25: "[BEGIN_AUDIO]", 34: "[TRANSCRIBE]"}
 
 
 def whisper_specials(vocab_size: int) -> list[str]:
@@ -220,7 +196,10 @@ def write_tekken(path: Path, *, vocab_size: int = 131_072) -> None:
     """Voxtral's tekken.json from the one that mistral-common ships; a smaller `vocab_size` keeps
     the first ranks. Of the shipped 150,000 entries only those in use are written."""
     import mistral_common
+    from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
+    specials = {one["rank"]: one["token_str"] for one in Tekkenizer.DEPRECATED_SPECIAL_TOKENS}
+    specials |= VOXTRAL_SPECIALS
     source = Path(mistral_common.__file__).parent / "data" / TEKKEN_FILE
     data: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
     data.pop("image", None)
@@ -234,7 +213,7 @@ def write_tekken(path: Path, *, vocab_size: int = 131_072) -> None:
     data["special_tokens"] = [
         {
             "rank": rank,
-            "token_str": TEKKEN_SPECIALS.get(rank, f"<SPECIAL_{rank}>"),
+            "token_str": specials.get(rank, f"<SPECIAL_{rank}>"),
             "is_control": True,
         }
         for rank in range(35)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
@@ -20,74 +21,53 @@ from hybridlab.models.attention import (
 )
 from hybridlab.models.base import AudioLanguageModel, GenerationResult, PrefilledAudio, TokenUsage
 from hybridlab.models.greedy_decoding import DecodeState, GreedyDecoder
-from hybridlab.models.phase_hooks import PhaseProbe
+from hybridlab.models.local_model import TransformersModel
 from hybridlab.models.processors import TEKKEN_CONTROL_TOKENS, voxtral_processor
-from hybridlab.models.source import check_source, folder_or_id, hub_id
+from hybridlab.models.source import hub_id
 from hybridlab.models.text_streaming import StreamDetokenizer
-from hybridlab.models.weights import (
-    computing_dtype,
-    one_line_errors,
-    pretrained,
-    random_transformers,
-    voxtral_config,
-)
+from hybridlab.models.weights import computing_dtype, voxtral_config
 
 #: Control tokens of Voxtral's tokenizer: the end of an instruction, and the wish for a transcript.
 INST_END, TRANSCRIBE = 4, 34
 
 
-class VoxtralTransformers(AudioLanguageModel):
+class VoxtralTransformers(TransformersModel, AudioLanguageModel):
     """Greedy in both jobs, so that texts can be compared (the model card suggests temperature 0.2
     for questions)."""
 
-    _model: Any = None
-    _processor: Any = None
+    architecture = "VoxtralForConditionalGeneration"
+    _loop: GreedyDecoder
 
-    @property
-    def loaded(self) -> bool:
-        return self._model is not None
-
-    def module(self) -> Any:
-        return self._model
-
-    def load(self) -> None:
-        from transformers import VoxtralForConditionalGeneration, VoxtralProcessor
-
-        check_source(self.spec)
+    def _build(self) -> Any:
         check_card(self.spec.attention, self.spec.card)
-        known = catalog.voxtral(self.spec.model)
         check_attention(
             self.spec.attention,
             self.device,
-            model=known,
+            model=catalog.voxtral(self.spec.model),
             dtype=computing_dtype(self.spec.dtype),
         )
-        if self.spec.weights == "random":
-            with self._building_processor():
-                self._processor = voxtral_processor(vocab_size=known.text.vocab_size)
-            self._model = random_transformers(
-                VoxtralForConditionalGeneration,
-                voxtral_config(known),
-                self.spec,
-                self.first_stop.torch_name,
-            )
-        else:
-            with one_line_errors(self.spec), self._building_processor():
-                self._processor = VoxtralProcessor.from_pretrained(folder_or_id(self.spec))
-            self._model = pretrained(VoxtralForConditionalGeneration, self.spec, self.first_stop)
-        if self.spec.load_path == "staged":
-            self._model.to(self.device.torch_name)
-        self._probe = PhaseProbe(
-            self,
-            encoder=self._model.model.audio_tower,
-            decoder=self._model.model.language_model,
-            head=self._model.lm_head,
-        )
-        self._loop = GreedyDecoder(self._model, may_end=self.spec.has_text)
+        model = super()._build()
+        self._loop = GreedyDecoder(model, may_end=self.spec.has_text)
+        return model
+
+    def _config(self) -> Any:
+        return voxtral_config(catalog.voxtral(self.spec.model))
+
+    def _make_processor(self) -> Any:
+        return voxtral_processor(vocab_size=catalog.voxtral(self.spec.model).text.vocab_size)
+
+    def _load_processor(self, folder_or_id: str) -> Any:
+        from transformers import VoxtralProcessor
+
+        return VoxtralProcessor.from_pretrained(folder_or_id)
+
+    def _watched(self) -> Mapping[str, nn.Module]:
+        parts, head = self._model.model, self._model.lm_head
+        return {"encoder": parts.audio_tower, "decoder": parts.language_model, "head": head}
 
     def unload(self) -> None:
-        self._model = self._processor = self._probe = self._loop = None  # type: ignore[assignment]
-        self.device.release()
+        self._loop = None  # type: ignore[assignment]
+        super().unload()
 
     def transcribe(
         self,
@@ -205,18 +185,18 @@ class _VoxtralHeard(PrefilledAudio):
     """`<s>[INST][BEGIN_AUDIO][AUDIO]xN`, with which transcription and questions both begin, encoded
     and prefilled; every job continues from there and is then forgotten."""
 
-    def __init__(self, tenant: VoxtralTransformers, samples: Samples) -> None:
+    def __init__(self, model: VoxtralTransformers, samples: Samples) -> None:
         _check_length([samples], catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
-        self._tenant = tenant
-        with tenant._probe.call():
-            inputs = tenant._transcription([samples], "")
-            audio = (inputs["input_ids"][0] == tenant._model.config.audio_token_id).nonzero()
+        self._model = model
+        with model._probe.call():
+            inputs = model._transcription([samples], "")
+            audio = (inputs["input_ids"][0] == model._model.config.audio_token_id).nonzero()
             self._length = int(audio[-1]) + 1
             for name in ("input_ids", "attention_mask"):
                 inputs[name] = inputs[name][:, : self._length]
-            inputs = inputs.to(tenant.device.torch_name, dtype=tenant._model.dtype)
-            with torch.inference_mode(), pinned_attention(tenant.spec.attention):
-                self._heading: DecodeState = tenant._loop.prefill(inputs)
+            inputs = inputs.to(model.device.torch_name, dtype=model._model.dtype)
+            with torch.inference_mode(), pinned_attention(model.spec.attention):
+                self._heading: DecodeState = model._loop.prefill(inputs)
 
     def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> GenerationResult:
         spoken = self._ids(f"lang:{language}") if language else []
@@ -226,16 +206,16 @@ class _VoxtralHeard(PrefilledAudio):
         return self._continue([*self._ids(question), INST_END], max_new_tokens)
 
     def _ids(self, text: str) -> list[int]:
-        return list(self._tenant._processor.tokenizer.encode(text, add_special_tokens=False))
+        return list(self._model._processor.tokenizer.encode(text, add_special_tokens=False))
 
     @torch.inference_mode()
     def _continue(self, prompt: list[int], max_new_tokens: int) -> GenerationResult:
-        tenant, loop = self._tenant, self._tenant._loop
-        with tenant._probe.call(), pinned_attention(tenant.spec.attention):
+        model, loop = self._model, self._model._loop
+        with model._probe.call(), pinned_attention(model.spec.attention):
             loop.rewind(self._heading, self._length)
-            loop.extend(self._heading, torch.tensor([prompt], device=tenant.device.torch_name))
+            loop.extend(self._heading, torch.tensor([prompt], device=model.device.torch_name))
             (row,) = loop.say(self._heading, max_new_tokens)
-        return tenant._text(row, self._length + len(prompt), max_new_tokens)
+        return model._text(row, self._length + len(prompt), max_new_tokens)
 
 
 def _audio(samples: Samples) -> dict[str, str]:

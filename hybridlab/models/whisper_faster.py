@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hybridlab.audio import Samples, windows
+from hybridlab.audio import Samples
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.nvml import nvml_facts
 from hybridlab.errors import UnavailableError
-from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, SpeechRecognizer
+from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan
 from hybridlab.models.known_answer import difference, heard
-from hybridlab.models.source import check_source
-from hybridlab.models.whisper_transformers import WhisperTransformers, _joined
+from hybridlab.models.local_model import LocalModel
+from hybridlab.models.whisper_transformers import WhisperTransformers
+from hybridlab.models.windowed import WindowedRecognizer
 
 _COMPUTE_TYPES = {"float32": "float32", "float16": "float16", "int8": "int8"}
 #: The small model that ships with hybridlab, in which host and card have to say the same.
 PROBED = "pocket-m"
 
 
-class WhisperCtranslate2(SpeechRecognizer):
+class WhisperCtranslate2(LocalModel, WindowedRecognizer):
     """Weights live outside torch, so `module()` is None; windows run one after the other."""
-
-    _model: Any = None
-
-    @property
-    def loaded(self) -> bool:
-        return self._model is not None
 
     def module(self) -> None:
         return None
 
-    def load(self) -> None:
-        check_source(self.spec)
+    def _build(self) -> Any:
         if self.device.kind == "cuda":
             self._check_card()
         from faster_whisper import WhisperModel
@@ -50,10 +43,9 @@ class WhisperCtranslate2(SpeechRecognizer):
         if isinstance(self.device, CpuDevice) and self.device.concurrent_models > 1:
             options["cpu_threads"] = self.device.compute_threads
         if self.spec.weights == "hub":
-            self._model = WhisperModel(self.spec.model, **options)
-            return
+            return WhisperModel(self.spec.model, **options)
         with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
-            self._model = WhisperModel(str(self.converted(Path(folder))), **options)
+            return WhisperModel(str(self.converted(Path(folder))), **options)
 
     def _check_card(self) -> None:
         """`UnavailableError` where CTranslate2 cannot compute on the card, or not in this dtype: it
@@ -88,33 +80,17 @@ class WhisperCtranslate2(SpeechRecognizer):
         ).convert(str(target))
         return target
 
-    def unload(self) -> None:
-        self._model = None
-        self.device.release()
-
-    def transcribe(
-        self,
-        batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
+    def _transcribe_windows(
+        self, pieces: list[Samples], language: str, max_new_tokens: int, beams: int
     ) -> list[GenerationResult]:
-        pieces = [windows(samples) for samples in batch]
-        rows = [
-            self._window(piece, language, max_new_tokens, beams)
-            for clip in pieces
-            for piece in clip
-        ]
-        return _joined(rows, [len(clip) for clip in pieces])
+        return [self._window(piece, language, max_new_tokens, beams) for piece in pieces]
 
     def _window(
         self, samples: Samples, language: str, max_new_tokens: int, beams: int
     ) -> GenerationResult:
-        started = self.device.stamp()
-        if self.on_phase is not None:
-            self.on_phase(f"{self.name} decode")
         fixed = {} if self.spec.has_text else {"suppress_tokens": [-1, 50_257]}
+        started = self.device.stamp()
+        self.tell_phase("decode")
         segments, _ = self._model.transcribe(
             samples,
             language=language or None,
@@ -126,12 +102,9 @@ class WhisperCtranslate2(SpeechRecognizer):
             **fixed,
         )
         found = list(segments)  # the generator does the work
-        ended = self.device.stamp()
-        if self.on_phase is not None:
-            self.on_phase("")
-        self.spans.append(
-            PhaseSpan(self.name, "decode", self.device.seconds(started), self.device.seconds(ended))
-        )
+        start_s, end_s = map(self.device.seconds, (started, self.device.stamp()))
+        self.tell_phase("")
+        self.spans.append(PhaseSpan(self.name, "decode", start_s, end_s))
         tokens = tuple(token for segment in found for token in segment.tokens)
         return GenerationResult(" ".join(segment.text.strip() for segment in found), tokens)
 

@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hybridlab import catalog
-from hybridlab.audio import Samples, windows
+from hybridlab.audio import Samples
 from hybridlab.errors import WeightsError
-from hybridlab.models.base import GenerationResult, SpeechRecognizer
-from hybridlab.models.phase_hooks import PhaseProbe
+from hybridlab.models.base import GenerationResult
+from hybridlab.models.local_model import LocalModel
 from hybridlab.models.processors import hf_to_openai_state_dict
-from hybridlab.models.source import check_source, folder_or_id
+from hybridlab.models.source import folder_or_id
 from hybridlab.models.weights import empty_weights_on, fill_random
-from hybridlab.models.whisper_transformers import _joined
+from hybridlab.models.windowed import WindowedRecognizer
 
 #: Silence behind a window while its features are computed, at least what a frame reaches ahead.
 SILENT_HOPS = 5
 
 
-class WhisperOpenai(SpeechRecognizer):
+class WhisperOpenai(LocalModel, WindowedRecognizer):
     """All windows of a call run as one batch; padded with zeros in the log-mel domain, as
     `whisper.transcribe` does."""
 
-    _model: Any = None
+    def _build(self) -> nn.Module:
+        build = {"random": self._random, "hub": self._released}.get(
+            self.spec.weights, self._converted
+        )
+        return build().to(self.device.name).eval()
 
-    @property
-    def loaded(self) -> bool:
-        return self._model is not None
-
-    def module(self) -> Any:
-        return self._model
-
-    def load(self) -> None:
-        check_source(self.spec)
-        if self.spec.weights == "random":
-            self._model = self._random()
-        elif self.spec.weights == "hub":
-            self._model = self._released()
-        else:
-            self._model = self._converted()
-        self._model.eval()
-        self._probe = PhaseProbe(self, encoder=self._model.encoder, decoder=self._model.decoder)
+    def _watched(self) -> Mapping[str, nn.Module]:
+        return {"encoder": self._model.encoder, "decoder": self._model.decoder}
 
     def _released(self) -> nn.Module:
         """openai-whisper's own checkpoint. In float32 as `load_model(device=...)` loads it, the
@@ -54,15 +44,11 @@ class WhisperOpenai(SpeechRecognizer):
         name = self.spec.model
         if self.spec.dtype == "float32":
             model: nn.Module = whisper.load_model(name, device=self.first_stop.torch_name)
-            return model.to(self.device.torch_name)
-        return half_with_float_norms(whisper.load_model(name, device="cpu")).to(
-            self.device.torch_name
-        )
+            return model
+        return half_with_float_norms(whisper.load_model(name, device="cpu"))
 
     def _converted(self) -> nn.Module:
         """A folder in hub format, its tensors renamed."""
-        from pathlib import Path
-
         from safetensors.torch import load_file
 
         folder = Path(folder_or_id(self.spec))
@@ -75,9 +61,7 @@ class WhisperOpenai(SpeechRecognizer):
         # the encoder's positions are a computed buffer in one library and stored in the other
         if set(missing) - {"encoder.positional_embedding"} or unexpected:
             raise WeightsError(f"{folder} does not hold a Whisper: {[*missing, *unexpected][:3]}")
-        if self.spec.dtype == "float16":
-            half_with_float_norms(model)
-        return model.to(self.device.torch_name)
+        return half_with_float_norms(model) if self.spec.dtype == "float16" else model
 
     def _random(self) -> nn.Module:
         """As `_released` asks the device's allocator: the float16 checkpoint beside the float32
@@ -97,7 +81,7 @@ class WhisperOpenai(SpeechRecognizer):
         _apply(model, lambda tensor: _placed(tensor, self.first_stop.torch_name))
         del checkpoint
         fill_random(model, seed=self.spec.seed)
-        return model.to(self.device.torch_name)
+        return model
 
     def _architecture(self) -> nn.Module:
         from whisper.model import ModelDimensions, Whisper
@@ -123,29 +107,21 @@ class WhisperOpenai(SpeechRecognizer):
     def unload(self) -> None:
         from whisper.audio import mel_filters
 
-        self._model = self._probe = None  # type: ignore[assignment]
         mel_filters.cache_clear()  # the library keeps them on the device for good
-        self.device.release()
+        super().unload()
 
     @torch.inference_mode()
-    def transcribe(
-        self,
-        batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
+    def _transcribe_windows(
+        self, pieces: list[Samples], language: str, max_new_tokens: int, beams: int
     ) -> list[GenerationResult]:
         import whisper
 
-        pieces = [windows(samples) for samples in batch]
         with self._probe.call():
-            mel = torch.stack([self.mel(piece) for clip in pieces for piece in clip])
+            mel = torch.stack([self.mel(piece) for piece in pieces])
             results = whisper.decode(
                 self._model, self.encoded(mel), self._options(language, max_new_tokens, beams)
             )
-        rows = [GenerationResult(result.text.strip(), tuple(result.tokens)) for result in results]
-        return _joined(rows, [len(clip) for clip in pieces])
+        return [GenerationResult(result.text.strip(), tuple(result.tokens)) for result in results]
 
     def mel(self, samples: Samples) -> Tensor:
         """(mel_bins, 3000), zero after the audio's own frames. `whisper.transcribe` appends 30 s of

@@ -2,75 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hybridlab import catalog
-from hybridlab.audio import Samples, windows
-from hybridlab.models.base import GenerationResult, SpeechRecognizer
-from hybridlab.models.phase_hooks import PhaseProbe
+from hybridlab.audio import Samples
+from hybridlab.models.base import GenerationResult
+from hybridlab.models.local_model import TransformersModel
 from hybridlab.models.processors import (
     load_whisper_processor,
     whisper_generation_config,
     whisper_processor,
 )
-from hybridlab.models.source import check_source, folder_or_id
-from hybridlab.models.weights import (
-    one_line_errors,
-    pretrained,
-    random_transformers,
-    whisper_config,
-)
+from hybridlab.models.weights import whisper_config
+from hybridlab.models.windowed import WindowedRecognizer
 
 
-class WhisperTransformers(SpeechRecognizer):
+class WhisperTransformers(TransformersModel, WindowedRecognizer):
     """All windows of a call run as one batch; padded with silence to 30 s by the extractor."""
 
-    _model: Any = None
-    _processor: Any = None
+    architecture = "WhisperForConditionalGeneration"
 
-    @property
-    def loaded(self) -> bool:
-        return self._model is not None
+    def _config(self) -> Any:
+        return whisper_config(catalog.whisper(self.spec.model))
 
-    def module(self) -> Any:
-        return self._model
-
-    def load(self) -> None:
-        from transformers import WhisperForConditionalGeneration
-
-        check_source(self.spec)
+    def _make_processor(self) -> Any:
         known = catalog.whisper(self.spec.model)
-        if self.spec.weights == "random":
-            with self._building_processor():
-                self._processor = whisper_processor(
-                    vocab_size=known.vocab_size, num_mel_bins=known.encoder.mel_bins
-                )
-            self._model = random_transformers(
-                WhisperForConditionalGeneration,
-                whisper_config(known),
-                self.spec,
-                self.first_stop.torch_name,
-            )
-            self._model.generation_config = whisper_generation_config(vocab_size=known.vocab_size)
-        else:
-            with one_line_errors(self.spec), self._building_processor():
-                self._processor = load_whisper_processor(folder_or_id(self.spec), known)
-            self._model = pretrained(WhisperForConditionalGeneration, self.spec, self.first_stop)
-        if self.spec.load_path == "staged":
-            self._model.to(self.device.torch_name)
-        self._probe = PhaseProbe(
-            self,
-            encoder=self._model.model.encoder,
-            decoder=self._model.model.decoder,
-        )
+        return whisper_processor(vocab_size=known.vocab_size, num_mel_bins=known.encoder.mel_bins)
 
-    def unload(self) -> None:
-        self._model = self._processor = self._probe = None  # type: ignore[assignment]
-        self.device.release()
+    def _load_processor(self, folder_or_id: str) -> Any:
+        return load_whisper_processor(folder_or_id, catalog.whisper(self.spec.model))
+
+    def _build(self) -> Any:
+        model = super()._build()
+        if self.spec.weights == "random":
+            vocab_size = catalog.whisper(self.spec.model).vocab_size
+            model.generation_config = whisper_generation_config(vocab_size=vocab_size)
+        return model
+
+    def _watched(self) -> Mapping[str, nn.Module]:
+        return {"encoder": self._model.model.encoder, "decoder": self._model.model.decoder}
 
     def save(self, folder: Path) -> None:
         """Write the loaded model and its processor as a folder in hub format."""
@@ -80,18 +55,12 @@ class WhisperTransformers(SpeechRecognizer):
         self._processor.tokenizer.save_pretrained(folder)
 
     @torch.inference_mode()
-    def transcribe(
-        self,
-        batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
+    def _transcribe_windows(
+        self, pieces: list[Samples], language: str, max_new_tokens: int, beams: int
     ) -> list[GenerationResult]:
-        pieces = [windows(samples) for samples in batch]
         with self._probe.call():
             inputs = self._processor.feature_extractor(
-                [piece for clip in pieces for piece in clip],
+                pieces,
                 sampling_rate=catalog.SAMPLE_RATE_HZ,
                 return_attention_mask=True,
                 return_tensors="pt",
@@ -108,23 +77,10 @@ class WhisperTransformers(SpeechRecognizer):
                 max_new_tokens=max_new_tokens,
                 **fixed,
             )
-            rows = [self._text(row) for row in output.tolist()]
-        return _joined(rows, [len(clip) for clip in pieces])
+            return [self._text(row) for row in output.tolist()]
 
     def _text(self, row: list[int]) -> GenerationResult:
         first_special = self._model.generation_config.eos_token_id
         tokens = tuple(token for token in row if token < first_special)
-        return GenerationResult(
-            self._processor.decode(tokens, skip_special_tokens=True).strip(), tokens
-        )
-
-
-def _joined(rows: list[GenerationResult], counts: list[int]) -> list[GenerationResult]:
-    """Texts of windows as texts of clips."""
-    texts, start = [], 0
-    for count in counts:
-        own = rows[start : start + count]
-        start += count
-        tokens = tuple(token for text in own for token in text.tokens)
-        texts.append(GenerationResult(" ".join(text.text for text in own if text.text), tokens))
-    return texts
+        text = self._processor.decode(tokens, skip_special_tokens=True).strip()
+        return GenerationResult(text, tokens)

@@ -1,6 +1,6 @@
 """Tenants that live in a worker: the same interface, the work in another process.
 
-A worker that is lost in the middle of a request is started again, its tenant loaded again, and the
+A worker that is lost in the middle of a request is started again, its model loaded again, and the
 request tried once more; a second loss is the caller's `WorkerLostError`.
 """
 
@@ -36,7 +36,7 @@ Told = TypeVar("Told")
 
 @dataclass(frozen=True, kw_only=True)
 class Hosting:
-    """How a worker is to host its tenant."""
+    """How a worker is to host its model."""
 
     role: Role
     spec: ModelSpec
@@ -51,7 +51,7 @@ class Hosting:
 
 @dataclass(frozen=True, kw_only=True)
 class _Answer:
-    """What a call gave, and the state of the tenant after it."""
+    """What a call gave, and the state of the model after it."""
 
     value: Any
     spans: list[PhaseSpan]
@@ -89,7 +89,7 @@ class _Remote(Model):
         self._member = self._begin()
 
     def _begin(self) -> ProcessMemory:
-        """A fresh worker that hosts the tenant, nothing loaded yet."""
+        """A fresh worker that hosts the model, nothing loaded yet."""
         pid = self.worker.start().call(os.getpid)
         member = self.device.track_process(self.name, pid, self._release)
         self.worker.call(_host, self.hosting)
@@ -122,11 +122,11 @@ class _Remote(Model):
         return self._weights_bytes if self._loaded else None
 
     def ask(self, function: Callable[..., Told], *arguments: Any) -> Told:
-        """`function(tenant, *arguments)` where the tenant is; all of it must pickle."""
+        """`function(model, *arguments)` where the model is; all of it must pickle."""
         return cast(Told, self._ask(function, *arguments))
 
     def begin_again(self, spec: ModelSpec | None = None) -> None:
-        """A fresh worker in place of the one before, for this tenant or for one of another spec;
+        """A fresh worker in place of the one before, for this model or for one of another spec;
         nothing is loaded yet."""
         self.restarts += 1
         if spec is not None:
@@ -141,7 +141,7 @@ class _Remote(Model):
             self._ask("release")
 
     def _request(self, method: str, *arguments: Any, **keywords: Any) -> list[GenerationResult]:
-        """A request to the tenant, tried once more when its process is lost."""
+        """A request to the model, tried once more when its process is lost."""
         start = time.perf_counter()
         try:
             return list(self._ask(method, *arguments, **keywords))
@@ -176,7 +176,7 @@ class _Remote(Model):
         hear: TokenCallback | None = None,
         **keywords: Any,
     ) -> Any:
-        """A method of the tenant or a function of it and more, where it is, for an event loop. It
+        """A method of the model or a function of it and more, where it is, for an event loop. It
         is tried once: what becomes of a request whose worker is lost is the caller's. `hear` is
         told the words as they are decoded (`Model.on_text`); cancelling ends the worker."""
         try:
@@ -237,17 +237,17 @@ _REQUESTS = frozenset({"transcribe", "answer"})
 
 @dataclass
 class _Hosted:
-    tenant: Model
+    model: Model
     phase: str = ""
     #: As last counted: that walks through all parameters.
     weights_bytes: int | None = None
 
 
-_hosted: _Hosted | None = None  # one worker, one tenant
+_hosted: _Hosted | None = None  # one worker, one model
 
 
 def _host(hosting: Hosting) -> None:
-    """Make the tenant; the environment first, since a library may read it when it is loaded."""
+    """Make the model; the environment first, since a library may read it when it is loaded."""
     global _hosted
     os.environ.update(hosting.environment)
     compute_values(hosting.spec)
@@ -257,7 +257,7 @@ def _host(hosting: Hosting) -> None:
         device.count_exactly()
     make: Callable[..., Model] = make_llm if hosting.role == "llm" else make_asr
     _hosted = _Hosted(make(hosting.spec, device))
-    _hosted.tenant.on_phase = _enter
+    _hosted.model.on_phase = _enter
 
 
 def _enter(phase: str) -> None:
@@ -270,7 +270,7 @@ def _last_phase() -> str:
 
 def _the_hosted() -> _Hosted:
     if _hosted is None:
-        raise RuntimeError("this worker was asked before it was given a tenant")
+        raise RuntimeError("this worker was asked before it was given a model")
     return _hosted
 
 
@@ -283,26 +283,26 @@ def _ask(
     tells: bool = False,
 ) -> _Answer:
     hosted = _the_hosted()
-    tenant, device = hosted.tenant, hosted.tenant.device
-    tenant.on_text = emit if tells else None
+    model, device = hosted.model, hosted.model.device
+    model.on_text = emit if tells else None
     if reset_peak:
         device.reset_peak()
     if method in ("load", "unload"):
         hosted.phase = method
     if callable(method):
-        value = method(tenant, *arguments, **keywords)
+        value = method(model, *arguments, **keywords)
     else:
-        owner: Any = device if method == "release" else tenant
+        owner: Any = device if method == "release" else model
         value = getattr(owner, method)(*arguments, **keywords)
     device.synchronize()
     if method not in _REQUESTS:
-        hosted.weights_bytes = tenant.weights_bytes() if tenant.loaded else None
+        hosted.weights_bytes = model.weights_bytes() if model.loaded else None
     return _Answer(
         value=value,
-        spans=tenant.drain_spans(),
-        loaded=tenant.loaded,
+        spans=model.drain_spans(),
+        loaded=model.loaded,
         weights_bytes=hosted.weights_bytes,
-        processor_bytes=tenant.processor_bytes,
+        processor_bytes=model.processor_bytes,
         report=_report(device),
     )
 

@@ -1,7 +1,7 @@
-"""Whose bytes they are when two tenants work at once: each one's share of the joint peak.
+"""Whose bytes they are when two models work at once: each one's share of the joint peak.
 
-One allocator serves both, so its own peak names nobody. On CUDA every tenant gets a stream of its
-own for one request and the allocator's history is replayed by stream; on a CPU every tenant's
+One allocator serves both, so its own peak names nobody. On CUDA every model gets a stream of its
+own for one request and the allocator's history is replayed by stream; on a CPU every model's
 thread traces its tensors. Tenants in processes of their own have an allocator each.
 """
 
@@ -38,7 +38,7 @@ class PeakTracker:
 
 
 class PeakAttribution(ABC):
-    """A context around one request; `around` goes around each tenant's share of it, in whatever
+    """A context around one request; `around` goes around each model's share of it, in whatever
     thread that runs."""
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ def _outliving(events: Sequence[Mapping[str, Any]]) -> set[int]:
     return set(there.values())
 
 
-class MemberPeaks(PeakAttribution):
+class ProcessPeaks(PeakAttribution):
     """Tenants in workers: each process' own peak above what it held before. Their sum is what the
     device's peak is made of, and an upper bound, since the two need not fall together."""
 
@@ -151,7 +151,7 @@ class MemberPeaks(PeakAttribution):
 
 
 def attribution(device: Device) -> PeakAttribution:
-    """The way of telling tenants apart on this device."""
+    """The way of telling models apart on this device."""
     if device.tracked_processes:
-        return MemberPeaks(device)
+        return ProcessPeaks(device)
     return TensorTraces() if device.kind == "cpu" else StreamHistory(device)

@@ -109,7 +109,7 @@ def thin(samples: list[Sample], *, step_bytes: int = MIB, step_s: float = 0.25) 
 
 
 class Listened(Protocol):
-    """What tells its phases: a tenant."""
+    """What tells its phases: a model."""
 
     on_phase: Callable[[str], None] | None
 
@@ -117,7 +117,7 @@ class Listened(Protocol):
 @dataclass(frozen=True)
 class Ended:
     """The end of a phase: bytes in use, of them the request's living tensors (None: they cannot be
-    told), and the owners that are not tenants."""
+    told), and the owners that are not models."""
 
     used_bytes: int
     live_bytes: int | None
@@ -137,7 +137,7 @@ class Phase:
 
     @property
     def peak_account(self) -> MemoryOwners:
-        """Owners that are not tenants, with the slack at the peak (`Region.peak_account`)."""
+        """Owners that are not models, with the slack at the peak (`Region.peak_account`)."""
         return self.ended.account.with_slack(_less(self.reserved_bytes, self.peak_bytes))
 
     def again(self, later: Phase) -> Phase:
@@ -161,11 +161,11 @@ class Region:
     seconds: float = 0.0
     #: Most that a caching allocator held inside; None where there is none.
     reserved_bytes: int | None = None
-    #: Owners that are not tenants, at its end.
+    #: Owners that are not models, at its end.
     account: MemoryOwners = NOBODY
-    #: Each phase of each tenant ('' between phases), where the meter listens to them.
+    #: Each phase of each model ('' between phases), where the meter listens to them.
     phases: dict[str, Phase] = field(default_factory=dict)
-    #: Whose bytes the peak was, where tenants worked at once and were told apart.
+    #: Whose bytes the peak was, where models worked at once and were told apart.
     at_once: PeakTracker | None = None
 
     def note(self, peak_bytes: int, reserved_bytes: int | None) -> None:
@@ -215,7 +215,7 @@ def _both(
 class MemoryProfiler:
     """Context manager around a case.
 
-    >>> with Meter(device) as meter:            # doctest: +SKIP
+    >>> with MemoryProfiler(device) as meter:  # doctest: +SKIP
     ...     with meter.region("load"): load()
     ...     meter.settle()
     ...     with meter.region("request"): serve()
@@ -228,7 +228,7 @@ class MemoryProfiler:
     process_baseline_bytes: int = 0
     idle_bytes: int | None = None
     idle_reserved_bytes: int | None = None
-    #: Owners that are not tenants, before anything was loaded and at rest.
+    #: Owners that are not models, before anything was loaded and at rest.
     base_account: MemoryOwners = NOBODY
     idle_account: MemoryOwners = NOBODY
 
@@ -267,11 +267,11 @@ class MemoryProfiler:
         self.idle_account = NOBODY
 
     @contextmanager
-    def phases(self, region: Region, tenants: Sequence[Listened]) -> Iterator[None]:
-        """Inside, take the peaks of `region` apart by the tenants' phases.
+    def phases(self, region: Region, models: Sequence[Listened]) -> Iterator[None]:
+        """Inside, take the peaks of `region` apart by the models' phases.
 
         Costs some 0.1 ms a phase, and tracing tensors on a CPU (whose allocator keeps no account)
-        costs more: not for requests whose latency is quoted, nor for tenants that work at once.
+        costs more: not for requests whose latency is quoted, nor for models that work at once.
         """
         live = None
         if self.device.kind == "cpu":
@@ -293,20 +293,20 @@ class MemoryProfiler:
             self.device.reset_peak()
             current = phase
 
-        before = [tenant.on_phase for tenant in tenants]
-        for tenant, listener in zip(tenants, before, strict=True):
-            tenant.on_phase = _both(listener, enter)
+        before = [model.on_phase for model in models]
+        for model, listener in zip(models, before, strict=True):
+            model.on_phase = _both(listener, enter)
         try:
             with live or nullcontext():
                 yield
         finally:
             enter("")
-            for tenant, listener in zip(tenants, before, strict=True):
-                tenant.on_phase = listener
+            for model, listener in zip(models, before, strict=True):
+                model.on_phase = listener
 
     @contextmanager
     def apart(self, region: Region) -> Iterator[PeakAttribution]:
-        """Inside, tell the tenants apart that work at once on one request: for their bytes, not for
+        """Inside, tell the models apart that work at once on one request: for their bytes, not for
         times that are quoted."""
         with attribution(self.device) as told:
             yield told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,19 +14,14 @@ from hybridlab.config.params import Params
 from hybridlab.devices.system_info import git_commit, machine, versions
 from hybridlab.errors import RunFolderError
 from hybridlab.results.schema import SCHEMA_VERSION
-from hybridlab.results.writer import plain
+from hybridlab.results.writer import plain, replace
 
 Status = Literal["running", "completed", "skipped", "failed", "crashed"]
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write in one step, so that a reader never sees half a manifest."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(plain(value), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror}") from None
+    """In one step: never half a manifest."""
+    replace(path, (json.dumps(plain(value), indent=2) + "\n").encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hybridlab.config.renamed import PARAMETERS, renamed_parameter, renamed_row
 from hybridlab.errors import RunFolderError
 from hybridlab.results.manifest import write_json
 from hybridlab.results.schema import SCHEMA_VERSION, TABLES
+from hybridlab.results.writer import replace
 
 
 def migrate(run_dir: Path) -> list[Path]:
@@ -52,28 +53,17 @@ def _rewrite(path: Path) -> None:
     if path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").splitlines()
         fresh = "".join(f"{json.dumps(_row(path.stem, json.loads(line)))}\n" for line in lines)
-        _replace(path, fresh.encode())
-    else:
-        import io
+        replace(path, fresh.encode())
+        return
+    import pandas as pd
 
-        import pandas as pd
-
-        frame = pd.read_parquet(path)
-        rows = [
-            _row(path.stem, dict(zip(frame.columns, values, strict=True)))
-            for values in frame.itertuples(index=False)
-        ]
-        empty = list(_row(path.stem, dict.fromkeys(frame.columns)))
-        buffer = io.BytesIO()
-        pd.DataFrame(rows, columns=None if rows else empty).to_parquet(buffer, index=False)
-        _replace(path, buffer.getvalue())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """In one step: never half a table."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    frame = pd.read_parquet(path)
+    rows = [
+        _row(path.stem, dict(zip(frame.columns, values, strict=True)))
+        for values in frame.itertuples(index=False)
+    ]
+    empty = list(_row(path.stem, dict.fromkeys(frame.columns)))
+    replace(path, pd.DataFrame(rows, columns=None if rows else empty).to_parquet(index=False))
 
 
 def _row(table: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hybridlab.config.params import Params
 from hybridlab.errors import RunFolderError
 from hybridlab.results.manifest import Status, now, origin, read_manifest, write_json
-from hybridlab.results.reader import finished_rows, read_rows
+from hybridlab.results.reader import finished_rows, read_rows, write_parquet
 from hybridlab.results.writer import TableWriter
 from hybridlab.simulation import evidence
 from hybridlab.units import MIB, format_bytes
@@ -67,8 +67,8 @@ class NotebookRun:
         """The `cases` rows by id: what a resumed run need not repeat."""
         return {row["case_id"]: row for row in read_rows(self.folder / "cases.jsonl")}
 
-    def close(self, status: Status = "completed", reason: str = "") -> None:
-        """Write the part's manifest; a part without one was interrupted."""
+    def note(self, status: Status, reason: str = "") -> None:
+        """Write the part's manifest; one that says 'running' was interrupted."""
         write_json(
             self.folder / "manifest.json",
             {
@@ -82,6 +82,12 @@ class NotebookRun:
                 "ended": now(),
             },
         )
+
+    def close(self, status: Status = "completed", reason: str = "") -> None:
+        """End the part: its manifest, and the run's tables so far as Parquet, whatever ran the
+        notebook."""
+        self.note(status, reason)
+        write_parquet(self.run_dir)
 
     def skip(self, reason: str) -> None:
         """Record that this notebook cannot run here, and why."""
@@ -113,7 +119,7 @@ def open_part(params: Params, *, device: str) -> NotebookRun:
     for folder in (part.folder, part.figures):
         folder.mkdir(parents=True, exist_ok=True)
     _claim(part.folder)
-    part.close("running")
+    part.note("running")
     return part
 
 

@@ -88,6 +88,16 @@ def _drop_torn_row(file: FileIO) -> int:
     return end
 
 
+def replace(path: Path, content: bytes) -> None:
+    """Write in one step, so that a reader never sees half a file."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror}") from None
+
+
 def plain(value: Any) -> Any:
     """JSON-ready: numpy scalars become Python's, not-a-number becomes an empty value."""
     if isinstance(value, Mapping):

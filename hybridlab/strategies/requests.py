@@ -32,8 +32,11 @@ class CompletedRequest:
     start_s: float
     end_s: float
     spans: tuple[PhaseSpan, ...]
-    #: How many requests were served in the same calls; the spans are those of all of them.
+    #: How many requests were served in the same calls; `spans` stand with the first of them.
     batch: int = 1
+    #: The spans of a batch, with each of its requests, and the tokens of its longest answer.
+    batch_spans: tuple[PhaseSpan, ...] = ()
+    longest_answer: int = 0
 
     @property
     def latency_s(self) -> float:

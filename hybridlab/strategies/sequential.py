@@ -61,9 +61,12 @@ class Sequential(Strategy):
             answers = self.llm.answer(samples, questions, max_new_tokens=most)
             self.device.synchronize()
             end_s, spans = time.perf_counter(), self.drain_spans()
+            batch_spans, longest = tuple(spans), max(len(answer.tokens) for answer in answers)
             for request, *texts in zip(taken, transcripts, answers, strict=True):
                 served = completed(request, (texts[0], texts[1]), start_s, end_s, spans)
-                yield replace(served, batch=len(taken))
+                yield replace(
+                    served, batch=len(taken), batch_spans=batch_spans, longest_answer=longest
+                )
                 spans = []  # the batch's spans stand once, with its first request
 
     def _orchestrated(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:

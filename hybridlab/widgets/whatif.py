@@ -39,7 +39,7 @@ class Race:
     @classmethod
     def of(cls, cases: pd.DataFrame, trials: pd.DataFrame) -> Race:
         arms = [arm for arm in standings(cases, trials) if not math.isnan(arm.relative.value)]
-        arms.sort(key=lambda arm: (arm.relative.value, arm.name))
+        arms.sort(key=lambda arm: (arm.relative.value, arm.arm))
         pair = pair_of(cases, trials) if arms else ""
         return cls(arms=arms, pair=pair, arrivals=Arrivals.of(cases, trials))
 

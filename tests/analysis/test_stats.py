@@ -10,7 +10,6 @@ import pytest
 from hybridlab.analysis.stats import (
     Interval,
     bootstrap_interval,
-    ecdf,
     is_stable,
     slope_with_interval,
     word_error_rate,
@@ -56,13 +55,6 @@ def test_overlap_is_symmetric_and_counts_touching() -> None:
     assert a.overlaps(b)
     assert b.overlaps(a)
     assert not a.overlaps(c)
-
-
-def test_ecdf_ends_at_one_and_is_sorted() -> None:
-    values, share = ecdf([3.0, 1.0, 2.0, 2.0])
-    assert values.tolist() == [1.0, 2.0, 2.0, 3.0]
-    assert share.tolist() == [0.25, 0.5, 0.75, 1.0]
-    assert ecdf([])[0].size == 0
 
 
 @pytest.mark.parametrize(

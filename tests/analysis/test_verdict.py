@@ -7,15 +7,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import pytest
+from pydantic import Field
 
 from hybridlab.analysis import verdict
 from hybridlab.analysis.arms import standings
-from hybridlab.analysis.claims.evaluate import CHECKS
-from hybridlab.analysis.claims.rules import CLAIMS_FILE, Claim, load_claims
+from hybridlab.analysis.claims import claims_file, evaluate, evidence, rules
+from hybridlab.analysis.claims.claims_file import CLAIMS_FILE, Claim, load_claims
+from hybridlab.analysis.claims.evidence import ClaimResult
 from hybridlab.errors import ParameterError
 from hybridlab.reporting import figures
 from hybridlab.reporting.figures.pareto import pareto_front
@@ -151,13 +153,37 @@ def judged(claims: list[Claim], rows: Rows, **place: Any) -> dict[str, dict[str,
 def test_every_claim_is_unique_and_judged_even_without_rows(claims: list[Claim]) -> None:
     ids = [claim.id for claim in claims]
     assert len(set(ids)) == len(ids) >= 20
-    assert {claim.rule.test for claim in claims} == set(CHECKS)
+    assert {claim.rule.test for claim in claims} == set(rules.RULES)
     rows = verdict.judge(claims, {}, device="cpu", card=None)
     assert [row["claim"] for row in rows] == ids
     for row in rows:
         assert row["verdict"] in VERDICTS
         assert row["reason"]
         assert {"claim", "expected", "measured", "verdict", "reason"} <= set(row)
+
+
+def test_a_rule_is_one_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "RULES", known := dict(rules.RULES))
+    for module in (claims_file, evaluate):
+        monkeypatch.setattr(module, "RULES", known)
+
+    @rules.rule("most-cases", predict=lambda run, card, *, most: f"predicted {most} on {card.name}")
+    def most_cases(run: evidence.RunData, *, most: Annotated[int, Field(gt=0)]) -> ClaimResult:
+        few = len(run.cases) <= most
+        return run.result(evidence.supported_if(few), "counted", measured=f"{len(run.cases)}")
+
+    path = tmp_path / "claims.yaml"
+    path.write_text(_claim_yaml(rule="{test: most-cases, most: 10}"), encoding="utf-8")
+    claims = load_claims(path)
+    row = judged(claims, race())["a"]
+    assert (row["verdict"], row["measured"]) == ("supported", "10")
+    assert row["reason"] == "counted, on the CPU with pocket weights"
+    path.write_text(path.read_text().replace("needs: {}", "needs: {card: l4}"), encoding="utf-8")
+    row = judged(load_claims(path), race())["a"]
+    assert (row["verdict"], row["measured"]) == ("not testable here", "predicted 10 on l4")
+    path.write_text(_claim_yaml(rule="{test: most-cases, most: 0}"), encoding="utf-8")
+    with pytest.raises(ParameterError, match=r"claim a\.rule\.most-cases\.most = 0"):
+        load_claims(path)
 
 
 def test_claims_are_found_from_below_the_project_and_from_elsewhere(
@@ -534,8 +560,9 @@ def test_the_winner_is_the_fastest_against_its_own_control() -> None:
     assert found.runner_up == "sequential/plain"
     assert "slower" in found.why_not
     assert "95 % interval" in found.why
-    assert found.highest_throughput.startswith("parallel")
-    assert found.safest_margin.startswith("swapping/reload-cached, 6.56 GiB")
+    goals = {goal.goal: goal for goal in found.goals}
+    assert goals["highest throughput"].arm == "parallel/threads"
+    assert goals["safest margin"].figure == "6.56 GiB to spare"
     assert "Whisper pocket-m (transformers" in found.pair
 
 
@@ -648,15 +675,18 @@ def test_the_answer_names_device_weights_and_prediction() -> None:
     assert "no strategies were measured" in empty
 
 
-def test_write_verdict_reads_a_runs_rows(tmp_path: Path) -> None:
-    rows = race()
+def write_parts(folder: Path, rows: Rows) -> None:
     for notebook in ("04", "05", "06"):
-        folder = tmp_path / "parts" / notebook
-        folder.mkdir(parents=True)
+        part = folder / "parts" / notebook
+        part.mkdir(parents=True)
         for table in ("cases", "trials"):
             own = [row for row in rows.rows[table] if row["notebook"] == notebook]
             lines = [json.dumps({**row, "notebook": None}) for row in own]
-            (folder / f"{table}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (part / f"{table}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_write_verdict_reads_a_runs_rows(tmp_path: Path) -> None:
+    write_parts(tmp_path, race())
     path = verdict.write_verdict(tmp_path, device="cpu")
     written = json.loads(path.read_text(encoding="utf-8"))
     assert set(written) == {"answer", "recommendation", "options", "device", "card", "target"}
@@ -665,6 +695,20 @@ def test_write_verdict_reads_a_runs_rows(tmp_path: Path) -> None:
         written["recommendation"]
     )
     assert len(written["options"]) >= 3 * 7
+
+
+def test_an_older_verdict_is_written_anew_under_its_own_constraints(tmp_path: Path) -> None:
+    assert verdict.rewrite_verdict(tmp_path) is None
+    write_parts(tmp_path, race())
+    asked = {"min_margin_bytes": 5 * GIB, "max_p95_s": 0.0, "max_wer": 1.0}
+    manifest = tmp_path / "parts" / "06" / "manifest.json"
+    manifest.write_text(json.dumps({"params": asked}), encoding="utf-8")
+    old = {"recommendation": {"strategy": "swapping", "variant": "arena"}, "target": "l4"}
+    (tmp_path / "verdict.json").write_text(json.dumps(old), encoding="utf-8")
+    written = json.loads(verdict.rewrite_verdict(tmp_path).read_text(encoding="utf-8"))
+    assert written["recommendation"]["variant"] == "reload-cached"  # the one with such a margin
+    assert (written["device"], written["target"]) == ("cpu", "l4")
+    assert written["options"][0]["card"] == "l4"
 
 
 def test_verdicts_need_no_torch() -> None:

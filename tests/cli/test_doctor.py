@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,23 +14,26 @@ import pytest
 from typer.testing import CliRunner
 
 from hybridlab import devices as device
-from hybridlab.cli import doctor_checks
+from hybridlab.cli import doctor_checks as checks
 from hybridlab.cli.commands import app
 from hybridlab.cli.doctor import summary
-from hybridlab.cli.doctor_checks import CheckResult, base, machine, software, weights
+from hybridlab.cli.doctor_checks import CheckResult
 from hybridlab.config.preset_files import read_yaml
 from hybridlab.devices import CpuDevice, CudaDevice, visible
+from hybridlab.devices import nvml as nvml_module
 from hybridlab.errors import UnavailableError
+from hybridlab.results import run_folder
+from hybridlab.simulation import build
 from hybridlab.units import GB
 from tests.fake_nvml import FakeNvml
 
 
-def one(results: Sequence[CheckResult], name: str) -> CheckResult:
+def one(results: Iterable[CheckResult], name: str) -> CheckResult:
     (found,) = [result for result in results if result.name == name]
     return found
 
 
-def crash() -> CheckResult:
+def crash() -> Iterator[CheckResult]:
     raise ImportError("no module named torch")
 
 
@@ -57,10 +60,12 @@ def test_a_check_that_fails_is_a_result_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     good = CheckResult("other", "fine")
-    found = list(doctor_checks.run_checks({"packages": crash, "GPU": crash, "other": lambda: good}))
+    found = list(
+        checks.run_checks({"packages": crash, "GPU": crash, "other": lambda: iter([good])})
+    )
     assert [result.state for result in found] == ["broken", "limited", "ok"]
     assert "no module named torch" in found[0].detail
-    monkeypatch.setattr(base, "CHECKS", {"packages": crash, "other": lambda: good})
+    monkeypatch.setattr(checks, "CHECKS", {"packages": crash, "other": lambda: iter([good])})
     code, text = invoke()
     lines = [line.rstrip() for line in text.splitlines()]
     assert code == 1
@@ -71,7 +76,7 @@ def test_a_check_that_fails_is_a_result_and_the_others_go_on(
 
 def test_no_torch_at_all_is_still_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)  # what an import of it then says
-    found = list(doctor_checks.run_checks())
+    found = list(checks.run_checks())
     assert one(found, "GPU").state == "limited"
     assert one(found, "presets").state == "broken"  # nothing tells what would run
     assert "torch" in one(found, "presets").detail
@@ -86,8 +91,8 @@ def test_missing_packages_name_their_command(monkeypatch: pytest.MonkeyPatch) ->
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
-    monkeypatch.setattr(software, "version", version)
-    found = software.packages()
+    monkeypatch.setattr(checks, "version", version)
+    found = list(checks.packages())
     assert one(found, "torch").state == "broken"
     assert one(found, "faster-whisper").state == "limited"
     assert "hybridlab[ct2]" in one(found, "faster-whisper").fix
@@ -97,14 +102,16 @@ def test_kernel_and_notebooks(monkeypatch: pytest.MonkeyPatch, project: Path) ->
     from jupyter_client import kernelspec
 
     monkeypatch.setattr(kernelspec.KernelSpecManager, "find_kernel_specs", lambda self: {})
-    assert software.kernel().state == "broken" and "ipykernel install" in software.kernel().fix
+    (missing,) = checks.kernel()
+    assert missing.state == "broken" and "ipykernel install" in missing.fix
     monkeypatch.chdir(project)
-    assert software.notebooks().detail == str(project / "notebooks")
+    assert next(checks.notebooks()).detail == str(project / "notebooks")
 
 
 @pytest.mark.parametrize(("free_gb", "state"), [(20, "ok"), (6, "limited"), (1, "broken")])
-def test_host_memory(free_gb: float, state: str) -> None:
-    found = machine.memory(int(free_gb * GB))
+def test_host_memory(monkeypatch: pytest.MonkeyPatch, free_gb: float, state: str) -> None:
+    monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: int(free_gb * GB))
+    (found,) = checks.memory()
     assert found.state == state
     if state == "limited":
         assert found.fix.endswith("memory_budget_gb=3.5")
@@ -112,33 +119,34 @@ def test_host_memory(free_gb: float, state: str) -> None:
 
 @pytest.mark.parametrize(("free", "state"), [(GB, "limited"), (GB // 10, "broken"), (9 * GB, "ok")])
 def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, state: str) -> None:
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    assert machine.disk(tmp_path / "not" / "yet").state == state
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(run_folder, "default_outputs", lambda: tmp_path / "not" / "yet")
+    assert next(checks.disk()).state == state
 
 
 def test_a_quota_of_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     quota = tmp_path / "cpu.max"
     quota.write_text("150000 100000\n")
-    monkeypatch.setattr(machine, "QUOTA", quota)
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert "8 cores (1.5 by the container's quota)" in machine.system().detail
+    monkeypatch.setattr(checks, "QUOTA", quota)
+    monkeypatch.setattr(checks.os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert "8 cores (1.5 by the container's quota)" in next(checks.machine()).detail
 
 
 def test_a_card_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cuda_lack", lambda: "torch is built without CUDA")
-    monkeypatch.setattr(machine, "nvml_facts", lambda: {"driver": "580.1"})
-    found = machine.gpu()
+    monkeypatch.setattr(visible, "cuda_lack", lambda: "torch is built without CUDA")
+    monkeypatch.setattr(nvml_module, "nvml_facts", lambda: {"driver": "580.1"})
+    found = next(checks.gpu())
     assert "driver 580.1 is there" in found.detail and "reinstall torch" in found.fix
     assert "built without CUDA" in found.detail
-    monkeypatch.setattr(machine, "nvml_facts", lambda: {"reason": "no NVML: none"})
-    assert machine.gpu().detail == "none (no NVML: none)"
+    monkeypatch.setattr(nvml_module, "nvml_facts", lambda: {"reason": "no NVML: none"})
+    assert next(checks.gpu()).detail == "none (no NVML: none)"
 
 
 def test_a_card_without_some_readings_says_which_and_why(
     nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "cuda_lack", lambda: "")
-    card = machine.gpu()
+    monkeypatch.setattr(visible, "cuda_lack", lambda: "")
+    card = next(checks.gpu())
     assert "Tesla T4: driver 580.82.07" in card.detail
     assert "sm_clock_mhz unknown (Not Supported)" in card.detail
     assert "reason" not in card.detail
@@ -146,17 +154,17 @@ def test_a_card_without_some_readings_says_which_and_why(
     monkeypatch.setattr(CudaDevice, "title", lambda self: "Tesla T4")
     nvml.present = False
     visible._visible.cache_clear()
-    assert machine.gpu().detail.startswith("Tesla T4: no readings (no NVML: Driver Not Loaded")
+    assert next(checks.gpu()).detail.startswith("Tesla T4: no readings (no NVML: Driver Not Loaded")
 
 
 def test_presets_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "cuda_lack", lambda: "no driver")
-    gpu_only = weights.preset_result("mine", {"device": "cuda"})
+    gpu_only = checks.preset_result("mine", {"device": "cuda"})
     assert gpu_only.state == "limited" and "0 CUDA devices" in gpu_only.impact
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: GB)
     large = {"llm_model": "mini-3b", "llm_weights": "random", "device": "cpu"}
-    assert "its pair takes" in weights.preset_result("large", large).impact
-    assert weights.preset_result("pocket", {"trails": 3}).state == "broken"
+    assert "its pair takes" in checks.preset_result("large", large).impact
+    assert checks.preset_result("pocket", {"trails": 3}).state == "broken"
 
 
 def test_the_summary_counts() -> None:
@@ -169,7 +177,7 @@ def test_the_summary_counts() -> None:
 
 @pytest.mark.gpu
 def test_a_card_is_named() -> None:
-    found = machine.gpu()
+    found = next(checks.gpu())
     assert found.state == "ok" and CudaDevice(0).title() in found.detail
 
 
@@ -177,12 +185,12 @@ def test_a_simulated_card_is_named_and_needs_a_compiler(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = read_yaml(project / "params" / "t4-simulated.yaml")
-    monkeypatch.setattr(weights, "compiler", lambda: ["cc"])
-    assert "on an NVIDIA T4 (simulated)" in weights.preset_result("t4-simulated", values).detail
+    monkeypatch.setattr(build, "compiler", lambda: ["cc"])
+    assert "on an NVIDIA T4 (simulated)" in checks.preset_result("t4-simulated", values).detail
 
     def none() -> Any:
         raise UnavailableError("it needs a C compiler")
 
-    monkeypatch.setattr(weights, "compiler", none)
-    found = weights.preset_result("t4-simulated", values)
+    monkeypatch.setattr(build, "compiler", none)
+    found = checks.preset_result("t4-simulated", values)
     assert (found.state, found.impact) == ("limited", "it needs a C compiler")

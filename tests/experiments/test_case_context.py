@@ -186,27 +186,29 @@ PREFIXED = (*ANSWERED, ("llm", "decode", 3.0, 3.4), ("llm", "prepare", 3.4, 3.5)
 
 
 @pytest.mark.parametrize(
-    ("spans", "batch", "found"),
+    ("spans", "longest", "found"),
     [
-        ((*ANSWERED, ("llm", "decode", 3.0, 4.0)), 1, (2.0, 0.25, 4.0)),
-        ((*ANSWERED, ("llm", "decode", 3.0, 4.0)), 2, (None, None, None)),
-        ((*PREFIXED, ("llm", "decode", 3.5, 4.5)), 1, (None, None, None)),
-        ((("llm", "http", 1.0, 1.1), ("llm", "work", 1.1, 4.0)), 1, (None, None, None)),
+        ((*ANSWERED, ("llm", "decode", 3.0, 4.0)), 0, (2.0, 0.25, 4.0)),
+        ((*ANSWERED, ("llm", "decode", 3.0, 4.0)), 9, (2.0, 0.125, 8.0)),
+        ((*PREFIXED, ("llm", "decode", 3.5, 4.5)), 0, (None, None, None)),
+        ((("llm", "http", 1.0, 1.1), ("llm", "work", 1.1, 4.0)), 0, (None, None, None)),
     ],
 )
 def test_the_first_token_and_the_pace_are_those_of_the_answer(
-    spans: Any, batch: int, found: tuple[float | None, ...]
+    spans: Any, longest: int, found: tuple[float | None, ...]
 ) -> None:
-    """Five tokens: one at the end of prefill, four in a second of decoding."""
-    heard = ("asr", "decode", 1.2, 1.9)
+    """Five tokens: one at the end of prefill, four in a second of decoding; in a batch (`longest`)
+    that went on for nine tokens, those of the other answers among them."""
+    calls = spans_of(("asr", "decode", 1.2, 1.9), *spans)
     served = CompletedRequest(
         request=Request(id="r", samples=np.zeros(1, np.float32), question="?"),
         transcript=GenerationResult("one", (1,)),
         answer=GenerationResult("a b c d", (1, 2, 3, 4, 5)),
         start_s=1.0,
         end_s=4.0,
-        spans=spans_of(heard, *spans),
-        batch=batch,
+        spans=() if longest else calls,
+        batch_spans=calls if longest else (),
+        longest_answer=longest,
     )
     columns = _token_columns(context(Card()), served)
     assert columns["output_tokens"] == 5

@@ -92,7 +92,7 @@ def case() -> Case:
         reference=None,
         question="",
         expected_answer=None,
-        kind="",
+        question_type="",
     )
     spec = {"backend": "transformers", "weights": "pocket", "dtype": "float32"}
     return Case(

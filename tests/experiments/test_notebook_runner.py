@@ -101,8 +101,10 @@ def test_papermill_runs_a_notebook_directly_with_a_preset(project: Path, tmp_pat
         progress_bar=False,
         kernel_name="python3",
     )
-    part = read_manifest(tmp_path / "run" / "parts" / "00_setup")
-    assert part["status"] == "completed"
+    run = tmp_path / "run"
+    assert read_manifest(run / "parts" / "00_setup")["status"] == "completed"
+    lines = (run / "parts" / "00_setup" / "trials.jsonl").read_text().splitlines()
+    assert len(pd.read_parquet(run / "trials.parquet")) == len(lines) > 0
 
 
 def test_missing_hardware_is_recorded_as_skipped(

@@ -10,13 +10,14 @@ from hybridlab.audio import load_clips
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.devices.cuda import CudaDevice
 from hybridlab.errors import UnavailableError
-from hybridlab.models import ModelSpec, make_llm
+from hybridlab.models import make_llm
 from hybridlab.models.attention import (
     check_attention,
     check_card,
     kernels_of,
     pinned_attention,
 )
+from tests.models.conftest import spec
 
 POCKET = catalog.voxtral("pocket")
 #: Of the heads below, and the bytes of all their scores in float32.
@@ -25,19 +26,12 @@ SCORES_BYTES = HEADS * LENGTH * LENGTH * 4
 
 
 def said(attention: str, device: Device, dtype: str) -> str:
-    spec = ModelSpec(
-        model="pocket",
-        backend="transformers",
-        weights="pocket",
-        dtype=dtype,
-        attention=attention,  # type: ignore[arg-type]
-    )
-    tenant = make_llm(spec, device)
-    tenant.load()
+    model = make_llm(spec("pocket", dtype=dtype, attention=attention), device)
+    model.load()
     try:
-        return tenant.transcribe([load_clips()[0].samples()], max_new_tokens=16)[0].text
+        return model.transcribe([load_clips()[0].samples()], max_new_tokens=16)[0].text
     finally:
-        tenant.unload()
+        model.unload()
 
 
 def test_a_kernel_that_a_cpu_lacks_is_refused_before_anything_is_loaded() -> None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from hybridlab.audio import Clip, load_clips
+from hybridlab.audio import Clip
 from hybridlab.catalog import DECODINGS
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import AudioError
-from hybridlab.models import ModelSpec, make_llm
+from hybridlab.models import make_llm
 from hybridlab.models.base import AudioLanguageModel, GenerationResult
+from tests.models.conftest import spec
 
-SPEC = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
 MOST = 32
-
-
-@pytest.fixture(scope="module")
-def clips() -> list[Clip]:
-    return load_clips()
 
 
 def both_jobs(llm: AudioLanguageModel, clip: Clip) -> list[GenerationResult]:
@@ -93,20 +87,18 @@ def test_prompts_behind_the_prefix_are_the_processors_own(
     assert seen[0][heard._length :] == asked[1]
 
 
-def test_random_weights_do_a_fixed_number_of_steps() -> None:
+def test_random_weights_do_a_fixed_number_of_steps(clips: list[Clip]) -> None:
     said = {}
     for kind in ("generate", "loop"):
-        spec = replace(SPEC, weights="random", decoding=kind)
-        tenant: Any = make_llm(spec, CpuDevice())
-        tenant.load()
-        tenant._text = lambda row, *_: GenerationResult(
-            "", tuple(row)
-        )  # ids of control tokens, too
-        samples = load_clips()[0].samples()
-        said[kind] = tenant.transcribe([samples], max_new_tokens=5)[0].tokens
+        model: Any = make_llm(spec("pocket", weights="random", decoding=kind), CpuDevice())
+        model.load()
+        # ids of control tokens, too
+        model._text = lambda row, *_: GenerationResult("", tuple(row))
+        samples = clips[0].samples()
+        said[kind] = model.transcribe([samples], max_new_tokens=5)[0].tokens
         if kind == "loop":
-            assert tenant.hear(samples).transcribe(max_new_tokens=5).tokens == said[kind]
-        tenant.unload()
+            assert model.hear(samples).transcribe(max_new_tokens=5).tokens == said[kind]
+        model.unload()
     assert len(said["loop"]) == 5
     assert said["loop"] == said["generate"]
 

@@ -1,7 +1,8 @@
-"""Tenants through their real libraries: random, local and pocket weights, no network."""
+"""Models through their real libraries: random, local and pocket weights, no network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,42 +10,26 @@ import pytest
 import torch
 
 from hybridlab import catalog
-from hybridlab.audio import Clip, load_clips
+from hybridlab.audio import Clip
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import AudioError, UnavailableError, WeightsError
-from hybridlab.models import ModelSpec, make_asr, make_llm
-from hybridlab.models.base import resolve_dtype
+from hybridlab.models import make_asr, make_llm
+from hybridlab.models.base import SpeechRecognizer, resolve_dtype
 from hybridlab.models.source import check_source
 from hybridlab.models.weights import fill_random
+from tests.models.conftest import spec
 
 BACKENDS = ("openai-whisper", "transformers", "faster-whisper")
 
 
-def spec(model: str, backend: str = "transformers", **changes: str) -> ModelSpec:
-    values = {"weights": "pocket", "dtype": "float32", **changes}
-    return ModelSpec(model=model, backend=backend, **values)  # type: ignore[arg-type]
-
-
 @pytest.fixture(scope="module")
-def clips() -> list[Clip]:
-    return load_clips()
+def said(clips: list[Clip], whisper: Callable[[str], SpeechRecognizer]) -> dict[str, list[str]]:
+    """What each backend makes of every shipped clip."""
+    return {backend: [heard(whisper(backend), clip) for clip in clips] for backend in BACKENDS}
 
 
-@pytest.fixture(scope="module")
-def said(clips: list[Clip]) -> dict[str, list[str]]:
-    """What each backend makes of every shipped clip with `pocket-m`."""
-    texts = {}
-    for backend in BACKENDS:
-        if backend == "faster-whisper":
-            pytest.importorskip("faster_whisper", reason="the extra ct2 is not installed")
-        tenant = make_asr(spec("pocket-m", backend), CpuDevice())
-        tenant.load()
-        texts[backend] = [
-            tenant.transcribe([clip.samples()], max_new_tokens=64)[0].text for clip in clips
-        ]
-        tenant.unload()
-        assert not tenant.loaded
-    return texts
+def heard(model: SpeechRecognizer, clip: Clip) -> str:
+    return model.transcribe([clip.samples()], max_new_tokens=64)[0].text
 
 
 def test_backends_agree_on_every_shipped_clip(said: dict[str, list[str]]) -> None:
@@ -53,49 +38,44 @@ def test_backends_agree_on_every_shipped_clip(said: dict[str, list[str]]) -> Non
 
 @pytest.mark.parametrize("backend", ["openai-whisper", "transformers"])
 def test_a_batch_says_what_its_clips_say_alone(
-    backend: str, clips: list[Clip], said: dict[str, list[str]]
+    backend: str,
+    clips: list[Clip],
+    said: dict[str, list[str]],
+    whisper: Callable[[str], SpeechRecognizer],
 ) -> None:
-    tenant = make_asr(spec("pocket-m", backend), CpuDevice())
-    tenant.load()
-    batch = tenant.transcribe([clip.samples() for clip in clips[:4]], max_new_tokens=64)
+    model = whisper(backend)
+    model.drain_spans()
+    batch = model.transcribe([clip.samples() for clip in clips[:4]], max_new_tokens=64)
     assert [text.text for text in batch] == said[backend][:4]
-    phases = [span.phase for span in tenant.drain_spans()]
+    phases = [span.phase for span in model.drain_spans()]
     assert phases == ["prepare", "encode", "prefill", "decode"]
 
 
 def test_openai_transcribe_itself_says_the_same(
-    clips: list[Clip], said: dict[str, list[str]]
+    clips: list[Clip], said: dict[str, list[str]], whisper: Callable[[str], SpeechRecognizer]
 ) -> None:
-    """`whisper.transcribe` pads in the mel domain; the tenant must not depend on its own path."""
-    import whisper
+    """`whisper.transcribe` pads in the mel domain; the model must not depend on its own path."""
+    from whisper import transcribe
 
-    tenant = make_asr(spec("pocket-m", "openai-whisper"), CpuDevice())
-    tenant.load()
+    options = {"language": "en", "temperature": 0.0, "without_timestamps": True, "fp16": False}
     for clip, text in zip(clips, said["openai-whisper"], strict=True):
         if clip.audio_s <= 30:
-            result = whisper.transcribe(
-                tenant.module(),
-                clip.samples(),
-                language="en",
-                temperature=0.0,
-                without_timestamps=True,
-                fp16=False,
-            )
+            result = transcribe(whisper("openai-whisper").module(), clip.samples(), **options)
             assert result["text"].strip() == text
 
 
 @pytest.mark.parametrize("backend", ["openai-whisper", "transformers"])
 def test_random_weights_do_fixed_work_in_the_true_architecture(backend: str) -> None:
-    tenant = make_asr(spec("tiny", backend, weights="random"), CpuDevice())
-    tenant.load()
-    module = tenant.module()
+    model = make_asr(spec("tiny", backend, weights="random"), CpuDevice())
+    model.load()
+    module = model.module()
     assert module is not None
     expected = catalog.whisper("tiny").parameters
     if backend == "openai-whisper":
         expected -= 1500 * 384  # its encoder positions are a buffer
     assert sum(p.numel() for p in module.parameters()) == expected
     quiet = np.full(16_000, 0.01, np.float32)
-    (text,) = tenant.transcribe([quiet], max_new_tokens=5)
+    (text,) = model.transcribe([quiet], max_new_tokens=5)
     assert len(text.tokens) == 5
     again = make_asr(spec("tiny", backend, weights="random"), CpuDevice())
     again.load()
@@ -103,12 +83,12 @@ def test_random_weights_do_fixed_work_in_the_true_architecture(backend: str) -> 
 
 
 def test_random_voxtral_in_miniature_runs_both_jobs() -> None:
-    tenant = make_llm(spec("pocket", weights="random"), CpuDevice())
-    tenant.load()
+    model = make_llm(spec("pocket", weights="random"), CpuDevice())
+    model.load()
     samples = np.full(40 * 16_000, 0.01, np.float32)
-    tenant.transcribe([samples], max_new_tokens=3)
-    tenant.answer([samples], ["Why?"], max_new_tokens=4)
-    phases = [span.phase for span in tenant.drain_spans()]
+    model.transcribe([samples], max_new_tokens=3)
+    model.answer([samples], ["Why?"], max_new_tokens=4)
+    phases = [span.phase for span in model.drain_spans()]
     assert phases == ["prepare", "encode", "prefill", "decode"] * 2
 
 
@@ -124,15 +104,19 @@ def test_random_values_are_seeded_finite_and_touch_everything() -> None:
 
 @pytest.mark.parametrize("backend", ["openai-whisper", "transformers"])
 def test_a_folder_in_hub_format_loads_as_local(
-    tmp_path: Path, backend: str, clips: list[Clip], said: dict[str, list[str]]
+    tmp_path: Path,
+    backend: str,
+    clips: list[Clip],
+    said: dict[str, list[str]],
+    whisper: Callable[[str], SpeechRecognizer],
 ) -> None:
-    source = make_asr(spec("pocket-m"), CpuDevice())
-    source.load()
-    source.save(tmp_path)  # type: ignore[attr-defined]
-    tenant = make_asr(spec("pocket-m", backend, weights="local", path=str(tmp_path)), CpuDevice())
-    tenant.load()
-    text = tenant.transcribe([clips[0].samples()], max_new_tokens=64)[0].text
-    assert text == said[backend][0]
+    whisper("transformers").save(tmp_path)  # type: ignore[attr-defined]
+    local = spec("pocket-m", backend, weights="local", path=str(tmp_path))
+    model = make_asr(local, CpuDevice())
+    model.load()
+    assert heard(model, clips[0]) == said[backend][0]
+    model.unload()
+    assert not model.loaded
 
 
 def test_foreign_and_unsafe_folders_are_refused(tmp_path: Path) -> None:
@@ -161,10 +145,9 @@ def test_the_hub_offline_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_dtypes_are_resolved_and_never_emulated() -> None:
     cpu = CpuDevice()
-    role = "asr"
-    assert resolve_dtype("auto", backend="transformers", device=cpu, role=role) == "float32"  # type: ignore[arg-type]
+    assert resolve_dtype("auto", backend="transformers", device=cpu, role="asr") == "float32"
     with pytest.raises(UnavailableError, match="no float16 in hardware"):
-        resolve_dtype("float16", backend="transformers", device=cpu, role=role)  # type: ignore[arg-type]
+        resolve_dtype("float16", backend="transformers", device=cpu, role="asr")
 
 
 def test_float16_of_openai_keeps_its_norms() -> None:

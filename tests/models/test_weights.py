@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hybridlab import catalog
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.cuda import CudaDevice
 from hybridlab.errors import UnavailableError
-from hybridlab.models import ModelSpec, make_asr, make_llm
+from hybridlab.models import make_asr, make_llm
 from hybridlab.models.weights import (
     empty_weights_on,
     pretrained,
@@ -23,6 +25,7 @@ from hybridlab.models.weights import (
     whisper_config,
 )
 from hybridlab.units import MIB
+from tests.models.conftest import spec
 
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16"}
 
@@ -83,10 +86,9 @@ def test_random_transformers_take_what_a_released_file_takes(tmp_path: Path, mod
         else whisper_config(catalog.whisper(model))
     )
     folder = released_folder(tmp_path, kind, config, torch.float32)
-    spec = ModelSpec(model=model, backend="transformers", weights="local", dtype="float16")
-    local = ModelSpec(**{**vars(spec), "path": str(folder)})
+    local = spec(model, weights="local", dtype="float16", path=str(folder))
     released = allocator_after(lambda: pretrained(kind, local, device), device)
-    random = allocator_after(lambda: random_transformers(kind, config, spec, device.name), device)
+    random = allocator_after(lambda: random_transformers(kind, config, local, device.name), device)
     for found in (random, released):  # threads read tensors, so that one may be there twice
         assert found.pop("peak") < 1.1 * found["allocated"], "no second copy"
     assert random == released
@@ -102,22 +104,25 @@ def test_random_openai_takes_what_a_released_checkpoint_takes(
     import whisper
 
     device = CudaDevice()
-    spec = ModelSpec(
-        model="tiny", backend="openai-whisper", weights="random", dtype=dtype, load_path=load_path
-    )  # type: ignore[arg-type]
-    tenant: Any = make_asr(spec, CpuDevice())
+    tiny = spec("tiny", "openai-whisper", weights="random", dtype=dtype, load_path=load_path)
+    model: Any = make_asr(tiny, CpuDevice())
     with empty_weights_on("cpu"):
-        built = tenant._architecture()
+        whole = model._architecture()
     checkpoint = tmp_path / "tiny.pt"
-    state = {name: tensor.half() for name, tensor in built.state_dict().items()}
-    torch.save({"dims": vars(built.dims), "model_state_dict": state}, checkpoint)
+    state = {name: tensor.half() for name, tensor in whole.state_dict().items()}
+    torch.save({"dims": vars(whole.dims), "model_state_dict": state}, checkpoint)
     load = whisper.load_model
     monkeypatch.setattr(
         whisper, "load_model", lambda _, **options: load(str(checkpoint), **options)
     )
-    tenant.device = device
-    released = allocator_after(tenant._released, device)
-    random = allocator_after(tenant._random, device)
+    model.device = device
+
+    def built(weights: str) -> Any:
+        model.spec = replace(tiny, weights=weights)
+        return model._build()
+
+    released = allocator_after(partial(built, "hub"), device)
+    random = allocator_after(partial(built, "random"), device)
     assert random == released
     twice = dtype == "float32" and load_path == "direct"
     assert released["peak"] > released["allocated"] * (1.4 if twice else 0.99)
@@ -129,18 +134,15 @@ def test_a_tied_head_is_one_tensor_and_weights_are_the_same_every_time() -> None
 
     digests = []
     for _ in range(2):
-        tenant: Any = make_asr(
-            ModelSpec(model="tiny", backend="transformers", weights="random", dtype="float32"),
-            CpuDevice(),
-        )
-        tenant.load()
-        module = tenant.module()
+        model: Any = make_asr(spec("tiny", weights="random"), CpuDevice())
+        model.load()
+        module = model.module()
         assert module.proj_out.weight is module.model.decoder.embed_tokens.weight
         digests.append(weights_digest(module))
     assert digests[0] == digests[1]
 
 
 def test_random_weights_are_not_quantised() -> None:
-    spec = ModelSpec(model="pocket", backend="transformers", weights="random", dtype="int8")
+    quantised = spec("pocket", weights="random", dtype="int8")
     with pytest.raises(UnavailableError, match="not quantised to int8; choose float16"):
-        make_llm(spec, CpuDevice()).load()
+        make_llm(quantised, CpuDevice()).load()

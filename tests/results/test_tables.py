@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import pytest
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.config.params import SequentialParams
 from hybridlab.errors import RunFolderError
-from hybridlab.results.manifest import read_manifest
-from hybridlab.results.reader import read_rows, run_table, write_parquet
+from hybridlab.results.manifest import Status, read_manifest
+from hybridlab.results.reader import read_rows, run_table
 from hybridlab.results.run_folder import NotebookRun, open_part
 from hybridlab.results.schema import COMMON_COLUMNS, TABLES, columns, required_columns
 from hybridlab.results.writer import TableWriter
@@ -135,15 +136,16 @@ def test_manifest_says_where_it_comes_from(tmp_path: Path) -> None:
     assert manifest["machine"]["cores"] >= 1
 
 
-def test_parquet_of_all_parts(tmp_path: Path) -> None:
-    import pandas as pd
-
+@pytest.mark.parametrize("status", ["completed", "failed", "skipped"])
+def test_a_part_that_ends_leaves_parquet(tmp_path: Path, status: Status) -> None:
     opened = part(tmp_path)
     opened.writer.append("cases", CASE)
-    write_parquet(opened.run_dir)
-    table = pd.read_parquet(opened.run_dir / "cases.parquet")
-    assert list(table["notebook"]) == ["04_sequential"]
-    assert len(pd.read_parquet(opened.run_dir / "trials.parquet")) == 0
+    assert not list(opened.run_dir.glob("*.parquet"))
+    opened.close(status)
+    shutil.rmtree(opened.run_dir / "parts")
+    (row,) = run_table(opened.run_dir, "cases").to_dict("records")
+    assert (row["case_id"], row["notebook"]) == (CASE["case_id"], "04_sequential")
+    assert list(run_table(opened.run_dir, "trials")) == [*required_columns("trials"), "notebook"]
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:

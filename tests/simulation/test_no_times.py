@@ -12,7 +12,7 @@ import pytest
 from matplotlib.text import Text
 
 from hybridlab import catalog
-from hybridlab.analysis.claims.rules import load_claims
+from hybridlab.analysis.claims.claims_file import load_claims
 from hybridlab.analysis.recommendation import Requirements, recommend
 from hybridlab.analysis.verdict import judge, read_verdict, write_verdict
 from hybridlab.reporting import key_findings, labels

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from hybridlab import catalog
-from hybridlab import planner as default_planner
 from hybridlab.analysis.arms import ArmStats, is_value, numbers, standings, with_notebook
-from hybridlab.analysis.claims.rules import Needs
-from hybridlab.catalog import Card, VoxtralModel, WhisperModel
+from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
-from hybridlab.planner import PairPlan
+from hybridlab.errors import ParameterError
 from hybridlab.results.schema import required_columns
 from hybridlab.units import MIB
 
 Verdict = Literal["supported", "refuted", "inconclusive", "not testable here"]
 #: What drivers differ in the total that they report for one and the same card.
 CAPACITY_SLACK_BYTES = 256 * MIB
-
-
-class Planner(Protocol):
-    """What is asked of `hybridlab.planner`; a test may put another in its place."""
-
-    def plan_pair(
-        self,
-        card: Card,
-        whisper: WhisperModel,
-        voxtral: VoxtralModel,
-        *,
-        backend: str,
-        dtype: str,
-    ) -> PairPlan: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +34,31 @@ class ClaimResult:
 
 
 def no_rows(reason: str) -> ClaimResult:
-    """The finding where the rows that would decide are missing."""
+    """Inconclusive, since the rows that would decide are missing."""
     return ClaimResult(verdict="inconclusive", reason=reason)
+
+
+def supported_if(true: bool) -> Verdict:
+    return "supported" if true else "refuted"
+
+
+class Needs(BaseModel):
+    """Where a claim must be measured; nothing set means on any device, with any pair."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    arithmetic: bool = False
+    cuda: bool = False
+    card: str | None = None
+    full_size: bool = False
+    weights: Literal["any", "real"] = "any"
+
+    @field_validator("card")
+    @classmethod
+    def _known_card(cls, name: str | None) -> str | None:
+        if name is not None and name not in catalog.CARDS:
+            raise ValueError(str(ParameterError.unknown_name("card", name, catalog.CARDS)))
+        return name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +68,6 @@ class RunData:
     tables: Mapping[str, pd.DataFrame]
     device: str
     card: str | None
-    planner: Planner = default_planner
 
     def rows(self, table: str) -> pd.DataFrame:
         """A table with a column `notebook`; an absent one is empty, columns as the design says."""
@@ -87,7 +94,7 @@ class RunData:
         return cases[(cases["experiment"] == experiment) & (cases["status"] == status)]
 
     def only(self, keep: pd.Series) -> RunData:
-        """The bench with these cases only; other tables follow by case id when they are joined."""
+        """The run with these cases only; other tables follow by case id when they are joined."""
         return replace(self, tables={**self.tables, "cases": self.cases[keep]})
 
     @property
@@ -113,32 +120,38 @@ class RunData:
         weights = self.cases["llm_weights"].dropna().unique()
         return f"{where} with {'/'.join(map(str, weights)) or 'no'} weights"
 
-
-# ----------------------------------------------------------------------------------------- gate
-
-
-def filter_rows(needs: Needs, bench: RunData) -> tuple[RunData, str]:
-    """The bench with only the rows that the claim may be judged by, and why that cannot be here."""
-    if needs.arithmetic:
-        return bench, ""
-    if needs.card and (not bench.is_cuda or bench.card != needs.card):
-        title = catalog.card(needs.card).title
-        return (
-            bench,
-            f"a figure for the {title} comes from that card; this run is on {_here(bench)}",
+    def result(
+        self, verdict: Verdict, reason: str, *, measured: str, case_ids: Iterable[str] = ()
+    ) -> ClaimResult:
+        """A measured verdict: the reason names where, the evidence each case once."""
+        return ClaimResult(
+            verdict=verdict,
+            measured=measured,
+            reason=f"{reason}, on {self.place}",
+            evidence=", ".join(dict.fromkeys(case_ids)),
         )
-    if needs.cuda and not bench.is_cuda:
-        return bench, f"needs a CUDA device and its allocator; this run is on {_here(bench)}"
-    cases = bench.cases
+
+
+def filter_rows(needs: Needs, run: RunData) -> tuple[RunData, str]:
+    """The run with only the rows that the claim may be judged by, and why it cannot be judged
+    here."""
+    if needs.arithmetic:
+        return run, ""
+    if needs.card and (not run.is_cuda or run.card != needs.card):
+        title = catalog.card(needs.card).title
+        return run, f"a figure for the {title} comes from that card; this run is on {_here(run)}"
+    if needs.cuda and not run.is_cuda:
+        return run, f"needs a CUDA device and its allocator; this run is on {_here(run)}"
+    cases = run.cases
     for keep, lack in _filters(needs, cases):
-        bench = bench.only(keep.reindex(bench.cases.index))
-        if len(cases) and bench.cases.empty:
-            return bench, f"{lack}; this run has none"
-    return bench, ""
+        run = run.only(keep.reindex(run.cases.index))
+        if len(cases) and run.cases.empty:
+            return run, f"{lack}; this run has none"
+    return run, ""
 
 
-def _here(bench: RunData) -> str:
-    return f"{bench.device} ({bench.card})" if bench.is_cuda and bench.card else bench.device
+def _here(run: RunData) -> str:
+    return f"{run.device} ({run.card})" if run.is_cuda and run.card else run.device
 
 
 def _filters(needs: Needs, cases: pd.DataFrame) -> list[tuple[pd.Series, str]]:

@@ -1,4 +1,4 @@
-"""What each rule means, part three: ageing over many requests, and the quality of transcripts."""
+"""Rules about memory growth over many requests, and about the quality of transcripts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pandas as pd
 
 from hybridlab.analysis import memory_growth
 from hybridlab.analysis.arms import LEAST_TRIALS, compare, numbers
-from hybridlab.analysis.claims.evidence import ClaimResult, RunData, Verdict, no_rows
-from hybridlab.analysis.claims.rules import GrowthRule, QualityRule, RemedyRule
+from hybridlab.analysis.claims.evidence import ClaimResult, RunData, Verdict, no_rows, supported_if
+from hybridlab.analysis.claims.memory_and_time_rules import Sizes
+from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import (
     Interval,
     bootstrap_interval,
@@ -24,54 +25,54 @@ from hybridlab.units import format_bytes
 LEAST_GROWTH_SHARE = 0.01  # of the bytes that the allocator reserves
 LEAST_CYCLES = 20
 
-# ---------------------------------------------------------------------------------------- ageing
-
 Trend = Literal["grows", "flat", "unclear"]
 
 
-def check_growth(rule: GrowthRule, bench: RunData) -> ClaimResult:
-    """Reserved minus allocated bytes over the cycles, without a remedy."""
-    trend, told, ids = _trend(bench, "none")
+@rule("growth")
+def fragmentation_grows(run: RunData) -> ClaimResult:
+    """Reserved but unused bytes grow over the cycles without a mitigation."""
+    trend, measured, ids = _trend(run, "none")
     if trend == "unclear":
-        return ClaimResult(verdict="inconclusive", measured="", reason=told, evidence=ids)
-    return ClaimResult(
-        verdict="supported" if trend == "grows" else "refuted",
-        measured=told,
-        reason=f"idle reserved bytes {'grow' if trend == 'grows' else 'do not grow'} with the "
-        f"cycles, on {bench.place}",
-        evidence=ids,
+        return ClaimResult(verdict="inconclusive", reason=measured, evidence=", ".join(ids))
+    return run.result(
+        supported_if(trend == "grows"),
+        f"idle reserved bytes {'grow' if trend == 'grows' else 'do not grow'} with the cycles",
+        measured=measured,
+        case_ids=ids,
     )
 
 
-def check_cure(rule: RemedyRule, bench: RunData) -> ClaimResult:
-    """The same cycles with and without the remedy."""
-    before, told_before, ids_before = _trend(bench, "none")
-    after, told_after, ids_after = _trend(bench, rule.mitigation)
-    measured = f"none: {told_before}; {rule.mitigation}: {told_after}"
+@rule("cure")
+def mitigation_cures(run: RunData, *, mitigation: str) -> ClaimResult:
+    """A mitigation ends that growth: the same cycles with and without it."""
+    before, measured_before, ids_before = _trend(run, "none")
+    after, measured_after, ids_after = _trend(run, mitigation)
     verdict: Verdict = "inconclusive"
     if before == "flat":
         reason = "nothing grew without a remedy, so there was nothing to cure"
     elif "unclear" in (before, after):
         reason = "a trend is missing or unclear"
     elif after == "flat":
-        verdict, reason = "supported", f"{rule.mitigation} ends a growth that is there without it"
+        verdict, reason = "supported", f"{mitigation} ends a growth that is there without it"
     else:
-        verdict, reason = "refuted", f"memory grows with {rule.mitigation} as well"
-    ids = ", ".join(name for name in (ids_before, ids_after) if name)
-    return ClaimResult(
-        verdict=verdict, measured=measured, reason=f"{reason}, on {bench.place}", evidence=ids
+        verdict, reason = "refuted", f"memory grows with {mitigation} as well"
+    return run.result(
+        verdict,
+        reason,
+        measured=f"none: {measured_before}; {mitigation}: {measured_after}",
+        case_ids=[*ids_before, *ids_after],
     )
 
 
-def _trend(bench: RunData, mitigation: str) -> tuple[Trend, str, str]:
-    """Growth of one remedy's idle reserved bytes, in words, and its case ids.
+def _trend(run: RunData, mitigation: str) -> tuple[Trend, str, list[str]]:
+    """Growth of the idle reserved bytes under one mitigation, in words, and its case ids.
 
     Allocated bytes alone cannot show fragmentation: what is lost is reserved and not allocated.
     """
-    cycles = bench.rows("cycles")
-    cases = bench.of("soak")[["notebook", "case_id"]]
+    cycles = run.rows("cycles")
+    cases = run.of("soak")[["notebook", "case_id"]]
     cycles = cycles[cycles["mitigation"] == mitigation].merge(cases, on=["notebook", "case_id"])
-    ids = ", ".join(cycles["case_id"].unique())
+    ids = list(cycles["case_id"].unique())
     arm = next((arm for arm in memory_growth.arms(cycles) if arm.strategy == "sequential"), None)
     if arm is None:
         return "unclear", f"{mitigation}: no cycles", ids
@@ -83,11 +84,9 @@ def _trend(bench: RunData, mitigation: str) -> tuple[Trend, str, str]:
         return "unclear", f"{mitigation}: {len(rows)} cycles, {LEAST_CYCLES} are needed", ids
     limit = LEAST_GROWTH_SHARE * float(reserved.median())
     trend, gain = growth(list(rows["cycle"]), list(reserved - allocated), limit=limit)
-    told = (
-        f"{format_bytes(gain.value)} [{format_bytes(gain.low)}, {format_bytes(gain.high)}] of "
-        f"growth over {np.ptp(rows['cycle']):.0f} cycles"
-    )
-    return trend, told, ids
+    low, value, high = map(format_bytes, (gain.low, gain.value, gain.high))
+    cycle_count = f"{np.ptp(rows['cycle']):.0f}"
+    return trend, f"{value} [{low}, {high}] of growth over {cycle_count} cycles", ids
 
 
 def growth(x: Sequence[float], y: Sequence[float], *, limit: float) -> tuple[Trend, Interval]:
@@ -100,45 +99,37 @@ def growth(x: Sequence[float], y: Sequence[float], *, limit: float) -> tuple[Tre
     return trend, gain
 
 
-# --------------------------------------------------------------------------------------- quality
-
-
-def check_quality(rule: QualityRule, bench: RunData) -> ClaimResult:
-    """Word error rates per clip of each size, compared in the stated order."""
-    cases = bench.of("quality")
-    trials = bench.trials.drop(columns="asr_model", errors="ignore").merge(
-        cases[["notebook", "case_id", "asr_model"]].drop_duplicates(), on=["notebook", "case_id"]
-    )
-    trials = trials[trials["transcript"].notna() & trials["reference"].notna()]
-    rates = {size: _error_rates(trials[trials["asr_model"] == size]) for size in rule.sizes}
+@rule("quality", subject="texts")
+def quality_order(run: RunData, *, sizes: Sizes) -> ClaimResult:
+    """Sizes from the lowest word error rate per clip to the highest."""
+    cases = run.of("quality")[["notebook", "case_id", "asr_model"]].drop_duplicates()
+    trials = run.trials.drop(columns="asr_model", errors="ignore")
+    trials = trials.merge(cases, on=["notebook", "case_id"])
+    trials = trials.dropna(subset=["transcript", "reference"])
+    rates = {size: _error_rates(trials[trials["asr_model"] == size]) for size in sizes}
     thin = [f"{size} {rate.n}" for size, rate in rates.items() if rate.n < LEAST_TRIALS]
     if thin:
         return no_rows(
             f"too few transcripts with a reference ({', '.join(thin)}); {LEAST_TRIALS} are needed"
         )
-    ordered = list(rates.values())
-    signs = [compare(better, worse) for better, worse in itertools.pairwise(ordered)]
+    signs = [compare(better, worse) for better, worse in itertools.pairwise(rates.values())]
     verdict: Verdict = "inconclusive"
     reason = "intervals overlap"
     if 1 in signs:
         verdict, reason = "refuted", "a size that is said to be worse has the lower rate"
     elif all(sign == -1 for sign in signs):
         verdict, reason = "supported", "the word error rates rise in this order"
-    used = trials[trials["asr_model"].isin(rule.sizes)]
-    return ClaimResult(
-        verdict=verdict,
+    return run.result(
+        verdict,
+        reason,
         measured=", ".join(
             f"{size} {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}], n = {rate.n}"
             for size, rate in rates.items()
         ),
-        reason=f"{reason}, on {bench.place}",
-        evidence=", ".join(dict.fromkeys(used["case_id"])),
+        case_ids=trials[trials["asr_model"].isin(sizes)]["case_id"],
     )
 
 
 def _error_rates(trials: pd.DataFrame) -> Interval:
-    rates = [
-        word_error_rate([str(reference)], [str(transcript)])
-        for reference, transcript in zip(trials["reference"], trials["transcript"], strict=True)
-    ]
-    return bootstrap_interval(rates, np.mean)
+    pairs = zip(trials["reference"].astype(str), trials["transcript"].astype(str), strict=True)
+    return bootstrap_interval([word_error_rate([one], [other]) for one, other in pairs], np.mean)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +84,10 @@ def conclude(session: Session, run_dir: Path) -> Conclusion:
     if not read_rows(session.part.folder / "claims.jsonl"):
         for row in claims:
             session.part.writer.append("claims", {"experiment": "verdict", **row})
-    constraints = Requirements(
+    constraints = Requirements.asked(
         min_margin_bytes=params.min_margin_bytes,
-        max_p95_s=params.max_p95_s or math.inf,
-        max_wer=params.max_wer if params.max_wer < 1 else math.inf,
+        max_p95_s=params.max_p95_s,
+        max_wer=params.max_wer,
     )
     write_verdict(
         run_dir, device=session.device.name, card=card, target=target, constraints=constraints

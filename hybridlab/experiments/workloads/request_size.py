@@ -36,6 +36,7 @@ def run(context: CaseContext) -> None:
                 "transcript": None,
                 "answer": answer.text if case.llm.has_text else None,
                 "answer_tokens": list(answer.tokens),
+                "output_tokens": len(answer.tokens),
                 "expected_answer": None,
                 "output_matches_reference": None,
             },

@@ -1,0 +1,113 @@
+"""The claims of the original analysis as data: what each says, needs, and is judged by."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from hybridlab.analysis.claims import (  # noqa: F401 - they register their rules
+    memory_and_time_rules,
+    ranking_rules,
+    trend_rules,
+)
+from hybridlab.analysis.claims.evidence import Needs
+from hybridlab.analysis.claims.rules import RULES
+from hybridlab.config.preset_files import PRESETS_DIR
+from hybridlab.errors import ParameterError
+
+Kind = Literal["arithmetic", "memory", "fit", "time", "strategy", "soak", "quality"]
+CLAIMS_FILE = Path("params") / "claims.yaml"
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Claim(BaseModel):
+    """A sentence of the original analysis, and how it is judged: `rule` holds the parameters of
+    the rule `rule.test`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    sentence: Text
+    kind: Kind
+    expected: Text
+    supported_if: Text
+    refuted_if: Text
+    needs: Needs
+    rule: Any
+
+
+def _file_model() -> Any:
+    """The model of a file whose claims have one of the rules that are registered now."""
+    rules: Any = reduce(or_, (rule.parameters for rule in RULES.values()))
+    claim: Any = create_model("Claim", __base__=Claim, rule=(rules, Field(discriminator="test")))
+    return create_model(
+        "ClaimsFile",
+        __config__=ConfigDict(extra="forbid"),
+        claims=(list[claim], Field(min_length=1)),
+    )
+
+
+def load_claims(path: Path | None = None) -> list[Claim]:
+    """Every claim of a file, by default `params/claims.yaml`; `ParameterError` in one line.
+
+    The default file is looked for from this folder upwards; the package's own is the last.
+    """
+    import yaml
+
+    path = _default_path() if path is None else Path(path).expanduser()
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParameterError(
+            f"claims file {str(path)!r} cannot be read ({error.strerror}); name another one or "
+            "leave `claims` empty for the project's own"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ParameterError(f"{path} must hold a list under 'claims:', not a {_type(values)}")
+    try:
+        claims: list[Claim] = _file_model().model_validate(values).claims
+    except ValidationError as error:
+        raise ParameterError(f"{path}: {_first_problem(error, values)}") from None
+    _check_unique(path, claims)
+    return claims
+
+
+def _default_path() -> Path:
+    near = (folder / CLAIMS_FILE for folder in (Path.cwd(), *Path.cwd().parents))
+    return next((path for path in near if path.is_file()), PRESETS_DIR / CLAIMS_FILE.name)
+
+
+def _check_unique(path: Path, claims: list[Claim]) -> None:
+    seen: set[str] = set()
+    for claim in claims:
+        if claim.id in seen:
+            raise ParameterError(f"{path}: claim id {claim.id!r} stands twice; rename one of them")
+        seen.add(claim.id)
+
+
+def _first_problem(error: ValidationError, values: dict[str, object]) -> str:
+    """The first problem, with the claim's id where it has one."""
+    problem = error.errors()[0]
+    location = list(problem["loc"])
+    claims = values.get("claims")
+    if len(location) > 1 and isinstance(location[1], int) and isinstance(claims, list):
+        entry = claims[location[1]]
+        name = entry.get("id") if isinstance(entry, dict) else None
+        location[:2] = [f"claim {name or location[1]}"]
+    where = ".".join(str(part) for part in location)
+    seen = " ".join(repr(problem["input"]).split())
+    shown = seen if len(seen) <= 60 else f"{seen[:57]}..."
+    more = len(error.errors()) - 1
+    also = f" (and {more} more)" if more else ""
+    return " ".join(f"{where} = {shown}: {problem['msg']}{also}".split())
+
+
+def _type(value: object) -> str:
+    return "empty file" if value is None else type(value).__name__
