@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from hybridlab.errors import HybridlabError
 from hybridlab.units import format_bytes, format_seconds
@@ -12,7 +16,7 @@ from hybridlab.units import format_bytes, format_seconds
 OUT_OF_MEMORY = "out_of_memory"
 
 
-class ApiError(HybridlabError):
+class ApiError(HybridlabError, HTTPException):
     """A request that is answered with an error. `extra` stands beside the message, `retry_after_s`
     becomes a header."""
 
@@ -25,32 +29,24 @@ class ApiError(HybridlabError):
         retry_after_s: int | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status = status
+        headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+        if retry_after_s is not None:
+            headers["Retry-After"] = str(retry_after_s)
+        HTTPException.__init__(self, status, message, headers)
         self.code = code
         self.retry_after_s = retry_after_s
         self.extra = dict(extra or {})
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """As it is on the other side of a worker's channel."""
-        return (_restored, (self.status, self.code, str(self), self.retry_after_s, self.extra))
+    def __str__(self) -> str:
+        return self.detail
 
     def body(self) -> dict[str, Any]:
         """As OpenAI's clients read it."""
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        kind = "invalid_request_error" if self.status_code < 500 else "server_error"
         return {"error": {"message": str(self), "type": kind, "code": self.code, **self.extra}}
 
-    def headers(self) -> dict[str, str]:
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
-        if self.retry_after_s is not None:
-            headers["Retry-After"] = str(self.retry_after_s)
-        return headers
-
-
-def _restored(
-    status: int, code: str, message: str, retry_after_s: int | None, extra: dict[str, Any]
-) -> ApiError:
-    return ApiError(status, code, message, retry_after_s=retry_after_s, extra=extra)
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status_code, self.headers)
 
 
 def bad_request(message: str, *, code: str = "invalid_request") -> ApiError:

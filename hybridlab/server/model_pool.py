@@ -3,6 +3,7 @@ beside the weights."""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from hybridlab.server.http_model_client import HttpModelClient
 from hybridlab.server.memory import SharedMemory
 from hybridlab.server.memory_budget import MemoryBudget
 from hybridlab.server.model_client import WorkerModelClient
-from hybridlab.server.scheduler import DeviceLock, ModelScheduler
+from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role, Settings
 from hybridlab.server.supervisor import SchedulerConfig
 
@@ -75,7 +76,7 @@ def upstream_scheduler(role: Role, settings: Settings) -> ModelScheduler:
         max_audio_s=settings.max_audio_s,
     )
     config = SchedulerConfig(batch=1, calls=UPSTREAM_CALLS, request_timeout_s=timeout_s)
-    return ModelScheduler(client, [admission], DeviceLock(shared=True), budget, config)
+    return ModelScheduler(client, [admission], None, budget, config)
 
 
 class ModelPool:
@@ -167,7 +168,7 @@ class ModelPool:
     def schedulers(self) -> dict[Role, ModelScheduler]:
         settings = self.settings
         # a model of another server has a device of its own
-        lock = DeviceLock(shared=self.sharing.at_once or bool(settings.urls))
+        lock = None if self.sharing.at_once or settings.urls else asyncio.Lock()
         local = {model.role: self._local_scheduler(model, lock) for model in self.models}
         urls = settings.urls
         return {
@@ -175,7 +176,9 @@ class ModelPool:
             for role in settings.roles
         }
 
-    def _local_scheduler(self, client: WorkerModelClient, lock: DeviceLock) -> ModelScheduler:
+    def _local_scheduler(
+        self, client: WorkerModelClient, lock: asyncio.Lock | None
+    ) -> ModelScheduler:
         settings, device = self.settings, client.remote.device
         budget = self.budget if device is self.device else self.host_budget
         config = SchedulerConfig(

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from hybridlab.devices.out_of_memory import out_of_memory
@@ -30,29 +30,6 @@ from hybridlab.server.supervisor import ModelSupervisor, SchedulerConfig
 log = logging.getLogger("hybridlab.server")
 
 
-class DeviceLock:
-    """Who may use the device: one model at a time, in the order in which they asked, or all."""
-
-    def __init__(self, *, shared: bool) -> None:
-        self._lock = None if shared else asyncio.Lock()
-        self.waiting = 0
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        if self._lock is None:
-            yield
-            return
-        self.waiting += 1
-        try:
-            await self._lock.acquire()
-        finally:
-            self.waiting -= 1
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-
 @dataclass(eq=False)
 class ModelScheduler:
     """Serves the jobs of one model, batch by batch."""
@@ -60,7 +37,8 @@ class ModelScheduler:
     client: ModelClient
     #: What fits, for each of the client's models.
     admissions: list[Admission]
-    device_lock: DeviceLock
+    #: Held by the model that uses the device, in the order in which they ask; None: all may.
+    device_lock: asyncio.Lock | None
     budget: MemoryBudget
     config: SchedulerConfig
     #: Told of each finished call: role, phase, seconds.
@@ -102,7 +80,7 @@ class ModelScheduler:
     async def _run(self) -> None:
         while True:
             await self._something_to_do()
-            async with self.device_lock.turn():
+            async with self.device_lock or nullcontext():
                 self.budget.refresh()
                 batch = self.queue.take(self.config.batch, self.admission.fits)
                 try:
@@ -309,10 +287,8 @@ class ModelScheduler:
 
     def _no_memory(self, job: InferenceJob) -> ApiError:
         n_bytes = self.admission.with_slack(self.admission.batch_bytes([job]))
-        foreign = self.budget.foreign_over(n_bytes, idle=True)
-        if foreign is None:
-            return errors.no_memory(self.model)
-        return errors.memory_taken(foreign.n_bytes, foreign.of)
+        taken = self.budget.taken_by_others(n_bytes, idle=True)
+        return taken or errors.no_memory(self.model)
 
     def _retry_alone(self, batch: list[InferenceJob]) -> None:
         for job in batch:
@@ -329,5 +305,6 @@ class ModelScheduler:
 
     async def _end_of_turn(self) -> None:
         """Weights that are swapped stay only for the model's own next batch."""
-        if self.client.swaps and (not len(self.queue) or self.device_lock.waiting):
+        others_wait = any(len(other.queue) for other in self.neighbours)
+        if self.client.swaps and (others_wait or not len(self.queue)):
             await self.supervisor.call_quietly(self.client.offload)

@@ -18,13 +18,14 @@ from hybridlab import catalog
 from hybridlab.errors import AudioError, WorkerLostError
 from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, TokenCallback, TokenUsage
 from hybridlab.server.admission import Admission
-from hybridlab.server.audio_decoder import decode_audio
+from hybridlab.server.audio_decoder import AudioDecoder, Limits, decode_audio
 from hybridlab.server.engine import Engine
 from hybridlab.server.errors import bad_request
 from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, InferenceParams
+from hybridlab.server.memory import SharedMemory
 from hybridlab.server.memory_budget import MemoryBudget
 from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
-from hybridlab.server.scheduler import DeviceLock, ModelScheduler
+from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role, Settings
 from hybridlab.server.supervisor import SchedulerConfig
 from hybridlab.units import GB
@@ -33,13 +34,13 @@ OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
 
 @dataclass
-class FakeMemory:
+class FakeMemory(SharedMemory):
     """A card on which models keep what they have freed, and other programs hold something."""
 
     n_bytes: int
     others: int = 0
     name: str = "the card"
-    models: list[FakeModel] = field(default_factory=list)
+    models: list[Any] = field(default_factory=list)
 
     def free_bytes(self) -> int:
         return max(0, self.available_bytes() - sum(model.cached for model in self.models))
@@ -165,12 +166,15 @@ class FakeModel(ModelClient):
         self.log.append("close")
 
 
-class InProcessDecoder:
+class InProcessDecoder(AudioDecoder):
     """The worker's own function, here."""
+
+    def __init__(self) -> None:
+        super().__init__(Limits(2400.0, 30.0), workers=0, queue=0)
 
     async def decode(self, data: bytes) -> DecodedAudio:
         try:
-            return decode_audio(data, 2400.0)
+            return decode_audio(data, self.limits.max_audio_s)
         except AudioError as error:
             raise bad_request(str(error), code="bad_audio") from None
 
@@ -209,7 +213,7 @@ class Stage:
         names = [one.name for one in fields(SchedulerConfig)]
         options.setdefault("request_timeout_s", 30.0)
         self.engine = Engine(Settings.from_mapping(options))
-        lock = DeviceLock(shared=shared)
+        lock = None if shared else asyncio.Lock()
         rules = SchedulerConfig(**{n: value for n, value in options.items() if n in names})
         schedulers = {
             model.role: ModelScheduler(

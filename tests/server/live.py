@@ -88,10 +88,7 @@ async def routes(
     """A client of the routes in this process."""
     stage = Stage(*(models or default_models()), **options)
     engine = stage.engine
-    guard = RequestGuardMiddleware(
-        create_app(engine), engine.settings, on_done=engine.metrics.request_done
-    )
-    transport = httpx.ASGITransport(guard)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(create_app(engine))
     async with stage, httpx.AsyncClient(transport=transport, base_url=base) as client:
         yield client, engine
 
@@ -176,9 +173,7 @@ async def live(
     options = {"port": 0, "drain_s": 0, "request_timeout_s": 20, "max_upload_mb": 10, **options}
     stage = Stage(*(models or default_models()), **options)
     engine, settings = stage.engine, stage.engine.settings
-    guard = RequestGuardMiddleware(
-        create_app(engine), settings, held_bytes=held_bytes, on_done=engine.metrics.request_done
-    )
+    guard = create_app(engine, held_bytes=held_bytes)
     with listen(settings) as listener:
         server = make_server(guard, engine)
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -84,7 +84,7 @@ def test_what_is_no_audio_gets_400_in_one_line_and_the_worker_goes_on() -> None:
     async def scene(decoder: AudioDecoder) -> None:
         for name, data in BAD.items():
             found = await refused(decoder, data)
-            assert (found.status, "\n" in str(found)) == (400, False), name
+            assert (found.status_code, "\n" in str(found)) == (400, False), name
         assert (await decoder.decode(GOOD)).seconds == 1
         assert decoder.restarts == 0
 
@@ -107,7 +107,7 @@ def test_a_small_file_that_unpacks_to_hours_is_stopped_at_the_limit() -> None:
 
     async def scene(decoder: AudioDecoder) -> None:
         found = await refused(decoder, bomb)
-        assert (found.status, found.extra["longest_audio_s"]) == (413, 60.0)
+        assert (found.status_code, found.extra["longest_audio_s"]) == (413, 60.0)
         assert (await decoder.decode(GOOD)).seconds == 1
 
     with_decoder(scene)
@@ -134,7 +134,7 @@ def test_a_decoder_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPa
     async def scene(decoder: AudioDecoder) -> None:
         monkeypatch.setattr("hybridlab.server.audio_decoder.decode_audio", _hang)
         found = await refused(decoder, GOOD)
-        assert (found.status, "longer than" in str(found)) == (400, True)
+        assert (found.status_code, "longer than" in str(found)) == (400, True)
         monkeypatch.undo()
         assert (await decoder.decode(GOOD)).seconds == 1
         assert decoder.restarts == 1
@@ -155,7 +155,7 @@ def test_a_decoder_that_is_killed_is_replaced_and_only_a_file_that_kills_two_is_
         assert decoder.restarts == 1
         monkeypatch.setattr("hybridlab.server.audio_decoder.decode_audio", _die)
         found = await refused(decoder, GOOD)
-        assert (found.status, "ended its decoder twice" in str(found)) == (400, True)
+        assert (found.status_code, "ended its decoder twice" in str(found)) == (400, True)
         monkeypatch.undo()
         assert (await decoder.decode(GOOD)).seconds == 1
         assert decoder.restarts == 3
@@ -173,7 +173,7 @@ def test_a_decoder_that_cannot_be_started_again_is_tried_anew_for_the_next_file(
         (worker,) = decoder._workers
         worker.kill()
         monkeypatch.setattr(Worker, "start", full)
-        assert [(await refused(decoder, GOOD)).status for _ in range(2)] == [500, 500]
+        assert [(await refused(decoder, GOOD)).status_code for _ in range(2)] == [500, 500]
         assert "cannot be started again: [Errno 28] No space left" in caplog.text
         monkeypatch.undo()
         assert (await decoder.decode(GOOD)).seconds == 1
@@ -189,7 +189,7 @@ def test_no_file_is_given_to_a_decoder_that_could_not_be_confined(
         (worker,) = decoder._workers
         worker.kill()
         monkeypatch.setattr("hybridlab.server.audio_decoder.confine", _refuse_limits)
-        assert [(await refused(decoder, GOOD)).status for _ in range(2)] == [500, 500]
+        assert [(await refused(decoder, GOOD)).status_code for _ in range(2)] == [500, 500]
         assert worker.pid is None
         monkeypatch.undo()
         assert (await decoder.decode(GOOD)).seconds == 1
@@ -201,7 +201,7 @@ def test_no_file_is_given_to_a_decoder_that_could_not_be_confined(
 def test_more_memory_than_a_decoder_may_have_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(decoder: AudioDecoder) -> None:
         monkeypatch.setattr("hybridlab.server.audio_decoder.decode_audio", _swell)
-        assert (await refused(decoder, GOOD)).status == 413
+        assert (await refused(decoder, GOOD)).status_code == 413
         monkeypatch.undo()
         assert (await decoder.decode(GOOD)).seconds == 1
 
@@ -214,7 +214,7 @@ def test_a_decoder_may_write_no_file_and_its_faults_are_not_the_client_s(
     async def scene(decoder: AudioDecoder) -> None:
         monkeypatch.setattr("hybridlab.server.audio_decoder.decode_audio", _write)
         found = await refused(decoder, GOOD)
-        assert (found.status, "File too large" in str(found)) == (500, False)
+        assert (found.status_code, "File too large" in str(found)) == (500, False)
         assert "File too large" in caplog.text
 
     with_decoder(scene)
@@ -225,7 +225,7 @@ def test_a_refusal_is_the_same_on_the_other_side_of_a_channel() -> None:
 
     error = ApiError(413, "c", "why", retry_after_s=3, extra={"longest_audio_s": 1.0})
     again = pickle.loads(pickle.dumps(error))
-    assert (again.status, again.body(), again.retry_after_s) == (413, error.body(), 3)
+    assert (again.status_code, again.body(), again.retry_after_s) == (413, error.body(), 3)
 
 
 def test_silence_is_refused_and_quiet_speech_is_not() -> None:

@@ -66,7 +66,9 @@ def serve(scene: Scene, **options: Any) -> None:
         try:
             await engine.start()
             transport = httpx.ASGITransport(create_app(engine))
-            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
                 await scene(client, engine, engine.schedulers["asr"])
         finally:
             await engine.stop()

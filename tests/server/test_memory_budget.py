@@ -103,12 +103,12 @@ async def test_a_stranger_that_fills_the_card_is_named_before_and_after_a_reques
 
         mind.needs = comes
         found = await refusal(stage.ask("a").future)
-        assert (found.status, found.code) == (503, "out_of_memory")
+        assert (found.status_code, found.code) == (503, "out_of_memory")
         assert "another program holds 4.00 GiB of the card" in str(found)
         assert stage.budget.margin_bytes == 2**20
         with pytest.raises(ApiError, match=r"another program holds 4\.00 GiB") as caught:
             stage.ask("b", seconds=600)
-        assert (caught.value.status, caught.value.extra["longest_audio_s"]) == (503, 0)
+        assert (caught.value.status_code, caught.value.extra["longest_audio_s"]) == (503, 0)
         assert "shorter" not in str(caught.value)
         mind.needs = lambda job: GIB
         memory.others = 0

@@ -341,15 +341,15 @@ async def test_a_body_that_is_no_object_is_refused(body: bytes, why: str) -> Non
 
 
 def test_a_fault_of_the_server_has_the_shape_of_every_error() -> None:
-    app = create_app(Engine(Settings()))
+    guard = create_app(Engine(Settings()))
 
-    @app.get("/broken")
+    @guard.app.get("/broken")
     async def broken() -> None:
         raise KeyError("x")
 
     async def run() -> httpx.Response:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+        transport = httpx.ASGITransport(guard, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get("/broken")
 
     answer = asyncio.run(run())

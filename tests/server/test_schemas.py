@@ -170,7 +170,7 @@ def test_a_question_is_read_with_what_the_system_says_before_it() -> None:
 def test_what_cannot_be_answered_is_refused_with_the_reason(body: object, why: str) -> None:
     with pytest.raises(ApiError, match=why) as caught:
         read(body)
-    assert caught.value.status == 400
+    assert caught.value.status_code == 400
 
 
 @pytest.mark.parametrize(

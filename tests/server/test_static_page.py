@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from hybridlab.server.static_page import FOLDER, STATIC_FILES
+from hybridlab.server.app import STATIC
 from tests.server.fakes import played
 from tests.server.live import routes
 
@@ -14,21 +14,21 @@ from tests.server.live import routes
 @pytest.mark.usefixtures("token")
 @played
 async def test_every_file_of_the_page_has_its_address_and_no_other_is_served() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == set(STATIC_FILES.values())
     async with routes() as (client, _):
-        for path, name in STATIC_FILES.items():
-            response = await client.get(path)
+        for path in ("", *(file.name for file in STATIC.iterdir())):
+            response = await client.get(f"/{path}")
             assert response.status_code == 200
-            assert response.content == (FOLDER / name).read_bytes()
+            assert response.content == (STATIC / (path or "index.html")).read_bytes()
+            assert response.headers["cache-control"] == "no-cache"
             policy = response.headers["content-security-policy"]
             assert "default-src 'none'; script-src 'self'" in policy
             assert "unsafe" not in policy
-        assert (await client.get("/static_page.py")).status_code == 404
+        assert (await client.get("/app.py")).status_code == 404
 
 
 def test_the_page_asks_nobody_else_and_has_no_script_of_its_own() -> None:
-    for path in FOLDER.iterdir():
+    for path in STATIC.iterdir():
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"https?://|localStorage|sessionStorage|document\.cookie", text), path
-    html = (FOLDER / "index.html").read_text(encoding="utf-8")
+    html = (STATIC / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<script>|<style|\son\w+=|\sstyle=", html)
