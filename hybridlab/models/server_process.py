@@ -33,8 +33,6 @@ STALLED_S = 120.0
 BUSY_SHARE = 0.01
 #: What a server says once it takes requests.
 READY = re.compile(r"(http://\S+) serves ")
-#: Roles of the server's options and metrics by the tenants' names.
-ROLES = {"asr": "asr", "llm": "llm"}
 
 
 class Service:
@@ -140,7 +138,7 @@ class Service:
 
 
 class Server(Service):
-    """One `hybridlab serve`. It runs from the first tenant's `enter` to the last one's `leave`;
+    """One `hybridlab serve`. It runs from the first model's `enter` to the last one's `leave`;
     with it those `beside` it are launched, as containers start together."""
 
     def __init__(
@@ -151,32 +149,29 @@ class Server(Service):
         self._inside: set[str] = set()
         self._last_told = ReportedMemory()
 
-    def enter(self, tenant: str) -> None:
+    def enter(self, role: str) -> None:
         """As `start`, for the first one."""
         if not self.url:
             for server in self.beside:
                 server.launch()
             self.start()
-        self._inside.add(tenant)
+        self._inside.add(role)
         self.count()
 
-    def leave(self, tenant: str) -> None:
-        self._inside.discard(tenant)
+    def leave(self, role: str) -> None:
+        self._inside.discard(role)
         if not self._inside:
             self.stop()
 
     def count(self) -> None:
         if self._member is not None:
-            owners = self.readings("hybridlab_ledger_bytes", "owner")
-            self._member.weights_bytes = sum(
-                int(owners.get((f"{ROLES[name]} weights",), 0)) for name in self._inside
-            )
+            self._member.weights_bytes = sum(self.weights_bytes(role) or 0 for role in self._inside)
         super().count()
 
-    def weights_bytes(self, tenant: str) -> int | None:
+    def weights_bytes(self, role: str) -> int | None:
         """As the server's own ledger has it."""
         owners = self.readings("hybridlab_ledger_bytes", "owner")
-        found = owners.get((f"{ROLES[tenant]} weights",))
+        found = owners.get((f"{role} weights",))
         return None if found is None else int(found)
 
     def told(self) -> ReportedMemory:
@@ -207,7 +202,7 @@ class Server(Service):
 
 
 class FrontServer(Service):
-    """A `hybridlab serve` that has both models from these servers, by the tenants' names."""
+    """A `hybridlab serve` that has both models from these servers, by role."""
 
     def __init__(self, servers: Mapping[str, Server], device: Device) -> None:
         super().__init__("front", [], device)
@@ -216,7 +211,7 @@ class FrontServer(Service):
     def enter(self) -> None:
         """Starts once all its servers run."""
         if self._process is None and all(server.url for server in self.servers.values()):
-            urls = [f"--{ROLES[name]}-url={server.url}" for name, server in self.servers.items()]
+            urls = [f"--{role}-url={server.url}" for role, server in self.servers.items()]
             self.words = ["serve", "--host=127.0.0.1", "--port=0", "--device=cpu", *urls]
             self.start()
             self.count()

@@ -218,7 +218,7 @@ class Engine:
 
     def _retry_after_s(self, scheduler: ModelScheduler) -> int:
         """When a place should be free: half the queue at the model's pace of late."""
-        batches = len(scheduler.queue) / max(1, scheduler.config.batch) / 2
+        batches = len(scheduler.queue) / scheduler.max_batch / 2
         return max(1, math.ceil(batches * self._pace_s.get(scheduler.role, 1.0)))
 
     def _time_out(self, job: InferenceJob) -> None:

@@ -25,7 +25,8 @@ from hybridlab.server.jobs import (
 )
 from hybridlab.server.memory_budget import MemoryBudget
 from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
-from hybridlab.server.supervisor import ModelSupervisor, SchedulerConfig
+from hybridlab.server.settings import Settings
+from hybridlab.server.supervisor import ModelSupervisor
 
 log = logging.getLogger("hybridlab.server")
 
@@ -40,19 +41,20 @@ class ModelScheduler:
     #: Held by the model that uses the device, in the order in which they ask; None: all may.
     device_lock: asyncio.Lock | None
     budget: MemoryBudget
-    config: SchedulerConfig
+    settings: Settings
     #: Told of each finished call: role, phase, seconds.
     on_phase: Callable[[str, str, float], None] = lambda role, phase, seconds: None
 
     def __post_init__(self) -> None:
         self.role = self.client.role
+        self.max_batch = self.settings.batch if self.client.batches else 1
         self.queue = RequestQueue()
         self.at_work: list[InferenceJob] = []
         #: Of the models that share the device with this one.
         self.neighbours: list[ModelScheduler] = []
-        self.supervisor = ModelSupervisor(self.client, self.config, self._neighbours_give_back)
+        self.supervisor = ModelSupervisor(self.client, self.settings, self._neighbours_give_back)
         self.counts = self.supervisor.counts
-        self._calls = asyncio.Semaphore(self.config.calls)
+        self._calls = asyncio.Semaphore(self.client.max_calls)
         self._arrived = asyncio.Event()
 
     @property
@@ -74,7 +76,7 @@ class ModelScheduler:
     async def run(self) -> None:
         """Until cancelled; as often at the same time as calls may be."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self.config.calls):
+            for _ in range(self.client.max_calls):
                 group.create_task(self._run())
 
     async def _run(self) -> None:
@@ -82,7 +84,7 @@ class ModelScheduler:
             await self._something_to_do()
             async with self.device_lock or nullcontext():
                 self.budget.refresh()
-                batch = self.queue.take(self.config.batch, self.admission.fits)
+                batch = self.queue.take(self.max_batch, self.admission.fits)
                 try:
                     if batch or self.supervisor.retry_larger_in_s == 0:
                         await self._turn(batch)
@@ -191,7 +193,7 @@ class ModelScheduler:
     async def _infer(self, batch: list[InferenceJob]) -> BatchResult:
         """A call that takes as long as a request may in all hangs: its process is ended, as nothing
         else would stop it."""
-        seconds = self.config.request_timeout_s
+        seconds = self.settings.request_timeout_s
         try:
             async with asyncio.timeout(seconds):
                 found = await self.client.infer(batch, self._listener(batch))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -135,18 +136,18 @@ class Settings(BaseModel):
         return self
 
     def _check_models(self) -> None:
-        check_voxtral(self.llm_model, self.llm_source, self.llm_path)
-        sizes = (self.asr_model, *self.fallback_models)
+        check_voxtral(self.llm_model, self.source("llm", self.llm_model), self.llm_path)
+        sizes = self.models("asr")
         for size in sizes:
             check_whisper(
                 size,
-                self.asr_source(size),
+                self.source("asr", size),
                 self.asr_path,
                 backend=self.asr_backend,
                 dtype=self.asr_dtype,
             )
-        for larger, size in zip(sizes, self.fallback_models, strict=False):
-            check_fallback(larger, size, self.asr_source(size))
+        for larger, smaller in pairwise(sizes):
+            check_fallback(larger, smaller, self.source("asr", smaller))
 
     def _check_sharing(self) -> None:
         sharing = self.sharing
@@ -154,7 +155,7 @@ class Settings(BaseModel):
             raise ParameterError(
                 f"only {self.only} shares with no other model; leave --strategy and --variant out"
             )
-        if sharing.swap == "reload-from-disk" and self.asr_source(self.asr_model) == "random":
+        if sharing.swap == "reload-from-disk" and self.source("asr", self.asr_model) == "random":
             raise ParameterError("random weights have no files; use swapping / reload-cached")
 
     def _check_urls(self) -> None:
@@ -197,12 +198,16 @@ class Settings(BaseModel):
         urls: dict[Role, str] = {"llm": self.llm_url, "asr": self.asr_url}
         return {role: url for role, url in urls.items() if url}
 
-    @property
-    def llm_source(self) -> str:
-        return _source(self.llm_model, self.llm_weights)
+    def source(self, role: Role, model: str) -> str:
+        """Where a model's weights come from."""
+        weights = self.llm_weights if role == "llm" else self.asr_weights
+        if weights != "auto":
+            return weights
+        return "pocket" if model in (*catalog.POCKET_SIZES, "pocket") else "hub"
 
-    def asr_source(self, size: str) -> str:
-        return _source(size, self.asr_weights)
+    def models(self, role: Role) -> tuple[str, ...]:
+        """The model of this role, and smaller ones that can take its place, from large to small."""
+        return (self.llm_model,) if role == "llm" else (self.asr_model, *self.fallback_models)
 
     @property
     def backend(self) -> str:
@@ -267,9 +272,3 @@ class Settings(BaseModel):
     @property
     def request_memory_bytes(self) -> int | None:
         return int(self.request_memory_gb * GB) or None
-
-
-def _source(model: str, weights: str) -> str:
-    if weights != "auto":
-        return weights
-    return "pocket" if model in (*catalog.POCKET_SIZES, "pocket") else "hub"

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -27,7 +27,6 @@ from hybridlab.server.memory_budget import MemoryBudget
 from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role, Settings
-from hybridlab.server.supervisor import SchedulerConfig
 from hybridlab.units import GB
 
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
@@ -204,24 +203,22 @@ class Stage:
         memory: FakeMemory | None = None,
         **options: Any,
     ) -> None:
-        """`options`: of `Settings` and `SchedulerConfig`."""
+        """`options`: of `Settings`."""
         self.budget = MemoryBudget(budget_bytes, memory=memory)
         if memory is not None:
             memory.models += models
             for model in models:
                 model.memory = memory
-        names = [one.name for one in fields(SchedulerConfig)]
         options.setdefault("request_timeout_s", 30.0)
         self.engine = Engine(Settings.from_mapping(options))
         lock = None if shared else asyncio.Lock()
-        rules = SchedulerConfig(**{n: value for n, value in options.items() if n in names})
         schedulers = {
             model.role: ModelScheduler(
                 model,
                 [admission(model.role, name, self.budget) for name in model.models],
                 lock,
                 self.budget,
-                rules,
+                self.engine.settings,
             )
             for model in models
         }
