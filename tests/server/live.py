@@ -4,7 +4,6 @@ loopback and a client that sends what it likes, over models without weights."""
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable
@@ -16,6 +15,7 @@ import httpx
 import numpy as np
 import soundfile
 
+from hybridlab.models.http_model import chat_body
 from hybridlab.server.app import create_app
 from hybridlab.server.engine import Engine
 from hybridlab.server.middleware import HELD_BYTES, RequestGuardMiddleware
@@ -46,9 +46,8 @@ def upload(data: bytes | None = None, **fields: Any) -> dict[str, Any]:
 
 def question(text: str = "Who?", **more: Any) -> dict[str, Any]:
     """The body of a chat completion."""
-    audio = {"data": base64.b64encode(wav()).decode(), "format": "wav"}
-    parts = [{"type": "input_audio", "input_audio": audio}, {"type": "text", "text": text}]
-    return {"model": "voxtral", "messages": [{"role": "user", "content": parts}], **more}
+    body: dict[str, Any] = json.loads(chat_body("voxtral", wav(), text, **more))
+    return body
 
 
 def part(name: str, data: bytes, more: str = "") -> bytes:

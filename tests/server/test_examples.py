@@ -7,27 +7,20 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
+from benchmarks.endurance.server import Running
 from hybridlab.audio import load_clips
-from tests.server.test_server import Running, started
 
 CLIPS = {clip.id: clip for clip in load_clips()}
 FIRST = CLIPS["clip-01"]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    with started() as running:
-        yield running
-
-
-def run(project: Path, server: Running, name: str, *arguments: str) -> str:
+def run(
+    project: Path, server: Running, name: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable] if name.endswith(".py") else ["sh"]
-    done = subprocess.run(
+    return subprocess.run(
         [*command, str(project / "examples" / name), *arguments],
         env={**os.environ, "HYBRIDLAB_URL": server.url},
         capture_output=True,
@@ -35,14 +28,17 @@ def run(project: Path, server: Running, name: str, *arguments: str) -> str:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+
+
+def output(project: Path, server: Running, name: str, *arguments: str) -> str:
+    done = run(project, server, name, *arguments)
+    assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
 
 def test_transcribe(project: Path, server: Running) -> None:
-    assert run(project, server, "transcribe.sh", str(FIRST.path)) == f"{FIRST.text}\n"
-    subtitles = run(project, server, "transcribe.sh", str(CLIPS["clip-11"].path), "srt")
+    assert output(project, server, "transcribe.sh", str(FIRST.path)) == f"{FIRST.text}\n"
+    subtitles = output(project, server, "transcribe.sh", str(CLIPS["clip-11"].path), "srt")
     assert subtitles.startswith("1\n00:00:00,000 --> ")
     assert "\n2\n" in subtitles
 
@@ -51,7 +47,7 @@ def test_hybrid_prints_the_transcript_and_an_answer_to_each_question(
     project: Path, server: Running
 ) -> None:
     asked = [q.text for q in FIRST.questions[:2]]
-    out = run(project, server, "hybrid.sh", str(FIRST.path), *asked)
+    out = output(project, server, "hybrid.sh", str(FIRST.path), *asked)
     events = [block.split("\n") for block in out.strip().split("\n\n")]
     names = [lines[0].removeprefix("event: ") for lines in events]
     assert [name for name in names if name != "delta"] == ["transcript", "answer", "answer", "done"]
@@ -71,7 +67,7 @@ def test_hybrid_prints_the_transcript_and_an_answer_to_each_question(
 
 def test_the_openai_client(project: Path, server: Running) -> None:
     question = FIRST.questions[1]
-    out = run(project, server, "openai_client.py", str(FIRST.path), question.text)
+    out = output(project, server, "openai_client.py", str(FIRST.path), question.text)
     assert out.startswith("models: voxtral-pocket, whisper-pocket-m\n")
     assert f"transcript: {FIRST.text}\n" in out
     assert f"segment: 0.00 to {FIRST.audio_s:.2f} s: {FIRST.text}\n" in out
@@ -81,13 +77,6 @@ def test_the_openai_client(project: Path, server: Running) -> None:
 
 
 def test_a_wrong_call_says_why_and_fails(project: Path, server: Running) -> None:
-    done = subprocess.run(
-        ["sh", str(project / "examples" / "transcribe.sh"), str(FIRST.path), "docx"],
-        env={**os.environ, "HYBRIDLAB_URL": server.url},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run(project, server, "transcribe.sh", str(FIRST.path), "docx")
     assert done.returncode == 22
     assert "response_format: Input should be 'json'" in json.loads(done.stdout)["error"]["message"]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from hybridlab.audio import load_clips
-from hybridlab.devices import CpuDevice
 from hybridlab.errors import HybridlabError
-from hybridlab.models import AudioLanguageModel, ModelSpec, SpeechRecognizer, make_asr, make_llm
+from hybridlab.models import AudioLanguageModel, SpeechRecognizer
 from hybridlab.server.audio_decoder import decode_audio
 from hybridlab.server.engine import Engine
 from hybridlab.server.jobs import InferenceParams
@@ -23,24 +21,6 @@ from tests.server.fakes import InProcessDecoder, until
 pytestmark = pytest.mark.usefixtures("case_server")
 CLIPS = {clip.id: clip for clip in load_clips()}
 QUESTION = "What is said?"
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[tuple[SpeechRecognizer, AudioLanguageModel]]:
-    """The models by themselves, in this process."""
-    ear = make_asr(
-        ModelSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32"),
-        CpuDevice(),
-    )
-    mind = make_llm(
-        ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
-        CpuDevice(),
-    )
-    ear.load()
-    mind.load()
-    yield ear, mind
-    ear.unload()
-    mind.unload()
 
 
 def settings(**options: object) -> Settings:

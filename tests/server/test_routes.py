@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import httpx
 import pytest
 
-from hybridlab.server.app import create_app
+from hybridlab.server.app import STATIC, create_app
 from hybridlab.server.engine import Engine
 from hybridlab.server.errors import ApiError
 from hybridlab.server.settings import Settings
@@ -354,3 +355,29 @@ def test_a_fault_of_the_server_has_the_shape_of_every_error() -> None:
 
     answer = asyncio.run(run())
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+
+
+# --------------------------------------------------------------------------------- the page
+
+
+@pytest.mark.usefixtures("token")
+@played
+async def test_every_file_of_the_page_has_its_address_and_no_other_is_served() -> None:
+    async with routes() as (client, _):
+        for path in ("", *(file.name for file in STATIC.iterdir())):
+            response = await client.get(f"/{path}")
+            assert response.status_code == 200
+            assert response.content == (STATIC / (path or "index.html")).read_bytes()
+            assert response.headers["cache-control"] == "no-cache"
+            policy = response.headers["content-security-policy"]
+            assert "default-src 'none'; script-src 'self'" in policy
+            assert "unsafe" not in policy
+        assert (await client.get("/app.py")).status_code == 404
+
+
+def test_the_page_asks_nobody_else_and_has_no_script_of_its_own() -> None:
+    for path in STATIC.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"https?://|localStorage|sessionStorage|document\.cookie", text), path
+    html = (STATIC / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"<script>|<style|\son\w+=|\sstyle=", html)

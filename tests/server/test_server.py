@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import json
 import os
 import re
 import signal
@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,35 +19,13 @@ import pytest
 
 from benchmarks.endurance.server import Running, started
 from hybridlab.audio import Clip, load_clips
-from hybridlab.devices import CpuDevice
-from hybridlab.models import AudioLanguageModel, ModelSpec, SpeechRecognizer, make_asr, make_llm
+from hybridlab.models import AudioLanguageModel, SpeechRecognizer
+from hybridlab.models.http_model import chat_body
 from tests.workers_at_work import alive, wait_until
 
 CLIPS = {clip.id: clip for clip in load_clips()}
 SHORT = [clip for clip in CLIPS.values() if clip.audio_s < 8]
 QUESTION = "What is said?"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    with started() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def alone() -> tuple[SpeechRecognizer, AudioLanguageModel]:
-    """The models by themselves, in this process."""
-    ear = make_asr(
-        ModelSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32"),
-        CpuDevice(),
-    )
-    mind = make_llm(
-        ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
-        CpuDevice(),
-    )
-    ear.load()
-    mind.load()
-    return ear, mind
 
 
 def transcribe(url: str, clip: Clip, **headers: str) -> httpx.Response:
@@ -62,15 +39,10 @@ def transcribe(url: str, clip: Clip, **headers: str) -> httpx.Response:
         )
 
 
-def chat(clip: Clip) -> list[dict[str, object]]:
-    data = base64.b64encode(clip.path.read_bytes()).decode()
-    audio = {"type": "input_audio", "input_audio": {"data": data, "format": "flac"}}
-    return [{"role": "user", "content": [audio, {"type": "text", "text": QUESTION}]}]
-
-
 def ask(url: str, clip: Clip) -> httpx.Response:
-    body = {"model": "voxtral", "messages": chat(clip), "max_tokens": 40}
-    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    body = chat_body("voxtral", clip.path.read_bytes(), QUESTION, max_tokens=40)
+    headers = {"Content-Type": "application/json"}
+    return httpx.post(f"{url}/v1/chat/completions", content=body, headers=headers, timeout=60)
 
 
 def test_it_is_ready_within_seconds_and_says_so(server: Running) -> None:
@@ -129,8 +101,9 @@ def test_the_openai_client_works_unchanged(server: Running) -> None:
     assert plain.usage is not None
     assert plain.usage.type == "duration"
     assert plain.usage.seconds == pytest.approx(clip.audio_s, abs=0.001)
+    messages = json.loads(chat_body("", clip.path.read_bytes(), QUESTION))["messages"]
     with pytest.raises(openai.NotFoundError, match="not served"):
-        client.chat.completions.create(model="gpt-9", messages=chat(clip))  # type: ignore[arg-type]
+        client.chat.completions.create(model="gpt-9", messages=messages)
 
 
 def test_a_client_hears_why_it_is_refused_whatever_it_sends(server: Running) -> None:
