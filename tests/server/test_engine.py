@@ -44,11 +44,8 @@ async def test_an_answer_carries_its_model_and_its_times() -> None:
 
 @played
 async def test_random_weights_may_make_no_words() -> None:
-    mute = FakeModel("asr", ["whisper-tiny-random"], say=lambda job: "")
-    async with Stage(mute) as stage:
+    async with Stage(FakeModel("asr", ["whisper-tiny-random"], say=lambda job: "")) as stage:
         assert (await stage.ask("a", role="asr").future).text == ""
-    async with Stage(llm(say=lambda job: "")) as stage:
-        assert (await refusal(stage.ask("a").future)).code == "empty_output"
 
 
 @played
@@ -271,12 +268,36 @@ async def test_a_lost_worker_is_started_again_and_each_job_tried_once_more_by_it
         assert stage.engine.schedulers["llm"].counts.restarts == 1
 
 
+FULL = MemoryError(OUT_OF_MEMORY)
+SAY = {"bad": "  ", "b": "said b"}
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "code"),
+    [
+        (llm(plan=[lost(), lost()]), 503, "worker_lost"),
+        (llm(plan=[AudioError("too long for a question")]), 400, "invalid_request"),
+        (llm(plan=[RuntimeError("shape mismatch")]), 500, "internal_error"),
+        (llm(plan=[FULL, FULL]), 503, "out_of_memory"),
+        (llm(say=lambda job: SAY[job.params.question]), 422, "empty_output"),
+    ],
+)
 @played
-async def test_a_job_that_loses_its_worker_twice_gets_503_and_takes_nobody_with_it() -> None:
-    model = llm(plan=[lost(), lost()])
+async def test_what_goes_wrong_over_one_job_is_told_and_the_next_is_served(
+    model: FakeModel, status: int, code: str
+) -> None:
     async with Stage(model) as stage:
+        found = await refusal(stage.ask("bad").future)
+        assert (found.status_code, found.code) == (status, code)
+        assert ("too long" in str(found), "shape" in str(found)) == (status == 400, False)
+        assert (await stage.ask("b").future).text == "said b"
+
+
+@played
+async def test_a_job_that_loses_its_worker_twice_takes_no_other_with_it() -> None:
+    async with Stage(llm(plan=[lost(), lost()])) as stage:
         jobs = [stage.ask("poison"), stage.ask("b")]
-        assert (await refusal(jobs[0].future)).status_code == 503
+        assert (await refusal(jobs[0].future)).code == "worker_lost"
         assert (await jobs[1].future).text == "said b"
 
 
@@ -316,19 +337,6 @@ async def test_a_fault_over_a_batch_is_the_fault_of_one_alone() -> None:
         assert (await good.future).text == "said good"
         found = await refusal(evil.future)
         assert (found.status_code, "shape" in str(found)) == (500, False)
-
-
-@played
-async def test_what_the_audio_itself_is_at_fault_for_is_told_to_its_sender() -> None:
-    async with Stage(llm(plan=[AudioError("too long for a question")])) as stage:
-        found = await refusal(stage.ask("a").future)
-        assert (found.status_code, str(found)) == (400, "too long for a question")
-
-
-@played
-async def test_an_empty_text_is_never_an_answer() -> None:
-    async with Stage(llm(say=lambda job: "  ")) as stage:
-        assert (await refusal(stage.ask("a").future)).status_code == 422
 
 
 @played
@@ -403,15 +411,6 @@ async def test_a_server_whose_smallest_model_does_not_fit_does_not_start() -> No
     with pytest.raises(UnavailableError, match="whisper-base does not fit"):
         await stage.engine.load()
     await stage.engine.stop()
-
-
-@played
-async def test_out_of_memory_without_a_smaller_model_is_an_error_with_a_status() -> None:
-    full = [MemoryError(OUT_OF_MEMORY) for _ in range(2)]
-    async with Stage(llm(plan=[*full])) as stage:
-        found = await refusal(stage.ask("a").future)
-        assert (found.status_code, found.code) == (503, "out_of_memory")
-        assert (await stage.ask("b").future).text == "said b"
 
 
 # ----------------------------------------------------------------------- maintenance, the end

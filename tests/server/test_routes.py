@@ -148,33 +148,25 @@ async def test_one_model_alone_serves_its_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "status"),
-    [
-        ({}, 400),
-        ({"model": "whisper-1", "response_format": "xml"}, 400),
-        ({"model": "whisper-1", "language": "klingon"}, 400),
-        ({"model": "whisper-1", "prompt": "hello"}, 400),
-    ],
+    "fields",
+    [{}, {"response_format": "xml"}, {"language": "klingon"}, {"prompt": "hello"}],
 )
 @played
-async def test_bad_fields_get_one_line_in_openai_s_shape(
-    fields: dict[str, str], status: int
-) -> None:
+async def test_bad_fields_get_one_line_in_openai_s_shape(fields: dict[str, str]) -> None:
     async with routes() as (client, _):
-        response = await client.post(TRANSCRIPTIONS, **upload(**fields))
+        model = {"model": "whisper-1"} if fields else {}
+        response = await client.post(TRANSCRIPTIONS, **upload(**model, **fields))
         error = response.json()["error"]
-        assert (response.status_code, error["type"]) == (status, "invalid_request_error")
+        assert (response.status_code, error["type"]) == (400, "invalid_request_error")
         assert "\n" not in error["message"]
 
 
 @played
-async def test_bad_bodies_are_refused() -> None:
+async def test_a_form_without_audio_is_refused() -> None:
     async with routes() as (client, _):
         response = await client.post(TRANSCRIPTIONS, **upload(b"no audio", model="whisper-1"))
         assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_audio")
         assert (await client.post(TRANSCRIPTIONS, data={"model": "whisper-1"})).status_code == 400
-        assert (await client.post(CHAT, content=b"{")).status_code == 400
-        assert (await client.get("/v1/unknown")).status_code == 404
 
 
 @played
