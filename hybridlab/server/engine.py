@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from hybridlab import catalog
 from hybridlab.server import errors
-from hybridlab.server.audio_decoder import AudioDecoder, Limits
+from hybridlab.server.audio_decoder import AudioDecoder
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import DecodedAudio, InferenceJob, InferenceParams, InferenceResult, Kind
 from hybridlab.server.metrics import Metrics
@@ -49,11 +49,7 @@ class Engine:
         """Workers, weights, limits; what fails to load is raised."""
         settings = self.settings
         self.pool = await asyncio.to_thread(ModelPool, settings)
-        decoder = AudioDecoder(
-            Limits(settings.max_audio_s, settings.decode_timeout_s),
-            workers=settings.decoders,
-            queue=2 * settings.max_queue,
-        )
+        decoder = AudioDecoder(settings)
         self.attach(self.pool.schedulers(), decoder)
         await decoder.start()
         self.metrics.watch(self.schedulers, self.pool, decoder)

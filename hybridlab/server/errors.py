@@ -84,16 +84,16 @@ def too_slow(limit_s: float) -> ApiError:
     )
 
 
+def _unavailable(code: str, message: str, retry_after_s: int, **extra: Any) -> ApiError:
+    return ApiError(503, code, message, retry_after_s=retry_after_s, extra=extra)
+
+
 def uploads_full() -> ApiError:
-    return ApiError(
-        503, "uploads_full", "too many uploads are held at once; try again", retry_after_s=1
-    )
+    return _unavailable("uploads_full", "too many uploads are held at once; try again", 1)
 
 
 def too_many_requests() -> ApiError:
-    return ApiError(
-        503, "too_many_requests", "too many requests are in progress; try again", retry_after_s=1
-    )
+    return _unavailable("too_many_requests", "too many requests are in progress; try again", 1)
 
 
 def too_many_questions(limit: int) -> ApiError:
@@ -110,7 +110,7 @@ def queue_full(retry_after_s: int) -> ApiError:
 
 
 def not_ready(message: str, *, code: str = "not_ready") -> ApiError:
-    return ApiError(503, code, message, retry_after_s=2)
+    return _unavailable(code, message, 2)
 
 
 def timed_out(limit_s: float) -> ApiError:
@@ -120,43 +120,29 @@ def timed_out(limit_s: float) -> ApiError:
 
 
 def worker_lost(model: str) -> ApiError:
-    return ApiError(
-        503,
-        "worker_lost",
-        f"the worker of {model} was lost twice over this request; try again",
-        retry_after_s=1,
-    )
+    message = f"the worker of {model} was lost twice over this request; try again"
+    return _unavailable("worker_lost", message, 1)
 
 
 def answer_changed(model: str) -> ApiError:
-    return ApiError(
-        503,
-        "answer_changed",
-        f"{model} started this answer again and gave another text; try again",
-        retry_after_s=1,
-    )
+    message = f"{model} started this answer again and gave another text; try again"
+    return _unavailable("answer_changed", message, 1)
 
 
 def no_memory(model: str) -> ApiError:
-    return ApiError(
-        503,
-        OUT_OF_MEMORY,
-        f"{model} ran out of memory over this request alone; send a shorter audio",
-        retry_after_s=5,
-    )
+    message = f"{model} ran out of memory over this request alone; send a shorter audio"
+    return _unavailable(OUT_OF_MEMORY, message, 5)
 
 
 def memory_taken(n_bytes: int, of: str, *, longest_s: float | None = None) -> ApiError:
     """`n_bytes`: what other programs hold of the memory; `longest_s`: the longest audio for which
     there is room beside them, where that is known."""
     fits = f", which leaves room for {format_seconds(longest_s)} of audio" if longest_s else ""
-    return ApiError(
-        503,
-        OUT_OF_MEMORY,
-        f"another program holds {format_bytes(n_bytes)} of {of}{fits}; try again when it has ended",
-        retry_after_s=30,
-        extra=None if longest_s is None else {"longest_audio_s": longest_s},
+    held = (
+        f"another program holds {format_bytes(n_bytes)} of {of}{fits}; try again when it has ended"
     )
+    extra = {} if longest_s is None else {"longest_audio_s": longest_s}
+    return _unavailable(OUT_OF_MEMORY, held, 30, **extra)
 
 
 def empty_output(model: str) -> ApiError:
@@ -170,9 +156,8 @@ def internal_error(name: str) -> ApiError:
 
 
 def upstream_lost(url: str, why: str) -> ApiError:
-    return ApiError(
-        503, "upstream_lost", f"the server at {url} was lost ({why}); try again", retry_after_s=1
-    )
+    message = f"the server at {url} was lost ({why}); try again"
+    return _unavailable("upstream_lost", message, 1)
 
 
 def upstream_error(url: str, how: str) -> ApiError:

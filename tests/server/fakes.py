@@ -18,7 +18,7 @@ from hybridlab import catalog
 from hybridlab.errors import AudioError, WorkerLostError
 from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, TokenCallback, TokenUsage
 from hybridlab.server.admission import Admission
-from hybridlab.server.audio_decoder import AudioDecoder, Limits, decode_audio
+from hybridlab.server.audio_decoder import AudioDecoder, decode_audio
 from hybridlab.server.engine import Engine
 from hybridlab.server.errors import bad_request
 from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, InferenceParams
@@ -169,11 +169,11 @@ class InProcessDecoder(AudioDecoder):
     """The worker's own function, here."""
 
     def __init__(self) -> None:
-        super().__init__(Limits(2400.0, 30.0), workers=0, queue=0)
+        super().__init__(Settings())
 
     async def decode(self, data: bytes) -> DecodedAudio:
         try:
-            return decode_audio(data, self.limits.max_audio_s)
+            return decode_audio(data, self.settings.max_audio_s)
         except AudioError as error:
             raise bad_request(str(error), code="bad_audio") from None
 

@@ -28,9 +28,10 @@ from benchmarks.endurance.hostile import (
 from hybridlab.audio import load_clips, read_audio, windows
 from hybridlab.errors import AudioError
 from hybridlab.processes.worker import Worker
-from hybridlab.server.audio_decoder import AudioDecoder, Limits, decode_audio
+from hybridlab.server.audio_decoder import AudioDecoder, decode_audio
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import DecodedAudio
+from hybridlab.server.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
@@ -42,7 +43,7 @@ def with_decoder(
     timeout_s: float = 20.0,
 ) -> None:
     async def run() -> None:
-        decoder = AudioDecoder(Limits(max_audio_s, timeout_s), workers=1, queue=4)
+        decoder = AudioDecoder(Settings(max_audio_s=max_audio_s, decode_timeout_s=timeout_s))
         await decoder.start()
         try:
             await scene(decoder)

@@ -1,4 +1,4 @@
-"""Tenants that keep what they have freed, and strangers, on one card: one budget, in any order."""
+"""Models that keep what they have freed, and strangers, on one card: one budget, in any order."""
 
 from __future__ import annotations
 
