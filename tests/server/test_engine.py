@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hybridlab.errors import AudioError, UnavailableError, WorkerLostError
+from hybridlab.errors import AudioError, UnavailableError
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import InferenceParams
 from tests.server.fakes import (
@@ -16,20 +16,12 @@ from tests.server.fakes import (
     Stage,
     asr,
     llm,
+    lost,
     played,
+    refusal,
     silence,
     until,
 )
-
-
-def lost() -> WorkerLostError:
-    return WorkerLostError("the worker was lost: ended by SIGKILL")
-
-
-async def refusal(future: asyncio.Future[Any]) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        await future
-    return caught.value
 
 
 @played

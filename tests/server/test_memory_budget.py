@@ -11,8 +11,7 @@ from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import InferenceJob
 from hybridlab.server.memory_budget import MemoryBudget
 from hybridlab.units import GIB
-from tests.server.fakes import FakeMemory, FakeModel, Stage, asr, llm, played, until
-from tests.server.test_engine import lost, refusal
+from tests.server.fakes import FakeMemory, FakeModel, Stage, asr, llm, lost, played, refusal, until
 
 
 def needs(n_bytes: int) -> dict[str, object]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from typing import Any
 
 import httpx
 import pytest
 
 from hybridlab.server.app import STATIC, create_app
 from hybridlab.server.engine import Engine
-from hybridlab.server.errors import ApiError
 from hybridlab.server.settings import Settings
-from tests.server.fakes import asr, llm, played, until
+from tests.server.fakes import asr, llm, played
 from tests.server.live import CHAT, HYBRID, TRANSCRIPTIONS, question, routes, upload, wav
 
 
@@ -113,7 +111,7 @@ async def test_a_hybrid_request_that_fails_in_part_says_so() -> None:
 
 @played
 async def test_a_stream_that_fails_after_its_first_words_ends_with_an_error() -> None:
-    def before_word(told: int) -> None:
+    async def before_word(told: int) -> None:
         if told == 1:
             raise RuntimeError("a fault of the model's")
 
@@ -170,38 +168,11 @@ async def test_a_form_without_audio_is_refused() -> None:
 
 
 @played
-async def test_too_large_an_upload_is_refused_whether_it_says_its_size_or_not() -> None:
-    async with routes(max_upload_mb=0.3) as (client, _):
-        data = wav(20)
-        assert len(data) > 300_000
-        told = await client.post(TRANSCRIPTIONS, **upload(data, model="whisper-1"))
-        assert (told.status_code, told.json()["error"]["code"]) == (413, "upload_too_large")
-        request = client.build_request("POST", TRANSCRIPTIONS, **upload(data, model="whisper-1"))
-        body = request.read()
-
-        async def pieces() -> Any:
-            for start in range(0, len(body), 50_000):
-                yield body[start : start + 50_000]
-
-        headers = {"content-type": request.headers["content-type"]}
-        untold = await client.post(TRANSCRIPTIONS, content=pieces(), headers=headers)
-        assert untold.status_code == 413
-
-
-@played
-async def test_a_full_queue_and_too_long_an_audio_are_told_as_clients_expect() -> None:
-    async with routes(
-        llm(serve_s=0.1), max_queue=2, batch=1, budget_bytes=40 * 10**6, max_upload_mb=10
-    ) as (client, _):
+async def test_too_long_an_audio_is_told_with_the_longest_that_would_be_served() -> None:
+    async with routes(budget_bytes=40 * 10**6, max_upload_mb=10) as (client, _):
         long = await client.post(TRANSCRIPTIONS, **upload(wav(90), model="voxtral"))
-        assert long.status_code == 413
+        assert (long.status_code, long.json()["error"]["code"]) == (413, "audio_too_long")
         assert 0 <= long.json()["error"]["longest_audio_s"] < 90
-        sent = [asyncio.create_task(client.post(CHAT, json=question())) for _ in range(6)]
-        answers = [await task for task in sent]
-        refused = [answer for answer in answers if answer.status_code == 429]
-        assert refused
-        assert int(refused[0].headers["retry-after"]) >= 1
-        assert {a.status_code for a in answers} == {200, 429}
 
 
 @pytest.mark.usefixtures("token")
@@ -283,25 +254,6 @@ async def test_a_stopping_server_is_not_ready_and_says_when_to_come_again() -> N
         assert response.headers["retry-after"]
         assert (await client.get("/health/live")).status_code == 200
         assert (await client.get("/health/ready")).status_code == 503
-
-
-@played
-async def test_a_client_that_goes_away_takes_its_waiting_request_along() -> None:
-    async with routes(llm(serve_s=0.3), batch=1) as (client, engine):
-        scheduler = engine.schedulers["llm"]
-        first = asyncio.create_task(client.post(CHAT, json=question()))
-        await until(lambda: bool(scheduler.at_work))
-        second = asyncio.create_task(client.post(CHAT, json=question()))
-        await until(lambda: scheduler.queue.count("answer") == 1)
-        second.cancel()
-        await until(lambda: not any(job.pending for job in scheduler.queue.jobs()))
-        assert (await first).status_code == 200
-
-
-def test_a_refusal_reads_as_openai_s_clients_expect() -> None:
-    assert ApiError(503, "c", "why").body() == {
-        "error": {"message": "why", "type": "server_error", "code": "c"}
-    }
 
 
 @played
