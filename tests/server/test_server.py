@@ -168,10 +168,11 @@ def test_a_decoder_that_is_killed_costs_nobody_a_request_and_is_counted(server: 
     assert server.metrics("hybridlab_decoder_restarts_total") == {"": 1}
 
 
-def test_sigterm_under_load_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
+def test_sigterm_under_load_loses_nothing_that_was_accepted() -> None:
     """Each request gets a text or 'stopping'; a connection that comes later is refused or reset by
     the kernel; none that was accepted is cut. `--only asr` has no LLM to wait for."""
-    with started("--only", "asr", "--asr-model", "pocket-s") as running:
+    options = ("--only", "asr", "--asr-model", "pocket-s", "--drain-s", "2")
+    with started(*options) as running:
         url, pid = running.url, running.pid_of("asr")
         outcomes: list[str] = []
 
