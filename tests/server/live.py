@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import soundfile
+from starlette.types import ASGIApp
 
 from hybridlab.models.http_model import chat_body
 from hybridlab.server.app import create_app
@@ -173,14 +174,23 @@ async def live(
     stage = Stage(*(models or default_models()), **options)
     engine, settings = stage.engine, stage.engine.settings
     guard = create_app(engine, held_bytes=held_bytes)
-    with listen(settings) as listener:
-        server = make_server(guard, engine)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        found = Live(stage, guard, listener.getsockname()[1])
-        async with stage, found.client:
-            await until(lambda: server.started)
+    async with stage, listening(guard, engine) as port:
+        found = Live(stage, guard, port)
+        async with found.client:
             if "llm" in engine.schedulers and not settings.token:
                 assert (await found.ask()).status_code == 200  # what is made once is there
             yield found
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp, engine: Engine) -> AsyncIterator[int]:
+    """The port on which uvicorn serves this app, as `hybridlab serve` has it."""
+    with listen(engine.settings) as listener:
+        server = make_server(app, engine)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started)
+        try:
+            yield listener.getsockname()[1]
+        finally:
             server.should_exit = server.force_exit = True
             await serving
