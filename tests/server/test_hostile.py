@@ -154,6 +154,19 @@ async def test_a_malformed_request_is_refused(
 
 
 @played
+async def test_a_refused_upload_leaves_its_connection_in_order() -> None:
+    """The rest of its body is no request."""
+    async with live(max_upload_mb=0.4) as server:
+        for _ in range(2):
+            refused = await server.client.post(CHAT, content=b"GET / HTTP/1.1\r\n\r\n" * 10**5)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (
+                413,
+                "upload_too_large",
+            )
+            assert (await server.client.post(CHAT, json=question())).status_code == 200
+
+
+@played
 async def test_of_two_lengths_the_chunked_one_holds_and_nothing_is_smuggled_behind_it() -> None:
     async with live() as server:
         body = chat()
