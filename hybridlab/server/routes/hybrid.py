@@ -58,12 +58,12 @@ async def hybrid(request: Request, engine: EngineDep, form: Annotated[HybridForm
         return event_stream(_events(jobs, audio))
     try:
         results = asyncio.gather(*(job.future for job in jobs))
-        heard, *answers = await cancel_on_disconnect(request, results)
+        transcript, *answers = await cancel_on_disconnect(request, results)
     finally:
         _cancel(jobs)
     return Hybrid(
         id=new_id("hybrid"),
-        transcript=hybrid_transcript(heard, audio),
+        transcript=hybrid_transcript(transcript, audio),
         answers=[
             hybrid_answer(n, *answered)
             for n, answered in enumerate(zip(questions, answers, strict=True))
