@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -25,11 +23,12 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
 
+from benchmarks.endurance.server import started
 from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.audio import Clip, load_clips
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.system_info import machine, versions
-from hybridlab.models import ModelSpec, make_asr, make_llm
+from hybridlab.models import AudioLanguageModel, ModelSpec, SpeechRecognizer, make_asr, make_llm
 from hybridlab.server.run import LIBRARIES
 from hybridlab.strategies import ArrivalQueue, Request, Strategy, make_strategy
 
@@ -84,39 +83,22 @@ def form(audio: bytes, fields: dict[str, str]) -> bytes:
 
 @contextmanager
 def server(*options: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "hybridlab.cli", "serve", "--device", "cpu", "--port", "0"]
     began = time.perf_counter()
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if found := re.search(r"http://(\S+) serves", line):
-                break
-        else:
-            raise SystemExit("the server ended before it was ready")
-        ready_s = time.perf_counter() - began
-        with ThreadPoolExecutor(1) as reader:
-            reader.submit(lambda: [None for _ in process.stderr or ()])
-            try:
-                yield Server(found[1], ready_s)
-            finally:
-                process.terminate()  # at which the reader ends
-    finally:
-        process.terminate()
-        process.wait(30)
+    with started(*options) as running:
+        yield Server(running.url.removeprefix("http://"), time.perf_counter() - began)
+
+
+def pocket_pair() -> tuple[SpeechRecognizer, AudioLanguageModel]:
+    """In this process, on its CPU; nothing is loaded."""
+    device, spec = CpuDevice(), {"weights": "pocket", "dtype": "float32"}
+    asr = make_asr(ModelSpec(model="pocket-m", backend="openai-whisper", **spec), device)
+    return asr, make_llm(ModelSpec(model="pocket", backend="transformers", **spec), device)
 
 
 def strategy(variant: str, stack: ExitStack, **options: object) -> Strategy:
     """The pocket pair in this process, loaded."""
-    device = CpuDevice()
-    spec = {"weights": "pocket", "dtype": "float32"}
-    made = make_strategy(
-        "sequential",
-        variant,
-        asr=make_asr(ModelSpec(model="pocket-m", backend="openai-whisper", **spec), device),
-        llm=make_llm(ModelSpec(model="pocket", backend="transformers", **spec), device),
-        options=options,
-    )
+    asr, llm = pocket_pair()
+    made = make_strategy("sequential", variant, asr=asr, llm=llm, options=options)
     made.open()
     stack.callback(made.close)
     return made

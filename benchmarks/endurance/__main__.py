@@ -3,7 +3,7 @@
 A real `hybridlab serve` on the pocket pair and this machine's CPU, over loopback: the rate that it
 holds (its knee), a burst at ten times it, a soak at that rate, slow and vanishing clients, hostile
 uploads, SIGKILL to each worker and SIGTERM to the server, all under load. Every text is compared
-with that of the tenants alone. The load comes from this process, which shares the server's cores:
+with that of the models alone. The load comes from this process, which shares the server's cores:
 rates are those of both together, not of the server by itself. No other work should run.
 
 The exit code is 1 if any request was lost or answered wrongly, if memory grew in the soak, or if
@@ -28,10 +28,9 @@ from benchmarks.endurance.server import Running, started
 from benchmarks.endurance.strangers import SLOW, VANISHING, beside, hostile
 from benchmarks.endurance.verdict import failures
 from benchmarks.endurance.watch import at_rest
+from benchmarks.serve import pocket_pair
 from hybridlab.audio import load_clips
-from hybridlab.devices import CpuDevice
 from hybridlab.devices.system_info import machine, versions
-from hybridlab.models import ModelSpec, make_asr, make_llm
 
 SHORT_S = 8.0
 SEED = 0
@@ -42,28 +41,20 @@ REST_S = 1.0
 
 
 def expected_asks() -> list[Ask]:
-    """Requests of every kind over the short clips, with the texts of the tenants alone."""
-    device = CpuDevice()
-    ear = make_asr(
-        ModelSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32"),
-        device,
-    )
-    mind = make_llm(
-        ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
-        device,
-    )
-    ear.load()
-    mind.load()
+    """Requests of every kind over the short clips, with the texts of the models alone."""
+    asr, llm = pocket_pair()
+    asr.load()
+    llm.load()
     asks = []
     for clip in load_clips():
         if clip.audio_s > SHORT_S:
             continue
         samples = clip.samples()
-        heard = ear.transcribe([samples])[0].text
-        said = mind.answer([samples], [QUESTION], max_new_tokens=MAX_TOKENS)[0].text
+        heard = asr.transcribe([samples])[0].text
+        said = llm.answer([samples], [QUESTION], max_new_tokens=MAX_TOKENS)[0].text
         asks += asks_of(clip, heard, said)
-    ear.unload()
-    mind.unload()
+    asr.unload()
+    llm.unload()
     return asks
 
 

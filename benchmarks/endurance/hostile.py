@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def claiming(flac: bytes, frames: int) -> bytes:
     return flac[:at] + found.to_bytes(8, "big") + flac[at + 8 :]
 
 
+@cache
 def near_silence(hours: int) -> bytes:
     """So many hours in a FLAC of some 100 kB each: it is all zeros but for one sample."""
     samples = np.zeros(hours * 3600 * 8000, np.int16)

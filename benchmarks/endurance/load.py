@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ import numpy as np
 
 from benchmarks.serve import FORM, form
 from hybridlab.audio import Clip
+from hybridlab.models.http_model import chat_body
 
 QUESTION = "What is said?"
 MAX_TOKENS = 40
@@ -23,7 +23,7 @@ KINDS = ("transcription", "chat", "chat-stream", "hybrid", "hybrid-stream")
 #: Statuses by which a server says that it takes no request now.
 REFUSING = (429, 503)
 TIMEOUT_S = 120.0
-#: `right`: the text of the tenants alone. `refused`: told so, with a code. `lost`: anything else,
+#: `right`: the text of the models alone. `refused`: told so, with a code. `lost`: anything else,
 #: be it no answer, half of one, or a fault.
 Fate = Literal["right", "wrong", "refused", "lost"]
 
@@ -48,21 +48,15 @@ def asks_of(clip: Clip, transcript: str, answer: str) -> list[Ask]:
     audio = clip.path.read_bytes()
     asked = {"question": QUESTION, "max_tokens": str(MAX_TOKENS)}
     both, mime = f"{transcript}\n{answer}", FORM["Content-Type"]
-    data = {"data": base64.b64encode(audio).decode(), "format": "flac"}
-    content = [{"type": "input_audio", "input_audio": data}, {"type": "text", "text": QUESTION}]
-    chat = {
-        "model": "voxtral",
-        "messages": [{"role": "user", "content": content}],
-        "max_tokens": MAX_TOKENS,
-    }
+    json_mime = "application/json"
+
+    def chat(**options: Any) -> bytes:
+        return chat_body("voxtral", audio, QUESTION, max_tokens=MAX_TOKENS, **options)
+
     bodies = {
         "transcription": ("audio/transcriptions", mime, form(audio, {"model": "whisper-1"})),
-        "chat": ("chat/completions", "application/json", json.dumps(chat).encode()),
-        "chat-stream": (
-            "chat/completions",
-            "application/json",
-            json.dumps({**chat, "stream": True}).encode(),
-        ),
+        "chat": ("chat/completions", json_mime, chat()),
+        "chat-stream": ("chat/completions", json_mime, chat(stream=True)),
         "hybrid": ("hybrid", mime, form(audio, asked)),
         "hybrid-stream": ("hybrid", mime, form(audio, {**asked, "stream": "true"})),
     }

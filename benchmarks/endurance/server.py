@@ -20,10 +20,11 @@ START_S = 120.0
 
 
 class Running:
-    """A server at work, and what it has logged."""
+    """A server at work, and what it has logged; without `reads_log` until it is ready."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], *, reads_log: bool = True) -> None:
         self.process = process
+        self.reads_log = reads_log
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -31,7 +32,11 @@ class Running:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
+            if not self.reads_log and " serves " in line:
+                self.process.stderr.close()  # the next line that is logged is refused
             self.lines.append(line.rstrip())
+            if self.process.stderr.closed:
+                return
 
     def found(self, pattern: str) -> list[str]:
         return [match[1] for line in list(self.lines) if (match := re.search(pattern, line))]
@@ -73,14 +78,14 @@ class Running:
 
 
 @contextmanager
-def started(*options: str) -> Iterator[Running]:
+def started(*options: str, reads_log: bool = True) -> Iterator[Running]:
     """`hybridlab serve` on the pocket pair, ready; killed at the end if it still runs."""
     command = [sys.executable, "-m", "hybridlab.cli", "serve", "--device", "cpu", "--port", "0"]
     environment = {name: v for name, v in os.environ.items() if name != "HYBRIDLAB_CASE_SERVER"}
     process = subprocess.Popen(
         [*command, *options], stderr=subprocess.PIPE, text=True, env=environment
     )
-    running = Running(process)
+    running = Running(process, reads_log=reads_log)
     try:
         deadline = time.monotonic() + START_S
         while not running.found("(serves)"):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
-import json
 import socket
 import struct
 import time
@@ -22,6 +20,7 @@ from benchmarks.endurance.load import Ask, Load, Outcome, judged, latencies, tal
 from benchmarks.endurance.server import Running
 from benchmarks.serve import FORM, form
 from hybridlab.analysis.queueing import KNEE_RATIO
+from hybridlab.models.http_model import chat_body
 
 #: Bytes that a slow client sends or reads one by one, and its pause after each.
 SLOW_BYTES = 100
@@ -255,12 +254,10 @@ def hostile_requests() -> dict[str, tuple[str, str, bytes]]:
     def upload(data: bytes) -> tuple[str, str, bytes]:
         return "/v1/audio/transcriptions", mime, form(data, {"model": "whisper-1"})
 
-    def chat(data: str) -> tuple[str, str, bytes]:
-        part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
-        text = {"type": "text", "text": "What is said?"}
-        body = {"model": "voxtral", "messages": [{"role": "user", "content": [part, text]}]}
-        return "/v1/chat/completions", "application/json", json.dumps(body).encode()
+    def chat(data: bytes) -> tuple[str, str, bytes]:
+        return "/v1/chat/completions", "application/json", data
 
+    question = chat_body("voxtral", BAD["text"], "What is said?")
     good = upload(GOOD)
     return {
         **{name: upload(data) for name, data in BAD.items()},
@@ -271,10 +268,10 @@ def hostile_requests() -> dict[str, tuple[str, str, bytes]]:
         "a form without its border": (good[0], "multipart/form-data", good[2]),
         "a form with another border": (good[0], "multipart/form-data; boundary=other", good[2]),
         "no form": (good[0], mime, b""),
-        "no JSON": ("/v1/chat/completions", "application/json", b"{" * 10_000),
-        "deep JSON": ("/v1/chat/completions", "application/json", b"[" * 100_000),
-        "no base64": chat("not base64!"),
-        "base64 of no audio": chat(base64.b64encode(BAD["text"]).decode()),
+        "no JSON": chat(b"{" * 10_000),
+        "deep JSON": chat(b"[" * 100_000),
+        "no base64": chat(question.replace(b'"data": "', b'"data": "not base64!')),
+        "base64 of no audio": chat(question),
     }
 
 

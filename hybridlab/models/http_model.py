@@ -8,8 +8,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,6 +25,9 @@ from hybridlab.models.base import (
     SpeechRecognizer,
 )
 from hybridlab.models.server_process import FrontServer, Server
+
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+COMPLETIONS = "/v1/chat/completions"
 
 
 def command(
@@ -60,31 +62,27 @@ def _options(role: str, spec: ModelSpec) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class _Reply:
-    body: Mapping[str, Any]
-    #: What the server's own clock says, in seconds.
-    queue_time_s: float
-    work_s: float
-    #: What a server in front adds; None where the server was asked straight.
-    gateway_s: float | None
+def server_timing(header: str) -> dict[str, float]:
+    """Seconds by name of the header Server-Timing. A server tells `wait`, `work` and its `total`;
+    one in front passes these on, with the other's total as `upstream`, and tells its own."""
+    found = re.findall(r"(\w+);dur=([\d.]+)", header)
+    return {name: float(milliseconds) / 1000 for name, milliseconds in found}
 
-    @classmethod
-    def read(cls, body: Mapping[str, Any], timing: str) -> Self:
-        """`timing`: the header Server-Timing. A server tells `wait`, `work` and its `total`; one in
-        front passes these on, the other's total as `upstream`, and tells its own: what it adds is
-        the difference, its own work and the second upload."""
-        found = re.findall(r"(\w+);dur=([\d.]+)", timing)
-        seconds = {name: float(ms) / 1000 for name, ms in found}
-        behind_s = seconds.get("upstream")
-        added_s = None if behind_s is None else max(0.0, seconds["total"] - behind_s)
-        return cls(body, seconds["wait"], seconds["work"], added_s)
+
+def transcription_form(model: str, *, language: str, max_tokens: int) -> dict[str, str]:
+    """The fields beside the file."""
+    return {
+        "model": model,
+        "language": language,
+        "max_tokens": str(max_tokens),
+        "response_format": "verbose_json",
+    }
 
 
 class OverHttp(Model):
     """The caller's side. A call leaves spans that are laid end to end: `http` (encoding, upload,
     parsing, decoding and the way back), `gateway` where there is one, `wait` in the server's queue,
-    and `work` of the tenant; the way back, which is short, is counted in the first."""
+    and `work` of the model; the way back, which is short, is counted in the first."""
 
     def __init__(
         self, spec: ModelSpec, device: Device, server: Server, gateway: FrontServer | None = None
@@ -122,28 +120,31 @@ class OverHttp(Model):
     def weights_bytes(self) -> int | None:
         return self._weights_bytes if self._loaded else None
 
-    def _post(self, path: str, began_s: float, **content: Any) -> _Reply:
+    def _post(self, path: str, began_s: float, **content: Any) -> dict[str, Any]:
         if self.on_phase is not None:
             self.on_phase(f"{self.name} http")
-        door = self.gateway or self.server
-        response = self._client.post(f"{door.url}{path}", **content)
+        server = self.gateway or self.server
+        response = self._client.post(f"{server.url}{path}", **content)
+        body: dict[str, Any] = response.json()
         if response.is_error:
-            said = response.json()["error"]["message"]
-            raise RuntimeError(f"{path} answered {response.status_code}: {said}")
-        reply = _Reply.read(response.json(), response.headers["server-timing"])
-        self._write_spans(began_s, time.perf_counter(), reply)
+            message = body["error"]["message"]
+            raise RuntimeError(f"{path} answered {response.status_code}: {message}")
+        self._write_spans(began_s, server_timing(response.headers["server-timing"]))
         if self.on_phase is not None:
             self.on_phase("")
-        return reply
+        return body
 
-    def _write_spans(self, began_s: float, ended_s: float, reply: _Reply) -> None:
-        parts = {"gateway": reply.gateway_s, "wait": reply.queue_time_s, "work": reply.work_s}
-        known = {phase: seconds for phase, seconds in parts.items() if seconds is not None}
-        start = ended_s - sum(known.values())
-        self.spans.append(PhaseSpan(self.name, "http", began_s, start))
-        for phase, seconds in known.items():
-            self.spans.append(PhaseSpan(self.name, phase, start, start + seconds))
-            start += seconds
+    def _write_spans(self, began_s: float, timing: Mapping[str, float]) -> None:
+        """A server in front adds its own work and the second upload: its `gateway`."""
+        ended_s = time.perf_counter()
+        phases = {"wait": timing["wait"], "work": timing["work"]}
+        if "upstream" in timing:
+            phases = {"gateway": max(0.0, timing["total"] - timing["upstream"]), **phases}
+        start_s = ended_s - sum(phases.values())
+        self.spans.append(PhaseSpan(self.name, "http", began_s, start_s))
+        for phase, seconds in phases.items():
+            self.spans.append(PhaseSpan(self.name, phase, start_s, start_s + seconds))
+            start_s += seconds
 
 
 class HttpRecognizer(OverHttp, SpeechRecognizer):
@@ -163,14 +164,9 @@ class HttpRecognizer(OverHttp, SpeechRecognizer):
 
     def _transcript(self, samples: Samples, language: str, max_new_tokens: int) -> GenerationResult:
         began = time.perf_counter()
-        fields = {
-            "model": self.name,
-            "language": language,
-            "response_format": "verbose_json",
-            "max_tokens": str(max_new_tokens),
-        }
+        fields = transcription_form(self.name, language=language, max_tokens=max_new_tokens)
         sound = {"file": ("sound.wav", wav(samples))}
-        body = self._post("/v1/audio/transcriptions", began, data=fields, files=sound).body
+        body = self._post(TRANSCRIPTIONS, began, data=fields, files=sound)
         tokens = [token for segment in body["segments"] for token in segment["tokens"]]
         return GenerationResult(cast(str, body["text"]), tuple(tokens))
 
@@ -186,13 +182,9 @@ class HttpLanguageModel(HttpRecognizer, AudioLanguageModel):
 
     def _reply(self, samples: Samples, question: str, max_new_tokens: int) -> GenerationResult:
         began = time.perf_counter()
-        reply = self._post(
-            "/v1/chat/completions",
-            began,
-            content=chat_body(self.name, wav(samples), question, max_tokens=max_new_tokens),
-            headers={"Content-Type": "application/json"},
-        )
-        (choice,) = reply.body["choices"]
+        content = chat_body(self.name, wav(samples), question, max_tokens=max_new_tokens)
+        headers = {"Content-Type": "application/json"}
+        (choice,) = self._post(COMPLETIONS, began, content=content, headers=headers)["choices"]
         return GenerationResult(choice["message"]["content"], tuple(choice["token_ids"]))
 
 

@@ -73,10 +73,10 @@ class TransformersModel(LocalModel):
         if self.spec.weights == "random":
             with self._building_processor():
                 self._processor = self._make_processor()
-            stop = self.first_stop.name
+            stop = self.first_stop.torch_name
             model = random_transformers(kind, self._config(), self.spec, stop)
         else:
             with one_line_errors(self.spec), self._building_processor():
                 self._processor = self._load_processor(folder_or_id(self.spec))
             model = pretrained(kind, self.spec, self.first_stop)
-        return model.to(self.device.name) if self.spec.load_path == "staged" else model
+        return model.to(self.device.torch_name) if self.spec.load_path == "staged" else model

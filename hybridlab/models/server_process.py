@@ -33,18 +33,16 @@ STALLED_S = 120.0
 BUSY_SHARE = 0.01
 #: What a server says once it takes requests.
 READY = re.compile(r"(http://\S+) serves ")
-#: Roles of the server's options and metrics by the tenants' names.
-ROLES = {"asr": "asr", "llm": "llm"}
 
 
 class Service:
     """One command of the lab that serves, with its processes, which count as part of the case."""
 
     def __init__(
-        self, name: str, words: Sequence[str], device: Device, *, stalled_s: float = STALLED_S
+        self, name: str, arguments: Sequence[str], device: Device, *, stalled_s: float = STALLED_S
     ) -> None:
         self.name = name
-        self.words = list(words)
+        self.arguments = list(arguments)
         self.device = device
         self.stalled_s = stalled_s
         #: Variables that it has besides this process' own.
@@ -63,7 +61,7 @@ class Service:
         # a file, unlike a pipe, need not be emptied; a case that is killed takes its group along
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         self._process = subprocess.Popen(
-            [*PROGRAM, *self.words],
+            [*PROGRAM, *self.arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._log,
@@ -78,7 +76,7 @@ class Service:
         self.launch()
         assert self._process is not None
         progress = _Progress(self._process.pid, self.stalled_s)
-        while not (ready := READY.search(said := self._said())):
+        while not (ready := READY.search(said := self._log_text())):
             if self._process.poll() is not None:
                 raise self._failure(self._process.returncode)
             if progress.stalled(said):
@@ -92,18 +90,18 @@ class Service:
     def _count_from_now(self, pid: int) -> ProcessTree:
         if self.device.kind == "cpu":
             return RssProcessTree(self.name, pid)
-        return ReportedProcessTree(self.name, pid, self.told)
+        return ReportedProcessTree(self.name, pid, self.reported_memory)
 
-    def told(self) -> ReportedMemory:
-        """Its bytes of a GPU, as it tells them: none, as long as nothing in it touches one."""
+    def reported_memory(self) -> ReportedMemory:
+        """Its bytes of a GPU, as it reports them: none, as long as nothing in it touches one."""
         return ReportedMemory()
 
-    def _said(self) -> str:
+    def _log_text(self) -> str:
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
     def _failure(self, code: int) -> Exception:
-        last = _last_line(self._said()).removeprefix("hybridlab: ")
+        last = _last_line(self._log_text()).removeprefix("hybridlab: ")
         message = f"the server of {self.name} did not start: {last}"
         return UnavailableError(message) if code == REFUSED else RuntimeError(message)
 
@@ -140,7 +138,7 @@ class Service:
 
 
 class Server(Service):
-    """One `hybridlab serve`. It runs from the first tenant's `enter` to the last one's `leave`;
+    """One `hybridlab serve`. It runs from the first model's `enter` to the last one's `leave`;
     with it those `beside` it are launched, as containers start together."""
 
     def __init__(
@@ -149,37 +147,34 @@ class Server(Service):
         super().__init__(name, ["serve", *options], device, stalled_s=stalled_s)
         self.beside: Sequence[Server] = ()
         self._inside: set[str] = set()
-        self._last_told = ReportedMemory()
+        self._last_report = ReportedMemory()
 
-    def enter(self, tenant: str) -> None:
+    def enter(self, role: str) -> None:
         """As `start`, for the first one."""
         if not self.url:
             for server in self.beside:
                 server.launch()
             self.start()
-        self._inside.add(tenant)
+        self._inside.add(role)
         self.count()
 
-    def leave(self, tenant: str) -> None:
-        self._inside.discard(tenant)
+    def leave(self, role: str) -> None:
+        self._inside.discard(role)
         if not self._inside:
             self.stop()
 
     def count(self) -> None:
         if self._member is not None:
-            owners = self.readings("hybridlab_ledger_bytes", "owner")
-            self._member.weights_bytes = sum(
-                int(owners.get((f"{ROLES[name]} weights",), 0)) for name in self._inside
-            )
+            self._member.weights_bytes = sum(self.weights_bytes(role) or 0 for role in self._inside)
         super().count()
 
-    def weights_bytes(self, tenant: str) -> int | None:
+    def weights_bytes(self, role: str) -> int | None:
         """As the server's own ledger has it."""
         owners = self.readings("hybridlab_ledger_bytes", "owner")
-        found = owners.get((f"{ROLES[tenant]} weights",))
+        found = owners.get((f"{role} weights",))
         return None if found is None else int(found)
 
-    def told(self) -> ReportedMemory:
+    def reported_memory(self) -> ReportedMemory:
         """The sum of its workers; as before while it cannot be asked."""
         if self.url and self.runs:
             found = self.readings("hybridlab_model_bytes", "reading", "role")
@@ -189,8 +184,8 @@ class Server(Service):
                 )
                 for reading in ("used", "reserved", "load_peak", "request_peak")
             }
-            self._last_told = ReportedMemory(**sums)
-        return self._last_told
+            self._last_report = ReportedMemory(**sums)
+        return self._last_report
 
     def readings(self, metric: str, *labels: str) -> dict[tuple[str, ...], float]:
         """A metric of its `/metrics` now: its values by those of these labels."""
@@ -207,7 +202,7 @@ class Server(Service):
 
 
 class FrontServer(Service):
-    """A `hybridlab serve` that has both models from these servers, by the tenants' names."""
+    """A `hybridlab serve` that has both models from these servers, by role."""
 
     def __init__(self, servers: Mapping[str, Server], device: Device) -> None:
         super().__init__("front", [], device)
@@ -216,8 +211,8 @@ class FrontServer(Service):
     def enter(self) -> None:
         """Starts once all its servers run."""
         if self._process is None and all(server.url for server in self.servers.values()):
-            urls = [f"--{ROLES[name]}-url={server.url}" for name, server in self.servers.items()]
-            self.words = ["serve", "--host=127.0.0.1", "--port=0", "--device=cpu", *urls]
+            urls = [f"--{role}-url={server.url}" for role, server in self.servers.items()]
+            self.arguments = ["serve", "--host=127.0.0.1", "--port=0", "--device=cpu", *urls]
             self.start()
             self.count()
 

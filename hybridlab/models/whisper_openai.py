@@ -31,7 +31,7 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
         build = {"random": self._random, "hub": self._released}.get(
             self.spec.weights, self._converted
         )
-        return build().to(self.device.name).eval()
+        return build().to(self.device.torch_name).eval()
 
     def _watched(self) -> Mapping[str, nn.Module]:
         return {"encoder": self._model.encoder, "decoder": self._model.decoder}

@@ -18,7 +18,7 @@ from hybridlab.planner import (
 from hybridlab.planner.estimate import Estimate
 from hybridlab.planner.limits import largest_fitting
 from hybridlab.planner.memory_plan import allocator_cache_bytes
-from hybridlab.server.errors import memory_taken, too_long
+from hybridlab.server.errors import too_long
 from hybridlab.server.jobs import InferenceJob, Kind
 from hybridlab.server.memory_budget import MemoryBudget
 from hybridlab.server.settings import Role
@@ -116,9 +116,10 @@ class Admission:
             return
         longest_s = min(limit_s, self._longest_in_memory_s(limit_s, asked_tokens))
         if audio_s <= limit_s:
-            foreign = self.budget.foreign_over(self._audio_bytes(audio_s, asked_tokens))
-            if foreign is not None:
-                raise memory_taken(foreign.n_bytes, foreign.of, longest_s=longest_s)
+            n_bytes = self._audio_bytes(audio_s, asked_tokens)
+            taken = self.budget.taken_by_others(n_bytes, longest_s=longest_s)
+            if taken is not None:
+                raise taken
         if longest_s < limit_s:
             why = "the memory that is free"
         raise too_long(audio_s, longest_s, why)

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
-from hybridlab.server import static_page
 from hybridlab.server.engine import Engine
 from hybridlab.server.errors import ApiError, bad_request, internal_error
+from hybridlab.server.middleware import HELD_BYTES, RequestGuardMiddleware
 from hybridlab.server.routes import chat, health, hybrid, transcriptions
 from hybridlab.server.routes.common import require_token
 from hybridlab.server.schemas.events import referred_schemas
 from hybridlab.server.schemas.requests import MAX_FIELDS
 
 CODES = {404: "not_found", 405: "method_not_allowed"}
+#: The page at `/`. It holds no secret: a browser opens an address without a token.
+STATIC = Path(__file__).with_name("static")
 
 
-def create_app(engine: Engine) -> FastAPI:
-    """All routes over one engine, whose life is the caller's. The page and the health routes are
-    open to all; the rest wants the bearer token, if one is set."""
+def create_app(engine: Engine, *, held_bytes: int = HELD_BYTES) -> RequestGuardMiddleware:
+    """All routes over one engine, whose life is the caller's, behind the limits of requests."""
+    return RequestGuardMiddleware(
+        _routes(engine),
+        engine.settings,
+        held_bytes=held_bytes,
+        on_done=engine.metrics.request_done,
+    )
+
+
+def _routes(engine: Engine) -> FastAPI:
+    """The page and the health routes are open to all; the rest wants the bearer token, if one is
+    set."""
     # 0: a file stays in memory, which the middleware bounds; audio touches no disk, and a full one
     # harms no request
     MultiPartParser.spool_max_size = 0
@@ -43,8 +56,7 @@ def create_app(engine: Engine) -> FastAPI:
     ):  # fmt: skip
         app.include_router(router, dependencies=secured)
     app.include_router(health.health_router)
-    app.include_router(static_page.router)
-    app.add_exception_handler(ApiError, _api_error)
+    app.frontend("/", directory=STATIC, fallback=None)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
@@ -63,20 +75,18 @@ def _describe_referred(app: FastAPI, described: Callable[[], dict[str, Any]]) ->
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-async def _api_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return JSONResponse(error.body(), error.status, headers=error.headers())
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    """An unknown route or method, a form that cannot be read."""
+async def _http_error(_: Request, error: Exception) -> Response:
+    """A request that is refused; or an unknown route or method, a form that cannot be read."""
     assert isinstance(error, HTTPException)
+    if isinstance(error, ApiError):
+        return error.response()
     code = CODES.get(error.status_code, "invalid_request")
     found = ApiError(error.status_code, code, str(error.detail))
-    return JSONResponse(found.body(), found.status, headers=error.headers)
+    found.headers = error.headers
+    return found.response()
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _invalid(_: Request, error: Exception) -> Response:
     """The first problem as one line, without the values that were sent."""
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
@@ -85,9 +95,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
         found = bad_request("the body must be an object as application/json")
     else:
         found = bad_request(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
-    return await _api_error(request, found)
+    return found.response()
 
 
-async def _failed(request: Request, _: Exception) -> Response:
+async def _failed(_: Request, error: Exception) -> Response:
     """The error itself goes on to the server's log."""
-    return await _api_error(request, internal_error("the server"))
+    return internal_error("the server").response()

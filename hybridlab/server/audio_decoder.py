@@ -13,7 +13,6 @@ import math
 import os
 import resource
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from hybridlab.errors import AudioError, HybridlabError, WorkerLostError
 from hybridlab.processes.worker import Worker
 from hybridlab.server.errors import ApiError, bad_request, internal_error, queue_full, too_long
 from hybridlab.server.jobs import DecodedAudio
+from hybridlab.server.settings import Settings
 from hybridlab.units import MIB
 
 log = logging.getLogger("hybridlab.server")
@@ -40,29 +40,15 @@ COPIES = 4
 BASE_BYTES = 256 * MIB
 
 
-@dataclass(frozen=True)
-class Limits:
-    """`max_audio_s` is the longest audio, whatever its file says of itself."""
-
-    max_audio_s: float
-    timeout_s: float
-
-    @property
-    def memory_bytes(self) -> int:
-        """What the worker may take above what it has: the longest audio at a usual rate."""
-        return BASE_BYTES + int(COPIES * 4 * USUAL_RATE_HZ * self.max_audio_s)
-
-
 class AudioDecoder:
     """Workers that decode uploads, one at a time each."""
 
-    def __init__(self, limits: Limits, *, workers: int, queue: int) -> None:
-        self.limits = limits
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.restarts = 0
-        self._queue = queue
         self._waiting = 0
         self._idle: asyncio.Queue[Worker] = asyncio.Queue()
-        self._workers = [Worker("decoder") for _ in range(workers)]
+        self._workers = [Worker("decoder") for _ in range(settings.decoders)]
 
     async def start(self) -> None:
         for worker in self._workers:
@@ -73,7 +59,7 @@ class AudioDecoder:
         """`ApiError` for what cannot be decoded within the limits."""
         if not data:
             raise bad_request("the audio file is empty", code="bad_audio")
-        if self._waiting >= self._queue:
+        if self._waiting >= 2 * self.settings.max_queue:
             raise queue_full(1)
         self._waiting += 1
         try:
@@ -109,17 +95,17 @@ class AudioDecoder:
         self.restarts += 1
 
     async def _within_limits(self, worker: Worker, data: bytes) -> DecodedAudio:
+        timeout_s = self.settings.decode_timeout_s
         try:
-            async with asyncio.timeout(self.limits.timeout_s):
-                return await worker.call_async(None, decode_audio, data, self.limits.max_audio_s)
+            async with asyncio.timeout(timeout_s):
+                return await worker.call_async(None, decode_audio, data, self.settings.max_audio_s)
         except AudioError as error:
             raise bad_request(str(error), code="bad_audio") from None
         except (ApiError, WorkerLostError):
             raise
         except TimeoutError:  # which ended the worker
             raise bad_request(
-                f"the audio file took longer than {self.limits.timeout_s:g} s; convert it to WAV "
-                "or FLAC",
+                f"the audio file took longer than {timeout_s:g} s; convert it to WAV or FLAC",
                 code="bad_audio",
             ) from None
         except Exception as error:
@@ -133,7 +119,7 @@ class AudioDecoder:
     async def _begin(self, worker: Worker) -> None:
         await asyncio.to_thread(worker.start)
         try:
-            await worker.call_async(None, confine, self.limits.memory_bytes)
+            await worker.call_async(None, confine, decoding_bytes(self.settings.max_audio_s))
         except BaseException:
             worker.kill()  # no file for one that is not confined
             raise
@@ -141,6 +127,11 @@ class AudioDecoder:
     def close(self) -> None:
         for worker in self._workers:
             worker.kill()
+
+
+def decoding_bytes(max_audio_s: float) -> int:
+    """What decoding may take above what its process has: the longest audio at a usual rate."""
+    return BASE_BYTES + int(COPIES * 4 * USUAL_RATE_HZ * max_audio_s)
 
 
 # -------------------------------------------------------------------------- inside the worker

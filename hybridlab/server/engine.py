@@ -8,11 +8,10 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from hybridlab import catalog
 from hybridlab.server import errors
-from hybridlab.server.audio_decoder import AudioDecoder, Limits
+from hybridlab.server.audio_decoder import AudioDecoder
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import DecodedAudio, InferenceJob, InferenceParams, InferenceResult, Kind
 from hybridlab.server.metrics import Metrics
@@ -30,11 +29,6 @@ MAX_DECODED_S = 8 * 3600.0
 HEALTH_EVERY_S = 0.2
 
 
-class Decoder(Protocol):
-    async def decode(self, data: bytes) -> DecodedAudio:
-        """`ApiError` for what is no audio within the limits."""
-
-
 class Engine:
     """A scheduler for each model, by role. `start` loads, `stop` ends; in between `draining` means
     that nothing more is accepted. All of it belongs to one event loop."""
@@ -44,10 +38,9 @@ class Engine:
         self.metrics = Metrics()
         self.created = int(time.time())
         self.schedulers: dict[Role, ModelScheduler] = {}
-        self.decoder: Decoder | None = None
+        self.decoder: AudioDecoder | None = None
         self.pool: ModelPool | None = None
         self.ready = self.draining = False
-        self._audio_decoder: AudioDecoder | None = None
         self._unfinished: set[InferenceJob] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._pace_s: dict[Role, float] = {}
@@ -56,19 +49,15 @@ class Engine:
         """Workers, weights, limits; what fails to load is raised."""
         settings = self.settings
         self.pool = await asyncio.to_thread(ModelPool, settings)
-        self._audio_decoder = AudioDecoder(
-            Limits(settings.max_audio_s, settings.decode_timeout_s),
-            workers=settings.decoders,
-            queue=2 * settings.max_queue,
-        )
-        await self._audio_decoder.start()
-        self.attach(self.pool.schedulers(), self._audio_decoder)
-        self.metrics.watch(self.schedulers, self.pool, self._audio_decoder)
+        decoder = AudioDecoder(settings)
+        self.attach(self.pool.schedulers(), decoder)
+        await decoder.start()
+        self.metrics.watch(self.schedulers, self.pool, decoder)
         await self.load()
         await asyncio.to_thread(self.pool.measure_budget)
         self.run()
 
-    def attach(self, schedulers: Mapping[Role, ModelScheduler], decoder: Decoder) -> None:
+    def attach(self, schedulers: Mapping[Role, ModelScheduler], decoder: AudioDecoder) -> None:
         self.schedulers = dict(schedulers)
         self.decoder = decoder
         for own in self.schedulers.values():
@@ -103,8 +92,8 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for scheduler in self.schedulers.values():
             await scheduler.supervisor.close()
-        if self._audio_decoder is not None:
-            self._audio_decoder.close()
+        if self.decoder is not None:
+            self.decoder.close()
         if self.pool is not None:
             await asyncio.to_thread(self.pool.close)
 
@@ -225,7 +214,7 @@ class Engine:
 
     def _retry_after_s(self, scheduler: ModelScheduler) -> int:
         """When a place should be free: half the queue at the model's pace of late."""
-        batches = len(scheduler.queue) / max(1, scheduler.config.batch) / 2
+        batches = len(scheduler.queue) / scheduler.max_batch / 2
         return max(1, math.ceil(batches * self._pace_s.get(scheduler.role, 1.0)))
 
     def _time_out(self, job: InferenceJob) -> None:

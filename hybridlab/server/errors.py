@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from hybridlab.errors import HybridlabError
 from hybridlab.units import format_bytes, format_seconds
@@ -12,7 +16,7 @@ from hybridlab.units import format_bytes, format_seconds
 OUT_OF_MEMORY = "out_of_memory"
 
 
-class ApiError(HybridlabError):
+class ApiError(HybridlabError, HTTPException):
     """A request that is answered with an error. `extra` stands beside the message, `retry_after_s`
     becomes a header."""
 
@@ -25,32 +29,24 @@ class ApiError(HybridlabError):
         retry_after_s: int | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status = status
+        headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+        if retry_after_s is not None:
+            headers["Retry-After"] = str(retry_after_s)
+        HTTPException.__init__(self, status, message, headers)
         self.code = code
         self.retry_after_s = retry_after_s
         self.extra = dict(extra or {})
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """As it is on the other side of a worker's channel."""
-        return (_restored, (self.status, self.code, str(self), self.retry_after_s, self.extra))
+    def __str__(self) -> str:
+        return self.detail
 
     def body(self) -> dict[str, Any]:
         """As OpenAI's clients read it."""
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        kind = "invalid_request_error" if self.status_code < 500 else "server_error"
         return {"error": {"message": str(self), "type": kind, "code": self.code, **self.extra}}
 
-    def headers(self) -> dict[str, str]:
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
-        if self.retry_after_s is not None:
-            headers["Retry-After"] = str(self.retry_after_s)
-        return headers
-
-
-def _restored(
-    status: int, code: str, message: str, retry_after_s: int | None, extra: dict[str, Any]
-) -> ApiError:
-    return ApiError(status, code, message, retry_after_s=retry_after_s, extra=extra)
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status_code, self.headers)
 
 
 def bad_request(message: str, *, code: str = "invalid_request") -> ApiError:
@@ -88,16 +84,16 @@ def too_slow(limit_s: float) -> ApiError:
     )
 
 
+def _unavailable(code: str, message: str, retry_after_s: int, **extra: Any) -> ApiError:
+    return ApiError(503, code, message, retry_after_s=retry_after_s, extra=extra)
+
+
 def uploads_full() -> ApiError:
-    return ApiError(
-        503, "uploads_full", "too many uploads are held at once; try again", retry_after_s=1
-    )
+    return _unavailable("uploads_full", "too many uploads are held at once; try again", 1)
 
 
 def too_many_requests() -> ApiError:
-    return ApiError(
-        503, "too_many_requests", "too many requests are in progress; try again", retry_after_s=1
-    )
+    return _unavailable("too_many_requests", "too many requests are in progress; try again", 1)
 
 
 def too_many_questions(limit: int) -> ApiError:
@@ -114,7 +110,7 @@ def queue_full(retry_after_s: int) -> ApiError:
 
 
 def not_ready(message: str, *, code: str = "not_ready") -> ApiError:
-    return ApiError(503, code, message, retry_after_s=2)
+    return _unavailable(code, message, 2)
 
 
 def timed_out(limit_s: float) -> ApiError:
@@ -124,43 +120,29 @@ def timed_out(limit_s: float) -> ApiError:
 
 
 def worker_lost(model: str) -> ApiError:
-    return ApiError(
-        503,
-        "worker_lost",
-        f"the worker of {model} was lost twice over this request; try again",
-        retry_after_s=1,
-    )
+    message = f"the worker of {model} was lost twice over this request; try again"
+    return _unavailable("worker_lost", message, 1)
 
 
 def answer_changed(model: str) -> ApiError:
-    return ApiError(
-        503,
-        "answer_changed",
-        f"{model} started this answer again and gave another text; try again",
-        retry_after_s=1,
-    )
+    message = f"{model} started this answer again and gave another text; try again"
+    return _unavailable("answer_changed", message, 1)
 
 
 def no_memory(model: str) -> ApiError:
-    return ApiError(
-        503,
-        OUT_OF_MEMORY,
-        f"{model} ran out of memory over this request alone; send a shorter audio",
-        retry_after_s=5,
-    )
+    message = f"{model} ran out of memory over this request alone; send a shorter audio"
+    return _unavailable(OUT_OF_MEMORY, message, 5)
 
 
 def memory_taken(n_bytes: int, of: str, *, longest_s: float | None = None) -> ApiError:
     """`n_bytes`: what other programs hold of the memory; `longest_s`: the longest audio for which
     there is room beside them, where that is known."""
     fits = f", which leaves room for {format_seconds(longest_s)} of audio" if longest_s else ""
-    return ApiError(
-        503,
-        OUT_OF_MEMORY,
-        f"another program holds {format_bytes(n_bytes)} of {of}{fits}; try again when it has ended",
-        retry_after_s=30,
-        extra=None if longest_s is None else {"longest_audio_s": longest_s},
+    held = (
+        f"another program holds {format_bytes(n_bytes)} of {of}{fits}; try again when it has ended"
     )
+    extra = {} if longest_s is None else {"longest_audio_s": longest_s}
+    return _unavailable(OUT_OF_MEMORY, held, 30, **extra)
 
 
 def empty_output(model: str) -> ApiError:
@@ -174,9 +156,8 @@ def internal_error(name: str) -> ApiError:
 
 
 def upstream_lost(url: str, why: str) -> ApiError:
-    return ApiError(
-        503, "upstream_lost", f"the server at {url} was lost ({why}); try again", retry_after_s=1
-    )
+    message = f"the server at {url} was lost ({why}); try again"
+    return _unavailable("upstream_lost", message, 1)
 
 
 def upstream_error(url: str, how: str) -> ApiError:

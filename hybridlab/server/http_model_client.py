@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -11,17 +10,23 @@ from typing import Any
 import httpx
 
 from hybridlab.models.base import GenerationResult, TokenCallback, TokenUsage
-from hybridlab.models.http_model import chat_body
+from hybridlab.models.http_model import (
+    COMPLETIONS,
+    TRANSCRIPTIONS,
+    chat_body,
+    server_timing,
+    transcription_form,
+)
 from hybridlab.server import errors
 from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, InferenceResult
 from hybridlab.server.model_client import ModelClient
 from hybridlab.server.settings import Role
 
+#: At the same time: the other server puts them into batches itself.
+MAX_CALLS = 16
 #: A server that runs takes a connection at once.
 CONNECT_S = 2.0
 HEALTH_S = 2.0
-TRANSCRIPTIONS = "/v1/audio/transcriptions"
-COMPLETIONS = "/v1/chat/completions"
 
 
 class HttpModelClient(ModelClient):
@@ -32,6 +37,7 @@ class HttpModelClient(ModelClient):
     def __init__(self, role: Role, url: str, *, token: str, timeout_s: float) -> None:
         self.role = role
         self.url = url
+        self.max_calls, self.batches = MAX_CALLS, False
         #: Known once `health` has found the server ready.
         self.models: list[str] = []
         self._timeout_s = timeout_s
@@ -72,12 +78,9 @@ class HttpModelClient(ModelClient):
         return BatchResult([found.texts], upstream=found)
 
     async def _transcript(self, job: InferenceJob) -> InferenceResult:
-        form = {
-            "model": self.role,
-            "language": job.params.language,
-            "max_tokens": str(job.max_new_tokens),
-            "response_format": "verbose_json",
-        }
+        form = transcription_form(
+            self.role, language=job.params.language, max_tokens=job.max_new_tokens
+        )
         files = {"file": ("audio", job.params.audio.encoded)}
         response = await self._client.post(TRANSCRIPTIONS, data=form, files=files)
         self._check(response)
@@ -166,8 +169,7 @@ def _result(
     body: Mapping[str, Any], response: httpx.Response, texts: tuple[GenerationResult, ...]
 ) -> InferenceResult:
     """With the times of the header Server-Timing, which a stream has before they are known."""
-    timing = response.headers.get("server-timing", "")
-    seconds = {name: float(ms) / 1000 for name, ms in re.findall(r"(\w+);dur=([\d.]+)", timing)}
+    seconds = server_timing(response.headers.get("server-timing", ""))
     return InferenceResult(
         texts=texts,
         model=str(body["model"]),

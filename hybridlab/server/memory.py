@@ -6,7 +6,6 @@ It is asked without a CUDA context: NVML knows the card, and each worker reports
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
 
 import psutil
 
@@ -20,12 +19,12 @@ OUT_OF_HANDLES = (errno.EMFILE, errno.ENFILE)
 
 
 class SharedMemory:
-    """What of one device is free, and who holds the rest. Made before the workers of
-    its `models`."""
+    """What of one device is free, and who holds the rest. Made before the workers of its `models`,
+    which are added to it."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.models: Sequence[WorkerModelClient] = ()
+        self.models: list[WorkerModelClient] = []
         self.name = "the card" if isinstance(device, CudaDevice) else "this machine's memory"
         self._contexts_bytes = 0
         self._before_bytes = self._used_bytes()

@@ -3,38 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Protocol
 
-
-class Memory(Protocol):
-    """The device that the models share; None is what it cannot tell."""
-
-    name: str
-
-    def free_bytes(self) -> int | None:
-        """What a model's process could take beside all that the others keep."""
-
-    def available_bytes(self) -> int | None:
-        """What requests could take if no allocator kept anything for later."""
-
-    def others_bytes(self, *, idle: bool) -> int | None:
-        """What other programs hold; `idle`: no model is at work."""
-
-    def settle(self) -> None:
-        """All models are loaded, and none is at work."""
-
-
-@dataclass(frozen=True)
-class ForeignMemory:
-    """What other programs hold."""
-
-    n_bytes: int
-    #: Of which memory.
-    of: str
+from hybridlab.server.errors import ApiError, memory_taken
+from hybridlab.server.memory import SharedMemory
 
 
 class MemoryBudget:
@@ -42,7 +15,9 @@ class MemoryBudget:
     the order of arrival. `memory` is asked how many there are; without it, or with `fixed`, they
     are `n_bytes`."""
 
-    def __init__(self, n_bytes: int, *, memory: Memory | None = None, fixed: bool = False) -> None:
+    def __init__(
+        self, n_bytes: int, *, memory: SharedMemory | None = None, fixed: bool = False
+    ) -> None:
         self.n_bytes = n_bytes
         self.memory = memory
         self.fixed = fixed
@@ -50,7 +25,7 @@ class MemoryBudget:
         self._others_at_first_bytes: int | None = None
         self._at_work = 0
         self._alone = False
-        self._waiting: deque[object] = deque()
+        self._line = asyncio.Lock()  # which is fair
         self._changed = asyncio.Condition()
 
     def settle(self) -> None:
@@ -82,54 +57,38 @@ class MemoryBudget:
     def margin_bytes(self) -> int:
         return max(0, self.n_bytes - self.held_bytes)
 
-    def foreign_over(self, n_bytes: int, *, idle: bool | None = None) -> ForeignMemory | None:
-        """Other programs, where they are why so many bytes do not fit: they hold more than when all
-        was loaded, and without that it would fit."""
+    def taken_by_others(
+        self, n_bytes: int, *, idle: bool | None = None, longest_s: float | None = None
+    ) -> ApiError | None:
+        """The error over so many bytes, where other programs are why they do not fit: those hold
+        more than when all was loaded, and without that it would fit. `longest_s`: the longest audio
+        that does."""
         if self.memory is None or self._others_at_first_bytes is None or n_bytes <= self.n_bytes:
             return None
         others = self.memory.others_bytes(idle=self.idle if idle is None else idle)
         if others is None or n_bytes > self.n_bytes + others - self._others_at_first_bytes:
             return None
-        return ForeignMemory(others, self.memory.name)
+        return memory_taken(others, self.memory.name, longest_s=longest_s)
 
     @asynccontextmanager
     async def hold(self, n_bytes: int, *, alone: bool = False) -> AsyncIterator[None]:
         """Take so many bytes while the work inside runs; `alone`: no other call runs beside it.
         Alone a call always runs: what could never fit was refused before."""
-        ticket, taken = object(), False
-        self._waiting.append(ticket)
+        async with self._line, self._changed:
+            await self._changed.wait_for(lambda: self._fits(n_bytes, alone))
+            self._at_work += 1
+            self._alone = alone
+            self.held_bytes += n_bytes
         try:
-            try:
-                async with self._changed:
-                    await self._changed.wait_for(
-                        lambda: self._waiting[0] is ticket and self._fits(n_bytes, alone)
-                    )
-                    taken = True
-                    self._enter(n_bytes, alone)
-            finally:
-                self._waiting.remove(ticket)
-                await self._notify()  # the next in line may fit beside it
             yield
         finally:
-            if taken:
-                self._leave(n_bytes)
-            await self._notify()
+            self._at_work -= 1
+            self._alone = False
+            self.held_bytes -= n_bytes
+            async with self._changed:
+                self._changed.notify_all()
 
     def _fits(self, n_bytes: int, alone: bool) -> bool:
         if self.idle:
             return True
         return not (alone or self._alone) and self.held_bytes + n_bytes <= self.n_bytes
-
-    def _enter(self, n_bytes: int, alone: bool) -> None:
-        self._at_work += 1
-        self._alone = alone
-        self.held_bytes += n_bytes
-
-    def _leave(self, n_bytes: int) -> None:
-        self._at_work -= 1
-        self._alone = False
-        self.held_bytes -= n_bytes
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()

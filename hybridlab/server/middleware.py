@@ -4,13 +4,13 @@ there are, and one line in the log for each."""
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hybridlab.server.errors import (
     ApiError,
@@ -21,22 +21,27 @@ from hybridlab.server.errors import (
 )
 from hybridlab.server.settings import Settings
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 log = logging.getLogger("hybridlab.server")
 #: Multipart borders and the other fields of a form.
 FORM_BYTES = 1 << 16
 #: Bodies that are held at once, together: they stay in memory, audio never touches the disk.
 HELD_BYTES = 512 * 10**6
-#: Of a body that is refused by its head so much is read and dropped, so that a client that writes
-#: all before it reads reads why.
+#: A body that is refused by its head is read and dropped by uvicorn if it is no longer than this,
+#: so that a client that writes all before it reads reads why; else the connection is closed.
 DROPPED_BYTES = 1 << 28
-DROP_S = 5.0
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "testserver"})
+#: The page runs its own scripts, talks to its own server and is shown in no other site's frame.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "media-src blob:; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "Permissions-Policy": "microphone=(self)",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
 
 
 class RequestGuardMiddleware:
@@ -45,7 +50,7 @@ class RequestGuardMiddleware:
 
     def __init__(
         self,
-        app: App,
+        app: ASGIApp,
         settings: Settings,
         *,
         held_bytes: int = HELD_BYTES,
@@ -58,18 +63,12 @@ class RequestGuardMiddleware:
         self.on_done = on_done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         request = _TrackedRequest(self, scope, receive, send)
+        error = self.refusal(scope)
         self.free_requests -= 1
         try:
-            error = self.refusal(scope)
-            if error is not None:
-                await request.drop_body()
-                await request.refuse(error)
-            else:
-                await self.app(scope, request.receive, request.send)
+            app = self.app if error is None else error.response()
+            await app(scope, request.receive, request.send)
         finally:
             self.free_requests += 1
             self.free_bytes += request.received_bytes
@@ -82,15 +81,18 @@ class RequestGuardMiddleware:
 
     def refusal(self, scope: Scope) -> ApiError | None:
         """Why a request is refused by its head."""
-        headers = _headers(scope)
+        headers = Headers(scope=scope)
         if self.settings.loopback:
             host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in LOOPBACK_NAMES:
                 return ApiError(421, "wrong_host", "this server answers to localhost alone")
-        if self.free_requests < 0 and not scope["path"].startswith("/health/"):
+        if self.free_requests <= 0 and not scope["path"].startswith("/health/"):
             return too_many_requests()
-        if _content_length(headers) > self.limit(scope["path"]):
+        length = int(headers.get("content-length", 0))
+        if length > DROPPED_BYTES:
+            return _closing(too_large(self.settings.max_upload_bytes))
+        if length > self.limit(scope["path"]):
             return too_large(self.settings.max_upload_bytes)
         return None
 
@@ -112,75 +114,38 @@ class _TrackedRequest:
         self._deadline_s = asyncio.get_running_loop().time() + self._timeout_s
         self._complete = False
         self.received_bytes = 0
-        self._error: ApiError | None = None
-        self._refused = False
         self._began = time.perf_counter()
         self.status = 0
 
     async def receive(self) -> Message:
+        """`ApiError` for a body that is too long or too slow, or has no place beside the others."""
         if self._complete:  # what comes now is that the client went away
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._deadline_s):
                 message = await self._receive()
         except TimeoutError:
-            raise self._fails(too_slow(self._timeout_s)) from None
+            raise _closing(too_slow(self._timeout_s)) from None
         self._complete = not message.get("more_body", False)
         n_bytes = len(message.get("body", b""))
         self.received_bytes += n_bytes
         self._guard.free_bytes -= n_bytes
         if self.received_bytes > self._limit:
-            raise self._fails(too_large(self._guard.settings.max_upload_bytes))
+            raise _closing(too_large(self._guard.settings.max_upload_bytes))
         if self._guard.free_bytes < 0:
-            raise self._fails(uploads_full())
+            raise _closing(uploads_full())
         return message
 
-    def _fails(self, error: ApiError) -> ApiError:
-        self._error = error
-        return error
-
     async def send(self, message: Message) -> None:
-        if self._error is not None:  # whatever the routes made of it
-            error, self._error, self._refused = self._error, None, True
-            await self.refuse(error)
-        elif not self._refused:
-            await self._pass_on(message)
-
-    async def _pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             took_ms = 1000 * (time.perf_counter() - self._began)
-            message["headers"] = [
-                *message.get("headers", []),
-                (b"x-request-id", self.id.encode()),
-                (b"server-timing", f"total;dur={took_ms:.3f}".encode()),
-            ]
+            headers = MutableHeaders(scope=message)
+            headers.append("X-Request-ID", self.id)
+            headers.append("Server-Timing", f"total;dur={took_ms:.3f}")
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
         await self._send(message)
-
-    async def refuse(self, error: ApiError) -> None:
-        body = json.dumps(error.body()).encode()
-        headers = {
-            "content-type": "application/json",
-            "content-length": str(len(body)),
-            "connection": "close",
-            **error.headers(),
-        }
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        start = {"type": "http.response.start", "status": error.status, "headers": raw}
-        await self._pass_on(start)
-        await self._pass_on({"type": "http.response.body", "body": body})
-
-    async def drop_body(self) -> None:
-        """Read a body of known length before it is refused; a client that waits for a 100 sends
-        none."""
-        headers = _headers(self.scope)
-        length = _content_length(headers)
-        if not 0 < length <= DROPPED_BYTES or headers.get("expect", "").lower() == "100-continue":
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DROP_S):
-                while (await self._receive()).get("more_body", False):
-                    continue
 
     def report(self, on_done: Callable[[str, int, float], None]) -> None:
         """One line, without anything of the body: id, what was asked, seconds, status."""
@@ -192,10 +157,7 @@ class _TrackedRequest:
         on_done(route, status, seconds)
 
 
-def _headers(scope: Scope) -> dict[str, str]:
-    return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
-
-
-def _content_length(headers: dict[str, str]) -> int:
-    length = headers.get("content-length", "")
-    return int(length) if length.isdigit() else 0
+def _closing(error: ApiError) -> ApiError:
+    """The rest of the body is not waited for."""
+    error.headers = {**(error.headers or {}), "Connection": "close"}
+    return error

@@ -1,7 +1,6 @@
 """How the scheduler calls one model: its interface, and a model in a worker process behind it.
 
-Unless `SchedulerConfig.calls` allows more, one call at a time. What is not async blocks, and is
-called from a thread of the model's own.
+What is not async blocks, and is called from a thread of the model's own.
 """
 
 from __future__ import annotations
@@ -35,6 +34,10 @@ class ModelClient(ABC):
     models: list[str]
     #: Which of them is loaded.
     active: int = 0
+    #: Calls at the same time.
+    max_calls: int = 1
+    #: Whether one call may serve several jobs.
+    batches: bool = True
     #: Whether its weights are on the device during its own calls alone.
     swaps: bool = False
 
@@ -104,6 +107,7 @@ class WorkerModelClient(ModelClient):
         self._retained_bytes = 0  # what its allocator kept when it was last told to keep nothing
         self._swap = sharing.swap if role == "asr" else ""
         self.swaps = bool(self._swap)
+        self.batches = sharing.batches
 
     def load(self) -> None:
         if self.sharing.expand_segments:

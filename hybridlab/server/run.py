@@ -54,13 +54,9 @@ def run(values: Mapping[str, Any]) -> None:
 async def _serve(settings: Settings, listener: socket.socket, began: float) -> None:
     from hybridlab.server.app import create_app
     from hybridlab.server.engine import Engine
-    from hybridlab.server.middleware import RequestGuardMiddleware
 
     engine = Engine(settings)
-    guard = RequestGuardMiddleware(
-        create_app(engine), settings, on_done=engine.metrics.request_done
-    )
-    server = make_server(guard, engine)
+    server = make_server(create_app(engine), engine)
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     log.info("listening on %s, models are loading", address)
     loading = asyncio.create_task(_load(engine, address, began))

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from hybridlab.devices.out_of_memory import out_of_memory
@@ -25,32 +25,10 @@ from hybridlab.server.jobs import (
 )
 from hybridlab.server.memory_budget import MemoryBudget
 from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
-from hybridlab.server.supervisor import ModelSupervisor, SchedulerConfig
+from hybridlab.server.settings import Settings
+from hybridlab.server.supervisor import ModelSupervisor
 
 log = logging.getLogger("hybridlab.server")
-
-
-class DeviceLock:
-    """Who may use the device: one model at a time, in the order in which they asked, or all."""
-
-    def __init__(self, *, shared: bool) -> None:
-        self._lock = None if shared else asyncio.Lock()
-        self.waiting = 0
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        if self._lock is None:
-            yield
-            return
-        self.waiting += 1
-        try:
-            await self._lock.acquire()
-        finally:
-            self.waiting -= 1
-        try:
-            yield
-        finally:
-            self._lock.release()
 
 
 @dataclass(eq=False)
@@ -60,21 +38,23 @@ class ModelScheduler:
     client: ModelClient
     #: What fits, for each of the client's models.
     admissions: list[Admission]
-    device_lock: DeviceLock
+    #: Held by the model that uses the device, in the order in which they ask; None: all may.
+    device_lock: asyncio.Lock | None
     budget: MemoryBudget
-    config: SchedulerConfig
+    settings: Settings
     #: Told of each finished call: role, phase, seconds.
     on_phase: Callable[[str, str, float], None] = lambda role, phase, seconds: None
 
     def __post_init__(self) -> None:
         self.role = self.client.role
+        self.max_batch = self.settings.batch if self.client.batches else 1
         self.queue = RequestQueue()
         self.at_work: list[InferenceJob] = []
         #: Of the models that share the device with this one.
         self.neighbours: list[ModelScheduler] = []
-        self.supervisor = ModelSupervisor(self.client, self.config, self._neighbours_give_back)
+        self.supervisor = ModelSupervisor(self.client, self.settings, self._neighbours_give_back)
         self.counts = self.supervisor.counts
-        self._calls = asyncio.Semaphore(self.config.calls)
+        self._calls = asyncio.Semaphore(self.client.max_calls)
         self._arrived = asyncio.Event()
 
     @property
@@ -96,15 +76,15 @@ class ModelScheduler:
     async def run(self) -> None:
         """Until cancelled; as often at the same time as calls may be."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self.config.calls):
+            for _ in range(self.client.max_calls):
                 group.create_task(self._run())
 
     async def _run(self) -> None:
         while True:
             await self._something_to_do()
-            async with self.device_lock.turn():
+            async with self.device_lock or nullcontext():
                 self.budget.refresh()
-                batch = self.queue.take(self.config.batch, self.admission.fits)
+                batch = self.queue.take(self.max_batch, self.admission.fits)
                 try:
                     if batch or self.supervisor.retry_larger_in_s == 0:
                         await self._turn(batch)
@@ -213,7 +193,7 @@ class ModelScheduler:
     async def _infer(self, batch: list[InferenceJob]) -> BatchResult:
         """A call that takes as long as a request may in all hangs: its process is ended, as nothing
         else would stop it."""
-        seconds = self.config.request_timeout_s
+        seconds = self.settings.request_timeout_s
         try:
             async with asyncio.timeout(seconds):
                 found = await self.client.infer(batch, self._listener(batch))
@@ -309,10 +289,8 @@ class ModelScheduler:
 
     def _no_memory(self, job: InferenceJob) -> ApiError:
         n_bytes = self.admission.with_slack(self.admission.batch_bytes([job]))
-        foreign = self.budget.foreign_over(n_bytes, idle=True)
-        if foreign is None:
-            return errors.no_memory(self.model)
-        return errors.memory_taken(foreign.n_bytes, foreign.of)
+        taken = self.budget.taken_by_others(n_bytes, idle=True)
+        return taken or errors.no_memory(self.model)
 
     def _retry_alone(self, batch: list[InferenceJob]) -> None:
         for job in batch:
@@ -329,5 +307,6 @@ class ModelScheduler:
 
     async def _end_of_turn(self) -> None:
         """Weights that are swapped stay only for the model's own next batch."""
-        if self.client.swaps and (not len(self.queue) or self.device_lock.waiting):
+        others_wait = any(len(other.queue) for other in self.neighbours)
+        if self.client.swaps and (others_wait or not len(self.queue)):
             await self.supervisor.call_quietly(self.client.offload)

@@ -124,12 +124,12 @@ class Settings(BaseModel):
         return self
 
     def _check_models(self) -> None:
-        check_weights("llm", self.llm_model, self.llm_source, self.llm_path)
-        sizes = (self.asr_model, *self.fallback_models)
+        check_weights("llm", self.llm_model, self.source("llm", self.llm_model), self.llm_path)
+        sizes = self.models("asr")
         for size in sizes:
             check_asr(
                 size,
-                self.asr_source(size),
+                self.source("asr", size),
                 self.asr_path,
                 backend=self.asr_backend,
                 dtype=self.asr_dtype,
@@ -142,7 +142,7 @@ class Settings(BaseModel):
             raise ParameterError(
                 f"only {self.only} shares with no other model; leave --strategy and --variant out"
             )
-        if sharing.swap == "reload-from-disk" and self.asr_source(self.asr_model) == "random":
+        if sharing.swap == "reload-from-disk" and self.source("asr", self.asr_model) == "random":
             raise ParameterError("random weights have no files; use swapping / reload-cached")
 
     def _check_urls(self) -> None:
@@ -185,12 +185,14 @@ class Settings(BaseModel):
         urls: dict[Role, str] = {"llm": self.llm_url, "asr": self.asr_url}
         return {role: url for role, url in urls.items() if url}
 
-    @property
-    def llm_source(self) -> str:
-        return _source(self.llm_model, self.llm_weights)
+    def source(self, role: Role, model: str) -> str:
+        """Where a model's weights come from."""
+        weights = self.llm_weights if role == "llm" else self.asr_weights
+        return catalog.source_of(model, weights) if weights == "auto" else weights
 
-    def asr_source(self, size: str) -> str:
-        return _source(size, self.asr_weights)
+    def models(self, role: Role) -> tuple[str, ...]:
+        """The model of this role, and smaller ones that can take its place, from large to small."""
+        return (self.llm_model,) if role == "llm" else (self.asr_model, *self.fallback_models)
 
     @property
     def backend(self) -> str:
@@ -254,7 +256,3 @@ class Settings(BaseModel):
     @property
     def request_memory_bytes(self) -> int | None:
         return int(self.request_memory_gb * GB) or None
-
-
-def _source(model: str, weights: str) -> str:
-    return catalog.source_of(model, weights) if weights == "auto" else weights

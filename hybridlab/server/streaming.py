@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
 
 from hybridlab.server.errors import ApiError
 
@@ -23,13 +24,13 @@ def new_id(kind: str) -> str:
 
 def event(data: dict[str, Any], name: str = "") -> str:
     """One server-sent event."""
-    head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    text = json.dumps(data, ensure_ascii=False)
+    return format_sse_event(data_str=text, event=name or None).decode()
 
 
 def event_stream(events: AsyncIterator[str]) -> StreamingResponse:
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return EventSourceResponse(events, headers=headers)
 
 
 @asynccontextmanager

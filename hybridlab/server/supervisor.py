@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from hybridlab.devices.out_of_memory import out_of_memory
 from hybridlab.errors import UnavailableError, WorkerLostError
 from hybridlab.server.model_client import ModelClient
+from hybridlab.server.settings import Settings
 
 log = logging.getLogger("hybridlab.server")
 Result = TypeVar("Result")
@@ -34,19 +35,6 @@ class Counts:
     batched_jobs: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class SchedulerConfig:
-    """How a model is scheduled and supervised; see `Settings`."""
-
-    batch: int = 8
-    #: Calls at the same time: more than one where another server has the model.
-    calls: int = 1
-    clear_cache_every: int = 0
-    restart_fragmentation: float = 1.0
-    retry_larger_after_s: float = 60.0
-    request_timeout_s: float = 300.0
-
-
 class ModelSupervisor:
     """Calls a model between its requests, on a thread. `failed` says why it can never serve again;
     '' as long as it can."""
@@ -54,17 +42,17 @@ class ModelSupervisor:
     def __init__(
         self,
         client: ModelClient,
-        config: SchedulerConfig,
+        settings: Settings,
         free_memory: Callable[[], Awaitable[None]],
     ) -> None:
         self.client = client
-        self.config = config
+        self.settings = settings
         self._free_memory = free_memory  # before a model is loaded beside others that are at work
         self.counts = Counts()
         self.failed = ""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=client.role)
         self._served = 0
-        self._retry_wait_s = config.retry_larger_after_s
+        self._retry_wait_s = settings.retry_larger_after_s
         self._retry_at_s = 0.0
 
     @property
@@ -156,7 +144,7 @@ class ModelSupervisor:
             await self.restart()
             return
         self.counts.returns_to_larger += 1
-        self._retry_wait_s = self.config.retry_larger_after_s
+        self._retry_wait_s = self.settings.retry_larger_after_s
         self._retry_at_s = time.monotonic() + self._retry_wait_s
         log.info("the %s is %s again", self.client.role, self.model)
 
@@ -165,13 +153,13 @@ class ModelSupervisor:
     async def after_call(self) -> None:
         """Restart above the bound of fragmentation, or release the cache."""
         self._served += 1
-        config = self.config
-        if config.restart_fragmentation < 1:
+        settings = self.settings
+        if settings.restart_fragmentation < 1:
             share = await self.call_quietly(self.client.fragmentation)
-            if share is not None and share > config.restart_fragmentation:
+            if share is not None and share > settings.restart_fragmentation:
                 await self.restart()
                 return
-        if config.clear_cache_every and self._served % config.clear_cache_every == 0:
+        if settings.clear_cache_every and self._served % settings.clear_cache_every == 0:
             await self.release_cache()
 
     async def release_cache(self) -> None:

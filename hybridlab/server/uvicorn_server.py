@@ -98,6 +98,7 @@ def make_server(app: Any, engine: Engine) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         http="h11",
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import soundfile
 
+from benchmarks.endurance.server import Running, started
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
 from hybridlab.server.settings import TOKEN_VARIABLE, Settings
 from tests.server.in_process import LONG, Served, in_process
-from tests.server.test_server import Running, started
 from tests.workers_at_work import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

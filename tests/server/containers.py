@@ -20,29 +20,18 @@ DOCKER = ROOT / "docker"
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
 
 
-def filled(value: Any, values: dict[str, str]) -> Any:
-    """Every text of a parsed file with its variables filled in; `KeyError` with the file's own
-    words where a value that it requires is missing."""
+def compose(name: str, values: dict[str, str]) -> dict[str, Any]:
+    """A parsed file with its variables filled in; `KeyError` with the file's own words where a
+    value that it requires is missing."""
 
     def given(found: re.Match[str]) -> str:
         text = values.get(found["name"], "")
         if not text and found["kind"] == "?":
             raise KeyError(f"{found['name']}: {found['rest']}")
-        return text or found["rest"] or ""
+        return text or found["rest"] or '""'
 
-    match value:
-        case str():
-            return VARIABLE.sub(given, value)
-        case list():
-            return [filled(one, values) for one in value]
-        case dict():
-            return {key: filled(one, values) for key, one in value.items()}
-    return value
-
-
-def compose(name: str, values: dict[str, str]) -> dict[str, Any]:
     text = (DOCKER / f"compose.{name}.yaml").read_text(encoding="utf-8")
-    document: dict[str, Any] = filled(yaml.safe_load(text), values)
+    document: dict[str, Any] = yaml.safe_load(VARIABLE.sub(given, text))
     return document
 
 

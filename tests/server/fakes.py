@@ -5,41 +5,41 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+import pytest
 
 from hybridlab import catalog
 from hybridlab.errors import AudioError, WorkerLostError
 from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, TokenCallback, TokenUsage
 from hybridlab.server.admission import Admission
-from hybridlab.server.audio_decoder import decode_audio
+from hybridlab.server.audio_decoder import AudioDecoder, decode_audio
 from hybridlab.server.engine import Engine
-from hybridlab.server.errors import bad_request
+from hybridlab.server.errors import ApiError, bad_request
 from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, InferenceParams
+from hybridlab.server.memory import SharedMemory
 from hybridlab.server.memory_budget import MemoryBudget
 from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
-from hybridlab.server.scheduler import DeviceLock, ModelScheduler
+from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role, Settings
-from hybridlab.server.supervisor import SchedulerConfig
 from hybridlab.units import GB
 
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
 
 @dataclass
-class FakeMemory:
+class FakeMemory(SharedMemory):
     """A card on which models keep what they have freed, and other programs hold something."""
 
     n_bytes: int
     others: int = 0
     name: str = "the card"
-    models: list[FakeModel] = field(default_factory=list)
+    models: list[Any] = field(default_factory=list)
 
     def free_bytes(self) -> int:
         return max(0, self.available_bytes() - sum(model.cached for model in self.models))
@@ -67,7 +67,7 @@ class FakeModel(ModelClient):
     too_large: set[str] = field(default_factory=set)
     say: Callable[[InferenceJob], str] = lambda job: f"said {job.params.question}"
     #: Called before each word of a stream, with how many there were.
-    before_word: Callable[[int], object] = lambda told: None
+    before_word: Callable[[int], Awaitable[object]] = lambda told: asyncio.sleep(0)
     active: int = 0
     swaps: bool = False
     fragmented: float | None = None
@@ -91,40 +91,21 @@ class FakeModel(ModelClient):
     async def infer(
         self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None = None
     ) -> BatchResult:
-        """On a thread, as tests may block it; text is given on the loop."""
-        loop = asyncio.get_running_loop()
-
-        async def given(pieces: Sequence[str]) -> bool:
-            assert on_text is not None
-            return on_text(pieces)
-
-        def give(pieces: Sequence[str]) -> bool:
-            return asyncio.run_coroutine_threadsafe(given(pieces), loop).result()
-
-        killed = threading.Event()
-        try:
-            listener = None if on_text is None else give
-            return await asyncio.to_thread(self._infer, jobs, listener, killed)
-        except asyncio.CancelledError:
-            self.log.append("kill")
-            killed.set()
-            raise
-
-    def _infer(
-        self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None, killed: threading.Event
-    ) -> BatchResult:
         self.calls.append([job.params.question for job in jobs])
         self.listened.append(on_text is not None)
         self.journal.append(self.role)
-        if killed.wait(self.serve_s):
-            raise WorkerLostError("this call has been cancelled")
-        error = self.plan.pop(0) if self.plan else None
-        if error is not None:
-            raise error
-        self._take(sum(map(self.needs, jobs)))
-        said = [self.say(job) for job in jobs]
-        if on_text is not None:
-            self._stream(said, on_text)
+        try:
+            await asyncio.sleep(self.serve_s)
+            error = self.plan.pop(0) if self.plan else None
+            if error is not None:
+                raise error
+            self._take(sum(map(self.needs, jobs)))
+            said = [self.say(job) for job in jobs]
+            if on_text is not None:
+                await self._stream(said, on_text)
+        except asyncio.CancelledError:
+            self.log.append("kill")
+            raise
         texts = [(GenerationResult(text, (1, 2), TokenUsage(10, 3, ended=True)),) for text in said]
         return BatchResult(texts, [PhaseSpan(self.role, "decode", 0.0, 0.5)])
 
@@ -134,10 +115,10 @@ class FakeModel(ModelClient):
                 raise MemoryError(OUT_OF_MEMORY)
             self.cached = max(self.cached, n_bytes)
 
-    def _stream(self, said: list[str], on_text: TokenCallback) -> None:
+    async def _stream(self, said: list[str], on_text: TokenCallback) -> None:
         rows = [re.findall(r"\s*\S+", text) for text in said]
         for told, pieces in enumerate(zip_longest(*rows, fillvalue="")):
-            self.before_word(told)
+            await self.before_word(told)
             if not on_text(pieces):
                 self.log.append(f"stopped after {told + 1}")
                 return
@@ -165,12 +146,15 @@ class FakeModel(ModelClient):
         self.log.append("close")
 
 
-class InProcessDecoder:
+class InProcessDecoder(AudioDecoder):
     """The worker's own function, here."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings())
 
     async def decode(self, data: bytes) -> DecodedAudio:
         try:
-            return decode_audio(data, 2400.0)
+            return decode_audio(data, self.settings.max_audio_s)
         except AudioError as error:
             raise bad_request(str(error), code="bad_audio") from None
 
@@ -200,24 +184,22 @@ class Stage:
         memory: FakeMemory | None = None,
         **options: Any,
     ) -> None:
-        """`options`: of `Settings` and `SchedulerConfig`."""
+        """`options`: of `Settings`."""
         self.budget = MemoryBudget(budget_bytes, memory=memory)
         if memory is not None:
             memory.models += models
             for model in models:
                 model.memory = memory
-        names = [one.name for one in fields(SchedulerConfig)]
         options.setdefault("request_timeout_s", 30.0)
         self.engine = Engine(Settings.from_mapping(options))
-        lock = DeviceLock(shared=shared)
-        rules = SchedulerConfig(**{n: value for n, value in options.items() if n in names})
+        lock = None if shared else asyncio.Lock()
         schedulers = {
             model.role: ModelScheduler(
                 model,
                 [admission(model.role, name, self.budget) for name in model.models],
                 lock,
                 self.budget,
-                rules,
+                self.engine.settings,
             )
             for model in models
         }
@@ -256,6 +238,16 @@ def asr(*models: str, **options: Any) -> FakeModel:
 
 def llm(**options: Any) -> FakeModel:
     return FakeModel("llm", ["voxtral-pocket"], **options)
+
+
+def lost() -> WorkerLostError:
+    return WorkerLostError("the worker was lost: ended by SIGKILL")
+
+
+async def refusal(future: asyncio.Future[Any]) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await future
+    return caught.value
 
 
 async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:

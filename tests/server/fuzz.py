@@ -6,11 +6,9 @@ python -m tests.server.fuzz --url http://127.0.0.1:8000   # a server that runs a
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from typing import Annotated, Any
 
 import schemathesis
 import typer
+from anyio.from_thread import start_blocking_portal
 from click.testing import CliRunner
 from hypothesis import strategies as st
 from schemathesis import Case, HookContext
@@ -86,7 +85,7 @@ def _make_sense(body: dict[str, Any]) -> None:
 
 @dataclass
 class Served:
-    url: str = ""
+    url: str
     #: How often each route answered with each status.
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -94,27 +93,17 @@ class Served:
 @contextmanager
 def served() -> Iterator[Served]:
     """A server over models without weights, which asks for `TOKEN`, in a thread of this process."""
-    found, opened, stop = Served(), threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with live(token_file=token.name) as server:
-            server.guard.on_done = lambda route, status, _: found.answers.update([(route, status)])
-            found.url = f"http://127.0.0.1:{server.port}"
-            opened.set()
-            await asyncio.to_thread(stop.wait)
-
     with tempfile.NamedTemporaryFile("w") as token:
         token.write(TOKEN)
         token.flush()
-        thread = threading.Thread(target=lambda: asyncio.run(serve()))
-        thread.start()
-        try:
-            assert opened.wait(20)
+        running = live(token_file=token.name)
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(running) as server,
+        ):
+            found = Served(f"http://127.0.0.1:{server.port}")
+            server.guard.on_done = lambda route, status, _: found.answers.update([(route, status)])
             yield found
-        finally:
-            stop.set()
-            thread.join(20)
-    assert not thread.is_alive()
 
 
 @dataclass(frozen=True)

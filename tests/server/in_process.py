@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
+from anyio.from_thread import start_blocking_portal
 
 from hybridlab.models import worker_model
 from hybridlab.processes.worker import Worker
@@ -20,7 +18,7 @@ from hybridlab.server.app import create_app
 from hybridlab.server.engine import Engine
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Settings
-from tests.workers_at_work import wait_until
+from tests.server.live import listening
 
 #: What the pocket Voxtral answers at length.
 LONG = "repeat"
@@ -54,25 +52,21 @@ class Served:
 
 @contextmanager
 def in_process(settings: Settings) -> Iterator[Served]:
+    """On a thread of its own."""
+    running = _serving(settings.model_copy(update={"port": 0}))
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(running) as served:
+        yield served
+
+
+@asynccontextmanager
+async def _serving(settings: Settings) -> AsyncIterator[Served]:
     engine = Engine(settings)
-    config = uvicorn.Config(create_app(engine), port=0, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-
-    async def serve() -> None:
-        await engine.start()
-        await server.serve()
-        await engine.stop()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
     try:
-        assert wait_until(lambda: server.started, timeout_s=60)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield Served(engine, f"http://127.0.0.1:{port}")
+        await engine.start()
+        async with listening(create_app(engine), engine) as port:
+            yield Served(engine, f"http://127.0.0.1:{port}")
     finally:
-        server.should_exit = True
-        thread.join(WAIT_S)
-    assert not thread.is_alive()
+        await engine.stop()
 
 
 # ---------------------------------------------------------------------------- inside the worker

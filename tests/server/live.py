@@ -4,7 +4,6 @@ loopback and a client that sends what it likes, over models without weights."""
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable
@@ -15,7 +14,9 @@ from typing import Any
 import httpx
 import numpy as np
 import soundfile
+from starlette.types import ASGIApp
 
+from hybridlab.models.http_model import chat_body
 from hybridlab.server.app import create_app
 from hybridlab.server.engine import Engine
 from hybridlab.server.middleware import HELD_BYTES, RequestGuardMiddleware
@@ -46,9 +47,8 @@ def upload(data: bytes | None = None, **fields: Any) -> dict[str, Any]:
 
 def question(text: str = "Who?", **more: Any) -> dict[str, Any]:
     """The body of a chat completion."""
-    audio = {"data": base64.b64encode(wav()).decode(), "format": "wav"}
-    parts = [{"type": "input_audio", "input_audio": audio}, {"type": "text", "text": text}]
-    return {"model": "voxtral", "messages": [{"role": "user", "content": parts}], **more}
+    body: dict[str, Any] = json.loads(chat_body("voxtral", wav(), text, **more))
+    return body
 
 
 def part(name: str, data: bytes, more: str = "") -> bytes:
@@ -88,10 +88,7 @@ async def routes(
     """A client of the routes in this process."""
     stage = Stage(*(models or default_models()), **options)
     engine = stage.engine
-    guard = RequestGuardMiddleware(
-        create_app(engine), engine.settings, on_done=engine.metrics.request_done
-    )
-    transport = httpx.ASGITransport(guard)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(create_app(engine))
     async with stage, httpx.AsyncClient(transport=transport, base_url=base) as client:
         yield client, engine
 
@@ -176,17 +173,24 @@ async def live(
     options = {"port": 0, "drain_s": 0, "request_timeout_s": 20, "max_upload_mb": 10, **options}
     stage = Stage(*(models or default_models()), **options)
     engine, settings = stage.engine, stage.engine.settings
-    guard = RequestGuardMiddleware(
-        create_app(engine), settings, held_bytes=held_bytes, on_done=engine.metrics.request_done
-    )
-    with listen(settings) as listener:
-        server = make_server(guard, engine)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        found = Live(stage, guard, listener.getsockname()[1])
-        async with stage, found.client:
-            await until(lambda: server.started)
+    guard = create_app(engine, held_bytes=held_bytes)
+    async with stage, listening(guard, engine) as port:
+        found = Live(stage, guard, port)
+        async with found.client:
             if "llm" in engine.schedulers and not settings.token:
                 assert (await found.ask()).status_code == 200  # what is made once is there
             yield found
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp, engine: Engine) -> AsyncIterator[int]:
+    """The port on which uvicorn serves this app, as `hybridlab serve` has it."""
+    with listen(engine.settings) as listener:
+        server = make_server(app, engine)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started)
+        try:
+            yield listener.getsockname()[1]
+        finally:
             server.should_exit = server.force_exit = True
             await serving

@@ -3,6 +3,7 @@ worker waits where a test tells it to, so that order is seen and not timed."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +13,9 @@ import openai
 import pytest
 
 from hybridlab.audio import load_clips
+from hybridlab.models.http_model import chat_body
 from hybridlab.server.settings import Settings
 from tests.server.in_process import LONG, Served, in_process
-from tests.server.test_server import chat
 from tests.workers_at_work import wait_until
 
 pytestmark = pytest.mark.usefixtures("case_server")
@@ -29,8 +30,7 @@ def served() -> Iterator[Served]:
 
 def ask(served: Served, clip: str = "clip-01", **options: Any) -> Any:
     client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
-    messages: Any = chat(CLIPS[clip])
-    messages[0]["content"][1]["text"] = LONG
+    messages = json.loads(chat_body("", CLIPS[clip].path.read_bytes(), LONG))["messages"]
     return client.chat.completions.create(model="voxtral", messages=messages, **options)
 
 

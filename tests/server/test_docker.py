@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -17,13 +15,21 @@ import httpx
 import jsonschema
 import pytest
 import yaml
+from typer.main import get_command
 
+from hybridlab.audio import load_clips
+from hybridlab.cli.commands import app
+from hybridlab.models.http_model import chat_body
+from hybridlab.server.healthcheck import ready
+from hybridlab.server.settings import TOKEN_VARIABLE, Settings
 from tests.server.containers import DOCKER, ROOT, Container, compose, free_port
+from tests.server.live import CHAT, HYBRID, TRANSCRIPTIONS
+from tests.workers_at_work import wait_until
 
 BIN = Path(sys.executable).parent
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
-CLIP = ROOT / "hybridlab" / "audio" / "clips" / "clip-01.flac"
-QUESTION = "Which number is said first?"
+CLIP = load_clips()[0]
+QUESTION = CLIP.questions[1]
 
 
 #: A host's: pocket models.
@@ -123,23 +129,31 @@ def test_mps_is_a_profile_whose_pipes_the_models_share() -> None:
         assert services[name]["environment"]["CUDA_MPS_PIPE_DIRECTORY"] == "/mps"
 
 
+@pytest.mark.parametrize("name", ["separate", "single"])
+def test_every_option_of_a_service_is_one_that_it_can_be_started_with(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    for service in compose(name, ON_A_HOST)["services"].values():
+        if "profiles" in service:
+            continue
+        monkeypatch.setenv(TOKEN_VARIABLE, service["environment"][TOKEN_VARIABLE])
+        program, *options = service["command"]
+        assert program == "serve"
+        settings = Settings.from_mapping(command.make_context("serve", options).params)
+        assert (settings.host, settings.port) == ("0.0.0.0", 8000)
+
+
 # -------------------------------------------------------------------------- services, as processes
 
 
 @pytest.fixture(scope="module")
 def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Container]]:
+    """The three servers of the separate deployment."""
     logs = tmp_path_factory.mktemp("containers")
-    services = {
-        name: service
-        for file in ("separate", "single")
-        for name, service in compose(file, ON_A_HOST)["services"].items()
-        if "profiles" not in service
-    }
-    ports = {name: free_port() for name in services}
-    made = {
-        name: Container(service, ports, name, logs / f"{name}.log")
-        for name, service in services.items()
-    }
+    services = compose("separate", ON_A_HOST)["services"]
+    ports = {name: free_port() for name in ("llm", "asr", "front")}
+    made = {name: Container(services[name], ports, name, logs / f"{name}.log") for name in ports}
     for container in made.values():
         container.start()
     try:
@@ -153,95 +167,63 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, C
     assert set(ended.values()) == {0}, ended
 
 
-def wait_until_healthy(container: Container, *, within_s: float = 120.0) -> None:
+def wait_until_healthy(container: Container) -> None:
     """The probe once; until then the same question without a process each."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{container.url}/health/ready", timeout=5.0).status_code == 200:
-                break
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
+    wait_until(lambda: ready(container.port), timeout_s=120)
     assert container.healthy(), container.log.read_text()
 
 
 def send(container: Container, path: str, **request: Any) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {ON_A_HOST['HYBRIDLAB_TOKEN']}"}
+    headers = {"Authorization": f"Bearer {ON_A_HOST[TOKEN_VARIABLE]}"}
     return httpx.post(f"{container.url}{path}", headers=headers, timeout=60.0, **request)
 
 
-def hybrid(container: Container, **form: str) -> httpx.Response:
-    return send(
-        container,
-        "/v1/hybrid",
-        data={"question": QUESTION, **form},
-        files={"file": ("clip.flac", CLIP.read_bytes())},
-    )
+def hybrid(container: Container, sound: bytes | None = None, **form: str) -> httpx.Response:
+    file = {"file": ("clip.flac", sound or CLIP.path.read_bytes())}
+    return send(container, HYBRID, data={"question": QUESTION.text, **form}, files=file)
 
 
-def without_id(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key != "id"}
-
-
-def events(text: str) -> list[tuple[str, dict[str, Any]]]:
-    blocks = [block.split("\n") for block in text.strip().split("\n\n")]
-    return [(name.removeprefix("event: "), json.loads(data[6:])) for name, data in blocks]
-
-
-def chat(model: str) -> dict[str, Any]:
-    audio = base64.b64encode(CLIP.read_bytes()).decode()
-    content = [
-        {"type": "input_audio", "input_audio": {"data": audio, "format": "flac"}},
-        {"type": "text", "text": QUESTION},
-    ]
-    return {"model": model, "messages": [{"role": "user", "content": content}]}
+def chat(container: Container) -> httpx.Response:
+    body = chat_body("llm", CLIP.path.read_bytes(), QUESTION.text)
+    return send(container, CHAT, json=json.loads(body))
 
 
 @pytest.mark.slow
 def test_two_servers_behind_a_third_answer_as_one(containers: dict[str, Container]) -> None:
-    both = [containers["front"], containers["hybridlab"]]
-    apart, single = (without_id(hybrid(one).json()) for one in both)
-    assert apart == single
-    assert apart["transcript"]["text"]
-    streamed = [events(hybrid(one, stream="true").text) for one in both]
-    names = [name for name, _ in streamed[0]]
+    front = containers["front"]
+    whole = hybrid(front).json()
+    assert whole["transcript"]["text"] == CLIP.text
+    assert [answer["text"] for answer in whole["answers"]] == [QUESTION.answer]
+    streamed = hybrid(front, stream="true").text
+    names = re.findall(r"^event: (\w+)$", streamed, re.MULTILINE)
     assert [name for name in names if name != "delta"] == ["transcript", "answer", "done"]
     assert "delta" in names
-    assert streamed[0][:-1] == streamed[1][:-1]
-    chats = [send(one, "/v1/chat/completions", json=chat("llm")).json() for one in both]
-    assert chats[0]["choices"] == chats[1]["choices"]
-    assert chats[0]["usage"] == chats[1]["usage"]
-    for kind in ("srt", "verbose_json"):
-        form = {"model": "whisper-1", "response_format": kind}
-        file = {"file": ("clip.flac", CLIP.read_bytes())}
-        path = "/v1/audio/transcriptions"
-        assert len({send(one, path, data=form, files=file).text for one in both}) == 1
+    answered = chat(front).json()
+    assert answered["choices"][0]["message"]["content"] == QUESTION.answer
+    assert answered["usage"]["prompt_tokens"] > 375  # of 30 s of audio
+    form = {"model": "whisper-1", "response_format": "srt"}
+    file = {"file": ("clip.flac", CLIP.path.read_bytes())}
+    subtitles = send(front, TRANSCRIPTIONS, data=form, files=file).text
+    assert subtitles.startswith("1\n00:00:00,000 --> ")
+    assert subtitles.endswith(f"\n{CLIP.text}\n\n")
 
 
 @pytest.mark.slow
-def test_a_refusal_is_the_same(containers: dict[str, Container]) -> None:
-    noise = {"file": ("clip.flac", b"this is no audio")}
-    form = {"question": QUESTION, "stream": "true"}
-    replies = [
-        send(containers[name], "/v1/hybrid", data=form, files=noise)
-        for name in ("front", "hybridlab")
-    ]
-    assert replies[0].status_code == replies[1].status_code == 400
-    assert replies[0].json() == replies[1].json()
+def test_all_refuse_noise_and_who_has_no_token(containers: dict[str, Container]) -> None:
+    refused = hybrid(containers["front"], b"this is no audio", stream="true")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_audio")
     for container in containers.values():
-        unauthorised = httpx.post(f"{container.url}/v1/hybrid", timeout=30)
-        assert unauthorised.status_code == 401
+        assert httpx.post(f"{container.url}{HYBRID}", timeout=30).status_code == 401
 
 
 @pytest.mark.slow
 def test_a_killed_asr_is_an_error_until_it_is_back(containers: dict[str, Container]) -> None:
     front, asr = containers["front"], containers["asr"]
-    before = without_id(hybrid(front).json())
+    before = hybrid(front).json()["transcript"]
     asr.kill()
     lost = hybrid(front)
     assert (lost.status_code, lost.json()["error"]["code"]) == (503, "upstream_lost")
-    assert send(front, "/v1/chat/completions", json=chat("llm")).status_code == 200
+    assert chat(front).status_code == 200
     assert not asr.healthy()
     assert not front.healthy()
     reason = httpx.get(f"{front.url}/health/ready", timeout=30).json()["reason"]
@@ -249,4 +231,4 @@ def test_a_killed_asr_is_an_error_until_it_is_back(containers: dict[str, Contain
     asr.start()
     wait_until_healthy(asr)
     wait_until_healthy(front)
-    assert without_id(hybrid(front).json()) == before
+    assert hybrid(front).json()["transcript"] == before

@@ -19,7 +19,6 @@ from hybridlab.server.app import create_app
 from hybridlab.server.engine import Engine
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Settings
-from hybridlab.server.supervisor import SchedulerConfig
 from hybridlab.units import MIB
 from tests.server.fakes import until
 
@@ -66,7 +65,9 @@ def serve(scene: Scene, **options: Any) -> None:
         try:
             await engine.start()
             transport = httpx.ASGITransport(create_app(engine))
-            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
                 await scene(client, engine, engine.schedulers["asr"])
         finally:
             await engine.stop()
@@ -149,7 +150,9 @@ def test_real_workers_are_cleaned_and_started_again_above_the_bound_of_fragmenta
         share = await scheduler.supervisor.in_thread(scheduler.client.fragmentation)
         assert share is not None
         assert 0 < share < 1
-        scheduler.supervisor.config = SchedulerConfig(restart_fragmentation=share / 100)
+        scheduler.supervisor.settings = engine.settings.model_copy(
+            update={"restart_fragmentation": share / 100, "clear_cache_every": 0}
+        )
         texts += [(await transcribe(client))["text"] for _ in range(2)]
         await until(lambda: scheduler.counts.restarts == 2, 20)
         assert worker_of(scheduler).pid != first

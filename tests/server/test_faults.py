@@ -89,7 +89,7 @@ async def test_decoded_audio_is_bounded_over_all_requests(monkeypatch: pytest.Mo
         alone = stage.ask("longer than the bound, alone", seconds=20)
         with pytest.raises(ApiError) as caught:
             stage.ask("beside it", seconds=1)
-        assert (caught.value.status, caught.value.code) == (429, "queue_full")
+        assert (caught.value.status_code, caught.value.code) == (429, "queue_full")
         await alone.future
         both = [stage.ask("a", seconds=5), stage.ask("b", seconds=5)]
         with pytest.raises(ApiError):
@@ -223,7 +223,7 @@ async def test_retry_after_is_of_the_pace_and_not_of_the_clock(
         jobs += [stage.ask(str(index)) for index in range(4)]
         with pytest.raises(ApiError) as caught:
             stage.ask("too many")
-        assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
+        assert (caught.value.status_code, caught.value.retry_after_s) == (429, 1)
         await asyncio.gather(*(job.future for job in jobs))
 
 

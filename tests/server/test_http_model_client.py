@@ -175,7 +175,7 @@ async def test_a_broken_answer_is_an_error(said: bytes, status: int, code: str) 
     async with scripted(said) as (client, _):
         with pytest.raises(ApiError) as caught:
             await infer(client)
-    assert (caught.value.status, caught.value.code) == (status, code)
+    assert (caught.value.status_code, caught.value.code) == (status, code)
     assert "\n" not in str(caught.value)
 
 
@@ -205,7 +205,7 @@ async def test_what_a_server_refuses_keeps_its_status_and_words() -> None:
     async with scripted(said) as (client, _):
         with pytest.raises(ApiError) as caught:
             await infer(client)
-    assert (caught.value.status, caught.value.body()) == (413, body)
+    assert (caught.value.status_code, caught.value.body()) == (413, body)
 
 
 @played
@@ -213,7 +213,7 @@ async def test_a_silent_server_is_a_timeout_and_a_withdrawn_call_ends_there_too(
     async with scripted(b"", timeout_s=0.2) as (client, _):
         with pytest.raises(ApiError) as caught:
             await infer(client)
-        assert (caught.value.status, caught.value.code) == (504, "timeout")
+        assert (caught.value.status_code, caught.value.code) == (504, "timeout")
     async with scripted(b"") as (client, script):
         calling = asyncio.create_task(infer(client))
         await script.asked.wait()
@@ -253,7 +253,7 @@ async def test_a_server_in_front_of_two_answers_as_they_do() -> None:
         await engine.load()
         engine.run()
         transport = httpx.ASGITransport(create_app(engine))
-        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             asked = [f"question {n}" for n in range(10)]
             both = (await client.post(HYBRID, **upload(question=asked))).json()
             assert both["transcript"]["text"] == "heard"

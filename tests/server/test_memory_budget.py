@@ -1,4 +1,4 @@
-"""Tenants that keep what they have freed, and strangers, on one card: one budget, in any order."""
+"""Models that keep what they have freed, and strangers, on one card: one budget, in any order."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import InferenceJob
 from hybridlab.server.memory_budget import MemoryBudget
 from hybridlab.units import GIB
-from tests.server.fakes import FakeMemory, FakeModel, Stage, asr, llm, played, until
-from tests.server.test_engine import lost, refusal
+from tests.server.fakes import FakeMemory, FakeModel, Stage, asr, llm, lost, played, refusal, until
 
 
 def needs(n_bytes: int) -> dict[str, object]:
@@ -103,12 +102,12 @@ async def test_a_stranger_that_fills_the_card_is_named_before_and_after_a_reques
 
         mind.needs = comes
         found = await refusal(stage.ask("a").future)
-        assert (found.status, found.code) == (503, "out_of_memory")
+        assert (found.status_code, found.code) == (503, "out_of_memory")
         assert "another program holds 4.00 GiB of the card" in str(found)
         assert stage.budget.margin_bytes == 2**20
         with pytest.raises(ApiError, match=r"another program holds 4\.00 GiB") as caught:
             stage.ask("b", seconds=600)
-        assert (caught.value.status, caught.value.extra["longest_audio_s"]) == (503, 0)
+        assert (caught.value.status_code, caught.value.extra["longest_audio_s"]) == (503, 0)
         assert "shorter" not in str(caught.value)
         mind.needs = lambda job: GIB
         memory.others = 0

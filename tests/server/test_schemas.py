@@ -73,6 +73,8 @@ def test_verbose_json_gives_null_for_what_is_not_measured() -> None:
     found = verbose_transcript(result, AUDIO_65_S, "en").model_dump()
     assert found["text"] == "one two three"
     assert (found["duration"], found["language"]) == (65.0, "en")
+    assert found["usage"] == {"type": "duration", "seconds": 65.0}
+    assert transcript(result, AUDIO_65_S).model_dump()["usage"] == found["usage"]
     assert (found["model"], found["instead_of"]) == ("whisper-base", "whisper-large-v3")
     second = found["segments"][1]
     assert (second["start"], second["end"], second["seek"]) == (28.0, 56.001, 2800)
@@ -80,28 +82,21 @@ def test_verbose_json_gives_null_for_what_is_not_measured() -> None:
     assert second["tokens"] == [7, 8]
 
 
-def test_a_completion_says_how_it_ended() -> None:
-    found = completion("c-1", said("fine")).model_dump()
+@pytest.mark.parametrize(("ended", "reason"), [(True, "stop"), (False, "length")])
+def test_a_completion_says_how_it_ended_and_tells_its_tokens(ended: bool, reason: str) -> None:
+    found = completion("c-1", said("fine", ended=ended)).model_dump()
     assert found["choices"][0]["message"] == {"role": "assistant", "content": "fine"}
-    assert found["choices"][0]["finish_reason"] == "stop"
-    cut = completion("c-1", said("cut", ended=False)).model_dump()
-    assert cut["choices"][0]["finish_reason"] == "length"
-
-
-def test_a_completion_tells_its_tokens_and_refuses_to_guess_them() -> None:
+    assert found["choices"][0]["finish_reason"] == reason
     tokens = {"prompt_tokens": 390, "completion_tokens": 3, "total_tokens": 393}
-    assert completion("c-1", said("fine")).model_dump()["usage"] == tokens
+    assert found["usage"] == tokens
+
+
+def test_a_completion_refuses_to_guess_its_tokens() -> None:
     uncounted = InferenceResult(
         texts=(GenerationResult("a", (1,)),), model="voxtral-x", queue_time_s=0.0, work_s=0.0
     )
     with pytest.raises(RuntimeError, match="voxtral-x did not tell the tokens"):
         completion("c-1", uncounted)
-
-
-def test_a_transcript_is_counted_in_seconds() -> None:
-    told = {"type": "duration", "seconds": 65.0}
-    assert transcript(said("one"), AUDIO_65_S).model_dump()["usage"] == told
-    assert verbose_transcript(said("one"), AUDIO_65_S, "en").model_dump()["usage"] == told
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
@@ -170,7 +165,7 @@ def test_a_question_is_read_with_what_the_system_says_before_it() -> None:
 def test_what_cannot_be_answered_is_refused_with_the_reason(body: object, why: str) -> None:
     with pytest.raises(ApiError, match=why) as caught:
         read(body)
-    assert caught.value.status == 400
+    assert caught.value.status_code == 400
 
 
 @pytest.mark.parametrize(

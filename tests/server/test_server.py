@@ -1,16 +1,16 @@
-"""The real server as a process of its own, on the pocket pair."""
+"""The real server as a process of its own, on the pocket pair, and each example against it."""
 
 from __future__ import annotations
 
-import base64
+import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,35 +20,14 @@ import pytest
 
 from benchmarks.endurance.server import Running, started
 from hybridlab.audio import Clip, load_clips
-from hybridlab.devices import CpuDevice
-from hybridlab.models import AudioLanguageModel, ModelSpec, SpeechRecognizer, make_asr, make_llm
+from hybridlab.models import AudioLanguageModel, SpeechRecognizer
+from hybridlab.models.http_model import chat_body
 from tests.workers_at_work import alive, wait_until
 
 CLIPS = {clip.id: clip for clip in load_clips()}
 SHORT = [clip for clip in CLIPS.values() if clip.audio_s < 8]
+FIRST = CLIPS["clip-01"]
 QUESTION = "What is said?"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    with started() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def alone() -> tuple[SpeechRecognizer, AudioLanguageModel]:
-    """The models by themselves, in this process."""
-    ear = make_asr(
-        ModelSpec(model="pocket-m", backend="openai-whisper", weights="pocket", dtype="float32"),
-        CpuDevice(),
-    )
-    mind = make_llm(
-        ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
-        CpuDevice(),
-    )
-    ear.load()
-    mind.load()
-    return ear, mind
 
 
 def transcribe(url: str, clip: Clip, **headers: str) -> httpx.Response:
@@ -62,15 +41,10 @@ def transcribe(url: str, clip: Clip, **headers: str) -> httpx.Response:
         )
 
 
-def chat(clip: Clip) -> list[dict[str, object]]:
-    data = base64.b64encode(clip.path.read_bytes()).decode()
-    audio = {"type": "input_audio", "input_audio": {"data": data, "format": "flac"}}
-    return [{"role": "user", "content": [audio, {"type": "text", "text": QUESTION}]}]
-
-
 def ask(url: str, clip: Clip) -> httpx.Response:
-    body = {"model": "voxtral", "messages": chat(clip), "max_tokens": 40}
-    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    body = chat_body("voxtral", clip.path.read_bytes(), QUESTION, max_tokens=40)
+    headers = {"Content-Type": "application/json"}
+    return httpx.post(f"{url}/v1/chat/completions", content=body, headers=headers, timeout=60)
 
 
 def test_it_is_ready_within_seconds_and_says_so(server: Running) -> None:
@@ -129,8 +103,9 @@ def test_the_openai_client_works_unchanged(server: Running) -> None:
     assert plain.usage is not None
     assert plain.usage.type == "duration"
     assert plain.usage.seconds == pytest.approx(clip.audio_s, abs=0.001)
+    messages = json.loads(chat_body("", clip.path.read_bytes(), QUESTION))["messages"]
     with pytest.raises(openai.NotFoundError, match="not served"):
-        client.chat.completions.create(model="gpt-9", messages=chat(clip))  # type: ignore[arg-type]
+        client.chat.completions.create(model="gpt-9", messages=messages)
 
 
 def test_a_client_hears_why_it_is_refused_whatever_it_sends(server: Running) -> None:
@@ -193,10 +168,11 @@ def test_a_decoder_that_is_killed_costs_nobody_a_request_and_is_counted(server: 
     assert server.metrics("hybridlab_decoder_restarts_total") == {"": 1}
 
 
-def test_sigterm_under_load_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
+def test_sigterm_under_load_loses_nothing_that_was_accepted() -> None:
     """Each request gets a text or 'stopping'; a connection that comes later is refused or reset by
     the kernel; none that was accepted is cut. `--only asr` has no LLM to wait for."""
-    with started("--only", "asr", "--asr-model", "pocket-s") as running:
+    options = ("--only", "asr", "--asr-model", "pocket-s", "--drain-s", "2")
+    with started(*options) as running:
         url, pid = running.url, running.pid_of("asr")
         outcomes: list[str] = []
 
@@ -229,3 +205,72 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(tmp_path: Path) -> N
         assert answered == {"200": outcomes.count("text"), "503": outcomes.count("stopping")}
         assert wait_until(lambda: not alive(pid))
         assert not [line for line in running.lines if "Traceback" in line]
+
+
+# ----------------------------------------------------------------------------------- examples
+
+
+def run(
+    project: Path, server: Running, name: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable] if name.endswith(".py") else ["sh"]
+    return subprocess.run(
+        [*command, str(project / "examples" / name), *arguments],
+        env={**os.environ, "HYBRIDLAB_URL": server.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def output(project: Path, server: Running, name: str, *arguments: str) -> str:
+    done = run(project, server, name, *arguments)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def test_transcribe(project: Path, server: Running) -> None:
+    assert output(project, server, "transcribe.sh", str(FIRST.path)) == f"{FIRST.text}\n"
+    subtitles = output(project, server, "transcribe.sh", str(CLIPS["clip-11"].path), "srt")
+    assert subtitles.startswith("1\n00:00:00,000 --> ")
+    assert "\n2\n" in subtitles
+
+
+def test_hybrid_prints_the_transcript_and_an_answer_to_each_question(
+    project: Path, server: Running
+) -> None:
+    asked = [q.text for q in FIRST.questions[:2]]
+    out = output(project, server, "hybrid.sh", str(FIRST.path), *asked)
+    events = [block.split("\n") for block in out.strip().split("\n\n")]
+    names = [lines[0].removeprefix("event: ") for lines in events]
+    assert [name for name in names if name != "delta"] == ["transcript", "answer", "answer", "done"]
+    parts = [json.loads(lines[1].removeprefix("data: ")) for lines in events]
+    assert parts[0]["text"] == FIRST.text
+    whole = [part for name, part in zip(names, parts, strict=True) if name == "answer"]
+    assert [part["question"] for part in whole] == asked
+    assert [part["text"] for part in whole] == [q.answer for q in FIRST.questions[:2]]
+    for index, part in enumerate(whole):
+        deltas = [
+            other["text"]
+            for name, other in zip(names, parts, strict=True)
+            if name == "delta" and other["index"] == index
+        ]
+        assert "".join(deltas) == part["text"]
+
+
+def test_the_openai_client(project: Path, server: Running) -> None:
+    question = FIRST.questions[1]
+    out = output(project, server, "openai_client.py", str(FIRST.path), question.text)
+    assert out.startswith("models: voxtral-pocket, whisper-pocket-m\n")
+    assert f"transcript: {FIRST.text}\n" in out
+    assert f"segment: 0.00 to {FIRST.audio_s:.2f} s: {FIRST.text}\n" in out
+    assert f"00:00:00,000 --> 00:00:07,848\n{FIRST.text}\n" in out
+    assert f"answer: {question.answer}\nstreamed: {question.answer}\n" in out
+    assert re.search(r"tokens: 38\d of the prompt, 3 of the answer\n", out)
+
+
+def test_a_wrong_call_says_why_and_fails(project: Path, server: Running) -> None:
+    done = run(project, server, "transcribe.sh", str(FIRST.path), "docx")
+    assert done.returncode == 22
+    assert "response_format: Input should be 'json'" in json.loads(done.stdout)["error"]["message"]

@@ -4,14 +4,13 @@ one."""
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from hybridlab.errors import WorkerLostError
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import InferenceJob
-from tests.server.fakes import OUT_OF_MEMORY, FakeModel, Stage, llm, played, until
+from tests.server.fakes import OUT_OF_MEMORY, FakeModel, Stage, llm, lost, played, until
 
 
 async def read(job: InferenceJob) -> tuple[list[str], str]:
@@ -29,7 +28,7 @@ def failing(model: FakeModel, error: Exception, *, before: int, times: int = 1) 
     """The model as one that fails before this word, so often."""
     left = [error] * times
 
-    def before_word(told: int) -> None:
+    async def before_word(told: int) -> None:
         if told == before and left:
             raise left.pop()
 
@@ -37,15 +36,16 @@ def failing(model: FakeModel, error: Exception, *, before: int, times: int = 1) 
     return model
 
 
-def lost() -> WorkerLostError:
-    return WorkerLostError("the worker was lost: ended by SIGKILL")
+def after(n_words: int, go: asyncio.Event) -> Callable[[int], Awaitable[object]]:
+    """Before a word that comes after so many, wait for `go`."""
+    return lambda told: go.wait() if told >= n_words else asyncio.sleep(0)
 
 
 @played
 async def test_words_arrive_while_the_answer_is_being_decoded() -> None:
     """The model says its third word only after the first two were read."""
-    go = threading.Event()
-    model = llm(say=lambda job: "one two three", before_word=lambda n: n < 2 or go.wait())
+    go = asyncio.Event()
+    model = llm(say=lambda job: "one two three", before_word=after(2, go))
     async with Stage(model) as stage:
         job = stage.ask("a", stream=True)
         words = job.pieces()
@@ -114,34 +114,33 @@ async def test_a_worker_lost_twice_over_a_stream_ends_it_with_an_error() -> None
 
 @played
 async def test_time_that_is_up_in_mid_stream_ends_it_with_an_error() -> None:
-    go = threading.Event()
-    model = llm(say=lambda job: "one two", before_word=lambda n: n < 1 or go.wait())
+    never = asyncio.Event()
+    model = llm(say=lambda job: "one two", before_word=after(1, never))
     async with Stage(model, request_timeout_s=0.3) as stage:
         reading = asyncio.create_task(read(stage.ask("a", stream=True)))
         assert await reading == (["one"], "timeout")
-        go.set()
 
 
 @played
 async def test_decoding_goes_on_as_long_as_one_of_a_batch_is_wanted() -> None:
-    reached, go = threading.Event(), threading.Event()
+    reached, go = asyncio.Event(), asyncio.Event()
 
-    def before_word(told: int) -> None:
+    async def before_word(told: int) -> None:
         if told == 1:
             reached.set()
-            go.wait()
+            await go.wait()
 
     model = llm(serve_s=0.05, say=lambda job: "one two three four")
     async with Stage(model) as stage:
         for leaving, stopped in ((2, True), (1, False)):
-            model.before_word = lambda told: None
+            model.before_word = lambda told: asyncio.sleep(0)
             first = stage.ask("0")
             await until(lambda: bool(model.calls) and model.calls[-1] == ["0"])
             jobs = [stage.ask("1", stream=True), stage.ask("2", stream=True)]
             model.before_word = before_word
             reached.clear()
             go.clear()
-            await asyncio.to_thread(reached.wait)
+            await reached.wait()
             for job in jobs[:leaving]:
                 job.future.cancel()
             go.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -14,10 +15,9 @@ from hybridlab.server.schemas.errors import INFERENCE_ERRORS
 from hybridlab.server.schemas.events import HYBRID_STREAM
 from hybridlab.server.schemas.hybrid import (
     Hybrid,
-    HybridAnswer,
     HybridDelta,
     HybridDone,
-    HybridTranscript,
+    HybridEvent,
     hybrid_answer,
     hybrid_transcript,
 )
@@ -29,10 +29,6 @@ from hybridlab.server.streaming import (
     merge_streams,
     new_id,
 )
-
-Part = HybridTranscript | HybridDelta | HybridAnswer
-#: Events of a stream by what they carry.
-EVENTS = {HybridTranscript: "transcript", HybridDelta: "delta", HybridAnswer: "answer"}
 
 router = APIRouter(prefix="/v1")
 RESPONSES = {
@@ -58,48 +54,46 @@ async def hybrid(request: Request, engine: EngineDep, form: Annotated[HybridForm
         InferenceParams(role=role, kind="transcription", audio=audio, language=language),
         *(question_params(audio, text, limit, stream=form.stream) for text in questions),
     )
-    parts = _parts(jobs, audio)
     if form.stream:
-        return event_stream(_events(parts, jobs))
+        return event_stream(_events(jobs, audio))
     try:
-        return await cancel_on_disconnect(request, _collect(parts))
+        results = asyncio.gather(*(job.future for job in jobs))
+        transcript, *answers = await cancel_on_disconnect(request, results)
     finally:
         _cancel(jobs)
+    return Hybrid(
+        id=new_id("hybrid"),
+        transcript=hybrid_transcript(transcript, audio),
+        answers=[
+            hybrid_answer(n, *answered)
+            for n, answered in enumerate(zip(questions, answers, strict=True))
+        ],
+    )
 
 
-async def _parts(jobs: list[InferenceJob], audio: DecodedAudio) -> AsyncIterator[Part]:
+async def _events(jobs: list[InferenceJob], audio: DecodedAudio) -> AsyncIterator[str]:
     """Each as soon as it is there, the transcript first."""
     first, *answers = jobs
-    yield hybrid_transcript(await first.future, audio)
-    async with merge_streams(*(_answer(n, job) for n, job in enumerate(answers))) as parts:
-        async for part in parts:
-            yield part
-
-
-async def _answer(index: int, job: InferenceJob) -> AsyncIterator[Part]:
-    if job.stream is not None:
-        async for piece in job.pieces():
-            yield HybridDelta(index=index, text=piece)
-    yield hybrid_answer(index, job.params.question, await job.future)
-
-
-async def _collect(parts: AsyncIterator[Part]) -> Hybrid:
-    found = [part async for part in parts]
-    (transcript,) = (part for part in found if isinstance(part, HybridTranscript))
-    answers = [part for part in found if isinstance(part, HybridAnswer)]
-    answers.sort(key=lambda answer: answer.index)
-    return Hybrid(id=new_id("hybrid"), transcript=transcript, answers=answers)
-
-
-async def _events(parts: AsyncIterator[Part], jobs: list[InferenceJob]) -> AsyncIterator[str]:
     try:
-        async for part in parts:
-            yield event(part.model_dump(), EVENTS[type(part)])
-        yield event(HybridDone(id=new_id("hybrid")).model_dump(), "done")
+        yield _event(hybrid_transcript(await first.future, audio))
+        async with merge_streams(*(_answer(n, job) for n, job in enumerate(answers))) as parts:
+            async for part in parts:
+                yield _event(part)
+        yield _event(HybridDone(id=new_id("hybrid")))
     except ApiError as error:
         yield event(error.body(), "error")
     finally:
         _cancel(jobs)
+
+
+async def _answer(index: int, job: InferenceJob) -> AsyncIterator[HybridEvent]:
+    async for piece in job.pieces():
+        yield HybridDelta(index=index, text=piece)
+    yield hybrid_answer(index, job.params.question, await job.future)
+
+
+def _event(part: HybridEvent) -> str:
+    return event(part.model_dump(), part.event_name)
 
 
 def _cancel(jobs: list[InferenceJob]) -> None:

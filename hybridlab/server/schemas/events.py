@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -10,12 +10,7 @@ from pydantic.json_schema import models_json_schema
 from hybridlab.server.schemas.base import REF
 from hybridlab.server.schemas.completions import Chunk
 from hybridlab.server.schemas.errors import Error
-from hybridlab.server.schemas.hybrid import (
-    HybridAnswer,
-    HybridDelta,
-    HybridDone,
-    HybridTranscript,
-)
+from hybridlab.server.schemas.hybrid import HybridDelta, HybridDone, HybridEvent
 
 #: Models of which FastAPI itself does not know.
 REFERRED = (Error, Chunk, HybridDelta, HybridDone)
@@ -41,11 +36,7 @@ CHUNK_STREAM = _stream(
     _event(Chunk), _event(Error), {"type": "object", "properties": {"data": {"const": "[DONE]"}}}
 )
 HYBRID_STREAM = _stream(
-    _event(HybridTranscript, "transcript"),
-    _event(HybridDelta, "delta"),
-    _event(HybridAnswer, "answer"),
-    _event(HybridDone, "done"),
-    _event(Error, "error"),
+    *(_event(model, model.event_name) for model in get_args(HybridEvent)), _event(Error, "error")
 )
 
 

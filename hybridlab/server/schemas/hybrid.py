@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hybridlab.server.jobs import DecodedAudio, InferenceResult
 from hybridlab.server.schemas.base import Answer, FinishReason, Served
 from hybridlab.server.schemas.completions import finish_reason
@@ -9,12 +11,14 @@ from hybridlab.server.schemas.transcripts import Segment, segments_of
 
 
 class HybridTranscript(Served):
+    event_name: ClassVar[str] = "transcript"
     text: str
     duration: float
     segments: list[Segment]
 
 
 class HybridAnswer(Served):
+    event_name: ClassVar[str] = "answer"
     index: int
     question: str
     text: str
@@ -24,12 +28,18 @@ class HybridAnswer(Served):
 class HybridDelta(Answer):
     """More of an answer; all of them joined are its text."""
 
+    event_name: ClassVar[str] = "delta"
     index: int
     text: str
 
 
 class HybridDone(Answer):
+    event_name: ClassVar[str] = "done"
     id: str
+
+
+#: What a stream is made of.
+HybridEvent = HybridTranscript | HybridDelta | HybridAnswer | HybridDone
 
 
 class Hybrid(Answer):
