@@ -10,33 +10,31 @@ import pandas as pd
 from hybridlab.analysis import memory_growth, queueing
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import Interval, bootstrap_interval
-from hybridlab.reporting.labels import EMPTY, arm_name, output_matches_reference, percent, role_name
+from hybridlab.reporting import tables
+from hybridlab.reporting.labels import (
+    EMPTY,
+    arm_of,
+    bounds,
+    counted,
+    output_matches_reference,
+    percent,
+    role_name,
+)
 from hybridlab.reporting.rows import (
+    CONTROL,
+    RACE,
     arm_intervals,
     case_labels,
     cases_of,
-    highest_peak,
+    complete_tables,
     is_first,
+    measured,
     race_trials,
-)
-from hybridlab.reporting.tables import (
-    answer_accuracy,
-    attention_table,
-    containers_table,
-    edge_table,
-    forecast_words,
-    quality_by_size,
-    swap_seconds,
-    swap_spans,
-    tenant_name,
 )
 from hybridlab.results.reader import has_clock
 from hybridlab.results.schema import AT_ONCE
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import MIB, format_bytes, format_seconds
-
-#: The arm that runs in every race.
-CONTROL = arm_name("sequential", "plain")
 
 
 def markdown(sentences: Iterable[str]) -> str:
@@ -44,10 +42,9 @@ def markdown(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
+@complete_tables
 def unmeasured(cases: pd.DataFrame) -> list[str]:
     """What gave no measurement, with its reason; cases of one name and status share a sentence."""
-    if cases.empty:
-        return []
     lost = cases.assign(label=case_labels(cases))[cases["status"] != "ok"]
     return [
         f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
@@ -56,10 +53,11 @@ def unmeasured(cases: pd.DataFrame) -> list[str]:
     ]
 
 
+@complete_tables
 def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     """01: Voxtral's bytes and, where there is a clock, times."""
     sentences = []
-    for _, row in cases[cases["status"] == "ok"].iterrows():
+    for _, row in measured(cases).iterrows():
         extra = row["request_peak_bytes"] - row["idle_bytes"]
         sentences.append(
             f"Voxtral {row['llm_model']} ({row['llm_weights']} weights, {row['llm_dtype']}) "
@@ -73,22 +71,28 @@ def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
                 f"Transcription and one answer together take {format_seconds(estimate.value)} at "
                 f"the median (n = {estimate.n})."
             )
-        accuracy = answer_accuracy(own)
+        accuracy = tables.answer_accuracy(own)
         if accuracy is not None:
             sentences.append(f"{percent(accuracy)} of the answers were right.")
     return sentences + unmeasured(cases)
 
 
+@complete_tables
 def beside(cases: pd.DataFrame) -> list[str]:
     """02: which sizes were measured beside Voxtral, and what each left over."""
-    sentences = []
-    for label, row in _measured(cases):
-        peak = format_bytes(row["peak_bytes"])
-        text = f"{label} beside Voxtral {row['llm_model']} peaked at {peak}"
-        if not pd.isna(row["margin_bytes"]):
-            text += f" with {format_bytes(row['margin_bytes'])} of {row['device']} to spare"
-        sentences.append(text + ".")
+    sentences = [
+        f"{label} beside Voxtral {row['llm_model']} "
+        + _peaked(row["peak_bytes"], row["margin_bytes"], of=f" of {row['device']}")
+        + "."
+        for label, row in _measured(cases)
+    ]
     return sentences + unmeasured(cases)
+
+
+def _peaked(peak_bytes: float, margin_bytes: float, of: str = "") -> str:
+    """'peaked at 10.03 GiB with 5.57 GiB of cuda:0 to spare'."""
+    margin = "" if pd.isna(margin_bytes) else f" with {format_bytes(margin_bytes)}{of} to spare"
+    return f"peaked at {format_bytes(peak_bytes)}{margin}"
 
 
 def _measured(cases: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
@@ -98,34 +102,26 @@ def _measured(cases: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
             yield label, row
 
 
+@complete_tables
 def limits(cases: pd.DataFrame) -> list[str]:
     """03, first half: predicted against measured growth of the request."""
-    sentences = []
-    for label, row in _measured(cases):
-        extra = row["request_peak_bytes"] - row["idle_bytes"]
-        sentences.append(
-            f"{label}: {format_bytes(extra)} above idle, predicted "
-            f"{format_bytes(row['predicted_bytes'] - row['idle_bytes'])}."
-        )
+    sentences = [
+        f"{label}: {format_bytes(row['request_peak_bytes'] - row['idle_bytes'])} above idle, "
+        f"predicted {format_bytes(row['predicted_bytes'] - row['idle_bytes'])}."
+        for label, row in _measured(cases)
+    ]
     return sentences + unmeasured(cases)
 
 
-def edge(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
+@complete_tables
+def memory_limits(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
     """03, second part: the limits, the least headroom and the fallback; nothing where none was
     searched for."""
-    if cases.empty:
-        return []
-    words = {
-        "audio_s": "The longest audio that was served is",
-        "batch": "The largest batch that was served is",
-        "beams": "The most beams that were served are",
-        "headroom": "A request needs",
-        "fallback": "The fallback chain ended on",
-    }
-    asked = cases[cases["status"] == "ok"]["limit_kind"]
+    asked = measured(cases)["limit_kind"]
+    rows = tables.memory_limits_table(cases, probes).to_dict("records")
     sentences = [
-        f"{words[row['limit_kind']]} {row['found']} ({row['strategy']}, {row['probes']} probes)."
-        for row in edge_table(cases, probes).assign(limit_kind=list(asked)).to_dict("records")
+        f"{_LIMIT_WORDS[kind]} {row['found']} ({row['strategy']}, {row['probes']} probes)."
+        for kind, row in zip(asked, rows, strict=True)
     ]
     if len(probes):
         lost = int((~probes["succeeded"].astype(bool)).sum())
@@ -133,9 +129,19 @@ def edge(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
     return sentences + unmeasured(cases)
 
 
+_LIMIT_WORDS = {
+    "audio_s": "The longest audio that was served is",
+    "batch": "The largest batch that was served is",
+    "beams": "The most beams that were served are",
+    "headroom": "A request needs",
+    "fallback": "The fallback chain ended on",
+}
+
+
+@complete_tables
 def attention(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     """03, third part: what each kernel takes beside `auto` on the longest audio, and its words."""
-    table = attention_table(cases, trials)
+    table = tables.attention_table(cases, trials)
     fine = table[table["status"] == "ok"]
     sentences = [
         f"{row['attention']} attention took {row['request MiB']} MiB above rest for "
@@ -152,22 +158,23 @@ def _in_seconds(words: str) -> str:
     return "" if words == EMPTY else f" in {words} s"
 
 
+@complete_tables
 def quality(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """02, last part: how many words each tenant alone gets wrong, and what was left out."""
+    """02, last part: how many words each model alone gets wrong, and what was left out."""
     sentences = [
         f"{row['model']} ({row['weights']} weights): {row['quality']}, {row['WER %']} % of "
         f"{row['words']} words wrong."
-        for row in quality_by_size(trials, cases).to_dict("records")
+        for row in tables.quality_by_size(trials, cases).to_dict("records")
     ]
     return sentences + _without_quality(cases)
 
 
 def _without_quality(cases: pd.DataFrame) -> list[str]:
     """Models without text share a sentence; of a disturbed case only the times are lost."""
-    if cases.empty:
-        return []
-    own = cases[cases["experiment"] == "quality"]
-    own = own.assign(name=[tenant_name(row) for _, row in own.iterrows()])
+    own = cases_of(cases, "quality")
+    own = own.assign(
+        name=pd.Series([tables.model_name(row) for _, row in own.iterrows()], own.index, dtype=str)
+    )
     sentences = []
     for status, words in (
         ("skipped", "Not held against the references"),
@@ -178,52 +185,43 @@ def _without_quality(cases: pd.DataFrame) -> list[str]:
     return sentences + unmeasured(own[~own["status"].isin(["skipped", "invalid"])])
 
 
-def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+@complete_tables
+def soak(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     """03, last part: what many cycles did to memory in each arm, and when it would run out."""
-    own = cases[cases["experiment"] == "soak"]
-    sentences = []
-    for arm in memory_growth.arms(cycles):
-        slope = arm.slope(arm.occupied)
-        if math.isnan(slope.value):
-            sentences.append(f"{arm.name}: too few cycles for a trend.")
-            continue
-        per_100 = [value / MIB for value in (slope.value, slope.low, slope.high)]
-        word = "grows" if slope.low > 0 else "shrinks" if slope.high < 0 else "shows no trend"
-        sentences.append(
-            f"{arm.name}: memory {word}, {per_100[0]:+.2f} MiB per "
-            f"{memory_growth.PER_CYCLES} cycles ({per_100[1]:+.2f} to {per_100[2]:+.2f}); "
-            f"{forecast_words(arm, own)}."
-        )
+    own = cases_of(cases, "soak")
+    sentences = [_growth(arm, own) for arm in memory_growth.arms(cycles)]
     same = cycles["output_unchanged"].dropna().astype(bool)
     if len(same):
         sentences.append(f"{int(same.sum())} of {len(same)} cycles said what they said first.")
     return sentences + unmeasured(own)
 
 
-def _median_text(estimate: Interval) -> str:
-    """A median with its interval and n; a single value has no interval."""
-    if estimate.n < 2:
-        return f"{format_seconds(estimate.value)} (n = {estimate.n})"
-    ends = f"{format_seconds(estimate.low)} to {format_seconds(estimate.high)}"
-    return f"{format_seconds(estimate.value)} ({ends}, n = {estimate.n})"
+def _growth(arm: memory_growth.Arm, cases: pd.DataFrame) -> str:
+    slope = arm.slope(arm.occupied)
+    if math.isnan(slope.value):
+        return f"{arm.name}: too few cycles for a trend."
+    value, low, high = (f"{bound / MIB:+.2f}" for bound in (slope.value, slope.low, slope.high))
+    word = "grows" if slope.low > 0 else "shrinks" if slope.high < 0 else "shows no trend"
+    return (
+        f"{arm.name}: memory {word}, {value} MiB per {memory_growth.PER_CYCLES} cycles ({low} to "
+        f"{high}); {tables.forecast_words(arm, cases)}."
+    )
 
 
-def race(
+@complete_tables
+def strategy_comparison(
     cases: pd.DataFrame, trials: pd.DataFrame, probes: pd.DataFrame | None = None
 ) -> list[str]:
     """04-06: how the arms of this notebook compare, whether they passed the parity gate, and which
     of them had to step down to a smaller Whisper (`probes`)."""
-    measured = race_trials(trials)
-    estimates = arm_intervals(measured)
-    texts = {
-        str(arm): output_matches_reference(own["output_matches_reference"])
-        for arm, own in measured.groupby("arm", sort=False)
-    }
-    sentences = [
-        sentence
-        for arm, estimate in estimates.items()
-        for sentence in _arm_sentence(arm, estimate, texts[arm])
-    ]
+    served = race_trials(trials)
+    estimates = arm_intervals(served)
+    sentences = []
+    for arm, own in served.groupby("arm", sort=False):
+        texts = output_matches_reference(own["output_matches_reference"])
+        known = _median_words(estimates[str(arm)])
+        known += [f"text as alone in {texts} requests"] if texts != EMPTY else []
+        sentences += [f"{arm}: {'; '.join(known)}."] if known else []
     control = estimates.get(CONTROL)
     if control is not None and control.n:
         sentences += [
@@ -237,39 +235,38 @@ def race(
     return sentences + stepped_down(cases, probes) + unmeasured(cases)
 
 
+def _median_words(estimate: Interval) -> list[str]:
+    """A median with its interval and n; a single value has no interval, none at all no words."""
+    if not estimate.n:
+        return []
+    ends = f"{bounds(estimate)}, " if estimate.n > 1 else ""
+    median = f"{format_seconds(estimate.value)} ({ends}n = {estimate.n})"
+    return [f"{median} per request at the median"]
+
+
 def _bytes_of_arms(cases: pd.DataFrame) -> list[str]:
     """What each arm took at most: all that is known of it without a clock."""
-    raced = cases_of(cases, "strategy_comparison")
-    raced = raced[raced["status"] == "ok"]
-    sentences = []
-    for (strategy, variant), own in raced.groupby(["strategy", "variant"], sort=False):
-        peak = highest_peak(own).max()
-        text = f"{arm_name(str(strategy), str(variant))} peaked at {format_bytes(peak)}"
-        margin = numbers(own, "margin_bytes").min()
-        if not math.isnan(margin):
-            text += f" with {format_bytes(margin)} to spare"
-        sentences.append(f"{text}; {NO_TIMES}.")
-    return sentences
+    raced = measured(cases_of(cases, RACE))
+    return [
+        f"{arm_of(own.iloc[0])} "
+        + _peaked(numbers(own, "peak_bytes").max(), numbers(own, "margin_bytes").min())
+        + f"; {NO_TIMES}."
+        for _, own in raced.groupby(["strategy", "variant"], sort=False)
+    ]
 
 
-def _arm_sentence(arm: str, estimate: Interval, texts: str) -> list[str]:
-    """What is known of an arm's time and texts; nothing where neither is."""
-    known = [f"{_median_text(estimate)} per request at the median"] if estimate.n else []
-    known += [f"text as alone in {texts} requests"] if texts != EMPTY else []
-    return [f"{arm}: {'; '.join(known)}."] if known else []
-
-
+@complete_tables
 def stepped_down(cases: pd.DataFrame, probes: pd.DataFrame | None) -> list[str]:
     """Each step that an arm took down the fallback chain and went on from, once for all rounds."""
-    if probes is None or probes.empty or "to_size" not in probes:
+    if probes is None:
         return []
-    steps = probes[(probes["experiment"] == "strategy_comparison") & probes["to_size"].notna()]
-    own = steps.merge(cases[cases["status"] == "ok"][["case_id", "strategy", "variant"]])
+    steps = probes[(probes["experiment"] == RACE) & probes["to_size"].notna()]
+    steps = steps.drop(columns=["strategy", "variant"], errors="ignore")
+    own = steps.merge(measured(cases)[["case_id", "strategy", "variant"]], on="case_id")
     own = own.drop_duplicates(["strategy", "variant", "from_size", "to_size", "at_request"])
     return [
-        f"{arm_name(row['strategy'], row['variant'])}: stepped down from {row['from_size']} to "
-        f"{row['to_size']} {_when(row['at_request'])}: {row['message'].rstrip('.')}; no request "
-        "was lost."
+        f"{arm_of(row)}: stepped down from {row['from_size']} to {row['to_size']} "
+        f"{_when(row['at_request'])}: {row['message'].rstrip('.')}; no request was lost."
         for row in own.to_dict("records")
     ]
 
@@ -278,18 +275,19 @@ def _when(step: str) -> str:
     return "before the first request" if step == "load" else f"at request {step}"
 
 
+@complete_tables
 def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     """06: what a request's swaps take in each variant, and how near its copy comes to the link."""
-    totals = swap_seconds(spans, cases).sum(axis=1).sort_values()
-    stages = swap_spans(spans, cases)
+    totals = tables.swap_seconds(spans, cases).sum(axis=1).sort_values()
+    stages = tables.swap_spans(spans, cases)
+    copies = stages[(stages["stage"] == "copy-in") & ~stages["once"].astype(bool)]
+    shares = copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]
+    reached = shares.astype(float).groupby(copies["variant"]).median().dropna()
     sentences = []
     for variant, seconds in totals.items():
         text = f"Swapping by {variant} takes {format_seconds(float(seconds))} per request"
-        copies = stages[(stages["variant"] == variant) & (stages["stage"] == "copy-in")]
-        copies = copies[~copies["once"].astype(bool)]
-        share = (copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]).median()
-        if not pd.isna(share):
-            text += f"; its copy in reaches {percent(share)} of the link's own speed"
+        if variant in reached:
+            text += f"; its copy in reaches {percent(reached[variant])} of the link's own speed"
         sentences.append(text + ".")
     return sentences
 
@@ -297,15 +295,12 @@ def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
 def containers(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     """05: what HTTP, a gateway and a second server add to the arms that were asked over HTTP."""
     sentences = []
-    for row in containers_table(trials, cases).to_dict("records"):
+    for row in tables.containers_table(trials, cases).to_dict("records"):
         gateway = "" if row["gateway ms"] == EMPTY else f" and a gateway {row['gateway ms']} ms"
-        servers = "1 server" if row["servers"] == 1 else f"{row['servers']} servers"
         added = f"HTTP adds {row['HTTP ms']} ms{gateway}, {row['of latency']} of a request; "
-        text = (
-            f"{row['strategy']}: {'' if row['HTTP ms'] == EMPTY else added}{servers} "
-            f"hold{'s' if row['servers'] == 1 else ''} {row['beside weights MiB']} MiB beside "
-            "weights"
-        )
+        servers = f"{counted(row['servers'], 'server')} hold{'s' if row['servers'] == 1 else ''}"
+        text = f"{row['strategy']}: {'' if row['HTTP ms'] == EMPTY else added}{servers} "
+        text += f"{row['beside weights MiB']} MiB beside weights"
         if row["second context MiB"] != EMPTY:
             text += f", {row['second context MiB']} MiB of it more than one does"
         if row["gateway MiB"] != EMPTY:
@@ -314,8 +309,9 @@ def containers(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     return sentences
 
 
+@complete_tables
 def at_once(ledgers: pd.DataFrame) -> list[str]:
-    """05: whose bytes the peak was while both tenants worked."""
+    """05: whose bytes the peak was while both models worked."""
     sentences = []
     for _, own in ledgers[ledgers["moment"] == AT_ONCE].groupby("case_id", sort=False):
         shares = own[own["owner"].str.endswith(" request")]

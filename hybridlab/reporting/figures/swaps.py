@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import caption
+from hybridlab.reporting.figures.captions import captioned
 from hybridlab.reporting.palette import STAGE_LOOK
+from hybridlab.reporting.rows import RACE, cases_of
 from hybridlab.reporting.tables import swap_seconds, swap_spans
 from hybridlab.units import format_seconds
 
@@ -16,17 +17,15 @@ from hybridlab.units import format_seconds
 HIDDEN = "single-buffer-overlapped"
 
 
-@theme.styled(
-    spans=("case_id", "request_id", "role", "phase", "start_s", "end_s", "bytes"),
-    cases=("case_id", "experiment", "strategy", "variant", "status"),
-)
+@theme.styled(timed=True)
 def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     """Horizontal bars, one per variant: the median of each stage of a request's swaps, stacked."""
     timed = spans[spans["start_s"].notna() & spans["end_s"].notna()]
     table = swap_seconds(timed, cases)
     if table.empty:
         return theme.nothing_to_show("No swap was recorded.")
-    race = cases[(cases["experiment"] == "strategy_comparison") & (cases["strategy"] == "swapping")]
+    race = cases_of(cases, RACE)
+    race = race[race["strategy"] == "swapping"]
     table = table.loc[[name for name in race["variant"].unique() if name in table.index]]
     stacks = table.to_dict("records")
     figure, ax = theme.new_axes(theme.rows_height(len(table)))
@@ -40,15 +39,15 @@ def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     elements.name_rows(ax, names, best=best)
     ax.set_xlabel("all stages of a request's swaps (ms)")
     elements.note_column(ax, enumerate(map(format_seconds, totals)))
-    stages = {stage: stage for stage in STAGE_LOOK}
-    elements.stack_legend(ax, stacks, STAGE_LOOK, names=stages, columns=6)
-    words = caption(
+    elements.stack_legend(ax, stacks, STAGE_LOOK, names={}, columns=6)
+    return captioned(
+        figure,
+        _finding(totals),
         race,
         cases,
         n=f"{labels.counted(int(counts.sum()), 'swap')}, first requests left out",
         interval="no interval: medians of stages",
     )
-    return theme.finish(figure, _finding(totals), words)
 
 
 def _finding(totals: pd.Series[float]) -> str:
