@@ -282,7 +282,7 @@ def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     stages = tables.swap_spans(spans, cases)
     copies = stages[(stages["stage"] == "copy-in") & ~stages["once"].astype(bool)]
     shares = copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]
-    reached = shares.astype(float).groupby(copies["variant"]).median().dropna()
+    reached = shares.astype(float).groupby(copies["variant"]).median().dropna().to_dict()
     sentences = []
     for variant, seconds in totals.items():
         text = f"Swapping by {variant} takes {format_seconds(float(seconds))} per request"

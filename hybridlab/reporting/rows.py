@@ -31,8 +31,11 @@ CONTROL = arm_name(*arms.CONTROL)
 
 
 def complete(table: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with all columns of the table's schema; those that an older run lacks are empty."""
-    return rows.reindex(columns=[*dict.fromkeys([*rows.columns, *columns(table)])])
+    """Rows with all columns of the table's schema; those that an older run lacks are empty, as
+    numbers or as objects."""
+    missing = {name: column for name, column in columns(table).items() if name not in rows}
+    kinds = {name: float if {int, float} & {*c.types} else object for name, c in missing.items()}
+    return rows.reindex(columns=[*rows.columns, *missing]).astype(kinds)
 
 
 def complete_tables(function: Callable[P, R]) -> Callable[P, R]:

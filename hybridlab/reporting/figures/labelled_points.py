@@ -1,5 +1,5 @@
-"""Figures of points with words beside them: predicted against measured bytes, and what a better text
-costs in memory."""
+"""Figures of points with words beside them: predicted against measured bytes, and what a better
+text costs in memory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Figures of limits: memory over the size of a request, and how much memory may be taken away before
-a request fails."""
+"""Figures of limits: memory over the size of a request, and how much memory may be taken away
+before a request fails."""
 
 from __future__ import annotations
 

@@ -232,7 +232,10 @@ def throughput(cases: pd.DataFrame) -> Figure:
     sns.stripplot(**shown, palette=looks, jitter=False, size=8, zorder=3, ax=ax)
     elements.name_rows(ax, list(map(str, medians.index)), best=int(medians.to_numpy().argmax()))
     ax.set(xlim=(0, None), xlabel="requests per minute", ylabel="")
-    notes = [f"{format_number(m)} / min\n(n = {counts[name]})" for name, m in medians.items()]
+    notes = [
+        f"{format_number(median)} / min\n(n = {n})"
+        for median, n in zip(medians, counts, strict=True)
+    ]
     elements.note_column(ax, enumerate(notes))
     return captioned(
         figure,

@@ -27,7 +27,7 @@ def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     race = cases_of(cases, RACE)
     race = race[race["strategy"] == "swapping"]
     table = table.loc[[name for name in race["variant"].unique() if name in table.index]]
-    stacks = table.to_dict("records")
+    stacks = [{str(stage): s for stage, s in row.items()} for row in table.to_dict("records")]
     figure, ax = theme.new_axes(theme.rows_height(len(table)))
     elements.draw_stacks(ax, stacks, STAGE_LOOK, unit=1e-3)
     counts = swap_spans(timed, cases).query("stage == 'release'")["variant"].value_counts()

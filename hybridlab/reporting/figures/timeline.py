@@ -1,5 +1,5 @@
-"""Figures over time (s): a lane for each model with its phases, alone under a curve of memory (GiB),
-and side by side for one request under every arm."""
+"""Figures over time (s): a lane for each model with its phases, alone under a curve of memory
+(GiB), and side by side for one request under every arm."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def memory_over_time(
         return theme.nothing_to_show(f"No memory was sampled for the case {case_id}.")
     figure = theme.new_figure(5.6)
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1.25))
-    peak = own.loc[own["bytes"].idxmax()]
+    peak = own.iloc[int(own["bytes"].to_numpy().argmax())]
     _draw_curve(top, own["t_s"], own["bytes"] / GIB, peak)
     if cases is not None:
         capacity = numbers(cases[cases["case_id"] == case_id], "capacity_bytes").dropna()

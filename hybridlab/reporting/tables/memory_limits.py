@@ -17,8 +17,8 @@ def least_headrooms(probes: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     squeezed = probes[(probes["limit_kind"] == "headroom") & probes["succeeded"].astype(bool)]
     least = squeezed.groupby(["case_id", "repeat"], sort=False, as_index=False)["value"].min()
     names = cases[["case_id", "strategy"]].drop_duplicates()
-    found = least.merge(names, on="case_id").rename(columns={"value": "headroom_bytes"})
-    return found[["case_id", "strategy", "repeat", "headroom_bytes"]]
+    found = least.rename(columns={"value": "headroom_bytes"}).merge(names, on="case_id")
+    return found.reindex(columns=["case_id", "strategy", "repeat", "headroom_bytes"])
 
 
 @complete_tables

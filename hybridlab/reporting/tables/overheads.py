@@ -1,5 +1,5 @@
-"""What sharing adds: how much each model is slowed by the other, and what HTTP, a second context and
-a gateway take where the models are servers."""
+"""What sharing adds: how much each model is slowed by the other, and what HTTP, a second context
+and a gateway take where the models are servers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Tables of requests: latency and throughput per arm, also of requests that come at their own times;
-words per model, seconds per phase."""
+"""Tables of requests: latency and throughput per arm, also of requests that come at their own
+times; words per model, seconds per phase."""
 
 from __future__ import annotations
 
