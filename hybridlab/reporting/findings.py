@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hybridlab.analysis import memory_growth
+from hybridlab.analysis import memory_growth, queueing
 from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import Interval
+from hybridlab.analysis.stats import Interval, bootstrap_interval
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import case_labels, measured, present
 from hybridlab.reporting.tables.quality import Quality
-from hybridlab.units import MIB, format_bytes, format_seconds
+from hybridlab.units import MIB, format_bytes, format_number, format_seconds
 
 # --------------------------------------------------------------------------------- what fits
 
@@ -172,3 +172,86 @@ def quality_finding(found: Sequence[Quality]) -> str:
     clear = ", which is not clearly more" if smallest.word == "best" else ""
     rate = labels.percent(smallest.wer.value)
     return f"{words}; {smallest.name}, with {memory} of its memory, gets {rate}{clear}"
+
+
+# ------------------------------------------------------------------------- limits, loads, swaps
+
+
+def scaling_finding(rows: pd.DataFrame) -> str:
+    """The largest sizes that were served, of rows as `request_sizes` has them."""
+    words = []
+    for kind, own in rows.groupby("scaling_kind"):
+        fine = measured(own)
+        fine = fine[fine["request_peak_bytes"].notna()]
+        if fine.empty:
+            words.append(f"no {'audio' if kind == 'audio_s' else 'batch'} could be served")
+            continue
+        top = fine.iloc[-1]
+        peak = format_bytes(top["request_peak_bytes"])
+        words.append(f"{labels.limit_name(str(kind), top['size'])} peaks at {peak}")
+        margin = labels.number_of(top, "margin_bytes")
+        if np.isfinite(margin):
+            words[-1] += f" ({labels.spare(margin)})"
+    lost = int((rows["status"] != "ok").sum())
+    title = labels.capital(", ".join(words))
+    return title + (f"; {lost} of {len(rows)} sizes failed" if lost else "")
+
+
+def headroom_intervals(headrooms: pd.DataFrame) -> dict[str, Interval]:
+    """The median of the least headroom in bytes by strategy, of rows as `least_headrooms` has
+    them."""
+    groups = headrooms.groupby("strategy", sort=False)["headroom_bytes"]
+    return {str(strategy): bootstrap_interval(own.astype(float)) for strategy, own in groups}
+
+
+def survival_finding(needs: Mapping[str, Interval]) -> str:
+    """Which strategy breaks first, or that the intervals do not say."""
+    first, *others = sorted(needs, key=lambda name: -needs[name].value)
+    room = f"{format_bytes(needs[first].value)} above the resident pair"
+    ties = [name for name in others if needs[first].overlaps(needs[name])]
+    if ties:
+        return labels.capital(f"{first} needs most in the median, {room}, {overlapping(ties)}")
+    words = f"{first} breaks first: it needs {room}"
+    if others:
+        words += f", {others[-1]} {format_bytes(needs[others[-1]].value)}"
+    return labels.capital(words)
+
+
+def load_finding(points: pd.DataFrame) -> str:
+    """Which arm holds most requests before its knee, of rows as `arrival_points` has them."""
+    most = points.groupby("arm")["rate_rps"].max().to_dict()
+    highest = max(most.values())
+    # an arm without a knee that was asked for less at most has shown less, not held less
+    knees = queueing.knees(points)
+    held = {a: rate for a, rate in knees.items() if rate < most[a] or most[a] == highest}
+    if min(held.values()) == highest:
+        asked = format_number(highest)
+        return f"No arm reaches its knee, asked for up to {asked} requests per second"
+    best, worst = max(held, key=lambda arm: held[arm]), min(held, key=lambda arm: held[arm])
+    if len(held) == 1:
+        return f"{best} holds {format_number(held[best])} requests per second before its knee"
+    if held[best] == held[worst]:
+        same = format_number(held[best])
+        return f"All {len(held)} arms hold the same rate, {same} requests per second"
+    return (
+        f"{best} holds {format_number(held[best])} requests per second before its knee, "
+        f"{worst} {format_number(held[worst])}"
+    )
+
+
+#: The variant whose copies run behind other work.
+HIDDEN = "single-buffer-overlapped"
+
+
+def swap_finding(totals: pd.Series[float]) -> str:
+    """The cheapest swap that hides nothing, against the reload; totals in s by variant."""
+    seen = totals.drop(HIDDEN, errors="ignore")
+    if seen.empty:
+        return f"{HIDDEN} swaps in {format_seconds(float(totals.iloc[0]))}, behind other work"
+    best = str(seen.idxmin())
+    text = f"{best} takes {format_seconds(float(seen[best]))} to swap"
+    if "reload-cached" in seen and best != "reload-cached":
+        reload_s = float(seen["reload-cached"])
+        text += f", reload-cached {format_seconds(reload_s)}: "
+        text += f"{reload_s / float(seen[best]):.3g} times as long"
+    return text

@@ -1,25 +1,17 @@
-"""What was learnt: sentences computed from the rows of a run. No torch."""
+"""What was learnt, in sentences for the end of a notebook: the findings of its figures, and what no
+figure shows. No torch.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pandas as pd
 
 from hybridlab.analysis import memory_growth, queueing
-from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import Interval, bootstrap_interval
-from hybridlab.reporting import tables
-from hybridlab.reporting.labels import (
-    EMPTY,
-    arm_of,
-    bounds,
-    counted,
-    output_matches_reference,
-    percent,
-    role_name,
-)
+from hybridlab.analysis.stats import bootstrap_interval
+from hybridlab.reporting import findings, tables
+from hybridlab.reporting.labels import EMPTY, arm_of, percent, role_name
 from hybridlab.reporting.rows import (
     CONTROL,
     RACE,
@@ -29,12 +21,14 @@ from hybridlab.reporting.rows import (
     complete_tables,
     is_first,
     measured,
+    present,
     race_trials,
+    worst_per_label,
 )
 from hybridlab.results.reader import has_clock
 from hybridlab.results.schema import AT_ONCE
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import MIB, format_bytes, format_seconds
+from hybridlab.units import format_bytes, format_seconds
 
 
 def markdown(sentences: Iterable[str]) -> str:
@@ -79,38 +73,17 @@ def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def beside(cases: pd.DataFrame) -> list[str]:
-    """02: which sizes were measured beside Voxtral, and what each left over."""
-    sentences = [
-        f"{label} beside Voxtral {row['llm_model']} "
-        + _peaked(row["peak_bytes"], row["margin_bytes"], of=f" of {row['device']}")
-        + "."
-        for label, row in _measured(cases)
-    ]
-    return sentences + unmeasured(cases)
-
-
-def _peaked(peak_bytes: float, margin_bytes: float, of: str = "") -> str:
-    """'peaked at 10.03 GiB with 5.57 GiB of cuda:0 to spare'."""
-    margin = "" if pd.isna(margin_bytes) else f" with {format_bytes(margin_bytes)}{of} to spare"
-    return f"peaked at {format_bytes(peak_bytes)}{margin}"
-
-
-def _measured(cases: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    """The label and the row of each case that ended well."""
-    for label, (_, row) in zip(case_labels(cases), cases.iterrows(), strict=True):
-        if row["status"] == "ok":
-            yield label, row
+    """02: the largest size that was measured beside Voxtral, and what it left over."""
+    rows = worst_per_label(cases)
+    finding = f"{findings.simulated_words(rows)}{findings.memory_finding(rows)}."
+    return ([finding] if len(measured(rows)) else []) + unmeasured(cases)
 
 
 @complete_tables
 def limits(cases: pd.DataFrame) -> list[str]:
-    """03, first half: predicted against measured growth of the request."""
-    sentences = [
-        f"{label}: {format_bytes(row['request_peak_bytes'] - row['idle_bytes'])} above idle, "
-        f"predicted {format_bytes(row['predicted_bytes'] - row['idle_bytes'])}."
-        for label, row in _measured(cases)
-    ]
-    return sentences + unmeasured(cases)
+    """03, first half: the largest requests that were served."""
+    rows = tables.request_sizes(cases)
+    return [f"{findings.scaling_finding(rows)}."] * bool(len(rows)) + unmeasured(cases)
 
 
 @complete_tables
@@ -122,7 +95,10 @@ def memory_limits(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
     sentences = [
         f"{_LIMIT_WORDS[kind]} {row['found']} ({row['strategy']}, {row['probes']} probes)."
         for kind, row in zip(asked, rows, strict=True)
+        if kind in _LIMIT_WORDS
     ]
+    needs = findings.headroom_intervals(tables.least_headrooms(probes, cases))
+    sentences += [f"{findings.survival_finding(needs)}."] if needs else []
     if len(probes):
         lost = int((~probes["succeeded"].astype(bool)).sum())
         sentences.append(f"{lost} of {len(probes)} probes ran out of memory, each on purpose.")
@@ -133,40 +109,36 @@ _LIMIT_WORDS = {
     "audio_s": "The longest audio that was served is",
     "batch": "The largest batch that was served is",
     "beams": "The most beams that were served are",
-    "headroom": "A request needs",
     "fallback": "The fallback chain ended on",
 }
 
 
 @complete_tables
 def attention(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
-    """03, third part: what each kernel takes beside `auto` on the longest audio, and its words."""
-    table = tables.attention_table(cases, trials)
-    fine = table[table["status"] == "ok"]
-    sentences = [
-        f"{row['attention']} attention took {row['request MiB']} MiB above rest for "
-        f"{row['audio s']} s of audio{_in_seconds(row['s'])}"
-        + {"yes": ", saying what auto says.", "no": ", saying something else than auto."}.get(
-            row["same tokens"], "."
+    """03, third part: which kernel takes least on the longest audio, and whether the words differ
+    from those of `auto`."""
+    fine = measured(cases_of(cases, "attention")).sort_values("audio_s")
+    sentences = []
+    if len(fine):
+        ranked = fine[fine["audio_s"] == fine["audio_s"].iloc[-1]].sort_values("request_bytes")
+        least, most = ranked.iloc[0], ranked.iloc[-1]
+        sentences.append(
+            f"On {least['audio_s']:g} s of audio {least['attention']} attention takes least above "
+            f"rest, {format_bytes(least['request_bytes'])}, {most['attention']} most, "
+            f"{format_bytes(most['request_bytes'])}."
         )
-        for row in fine.tail(len(fine) // max(1, fine["audio s"].nunique())).to_dict("records")
-    ]
+        table = tables.attention_table(cases, trials)
+        other = sorted(set(table.loc[table["same tokens"] == "no", "attention"]))
+        sentences += [f"Other words than under auto: {', '.join(other)}."] if other else []
     return sentences + unmeasured(cases)
-
-
-def _in_seconds(words: str) -> str:
-    return "" if words == EMPTY else f" in {words} s"
 
 
 @complete_tables
 def quality(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     """02, last part: how many words each model alone gets wrong, and what was left out."""
-    sentences = [
-        f"{row['model']} ({row['weights']} weights): {row['quality']}, {row['WER %']} % of "
-        f"{row['words']} words wrong."
-        for row in tables.quality_by_size(trials, cases).to_dict("records")
-    ]
-    return sentences + _without_quality(cases)
+    known = tables.qualities(trials, cases)
+    finding = [f"{findings.quality_finding(known)}."] if known else []
+    return finding + _without_quality(cases)
 
 
 def _without_quality(cases: pd.DataFrame) -> list[str]:
@@ -187,72 +159,45 @@ def _without_quality(cases: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def soak(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """03, last part: what many cycles did to memory in each arm, and when it would run out."""
-    own = cases_of(cases, "soak")
-    sentences = [_growth(arm, own) for arm in memory_growth.arms(cycles)]
-    same = cycles["output_unchanged"].dropna().astype(bool)
+    """03, last part: what many cycles did to memory, and whether they changed what is said."""
+    arms = list(memory_growth.arms(cycles))
+    sentences = [f"{findings.growth_finding(arms)}."] if arms else []
+    same = present(cycles, "output_unchanged").astype(bool)
     if len(same):
-        sentences.append(f"{int(same.sum())} of {len(same)} cycles said what they said first.")
-    return sentences + unmeasured(own)
-
-
-def _growth(arm: memory_growth.Arm, cases: pd.DataFrame) -> str:
-    slope = arm.slope(arm.occupied)
-    if math.isnan(slope.value):
-        return f"{arm.name}: too few cycles for a trend."
-    value, low, high = (f"{bound / MIB:+.2f}" for bound in (slope.value, slope.low, slope.high))
-    word = "grows" if slope.low > 0 else "shrinks" if slope.high < 0 else "shows no trend"
-    return (
-        f"{arm.name}: memory {word}, {value} MiB per {memory_growth.PER_CYCLES} cycles ({low} to "
-        f"{high}); {tables.forecast_words(arm, cases)}."
-    )
+        sentences.append(f"{same.sum()} of {len(same)} cycles said what they said first.")
+    return sentences + unmeasured(cases_of(cases, "soak"))
 
 
 @complete_tables
 def strategy_comparison(
     cases: pd.DataFrame, trials: pd.DataFrame, probes: pd.DataFrame | None = None
 ) -> list[str]:
-    """04-06: how the arms of this notebook compare, whether they passed the parity gate, and which
-    of them had to step down to a smaller Whisper (`probes`)."""
+    """04-06: which arm of this notebook is fastest, what the others take, whether they passed the
+    parity gate, and which had to step down to a smaller Whisper (`probes`)."""
     served = race_trials(trials)
-    estimates = arm_intervals(served)
+    estimates = {arm: known for arm, known in arm_intervals(served).items() if known.n}
     sentences = []
-    for arm, own in served.groupby("arm", sort=False):
-        texts = output_matches_reference(own["output_matches_reference"])
-        known = _median_words(estimates[str(arm)])
-        known += [f"text as alone in {texts} requests"] if texts != EMPTY else []
-        sentences += [f"{arm}: {'; '.join(known)}."] if known else []
-    control = estimates.get(CONTROL)
-    if control is not None and control.n:
-        sentences += [
-            f"{arm} takes {estimate.value / control.value:.2f} times as long as {CONTROL} in this "
-            "run."
-            for arm, estimate in estimates.items()
-            if arm != CONTROL and estimate.n
-        ]
+    if estimates:
+        sentences.append(f"{findings.fastest_words(estimates)}.")
+    if CONTROL in estimates and len(estimates) > 1:
+        control = estimates.pop(CONTROL).value
+        ratios = [f"{arm} {known.value / control:.2f}" for arm, known in estimates.items()]
+        sentences.append(f"Times as long as {CONTROL} in this run: {', '.join(ratios)}.")
     if not has_clock(cases):
-        sentences += _bytes_of_arms(cases)
-    return sentences + stepped_down(cases, probes) + unmeasured(cases)
+        sentences.append(f"{findings.memory_finding(cases_of(cases, RACE))}; {NO_TIMES}.")
+    return sentences + _parity(served) + stepped_down(cases, probes) + unmeasured(cases)
 
 
-def _median_words(estimate: Interval) -> list[str]:
-    """A median with its interval and n; a single value has no interval, none at all no words."""
-    if not estimate.n:
+def _parity(served: pd.DataFrame) -> list[str]:
+    """Whether each arm says what the models say alone."""
+    known = served[served["output_matches_reference"].notna()]
+    if known.empty:
         return []
-    ends = f"{bounds(estimate)}, " if estimate.n > 1 else ""
-    median = f"{format_seconds(estimate.value)} ({ends}n = {estimate.n})"
-    return [f"{median} per request at the median"]
-
-
-def _bytes_of_arms(cases: pd.DataFrame) -> list[str]:
-    """What each arm took at most: all that is known of it without a clock."""
-    raced = measured(cases_of(cases, RACE))
-    return [
-        f"{arm_of(own.iloc[0])} "
-        + _peaked(numbers(own, "peak_bytes").max(), numbers(own, "margin_bytes").min())
-        + f"; {NO_TIMES}."
-        for _, own in raced.groupby(["strategy", "variant"], sort=False)
-    ]
+    differs = known[~known["output_matches_reference"].astype(bool)]
+    if differs.empty:
+        return [f"All {len(known)} texts are what the models say alone."]
+    arms = ", ".join(f"{arm} ({n})" for arm, n in differs["arm"].value_counts().items())
+    return [f"{len(differs)} of {len(known)} texts differ from what the models say alone: {arms}."]
 
 
 @complete_tables
@@ -277,35 +222,27 @@ def _when(step: str) -> str:
 
 @complete_tables
 def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """06: what a request's swaps take in each variant, and how near its copy comes to the link."""
-    totals = tables.swap_seconds(spans, cases).sum(axis=1).sort_values()
+    """06: which variant swaps fastest, and how near each copy comes to the link."""
+    totals = tables.swap_seconds(spans, cases).sum(axis=1)
     stages = tables.swap_spans(spans, cases)
     copies = stages[(stages["stage"] == "copy-in") & ~stages["once"].astype(bool)]
-    shares = copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]
-    reached = shares.astype(float).groupby(copies["variant"]).median().dropna().to_dict()
-    sentences = []
-    for variant, seconds in totals.items():
-        text = f"Swapping by {variant} takes {format_seconds(float(seconds))} per request"
-        if variant in reached:
-            text += f"; its copy in reaches {percent(reached[variant])} of the link's own speed"
-        sentences.append(text + ".")
-    return sentences
+    shares = (copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]).astype(float)
+    return [f"{findings.swap_finding(totals)}."] * bool(len(totals)) + [
+        f"The copy in of {variant} reaches {percent(share)} of the link's own speed."
+        for variant, share in shares.groupby(copies["variant"]).median().dropna().items()
+    ]
 
 
 def containers(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """05: what HTTP, a gateway and a second server add to the arms that were asked over HTTP."""
+    """05: what HTTP and the servers add to the arms that were asked over HTTP."""
     sentences = []
     for row in tables.containers_table(trials, cases).to_dict("records"):
         gateway = "" if row["gateway ms"] == EMPTY else f" and a gateway {row['gateway ms']} ms"
         added = f"HTTP adds {row['HTTP ms']} ms{gateway}, {row['of latency']} of a request; "
-        servers = f"{counted(row['servers'], 'server')} hold{'s' if row['servers'] == 1 else ''}"
-        text = f"{row['strategy']}: {'' if row['HTTP ms'] == EMPTY else added}{servers} "
-        text += f"{row['beside weights MiB']} MiB beside weights"
-        if row["second context MiB"] != EMPTY:
-            text += f", {row['second context MiB']} MiB of it more than one does"
-        if row["gateway MiB"] != EMPTY:
-            text += f", the gateway {row['gateway MiB']} MiB"
-        sentences.append(text + ".")
+        sentences.append(
+            f"{row['strategy']}: {'' if row['HTTP ms'] == EMPTY else added}beside weights "
+            f"{row['beside weights MiB']} MiB are held."
+        )
     return sentences
 
 
@@ -326,18 +263,8 @@ def at_once(ledgers: pd.DataFrame) -> list[str]:
     return sentences
 
 
+@complete_tables
 def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """05 and 06: what each arm holds of requests that come at their own times."""
+    """05 and 06: what the arms hold of requests that come at their own times."""
     points = queueing.arrival_points(trials, cases)
-    sentences = []
-    for arm, rate in queueing.knees(points).items():
-        own = points[points["arm"] == arm]
-        last = float(own["rate_rps"].max())
-        words = (
-            f"its p95 stays within {queueing.KNEE_RATIO:g} times that at the lowest rate up to the "
-            f"highest that was tried, {last:.3g} requests/s"
-            if rate == last
-            else f"its knee is at {rate:.3g} requests/s, of {last:.3g} that were tried"
-        )
-        sentences.append(f"{arm} under requests at their own times: {words}.")
-    return sentences
+    return [f"{findings.load_finding(points)}."] if len(points) else []

@@ -243,7 +243,8 @@ def test_a_race_with_memory_enough_stays_on_its_own_whisper(tmp_path: Path) -> N
     )
     assert rows[2]["case_id"] in set(session.table("ledgers")["case_id"])
     assert session.table("probes").empty
-    assert len(key_findings.strategy_comparison(session.table("cases"), trials, session.table("probes"))) == 3
+    steps = key_findings.stepped_down(session.table("cases"), session.table("probes"))
+    assert steps == []
 
 
 def test_parity_after_a_step_is_about_the_answer_alone() -> None:

@@ -73,7 +73,7 @@ def test_figure_table_and_sentences_say_the_same() -> None:
         "gets 20.0 %"
     )
     assert list(tables.quality_by_size(TRIALS, CASES)["quality"]) == ["best", "good", "poor"]
-    assert key_findings.quality(TRIALS, CASES)[0].startswith("Whisper large (pocket weights): best")
+    assert key_findings.quality(TRIALS, CASES) == [f"{title_of(TRIALS)}."]
 
 
 def test_the_smallest_may_be_no_clearly_worse() -> None:
@@ -91,8 +91,7 @@ def test_what_was_left_out_is_said_once() -> None:
         ("turbo", "asr", 9, "oom", "no memory"),
     )
     sentences = key_findings.quality(TRIALS, cases)
-    assert len(sentences) == 5
-    assert sentences[2:] == [
+    assert sentences[1:] == [
         f"Not held against the references: Whisper tiny, Whisper base ({quality.NO_TEXT}).",
         "Their texts count, their times do not: Whisper large, Whisper small (busy by 30%).",
         "turbo by itself was not measured (oom): no memory.",

@@ -94,11 +94,10 @@ def test_http_the_second_context_and_the_gateway_are_told_apart() -> None:
     assert [cell.split()[0] for cell in table["HTTP ms"]] == ["10", "50"]
     assert [cell.split()[0] for cell in table["gateway ms"]] == ["–", "10"]
     assert key_findings.containers(ANSWERED.iloc[2:4], SERVED) == [
-        "parallel/single-container: HTTP adds 10 ms, 10.0 % of a request; 1 server holds 500 MiB "
-        "beside weights.",
+        "parallel/single-container: HTTP adds 10 ms, 10.0 % of a request; beside weights 500 MiB "
+        "are held.",
         "parallel/separate-containers: HTTP adds 50 ms and a gateway 10 ms, 30.0 % of a request; "
-        "2 servers hold 900 MiB beside weights, 400 MiB of it more than one does, the gateway "
-        "50 MiB.",
+        "beside weights 900 MiB are held.",
     ]
 
 
@@ -158,15 +157,12 @@ def test_a_copy_is_held_against_the_links_own_speed() -> None:
 def test_what_is_paid_once_is_no_part_of_a_swap() -> None:
     seconds = tables.swap_seconds(SWAPS, SWAP_CASES).sum(axis=1)
     assert seconds.to_dict() == pytest.approx({"single-buffer": 0.2, "reload-cached": 1.0})
+    finding = "single-buffer takes 200 ms to swap, reload-cached 1 s: 5 times as long"
     assert key_findings.swapping(SWAPS, SWAP_CASES) == [
-        "Swapping by single-buffer takes 200 ms per request; its copy in reaches 80.0 % of the "
-        "link's own speed.",
-        "Swapping by reload-cached takes 1 s per request.",
+        f"{finding}.",
+        "The copy in of single-buffer reaches 80.0 % of the link's own speed.",
     ]
-    title = figures.swap_stages(SWAPS, SWAP_CASES).get_suptitle()
-    assert " ".join(title.split()) == (
-        "single-buffer takes 200 ms to swap, reload-cached 1 s: 5 times as long"
-    )
+    assert " ".join(figures.swap_stages(SWAPS, SWAP_CASES).get_suptitle().split()) == finding
 
 
 # --------------------------------------------------------------------------------- memory limits
@@ -240,8 +236,12 @@ def test_kernels_are_compared_with_auto() -> None:
         idle_bytes=100 * MIB,
         predicted_bytes=140 * MIB,
     )
-    trials = frame("case_id answer_tokens", ("a", [1, 2]), ("m", [1, 3]), latency_s=0.5)
-    table = tables.attention_table(cases, trials).set_index("attention")
+    served = frame("case_id answer_tokens", ("a", [1, 2]), ("m", [1, 3]), latency_s=0.5)
+    assert key_findings.attention(cases, served)[:2] == [
+        "On 120 s of audio auto attention takes least above rest, 100 MiB, math most, 500 MiB.",
+        "Other words than under auto: math.",
+    ]
+    table = tables.attention_table(cases, served).set_index("attention")
     assert table.loc["math", "request MiB"] == "500"
     assert table.loc["auto", "predicted MiB"] == "40"
     assert table["same tokens"].tolist()[:2] == ["yes", "no"]
@@ -260,23 +260,27 @@ def test_the_plan_for_a_t4_shows_the_trap() -> None:
 CASE = race("case_id", ("a",))
 
 
-def trials(*latencies: float) -> pd.DataFrame:
-    about = {"strategy": "sequential", "variant": "plain", "output_matches_reference": True}
+def trials(arm: str, *latencies: float, matches: bool = True) -> pd.DataFrame:
+    strategy, variant = arm.split("/")
+    about = {"strategy": strategy, "variant": variant, "output_matches_reference": matches}
     return race("latency_s", *((s,) for s in latencies), is_first_request=False, **about)
 
 
-@pytest.mark.parametrize(
-    ("latencies", "words"),
-    [((0.5,), "500 ms (n = 1)"), ((1.0, 2.0, 3.0), "2 s (1 s to 3 s, n = 3)")],
-)
-def test_a_median_has_an_interval_from_two_trials_on(
-    latencies: tuple[float, ...], words: str
-) -> None:
-    n = len(latencies)
-    assert key_findings.strategy_comparison(CASE, trials(*latencies)) == [
-        f"sequential/plain: {words} per request at the median; text as alone in {n} of {n} "
-        "requests."
+def test_a_race_is_told_by_its_fastest_arm_its_ratios_and_its_texts() -> None:
+    control = trials("sequential/plain", 1.0, 1.0, 1.0)
+    assert key_findings.strategy_comparison(CASE, control) == [
+        "sequential/plain takes 1 s per request.",
+        "All 3 texts are what the models say alone.",
     ]
+    faster = trials("parallel/threads", 0.5, 0.5, matches=False)
+    assert key_findings.strategy_comparison(CASE, pd.concat([control, faster])) == [
+        "parallel/threads is fastest: 500 ms per request, 2 times as fast as sequential/plain.",
+        "Times as long as sequential/plain in this run: parallel/threads 0.50.",
+        "2 of 5 texts differ from what the models say alone: parallel/threads (2).",
+    ]
+    single = trials("parallel/threads", 0.5)
+    (sentence, *_) = key_findings.strategy_comparison(CASE, pd.concat([control, single]))
+    assert "500 ms, of too few requests for an interval" in sentence
 
 
 def test_a_step_down_the_fallback_chain_is_said_once_for_all_rounds() -> None:

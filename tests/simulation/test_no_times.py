@@ -138,10 +138,11 @@ def test_no_finding_speaks_of_time(rows: Tables) -> None:
         *key_findings.at_once(rows["ledgers"]),
         *key_findings.arrivals(trials, own),
     ]
-    assert len(said) > 20
+    assert len(said) > 10
     check(said)
     assert not any(
-        "said what they said" in sentence or "text as alone" in sentence for sentence in said
+        "said what they said" in sentence or "what the models say alone" in sentence
+        for sentence in said
     )
 
 

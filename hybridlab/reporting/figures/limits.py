@@ -5,22 +5,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import Interval, bootstrap_interval
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.figures.captions import BOOTSTRAP, captioned
 from hybridlab.reporting.figures.strategies import draw_ecdf
-from hybridlab.reporting.findings import overlapping
+from hybridlab.reporting.findings import headroom_intervals, scaling_finding, survival_finding
 from hybridlab.reporting.palette import MUTED, OWNER_COLOURS
 from hybridlab.reporting.rows import measured, strategies_first
-from hybridlab.reporting.tables import least_headrooms
+from hybridlab.reporting.tables import least_headrooms, request_sizes
 from hybridlab.units import GIB, MIB, format_bytes
 
 _KINDS = {"audio_s": "length of the audio (s)", "batch": "requests in a batch"}
@@ -31,19 +29,13 @@ _KINDS = {"audio_s": "length of the audio (s)", "batch": "requests in a batch"}
 @theme.styled()
 def request_scaling(cases: pd.DataFrame) -> Figure:
     """Request peak over the request's size, measured and predicted (dashed), per kind of limit."""
-    tried = cases[cases["scaling_kind"].isin(_KINDS)]
-    rows = tried.assign(
-        peak=numbers(tried, "request_peak_bytes") / GIB,
-        size=numbers(tried, "scaling_value"),
-        predicted=numbers(tried, "predicted_bytes") / GIB,
-    )
-    rows = rows[rows["size"].notna()].sort_values("size")
+    rows = request_sizes(cases)
     if rows.empty:
         return theme.nothing_to_show("No audio length or batch size was tried.")
     kinds = [kind for kind in _KINDS if (rows["scaling_kind"] == kind).any()]
     figure = theme.new_figure(5.0)
     axes = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
-    highest = max(0.0, *rows[["peak", "predicted"]].max().fillna(0.0)) * GIB
+    highest = max(0.0, *rows[["request_peak_bytes", "predicted_bytes"]].max().fillna(0.0))
     for ax, kind in zip(axes, kinds, strict=True):
         own = rows[rows["scaling_kind"] == kind]
         _draw_sizes(ax, own)
@@ -55,7 +47,7 @@ def request_scaling(cases: pd.DataFrame) -> Figure:
     elements.legend_below(axes[0])
     return captioned(
         figure,
-        _scaling_finding(rows, kinds),
+        scaling_finding(rows),
         rows,
         cases,
         n=f"{labels.counted(len(rows), 'case')}, a fresh process each",
@@ -66,12 +58,13 @@ def request_scaling(cases: pd.DataFrame) -> Figure:
 
 def _draw_sizes(ax: Axes, rows: pd.DataFrame) -> None:
     fine = measured(rows)
-    fine, predicted = fine[fine["peak"].notna()], rows[rows["predicted"].notna()]
+    fine = fine[fine["request_peak_bytes"].notna()]
+    predicted = rows[rows["predicted_bytes"].notna()]
     look: dict[str, Any] = {"color": OWNER_COLOURS["request"], "linewidth": 2}
-    ax.plot(fine["size"], fine["peak"], "o-", label="measured", **look)
+    ax.plot(fine["size"], fine["request_peak_bytes"] / GIB, "o-", label="measured", **look)
     if len(predicted):
         dashed: dict[str, Any] = {"color": MUTED, "linestyle": "--", "linewidth": 1.6}
-        ax.plot(predicted["size"], predicted["predicted"], label="predicted", **dashed)
+        ax.plot(predicted["size"], predicted["predicted_bytes"] / GIB, label="predicted", **dashed)
     for _, row in rows[rows["status"] != "ok"].iterrows():
         ax.axvline(row["size"], color="#999999", linestyle=":", linewidth=1.2)
         ax.annotate(
@@ -99,25 +92,6 @@ def _size_axis(ax: Axes, values: pd.Series[float], label: str) -> None:
     ax.set_xlabel(label)
 
 
-def _scaling_finding(rows: pd.DataFrame, kinds: list[str]) -> str:
-    words = []
-    for kind in kinds:
-        fine = measured(rows[rows["scaling_kind"] == kind])
-        fine = fine[fine["peak"].notna()]
-        if fine.empty:
-            words.append(f"no {'audio' if kind == 'audio_s' else 'batch'} could be served")
-            continue
-        top = fine.iloc[-1]
-        peak = format_bytes(top["request_peak_bytes"])
-        words.append(f"{labels.limit_name(kind, top['size'])} peaks at {peak}")
-        margin = labels.number_of(top, "margin_bytes")
-        if np.isfinite(margin):
-            words[-1] += f" ({labels.spare(margin)})"
-    lost = int((rows["status"] != "ok").sum())
-    title = labels.capital(", ".join(words))
-    return title + (f"; {lost} of {len(rows)} sizes failed" if lost else "")
-
-
 # ------------------------------------------------------------------------------- memory taken away
 
 
@@ -130,10 +104,9 @@ def survival(probes: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     if found.empty:
         return theme.nothing_to_show("No request was squeezed, so there is no survival to show.")
     figure, ax = theme.new_axes(4.8)
-    needs: dict[str, Interval] = {}
-    for place, strategy in enumerate(strategies_first(list(found["strategy"].unique()))):
+    needs = headroom_intervals(found)
+    for place, strategy in enumerate(strategies_first(list(needs))):
         own = found.loc[found["strategy"] == strategy, "headroom_bytes"].astype(float)
-        needs[strategy] = bootstrap_interval(own)
         need = labels.bracketed(needs[strategy], format_bytes)
         label = f"{strategy} (n = {len(own)}): half fail below {need}"
         draw_ecdf(ax, own / MIB, strategy, place, label, most=len(own))
@@ -143,20 +116,10 @@ def survival(probes: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     elements.legend_below(ax, columns=1)
     return captioned(
         figure,
-        labels.capital(_survival_finding(needs)),
+        survival_finding(needs),
         found,
         cases,
         n=f"{labels.counted(len(found), 'request')}, each bisected with real failures",
         interval=f"brackets: {BOOTSTRAP} of the median",
         notes=("mark: a request fails with less room than this",),
     )
-
-
-def _survival_finding(needs: dict[str, Interval]) -> str:
-    first, *others = sorted(needs, key=lambda name: -needs[name].value)
-    room = f"{format_bytes(needs[first].value)} above the resident pair"
-    ties = [name for name in others if needs[first].overlaps(needs[name])]
-    if ties:
-        return f"{first} needs most in the median, {room}, {overlapping(ties)}"
-    words = f"{first} breaks first: it needs {room}"
-    return words + (f", {others[-1]} {format_bytes(needs[others[-1]].value)}" if others else "")

@@ -13,6 +13,7 @@ from hybridlab.analysis.queueing import KNEE_RATIO, arrival_points, knees
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.figures.captions import captioned
+from hybridlab.reporting.findings import load_finding
 from hybridlab.reporting.palette import DASHES, GUIDE, strategy_look
 from hybridlab.reporting.rows import strategies_first
 from hybridlab.units import format_number
@@ -49,12 +50,9 @@ def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     _axes(served, late, points)
     elements.legend_below(served, columns=2)
     requests = labels.counted(int(points["n"].sum()), "request")
-    highest = points.groupby("arm")["rate_rps"].max()
-    # an arm without a knee that was asked for less at most has shown less, not held less
-    compared = {a: r for a, r in held.items() if r < highest[a] or highest[a] == highest.max()}
     return captioned(
         figure,
-        _finding(compared, float(highest.max())),
+        load_finding(points),
         trials[trials["experiment"] == "load_sweep"],
         cases,
         n=f"{requests}, {int(points['n'].min())} or more for each point",
@@ -89,19 +87,3 @@ def _knee_words(knee: float, rates: list[float]) -> str:
         return f"{format_number(knee)} / s alone"
     found = "no knee up to" if knee == rates[-1] else "knee at"
     return f"{found} {format_number(knee)} / s"
-
-
-def _finding(held: dict[str, float], highest: float) -> str:
-    if min(held.values()) == highest:
-        asked = format_number(highest)
-        return f"No arm reaches its knee, asked for up to {asked} requests per second"
-    best, worst = max(held, key=lambda arm: held[arm]), min(held, key=lambda arm: held[arm])
-    if len(held) == 1:
-        return f"{best} holds {format_number(held[best])} requests per second before its knee"
-    if held[best] == held[worst]:
-        same = format_number(held[best])
-        return f"All {len(held)} arms hold the same rate, {same} requests per second"
-    return (
-        f"{best} holds {format_number(held[best])} requests per second before its knee, "
-        f"{worst} {format_number(held[worst])}"
-    )

@@ -8,13 +8,11 @@ from matplotlib.figure import Figure
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.figures.captions import captioned
+from hybridlab.reporting.findings import HIDDEN, swap_finding
 from hybridlab.reporting.palette import STAGE_LOOK
 from hybridlab.reporting.rows import RACE, cases_of
 from hybridlab.reporting.tables import swap_seconds, swap_spans
 from hybridlab.units import format_seconds
-
-#: The variant whose copies run behind other work.
-HIDDEN = "single-buffer-overlapped"
 
 
 @theme.styled(timed=True)
@@ -42,23 +40,9 @@ def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     elements.stack_legend(ax, stacks, STAGE_LOOK, names={}, columns=6)
     return captioned(
         figure,
-        _finding(totals),
+        swap_finding(totals),
         race,
         cases,
         n=f"{labels.counted(int(counts.sum()), 'swap')}, first requests left out",
         interval="no interval: medians of stages",
     )
-
-
-def _finding(totals: pd.Series[float]) -> str:
-    """The cheapest swap that hides nothing, against the reload; totals in s by variant."""
-    seen = totals.drop(HIDDEN, errors="ignore")
-    if seen.empty:
-        return f"{HIDDEN} swaps in {format_seconds(float(totals.iloc[0]))}, behind other work"
-    best = str(seen.idxmin())
-    text = f"{best} takes {format_seconds(float(seen[best]))} to swap"
-    if "reload-cached" in seen and best != "reload-cached":
-        reload_s = float(seen["reload-cached"])
-        text += f", reload-cached {format_seconds(reload_s)}: "
-        text += f"{reload_s / float(seen[best]):.3g} times as long"
-    return text

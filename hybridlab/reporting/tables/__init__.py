@@ -8,7 +8,11 @@ from hybridlab.reporting.tables.memory import (
     memory_table,
     of_largest,
 )
-from hybridlab.reporting.tables.memory_limits import least_headrooms, memory_limits_table
+from hybridlab.reporting.tables.memory_limits import (
+    least_headrooms,
+    memory_limits_table,
+    request_sizes,
+)
 from hybridlab.reporting.tables.overheads import containers_table, slowdown_table
 from hybridlab.reporting.tables.quality import (
     RULE,
@@ -50,6 +54,7 @@ __all__ = [
     "qualities",
     "quality_by_size",
     "quality_table",
+    "request_sizes",
     "same_answer",
     "slowdown_table",
     "soak_table",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import cases_of, complete_tables, measured
@@ -53,3 +54,15 @@ def _found_words(case: pd.Series, headrooms: pd.Series[float]) -> str:
     if not value:
         return "not even the smallest"
     return f"{value:g}{unit}" + ("" if case["limit_hit"] else " and more: nothing failed")
+
+
+@complete_tables
+def request_sizes(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases that served a request of a chosen size, smallest first: `scaling_kind, size` (s of
+    audio, or requests in a batch) and the bytes that were measured and predicted."""
+    tried = cases[cases["scaling_kind"].isin(["audio_s", "batch"])]
+    known = ("request_peak_bytes", "predicted_bytes")
+    sizes = {"size": numbers(tried, "scaling_value")} | {
+        name: numbers(tried, name) for name in known
+    }
+    return tried.assign(**sizes).dropna(subset=["size"]).sort_values("size")
