@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hybridlab.reporting.labels import PLANNER_OWNERS
+from hybridlab.reporting.memory_stack import planned_stack
 from hybridlab.reporting.palette import OWNER_COLOURS
 
 if TYPE_CHECKING:
@@ -44,11 +44,10 @@ EMPTY = "·"
 
 def owned(ledger: Mapping[str, int]) -> list[tuple[Owner, int]]:
     """A moment's bytes by drawn owner, from the planner's; what has no letter is the rest."""
-    sums = dict.fromkeys(OWNERS, 0)
-    for name, n_bytes in ledger.items():
-        owner = PLANNER_OWNERS[name]
+    sums = dict.fromkeys(OWNERS, 0.0)
+    for owner, n_bytes in planned_stack(ledger).items():
         sums[owner if owner in OWNERS else "base"] += n_bytes
-    return [(OWNERS[owner], n_bytes) for owner, n_bytes in sums.items()]
+    return [(OWNERS[owner], round(n_bytes)) for owner, n_bytes in sums.items()]
 
 
 def worst_moment(plan: PairPlan) -> str:

@@ -1,42 +1,34 @@
-"""What was learnt: sentences computed from the rows of a run. No torch."""
+"""What was learnt, in sentences for the end of a notebook: the findings of its figures, and what no
+figure shows. No torch.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pandas as pd
 
 from hybridlab.analysis import memory_growth, queueing
-from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import Interval, bootstrap_interval
-from hybridlab.reporting.labels import EMPTY, arm_name, output_matches_reference, percent, role_name
+from hybridlab.analysis.stats import bootstrap_interval
+from hybridlab.reporting import findings, tables
+from hybridlab.reporting.labels import EMPTY, arm_of, percent, role_name
 from hybridlab.reporting.rows import (
+    CONTROL,
+    RACE,
     arm_intervals,
     case_labels,
     cases_of,
-    highest_peak,
+    complete_tables,
     is_first,
+    measured,
+    present,
     race_trials,
-)
-from hybridlab.reporting.tables import (
-    answer_accuracy,
-    attention_table,
-    containers_table,
-    edge_table,
-    forecast_words,
-    quality_by_size,
-    swap_seconds,
-    swap_spans,
-    tenant_name,
+    worst_per_label,
 )
 from hybridlab.results.reader import has_clock
 from hybridlab.results.schema import AT_ONCE
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import MIB, format_bytes, format_seconds
-
-#: The arm that runs in every race.
-CONTROL = arm_name("sequential", "plain")
+from hybridlab.units import format_bytes, format_seconds
 
 
 def markdown(sentences: Iterable[str]) -> str:
@@ -44,10 +36,9 @@ def markdown(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
+@complete_tables
 def unmeasured(cases: pd.DataFrame) -> list[str]:
     """What gave no measurement, with its reason; cases of one name and status share a sentence."""
-    if cases.empty:
-        return []
     lost = cases.assign(label=case_labels(cases))[cases["status"] != "ok"]
     return [
         f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
@@ -56,10 +47,11 @@ def unmeasured(cases: pd.DataFrame) -> list[str]:
     ]
 
 
+@complete_tables
 def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     """01: Voxtral's bytes and, where there is a clock, times."""
     sentences = []
-    for _, row in cases[cases["status"] == "ok"].iterrows():
+    for _, row in measured(cases).iterrows():
         extra = row["request_peak_bytes"] - row["idle_bytes"]
         sentences.append(
             f"Voxtral {row['llm_model']} ({row['llm_weights']} weights, {row['llm_dtype']}) "
@@ -73,101 +65,88 @@ def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
                 f"Transcription and one answer together take {format_seconds(estimate.value)} at "
                 f"the median (n = {estimate.n})."
             )
-        accuracy = answer_accuracy(own)
+        accuracy = tables.answer_accuracy(own)
         if accuracy is not None:
             sentences.append(f"{percent(accuracy)} of the answers were right.")
     return sentences + unmeasured(cases)
 
 
+@complete_tables
 def beside(cases: pd.DataFrame) -> list[str]:
-    """02: which sizes were measured beside Voxtral, and what each left over."""
-    sentences = []
-    for label, row in _measured(cases):
-        peak = format_bytes(row["peak_bytes"])
-        text = f"{label} beside Voxtral {row['llm_model']} peaked at {peak}"
-        if not pd.isna(row["margin_bytes"]):
-            text += f" with {format_bytes(row['margin_bytes'])} of {row['device']} to spare"
-        sentences.append(text + ".")
-    return sentences + unmeasured(cases)
+    """02: the largest size that was measured beside Voxtral, and what it left over."""
+    rows = worst_per_label(cases)
+    finding = f"{findings.simulated_words(rows)}{findings.memory_finding(rows)}."
+    return ([finding] if len(measured(rows)) else []) + unmeasured(cases)
 
 
-def _measured(cases: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    """The label and the row of each case that ended well."""
-    for label, (_, row) in zip(case_labels(cases), cases.iterrows(), strict=True):
-        if row["status"] == "ok":
-            yield label, row
-
-
+@complete_tables
 def limits(cases: pd.DataFrame) -> list[str]:
-    """03, first half: predicted against measured growth of the request."""
-    sentences = []
-    for label, row in _measured(cases):
-        extra = row["request_peak_bytes"] - row["idle_bytes"]
-        sentences.append(
-            f"{label}: {format_bytes(extra)} above idle, predicted "
-            f"{format_bytes(row['predicted_bytes'] - row['idle_bytes'])}."
-        )
-    return sentences + unmeasured(cases)
+    """03, first half: the largest requests that were served."""
+    rows = tables.request_sizes(cases)
+    return [f"{findings.scaling_finding(rows)}."] * bool(len(rows)) + unmeasured(cases)
 
 
-def edge(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
+@complete_tables
+def memory_limits(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
     """03, second part: the limits, the least headroom and the fallback; nothing where none was
     searched for."""
-    if cases.empty:
-        return []
-    words = {
-        "audio_s": "The longest audio that was served is",
-        "batch": "The largest batch that was served is",
-        "beams": "The most beams that were served are",
-        "headroom": "A request needs",
-        "fallback": "The fallback chain ended on",
-    }
-    asked = cases[cases["status"] == "ok"]["limit_kind"]
+    asked = measured(cases)["limit_kind"]
+    rows = tables.memory_limits_table(cases, probes).to_dict("records")
     sentences = [
-        f"{words[row['limit_kind']]} {row['found']} ({row['strategy']}, {row['probes']} probes)."
-        for row in edge_table(cases, probes).assign(limit_kind=list(asked)).to_dict("records")
+        f"{_LIMIT_WORDS[kind]} {row['found']} ({row['strategy']}, {row['probes']} probes)."
+        for kind, row in zip(asked, rows, strict=True)
+        if kind in _LIMIT_WORDS
     ]
+    needs = findings.headroom_intervals(tables.least_headrooms(probes, cases))
+    sentences += [f"{findings.survival_finding(needs)}."] if needs else []
     if len(probes):
         lost = int((~probes["succeeded"].astype(bool)).sum())
         sentences.append(f"{lost} of {len(probes)} probes ran out of memory, each on purpose.")
     return sentences + unmeasured(cases)
 
 
+_LIMIT_WORDS = {
+    "audio_s": "The longest audio that was served is",
+    "batch": "The largest batch that was served is",
+    "beams": "The most beams that were served are",
+    "fallback": "The fallback chain ended on",
+}
+
+
+@complete_tables
 def attention(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
-    """03, third part: what each kernel takes beside `auto` on the longest audio, and its words."""
-    table = attention_table(cases, trials)
-    fine = table[table["status"] == "ok"]
-    sentences = [
-        f"{row['attention']} attention took {row['request MiB']} MiB above rest for "
-        f"{row['audio s']} s of audio{_in_seconds(row['s'])}"
-        + {"yes": ", saying what auto says.", "no": ", saying something else than auto."}.get(
-            row["same tokens"], "."
+    """03, third part: which kernel takes least on the longest audio, and whether the words differ
+    from those of `auto`."""
+    fine = measured(cases_of(cases, "attention")).sort_values("audio_s")
+    sentences = []
+    if len(fine):
+        ranked = fine[fine["audio_s"] == fine["audio_s"].iloc[-1]].sort_values("request_bytes")
+        least, most = ranked.iloc[0], ranked.iloc[-1]
+        sentences.append(
+            f"On {least['audio_s']:g} s of audio {least['attention']} attention takes least above "
+            f"rest, {format_bytes(least['request_bytes'])}, {most['attention']} most, "
+            f"{format_bytes(most['request_bytes'])}."
         )
-        for row in fine.tail(len(fine) // max(1, fine["audio s"].nunique())).to_dict("records")
-    ]
+        table = tables.attention_table(cases, trials)
+        other = sorted(set(table.loc[table["same tokens"] == "no", "attention"]))
+        sentences += [f"Other words than under auto: {', '.join(other)}."] if other else []
     return sentences + unmeasured(cases)
 
 
-def _in_seconds(words: str) -> str:
-    return "" if words == EMPTY else f" in {words} s"
-
-
+@complete_tables
 def quality(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """02, last part: how many words each tenant alone gets wrong, and what was left out."""
-    sentences = [
-        f"{row['model']} ({row['weights']} weights): {row['quality']}, {row['WER %']} % of "
-        f"{row['words']} words wrong."
-        for row in quality_by_size(trials, cases).to_dict("records")
-    ]
-    return sentences + _without_quality(cases)
+    """02, last part: how many words each model alone gets wrong, and what was left out."""
+    known = tables.qualities(trials, cases)
+    finding = [f"{findings.quality_finding(known)}."] if known else []
+    return finding + _without_quality(cases)
 
 
 def _without_quality(cases: pd.DataFrame) -> list[str]:
     """Models without text share a sentence; of a disturbed case only the times are lost."""
-    if cases.empty:
-        return []
-    own = cases[cases["experiment"] == "quality"]
-    own = own.assign(name=[tenant_name(row) for _, row in own.iterrows()])
+    own = cases_of(cases, "quality")
+    own = own.assign(
+        name=pd.Series([tables.model_name(row) for _, row in own.iterrows()], own.index, dtype=str)
+    )
     sentences = []
     for status, words in (
         ("skipped", "Not held against the references"),
@@ -178,98 +157,61 @@ def _without_quality(cases: pd.DataFrame) -> list[str]:
     return sentences + unmeasured(own[~own["status"].isin(["skipped", "invalid"])])
 
 
-def ageing(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """03, last part: what many cycles did to memory in each arm, and when it would run out."""
-    own = cases[cases["experiment"] == "soak"]
-    sentences = []
-    for arm in memory_growth.arms(cycles):
-        slope = arm.slope(arm.occupied)
-        if math.isnan(slope.value):
-            sentences.append(f"{arm.name}: too few cycles for a trend.")
-            continue
-        per_100 = [value / MIB for value in (slope.value, slope.low, slope.high)]
-        word = "grows" if slope.low > 0 else "shrinks" if slope.high < 0 else "shows no trend"
-        sentences.append(
-            f"{arm.name}: memory {word}, {per_100[0]:+.2f} MiB per "
-            f"{memory_growth.PER_CYCLES} cycles ({per_100[1]:+.2f} to {per_100[2]:+.2f}); "
-            f"{forecast_words(arm, own)}."
-        )
-    same = cycles["output_unchanged"].dropna().astype(bool)
+@complete_tables
+def soak(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """03, last part: what many cycles did to memory, and whether they changed what is said."""
+    arms = list(memory_growth.arms(cycles))
+    sentences = [f"{findings.growth_finding(arms)}."] if arms else []
+    same = present(cycles, "output_unchanged").astype(bool)
     if len(same):
-        sentences.append(f"{int(same.sum())} of {len(same)} cycles said what they said first.")
-    return sentences + unmeasured(own)
+        sentences.append(f"{same.sum()} of {len(same)} cycles said what they said first.")
+    return sentences + unmeasured(cases_of(cases, "soak"))
 
 
-def _median_text(estimate: Interval) -> str:
-    """A median with its interval and n; a single value has no interval."""
-    if estimate.n < 2:
-        return f"{format_seconds(estimate.value)} (n = {estimate.n})"
-    ends = f"{format_seconds(estimate.low)} to {format_seconds(estimate.high)}"
-    return f"{format_seconds(estimate.value)} ({ends}, n = {estimate.n})"
-
-
-def race(
+@complete_tables
+def strategy_comparison(
     cases: pd.DataFrame, trials: pd.DataFrame, probes: pd.DataFrame | None = None
 ) -> list[str]:
-    """04-06: how the arms of this notebook compare, whether they passed the parity gate, and which
-    of them had to step down to a smaller Whisper (`probes`)."""
-    measured = race_trials(trials)
-    estimates = arm_intervals(measured)
-    texts = {
-        str(arm): output_matches_reference(own["output_matches_reference"])
-        for arm, own in measured.groupby("arm", sort=False)
-    }
-    sentences = [
-        sentence
-        for arm, estimate in estimates.items()
-        for sentence in _arm_sentence(arm, estimate, texts[arm])
-    ]
-    control = estimates.get(CONTROL)
-    if control is not None and control.n:
-        sentences += [
-            f"{arm} takes {estimate.value / control.value:.2f} times as long as {CONTROL} in this "
-            "run."
-            for arm, estimate in estimates.items()
-            if arm != CONTROL and estimate.n
-        ]
-    if not has_clock(cases):
-        sentences += _bytes_of_arms(cases)
-    return sentences + stepped_down(cases, probes) + unmeasured(cases)
-
-
-def _bytes_of_arms(cases: pd.DataFrame) -> list[str]:
-    """What each arm took at most: all that is known of it without a clock."""
-    raced = cases_of(cases, "strategy_comparison")
-    raced = raced[raced["status"] == "ok"]
+    """04-06: which arm of this notebook is fastest, what the others take, whether they passed the
+    parity gate, and which had to step down to a smaller Whisper (`probes`)."""
+    served = race_trials(trials)
+    estimates = {arm: known for arm, known in arm_intervals(served).items() if known.n}
     sentences = []
-    for (strategy, variant), own in raced.groupby(["strategy", "variant"], sort=False):
-        peak = highest_peak(own).max()
-        text = f"{arm_name(str(strategy), str(variant))} peaked at {format_bytes(peak)}"
-        margin = numbers(own, "margin_bytes").min()
-        if not math.isnan(margin):
-            text += f" with {format_bytes(margin)} to spare"
-        sentences.append(f"{text}; {NO_TIMES}.")
-    return sentences
+    if estimates:
+        sentences.append(f"{findings.fastest_words(estimates)}.")
+    if CONTROL in estimates and len(estimates) > 1:
+        control = estimates.pop(CONTROL).value
+        ratios = [f"{arm} {known.value / control:.2f}" for arm, known in estimates.items()]
+        sentences.append(f"Times as long as {CONTROL} in this run: {', '.join(ratios)}.")
+    if not has_clock(cases):
+        sentences.append(f"{findings.memory_finding(cases_of(cases, RACE))}; {NO_TIMES}.")
+    return sentences + _parity(served) + stepped_down(cases, probes) + unmeasured(cases)
 
 
-def _arm_sentence(arm: str, estimate: Interval, texts: str) -> list[str]:
-    """What is known of an arm's time and texts; nothing where neither is."""
-    known = [f"{_median_text(estimate)} per request at the median"] if estimate.n else []
-    known += [f"text as alone in {texts} requests"] if texts != EMPTY else []
-    return [f"{arm}: {'; '.join(known)}."] if known else []
+def _parity(served: pd.DataFrame) -> list[str]:
+    """Whether each arm says what the models say alone."""
+    known = served[served["output_matches_reference"].notna()]
+    if known.empty:
+        return []
+    differs = known[~known["output_matches_reference"].astype(bool)]
+    if differs.empty:
+        return [f"All {len(known)} texts are what the models say alone."]
+    arms = ", ".join(f"{arm} ({n})" for arm, n in differs["arm"].value_counts().items())
+    return [f"{len(differs)} of {len(known)} texts differ from what the models say alone: {arms}."]
 
 
+@complete_tables
 def stepped_down(cases: pd.DataFrame, probes: pd.DataFrame | None) -> list[str]:
     """Each step that an arm took down the fallback chain and went on from, once for all rounds."""
-    if probes is None or probes.empty or "to_size" not in probes:
+    if probes is None:
         return []
-    steps = probes[(probes["experiment"] == "strategy_comparison") & probes["to_size"].notna()]
-    own = steps.merge(cases[cases["status"] == "ok"][["case_id", "strategy", "variant"]])
+    steps = probes[(probes["experiment"] == RACE) & probes["to_size"].notna()]
+    steps = steps.drop(columns=["strategy", "variant"], errors="ignore")
+    own = steps.merge(measured(cases)[["case_id", "strategy", "variant"]], on="case_id")
     own = own.drop_duplicates(["strategy", "variant", "from_size", "to_size", "at_request"])
     return [
-        f"{arm_name(row['strategy'], row['variant'])}: stepped down from {row['from_size']} to "
-        f"{row['to_size']} {_when(row['at_request'])}: {row['message'].rstrip('.')}; no request "
-        "was lost."
+        f"{arm_of(row)}: stepped down from {row['from_size']} to {row['to_size']} "
+        f"{_when(row['at_request'])}: {row['message'].rstrip('.')}; no request was lost."
         for row in own.to_dict("records")
     ]
 
@@ -278,44 +220,35 @@ def _when(step: str) -> str:
     return "before the first request" if step == "load" else f"at request {step}"
 
 
+@complete_tables
 def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """06: what a request's swaps take in each variant, and how near its copy comes to the link."""
-    totals = swap_seconds(spans, cases).sum(axis=1).sort_values()
-    stages = swap_spans(spans, cases)
-    sentences = []
-    for variant, seconds in totals.items():
-        text = f"Swapping by {variant} takes {format_seconds(float(seconds))} per request"
-        copies = stages[(stages["variant"] == variant) & (stages["stage"] == "copy-in")]
-        copies = copies[~copies["once"].astype(bool)]
-        share = (copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]).median()
-        if not pd.isna(share):
-            text += f"; its copy in reaches {percent(share)} of the link's own speed"
-        sentences.append(text + ".")
-    return sentences
+    """06: which variant swaps fastest, and how near each copy comes to the link."""
+    totals = tables.swap_seconds(spans, cases).sum(axis=1)
+    stages = tables.swap_spans(spans, cases)
+    copies = stages[(stages["stage"] == "copy-in") & ~stages["once"].astype(bool)]
+    shares = (copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]).astype(float)
+    return [f"{findings.swap_finding(totals)}."] * bool(len(totals)) + [
+        f"The copy in of {variant} reaches {percent(share)} of the link's own speed."
+        for variant, share in shares.groupby(copies["variant"]).median().dropna().items()
+    ]
 
 
 def containers(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """05: what HTTP, a gateway and a second server add to the arms that were asked over HTTP."""
+    """05: what HTTP and the servers add to the arms that were asked over HTTP."""
     sentences = []
-    for row in containers_table(trials, cases).to_dict("records"):
+    for row in tables.containers_table(trials, cases).to_dict("records"):
         gateway = "" if row["gateway ms"] == EMPTY else f" and a gateway {row['gateway ms']} ms"
-        servers = "1 server" if row["servers"] == 1 else f"{row['servers']} servers"
         added = f"HTTP adds {row['HTTP ms']} ms{gateway}, {row['of latency']} of a request; "
-        text = (
-            f"{row['strategy']}: {'' if row['HTTP ms'] == EMPTY else added}{servers} "
-            f"hold{'s' if row['servers'] == 1 else ''} {row['beside weights MiB']} MiB beside "
-            "weights"
+        sentences.append(
+            f"{row['strategy']}: {'' if row['HTTP ms'] == EMPTY else added}beside weights "
+            f"{row['beside weights MiB']} MiB are held."
         )
-        if row["second context MiB"] != EMPTY:
-            text += f", {row['second context MiB']} MiB of it more than one does"
-        if row["gateway MiB"] != EMPTY:
-            text += f", the gateway {row['gateway MiB']} MiB"
-        sentences.append(text + ".")
     return sentences
 
 
+@complete_tables
 def at_once(ledgers: pd.DataFrame) -> list[str]:
-    """05: whose bytes the peak was while both tenants worked."""
+    """05: whose bytes the peak was while both models worked."""
     sentences = []
     for _, own in ledgers[ledgers["moment"] == AT_ONCE].groupby("case_id", sort=False):
         shares = own[own["owner"].str.endswith(" request")]
@@ -330,18 +263,8 @@ def at_once(ledgers: pd.DataFrame) -> list[str]:
     return sentences
 
 
+@complete_tables
 def arrivals(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """05 and 06: what each arm holds of requests that come at their own times."""
+    """05 and 06: what the arms hold of requests that come at their own times."""
     points = queueing.arrival_points(trials, cases)
-    sentences = []
-    for arm, rate in queueing.knees(points).items():
-        own = points[points["arm"] == arm]
-        last = float(own["rate_rps"].max())
-        words = (
-            f"its p95 stays within {queueing.KNEE_RATIO:g} times that at the lowest rate up to the "
-            f"highest that was tried, {last:.3g} requests/s"
-            if rate == last
-            else f"its knee is at {rate:.3g} requests/s, of {last:.3g} that were tried"
-        )
-        sentences.append(f"{arm} under requests at their own times: {words}.")
-    return sentences
+    return [f"{findings.load_finding(points)}."] if len(points) else []

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hybridlab.catalog import FAMILIES
@@ -31,8 +31,6 @@ OWNERS = {
     "unattributed": "other",
     "load": "loading",
     "request": "request",
-    "llm request": "request",
-    "asr request": "request",
 }
 #: The planner's owners by the owner that they are shown as.
 PLANNER_OWNERS = {
@@ -133,6 +131,13 @@ def interval(estimate: Interval) -> str:
     if estimate.n == 0 or math.isnan(estimate.low):
         return number(estimate.value) if estimate.n else EMPTY
     return f"{number(estimate.value)} ({number(estimate.low)}–{number(estimate.high)})"
+
+
+def bracketed(estimate: Interval, shown: Callable[[float], str], between: str = " ") -> str:
+    """'1.23 s [1.20 s, 1.26 s]', each number as `shown`; without bounds where there are none."""
+    if math.isnan(estimate.low):
+        return shown(estimate.value)
+    return f"{shown(estimate.value)}{between}[{shown(estimate.low)}, {shown(estimate.high)}]"
 
 
 def bounds(estimate: Interval) -> str:

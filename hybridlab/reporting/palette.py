@@ -25,23 +25,22 @@ COLORBLIND = (
 )
 _BLUE, _ORANGE, _GREEN, _RED, _PINK, _, _, _GREY, _YELLOW, _SKY = COLORBLIND
 
-#: Colour and hatch of each owner of memory.
+#: Colour and hatch of each owner of memory, from the bottom to the top of a stack.
 OWNER_LOOK = {
     "base": (_GREY, ""),
     "llm": (_BLUE, "//"),
     "asr": (_ORANGE, "\\\\"),
-    "request": (_GREEN, ".."),
-    "load": (_PINK, "xx"),
-    "unattributed": ("#d0d0d0", "--"),
     "server": ("#8c564b", "++"),
     "gateway": (_RED, "oo"),
+    "unattributed": ("#d0d0d0", "--"),
+    "load": (_PINK, "xx"),
+    "request": (_GREEN, ".."),
 }
 OWNER_COLOURS = {owner: colour for owner, (colour, _) in OWNER_LOOK.items()}
 #: Models as points.
-TENANT_MARKERS = {"llm": "o", "asr": "s"}
+MODEL_MARKERS = {"llm": "o", "asr": "s"}
 #: Strategies have colours that no owner has, and a marker each; variants of one have a dash each.
 STRATEGY_LOOK = {name: (own.colour, own.marker) for name, own in catalog.STRATEGIES.items()}
-STRATEGY_COLOURS = {strategy: colour for strategy, (colour, _) in STRATEGY_LOOK.items()}
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1)))
 #: Moments of a case.
 MOMENT_LOOK = {
@@ -64,6 +63,27 @@ STAGE_LOOK = {
     "copy-in": (_RED, "\\\\"),
     "copy-out": (_PINK, "++"),
     "release": (_BLUE, ""),
+}
+#: Phases in the order of a request: how strong the model's colour is, and the hatch.
+PHASE_LOOK = {
+    "disk": (0.3, "\\\\\\"),
+    "load": (0.45, "xxx"),
+    "host": (0.3, "xxx"),
+    "pin": (0.3, "***"),
+    "allocate": (0.3, "ooo"),
+    "copy-in": (0.6, "|||"),
+    "copy-out": (0.45, "+++"),
+    "prepare": (0.2, ""),
+    "encode": (1.0, ""),
+    "prefill": (0.75, "///"),
+    "decode": (0.5, "..."),
+    "release": (0.25, "---"),
+    "lost": (0.12, "ooo"),
+    "restart": (0.45, "|||"),
+    "wait": (0.08, ""),
+    "http": (0.2, "|||"),
+    "gateway": (0.45, "ooo"),
+    "work": (0.75, ""),
 }
 #: What the planner predicts.
 PREDICTED_LOOK = {

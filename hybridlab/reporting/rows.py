@@ -1,15 +1,70 @@
-"""Reading tables: columns that may be missing, the trials that count, the cases that are shown."""
+"""Tables as figures, findings and reports need them: complete columns, one order, the trials that
+count, the cases that are shown."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 
+from hybridlab import catalog
+from hybridlab.analysis import arms
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import Interval, bootstrap_interval
-from hybridlab.reporting.labels import EMPTY, arm_name, case_name
-from hybridlab.reporting.ordering import ordered
+from hybridlab.reporting.labels import EMPTY, arm_name, arm_of, case_name
+from hybridlab.reporting.palette import STRATEGY_LOOK
+from hybridlab.results.reader import has_clock
+from hybridlab.results.schema import TABLES, columns
+from hybridlab.simulation import NO_TIMES
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+STRATEGIES = tuple(STRATEGY_LOOK)
+SIZES = (*catalog.WHISPER_SIZES, *catalog.POCKET_SIZES)
+#: The experiment whose arms take turns, and the arm that runs in each of them.
+RACE = "strategy_comparison"
+CONTROL = arm_name(*arms.CONTROL)
+
+
+def complete(table: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with all columns of the table's schema; those that an older run lacks are empty, as
+    numbers or as objects."""
+    missing = {name: column for name, column in columns(table).items() if name not in rows}
+    kinds = {name: float if {int, float} & {*c.types} else object for name, c in missing.items()}
+    return rows.reindex(columns=[*rows.columns, *missing]).astype(kinds)
+
+
+def complete_tables(function: Callable[P, R]) -> Callable[P, R]:
+    """Complete every argument that is a table of a run, by the name of its parameter."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs)
+        for name, value in given.arguments.items():
+            if name in TABLES and isinstance(value, pd.DataFrame):
+                given.arguments[name] = complete(name, value)
+        return function(*given.args, **given.kwargs)
+
+    return wrapper
+
+
+def timed_table(function: Callable[P, pd.DataFrame]) -> Callable[P, pd.DataFrame]:
+    """`complete_tables` for a table of times: of a simulated card it says why there are none."""
+    signature = inspect.signature(function)
+    inner = complete_tables(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+        if not has_clock(signature.bind(*args, **kwargs).arguments["cases"]):
+            return pd.DataFrame({"no times": [NO_TIMES]})
+        return inner(*args, **kwargs)
+
+    return wrapper
 
 
 def present(table: pd.DataFrame, column: str) -> pd.Series[Any]:
@@ -25,38 +80,68 @@ def filled(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(object).where(table.notna(), EMPTY)
 
 
+def evidence_of(rows: pd.DataFrame) -> str:
+    """What the rows are: 'measured' (also where they do not say), 'simulated', or both."""
+    found = sorted({str(value) for value in present(rows, "evidence")})
+    return " and ".join(found) or "measured"
+
+
+# ----------------------------------------------------------------------------------------- order
+
+
+def ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by experiment as it comes, then strategy, then size of Whisper; otherwise in order of
+    appearance, which is that in which the parameters name the variants. What has no strategy or
+    size comes first."""
+    if rows.empty:
+        return rows
+    experiment = rows["experiment"] if "experiment" in rows else pd.Series(0, index=rows.index)
+    keys = pd.DataFrame(
+        {
+            "experiment": pd.factorize(experiment)[0],
+            "strategy": _ranks(rows, "strategy", STRATEGIES),
+            "size": _ranks(rows, "asr_model", SIZES),
+        }
+    )
+    return rows.iloc[keys.sort_values(["experiment", "strategy", "size"], kind="stable").index]
+
+
+def _ranks(rows: pd.DataFrame, column: str, known: Sequence[str]) -> list[int]:
+    """The place of each row's value among those that are known, -1 for all others."""
+    values = rows[column] if column in rows else [None] * len(rows)
+    return [known.index(value) if value in known else -1 for value in values]
+
+
+def strategies_first(names: Sequence[str]) -> list[str]:
+    """Arms such as 'sequential/plain' by strategy; those of one strategy as they come."""
+    place = {name: number for number, name in enumerate(STRATEGIES)}
+    return sorted(names, key=lambda name: place.get(name.split("/")[0], len(place)))
+
+
 # ---------------------------------------------------------------------------------------- trials
 
 
 def is_first(trials: pd.DataFrame) -> pd.Series[bool]:
     """Which trials are the first request of their case."""
-    return trials["is_first_request"].fillna(False).astype(bool)
+    return trials["is_first_request"].eq(True)
 
 
 def arms_of(trials: pd.DataFrame) -> pd.DataFrame:
     """The timed trials that compare strategies (the race where there is one), with a column
     `arm`."""
-    if trials.empty:
-        return trials.assign(arm=pd.Series(dtype=str))
-    race = trials[trials["experiment"] == "strategy_comparison"]
-    return _with_arm(race if len(race) else trials, timed=True)
+    race = trials[trials["experiment"] == RACE]
+    found = _with_arm(race if len(race) else trials)
+    return found[found["latency_s"].notna()]
 
 
 def race_trials(trials: pd.DataFrame) -> pd.DataFrame:
     """Trials of the races without first requests, with a column `arm`."""
-    if trials.empty:
-        return trials.assign(arm=pd.Series(dtype=str))
-    return _with_arm(
-        trials[(trials["experiment"] == "strategy_comparison") & ~is_first(trials)], timed=False
-    )
+    return _with_arm(trials[(trials["experiment"] == RACE) & ~is_first(trials)])
 
 
-def _with_arm(trials: pd.DataFrame, *, timed: bool) -> pd.DataFrame:
-    found = trials.assign(latency_s=numbers(trials, "latency_s"))
-    if timed:
-        found = found[found["latency_s"].notna()]
-    pairs = zip(found["strategy"].fillna(""), found["variant"].fillna(""), strict=True)
-    return found.assign(arm=pd.Series([arm_name(*p) for p in pairs], index=found.index, dtype=str))
+def _with_arm(trials: pd.DataFrame) -> pd.DataFrame:
+    names = pd.Series([arm_of(row) for _, row in trials.iterrows()], index=trials.index, dtype=str)
+    return trials.assign(latency_s=numbers(trials, "latency_s"), arm=names)
 
 
 def arm_intervals(trials: pd.DataFrame) -> dict[str, Interval]:
@@ -68,6 +153,18 @@ def arm_intervals(trials: pd.DataFrame) -> dict[str, Interval]:
     }
 
 
+def merged_bands(spans: pd.DataFrame, *, gap_s: float) -> dict[str, list[tuple[float, float]]]:
+    """(start, width) in seconds per phase; bands nearer than `gap_s` to the one before join it."""
+    bands: dict[str, list[tuple[float, float]]] = {}
+    for phase, start, end in zip(spans["phase"], spans["start_s"], spans["end_s"], strict=True):
+        known = bands.setdefault(str(phase), [])
+        if known and start - sum(known[-1]) <= gap_s:
+            known[-1] = (known[-1][0], max(end, sum(known[-1])) - known[-1][0])
+        else:
+            known.append((float(start), float(end - start)))
+    return bands
+
+
 # ----------------------------------------------------------------------------------------- cases
 
 
@@ -76,11 +173,16 @@ def cases_of(cases: pd.DataFrame, *experiments: str) -> pd.DataFrame:
     return cases[cases["experiment"].isin(experiments)]
 
 
+def measured(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases that ended well."""
+    return cases[cases["status"] == "ok"]
+
+
 def case_labels(cases: pd.DataFrame) -> pd.Series[str]:
     """What tells the cases apart, in few words; what all cases share is left out."""
     varying = {
         "co_residency": _varying(cases, "co_residency", "asr_backend", "asr_dtype"),
-        "strategy_comparison": _varying(cases, "strategy_comparison", "asr_model"),
+        RACE: _varying(cases, RACE, "asr_model"),
     }
     names = [
         case_name(row, varying=varying.get(str(row["experiment"]), ()))
@@ -94,21 +196,9 @@ def _varying(cases: pd.DataFrame, experiment: str, *columns: str) -> list[str]:
     return [column for column in columns if present(own, column).nunique() > 1]
 
 
-def highest_peak(cases: pd.DataFrame) -> pd.Series[float]:
-    """The higher of load peak and request peak, in bytes."""
-    peaks = [numbers(cases, f"{moment}_bytes") for moment in ("load_peak", "request_peak")]
-    return pd.concat(peaks, axis=1).max(axis=1)
-
-
 def worst_per_label(cases: pd.DataFrame) -> pd.DataFrame:
     """One row per label, by strategy and size: of repeated cases the one with the highest peak, a
     measured one before one that was not."""
-    labelled = cases.assign(label=case_labels(cases), peak=highest_peak(cases))
-    ranked = labelled.sort_values("peak", ascending=False, na_position="last", kind="stable")
+    labelled = cases.assign(label=case_labels(cases), peak_bytes=numbers(cases, "peak_bytes"))
+    ranked = labelled.sort_values("peak_bytes", ascending=False, na_position="last", kind="stable")
     return ordered(labelled.loc[ranked.drop_duplicates("label").index.sort_values()])
-
-
-def evidence_of(rows: pd.DataFrame) -> str:
-    """What the rows are: 'measured' (also where they do not say), 'simulated', or both."""
-    found = sorted({str(value) for value in present(rows, "evidence")})
-    return " and ".join(found) or "measured"

@@ -10,7 +10,8 @@ from hybridlab import catalog, planner
 from hybridlab.devices import card_of
 from hybridlab.errors import ParameterError
 from hybridlab.planner.memory_plan import MemoryByOwner, fit_of
-from hybridlab.reporting.labels import MOMENTS, PLANNER_OWNERS, counted, percent, spare
+from hybridlab.reporting.labels import MOMENTS, counted, percent, spare
+from hybridlab.reporting.memory_stack import planned_stack
 from hybridlab.units import format_bytes, format_seconds
 from hybridlab.widgets.explorer_state import Choice, capacity_of, card_named
 from hybridlab.widgets.html import framed, output
@@ -37,7 +38,7 @@ def explorer_html(choice: Choice, points: Sequence[Point] = ()) -> str:
         return f'<p role="alert"><b>Not possible:</b> {escape(str(error))}</p>'
     capacity = capacity_of(choice.card)
     own = [point for point in points if choice.matches(point)]
-    bars = [_bar(moment, _by_colour(owners), measured=False) for moment, owners in moments.items()]
+    bars = [_bar(moment, _stack(owners), measured=False) for moment, owners in moments.items()]
     return framed(
         _verdict(choice, moments, capacity),
         memory_svg([*bars, *_measured_bars(own)], capacity_bytes=capacity.expected),
@@ -50,12 +51,8 @@ def _bar(label: str, parts: Mapping[str, float], *, measured: bool) -> Bar:
     return Bar(label=label, parts=parts, note=words, measured=measured)
 
 
-def _by_colour(owners: MemoryByOwner) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for owner, size in owners.items():
-        colour = PLANNER_OWNERS[owner]
-        found[colour] = found.get(colour, 0.0) + size.expected
-    return found
+def _stack(owners: MemoryByOwner) -> dict[str, float]:
+    return planned_stack({owner: size.expected for owner, size in owners.items()})
 
 
 def _verdict(

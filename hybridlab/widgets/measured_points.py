@@ -13,7 +13,7 @@ import pandas as pd
 from hybridlab import catalog, planner
 from hybridlab.reporting.figures.memory import Moment, case_stack
 from hybridlab.reporting.labels import counted, text_of
-from hybridlab.reporting.rows import highest_peak
+from hybridlab.reporting.rows import complete, measured
 from hybridlab.results.manifest import read_manifest
 from hybridlab.results.reader import run_table
 
@@ -100,16 +100,15 @@ def points(
     if cases.empty or trials.empty:
         return []
     longest = trials.groupby("case_id")["audio_s"].max()
-    own = cases[cases["experiment"].isin(EXPERIMENTS) & cases["case_id"].isin(longest.index)]
-    own = own.assign(peak=highest_peak(own))
-    rows = [row for _, row in own.iterrows() if _is_plain(row)]
+    own = measured(complete("cases", cases))
+    own = own[own["experiment"].isin(EXPERIMENTS) & own["case_id"].isin(longest.index)]
+    rows = [row for _, row in own[own["peak_bytes"] > 0].iterrows() if _is_plain(row)]
     return [_point(row, float(longest[row["case_id"]]), run, card, swap) for row in rows]
 
 
 def _is_plain(row: pd.Series[Any]) -> bool:
     pinned = any(text_of(row, name) not in ("", value) for name, value in PLAIN.items())
-    measured = text_of(row, "status") == "ok" and row["peak"] > 0
-    return measured and bool(_ledger(row, "asr")) and not pinned and not bool(row["memory_limited"])
+    return bool(_ledger(row, "asr")) and not pinned and not bool(row["memory_limited"])
 
 
 def _ledger(row: pd.Series[Any], swap: str) -> str:
@@ -136,6 +135,6 @@ def _point(row: pd.Series[Any], audio_s: float, run: str, card: str, swap: str) 
         audio_s=audio_s / batch,  # such a trial counts the audio of all its rows
         batch=batch,
         process_baseline_bytes=float(row["process_baseline_bytes"]),
-        peak_bytes=float(row["peak"]),
+        peak_bytes=float(row["peak_bytes"]),
         stacks={moment: case_stack(row, moment) for moment in get_args(Moment)},
     )

@@ -7,20 +7,18 @@ of the figures; every text takes its colour from the page around it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from hybridlab.reporting.labels import OWNERS
-from hybridlab.reporting.palette import OWNER_LOOK
+from hybridlab.reporting.memory_stack import Segment, Stack, is_far, legend, segments
 from hybridlab.units import format_bytes
 
 _LABEL, _BAR, _NOTE, _ROW, _TOP = 150, 500, 160, 30, 24  # px
 _AREA = 130  # px
 #: The last so many seconds are drawn, and at least this many.
 WINDOW_S, LEAST_S = 60.0, 10.0
-#: Beyond so many times the bars the capacity is written instead of drawn, as in the figures.
-FAR = 6.0
+#: Each hatch of the figures as a path in a tile of 8 px.
 _STROKES = {
     "//": "M0 8L8 0",
     "\\\\": "M0 0L8 8",
@@ -35,11 +33,11 @@ _STROKES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One row: bytes by owner (a key of `labels.OWNERS`), words beside it, and whether its outline
-    is full. `others_bytes` is what other processes hold of the device."""
+    """One row: bytes by owner, words beside it, and whether its outline is full. `others_bytes` is
+    what other processes hold of the device."""
 
     label: str
-    parts: Mapping[str, float]
+    parts: Stack
     note: str
     measured: bool = True
     others_bytes: float = 0.0
@@ -54,7 +52,7 @@ class Moment:
     """Bytes by owner at `t_s`, seconds on any clock that goes on."""
 
     t_s: float
-    stack: Mapping[str, float]
+    stack: Stack
 
     @property
     def used_bytes(self) -> float:
@@ -68,17 +66,16 @@ def memory_svg(
     the same colours, and a legend, as HTML."""
     if not bars:
         return ""
-    stacks = [*(bar.parts for bar in bars), *(moment.stack for moment in history)]
-    seen = [owner for owner in OWNERS if any(stack.get(owner, 0) > 0 for stack in stacks)]
+    seen = legend([*(bar.parts for bar in bars), *(moment.stack for moment in history)])
     key = f"h{zlib.crc32(repr((bars, len(history))).encode()):x}"  # ids count in the whole page
     longest = max(bar.total + bar.others_bytes for bar in bars) or 1.0
-    far = capacity_bytes > FAR * longest
+    far = is_far(capacity_bytes, longest)
     per_byte = _BAR / (longest if far else max(longest, capacity_bytes) * 1.02)
     foot = _TOP + _ROW * len(bars)
     inside = [_defs(seen, key), *(_row(b, i, per_byte, key) for i, b in enumerate(bars))]
     inside.append(_capacity(capacity_bytes, per_byte, foot, far=far))
     if history:
-        inside.append(_area(history, capacity_bytes, foot + 16, key))
+        inside.append(_area(history, seen, capacity_bytes, foot + 16, key))
     width, height = _LABEL + _BAR + _NOTE, foot + (_AREA + 36 if history else 6)
     spoken = "; ".join(f"{bar.label} {format_bytes(bar.total)}" for bar in bars)
     return (
@@ -92,31 +89,36 @@ def memory_svg(
 # ------------------------------------------------------------------------------------------ bars
 
 
-def _defs(owners: Iterable[str], key: str) -> str:
+def _defs(seen: Iterable[Segment], key: str) -> str:
     patterns = (
-        f'<pattern id="{key}-{owner}" width="8" height="8" patternUnits="userSpaceOnUse">'
-        f'<rect width="8" height="8" fill="{colour}"/>'
-        f'<path d="{_STROKES.get(hatch, "")}" stroke="white" stroke-width="1.2" fill="none"/>'
+        f'<pattern id="{key}-{part.owner}" width="8" height="8" patternUnits="userSpaceOnUse">'
+        f'<rect width="8" height="8" fill="{part.colour}"/>'
+        f'<path d="{_STROKES.get(part.hatch, "")}" stroke="white" stroke-width="1.2" fill="none"/>'
         "</pattern>"
-        for owner, (colour, hatch) in ((owner, OWNER_LOOK[owner]) for owner in owners)
+        for part in seen
     )
     return f"<defs>{''.join(patterns)}</defs>"
 
 
 def _row(bar: Bar, place: int, per_byte: float, key: str) -> str:
     """A measured bar has a full outline, a predicted one a dashed one."""
-    top, left, parts = _TOP + _ROW * place, float(_LABEL), []
-    for owner, n_bytes in bar.parts.items():
-        title = f"<title>{OWNERS[owner]}: {format_bytes(n_bytes)}</title>"
-        parts.append(_rect(left, top, n_bytes * per_byte, f'fill="url(#{key}-{owner})"', title))
-        left += n_bytes * per_byte
+    top, right = _TOP + _ROW * place, _LABEL + bar.total * per_byte
+    parts = [
+        _rect(
+            _LABEL + part.start * per_byte,
+            top,
+            part.size * per_byte,
+            f'fill="url(#{key}-{part.owner})"',
+            f"<title>{part.label}: {format_bytes(part.size)}</title>",
+        )
+        for part in segments(bar.parts)
+    ]
     dash = "" if bar.measured else ' stroke-dasharray="3 2"'
     outline = 'fill="none" stroke="currentColor"'
-    parts.append(_rect(_LABEL, top, left - _LABEL, outline + dash))
+    parts.append(_rect(_LABEL, top, right - _LABEL, outline + dash))
     if bar.others_bytes:
-        parts.append(
-            _rect(left, top, bar.others_bytes * per_byte, f'{outline} stroke-opacity="0.5"')
-        )
+        width = bar.others_bytes * per_byte
+        parts.append(_rect(right, top, width, f'{outline} stroke-opacity="0.5"'))
     middle = top + _ROW / 2 + 3
     return (
         f'<text x="{_LABEL - 8}" y="{middle}" text-anchor="end">{escape(bar.label)}</text>'
@@ -147,16 +149,14 @@ def _dashed(x1: float, y1: float, x2: float, y2: float) -> str:
     )
 
 
-def _legend(owners: Iterable[str], bars: Sequence[Bar], key: str) -> str:
+def _legend(seen: Iterable[Segment], bars: Sequence[Bar], key: str) -> str:
     """What each colour is; of a single bar with its bytes."""
     entries = []
-    for owner in owners:
-        words = OWNERS[owner]
-        if len(bars) == 1:
-            words += f" {format_bytes(bars[0].parts.get(owner, 0))}"
+    for part in seen:
+        n_bytes = f" {format_bytes(bars[0].parts.get(part.owner, 0))}" if len(bars) == 1 else ""
         entries.append(
             '<svg width="14" height="12" style="vertical-align:-1px" aria-hidden="true"><rect '
-            f'width="14" height="12" fill="url(#{key}-{owner})"/></svg> {words}'
+            f'width="14" height="12" fill="url(#{key}-{part.owner})"/></svg> {part.label}{n_bytes}'
         )
     others = max(bar.others_bytes for bar in bars)
     entries += [f"▯ other processes {format_bytes(others)}"] if others else []
@@ -167,23 +167,29 @@ def _legend(owners: Iterable[str], bars: Sequence[Bar], key: str) -> str:
 # --------------------------------------------------------------------------------------- history
 
 
-def _area(history: Sequence[Moment], capacity_bytes: float, top: float, key: str) -> str:
+def _area(
+    history: Sequence[Moment],
+    owners: Sequence[Segment],
+    capacity_bytes: float,
+    top: float,
+    key: str,
+) -> str:
     """The stack over the last minute, from `top` (px) down."""
     now = history[-1].t_s
     seen = [moment for moment in history if now - moment.t_s <= WINDOW_S]
     span = max(now - seen[0].t_s, LEAST_S)
     highest = max(moment.used_bytes for moment in seen)
-    near = capacity_bytes <= FAR * highest
+    near = not is_far(capacity_bytes, highest)
     scale = _AREA / (1.06 * max(highest, capacity_bytes if near else 0, 1))
     foot, right = top + _AREA, _LABEL + _BAR
     xs = [right - _BAR * (now - moment.t_s) / span for moment in seen]
     lower, layers = [0.0] * len(seen), []
-    for owner in OWNERS:
-        upper = [low + m.stack.get(owner, 0) for low, m in zip(lower, seen, strict=True)]
+    for part in owners:
+        upper = [low + m.stack.get(part.owner, 0) for low, m in zip(lower, seen, strict=True)]
         if upper != lower:
             edge = [*zip(xs, upper, strict=True), *reversed([*zip(xs, lower, strict=True)])]
             points = " ".join(f"{x:.0f},{foot - n * scale:.0f}" for x, n in edge)
-            layers.append(f'<polygon points="{points}" fill="url(#{key}-{owner})"/>')
+            layers.append(f'<polygon points="{points}" fill="url(#{key}-{part.owner})"/>')
         lower = upper
     if near:
         layers.append(

@@ -12,24 +12,20 @@ from hybridlab.devices import procfs
 from hybridlab.devices.nvml import nvml_used_bytes
 from hybridlab.experiments.live_feed import LiveState, read_told
 from hybridlab.profiling.memory_profiler import Sampler
+from hybridlab.reporting.memory_stack import closed_stack
 from hybridlab.widgets.memory_svg import WINDOW_S, Moment
 
 INTERVAL_S = 0.25
 
 
-def stack_of(told: LiveState, used_bytes: int) -> dict[str, int]:
+def stack_of(told: LiveState, used_bytes: float) -> dict[str, float]:
     """What is in use by owner: the named ones as the case says, the rest by what it is about. The
-    sum is what is in use: pages of weights that are not touched yet are not resident on a CPU."""
-    stack, left = {}, used_bytes
-    for owner in ("base", "llm", "asr"):
-        stack[owner] = min(told.owners.get(owner, 0), left)
-        left -= stack[owner]
+    sum is what is in use."""
     if not told.owners:  # it has only begun
-        return {**stack, "base": left}
-    stack["unattributed"] = min(told.unnamed_bytes, left)
-    rest = _rest_owner(told.stage)
-    stack[rest] = stack.get(rest, 0) + left - stack["unattributed"]
-    return stack
+        return {"base": used_bytes}
+    known = {owner: told.owners.get(owner, 0) for owner in ("base", "llm", "asr")}
+    known["unattributed"] = told.unnamed_bytes
+    return closed_stack(used_bytes, known, rest=_rest_owner(told.stage))
 
 
 def _rest_owner(stage: str) -> str:

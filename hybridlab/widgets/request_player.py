@@ -17,7 +17,7 @@ from hybridlab.audio import Clip, Samples
 from hybridlab.reporting import figures
 from hybridlab.reporting.labels import EMPTY, arm_of, counted, seconds, text_of
 from hybridlab.reporting.rows import is_first
-from hybridlab.reporting.tables import same_answer, tenant_name
+from hybridlab.reporting.tables import model_name, same_answer
 from hybridlab.widgets.html import framed, output, table
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _answer(rows: pd.DataFrame) -> Answer:
 
 def _who(trial: pd.Series[Any], case: pd.Series[Any]) -> str:
     if trial["experiment"] == "quality":
-        return tenant_name(case)
+        return model_name(case)
     return arm_of(trial)
 
 

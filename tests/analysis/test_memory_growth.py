@@ -77,7 +77,7 @@ def test_no_growth_has_an_interval_over_zero() -> None:
 
 def test_a_quantity_without_readings_has_no_trend() -> None:
     assert math.isnan(arm_of(cycles()).slope("pinned_bytes").value)
-    assert "no reading" in tables.wear_table(cycles()).loc[0, "pinned MiB/100"]
+    assert "no reading" in tables.growth_table(cycles()).loc[0, "pinned MiB/100"]
 
 
 def test_the_forecast_is_margin_over_growth_at_the_arms_pace() -> None:
@@ -103,11 +103,11 @@ def test_the_cost_of_a_remedy_is_its_time_and_the_slower_request_after_it() -> N
 
 def test_findings_and_table_say_what_was_seen() -> None:
     table = cycles(growth_mib=0.2)
-    told = key_findings.ageing(table, CASES)
-    assert "memory grows" in told[0]
+    told = key_findings.soak(table, CASES)
+    assert told[0].startswith("Memory grows by ")
     assert "of 200 cycles said what they said first" in told[1]
     assert told[1].startswith("199")
-    row = tables.ageing_table(table, CASES).loc[0]
+    row = tables.soak_table(table, CASES).loc[0]
     assert row["cycles"] == CYCLES
     assert row["fragmentation"] == "80.0 %"
     assert row["out of memory"].startswith("in 2.4 h")
@@ -121,7 +121,7 @@ def test_one_step_is_no_pace() -> None:
     assert arm.slope("resident_bytes").low > 0
     assert arm.single_step("resident_bytes") == pytest.approx(3 * MIB, rel=0.05)
     assert "one step of 3" in " ".join(figures.soak(table, CASES).get_suptitle().split())
-    assert "no pace" in tables.ageing_table(table, CASES)["out of memory"].iloc[0]
+    assert "no pace" in tables.soak_table(table, CASES)["out of memory"].iloc[0]
 
 
 def test_spread_growth_is_no_step() -> None:

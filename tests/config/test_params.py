@@ -25,6 +25,7 @@ from hybridlab.errors import ParameterError
         ({"asr_dtype": "int8"}, "openai-whisper cannot keep 'int8'"),
         ({"asr_weights": "local"}, "needs asr_path"),
         ({"card": "t5"}, "choose one of: t4"),
+        ({"memory_limit": "t5"}, "choose one of: t4"),
         ({"device": "gpu"}, "choose auto, cpu, cuda"),
         ({"audio": "/no/such/folder"}, "does not exist"),
     ],

@@ -185,7 +185,7 @@ def test_the_edge_is_found_with_real_failures(tmp_path: Path) -> None:
     assert 1 <= rows[0]["limit_found"] < 64
     assert rows[2]["served_by_model"] == "pocket-m"
     assert len(session.table("trials").query("case_id == @rows[2]['case_id']")) == 3
-    table = tables.edge_table(session.table("cases"), probes)
+    table = tables.memory_limits_table(session.table("cases"), probes)
     assert list(table["asked"]) == ["largest batch", "headroom", "fallback"]
     assert session.table("cases")["memory_limited"].astype(bool).tolist() == [True, False, True]
     session.close()

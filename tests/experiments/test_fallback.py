@@ -122,7 +122,7 @@ def test_a_race_steps_down_while_loading_but_its_control_does_not(tmp_path: Path
     assert rows[1]["margin_bytes"] > 300 * 10**6
     (step,) = session.table("probes").to_dict("records")
     assert step["at_request"] == "load"
-    said = key_findings.race(
+    said = key_findings.strategy_comparison(
         session.table("cases"), session.table("trials"), session.table("probes")
     )
     assert any("from small to pocket-m before the first request" in text for text in said)
@@ -210,10 +210,8 @@ def test_a_race_with_memory_enough_stays_on_its_own_whisper(tmp_path: Path) -> N
     assert len(raced(session)) == 4
     assert rows[2]["case_id"] in set(session.table("ledgers")["case_id"])
     assert session.table("probes").empty
-    found = key_findings.race(
-        session.table("cases"), session.table("trials"), session.table("probes")
-    )
-    assert len(found) == 3
+    steps = key_findings.stepped_down(session.table("cases"), session.table("probes"))
+    assert steps == []
 
 
 def test_parity_after_a_step_is_about_the_answer_alone() -> None:

@@ -20,7 +20,6 @@ from matplotlib.colors import to_hex, to_rgb
 
 import hybridlab
 from hybridlab.reporting import palette
-from hybridlab.reporting.figures import gantt
 
 #: Small marks and thin lines need far more than a difference that is just noticed.
 CLEAR = 10.0
@@ -28,7 +27,7 @@ DICHROMATS = {"deuteranopia": "deuteranomaly", "protanopia": "protanomaly"}
 #: Of each set that is seen in one figure: colour, and what else tells its members apart.
 SETS: dict[str, dict[str, tuple[str, str]]] = {
     "owners": palette.OWNER_LOOK,
-    "tenants": {n: (palette.OWNER_COLOURS[n], m) for n, m in palette.TENANT_MARKERS.items()},
+    "models": {n: (palette.OWNER_COLOURS[n], m) for n, m in palette.MODEL_MARKERS.items()},
     "strategies": palette.STRATEGY_LOOK,
     "stages": palette.STAGE_LOOK,
     "moments": palette.MOMENT_LOOK,
@@ -84,20 +83,20 @@ def test_members_are_told_apart(name: str, eyes: str) -> None:
 
 
 @pytest.mark.parametrize("eyes", DICHROMATS)
-@pytest.mark.parametrize("name", ["tenants", "strategies"])
-def test_tenants_and_strategies_need_no_second_channel(name: str, eyes: str) -> None:
+@pytest.mark.parametrize("name", ["models", "strategies"])
+def test_models_and_strategies_need_no_second_channel(name: str, eyes: str) -> None:
     """A thin line has no room for a marker everywhere."""
     for (first, _), (second, _) in itertools.combinations(SETS[name].values(), 2):
         assert distance(first, second, eyes) > CLEAR
 
 
-def test_phases_of_one_tenant_differ_in_grey_or_in_hatch() -> None:
-    """A phase is a share of its tenant's colour on white: J' falls as the share rises."""
-    for tenant in palette.TENANT_MARKERS:
-        colour = palette.OWNER_COLOURS[tenant]
+def test_phases_of_one_model_differ_in_grey_or_in_hatch() -> None:
+    """A phase is a share of its model's colour on white: J' falls as the share rises."""
+    for role in palette.MODEL_MARKERS:
+        colour = palette.OWNER_COLOURS[role]
         looks = [
             (to_hex(palette.tint(colour, strength)), hatch)
-            for strength, hatch in gantt.PHASE_LOOK.values()
+            for strength, hatch in palette.PHASE_LOOK.values()
         ]
         for (one, hatch), (other, sign) in itertools.combinations(looks, 2):
             light = abs(seen(one, "grey")[0] - seen(other, "grey")[0])

@@ -1,9 +1,8 @@
-"""Quality beside memory and speed: known answers, and two real tenants on two clips."""
+"""Quality beside memory and speed: known answers, and two real models on two clips."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,51 +13,47 @@ from hybridlab.experiments.session import Session
 from hybridlab.reporting import figures, key_findings, tables
 from hybridlab.reporting.rows import case_labels
 from hybridlab.units import MIB
+from tests.reporting.frames import frame
 
 WORDS = "one two three four five six seven eight nine ten"
+MODELS = "case_id variant llm_weights_bytes asr_weights_bytes asr_model status reason"
 
 
-def case(model: str, mib: float, *, tenant: str = "asr", status: str = "ok") -> dict[str, Any]:
-    return {
-        "case_id": model,
-        "experiment": "quality",
-        "variant": tenant,
-        "status": status,
-        "reason": "",
-        "llm_model": "pocket",
-        "llm_weights": "pocket",
-        "llm_weights_bytes": mib * MIB if tenant == "llm" else None,
-        "asr_model": None if tenant == "llm" else model,
-        "asr_weights": "pocket",
-        "asr_weights_bytes": mib * MIB if tenant == "asr" else None,
-        "process_baseline_bytes": 100 * MIB,
-        "request_peak_bytes": (150 + mib) * MIB,
-        "device": "cpu",
-    }
+def cases_of(*rows: tuple[str, str, float] | tuple[str, str, float, str, str]) -> pd.DataFrame:
+    """(model, role, MiB of its weights), and its status with a reason where it is not 'ok'."""
+    own = []
+    for model, role, mib, status, reason in ((*row, "ok", "")[:5] for row in rows):
+        bytes_ = (mib * MIB, None) if role == "llm" else (None, mib * MIB)
+        own.append((model, role, *bytes_, None if role == "llm" else model, status, reason))
+    cases = frame(MODELS, *own, experiment="quality", llm_model="pocket", device="cpu")
+    peaks = [(150 + row[2]) * MIB for row in rows]
+    weights = {"llm_weights": "pocket", "asr_weights": "pocket"}
+    return cases.assign(process_baseline_bytes=100 * MIB, request_peak_bytes=peaks, **weights)
 
 
-def said(model: str, wrong: int, *, clips: int = 10) -> list[dict[str, Any]]:
-    """Ten clips of ten words, `wrong` of each said wrong; the first clip slow."""
+def said(model: str, wrong: int, *, clips: int = 10) -> pd.DataFrame:
+    """Clips of ten words, `wrong` of each said wrong; the first clip slow."""
     words = WORDS.split()
-    heard = " ".join(["what"] * wrong + words[wrong:])
-    return [
-        {
-            "case_id": model,
-            "reference": WORDS.title() + ".",
-            "transcript": heard,
-            "audio_s": 10.0,
-            "latency_s": 9.0 if number == 0 else 0.5,
-            "is_first_request": number == 0,
-        }
-        for number in range(clips)
-    ]
+    rows = [(9.0 if number == 0 else 0.5, number == 0) for number in range(clips)]
+    return frame(
+        "latency_s is_first_request",
+        *rows,
+        case_id=model,
+        reference=WORDS.title() + ".",
+        transcript=" ".join(["what"] * wrong + words[wrong:]),
+        audio_s=10.0,
+    )
 
 
-CASES = pd.DataFrame([case("large", 100), case("small", 40), case("v", 20, tenant="llm")])
-TRIALS = pd.DataFrame([*said("large", 1), *said("small", 5), *said("v", 2)])
+CASES = cases_of(("large", "asr", 100), ("small", "asr", 40), ("v", "llm", 20))
+TRIALS = pd.concat([said("large", 1), said("small", 5), said("v", 2)])
 
 
-def test_words_wrong_speed_and_bytes_of_each_tenant() -> None:
+def title_of(trials: pd.DataFrame) -> str:
+    return " ".join(figures.quality_memory(trials, CASES).get_suptitle().split())
+
+
+def test_best_first_with_speed_and_bytes() -> None:
     best, voxtral, small = tables.qualities(TRIALS, CASES)
     assert [one.model for one in (best, voxtral, small)] == ["large", "pocket", "small"]
     assert (best.wer.value, best.clips, best.words) == (0.1, 10, 100)
@@ -68,37 +63,35 @@ def test_words_wrong_speed_and_bytes_of_each_tenant() -> None:
 
 
 def test_a_disturbed_case_keeps_its_text_and_loses_its_times() -> None:
-    cases = pd.DataFrame([case("large", 100, status="invalid")])
-    (one,) = tables.qualities(TRIALS, cases)
+    (one,) = tables.qualities(TRIALS, cases_of(("large", "asr", 100, "invalid", "busy")))
     assert one.wer.value == 0.1 and one.rtfx.n == 0
 
 
 def test_figure_table_and_sentences_say_the_same() -> None:
-    title = " ".join(figures.quality_memory(TRIALS, CASES).get_suptitle().split())
-    assert title == (
+    assert title_of(TRIALS) == (
         "Whisper large gets 10.0 % of the words wrong; Voxtral pocket, with 46.7 % of its memory, "
         "gets 20.0 %"
     )
     assert list(tables.quality_by_size(TRIALS, CASES)["quality"]) == ["best", "good", "poor"]
-    assert key_findings.quality(TRIALS, CASES)[0].startswith("Whisper large (pocket weights): best")
+    assert key_findings.quality(TRIALS, CASES) == [f"{title_of(TRIALS)}."]
 
 
 def test_the_smallest_may_be_no_clearly_worse() -> None:
-    trials = pd.DataFrame([*said("large", 0), *said("v", 0, clips=9), *said("v", 1, clips=1)])
-    title = " ".join(figures.quality_memory(trials, CASES).get_suptitle().split())
-    assert title == (
+    trials = pd.concat([said("large", 0), said("v", 0, clips=9), said("v", 1, clips=1)])
+    assert title_of(trials) == (
         "Whisper large gets none of 100 words wrong; Voxtral pocket, with 46.7 % of its memory, "
         "gets 1.0 %, which is not clearly more"
     )
 
 
 def test_what_was_left_out_is_said_once() -> None:
-    lost = [{**case(s, 9, status="skipped"), "reason": quality.NO_TEXT} for s in ("tiny", "base")]
-    busy = [{**case(s, 9, status="invalid"), "reason": "busy by 30%"} for s in ("large", "small")]
-    broken = {**case("turbo", 9, status="oom"), "reason": "no memory"}
-    sentences = key_findings.quality(TRIALS, pd.DataFrame([*busy, *lost, broken]))
-    assert len(sentences) == 5
-    assert sentences[2:] == [
+    cases = cases_of(
+        *((size, "asr", 9, "invalid", "busy by 30%") for size in ("large", "small")),
+        *((size, "asr", 9, "skipped", quality.NO_TEXT) for size in ("tiny", "base")),
+        ("turbo", "asr", 9, "oom", "no memory"),
+    )
+    sentences = key_findings.quality(TRIALS, cases)
+    assert sentences[1:] == [
         f"Not held against the references: Whisper tiny, Whisper base ({quality.NO_TEXT}).",
         "Their texts count, their times do not: Whisper large, Whisper small (busy by 30%).",
         "turbo by itself was not measured (oom): no memory.",
@@ -110,10 +103,9 @@ SIZES = {"tiny": 75, "base": 140, "small": 460, "medium": 1450, "turbo": 1540, "
 
 @pytest.mark.parametrize("wrong", [(4, 3, 2, 1, 0, 0), (1,) * 6, (9, 0, 9, 0, 9, 0)])
 def test_labels_cover_no_mark_and_no_other_label(wrong: tuple[int, ...]) -> None:
-    sizes = [case(size, mib) for size, mib in SIZES.items()]
-    trials = [row for size, n in zip(SIZES, wrong, strict=True) for row in said(size, n)]
-    cases = pd.DataFrame([*sizes, case("v", 8900, tenant="llm")])
-    figure = figures.quality_memory(pd.DataFrame([*trials, *said("v", 1)]), cases)
+    trials = pd.concat(said(model, n) for model, n in zip([*SIZES, "v"], (*wrong, 1), strict=True))
+    cases = cases_of(*((size, "asr", mib) for size, mib in SIZES.items()), ("v", "llm", 8900))
+    figure = figures.quality_memory(trials, cases)
     (ax,) = figure.axes
     figure.draw_without_rendering()
     labels = [text.get_window_extent() for text in ax.texts if text.get_text()]
@@ -127,11 +119,8 @@ def test_labels_cover_no_mark_and_no_other_label(wrong: tuple[int, ...]) -> None
 
 
 def test_a_size_is_named_where_cases_of_all_kinds_stand_together() -> None:
-    assert list(case_labels(CASES)) == [
-        "large by itself",
-        "small by itself",
-        "pocket by itself",
-    ]
+    names = ["large by itself", "small by itself", "pocket by itself"]
+    assert list(case_labels(CASES)) == names
 
 
 @pytest.mark.parametrize("trials", [pd.DataFrame(), TRIALS.assign(reference=None)])
@@ -141,7 +130,7 @@ def test_without_references_there_is_no_quality(trials: pd.DataFrame) -> None:
     assert key_findings.quality(trials, CASES) == []
 
 
-def test_each_tenant_alone_is_measured_and_random_weights_are_skipped(tmp_path: Path) -> None:
+def test_each_model_alone_is_measured_and_random_weights_are_skipped(tmp_path: Path) -> None:
     values = {"quality_models": ["pocket-s", "tiny"], "output_dir": str(tmp_path / "run")}
     session = Session.open(
         BesideParams.from_mapping({**values, "headless": True, "max_other_cpu_share": 1.0})
@@ -155,5 +144,5 @@ def test_each_tenant_alone_is_measured_and_random_weights_are_skipped(tmp_path: 
     assert trials["answer"].isna().all() and trials["transcript"].notna().all()
     found = tables.qualities(trials, cases)
     assert [one.clips for one in found] == [2, 2]
-    assert {one.tenant for one in found} == {"llm", "asr"}
+    assert {one.role for one in found} == {"llm", "asr"}
     session.close()

@@ -186,7 +186,7 @@ def test_no_remedy_lets_memory_creep(tmp_path: Path) -> None:
             assert after <= before, (mitigation, quantity)
         assert settled["output_unchanged"].astype(bool).all(), mitigation
     assert has_no_times(cycles)
-    told = key_findings.ageing(cycles, session.table("cases"))
+    told = key_findings.soak(cycles, session.table("cases"))
     assert not any(" h" in sentence or "days" in sentence for sentence in told), told
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import Any
 
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hybridlab.reporting.figures import theme
 from hybridlab.reporting.rows import present
 from hybridlab.units import format_seconds
 
 BOOTSTRAP = "bootstrap 95 % interval"
 MEMORY_LIMITED = "inside a memory limit (bytes speak for the smaller card, times do not)"
+
+
+def captioned(
+    figure: Figure, title: str, rows: pd.DataFrame, cases: pd.DataFrame | None, **said: Any
+) -> Figure:
+    """The figure with its finding above and its `caption` below."""
+    return theme.finish(figure, title, caption(rows, cases, **said))
 
 
 def caption(
@@ -30,7 +41,7 @@ def caption(
     sampled: whether the bytes were sampled, so that the interval of the sampler counts.
     """
     own = pd.DataFrame()
-    if cases is not None and {"case_id"} <= set(cases) & set(rows):
+    if cases is not None and "case_id" in rows:
         own = cases[cases["case_id"].isin(rows["case_id"].unique())]
     words = [f"n = {n}", interval, *notes, _weights(own)]
     words += [_sampling(own)] if sampled else []
@@ -41,10 +52,10 @@ def caption(
 
 def _weights(cases: pd.DataFrame) -> str:
     found = {
-        tenant: sorted({str(source) for source in present(cases, f"{tenant}_weights")})
-        for tenant in ("llm", "asr")
+        role: sorted({str(source) for source in present(cases, f"{role}_weights")})
+        for role in ("llm", "asr")
     }
-    words = [f"{tenant} {'/'.join(sources)}" for tenant, sources in found.items() if sources]
+    words = [f"{role} {'/'.join(sources)}" for role, sources in found.items() if sources]
     return f"weights: {', '.join(words) or 'not recorded'}"
 
 

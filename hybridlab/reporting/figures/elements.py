@@ -1,4 +1,4 @@
-"""What several figures draw: rows with names and notes, stacks, capacity, labels, legend."""
+"""What several figures draw: rows with names and notes, stacks, capacity, legend."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from matplotlib.transforms import Bbox
 
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures.theme import CAPTION_POINTS, LEGEND_POINTS
+from hybridlab.reporting.memory_stack import Look, Stack, is_far, legend, segments
 from hybridlab.reporting.palette import CAPACITY_COLOUR, MUTED, OWNER_LOOK
 from hybridlab.units import GIB, format_bytes
-
-#: From this ratio of capacity to the longest bar on, capacity is written instead of drawn.
-FAR = 6.0
-_LABEL_POINTS = 11
 
 # ------------------------------------------------------------------------------------------ rows
 
@@ -58,37 +54,30 @@ def text_row(ax: Axes, y: float, text: str) -> None:
 
 
 def draw_stacks(
-    ax: Axes,
-    stacks: Sequence[Mapping[Any, float]],
-    look: Mapping[str, tuple[str, str]] = OWNER_LOOK,
-    *,
-    unit: float = GIB,
+    ax: Axes, stacks: Sequence[Stack], look: Look = OWNER_LOOK, *, unit: float = GIB
 ) -> None:
     """Horizontal bars by part, one per row, in `unit`; `look` has each part's colour and hatch."""
     for y, stack in enumerate(stacks):
-        left = 0.0
-        for part, value in stack.items():
-            colour, hatch = look[part]
-            bar: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white"}
-            ax.barh(y, value / unit, left=left / unit, height=0.62, linewidth=0.5, zorder=3, **bar)
-            left += value
+        for part in segments(stack, look):
+            left, width = part.start / unit, part.size / unit
+            bar: dict[str, Any] = {"color": part.colour, "hatch": part.hatch, "linewidth": 0.5}
+            ax.barh(y, width, left=left, height=0.62, edgecolor="white", zorder=3, **bar)
     ax.set_xlim(left=0)
 
 
 def stack_legend(
     ax: Axes,
-    stacks: Sequence[Mapping[Any, float]],
-    look: Mapping[str, tuple[str, str]] = OWNER_LOOK,
+    stacks: Sequence[Stack],
+    look: Look = OWNER_LOOK,
     *,
     names: Mapping[str, str] = labels.OWNERS,
     columns: int = 5,
 ) -> None:
-    """A legend of the parts that are seen in some bar, in the order of `names`."""
-    seen = {part for stack in stacks for part, value in stack.items() if value > 0}
+    """A legend of the parts that are seen in some bar, in the order of `look`; a part that `names`
+    does not know goes by its own name."""
     handles = [
-        Patch(facecolor=look[part][0], hatch=look[part][1], edgecolor="white", label=name)
-        for part, name in names.items()
-        if part in seen
+        Patch(facecolor=part.colour, hatch=part.hatch, edgecolor="white", label=part.label)
+        for part in legend(stacks, look, names)
     ]
     legend_below(ax, handles=handles, columns=columns)
 
@@ -103,7 +92,7 @@ def draw_capacity(
     the axis would be stretched until nothing can be read."""
     named = {format_bytes(round(c)): round(c) for c in capacities if np.isfinite(c) and c > 0}
     known = sorted(named.values())
-    near = [c for c in known if c <= FAR * longest]
+    near = [c for c in known if not is_far(c, longest)]
     far = known[len(near) :]
     if near:
         _draw_near(ax, near, vertical=vertical)
@@ -146,55 +135,6 @@ def _write_capacity(
     )
 
 
-# ---------------------------------------------------------------------------------- point labels
-
-
-def label_points(
-    ax: Axes, points: Sequence[Any], texts: Sequence[str], *, reach: int = 240
-) -> None:
-    """Words beside points, moved up or down by at most `reach` typographic points until they cover
-    no point and no words; a line leads to words that moved far, and words without a place are left
-    out. The first texts choose first. Call it when the layout is settled."""
-    figure = ax.figure
-    figure.draw_without_rendering()  # type: ignore[union-attr]  # places are known after the layout
-    half = 0.6 * _LABEL_POINTS * figure.dpi / 72
-    dots = ax.transData.transform(points)
-    taken = [Bbox.from_bounds(x - half, y - half, 2 * half, 2 * half) for x, y in dots]
-    for point, words in zip(points, texts, strict=False):
-        text = ax.annotate(
-            words,
-            point,
-            xytext=(_LABEL_POINTS, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=_LABEL_POINTS,
-            bbox={"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.8},
-        )
-        place = _free_place(ax, text.get_window_extent(), taken, reach)
-        if place is None:
-            text.remove()
-            continue
-        up, box = place
-        text.set_position((_LABEL_POINTS, up))
-        taken.append(box)
-        if abs(up) > _LABEL_POINTS:
-            arrow = {"arrowstyle": "-", "color": MUTED, "lw": 0.8, "shrinkA": 0}
-            at = text.get_position()
-            ax.annotate("", point, xytext=at, textcoords="offset points", arrowprops=arrow)
-
-
-def _free_place(
-    ax: Axes, level: Bbox, taken: Sequence[Bbox], reach: int
-) -> tuple[int, Bbox] | None:
-    """How many points up or down a box is free, the nearest place first, and where it then is."""
-    for up in (sign * step for step in range(0, reach + 1, 3) for sign in (1, -1)):
-        box = level.translated(0, up * ax.figure.dpi / 72)
-        inside = ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1 and box.x1 < ax.bbox.x1
-        if inside and not any(box.overlaps(other) for other in taken):
-            return up, box
-    return None
-
-
 # ---------------------------------------------------------------------------------------- legend
 
 
@@ -205,7 +145,7 @@ def legend_below(ax: Axes, *, columns: int = 5, handles: Sequence[Any] | None = 
     if figure is None or not found:
         return
     rows = -(-len(found) // columns)
-    legend = figure.legend(
+    drawn = figure.legend(
         handles=found,
         loc="lower left",
         ncols=-(-len(found) // rows),
@@ -215,4 +155,4 @@ def legend_below(ax: Axes, *, columns: int = 5, handles: Sequence[Any] | None = 
         handletextpad=0.6,
         columnspacing=1.4,
     )
-    legend.set_in_layout(False)
+    drawn.set_in_layout(False)

@@ -12,19 +12,17 @@ from matplotlib.ticker import NullFormatter
 from hybridlab.analysis.queueing import KNEE_RATIO, arrival_points, knees
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import caption
-from hybridlab.reporting.ordering import strategies_first
+from hybridlab.reporting.figures.captions import captioned
+from hybridlab.reporting.findings import load_finding
 from hybridlab.reporting.palette import DASHES, GUIDE, strategy_look
+from hybridlab.reporting.rows import strategies_first
 from hybridlab.units import format_number
 
 #: Of the markers of one strategy's variants.
 FILLS: tuple[Any, ...] = ("full", "none", "left", "top", "right")
 
 
-@theme.styled(
-    trials=("case_id", "experiment", "latency_s", "is_first_request", "queue_time_s"),
-    cases=("case_id", "status", "strategy", "variant", "rate_rps", "load", "throughput_rps"),
-)
+@theme.styled(timed=True)
 def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     """Throughput and p95 latency of each arm at each offered rate; a ring marks the last rate
     before the knee."""
@@ -35,16 +33,16 @@ def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     held = knees(points)
     figure = theme.new_figure(4.6)
     served, late = figure.subplots(1, 2, sharex=True)
-    seen: dict[str, int] = {}
+    seen: list[str] = []
     for arm in strategies_first(list(held)):
         ranked = points[points["arm"] == arm].sort_values("rate_rps")
         strategy = str(ranked["strategy"].iloc[0])
         colour, marker = strategy_look(strategy)
-        dash = DASHES[seen.get(strategy, 0) % len(DASHES)]
-        seen[strategy] = seen.get(strategy, 0) + 1
-        look: dict[str, Any] = {"marker": marker, "ls": dash, "lw": 2, "ms": 7, "color": colour}
+        place = seen.count(strategy) % len(DASHES)
+        seen.append(strategy)
+        look: dict[str, Any] = {"marker": marker, "lw": 2, "ms": 7, "color": colour}
         # a single point has no dash
-        look["fillstyle"] = FILLS[(seen[strategy] - 1) % len(FILLS)]
+        look |= {"ls": DASHES[place], "fillstyle": FILLS[place]}
         words = _knee_words(held[arm], ranked["rate_rps"].to_list())
         served.plot(ranked["rate_rps"], ranked["served_rps"], label=f"{arm} ({words})", **look)
         late.plot(ranked["rate_rps"], ranked["p95_s"], **look)
@@ -52,7 +50,9 @@ def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     _axes(served, late, points)
     elements.legend_below(served, columns=2)
     requests = labels.counted(int(points["n"].sum()), "request")
-    caption_words = caption(
+    return captioned(
+        figure,
+        load_finding(points),
         trials[trials["experiment"] == "load_sweep"],
         cases,
         n=f"{requests}, {int(points['n'].min())} or more for each point",
@@ -62,10 +62,6 @@ def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
             "dashed: all that is offered on the long average; a few arrivals may come slower",
         ),
     )
-    highest = points.groupby("arm")["rate_rps"].max()
-    # an arm without a knee that was asked for less at most has shown less, not held less
-    compared = {a: r for a, r in held.items() if r < highest[a] or highest[a] == highest.max()}
-    return theme.finish(figure, _finding(compared, float(highest.max())), caption_words)
 
 
 def _rings(served: Axes, late: Axes, knee: pd.DataFrame, colour: str) -> None:
@@ -91,19 +87,3 @@ def _knee_words(knee: float, rates: list[float]) -> str:
         return f"{format_number(knee)} / s alone"
     found = "no knee up to" if knee == rates[-1] else "knee at"
     return f"{found} {format_number(knee)} / s"
-
-
-def _finding(held: dict[str, float], highest: float) -> str:
-    if min(held.values()) == highest:
-        asked = format_number(highest)
-        return f"No arm reaches its knee, asked for up to {asked} requests per second"
-    best, worst = max(held, key=lambda arm: held[arm]), min(held, key=lambda arm: held[arm])
-    if len(held) == 1:
-        return f"{best} holds {format_number(held[best])} requests per second before its knee"
-    if held[best] == held[worst]:
-        same = format_number(held[best])
-        return f"All {len(held)} arms hold the same rate, {same} requests per second"
-    return (
-        f"{best} holds {format_number(held[best])} requests per second before its knee, "
-        f"{worst} {format_number(held[worst])}"
-    )

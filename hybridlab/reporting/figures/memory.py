@@ -1,7 +1,9 @@
-"""Figures of measured bytes: by owner, and at three moments. Axes in GiB."""
+"""Figures of bytes: measured by owner, at three moments, and as the planner predicts them. Axes in
+GiB."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,26 +13,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hybridlab.analysis.arms import numbers
-from hybridlab.catalog.device_names import simulated_card
+from hybridlab.planner import PairPlan
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import caption
+from hybridlab.reporting.figures.captions import captioned
+from hybridlab.reporting.findings import memory_finding, simulated_words
 from hybridlab.reporting.labels import number_of, text_of
+from hybridlab.reporting.memory_stack import closed_stack, longest, planned_stack
 from hybridlab.reporting.palette import MOMENT_LOOK, MUTED
-from hybridlab.reporting.rows import (
-    case_labels,
-    evidence_of,
-    highest_peak,
-    present,
-    worst_per_label,
-)
+from hybridlab.reporting.rows import SIZES, evidence_of, worst_per_label
 from hybridlab.units import GIB, format_bytes
 
 Moment = Literal["load_peak", "idle", "request_peak"]
+#: From so many rows on they stand closer.
+MANY = 12
 _UNREAD = "ok, but without a memory reading"
 
 
-@theme.styled(cases=("experiment", "status"))
+@theme.styled()
 def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figure:
     """Bytes of each case at one moment, stacked by owner, against the device's capacity.
 
@@ -40,13 +40,12 @@ def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figu
     if cases.empty:
         return theme.nothing_to_show("No case was measured, so there is no memory to show.")
     rows = worst_per_label(cases)
-    figure, ax = theme.new_axes(theme.rows_height(len(rows)))
     stacks = [case_stack(row, moment) for _, row in rows.iterrows()]
+    figure, ax = theme.new_axes(theme.rows_height(len(rows)))
     elements.draw_stacks(ax, stacks)
     elements.name_rows(ax, list(rows["label"]))
-    longest = max(sum(stack.values()) for stack in stacks)
-    if longest > 0:
-        elements.draw_capacity(ax, numbers(rows, "capacity_bytes").dropna(), longest)
+    if longest(stacks) > 0:
+        elements.draw_capacity(ax, numbers(rows, "capacity_bytes").dropna(), longest(stacks))
     for y, (stack, (_, row)) in enumerate(zip(stacks, rows.iterrows(), strict=True)):
         if stack:
             elements.note_column(ax, [(y, _note(sum(stack.values()), row))])
@@ -54,15 +53,15 @@ def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figu
             elements.text_row(ax, y, labels.failure(row) or _UNREAD)
     ax.set_xlabel(f"memory, {labels.MOMENTS[moment]} (GiB)")
     elements.stack_legend(ax, stacks)
-    measured = sum(bool(stack) for stack in stacks)
-    words = caption(
+    return captioned(
+        figure,
+        simulated_words(rows) + memory_finding(rows),
         cases,
         cases,
-        n=f"{measured} {evidence_of(rows)} of {len(rows)}",
+        n=f"{sum(map(bool, stacks))} {evidence_of(rows)} of {len(rows)}",
         interval=_interval(cases, rows),
         sampled=True,
     )
-    return theme.finish(figure, simulated_words(rows) + memory_finding(rows), words)
 
 
 def _interval(cases: pd.DataFrame, rows: pd.DataFrame) -> str:
@@ -78,8 +77,6 @@ def case_stack(row: pd.Series[Any], moment: Moment) -> dict[str, float]:
         return {}
     idle = min(np.nan_to_num(number_of(row, "idle_bytes")), total)
     above = total - idle if moment == "request_peak" and idle > 0 else 0.0
-    resident = total - above
-    stack: dict[str, float] = {}
     columns = {
         "base": "process_baseline_bytes",
         "llm": "llm_weights_bytes",
@@ -87,12 +84,9 @@ def case_stack(row: pd.Series[Any], moment: Moment) -> dict[str, float]:
     }
     if text_of(row, "device") == "cpu":  # on a GPU contexts are beside the reading
         columns |= {"server": "server_overhead_bytes", "gateway": "gateway_bytes"}
-    for owner, column in columns.items():
-        # pages of weights that are not touched yet are not resident on a CPU
-        known = float(np.nan_to_num(number_of(row, column)))
-        stack[owner] = min(known, resident - sum(stack.values()))
-    stack["load" if moment == "load_peak" else "unattributed"] = resident - sum(stack.values())
-    return {**stack, "request": above}
+    known = {owner: float(np.nan_to_num(number_of(row, name))) for owner, name in columns.items()}
+    rest = "load" if moment == "load_peak" else "unattributed"
+    return {**closed_stack(total - above, known, rest=rest), "request": above}
 
 
 def _note(total: float, row: pd.Series[Any]) -> str:
@@ -106,23 +100,57 @@ def _spare(row: pd.Series[Any]) -> str:
     return labels.spare(margin) if np.isfinite(margin) else ""
 
 
-def memory_finding(rows: pd.DataFrame) -> str:
-    """'medium fits with 3.10 GiB to spare', of the largest case that is ok."""
-    labelled = rows.assign(label=case_labels(rows), peak=highest_peak(rows))
-    fine = labelled[(labelled["status"] == "ok") & labelled["peak"].notna()]
-    if fine.empty:
-        return f"Not one of {labels.counted(len(rows), 'case')} could be measured"
-    top = fine.iloc[int(fine["peak"].to_numpy().argmax())]
-    margin = number_of(top, "margin_bytes")
-    words = f"{top['label']} peaks at {format_bytes(top['peak'])}"
-    if margin < 0:
-        words = f"{top['label']} ran, yet is {labels.spare(margin)} of what others leave"
-    elif np.isfinite(margin):
-        words = f"{top['label']} fits with {labels.spare(margin)}"
-    if len(fine) > 1:
-        words += f", the largest of {len(fine)} that ran"
-    lost = len(labelled) - len(fine)
-    return words + (f"; {lost} could not be measured" if lost else "")
+# ------------------------------------------------------------------------------------ predictions
+
+
+@theme.styled()
+def plan_bars(plans: Sequence[PairPlan]) -> Figure:
+    """Predicted bytes of each pair at its worst moment, by owner, against the card's capacity."""
+    if not plans:
+        return theme.nothing_to_show("No plan was given, so no prediction is drawn.")
+    plans = sorted(plans, key=lambda plan: SIZES.index(plan.asr_model))
+    each_in = 0.42 if len(plans) < MANY else 0.3
+    figure, ax = theme.new_axes(theme.rows_height(len(plans), each_in=each_in))
+    stacks = [_planned(plan) for plan in plans]
+    elements.draw_stacks(ax, stacks)
+    names = [f"{plan.asr_model} {plan.asr_backend} {plan.asr_dtype}" for plan in plans]
+    elements.name_rows(ax, names)
+    elements.draw_capacity(ax, {plan.capacity_bytes for plan in plans}, longest(stacks))
+    fit = {True: "✓ fits", False: "✗ does not fit"}
+    notes = [f"{fit[plan.fits]}, {labels.spare(plan.margin_bytes)}" for plan in plans]
+    elements.note_column(ax, enumerate(notes))
+    ax.set_xlabel("predicted memory (GiB)")
+    elements.stack_legend(ax, stacks)
+    dtypes = ", ".join(sorted({plan.llm_dtype for plan in plans}))
+    cards = ", ".join(sorted({plan.card for plan in plans}))
+    caption = (
+        f"n = {labels.counted(len(plans), 'prediction')}, nothing measured, so no interval · "
+        f"Voxtral in {dtypes} · weights: true sizes from the catalog · card {cards}, no memory "
+        "limit"
+    )
+    return theme.finish(figure, _plan_finding(plans), caption)
+
+
+def _planned(plan: PairPlan) -> dict[str, float]:
+    moment = max(("load_peak", "request_peak"), key=lambda name: plan.moment(name).expected)
+    return planned_stack(plan.expected(moment))
+
+
+def _plan_finding(plans: Sequence[PairPlan]) -> str:
+    fitting = [plan for plan in plans if plan.fits]
+    if not fitting:
+        least = min(plans, key=lambda plan: plan.total_bytes)
+        short = labels.spare(least.margin_bytes)
+        return f"No pair is predicted to fit: {least.asr_model} is {short}"
+    largest = max(fitting, key=lambda plan: plan.total_bytes)
+    words, margin = (
+        f"{largest.asr_model} in {largest.asr_dtype}",
+        labels.spare(largest.margin_bytes),
+    )
+    if len(plans) == 1:
+        return f"{words} is predicted to fit with {margin}"
+    some = f"{len(fitting)} of {len(plans)} pairs are predicted to fit"
+    return f"{some}; the largest of them, {words}, has {margin}"
 
 
 # --------------------------------------------------------------------------------- three numbers
@@ -133,12 +161,12 @@ _LEFT_OUT = 0.85
 _LIFTS = (-0.24, 0.0, 0.24)
 
 
-@theme.styled(cases=("experiment", "status"))
+@theme.styled()
 def three_numbers(cases: pd.DataFrame) -> Figure:
     """Load peak, idle and request peak of each case against the device's capacity, in GiB: in use
     as a filled mark, and where the rows know it what the allocator holds for that as an open one.
     """
-    rows = worst_per_label(cases) if len(cases) else cases
+    rows = worst_per_label(cases)
     used, held = (_moments(rows, suffix) for suffix in ("bytes", "reserved_bytes"))
     highest = float(np.nanmax([used.max().max(), held.max().max(), -1.0]))
     if not highest > 0:
@@ -152,14 +180,10 @@ def three_numbers(cases: pd.DataFrame) -> Figure:
     elements.note_column(ax, enumerate(_spare(row) for _, row in rows.iterrows()))
     ax.set_xlabel("memory (GiB)")
     elements.legend_below(ax, handles=_handles(reserved=bool(held.notna().any(axis=None))))
-    words = caption(
-        cases,
-        cases,
-        n=labels.counted(len(rows), "case"),
-        interval=_interval(cases, rows),
-        sampled=True,
-    )
-    return theme.finish(figure, _three_finding(rows), words)
+    n = labels.counted(len(rows), "case")
+    interval = _interval(cases, rows)
+    title = _three_finding(rows)
+    return captioned(figure, title, cases, cases, n=n, interval=interval, sampled=True)
 
 
 def _moments(rows: pd.DataFrame, suffix: str) -> pd.DataFrame:
@@ -207,21 +231,11 @@ def _three_finding(rows: pd.DataFrame) -> str:
 def _peak_finding(rows: pd.DataFrame) -> str:
     """Whether loading or serving sets the peaks, where nothing says what is left."""
     load, serve = (numbers(rows, f"{m}_peak_bytes") for m in ("load", "request"))
-    both = load.notna() & serve.notna()
-    if not both.any():
+    gap = (load - serve).dropna()
+    if gap.empty:
         return f"None of {labels.counted(len(rows), 'case')} has both peaks, loading and serving"
-    loading = int((load > serve)[both].sum())
-    gap = (load - serve)[both]
+    loading = int((gap > 0).sum())
     if loading == 0:
         return f"Serving, not loading, sets every peak (by up to {format_bytes(-gap.min())})"
-    return (
-        f"Loading sets the peak in {loading} of {labels.counted(int(both.sum()), 'case')} (by up "
-        f"to {format_bytes(gap.max())})"
-    )
-
-
-def simulated_words(rows: pd.DataFrame) -> str:
-    """'On a simulated T4, ' where all rows are of one simulated card; '' elsewhere."""
-    devices = set(present(rows, "device"))
-    card = simulated_card(devices.pop()) if len(devices) == 1 else None
-    return f"On a simulated {card.title.removeprefix('NVIDIA ')}, " if card else ""
+    of = labels.counted(len(gap), "case")
+    return f"Loading sets the peak in {loading} of {of} (by up to {format_bytes(gap.max())})"

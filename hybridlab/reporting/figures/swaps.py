@@ -7,28 +7,25 @@ from matplotlib.figure import Figure
 
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import caption
+from hybridlab.reporting.figures.captions import captioned
+from hybridlab.reporting.findings import HIDDEN, swap_finding
 from hybridlab.reporting.palette import STAGE_LOOK
+from hybridlab.reporting.rows import RACE, cases_of
 from hybridlab.reporting.tables import swap_seconds, swap_spans
 from hybridlab.units import format_seconds
 
-#: The variant whose copies run behind other work.
-HIDDEN = "single-buffer-overlapped"
 
-
-@theme.styled(
-    spans=("case_id", "request_id", "role", "phase", "start_s", "end_s", "bytes"),
-    cases=("case_id", "experiment", "strategy", "variant", "status"),
-)
+@theme.styled(timed=True)
 def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     """Horizontal bars, one per variant: the median of each stage of a request's swaps, stacked."""
     timed = spans[spans["start_s"].notna() & spans["end_s"].notna()]
     table = swap_seconds(timed, cases)
     if table.empty:
         return theme.nothing_to_show("No swap was recorded.")
-    race = cases[(cases["experiment"] == "strategy_comparison") & (cases["strategy"] == "swapping")]
+    race = cases_of(cases, RACE)
+    race = race[race["strategy"] == "swapping"]
     table = table.loc[[name for name in race["variant"].unique() if name in table.index]]
-    stacks = table.to_dict("records")
+    stacks = [{str(stage): s for stage, s in row.items()} for row in table.to_dict("records")]
     figure, ax = theme.new_axes(theme.rows_height(len(table)))
     elements.draw_stacks(ax, stacks, STAGE_LOOK, unit=1e-3)
     counts = swap_spans(timed, cases).query("stage == 'release'")["variant"].value_counts()
@@ -40,26 +37,12 @@ def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     elements.name_rows(ax, names, best=best)
     ax.set_xlabel("all stages of a request's swaps (ms)")
     elements.note_column(ax, enumerate(map(format_seconds, totals)))
-    stages = {stage: stage for stage in STAGE_LOOK}
-    elements.stack_legend(ax, stacks, STAGE_LOOK, names=stages, columns=6)
-    words = caption(
+    elements.stack_legend(ax, stacks, STAGE_LOOK, names={}, columns=6)
+    return captioned(
+        figure,
+        swap_finding(totals),
         race,
         cases,
         n=f"{labels.counted(int(counts.sum()), 'swap')}, first requests left out",
         interval="no interval: medians of stages",
     )
-    return theme.finish(figure, _finding(totals), words)
-
-
-def _finding(totals: pd.Series[float]) -> str:
-    """The cheapest swap that hides nothing, against the reload; totals in s by variant."""
-    seen = totals.drop(HIDDEN, errors="ignore")
-    if seen.empty:
-        return f"{HIDDEN} swaps in {format_seconds(float(totals.iloc[0]))}, behind other work"
-    best = str(seen.idxmin())
-    text = f"{best} takes {format_seconds(float(seen[best]))} to swap"
-    if "reload-cached" in seen and best != "reload-cached":
-        reload_s = float(seen["reload-cached"])
-        text += f", reload-cached {format_seconds(reload_s)}: "
-        text += f"{reload_s / float(seen[best]):.3g} times as long"
-    return text

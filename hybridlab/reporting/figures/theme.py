@@ -1,13 +1,12 @@
-"""The frame that all figures share: theme, checked tables, title, caption, saving."""
+"""The frame that all figures share: theme, complete tables, title, caption, saving."""
 
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -21,8 +20,8 @@ from matplotlib.legend import Legend
 from matplotlib.transforms import Bbox
 
 from hybridlab.reporting.palette import MUTED
+from hybridlab.reporting.rows import complete_tables
 from hybridlab.results.reader import has_clock
-from hybridlab.results.schema import is_time
 from hybridlab.simulation import NO_TIMES
 
 P = ParamSpec("P")
@@ -57,49 +56,26 @@ _RC: Any = {
 }
 
 
-def styled(**needed: Iterable[str]) -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
-    """Draw under the theme without touching matplotlib's global state, from tables that have the
-    columns that the figure reads.
+def styled(*, timed: bool = False) -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
+    """Draw under the theme without touching matplotlib's global state, from complete tables.
 
-    A table with rows but without a column gives a figure that names what is missing; to one without
-    rows the columns are added, so that a figure needs to look for rows only. A figure of times of a
-    simulated card says why there are none.
+    timed: the figure is one of times; of a simulated card it then says why there are none.
     """
-    timed = any(is_time(column) for columns in needed.values() for column in columns)
 
     def decorate(plot: Callable[P, Figure]) -> Callable[P, Figure]:
-        signature = inspect.signature(plot)
+        draw = complete_tables(plot)
 
         @functools.wraps(plot)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
-            given = signature.bind(*args, **kwargs)
+            tables = [t for t in (*args, *kwargs.values()) if isinstance(t, pd.DataFrame)]
             with mpl.rc_context(_RC):
-                if timed and not _have_clock(given.arguments.values()):
+                if timed and not all(map(has_clock, tables)):
                     return nothing_to_show(NO_CLOCK)
-                lacking = _complete(given.arguments, needed)
-                if lacking:
-                    return nothing_to_show(lacking)
-                return plot(*given.args, **given.kwargs)
+                return draw(*args, **kwargs)
 
         return wrapper
 
     return decorate
-
-
-def _have_clock(tables: Iterable[Any]) -> bool:
-    return all(has_clock(table) for table in tables if isinstance(table, pd.DataFrame))
-
-
-def _complete(arguments: dict[str, Any], needed: Mapping[str, Iterable[str]]) -> str:
-    """Add the columns that tables without rows lack; what tables with rows lack, in words."""
-    for name, columns in needed.items():
-        table: pd.DataFrame = arguments[name]
-        missing = [column for column in columns if column not in table.columns]
-        if missing and len(table):
-            return f"No figure: the table {name} has no column {' and no '.join(missing)}."
-        if missing:
-            arguments[name] = table.reindex(columns=[*table.columns, *missing])
-    return ""
 
 
 def new_figure(height_in: float) -> Figure:

@@ -7,11 +7,13 @@ around 1. The noise is measured: how far the same arm's own cases lie apart with
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from hybridlab.analysis.arms import LEAST_TRIALS, numbers, race_cases, timed_trials
 from hybridlab.analysis.stats import ratio_interval
@@ -21,7 +23,7 @@ from hybridlab.reporting.html import run_info, sections
 from hybridlab.reporting.html.page import write_page
 from hybridlab.reporting.html.view_model import Run, Table, badge, table
 from hybridlab.reporting.labels import EMPTY, is_missing, text
-from hybridlab.reporting.rows import case_labels, cases_of, present
+from hybridlab.reporting.rows import case_labels, cases_of, measured, present
 
 MOST_RUNS = len(ascii_uppercase)
 #: The least noise, and that of times where nothing was measured twice.
@@ -32,16 +34,8 @@ RULE = (
     f"least {LEAST_NOISE:.0%}, and {UNKNOWN_NOISE:.0%} for times that were measured in "
     f"one case only. A latency needs {LEAST_TRIALS} requests in each run."
 )
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One quantity of one run: all values that count, and one value for each case; seconds,
-    requests per second or bytes."""
-
-    unit: str
-    values: Sequence[float]
-    by_case: Sequence[float]
+CHANGED, SAME, NOT_COMPARED = "changed", "no change", "not compared"
+Runs = Mapping[str, Run]
 
 
 def build_comparison(run_dirs: Sequence[Path], output: Path) -> Path:
@@ -53,13 +47,14 @@ def build_comparison(run_dirs: Sequence[Path], output: Path) -> Path:
     if not 2 <= len(set(folders)) == len(folders) <= MOST_RUNS:
         raise ParameterError(f"name from 2 to {MOST_RUNS} different run folders to compare")
     runs = dict(zip(ascii_uppercase, (Run(folder) for folder in folders), strict=False))
-    measured, claims = measures_table(runs), claims_table(runs)
+    refused = {r: why for r, run in runs.items() if (why := _refusal(runs["A"], run))}
+    changes, claims = changes_of(runs, refused), claims_table(runs)
     content = {
         "runs": runs_table(runs),
-        "answer": _answer(measured, claims),
+        "answer": _answer(changes, claims),
         "rule": RULE,
-        "refusals": [f"{letter} is not compared with A: {why}." for letter, why in _refused(runs)],
-        "measures": measured,
+        "refusals": [f"{letter} is not compared with A: {why}." for letter, why in refused.items()],
+        "measures": _measures_table(changes),
         "claims": claims,
         "lacks": {f"{letter}: {run.name}": sections.missing(run) for letter, run in runs.items()},
     }
@@ -69,24 +64,17 @@ def build_comparison(run_dirs: Sequence[Path], output: Path) -> Path:
 # ----------------------------------------------------------------------------------- surroundings
 
 
-def runs_table(runs: dict[str, Run]) -> Table:
+def runs_table(runs: Runs) -> Table:
     """What each run is, and what of its machine, versions and parameters is not the same in all."""
-    told = {letter: _surroundings(run) for letter, run in runs.items()}
-    names = dict.fromkeys(name for facts in told.values() for name in facts)
-    rows = [
-        {"What": name, **{letter: facts.get(name, EMPTY) for letter, facts in told.items()}}
-        for name in names
-    ]
-    return table(
-        [r for r in rows if r["What"] in _ALWAYS or len({r[letter] for letter in runs}) > 1]
-    )
+    identities = {letter: _identity(run) for letter, run in runs.items()}
+    settings = pd.DataFrame({r: _settings(run) for r, run in runs.items()}, dtype=object)
+    differing = settings.fillna(EMPTY)[settings.fillna(EMPTY).nunique(axis=1) > 1]
+    shown = pd.concat([pd.DataFrame(identities, dtype=object), differing])
+    return table(shown.rename_axis("What").reset_index().to_dict("records"))
 
 
-_ALWAYS = ("name", "device", "preset", "commit", "method", "started", "status")
-
-
-def _surroundings(run: Run) -> dict[str, str]:
-    identity = {
+def _identity(run: Run) -> dict[str, str]:
+    return {
         "name": run.name,
         "device": run_info.device_words(run),
         "preset": text(run.manifest.get("preset")),
@@ -95,12 +83,15 @@ def _surroundings(run: Run) -> dict[str, str]:
         "started": run_info.moment(run.origin("started")),
         "status": text(run.manifest.get("status"), empty="no manifest"),
     }
+
+
+def _settings(run: Run) -> dict[str, str]:
     groups = {
         "machine": run.origin("machine"),
         "version of": run.origin("versions"),
         "parameter": run_info.default_params() | run.params,
     }
-    return identity | {
+    return {
         f"{group} {name}": text(value, empty="(empty)")
         for group, values in groups.items()
         for name, value in dict(values or {}).items()
@@ -108,76 +99,87 @@ def _surroundings(run: Run) -> dict[str, str]:
     }
 
 
-def _refused(runs: dict[str, Run]) -> list[tuple[str, str]]:
-    """Runs that must not be compared with the first one, and why."""
-    (_, first), *others = runs.items()
-    found = []
-    for letter, run in others:
-        both = (first, run)
-        versions = [one.origin("measurement_version") for one in both]
-        devices = [", ".join(sorted(set(map(str, present(r.cases, "device"))))) for r in both]
-        limited = [present(one.cases, "memory_limited").astype(bool).any() for one in both]
-        if any(map(is_missing, versions)):
-            found.append((letter, "a run does not say by which version of the method it ran"))
-        elif versions[0] != versions[1]:
-            found.append((letter, f"measured by versions {' and '.join(map(text, versions))}"))
-        elif devices[0].split(":")[0] != devices[1].split(":")[0]:
-            found.append((letter, f"{' and '.join(devices)} count bytes in different ways"))
-        elif limited[0] != limited[1]:
-            found.append((letter, "one of them ran inside a memory limit, where times mean little"))
-    return found
+def _refusal(first: Run, run: Run) -> str:
+    """Why a run must not be compared with the first one; '' where it may."""
+    both = (first, run)
+    versions = [one.origin("measurement_version") for one in both]
+    devices = [", ".join(sorted(set(map(str, present(one.cases, "device"))))) for one in both]
+    limited = [present(one.cases, "memory_limited").astype(bool).any() for one in both]
+    if any(map(is_missing, versions)):
+        return "a run does not say by which version of the method it ran"
+    if versions[0] != versions[1]:
+        return f"measured by versions {' and '.join(map(text, versions))}"
+    if devices[0].split(":")[0] != devices[1].split(":")[0]:
+        return f"{' and '.join(devices)} count bytes in different ways"
+    if limited[0] != limited[1]:
+        return "one of them ran inside a memory limit, where times mean little"
+    return ""
 
 
 # --------------------------------------------------------------------------------------- figures
 
 
+@dataclass(frozen=True)
+class Measure:
+    """One quantity of one run: all values that count, and one value for each case; seconds,
+    requests per second or bytes."""
+
+    unit: str
+    values: Sequence[float]
+    by_case: Sequence[float]
+
+    @classmethod
+    def of(cls, unit: str, cases: pd.DataFrame, column: str) -> Measure:
+        values = numbers(cases, column).dropna().to_list()
+        return cls(unit, values, values)
+
+    @property
+    def words(self) -> str:
+        """The median, for bytes the highest value, and how many were counted."""
+        if not self.values:
+            return EMPTY
+        if self.unit == "bytes":
+            return labels.n_bytes(max(self.values))
+        middle = float(np.median(self.values))
+        words = labels.seconds(middle) if self.unit == "seconds" else labels.per_minute(middle)
+        return f"{words}, n = {len(self.values)}"
+
+
 def measures(run: Run) -> dict[str, Measure]:
     """Latency, throughput and peak of each arm whose texts held, and the bytes of each moment of
     what was resident, from cases that ended well."""
-    cases, found = run.cases, {}
-    good = race_cases(cases, run.trials) if len(cases) else cases
-    served = timed_trials(good, run.trials) if len(good) else run.trials
-    for keys, own in good.groupby(["strategy", "variant"], sort=True) if len(good) else ():
-        arm = labels.arm_name(*map(str, keys))
-        mine = served[served["case_id"].isin(own["case_id"])]
-        medians = mine.groupby(["notebook", "case_id"])["latency_s"].median().to_list()
-        found[f"latency of {arm}"] = Measure("seconds", mine["latency_s"].to_list(), medians)
-        for name, unit, column in (
-            ("throughput", "requests", "throughput_rps"),
-            ("peak", "bytes", "peak_bytes"),
-        ):
-            values = numbers(own, column).dropna().to_list()
-            found[f"{name} of {arm}"] = Measure(unit, values, values)
-    beside = cases_of(cases, "baseline", "co_residency")
-    beside = beside[beside["status"] == "ok"]
-    for label, own in beside.groupby(case_labels(beside), sort=False) if len(beside) else ():
+    found = {}
+    good = race_cases(run.cases, run.trials)
+    served = timed_trials(good, run.trials)
+    for _, own in good.groupby(["strategy", "variant"]):
+        arm, mine = labels.arm_of(own.iloc[0]), served[served["case_id"].isin(own["case_id"])]
+        medians = mine.groupby(["notebook", "case_id"])["latency_s"].median()
+        found[f"latency of {arm}"] = Measure("seconds", list(mine["latency_s"]), list(medians))
+        found[f"throughput of {arm}"] = Measure.of("requests", own, "throughput_rps")
+        found[f"peak of {arm}"] = Measure.of("bytes", own, "peak_bytes")
+    beside = measured(cases_of(run.cases, "baseline", "co_residency"))
+    for label, own in beside.groupby(case_labels(beside), sort=False):
         for moment, name in labels.MOMENTS.items():
-            values = numbers(own, f"{moment}_bytes").dropna().to_list()
-            found[f"{name} of {label}"] = Measure("bytes", values, values)
+            found[f"{name} of {label}"] = Measure.of("bytes", own, f"{moment}_bytes")
     return found
 
 
-def measures_table(runs: dict[str, Run]) -> Table:
-    """Every quantity in every run, its ratio to the first one, and whether it changed."""
+def changes_of(runs: Runs, refused: Mapping[str, str]) -> list[dict[str, str]]:
+    """Every quantity in every run in words, its ratio to the first one, and whether it changed."""
     known = {letter: measures(run) for letter, run in runs.items()}
-    refused = {letter for letter, _ in _refused(runs)}
-    first, *others = runs
     rows = []
     for name in dict.fromkeys(name for found in known.values() for name in found):
-        own = {letter: known[letter].get(name) for letter in runs}
-        noise = noise_of([one.by_case for one in own.values() if one], unit=_unit(own))
-        row: dict[str, Any] = {"What": name, **{r: _shown(one) for r, one in own.items()}}
-        for letter in others:
-            ratio, word = EMPTY, "not compared"
-            if letter not in refused:
-                ratio, word = change(own[first], own[letter], noise=noise)
-            row |= {f"{letter} over A": ratio, f"{letter}: beyond noise?": badge(word)}
+        own = {letter: found[name] for letter, found in known.items() if name in found}
+        unit = next(iter(own.values())).unit
+        noise = noise_of([measure.by_case for measure in own.values()], unit=unit)
+        row = {"What": name} | {r: own[r].words if r in own else EMPTY for r in runs}
+        for letter in list(runs)[1:]:
+            ratio, word = change(own.get("A"), own.get(letter), noise=noise)
+            if letter in refused:
+                ratio, word = EMPTY, NOT_COMPARED
+            row |= {f"{letter} over A": ratio, f"{letter}: beyond noise?": word}
         rows.append(row)
-    return table(rows, empty="Neither arms nor sizes were measured in any of these runs.")
-
-
-def _unit(own: dict[str, Measure | None]) -> str:
-    return next(measure.unit for measure in own.values() if measure)
+    return rows
 
 
 def change(before: Measure | None, after: Measure | None, *, noise: float) -> tuple[str, str]:
@@ -185,14 +187,14 @@ def change(before: Measure | None, after: Measure | None, *, noise: float) -> tu
 
     One value on either side has no interval: the ratio itself then stands for both ends."""
     if not (before and after and before.values and after.values):
-        return EMPTY, "not compared"
+        return EMPTY, NOT_COMPARED
     ratio = ratio_interval(before.values, after.values)
     low, high = (ratio.value if math.isnan(bound) else bound for bound in (ratio.low, ratio.high))
     words = f"× {ratio.value:.2f}" + (f" ({low:.2f} to {high:.2f})" if ratio.n > 1 else "")
     if before.unit == "seconds" and ratio.n < LEAST_TRIALS:
         return words, f"n = {ratio.n}: too few to tell"
     outside = low > 1 + noise or high < 1 / (1 + noise)
-    return words, "changed" if outside else "no change"
+    return words, CHANGED if outside else SAME
 
 
 def noise_of(by_case: Iterable[Sequence[float]], *, unit: str) -> float:
@@ -203,43 +205,37 @@ def noise_of(by_case: Iterable[Sequence[float]], *, unit: str) -> float:
     return max(LEAST_NOISE, max(spreads, default=unknown))
 
 
-def _shown(measure: Measure | None) -> str:
-    """The median, for bytes the highest value, and how many were counted."""
-    if measure is None or not measure.values:
-        return EMPTY
-    if measure.unit == "bytes":
-        return labels.n_bytes(max(measure.values))
-    middle = sorted(measure.values)[len(measure.values) // 2]
-    words = labels.seconds(middle) if measure.unit == "seconds" else labels.per_minute(middle)
-    return f"{words}, n = {len(measure.values)}"
+def _measures_table(changes: list[dict[str, str]]) -> Table:
+    rows = [
+        {name: badge(cell) if name.endswith("noise?") else cell for name, cell in row.items()}
+        for row in changes
+    ]
+    return table(rows, empty="Neither arms nor sizes were measured in any of these runs.")
 
 
-def claims_table(runs: dict[str, Run]) -> Table:
+def claims_table(runs: Runs) -> Table:
     """Claims whose verdict is not the same in every run that judged them."""
-    verdicts: dict[str, dict[str, str]] = {}
-    for letter, run in runs.items():
-        for _, row in run.tables["claims"].iterrows():
-            sentence = text(row.get("sentence"), empty=text(row["claim"]))
-            verdicts.setdefault(sentence, {})[letter] = text(row["verdict"])
-    return table(
-        [
-            {
-                "Claim": sentence,
-                **{letter: badge(told[letter]) if letter in told else EMPTY for letter in runs},
-            }
-            for sentence, told in verdicts.items()
-            if len(set(told.values())) > 1
-        ],
-        empty="Every claim that more than one run judged has the same verdict."
-        if verdicts
-        else "No claim was judged in any of these runs.",
-    )
+    verdicts = pd.DataFrame({letter: _verdicts(run) for letter, run in runs.items()})
+    differing = verdicts[verdicts.nunique(axis=1) > 1]
+    rows = [
+        {"Claim": sentence} | {r: EMPTY if is_missing(v) else badge(v) for r, v in told.items()}
+        for sentence, told in differing.to_dict("index").items()
+    ]
+    same = "Every claim that more than one run judged has the same verdict."
+    return table(rows, empty=same if len(verdicts) else "No claim was judged in any of these runs.")
 
 
-def _answer(measured: Table, claims: Table) -> str:
+def _verdicts(run: Run) -> dict[str, str]:
+    return {
+        text(row["sentence"], empty=text(row["claim"])): text(row["verdict"])
+        for _, row in run.tables["claims"].iterrows()
+    }
+
+
+def _answer(changes: list[dict[str, str]], claims: Table) -> str:
     """The comparison in a sentence."""
-    changed = [str(row[0]) for row in measured.rows if badge("changed") in row]
-    compared = changed or any(badge("no change") in row for row in measured.rows)
+    changed = [row["What"] for row in changes if CHANGED in row.values()]
+    compared = any({CHANGED, SAME} & set(row.values()) for row in changes)
     what = "Nothing changed beyond noise" if compared else "Nothing in these runs can be compared"
     if changed:
         what = f"Beyond noise changed: {', '.join(changed)}"

@@ -12,7 +12,6 @@ from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import RESAMPLES, STABLE_HALF_WIDTH, STABLE_LEAST_N
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.reporting.html.view_model import Run, Table, badge, link, table
-from hybridlab.reporting.key_findings import CONTROL
 from hybridlab.reporting.labels import (
     EMPTY,
     counted,
@@ -22,7 +21,7 @@ from hybridlab.reporting.labels import (
     seconds,
     text,
 )
-from hybridlab.reporting.rows import present
+from hybridlab.reporting.rows import CONTROL, present
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.analysis.arms import numbers
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.reporting import labels
-from hybridlab.reporting.figures.latency import fastest_words, pooled_words
-from hybridlab.reporting.figures.memory import memory_finding, simulated_words
+from hybridlab.reporting.findings import (
+    fastest_arm,
+    fastest_words,
+    largest_case,
+    memory_finding,
+    pooled_words,
+    simulated_words,
+)
 from hybridlab.reporting.html.run_info import outcome
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.reporting.labels import is_missing, text, text_of
 from hybridlab.reporting.rows import (
+    RACE,
     arm_intervals,
     arms_of,
     case_labels,
     cases_of,
-    highest_peak,
     present,
     worst_per_label,
 )
@@ -50,7 +55,7 @@ def answer(run: Run) -> str:
 
 
 def _race(run: Run) -> pd.DataFrame:
-    return arms_of(run.trials[run.trials["experiment"] == "strategy_comparison"])
+    return arms_of(run.trials[run.trials["experiment"] == RACE])
 
 
 def simulated(run: Run) -> list[str]:
@@ -169,17 +174,13 @@ def cards(run: Run) -> list[Card]:
 
 
 def _fit_card(run: Run) -> Card | None:
-    fine = cases_of(run.cases, "co_residency")
-    fine = fine[fine["status"] == "ok"]
-    peaks = highest_peak(fine)
-    if not peaks.notna().any():
+    top = largest_case(cases_of(run.cases, "co_residency"))
+    if top is None:
         return None
-    top = fine.iloc[int(np.nanargmax(peaks.to_numpy()))]
-    note = f"peaks at {labels.n_bytes(peaks.max())}"
-    margin = labels.number_of(top, "margin_bytes")
-    if not is_missing(margin):
-        note += f", {labels.spare(margin)}"
-    return ("Largest Whisper that ran beside Voxtral", text(top.get("asr_model")), note)
+    note = f"peaks at {labels.n_bytes(top.peak_bytes)}"
+    if not is_missing(top.margin_bytes):
+        note += f", {labels.spare(top.margin_bytes)}"
+    return ("Largest Whisper that ran beside Voxtral", top.asr_model, note)
 
 
 def _margin_card(run: Run) -> Card | None:
@@ -197,24 +198,15 @@ def _latency_card(run: Run) -> Card | None:
     intervals = arm_intervals(_race(run))
     if not intervals:
         return None
-    best = min(intervals, key=lambda arm: intervals[arm].value)
-    estimate = intervals[best]
-    note = f"{best}, median of {estimate.n}, {labels.bounds(estimate)}"
-    return ("Lowest latency per request", labels.seconds(estimate.value), note)
+    best = fastest_arm(intervals)
+    note = f"{best.arm}, median of {best.latency_s.n}, {labels.bounds(best.latency_s)}"
+    return ("Lowest latency per request", labels.seconds(best.latency_s.value), note)
 
 
 def _parity_card(run: Run) -> Card | None:
-    output_matches_reference = present(run.trials, "output_matches_reference").astype(bool)
-    if output_matches_reference.empty:
+    matches = present(run.trials, "output_matches_reference").astype(bool)
+    if matches.empty:
         return None
-    equal = int(output_matches_reference.sum())
-    figure = (
-        "all equal"
-        if equal == len(output_matches_reference)
-        else f"{equal} of {len(output_matches_reference)} equal"
-    )
-    return (
-        "Texts against each model alone",
-        figure,
-        f"{len(output_matches_reference)} requests compared",
-    )
+    equal = "all" if matches.all() else f"{matches.sum()} of {len(matches)}"
+    note = f"{len(matches)} requests compared"
+    return ("Texts against each model alone", f"{equal} equal", note)

@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.reporting import labels, tables
 from hybridlab.reporting.html.traces import anchor, case_names
 from hybridlab.reporting.html.view_model import TONES, Run, Table, badge, link, table
-from hybridlab.reporting.key_findings import CONTROL
 from hybridlab.reporting.labels import EMPTY, is_missing, text
 from hybridlab.reporting.rows import (
+    CONTROL,
+    RACE,
     arm_intervals,
     arms_of,
     cases_of,
@@ -23,6 +23,7 @@ from hybridlab.reporting.rows import (
     present,
     worst_per_label,
 )
+from hybridlab.results.schema import TIMELINES
 
 # --------------------------------------------------------------------------------------- options
 
@@ -62,11 +63,11 @@ def options_table(run: Run, *, every: bool = False) -> Table:
 def _original_plans(run: Run) -> dict[str, str]:
     """'fits at 11.6 of 15 GB' by option, from the claims option-a-fits and so on."""
     claims = run.tables["claims"]
-    told = zip(claims["claim"].map(text), claims["expected"].map(text), strict=True)
+    names = claims["claim"].astype(str).str.extract("^option-(.+)-fits$", expand=False)
     return {
-        name[7].upper(): expected
-        for name, expected in told
-        if name.startswith("option-") and name.endswith("-fits")
+        str(name).upper(): text(expected)
+        for name, expected in zip(names, claims["expected"], strict=True)
+        if not is_missing(name)
     }
 
 
@@ -91,8 +92,7 @@ def _join(item: Any, *names: str) -> str:
 
 def memory_table(run: Run) -> Table:
     """The three moments and the margin of each Whisper size beside Voxtral."""
-    rows = cases_of(run.cases, "co_residency", "baseline")
-    rows = worst_per_label(rows) if len(rows) else rows
+    rows = worst_per_label(cases_of(run.cases, "co_residency", "baseline"))
     shown = [
         {"case": row["case"], "kept as": _kept_as(case), **row}
         for row, (_, case) in zip(_memory_rows(rows), rows.iterrows(), strict=True)
@@ -108,65 +108,54 @@ def _memory_rows(cases: pd.DataFrame) -> list[dict[Any, Any]]:
 
 
 def _kept_as(row: pd.Series[Any]) -> str:
-    model = "llm" if is_missing(row.get("asr_model")) else "asr"
+    model = "llm" if is_missing(row["asr_model"]) else "asr"
     return _join(row, *(f"{model}_{name}" for name in ("backend", "dtype", "weights")))
 
 
 def cases_table(run: Run) -> Table:
     """Every case, one row each, to which the claims' evidence leads."""
-    cases = run.cases
-    medians, counts = _median_latencies(run.trials)
-    watched = {id_ for name in ("samples", "spans") for id_ in run.tables[name]["case_id"]}
+    later = run.trials[~is_first(run.trials)]
+    later = later.assign(latency_s=numbers(later, "latency_s")).dropna(subset=["latency_s"])
+    latencies = later.groupby(["notebook", "case_id"])["latency_s"].agg(["median", "size"])
+    known = latencies.to_dict("index")
+    watched = {id_ for name in TIMELINES for id_ in run.tables[name]["case_id"]}
     rows = []
     for name, row, (_, case) in zip(
-        case_names(cases), _memory_rows(cases), cases.iterrows(), strict=True
+        case_names(run.cases), _memory_rows(run.cases), run.cases.iterrows(), strict=True
     ):
-        key = (text(case.get("notebook")), case["case_id"])
+        latency = known.get((case["notebook"], case["case_id"]), {})
         more = {
-            "notebook": key[0],
-            "median latency": labels.seconds(medians.get(key)),
-            "n": counts.get(key),
-            "took": labels.seconds(case.get("duration_s")),
+            "case": name,
+            "notebook": case["notebook"],
+            "median latency": labels.seconds(latency.get("median")),
+            "n": latency.get("size"),
+            "took": labels.seconds(case["duration_s"]),
             "over time": link("trace", "#traces") if case["case_id"] in watched else EMPTY,
         }
-        rows.append({k: v for k, v in (row | {"case": name} | more).items() if k != "reason"})
-    return table(rows, empty="No case was started.", anchors=anchors(cases))
+        rows.append({k: v for k, v in (row | more).items() if k != "reason"})
+    return table(rows, empty="No case was started.", anchors=anchors(run.cases))
 
 
 def lost_table(run: Run) -> Table:
     """Cases that were skipped, invalid or failed, with their reasons."""
-    cases = run.cases
-    named = zip(case_names(cases), anchors(cases), cases.iterrows(), strict=True)
+    cases = run.cases.assign(name=case_names(run.cases), anchor=anchors(run.cases))
     return table(
         [
             {
-                "Case": link(name, f"#{target}"),
-                "Notebook": text(row.get("notebook")),
+                "Case": link(row["name"], f"#{row['anchor']}"),
+                "Notebook": row["notebook"],
                 "Status": badge(text(row["status"], empty="")),
                 "Reason": text(row["reason"], empty="no reason recorded"),
             }
-            for name, target, (_, row) in named
-            if row["status"] != "ok"
+            for _, row in cases[cases["status"] != "ok"].iterrows()
         ],
         empty="Every case that was started ended well." if len(cases) else "No case was started.",
     )
 
 
 def anchors(cases: pd.DataFrame) -> list[str]:
-    """The id of each case's row, in the order of the cases."""
-    return [
-        anchor(labels.text_of(row, "notebook"), labels.text_of(row, "case_id"))
-        for _, row in cases.iterrows()
-    ]
-
-
-def _median_latencies(trials: pd.DataFrame) -> tuple[dict[Any, float], dict[Any, int]]:
-    """Median latency in seconds and n by notebook and case, first requests left out."""
-    later = trials[~is_first(trials)]
-    notebooks = later["notebook"].map(text) if "notebook" in later else EMPTY
-    later = later.assign(latency_s=numbers(later, "latency_s"), notebook=notebooks)
-    grouped = later.dropna(subset=["latency_s"]).groupby(["notebook", "case_id"])["latency_s"]
-    return grouped.median().to_dict(), grouped.size().to_dict()
+    """The id of each case's row in the page, in the order of the cases."""
+    return [anchor(*key) for key in zip(cases["notebook"], cases["case_id"], strict=True)]
 
 
 # ------------------------------------------------------------------------------------ strategies
@@ -174,7 +163,7 @@ def _median_latencies(trials: pd.DataFrame) -> tuple[dict[Any, float], dict[Any,
 
 def strategies_table(run: Run) -> Table:
     """Each arm of the races: latency, throughput, peak, texts; those without a trial at the end."""
-    race, timed = cases_of(run.cases, "strategy_comparison"), arms_of(run.trials)
+    race, timed = cases_of(run.cases, RACE), arms_of(run.trials)
     race = race.assign(arm=[labels.arm_of(row) for _, row in race.iterrows()])
     summary = tables.latency_table(run.trials, run.cases)
     known = {_arm(row): row for row in summary.to_dict("records")}
@@ -185,8 +174,8 @@ def strategies_table(run: Run) -> Table:
         own = race[race["arm"] == arm]
         served = run.trials[run.trials["case_id"].isin(own["case_id"])]
         row: dict[Any, Any] = {"strategy": arm, **known.get(arm, {})}
-        row[f"against {CONTROL}"] = _against_control(arm, timed)
         row |= {
+            f"against {CONTROL}": _against_control(arm, timed),
             "output_matches_reference": _parity_badge(served),
             "status": _status_badge(own["status"]),
         }
@@ -200,26 +189,21 @@ def _arm(row: Mapping[Any, Any]) -> str:
 
 def _against_control(arm: str, trials: pd.DataFrame) -> str:
     """Latency over the control's of the same notebooks, since only those were interleaved."""
-    if trials.empty or "notebook" not in trials:
-        return EMPTY
     later = trials[~is_first(trials)]
     own, control = (later[later["arm"] == name] for name in (arm, CONTROL))
-    control = control[control["notebook"].isin(set(own["notebook"]))]
+    control = control[control["notebook"].isin(own["notebook"])]
     if control.empty or own.empty:
         return EMPTY
-    ratio = bootstrap_interval(own["latency_s"]).value / control["latency_s"].median()
-    return f"× {ratio:.2f}"
+    return f"× {own['latency_s'].median() / control['latency_s'].median():.2f}"
 
 
 def _parity_badge(trials: pd.DataFrame) -> Any:
-    output_matches_reference = present(trials, "output_matches_reference").astype(bool)
-    if output_matches_reference.empty:
+    matches = present(trials, "output_matches_reference").astype(bool)
+    if matches.empty:
         return badge("not compared", "plain")
-    if output_matches_reference.all():
+    if matches.all():
         return badge("equal")
-    return badge(
-        f"{int((~output_matches_reference).sum())} of {len(output_matches_reference)} differ", "bad"
-    )
+    return badge(f"{int((~matches).sum())} of {len(matches)} differ", "bad")
 
 
 def _status_badge(statuses: pd.Series[Any]) -> Any:

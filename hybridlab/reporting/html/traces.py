@@ -17,13 +17,15 @@ import pandas as pd
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
-from hybridlab.reporting.figures.gantt import PHASE_LOOK, merged_bands
 from hybridlab.reporting.html.view_model import Run
-from hybridlab.reporting.palette import COLORBLIND, OWNER_COLOURS
-from hybridlab.reporting.rows import case_labels
+from hybridlab.reporting.palette import COLORBLIND, OWNER_COLOURS, PHASE_LOOK
+from hybridlab.reporting.rows import case_labels, merged_bands
 from hybridlab.units import MIB
 
 Values = npt.NDArray[np.float64]
+
+#: Whose colour the lane of each role has.
+_ROLE_OWNERS = {"llm": "llm", "asr": "asr", "copy": "base"}
 
 #: Buckets of a curve: two readings stay of each, so that a curve has at most twice as many.
 BUCKETS = 250
@@ -44,7 +46,7 @@ def traces(run: Run) -> dict[str, Any]:
         _by_case(run.tables[name]) for name in ("samples", "spans", "ledgers")
     )
     cases = run.cases
-    keys = list(zip(_text(cases, "notebook"), _text(cases, "case_id"), strict=True))
+    keys = list(zip(cases["notebook"], cases["case_id"], strict=True))
     labels = case_names(cases)
     rounds = numbers(cases, "round").fillna(0).to_list()
     found: dict[int, dict[str, Any]] = {}
@@ -66,10 +68,7 @@ def traces(run: Run) -> dict[str, Any]:
         "start": next(iter(races or both), 0),
         "left_out": len(watched) - len(found),
         "owners": _owner_colours([row[1] for trace in found.values() for row in trace["ledger"]]),
-        "tenants": {
-            **{name: OWNER_COLOURS[name] for name in ("llm", "asr")},
-            "copy": OWNER_COLOURS["base"],
-        },
+        "roles": {role: OWNER_COLOURS[owner] for role, owner in _ROLE_OWNERS.items()},
         "colours": list(COLORBLIND[:5]),
         "strengths": {phase: strength for phase, (strength, _) in PHASE_LOOK.items()},
     }
@@ -78,14 +77,15 @@ def traces(run: Run) -> dict[str, Any]:
 def case_names(cases: pd.DataFrame) -> list[str]:
     """A name for each case that tells it from the others of its notebook: the experiment, what
     sets the case apart, and where that is not enough its round and its place among equals."""
-    experiments = [name.replace("_", " ") for name in _text(cases, "experiment")]
-    known = zip(experiments, case_labels(cases), strict=True) if len(cases) else ()
-    named = pd.DataFrame({"notebook": _text(cases, "notebook")})
-    own = [label if label.startswith(e) else f"{e}: {label}" for e, label in known]
-    named["name"] = pd.Series(own, dtype=str)
+    experiments = cases["experiment"].fillna("").str.replace("_", " ")
+    own = [
+        label if label.startswith(experiment) else f"{experiment}: {label}"
+        for experiment, label in zip(experiments, case_labels(cases), strict=True)
+    ]
+    named = cases[["notebook"]].assign(name=pd.Series(own, index=cases.index, dtype=str))
     rounds = ["" if np.isnan(r) else f", round {r + 1:g}" for r in numbers(cases, "round")]
     repeated = named.duplicated(keep=False)
-    named["name"] += pd.Series(rounds, dtype=str).where(repeated, "")
+    named["name"] += pd.Series(rounds, index=cases.index, dtype=str).where(repeated, "")
     places = named.groupby(["notebook", "name"]).cumcount() + 1
     return [
         name if place == 1 else f"{name} ({place})"
@@ -98,34 +98,20 @@ def anchor(notebook: str, case_id: str) -> str:
     return f"case-{notebook[:2]}-{case_id}".replace(" ", "-")
 
 
-def _by_case(table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    if table.empty:
-        return {}
-    keyed = table.assign(notebook=_text(table, "notebook"), case_id=_text(table, "case_id"))
-    return {
-        (str(notebook), str(case_id)): rows
-        for (notebook, case_id), rows in keyed.groupby(["notebook", "case_id"], sort=False)
-    }
-
-
-def _text(table: pd.DataFrame, column: str) -> list[str]:
-    """A column as text, '' for what is missing."""
-    if column not in table:
-        return [""] * len(table)
-    return ["" if pd.isna(value) else str(value) for value in table[column]]
+def _by_case(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:
+    return dict(list(table.groupby(["notebook", "case_id"], sort=False)))
 
 
 def _trace(
     label: str, case: pd.Series[Any], samples: pd.DataFrame | None, spans: pd.DataFrame | None
 ) -> dict[str, Any]:
-    notebook, case_id = labels.text_of(case, "notebook"), labels.text_of(case, "case_id")
     capacity = labels.number_of(case, "capacity_bytes")
     curves = _curves(samples)
     bands, joined = _bands(spans)
     return {
-        "id": anchor(notebook, case_id),
+        "id": anchor(case["notebook"], case["case_id"]),
         "label": label,
-        "notebook": notebook,
+        "notebook": case["notebook"],
         "status": labels.text_of(case, "status"),
         "capacity": None if np.isnan(capacity) else round(capacity / MIB, 1),
         "readings": 0 if samples is None else len(samples),
@@ -166,7 +152,7 @@ def thinned(times: Values, values: Values, buckets: int) -> npt.NDArray[np.int64
 
 
 def _bands(spans: pd.DataFrame | None) -> tuple[list[list[Any]], bool]:
-    """[tenant, phase, start, end] in seconds of each span, and whether neighbours were joined."""
+    """[role, phase, start, end] in seconds of each span, and whether neighbours were joined."""
     if spans is None:
         return [], False
     rows = spans.assign(start_s=numbers(spans, "start_s"), end_s=numbers(spans, "end_s"))
@@ -174,8 +160,8 @@ def _bands(spans: pd.DataFrame | None) -> tuple[list[list[Any]], bool]:
     joined = len(rows) > MOST_SPANS
     reach = float(rows["end_s"].max() - rows["start_s"].min()) if len(rows) else 0.0
     bands = [
-        [str(tenant), phase, round(start, 5), round(start + width, 5)]
-        for tenant, own in rows.groupby("role", sort=True)
+        [str(role), phase, round(start, 5), round(start + width, 5)]
+        for role, own in rows.groupby("role", sort=True)
         for phase, known in merged_bands(own, gap_s=reach * JOIN_SHARE if joined else -1.0).items()
         for start, width in known
     ]
@@ -198,9 +184,7 @@ def _ledger(ledger: pd.DataFrame | None) -> list[list[Any]]:
     """[moment, owner, MiB] of what the case itself held."""
     if ledger is None:
         return []
-    inside = (
-        ledger["in_process"].ne(False) if "in_process" in ledger else ledger["owner"].ne("free")
-    )
+    inside = ledger["in_process"].ne(False) & ledger["owner"].ne("free")  # older runs say no more
     own = ledger[inside].assign(mib=numbers(ledger, "bytes") / MIB)
     own = own[own["mib"] > 0]
     return [

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from hybridlab.reporting.html import tolerant_reader
 from hybridlab.reporting.labels import EMPTY, is_missing, text
+from hybridlab.reporting.rows import complete
 from hybridlab.results.schema import TABLES
 
 #: The tone of a badge for every status and verdict; the words stand in it too.
@@ -132,7 +133,14 @@ class Run:
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {name: tolerant_reader.read_table(self.folder, name, self.note) for name in TABLES}
+        """Every table with all columns of its schema and the name of the notebook, '' where none
+        is known."""
+        return {name: self._table(name) for name in TABLES}
+
+    def _table(self, name: str) -> pd.DataFrame:
+        rows = complete(name, tolerant_reader.read_table(self.folder, name, self.note))
+        known = rows["notebook"].fillna("") if "notebook" in rows else ""
+        return rows.assign(notebook=known, case_id=rows["case_id"].fillna(""))
 
     @cached_property
     def inner(self) -> list[Run]:

@@ -1,10 +1,6 @@
 """Tables that people read: rows of a run, summarised with units in their headings. No torch."""
 
 from hybridlab.reporting.rows import filled
-from hybridlab.reporting.tables.ageing import ageing_table, forecast_words, wear_table
-from hybridlab.reporting.tables.arrivals import arrivals_table
-from hybridlab.reporting.tables.containers import containers_table
-from hybridlab.reporting.tables.edge import edge_table, least_rooms
 from hybridlab.reporting.tables.memory import (
     attention_plan,
     attention_table,
@@ -12,49 +8,57 @@ from hybridlab.reporting.tables.memory import (
     memory_table,
     of_largest,
 )
+from hybridlab.reporting.tables.memory_limits import (
+    least_headrooms,
+    memory_limits_table,
+    request_sizes,
+)
+from hybridlab.reporting.tables.overheads import containers_table, slowdown_table
 from hybridlab.reporting.tables.quality import (
     RULE,
     Quality,
+    model_name,
     qualities,
     quality_by_size,
-    tenant_name,
 )
-from hybridlab.reporting.tables.race import (
+from hybridlab.reporting.tables.soak import forecast_words, growth_table, soak_table
+from hybridlab.reporting.tables.strategy_comparison import (
     answer_accuracy,
+    arrivals_table,
     latency_table,
     phase_table,
     quality_table,
     same_answer,
 )
-from hybridlab.reporting.tables.slowdown import slowdown_table
 from hybridlab.reporting.tables.swaps import swap_seconds, swap_spans, swap_table
 
 __all__ = [
     "RULE",
     "Quality",
-    "ageing_table",
     "answer_accuracy",
     "arrivals_table",
     "attention_plan",
     "attention_table",
     "containers_table",
-    "edge_table",
     "filled",
     "forecast_words",
+    "growth_table",
     "latency_table",
-    "least_rooms",
+    "least_headrooms",
     "ledger_table",
+    "memory_limits_table",
     "memory_table",
+    "model_name",
     "of_largest",
     "phase_table",
     "qualities",
     "quality_by_size",
     "quality_table",
+    "request_sizes",
     "same_answer",
     "slowdown_table",
+    "soak_table",
     "swap_seconds",
     "swap_spans",
     "swap_table",
-    "tenant_name",
-    "wear_table",
 ]

@@ -10,10 +10,11 @@ import pandas as pd
 
 from hybridlab import catalog, planner
 from hybridlab.reporting import labels
-from hybridlab.reporting.rows import case_labels
+from hybridlab.reporting.rows import case_labels, cases_of, complete_tables, is_first, measured
 from hybridlab.units import MIB, format_bytes
 
 
+@complete_tables
 def memory_table(cases: pd.DataFrame) -> pd.DataFrame:
     """One row per case: where its bytes went, in GiB, and what became of it."""
     return pd.DataFrame(
@@ -35,15 +36,14 @@ def memory_table(cases: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+@complete_tables
 def ledger_table(ledgers: pd.DataFrame) -> pd.DataFrame:
     """Each owner's bytes at each moment in MiB beside what the planner predicted, and the error.
 
     The `sum` of a moment is what the case used then, with the unattributed share.
     """
     columns = ["moment", "owner", "MiB", "predicted MiB", "error"]
-    if ledgers.empty:
-        return pd.DataFrame(columns=columns)
-    inside = ledgers[ledgers["in_process"].astype(bool)] if "in_process" in ledgers else ledgers
+    inside = ledgers[ledgers["in_process"].ne(False)]  # older runs do not say
     rows = []
     for (_, moment), own in inside.groupby(["case_id", "moment"], sort=False):
         used = own["bytes"].sum()
@@ -55,13 +55,11 @@ def ledger_table(ledgers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+@complete_tables
 def of_largest(ledgers: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """The ledger rows of the case that used most."""
-    fine = cases[cases["status"] == "ok"]
-    if fine.empty or ledgers.empty:
-        return ledgers.head(0)
-    largest = fine.sort_values("request_peak_bytes").iloc[-1]
-    own: pd.DataFrame = ledgers[ledgers["case_id"] == largest["case_id"]]
+    largest = measured(cases).sort_values("request_peak_bytes").tail(1)
+    own: pd.DataFrame = ledgers[ledgers["case_id"].isin(largest["case_id"])]
     return own
 
 
@@ -76,15 +74,14 @@ def _owner_row(row: Mapping[Any, Any]) -> dict[str, str]:
     }
 
 
+@complete_tables
 def attention_table(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Each attention kernel on each length of audio: bytes above rest, time, and whether it said
     the same as `auto`."""
     columns = ["audio s", "attention", "request MiB", "predicted MiB", "s", "same tokens", "status"]
     rows: list[dict[str, Any]] = []
-    for _, case in cases[cases["experiment"] == "attention"].iterrows():
-        own = trials[
-            (trials["case_id"] == case["case_id"]) & ~trials["is_first_request"].astype(bool)
-        ]
+    for _, case in cases_of(cases, "attention").iterrows():
+        own = trials[(trials["case_id"] == case["case_id"]) & ~is_first(trials)]
         row = {"attention": case["attention"], "status": case["reason"] or case["status"]}
         row["audio s"] = labels.number(case.get("audio_s"))
         if case["status"] == "ok":
@@ -97,8 +94,9 @@ def attention_table(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same_as_auto(case: pd.Series, cases: pd.DataFrame, trials: pd.DataFrame) -> str:
-    twins = cases[(cases["experiment"] == "attention") & (cases["audio_s"] == case["audio_s"])]
-    auto = twins[twins["attention"] == "auto"]["case_id"]
+    twins = cases_of(cases, "attention")
+    twins = twins[(twins["audio_s"] == case["audio_s"]) & (twins["attention"] == "auto")]
+    auto = twins["case_id"]
     said = trials.set_index("case_id")["answer_tokens"]
     if auto.empty or auto.iloc[0] not in said.index:
         return labels.EMPTY

@@ -10,7 +10,7 @@ import pandas as pd
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import RESAMPLES, Interval, bootstrap_interval, word_errors
 from hybridlab.reporting import labels
-from hybridlab.reporting.rows import is_first
+from hybridlab.reporting.rows import cases_of, complete_tables, is_first
 
 #: A text is `good` up to so many times the best one's word error rate, or so much above it.
 GOOD_RATIO, GOOD_ABOVE = 2.0, 0.02
@@ -27,7 +27,7 @@ class Quality:
     """A model alone: share of wrong words, audio seconds per second, bytes it takes (the peak
     includes the weights, but not the process before it loaded them; NaN without a reading)."""
 
-    tenant: str
+    role: str
     model: str
     weights: str
     clips: int
@@ -40,14 +40,14 @@ class Quality:
 
     @property
     def name(self) -> str:
-        return f"{labels.role_name(self.tenant)} {self.model}"
+        return f"{labels.role_name(self.role)} {self.model}"
 
 
+@complete_tables
 def qualities(trials: pd.DataFrame, cases: pd.DataFrame) -> list[Quality]:
     """One for each model of experiment `quality` that said something, best first."""
-    if trials.empty or cases.empty:
-        return []
-    own = cases[(cases["experiment"] == "quality") & cases["status"].isin(["ok", "invalid"])]
+    own = cases_of(cases, "quality")
+    own = own[own["status"].isin(["ok", "invalid"])]
     found = [
         _quality(case, trials[trials["case_id"] == case["case_id"]]) for _, case in own.iterrows()
     ]
@@ -60,19 +60,19 @@ def _quality(case: pd.Series, trials: pd.DataFrame) -> Quality | None:
     counts = word_errors(list(said["reference"]), list(said["transcript"]))
     if not counts:
         return None
-    tenant = str(case["variant"])
+    role = str(case["variant"])
     timed = said[~is_first(said)]
     if case["status"] != "ok":  # other processes disturbed it: its text counts, its times do not
         timed = timed.iloc[:0]
     return Quality(
-        tenant=tenant,
-        model=str(case["llm_model" if tenant == "llm" else "asr_model"]),
-        weights=str(case[f"{tenant}_weights"]),
+        role=role,
+        model=str(case["llm_model" if role == "llm" else "asr_model"]),
+        weights=str(case[f"{role}_weights"]),
         clips=len(counts),
         words=sum(words for _, words in counts),
         wer=_wer(counts),
         rtfx=bootstrap_interval(timed["audio_s"] / numbers(timed, "latency_s")),
-        weights_bytes=labels.number_of(case, f"{tenant}_weights_bytes"),
+        weights_bytes=labels.number_of(case, f"{role}_weights_bytes"),
         peak_bytes=labels.number_of(case, "request_peak_bytes")
         - labels.number_of(case, "process_baseline_bytes"),
     )
@@ -97,7 +97,7 @@ def _word(wer: Interval, best: Interval) -> str:
     return "decent" if wer.value <= DECENT_WER else "poor"
 
 
-def tenant_name(case: pd.Series) -> str:
+def model_name(case: pd.Series) -> str:
     """'Whisper pocket-m' or 'Voxtral pocket': the model that a case of `quality` is about."""
     if case["variant"] == "llm":
         return f"Voxtral {case['llm_model']}"

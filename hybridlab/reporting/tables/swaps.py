@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.reporting import labels
-from hybridlab.reporting.tables.race import no_times
-from hybridlab.results.reader import has_clock
+from hybridlab.reporting.rows import RACE, cases_of, complete_tables, measured, timed_table
 from hybridlab.units import GB
 
 #: Stages of every swap in their order; a reload's `load` is one, an arena's is paid once.
@@ -22,18 +22,17 @@ LINKED = ("copy-in", "copy-out")
 COLUMNS = ["variant", "role", "stage", "once", "seconds", "bytes", "link_bytes_per_s"]
 
 
+@complete_tables
 def swap_spans(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per stage of every swap of a race: `COLUMNS`, first requests left out.
 
-    `once`: paid when the case starts. Only tenants that swap. The first pass after a swap stands as
+    `once`: paid when the case starts. Only models that swap. The first pass after a swap stands as
     stage `first use`; with variant `plain` (the control) it is one of weights that never left.
     """
-    if spans.empty or cases.empty:
-        return pd.DataFrame(columns=COLUMNS)
-    columns = ["case_id", "strategy", "variant"]
-    race = cases[(cases["experiment"] == "strategy_comparison") & (cases["status"] == "ok")]
-    link = pd.to_numeric(race.get("link_bytes_per_s", np.nan))  # older runs measured none
-    own = spans.merge(race[columns].assign(link_bytes_per_s=link), on="case_id")
+    race = measured(cases_of(cases, RACE))
+    race = race.assign(link_bytes_per_s=numbers(race, "link_bytes_per_s"))
+    columns = ["case_id", "strategy", "variant", "link_bytes_per_s"]
+    own = spans.merge(race[columns], on="case_id")
     own = own.assign(seconds=own["end_s"] - own["start_s"], once=own["request_id"].isna())
     own = own[~own["request_id"].fillna("").str.endswith("-first")]
     moved = own[(own["strategy"] == "swapping") & (own["phase"] == "release")]
@@ -48,23 +47,22 @@ def swap_spans(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     return both.rename(columns={"phase": "stage"}).reindex(columns=COLUMNS)
 
 
+@timed_table
 def swap_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Median seconds, bytes, GB/s and share of the link's own speed by variant and stage."""
-    if not has_clock(cases):
-        return no_times()
     order = [*ONCE_STAGES, *SWAP_STAGES, "first use"]
     rows = []
     groups = swap_spans(spans, cases).groupby(
         ["variant", "role", "once", "stage"], sort=False, dropna=False
     )
-    for (variant, tenant, once, stage), own in groups:
+    for (variant, role, once, stage), own in groups:
         n_bytes = float(pd.to_numeric(own["bytes"]).median())
         rate = n_bytes / float(own["seconds"].median()) if stage in MOVING else np.nan
         link = float(own["link_bytes_per_s"].median()) if stage in LINKED else np.nan
         rows.append(
             {
                 "variant": variant,
-                "role": tenant,
+                "role": role,
                 "stage": stage,
                 "when": "once" if once else "each swap",
                 "n": len(own),
@@ -82,7 +80,7 @@ def swap_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
 
 def swap_seconds(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Median seconds of each stage of a request's swaps: a row per variant, a column per stage;
-    both tenants' stages are added where both swap."""
+    both models' stages are added where both swap."""
     stages = swap_spans(spans, cases)
     each = stages[~stages["once"].astype(bool) & stages["stage"].isin(SWAP_STAGES)]
     medians = each.groupby(["variant", "role", "stage"])["seconds"].median()

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from hybridlab import catalog, planner
 from hybridlab.audio import Samples
 from hybridlab.reporting import figures
+from hybridlab.reporting.rows import RACE
 from hybridlab.results.reader import run_table
 from hybridlab.results.schema import TABLES
 from hybridlab.units import MIB
@@ -27,13 +28,9 @@ ARMS = {
 }
 #: Arms that are asked over HTTP.
 SERVED: dict[str, Any] = {
-    "single-container": {
-        "case": {"servers": 1, "server_overhead_bytes": 500 * MIB, "gateway_bytes": None},
-        "trial": {"http_overhead_s": 0.015, "queue_wait_s": 0.001},
-    },
+    "single-container": {"servers": 1, "server_overhead_bytes": 500 * MIB, "gateway_bytes": None},
     "separate-containers": {
-        "case": {"servers": 2, "server_overhead_bytes": 900 * MIB, "gateway_bytes": 50 * MIB},
-        "trial": {"http_overhead_s": 0.015, "queue_wait_s": 0.001, "gateway_s": 0.005},
+        **{"servers": 2, "server_overhead_bytes": 900 * MIB, "gateway_bytes": 50 * MIB}
     },
 }
 
@@ -71,21 +68,13 @@ def more_rows() -> dict[str, list[dict[str, Any]]]:
         probes += _squeezed(name, int(1_000 * seconds))
     for variant, own in SERVED.items():
         arm = {"strategy": "parallel", "variant": variant, "notebook": "05_parallel"}
-        cases.append(
-            case(f"served-{variant}", "strategy_comparison", **arm) | memory(3.06) | own["case"]
-        )
-        for latency_s in (0.16, 0.17, 0.19):
-            more = {**own["trial"], "server_work_s": latency_s - 0.02}
-            trials.append(
-                _trial(f"served-{variant}", "strategy_comparison", arm, latency_s, **more)
-            )
-    for tenant, size, wrong in (
-        ("llm", None, 1),
-        ("asr", "base", 3),
-        ("asr", "tiny", 5),
-    ):
-        name = f"quality-{size or tenant}"
-        own = {"strategy": "reference", "variant": tenant, "asr_model": size}
+        name = f"served-{variant}"
+        cases.append(case(name, RACE, **arm) | memory(3.06) | own)
+        spent = {"http_overhead_s": 0.015, "gateway_s": 0.005 if own["gateway_bytes"] else None}
+        trials += [_trial(name, RACE, arm, took, **spent) for took in (0.16, 0.17, 0.19)]
+    for role, size, wrong in (("llm", None, 1), ("asr", "base", 3), ("asr", "tiny", 5)):
+        name = f"quality-{size or role}"
+        own = {"strategy": "reference", "variant": role, "asr_model": size}
         cases.append(case(name, "quality", **own) | memory(0.3) | {"notebook": "02"})
         trials += [_said(name, own, wrong, clip) for clip in range(6)]
     cases.append(case("interference", "interference", strategy="parallel", variant="threads"))
@@ -93,21 +82,15 @@ def more_rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def _trial(name: str, experiment: str, arm: dict[str, Any], latency_s: float, **more: Any) -> Any:
-    own = {
-        "case_id": name,
-        "experiment": experiment,
-        "latency_s": latency_s,
-        "is_first_request": False,
-    }
-    return {**arm, **own, "audio_s": 15.0, "request_id": "r", **more}
+    own = {"case_id": name, "experiment": experiment, "latency_s": latency_s, "request_id": "r"}
+    return {**arm, **own, "audio_s": 15.0, "is_first_request": False, **more}
 
 
 def _squeezed(name: str, least_mib: int) -> list[dict[str, Any]]:
+    about = {"case_id": name, "experiment": "memory_limits", "limit_kind": "headroom"}
     return [
         {
-            "case_id": name,
-            "experiment": "memory_limits",
-            "limit_kind": "headroom",
+            **about,
             "repeat": repeat,
             "value": (least_mib + 10 * repeat) * factor * MIB,
             "succeeded": factor >= 1,
@@ -118,35 +101,27 @@ def _squeezed(name: str, least_mib: int) -> list[dict[str, Any]]:
 
 
 def _said(name: str, own: dict[str, Any], wrong: int, clip: int) -> dict[str, Any]:
-    words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    words = "one two three four five six seven eight".split()
     heard = " ".join(["what"] * wrong + words[wrong:])
     texts = {"reference": " ".join(words), "transcript": heard, "audio_s": 10.0}
     return {**_trial(name, "quality", own, 0.5), **texts, "is_first_request": clip == 0}
 
 
 def _collisions() -> list[dict[str, Any]]:
-    """Two parties alone, and together at half their speed."""
+    """Two models alone, and together at half their speed."""
+    about = {"case_id": "interference", "experiment": "interference", "phase": "encode"}
+    about["notebook"] = "05_parallel"
     spans = []
     for turn in range(10):
-        for pairing, tenants, seconds in (
-            ("reference", ("llm",), 0.1),
-            ("reference", ("asr",), 0.1),
-            ("llm+asr", ("llm", "asr"), 0.2 + 0.001 * turn),
+        for roles, at, took in (
+            (("llm",), 4, 0.1),
+            (("asr",), 6, 0.1),
+            (("llm", "asr"), 8, 0.2 + 0.001 * turn),
         ):
-            start = 10.0 * turn + {"llm": 0, "asr": 2}[tenants[-1]] + 4 * len(tenants)
-            spans += [
-                {
-                    "case_id": "interference",
-                    "experiment": "interference",
-                    "request_id": f"{pairing}:a",
-                    "role": tenant,
-                    "phase": "encode",
-                    "start_s": start,
-                    "end_s": start + seconds,
-                    "notebook": "05_parallel",
-                }
-                for tenant in tenants
-            ]
+            pairing = "+".join(roles) if len(roles) > 1 else "reference"
+            times = {"start_s": 10.0 * turn + at, "end_s": 10.0 * turn + at + took}
+            request = {"request_id": f"{pairing}:a"}
+            spans += [{**about, **request, "role": role, **times} for role in roles]
     return spans
 
 

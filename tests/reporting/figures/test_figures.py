@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 
 from hybridlab.analysis.stats import Interval
 from hybridlab.reporting import figures
-from hybridlab.reporting.figures import gantt
-from hybridlab.reporting.figures.latency import fastest_words
-from hybridlab.reporting.figures.memory import memory_finding
-from hybridlab.reporting.figures.predicted import prediction_points
-from hybridlab.reporting.rows import arm_intervals, arms_of, worst_per_label
+from hybridlab.reporting.figures.labelled_points import prediction_points
+from hybridlab.reporting.figures.timeline import working_s
+from hybridlab.reporting.findings import fastest_words, memory_finding
+from hybridlab.reporting.rows import arm_intervals, arms_of, merged_bands, worst_per_label
 from hybridlab.units import GIB
 from tests.reporting.figures.drawn import DRAWN, SEQUENTIAL, Tables, noise, of, words_of
 from tests.synthetic import case, memory
@@ -189,7 +188,7 @@ def test_work_at_once_is_counted_in_one_arm_and_not_in_the_other(tables: Tables)
     for case_id in (SEQUENTIAL, "race-parallel-threads-05_parallel-r0"):
         spans = tables["spans"]
         own = spans[(spans["case_id"] == case_id) & spans["request_id"].notna()]
-        both[case_id] = gantt.working_s(own)["both"]
+        both[case_id] = working_s(own)["both"]
     sequential, parallel = both.values()
     assert sequential == pytest.approx(0, abs=1e-9)
     assert parallel > 1
@@ -199,10 +198,10 @@ def test_neighbouring_bands_join() -> None:
     spans = pd.DataFrame(
         {"phase": ["decode"] * 3, "start_s": [0.0, 1.0, 3.0], "end_s": [1.0, 2.0, 4.0]}
     )
-    assert gantt.merged_bands(spans, gap_s=0.1) == {"decode": [(0.0, 2.0), (3.0, 1.0)]}
+    assert merged_bands(spans, gap_s=0.1) == {"decode": [(0.0, 2.0), (3.0, 1.0)]}
 
 
-def test_ageing_tells_growth_from_none(tables: Tables) -> None:
+def test_the_soak_tells_growth_from_none(tables: Tables) -> None:
     title = " ".join(DRAWN["soak"](tables).get_suptitle().split())
     assert title.startswith("Memory grows in 2 of 6 arms, at most by 89.8 MiB per 100 cycles")
 

@@ -23,8 +23,8 @@
   ]))];
   const readings = (trace) => Object.entries(trace.curves).flatMap(([source, [times, values]]) =>
     times.map((t, i) => ({ t, held: values[i] / unit.size, source, trace: trace.label })));
-  const bands = (trace) => trace.spans.map(([tenant, phase, start, end]) => ({
-    tenant, phase, start, end, took: end - start,
+  const bands = (trace) => trace.spans.map(([role, phase, start, end]) => ({
+    role, phase, start, end, took: end - start,
     strength: data.strengths[phase] ?? 0.6,
   }));
   const held = (trace) => trace.ledger.map(([moment, owner, mib]) => (
@@ -89,12 +89,12 @@
     encoding: {
       x: { ...time("seconds since the case began"), field: "start" },
       x2: { field: "end" },
-      y: { field: "tenant", type: "nominal", title: null, sort: ["llm", "asr"] },
-      color: { field: "tenant", type: "nominal", legend: null, scale: {
-        domain: Object.keys(data.tenants), range: Object.values(data.tenants) } },
-      stroke: { field: "tenant", type: "nominal", legend: null },
+      y: { field: "role", type: "nominal", title: null, sort: ["llm", "asr"] },
+      color: { field: "role", type: "nominal", legend: null, scale: {
+        domain: Object.keys(data.roles), range: Object.values(data.roles) } },
+      stroke: { field: "role", type: "nominal", legend: null },
       opacity: { field: "strength", type: "quantitative", scale: null, legend: null },
-      tooltip: [{ field: "tenant" }, { field: "phase" },
+      tooltip: [{ field: "role" }, { field: "phase" },
                 { field: "start", ...number, title: "from (s)" },
                 { field: "took", ...number, title: "took (s)" }],
     },
@@ -185,9 +185,9 @@
 
   const phaseRows = (trace, from, to) => {
     const sums = new Map();
-    for (const [tenant, phase, start, end] of trace.spans) {
+    for (const [role, phase, start, end] of trace.spans) {
       const inside = Math.min(end, to) - Math.max(start, from);
-      if (inside > 0) sums.set(`${tenant} ${phase}`, (sums.get(`${tenant} ${phase}`) || 0) + inside);
+      if (inside > 0) sums.set(`${role} ${phase}`, (sums.get(`${role} ${phase}`) || 0) + inside);
     }
     return [...sums].sort((a, b) => b[1] - a[1]);
   };

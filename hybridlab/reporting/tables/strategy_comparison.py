@@ -1,38 +1,40 @@
-"""Tables of requests: latency and throughput per arm, words per model, seconds per phase."""
+"""Tables of requests: latency and throughput per arm, also of requests that come at their own
+times; words per model, seconds per phase."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.queueing import arrival_points, knees
 from hybridlab.analysis.stats import bootstrap_interval, is_stable, quantile, word_error_rate
 from hybridlab.reporting import labels
-from hybridlab.reporting.rows import arms_of, cases_of, highest_peak, is_first, race_trials
+from hybridlab.reporting.rows import (
+    RACE,
+    arms_of,
+    cases_of,
+    complete_tables,
+    is_first,
+    race_trials,
+    timed_table,
+)
 from hybridlab.results.reader import has_clock
-from hybridlab.simulation import NO_TIMES
 
 
-def no_times() -> pd.DataFrame:
-    """In place of a table of times of a simulated card: why there is none."""
-    return pd.DataFrame({"no times": [NO_TIMES]})
-
-
+@complete_tables
 def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per arm of a race: latency, throughput, energy, peak, margin, parity, quality."""
-    race = cases_of(cases, "strategy_comparison")
-    firsts = arms_of(trials[is_first(trials)]) if len(trials) else trials
+    race = cases_of(cases, RACE)
+    firsts = arms_of(trials[is_first(trials)])
     rows = []
     for arm, own in race_trials(trials).groupby("arm", sort=False):
-        arm_cases = race[
-            (race["strategy"] == own["strategy"].iloc[0])
-            & (race["variant"] == own["variant"].iloc[0])
-        ]
+        keys = ["strategy", "variant"]
+        arm_cases = race[(race[keys] == own[keys].iloc[0]).all(axis=1)]
         smaller = (numbers(arm_cases, "fallbacks") > 0).any()
-        first = firsts.loc[firsts["arm"] == arm, "latency_s"] if len(firsts) else pd.Series()
+        first = firsts.loc[firsts["arm"] == arm, "latency_s"]
         served_rps = arm_cases["throughput_rps"].median()
         rows.append(
             {
@@ -46,7 +48,7 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "RTFx": labels.number(own["audio_s"].mean() * served_rps),
                 "requests/s": labels.number(served_rps),
                 "J/request": labels.number(numbers(arm_cases, "request_energy_j").median()),
-                "peak GiB": labels.gib(highest_peak(arm_cases).max()),
+                "peak GiB": labels.gib(numbers(arm_cases, "peak_bytes").max()),
                 "margin GiB": labels.gib(numbers(arm_cases, "margin_bytes").median()),
                 "output_matches_reference": labels.output_matches_reference(
                     own["output_matches_reference"]
@@ -84,30 +86,54 @@ def answer_accuracy(trials: pd.DataFrame) -> float | None:
     return float(np.mean([same_answer(expected, given) for expected, given in pairs]))
 
 
+@complete_tables
 def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
     """WER and answer accuracy of each model alone (experiment `reference`)."""
     alone = trials[trials["experiment"] == "reference"]
     return pd.DataFrame(
         [
             {
-                "role": tenant,
+                "role": role,
                 "clips": own["clip_id"].nunique(),
                 "WER": labels.percent(_wer(own)),
                 "answers right": labels.percent(answer_accuracy(own)),
                 "median s": labels.interval(bootstrap_interval(own[~is_first(own)]["latency_s"])),
             }
-            for tenant, own in alone.groupby("variant", sort=False)
+            for role, own in alone.groupby("variant", sort=False)
         ]
     )
 
 
+@timed_table
 def phase_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Median seconds of each phase of each model in these cases."""
-    if not has_clock(cases):
-        return no_times()
-    rows: list[dict[str, Any]] = []
-    keys = ["role", "phase"]
-    for (tenant, phase), own in spans.groupby(keys, sort=False) if len(spans) else ():
+    rows = []
+    for (role, phase), own in spans.groupby(["role", "phase"], sort=False):
         took = labels.interval(bootstrap_interval(own["end_s"] - own["start_s"]))
-        rows.append({"role": tenant, "phase": phase, "n": len(own), "median s": took})
-    return pd.DataFrame(rows, columns=[*keys, "n", "median s"])
+        rows.append((role, phase, len(own), took))
+    return pd.DataFrame(rows, columns=["role", "phase", "n", "median s"])
+
+
+@timed_table
+def arrivals_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """One row per arm and offered rate, and whether it lies before the knee."""
+    points = arrival_points(trials, cases)
+    if points.empty:
+        return pd.DataFrame(columns=["strategy", "rate /s", "n", "median s", "p95 s", "wait s"])
+    held = knees(points)
+    return pd.DataFrame(
+        [
+            {
+                "strategy": row["arm"],
+                "rate /s": labels.number(row["rate_rps"]),
+                "of sequential's": f"{row['load']:.0%}",
+                "n": row["n"],
+                "median s": labels.interval(bootstrap_interval(row["latencies"])),
+                "p95 s": labels.number(row["p95_s"]),
+                "wait s": labels.number(row["queue_time_s"]),
+                "served /s": labels.number(row["served_rps"]),
+                "before the knee": "yes" if row["rate_rps"] <= held[row["arm"]] else "no",
+            }
+            for _, row in points.sort_values(["arm", "rate_rps"]).iterrows()
+        ]
+    )

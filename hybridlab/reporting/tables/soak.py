@@ -1,4 +1,4 @@
-"""Tables of ageing: what is lost over many cycles, and what each remedy costs."""
+"""Tables of the soak: what is lost over many cycles, and what each remedy costs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import pandas as pd
 from hybridlab.analysis import memory_growth
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
+from hybridlab.reporting.rows import complete_tables
 from hybridlab.units import MIB
 
 
-def ageing_table(cycles: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+@complete_tables
+def soak_table(cycles: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per strategy and remedy: what is lost over time, and what the remedy costs."""
     rows = []
     for arm in memory_growth.arms(cycles):
@@ -34,7 +36,8 @@ def ageing_table(cycles: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def wear_table(cycles: pd.DataFrame) -> pd.DataFrame:
+@complete_tables
+def growth_table(cycles: pd.DataFrame) -> pd.DataFrame:
     """One row per strategy and remedy: the trend of each quantity per 100 cycles, with interval."""
     rows = []
     for arm in memory_growth.arms(cycles):

@@ -1,0 +1,160 @@
+"""Heat maps of ratios around 1: where another arm beats the control, and which phase slows which.
+Colour says the direction, the cell's words the number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from hybridlab.analysis.phase_slowdown import slowdowns
+from hybridlab.analysis.queueing import break_even as ratios_of
+from hybridlab.analysis.queueing import service_times
+from hybridlab.reporting import labels
+from hybridlab.reporting.figures import theme
+from hybridlab.reporting.figures.captions import BOOTSTRAP, captioned
+from hybridlab.reporting.palette import PHASE_LOOK
+from hybridlab.reporting.rows import CONTROL, strategies_first
+
+#: Latencies closer than this ratio are called even.
+EVEN = 1.05
+PARTIES = {**labels.ROLES, "copy": "weights"}
+_NAMES = [f"{party} {phase}" for party in PARTIES.values() for phase in PHASE_LOOK]
+
+
+def draw_ratios(ax: Axes, table: pd.DataFrame, words: pd.DataFrame, *, most: float) -> None:
+    """A table of ratios from violet (below 1) to orange (above), with `words` of the same shape;
+    what lies beyond 0.5 and `most` has the colour of the end of the scale."""
+    shown = table.astype(float).clip(lower=0.5, upper=most)
+    norm = TwoSlopeNorm(1.0, 0.5, most)
+    look: dict[str, Any] = {"cmap": "PuOr_r", "norm": norm, "linewidths": 0.5}
+    sns.heatmap(shown, annot=words, fmt="", annot_kws={"fontsize": 10}, cbar=False, ax=ax, **look)
+    for (y, x), value in np.ndenumerate(shown.to_numpy()):
+        if not np.isfinite(value):  # seaborn writes nothing where there is no colour
+            ax.text(x + 0.5, y + 0.5, str(words.iloc[y, x]), ha="center", va="center", fontsize=10)
+    ax.grid(visible=False)
+    ax.tick_params(length=0, labelrotation=0)
+    ax.set(xlabel="", ylabel="")
+
+
+def ratio_words(ratio: float, digits: int = 2) -> str:
+    """'1.24', '∞', and '–' where there is none."""
+    if np.isnan(ratio):
+        return labels.EMPTY
+    return "∞" if np.isinf(ratio) else f"{ratio:.{digits}f}"
+
+
+# ------------------------------------------------------------------------------------ break-even
+
+
+@theme.styled(timed=True)
+def break_even(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
+    """Interval between arrivals (s) against length of the audio (s), one panel per arm: its mean
+    latency over that of the control, derived from measured service times; below 1 the arm is the
+    better choice."""
+    services = service_times(trials[trials["latency_s"] > 0])
+    cells = ratios_of(services, control=CONTROL)
+    if cells.empty:
+        return theme.nothing_to_show("No requests of several lengths were timed, so no break-even.")
+    arms = strategies_first(list(cells["arm"].unique()))
+    figure = theme.new_figure(1.5 + len(arms) * (0.9 + 0.42 * cells["audio_s"].nunique()))
+    axes = figure.subplots(len(arms), 1, squeeze=False, sharex=True)[:, 0]
+    for ax, arm in zip(axes, arms, strict=True):
+        _draw_arm(ax, arm, cells[cells["arm"] == arm])
+    axes[-1].set_xlabel("mean time between arrivals (s), Poisson")
+    requests = labels.counted(int(services["n"].sum()), "request")
+    return captioned(
+        figure,
+        "; ".join(_break_even_finding(arm, cells[cells["arm"] == arm]) for arm in arms),
+        trials[trials["experiment"] == "service_times"],
+        cases,
+        n=f"{requests}, {int(services['n'].min())} or more for each length",
+        interval="no interval: derived from mean service times by the Pollaczek-Khinchine formula",
+        notes=(
+            "∞: requests come faster than this arm serves them; 0: than only the control does; "
+            "–: than both do",
+        ),
+    )
+
+
+def _draw_arm(ax: Axes, arm: str, cells: pd.DataFrame) -> None:
+    table = cells.pivot(index="audio_s", columns="interval_s", values="ratio").sort_index()
+    table.index = pd.Index([f"{seconds:g} s of audio" for seconds in table.index])
+    table.columns = pd.Index([f"{seconds:.2g}" for seconds in table.columns])
+    draw_ratios(ax, table, table.map(ratio_words), most=2.0)
+    ax.set_title(f"{arm}: mean latency over that of {CONTROL}", loc="left")
+
+
+def _break_even_finding(arm: str, own: pd.DataFrame) -> str:
+    known = own[own["ratio"].notna()]
+    better, even = known[known["ratio"] < 1 / EVEN], known[known["ratio"] <= EVEN]
+    if len(better):
+        return f"{arm} beats {CONTROL} in {len(better)} of {len(known)} cells"
+    if len(even):
+        share = f"in {len(even)} of {len(known)} cells" if len(even) < len(known) else "everywhere"
+        return f"{arm} is within {100 * (EVEN - 1):.0f} % of {CONTROL} {share}"
+    lowest = known["ratio"].min()
+    return f"{arm} beats {CONTROL} nowhere ({lowest:.2f} times its latency at best)"
+
+
+# ---------------------------------------------------------------------------------- interference
+
+
+@theme.styled(timed=True)
+def interference(spans: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
+    """How many times longer a phase takes beside each phase of the other model, with the 95 %
+    interval. Rows: who is slowed; columns: by whom."""
+    own = spans[(spans["experiment"] == "interference") & spans["end_s"].notna()]
+    cells = slowdowns(own)
+    cells = cells[np.isfinite(cells["high"].astype(float))]  # the others could be anything
+    if cells.empty:
+        return theme.nothing_to_show("No two parties were measured at once, so no interference.")
+    cells = cells.assign(
+        slowed=cells["role"].map(PARTIES) + " " + cells["phase"],
+        by=cells["other"].map(PARTIES) + " " + cells["other_phase"],
+        words=[_cell_words(cell) for _, cell in cells.iterrows()],
+    )
+    rows, columns = (sorted(cells[name].unique(), key=_place) for name in ("slowed", "by"))
+    factors, words = (
+        cells.pivot(index="slowed", columns="by", values=name).loc[rows, columns]
+        for name in ("slowdown", "words")
+    )
+    figure, ax = theme.new_axes(1.6 + 0.56 * len(rows))
+    draw_ratios(ax, factors, words.fillna(labels.EMPTY), most=3.0)
+    ax.set_xticklabels([name.replace(" ", "\n", 1) for name in columns])
+    ax.xaxis.tick_top()
+    return captioned(
+        figure,
+        _interference_finding(cells),
+        own,
+        cases,
+        n=f"{int(cells['n'].min())} spans or more for each row",
+        interval=f"in brackets: {BOOTSTRAP}",
+        notes=(
+            "rows: times as long as alone, beside what heads the column, by least squares",
+            "–: too seldom at once to tell",
+        ),
+    )
+
+
+def _place(name: str) -> int:
+    return _NAMES.index(name) if name in _NAMES else len(_NAMES)
+
+
+def _cell_words(cell: pd.Series[float]) -> str:
+    low, high = (ratio_words(cell[name], 1) for name in ("low", "high"))
+    return f"{ratio_words(cell['slowdown'])}\n[{low}–{high}]"
+
+
+def _interference_finding(cells: pd.DataFrame) -> str:
+    sure = cells[cells["low"] > 1]
+    if sure.empty:
+        return "No phase is slowed beyond the noise by what runs beside it"
+    worst = sure.sort_values("low").iloc[-1]
+    slowed = labels.capital(str(worst["slowed"]))
+    return f"{slowed} suffers most: {worst['slowdown']:.2f} times as long beside {worst['by']}"

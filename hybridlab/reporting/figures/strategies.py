@@ -1,0 +1,315 @@
+"""Figures that compare arms: latency and its distribution (s), throughput, and the trade of latency
+for memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from hybridlab.analysis.arms import ArmStats, numbers, standings
+from hybridlab.analysis.stats import bootstrap_interval, quantile
+from hybridlab.reporting import labels
+from hybridlab.reporting.figures import elements, theme
+from hybridlab.reporting.figures.captions import BOOTSTRAP, captioned
+from hybridlab.reporting.findings import fastest_words, pooled_words
+from hybridlab.reporting.palette import CAPACITY_COLOUR, DASHES, GUIDE, MUTED, strategy_look, tint
+from hybridlab.reporting.rows import (
+    RACE,
+    arm_intervals,
+    arms_of,
+    case_labels,
+    cases_of,
+    is_first,
+    ordered,
+    present,
+    strategies_first,
+)
+from hybridlab.units import format_bytes, format_number, format_seconds
+
+FIRST_SHOWN_RATIO = 4  # a first request slower than so many times all others leaves the axis
+LOG_FROM_RATIO = 30  # slowest over fastest from which an axis of time becomes logarithmic
+MOST_MARKERS = 5  # of the steps of a distribution so many have a marker
+
+# --------------------------------------------------------------------------------------- latency
+
+
+@theme.styled(timed=True)
+def latency(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
+    """Every request of every arm, with the median and its 95 % interval; first requests hollow."""
+    rows = arms_of(trials)
+    intervals = arm_intervals(rows)
+    if not intervals:
+        return theme.nothing_to_show("No request was timed beyond the first, so no latency.")
+    arms = strategies_first(list(intervals))
+    rows = rows[rows["arm"].isin(arms)]
+    figure, ax = theme.new_axes(theme.rows_height(len(arms), each_in=0.66))
+    for y, arm in enumerate(arms):
+        _draw_requests(ax, y, rows[rows["arm"] == arm])
+    _draw_medians(ax, rows[~is_first(rows)], arms)
+    best = min(range(len(arms)), key=lambda y: intervals[arms[y]].value)
+    elements.name_rows(ax, [_arm_name(arm, rows, intervals[arm].n) for arm in arms], best=best)
+    notes = [labels.bracketed(intervals[arm], format_seconds, "\n") for arm in arms]
+    elements.note_column(ax, enumerate(notes))
+    reach = _reach_s(rows)
+    time_axis(ax, rows["latency_s"].clip(upper=reach), "latency of a request (s)")
+    _bound_firsts(ax, rows, arms, reach)
+    elements.legend_below(ax, handles=_handles(rows))
+    served = labels.counted(sum(interval.n for interval in intervals.values()), "request")
+    pooled = pooled_words(rows)
+    return captioned(
+        figure,
+        fastest_words(intervals, pooled=bool(pooled)),
+        rows,
+        cases,
+        n=f"{served} in {labels.counted(len(arms), 'arm')}",
+        interval=f"bar and brackets: {BOOTSTRAP} of the median",
+        notes=(pooled, "a request: a clip and a question in, a transcript and an answer out"),
+    )
+
+
+def _draw_requests(ax: Axes, y: float, rows: pd.DataFrame) -> None:
+    colour, marker = strategy_look(str(rows["strategy"].iloc[0]))
+    first = is_first(rows)
+    values = rows.loc[~first, "latency_s"].to_numpy()
+    # steps of the golden ratio keep dots apart, and the same rows give the same picture
+    spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.42
+    dots: dict[str, Any] = {"alpha": 0.55, "markersize": 6, "mec": "none", "zorder": 3}
+    ax.plot(values, y + spread, marker, color=colour, **dots)
+    hollow = rows.loc[first, "latency_s"].to_numpy()
+    ax.plot(hollow, np.full(len(hollow), y), marker, mfc="none", mec=colour, markersize=9, zorder=4)
+
+
+def _draw_medians(ax: Axes, rows: pd.DataFrame, arms: list[str]) -> None:
+    def bounds(values: pd.Series[float]) -> tuple[float, float]:
+        interval = bootstrap_interval(values)
+        return interval.low, interval.high
+
+    look: dict[str, Any] = {"marker": "|", "markersize": 34, "markeredgewidth": 2.4}
+    look |= {"linestyle": "none", "color": "black", "zorder": 5}
+    data: dict[str, Any] = {"data": rows, "x": "latency_s", "y": "arm", "order": arms}
+    sns.pointplot(
+        **data, estimator="median", errorbar=bounds, err_kws={"linewidth": 3.2}, ax=ax, **look
+    )
+    ax.set_ylabel("")
+
+
+def _reach_s(rows: pd.DataFrame) -> float:
+    """Where the axis of latency ends: beyond all counted requests, and beyond the first ones
+    unless they would press the others together."""
+    counted = float(rows.loc[~is_first(rows), "latency_s"].max())
+    highest = float(rows["latency_s"].max())
+    return highest * 1.05 if highest <= FIRST_SHOWN_RATIO * counted else counted * 1.6
+
+
+def _bound_firsts(ax: Axes, rows: pd.DataFrame, arms: list[str], reach_s: float) -> None:
+    """End the axis at `reach_s`; first requests beyond it are written at its edge."""
+    ax.set_xlim(right=reach_s)
+    beyond = rows[is_first(rows) & (rows["latency_s"] > reach_s)]
+    for arm, own in beyond.groupby("arm", sort=False):
+        words = f"first: {format_seconds(float(own['latency_s'].median()))} →"
+        look: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 10, "color": MUTED}
+        ax.text(0.99, arms.index(str(arm)), words, transform=ax.get_yaxis_transform(), **look)
+
+
+def _arm_name(arm: str, rows: pd.DataFrame, n: int) -> str:
+    """'sequential/plain (n = 16)', and whether its texts differ from those of a model alone."""
+    matches = present(rows[rows["arm"] == arm], "output_matches_reference")
+    return f"{arm}\n(n = {n}{'' if matches.astype(bool).all() else ', texts differ'})"
+
+
+def _handles(rows: pd.DataFrame) -> list[Line2D]:
+    grey: dict[str, Any] = {"linestyle": "", "color": MUTED}
+    handles = [Line2D([], [], marker="o", alpha=0.6, label="a request", **grey)]
+    if is_first(rows).any():
+        hollow = Line2D([], [], marker="o", mfc="none", label="first request, not counted", **grey)
+        handles.append(hollow)
+    bar = Line2D([], [], color="black", linewidth=3.2, label=f"median, {BOOTSTRAP}")
+    return [*handles, bar]
+
+
+def time_axis(ax: Axes, values: pd.Series[float], label: str) -> None:
+    """Seconds from zero, or logarithmic where they span too much."""
+    low, high = float(values.min()), float(values.max())
+    if low > 0 and high / low > LOG_FROM_RATIO:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        label += ", logarithmic"
+    else:
+        ax.set_xlim(left=0)
+    ax.set_xlabel(label)
+
+
+# ---------------------------------------------------------------------------------- distribution
+
+
+@theme.styled(timed=True)
+def latency_ecdf(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
+    """Share of requests served within a time, per arm; first requests left out."""
+    rows = arms_of(trials)
+    rows = rows[~is_first(rows)]
+    if rows.empty:
+        return theme.nothing_to_show("No request was timed beyond the first, so no distribution.")
+    figure, ax = theme.new_axes(4.8)
+    p95: dict[str, float] = {}
+    seen: list[str] = []
+    for arm in strategies_first(list(rows["arm"].unique())):
+        own = rows[rows["arm"] == arm]
+        strategy = str(own["strategy"].iloc[0])
+        p95[arm] = quantile(own["latency_s"], 0.95)
+        label = f"{arm} (n = {len(own)}, p95 {format_seconds(p95[arm])})"
+        draw_ecdf(ax, own["latency_s"], strategy, seen.count(strategy), label)
+        seen.append(strategy)
+    ax.axhline(95, color=GUIDE, linewidth=1, linestyle=":")
+    ax.set(ylim=(0, 103), ylabel="requests served (%)")
+    low, high = float(rows["latency_s"].min()), float(rows["latency_s"].max())
+    time_axis(ax, rows["latency_s"], "within (s)")
+    if high < 4 * low:  # a distribution needs no zero
+        ax.set_xlim(low - 0.15 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
+    elements.legend_below(ax, columns=2)
+    return captioned(
+        figure,
+        _ecdf_finding(p95),
+        rows,
+        cases,
+        n=f"{labels.counted(len(rows), 'request')}, first ones left out",
+        interval="no interval: every request is a step",
+        notes=("dotted: 95 %", pooled_words(rows)),
+    )
+
+
+def draw_ecdf(
+    ax: Axes, values: pd.Series[float], strategy: str, place: int, label: str, *, most: int = 0
+) -> None:
+    """The share of `values` up to each of them in %: the strategy's colour and marker, and the
+    dash of a `place`. Not more than `most` steps have a marker (0: `MOST_MARKERS`)."""
+    colour, marker = strategy_look(strategy)
+    every = max(1, len(values) // (most or MOST_MARKERS))
+    look: dict[str, Any] = {"linestyle": DASHES[place % len(DASHES)], "linewidth": 2.0}
+    look |= {"marker": marker, "markersize": 5.5, "markevery": slice(1, None, every)}
+    sns.ecdfplot(x=values, stat="percent", ax=ax, color=colour, label=label, **look)
+
+
+def _ecdf_finding(p95: dict[str, float]) -> str:
+    best, worst = min(p95, key=p95.__getitem__), max(p95, key=p95.__getitem__)
+    title = f"95 % of requests finish within {format_seconds(p95[best])} ({best})"
+    if best != worst:
+        title += f" to {format_seconds(p95[worst])} ({worst})"
+    return title
+
+
+# ------------------------------------------------------------------------------------ throughput
+
+
+@theme.styled(timed=True)
+def throughput(cases: pd.DataFrame) -> Figure:
+    """Requests per minute of each arm: a dot per case, a bar at their median."""
+    rows = cases.assign(per_minute=numbers(cases, "throughput_rps") * 60)
+    rows = rows[rows["per_minute"].notna()]
+    race = cases_of(rows, RACE)
+    rows = ordered(race if len(race) else rows)
+    if rows.empty:
+        return theme.nothing_to_show("No case has a throughput.")
+    rows = rows.assign(label=case_labels(rows))
+    groups = rows.groupby("label", sort=False)
+    medians, counts = groups["per_minute"].median(), groups.size()
+    looks = {name: strategy_look(str(own["strategy"].iloc[0]))[0] for name, own in groups}
+    figure, ax = theme.new_axes(theme.rows_height(len(medians)))
+    shown: dict[str, Any] = {"data": rows, "x": "per_minute", "y": "label", "hue": "label"}
+    bars = {name: tint(colour, 0.35) for name, colour in looks.items()}
+    sns.barplot(
+        **shown, palette=bars, estimator="median", errorbar=None, saturation=1, width=0.6, ax=ax
+    )
+    sns.stripplot(**shown, palette=looks, jitter=False, size=8, zorder=3, ax=ax)
+    elements.name_rows(ax, list(map(str, medians.index)), best=int(medians.to_numpy().argmax()))
+    ax.set(xlim=(0, None), xlabel="requests per minute", ylabel="")
+    notes = [
+        f"{format_number(median)} / min\n(n = {n})"
+        for median, n in zip(medians, counts, strict=True)
+    ]
+    elements.note_column(ax, enumerate(notes))
+    return captioned(
+        figure,
+        _throughput_finding(medians.sort_values(ascending=False)),
+        rows,
+        cases,
+        n=labels.counted(len(rows), "case"),
+        interval="no interval: every case is a dot, their median a bar",
+    )
+
+
+def _throughput_finding(ranked: pd.Series[float]) -> str:
+    title = f"{ranked.index[0]} serves most: {format_number(ranked.iloc[0])} requests per minute"
+    if len(ranked) > 1:
+        title += f", {ranked.index[-1]} least: {format_number(ranked.iloc[-1])}"
+    return title
+
+
+# ------------------------------------------------------------------------ latency against memory
+
+
+@theme.styled(timed=True)
+def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
+    """Every arm of the races: latency as a multiple of the control's, with its peak memory; the
+    filled ones are not beaten in both by another."""
+    found = standings(cases, trials) if len(cases) and len(trials) else []
+    arms = [a for a in found if not math.isnan(a.relative.value) and not math.isnan(a.peak_bytes)]
+    if not arms:
+        return theme.nothing_to_show("No race case can be compared, so there is no trade.")
+    race = cases_of(cases, RACE)
+    place = strategies_first(list((race["strategy"] + "/" + race["variant"]).unique()))
+    arms.sort(key=lambda arm: place.index(arm.arm))
+    front = pareto_front(arms)
+    figure, ax = theme.new_axes(theme.rows_height(len(arms), each_in=0.46))
+    for y, arm in enumerate(arms):
+        colour, marker = strategy_look(arm.strategy)
+        face = colour if arm in front else "white"
+        ax.plot(arm.relative.value, y, marker, mfc=face, mec=colour, markersize=10, zorder=4)
+        if not math.isnan(arm.relative.low):
+            ax.hlines(y, arm.relative.low, arm.relative.high, color=colour, linewidth=2.4)
+    notes = [f"{arm.relative.value:.2f} x · peak {format_bytes(arm.peak_bytes)}" for arm in arms]
+    elements.note_column(ax, enumerate(notes))
+    elements.name_rows(ax, [arm.arm for arm in arms], best=arms.index(front[0]))
+    ax.axvline(1.0, color=CAPACITY_COLOUR, linestyle="--", linewidth=1.2)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("latency over that of sequential/plain in the same notebook")
+    requests = labels.counted(sum(arm.n for arm in arms), "request")
+    return captioned(
+        figure,
+        _pareto_finding(front, len(arms)),
+        race,
+        cases,
+        n=f"{requests} in {labels.counted(len(arms), 'arm')}",
+        interval=f"bar: {BOOTSTRAP} of the median",
+        notes=("filled: no other arm is both faster and smaller", "peak: the highest of any case"),
+    )
+
+
+def pareto_front(arms: list[ArmStats]) -> list[ArmStats]:
+    """The arms that no other beats in latency without a higher peak, fastest first."""
+    front: list[ArmStats] = []
+    for arm in sorted(arms, key=lambda arm: (arm.relative.value, arm.peak_bytes)):
+        if not front or arm.peak_bytes < front[-1].peak_bytes:
+            front.append(arm)
+    return front
+
+
+def _pareto_finding(front: list[ArmStats], count: int) -> str:
+    fastest, smallest = front[0], front[-1]
+    if len(front) == 1:
+        return f"{fastest.arm} is both the fastest and the smallest of {count} arms"
+    saved = fastest.peak_bytes - smallest.peak_bytes
+    slower = smallest.relative.value / fastest.relative.value
+    return (
+        f"{len(front)} of {count} arms are not beaten in both: {smallest.arm} saves "
+        f"{format_bytes(saved)} against {fastest.arm} and takes {slower:.2f} times as long"
+    )
