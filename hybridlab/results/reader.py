@@ -80,6 +80,19 @@ def run_table(run_dir: Path, table: str, *, read: Reader = read_rows) -> pd.Data
     return pd.concat(tables, ignore_index=True)
 
 
+def published_table(run_dir: Path, table: str) -> pd.DataFrame:
+    """One table of a run, also of a published one, which has Parquet files and no parts; a table
+    that it lacks is empty. `RunFolderError` where the folder holds nothing of a run."""
+    import pandas as pd
+
+    files = {name: run_dir / f"{name}.parquet" for name in TABLES}
+    if (run_dir / "parts").is_dir() or not any(path.is_file() for path in files.values()):
+        return run_table(run_dir, table)
+    if files[table].is_file():
+        return pd.read_parquet(files[table])
+    return pd.DataFrame(columns=[*required_columns(table), "notebook"])
+
+
 def write_parquet(run_dir: Path) -> list[Path]:
     """Every table over all parts as `<run>/<table>.parquet`."""
     import pyarrow as pa
