@@ -37,7 +37,8 @@ def test_every_block_of_the_page_runs(
     assert names["best"].margin_bytes >= GB
     assert names["run"].status == "completed"
     assert names["run"].folder == tmp_path / "outputs" / "mine"
-    assert len(names["cases"]) > 0 and (names["cases"]["peak_bytes"] > 0).all()
+    assert len(names["run"].cases) > 0 and (names["run"].cases["peak_bytes"] > 0).all()
+    assert len(names["spans"]) > 0
     assert set(names["published"].cases["evidence"].dropna()) <= {"simulated"}
 
 
