@@ -43,7 +43,6 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.weight_buffer
 	$(BIN)/python -m benchmarks.decoding
-	$(BIN)/python -m benchmarks.prefix
 	$(BIN)/python -m benchmarks.swaps
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.serve

@@ -1,9 +1,12 @@
 """Our ways of sharing against what people run today, as JSON on stdout and a table on stderr:
 `python -m benchmarks.peers [--llm-model mini-3b --asr-model tiny --weights random --rounds 5]`.
 
-All arms take turns in one process, on the same clips and questions. No other work should run. The
-device holds Voxtral once and Whisper once for each library; an arm that finds no room is `oom`.
-A pipelined request's latency has its wait for the one before in it: compare its throughput.
+All arms take turns in one process, on the same clips and questions, greedy and without timestamps,
+audio in windows of at most 30 s. No other work should run. The device holds Voxtral once and
+Whisper once for each library; an arm that finds no room is `oom`. With random weights each job and
+window is exactly `exact_tokens` long, else at most `--max-new-tokens`; solo's transcript is
+Voxtral's, which may end before. A pipelined request's latency has its wait for the one before in
+it: compare its throughput.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -97,7 +99,7 @@ def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
         "arguments": {name: value for name, value in vars(options).items() if name != "out"},
         "device": session.device.title(),
         "dtypes": {"asr": session.asr.dtype, "llm": session.llm.dtype},
-        "fixed": fixed_work(params, fixed),
+        "exact_tokens": fixed,
         "bystanders": bystanders,
         "peers": PEERS,
         "arms": summary(
@@ -107,29 +109,6 @@ def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
             with_text=with_text,
         ),
     }
-
-
-def fixed_work(params: SequentialParams, tokens: Mapping[str, int]) -> list[str]:
-    """What is the same for all arms."""
-    most = params.max_new_tokens
-    return [
-        f"{params.trials} requests a round, the same clips and questions in the same order",
-        f"language {params.language}, greedy, no timestamps, audio in windows of at most 30 s",
-        *(
-            f"exactly {count} tokens of {name} for each job and window"
-            for name, count in tokens.items()
-        ),
-        *(
-            f"at most {most} tokens of {name} for each job and window; it may end before"
-            for name in ("asr", "llm")
-            if name not in tokens
-        ),
-        *(
-            ["solo's transcript is Voxtral's, which may end: not the same work as the others'"]
-            if list(tokens) == ["asr"]
-            else []
-        ),
-    ]
 
 
 def main() -> None:
