@@ -53,9 +53,9 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame:
         """One of the run's tables, as `docs/columns.md` describes them; seconds and bytes."""
-        from hybridlab.results.reader import published_table
+        from hybridlab.results.reader import run_table
 
-        return published_table(self.folder, name)
+        return run_table(self.folder, name)
 
     @cached_property
     def cases(self) -> pd.DataFrame:

@@ -58,38 +58,41 @@ def finished_rows(folder: Path, table: str, *, read: Reader = read_rows) -> pd.D
 
 
 def part_folders(run_dir: Path) -> list[Path]:
-    """Folders of the parts in the order of the notebooks; `RunFolderError` if there is none."""
-    parts = run_dir / "parts"
-    folders = sorted(p for p in parts.glob("*") if p.is_dir()) if parts.is_dir() else []
-    if not folders:
-        raise RunFolderError(f"{run_dir} does not hold a run (no parts/<notebook>/ in it)")
-    return folders
+    """Folders of the parts in the order of the notebooks."""
+    return sorted(path for path in (run_dir / "parts").glob("*") if path.is_dir())
 
 
 def run_table(run_dir: Path, table: str, *, read: Reader = read_rows) -> pd.DataFrame:
-    """One table over all parts of a run, with a column `notebook`."""
+    """One table over all parts of a run, with a column `notebook`; of a run that kept no parts,
+    as the published ones, from its Parquet. `RunFolderError` where there is neither."""
     import pandas as pd
 
-    tables = []
-    for folder in part_folders(run_dir):
-        rows = finished_rows(folder, table, read=read)
-        if len(rows):
-            tables.append(rows.assign(notebook=folder.name))
-    if not tables:
-        return pd.DataFrame(columns=[*required_columns(table), "notebook"])
-    return pd.concat(tables, ignore_index=True)
+    folders = part_folders(run_dir)
+    if not folders:
+        return _stored(run_dir, table)
+    found = [finished_rows(folder, table, read=read) for folder in folders]
+    tables = [
+        rows.assign(notebook=folder.name)
+        for folder, rows in zip(folders, found, strict=True)
+        if len(rows)
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else _empty(table)
 
 
-def published_table(run_dir: Path, table: str) -> pd.DataFrame:
-    """One table of a run, also of a published one, which has Parquet files and no parts; a table
-    that it lacks is empty. `RunFolderError` where the folder holds nothing of a run."""
+def _stored(run_dir: Path, table: str) -> pd.DataFrame:
     import pandas as pd
 
-    files = {name: run_dir / f"{name}.parquet" for name in TABLES}
-    if (run_dir / "parts").is_dir() or not any(path.is_file() for path in files.values()):
-        return run_table(run_dir, table)
-    if files[table].is_file():
-        return pd.read_parquet(files[table])
+    if not any((run_dir / f"{name}.parquet").is_file() for name in TABLES):
+        raise RunFolderError(
+            f"{run_dir} does not hold a run (no parts/<notebook>/ and no <table>.parquet in it)"
+        )
+    path = run_dir / f"{table}.parquet"
+    return pd.read_parquet(path) if path.is_file() else _empty(table)
+
+
+def _empty(table: str) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame(columns=[*required_columns(table), "notebook"])
 
 
