@@ -41,10 +41,8 @@ audit: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
-	$(BIN)/python -m benchmarks.arena
-	$(BIN)/python -m benchmarks.parallel
+	$(BIN)/python -m benchmarks.weight_buffer
 	$(BIN)/python -m benchmarks.decoding
-	$(BIN)/python -m benchmarks.prefix
 	$(BIN)/python -m benchmarks.swaps
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.serve

@@ -18,11 +18,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import model_spec, publish
 from hybridlab.devices.procfs import status_bytes
-from hybridlab.devices.system_info import machine, versions
 from hybridlab.units import GB
 
 HOST_BYTES = int(12.7 * GB)
@@ -52,17 +53,25 @@ class Peaks:
         self._thread.join()
 
 
+def _voxtral() -> Any:
+    """Voxtral-Mini-3B with random weights, loaded on the host."""
+    from hybridlab.devices import CpuDevice
+    from hybridlab.models import make_llm
+
+    device = CpuDevice()
+    made = make_llm(model_spec("mini-3b", "bfloat16", device, "llm"), device)
+    made.load()
+    return made
+
+
 def pair(_: Path) -> dict[str, Any]:
     """Both loaded, and one request served."""
     from hybridlab.audio import load_clips
     from hybridlab.devices import CpuDevice
-    from hybridlab.models import ModelSpec, make_asr, make_llm
+    from hybridlab.models import make_asr
 
-    device = CpuDevice()
-    common: dict[str, Any] = {"backend": "transformers", "weights": "random"}
-    voxtral = make_llm(ModelSpec(model="mini-3b", dtype="bfloat16", **common), device)
-    whisper = make_asr(ModelSpec(model="base", dtype="float32", **common), device)
-    voxtral.load()
+    voxtral, device = _voxtral(), CpuDevice()
+    whisper = make_asr(model_spec("base", "float32", device, "asr"), device)
     whisper.load()
     samples = load_clips()[0].samples()
     whisper.transcribe([samples], max_new_tokens=4)
@@ -73,14 +82,7 @@ def pair(_: Path) -> dict[str, Any]:
 
 def save(folder: Path) -> dict[str, Any]:
     """Voxtral's true architecture as safetensors; what `files` reads."""
-    from hybridlab.devices import CpuDevice
-    from hybridlab.models import ModelSpec, make_llm
-
-    spec = ModelSpec(model="mini-3b", backend="transformers", weights="random", dtype="bfloat16")
-    voxtral = make_llm(spec, CpuDevice())
-    voxtral.load()
-    module: Any = voxtral.module()
-    module.save_pretrained(folder)
+    _voxtral().module().save_pretrained(folder)
     return {"file_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors"))}
 
 
@@ -89,19 +91,15 @@ def files(folder: Path) -> dict[str, Any]:
     from transformers import VoxtralForConditionalGeneration
 
     from hybridlab.devices import CpuDevice
-    from hybridlab.models import ModelSpec
     from hybridlab.models.base import storage_bytes
     from hybridlab.models.weights import pretrained
 
-    spec = ModelSpec(
-        model="mini-3b",
-        backend="transformers",
-        weights="local",
-        dtype="bfloat16",
-        path=str(folder),
-    )
-    model = pretrained(VoxtralForConditionalGeneration, spec, CpuDevice())
-    return {"weights_bytes": storage_bytes(model)}
+    device = CpuDevice()
+    random = model_spec("mini-3b", "bfloat16", device, "llm")
+    spec = replace(random, weights="local", path=str(folder))
+    return {
+        "weights_bytes": storage_bytes(pretrained(VoxtralForConditionalGeneration, spec, device))
+    }
 
 
 PIECES: dict[str, Callable[[Path], dict[str, Any]]] = {"pair": pair, "save": save, "files": files}
@@ -130,17 +128,13 @@ def main() -> None:
     if len(sys.argv) == 3:
         print(json.dumps(piece(sys.argv[1], Path(sys.argv[2]))))
         return
-    results: dict[str, Any] = {
-        "machine": machine(),
-        "versions": versions(),
-        "limit_bytes": HOST_BYTES,
-    }
+    found = {}
     with tempfile.TemporaryDirectory(prefix="hybridlab-bench-") as folder:
         for name in PIECES:
             command = [sys.executable, "-m", "benchmarks.colab_host", name, folder]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            results[name] = json.loads(done.stdout.strip().splitlines()[-1])
-    print(json.dumps(results, indent=2))
+            found[name] = json.loads(done.stdout.strip().splitlines()[-1])
+    publish(limit_bytes=HOST_BYTES, **found)
 
 
 if __name__ == "__main__":

@@ -9,45 +9,39 @@ head) over the traffic of a plain copy on the device, which reads and writes eve
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import time
 from typing import Any
 
 import torch
 
+from benchmarks.report import model_spec, options, publish, seconds
 from hybridlab import catalog
 from hybridlab.audio import load_clips
 from hybridlab.devices import Device, resolve_device
-from hybridlab.devices.system_info import machine, versions
-from hybridlab.models import ModelSpec, make_llm
-from hybridlab.models.base import AudioLanguageModel, compute_values, resolve_dtype
+from hybridlab.models import make_llm
+from hybridlab.models.base import AudioLanguageModel, compute_values
 
 REPEATS = 5
 COPIED_BYTES = 2**28
 
 
-def token_seconds(tenant: AudioLanguageModel, tokens: int) -> float:
-    """Seconds for one more token; a tenant that is not loaded is, and warmed up."""
+def token_seconds(model: AudioLanguageModel, tokens: int) -> float:
+    """Seconds for one more token; a model that is not loaded is, and warmed up."""
     samples = [load_clips()[0].samples()]
-    if not tenant.loaded:
-        tenant.load()
-        tenant.transcribe(samples, max_new_tokens=tokens)  # compiles where there is a compiler
-    seconds = []
-    for count in (1, tokens):
-        tenant.device.synchronize()
-        began = time.perf_counter()
-        tenant.transcribe(samples, max_new_tokens=count)
-        tenant.device.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return (seconds[1] - seconds[0]) / (tokens - 1)
+    if not model.loaded:
+        model.load()
+        model.transcribe(samples, max_new_tokens=tokens)  # compiles where there is a compiler
+    one, many = (
+        seconds(lambda n=n: model.transcribe(samples, max_new_tokens=n), model.device)
+        for n in (1, tokens)
+    )
+    return (many - one) / (tokens - 1)
 
 
-def read_bytes(tenant: AudioLanguageModel) -> int:
+def read_bytes(llm: AudioLanguageModel) -> int:
     """Bytes of weights that every token reads: all of the text model but its table of embeddings,
     of which a row is read, and the head."""
-    model: Any = tenant.module()
+    model: Any = llm.module()
     text = [*model.model.language_model.named_parameters(), *model.lm_head.named_parameters()]
     return sum(tensor.nbytes for name, tensor in text if not name.startswith("embed_tokens"))
 
@@ -55,72 +49,57 @@ def read_bytes(tenant: AudioLanguageModel) -> int:
 def copy_traffic_bytes_per_s(device: Device) -> float:
     source = torch.ones(COPIED_BYTES, dtype=torch.uint8, device=device.name)
     target = torch.empty_like(source)
-    seconds = []
-    for _ in range(REPEATS + 1):
-        device.synchronize()
-        began = time.perf_counter()
-        target.copy_(source)
-        device.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return 2 * COPIED_BYTES / statistics.median(seconds[1:])
+    took = [seconds(lambda: target.copy_(source), device) for _ in range(REPEATS + 1)]
+    return 2 * COPIED_BYTES / statistics.median(took[1:])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="pocket", choices=list(catalog.VOXTRALS))
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--attention", default="auto", choices=catalog.ATTENTIONS)
-    parser.add_argument("--kinds", nargs="+", choices=catalog.DECODINGS, default=catalog.DECODINGS)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=REPEATS)
-    options = parser.parse_args()
-    device = resolve_device(options.device)
-    dtype = resolve_dtype(options.dtype, backend="transformers", device=device, role="llm")
-    tenants: dict[str, AudioLanguageModel] = {}
-    for kind in options.kinds:
-        spec = ModelSpec(
-            model=options.model,
-            backend="transformers",
-            weights="random",
-            dtype=dtype,
-            attention=options.attention,
-            decoding=kind,
-        )
+    given = options(
+        __doc__,
+        model=("pocket", list(catalog.VOXTRALS)),
+        device="auto",
+        dtype="auto",
+        attention=("auto", catalog.ATTENTIONS),
+        kinds=(list(catalog.DECODINGS), catalog.DECODINGS),
+        tokens=64,
+        repeats=REPEATS,
+    )
+    device = resolve_device(given.device)
+    models: dict[str, AudioLanguageModel] = {}
+    for kind in given.kinds:
+        fields = {"attention": given.attention, "decoding": kind}
+        spec = model_spec(given.model, given.dtype, device, "llm", **fields)
         compute_values(spec)
-        tenants[kind] = make_llm(spec, device)
-    seconds: dict[str, list[float]] = {kind: [] for kind in tenants}
+        models[kind] = make_llm(spec, device)
+    took: dict[str, list[float]] = {kind: [] for kind in models}
     traffic = copy_traffic_bytes_per_s(device)
     n_bytes = 0
-    for _ in range(options.repeats):
-        for kind, tenant in tenants.items():
-            seconds[kind].append(token_seconds(tenant, options.tokens))
-            n_bytes = read_bytes(tenant)
-            if options.model != "pocket" and len(tenants) > 1:  # only one at a time has room
-                tenant.unload()
+    for _ in range(given.repeats):
+        for kind, model in models.items():
+            took[kind].append(token_seconds(model, given.tokens))
+            n_bytes = read_bytes(model)
+            if given.model != "pocket" and len(models) > 1:  # only one at a time has room
+                model.unload()
     floor_s = n_bytes / traffic
-    plain_s = statistics.median(seconds["generate"]) if "generate" in seconds else None
-    results: dict[str, Any] = {
-        "machine": machine(),
-        "versions": versions(),
-        "model": options.model,
-        "dtype": dtype,
-        "device": device.title(),
-        "bytes_per_token": n_bytes,
-        "copy_traffic_bytes_per_s": traffic,
-        "floor_tokens_per_s": 1 / floor_s,
-        "kinds": {
+    medians = {kind: statistics.median(own) for kind, own in took.items()}
+    publish(
+        model=given.model,
+        dtype=spec.dtype,
+        device=device.title(),
+        bytes_per_token=n_bytes,
+        copy_traffic_bytes_per_s=traffic,
+        floor_tokens_per_s=1 / floor_s,
+        kinds={
             kind: {
-                "token_s": statistics.median(own),
-                "tokens_per_s": 1 / statistics.median(own),
-                "share_of_floor": floor_s / statistics.median(own),
-                "over_generate": plain_s and plain_s / statistics.median(own),
-                "values_s": own,
+                "token_s": token_s,
+                "tokens_per_s": 1 / token_s,
+                "share_of_floor": floor_s / token_s,
+                "over_generate": medians["generate"] / token_s if "generate" in medians else None,
+                "values_s": took[kind],
             }
-            for kind, own in seconds.items()
+            for kind, token_s in medians.items()
         },
-    }
-    print(json.dumps(results, indent=2))
+    )
 
 
 if __name__ == "__main__":

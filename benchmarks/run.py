@@ -6,36 +6,22 @@ machines differ and drift.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from hybridlab.analysis.stats import bootstrap_interval
+from benchmarks.report import interval, publish, seconds, summary
 from hybridlab.devices import CpuDevice
-from hybridlab.devices.system_info import machine, versions
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.profiling.memory_profiler import MemoryProfiler
 
 REPEATS = 5
 WORKLOAD_PRODUCTS = 400
 METER_PAIRS = 40
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def summary(values: list[float]) -> dict[str, Any]:
-    return {"median_s": statistics.median(values), "values_s": [round(v, 4) for v in values]}
 
 
 def interpreter(code: str) -> None:
@@ -81,33 +67,28 @@ def meter_overhead() -> dict[str, Any]:
         return took, sampler.cpu_s / took, sampler.achieved_interval_s() or 0.0
 
     work()
-    ratios, shares, intervals = [], [], []
+    added, shares, intervals = [], [], []
     for _ in range(METER_PAIRS):
         before = seconds(work)
         first, second = metered(), metered()
         after = seconds(work)
-        ratios.append((first[0] + second[0]) / (before + after))
+        added.append((first[0] + second[0]) / (before + after) - 1)
         shares += [first[1], second[1]]
         intervals += [first[2], second[2]]
-    estimate = bootstrap_interval(ratios)
     return {
-        "overhead": estimate.value - 1,
-        "overhead_interval": [estimate.low - 1, estimate.high - 1],
+        **interval("overhead", added),
         "sampler_cpu_share": statistics.median(shares),
         "sampler_interval_s": statistics.median(intervals),
-        "pairs": len(ratios),
+        "pairs": len(added),
     }
 
 
 def main() -> None:
-    results = {
-        "machine": machine(),
-        "versions": versions(),
-        "planner_cold_start": planner_cold_start(),
-        "case_start": case_start(),
-        "meter_overhead": meter_overhead(),
-    }
-    print(json.dumps(results, indent=2))
+    publish(
+        planner_cold_start=planner_cold_start(),
+        case_start=case_start(),
+        meter_overhead=meter_overhead(),
+    )
 
 
 if __name__ == "__main__":

@@ -2,137 +2,110 @@
 `python -m benchmarks.swaps [--llm-model pocket --asr-model large-v3 --variant single-buffer --swap
 asr]`.
 
-Random weights in their true architecture. Hashes are taken from the tenants as they were loaded
-and, every few swaps, from the weights that were brought in; a request is served before the first
-swap and after the last, and both tenants must say the same tokens.
+Random weights in their true architecture. Hashes are taken from the models as they were loaded
+and, every few swaps (`--check-every 0`: never), from the weights that were brought in; a request is
+served before the first swap and after the last, and both models must say the same tokens.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
-import time
+from functools import partial
 from typing import Any, get_args
 
+from benchmarks.report import model_spec, options, publish, seconds
 from hybridlab import catalog
 from hybridlab.audio import load_clips
-from hybridlab.devices import Device, resolve_device
-from hybridlab.devices.system_info import machine, versions
-from hybridlab.models import AudioLanguageModel, ModelSpec, SpeechRecognizer, make_asr, make_llm
-from hybridlab.models.base import Model, Role, compute_values, resolve_dtype
+from hybridlab.devices import resolve_device
+from hybridlab.models import ModelSpec, make_asr, make_llm
+from hybridlab.models.base import Model, compute_values
 from hybridlab.strategies import Request, make_strategy
 from hybridlab.strategies.offload.base import Swap
 from hybridlab.strategies.offload.weight_buffer import weights_digest
 from hybridlab.strategies.swapping import Swapping
 
 
-def spec(model: str, dtype: str, device: Device, role: Role) -> ModelSpec:
-    return ModelSpec(
-        model=model,
-        backend="transformers",
-        weights="random",
-        dtype=resolve_dtype(dtype, backend="transformers", device=device, role=role),
-    )
-
-
-def tenants_of(
-    options: argparse.Namespace, device: Device
-) -> tuple[SpeechRecognizer, AudioLanguageModel]:
-    whisper = spec(options.asr_model, options.asr_dtype, device, "asr")
-    voxtral = spec(options.llm_model, options.llm_dtype, device, "llm")
-    return make_asr(whisper, device), make_llm(voxtral, device)
-
-
-def loaded_digests(tenants: list[Model]) -> dict[str, str]:
-    """Each tenant's hash as it comes from its loader, one at a time."""
+def loaded_digests(models: list[Model]) -> dict[str, str]:
+    """Each model's hash as it comes from its loader, one at a time."""
     found = {}
-    for tenant in tenants:
-        tenant.load()
-        found[tenant.name] = digest_of(tenant)
-        tenant.unload()
+    for model in models:
+        model.load()
+        found[model.name] = digest_of(model)
+        model.unload()
     return found
 
 
-def digest_of(tenant: Model) -> str:
-    module = tenant.module()
+def digest_of(model: Model) -> str:
+    module = model.module()
     assert module is not None
     return weights_digest(module)
 
 
 def swapped(made: Swapping, *, swaps: int, check_every: int, expected: dict[str, str]) -> Any:
-    """Bring every swapped tenant in and let it go, `swaps` times; the speed of the copy alone
+    """Bring every swapped model in and let it go, `swaps` times; the speed of the copy alone
     beside the link's own."""
-    seconds: dict[str, list[float]] = {}
+    moving = [model for model in made.models if model not in made.resident]
+    took: dict[str, list[float]] = {model.name: [] for model in moving}
     speeds: dict[str, list[float]] = {}
     checked = 0
-    moving = [tenant for tenant in made.models if tenant not in made.resident]
     for number in range(1, swaps + 1):
-        for tenant in moving:
-            began = time.perf_counter()
-            made.offloader.onload(tenant)
-            made.device.synchronize()
-            seconds.setdefault(tenant.name, []).append(time.perf_counter() - began)
+        for model in moving:
+            onload = partial(made.offloader.onload, model)
+            took[model.name].append(seconds(onload, made.device))
             if check_every and number % check_every == 0:
-                if digest_of(tenant) != expected[tenant.name]:
-                    sys.exit(f"{tenant.name}: other weights after {number} swaps")
+                if digest_of(model) != expected[model.name]:
+                    sys.exit(f"{model.name}: other weights after {number} swaps")
                 checked += 1
-            made.offloader.offload(tenant)
-            for span in tenant.drain_spans():
+            made.offloader.offload(model)
+            for span in model.drain_spans():
                 if span.phase == "copy-in" and span.n_bytes:
                     speed = span.n_bytes / (span.end_s - span.start_s)
-                    speeds.setdefault(tenant.name, []).append(speed)
+                    speeds.setdefault(model.name, []).append(speed)
     return {
         "swaps_of_each": swaps,
         "hashes_equal": checked,
         "link_bytes_per_s": made.link_bytes_per_s,
         "median_copy_in_bytes_per_s": {n: statistics.median(own) for n, own in speeds.items()},
-        "median_in_s": {name: statistics.median(values) for name, values in seconds.items()},
+        "median_in_s": {name: statistics.median(values) for name, values in took.items()},
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--llm-model", default="pocket", choices=list(catalog.VOXTRALS))
-    parser.add_argument("--llm-dtype", default="auto")
-    parser.add_argument("--asr-model", default="large-v3", choices=list(catalog.WHISPER_SIZES))
-    parser.add_argument("--asr-dtype", default="auto")
-    parser.add_argument(
-        "--variant", default="single-buffer", choices=list(catalog.strategy("swapping").variants)
+    given = options(
+        __doc__,
+        llm_model=("pocket", list(catalog.VOXTRALS)),
+        llm_dtype="auto",
+        asr_model=("large-v3", list(catalog.WHISPER_SIZES)),
+        asr_dtype="auto",
+        variant=("single-buffer", list(catalog.strategy("swapping").variants)),
+        swap=("asr", get_args(Swap)),
+        swaps=50,
+        check_every=10,  # swaps; 0: no hashes at all
+        device="auto",
     )
-    parser.add_argument("--swap", default="asr", choices=get_args(Swap))
-    parser.add_argument("--swaps", type=int, default=50)
-    parser.add_argument("--check-every", type=int, default=10, help="swaps; 0: no hashes at all")
-    parser.add_argument("--device", default="auto")
-    options = parser.parse_args()
-    device = resolve_device(options.device)
-    asr, llm = tenants_of(options, device)
-    compute_values(asr.spec, llm.spec)
-    hashed = list(tenants_of(options, device)) if options.check_every else []
+    device = resolve_device(given.device)
+    asr: ModelSpec = model_spec(given.asr_model, given.asr_dtype, device, "asr")
+    llm: ModelSpec = model_spec(given.llm_model, given.llm_dtype, device, "llm")
+    compute_values(asr, llm)
+    hashed = [make_asr(asr, device), make_llm(llm, device)] if given.check_every else []
     expected = loaded_digests(hashed)
-    made = make_strategy(
-        "swapping",
-        options.variant,
-        asr=asr,
-        llm=llm,
-        options={"swap": options.swap},
-    )
+    pair = {"asr": make_asr(asr, device), "llm": make_llm(llm, device)}
+    made = make_strategy("swapping", given.variant, **pair, options={"swap": given.swap})
     assert isinstance(made, Swapping)
     made.open()
     request = Request(id="r", samples=load_clips()[0].samples(), question="?", max_new_tokens=4)
-    first = made.serve(request)
-    outcome = swapped(made, swaps=options.swaps, check_every=options.check_every, expected=expected)
-    last = made.serve(request)
+    before = made.serve(request)
+    outcome = swapped(made, swaps=given.swaps, check_every=given.check_every, expected=expected)
+    after = made.serve(request)
     made.close()
-    same = (first.transcript.tokens, first.answer.tokens) == (
-        last.transcript.tokens,
-        last.answer.tokens,
+    same = all(
+        getattr(before, text).tokens == getattr(after, text).tokens
+        for text in ("transcript", "answer")
     )
-    results = {"machine": machine(), "versions": versions(), **vars(options), **outcome}
-    print(json.dumps(results | {"device": device.title(), "same_tokens": same}, indent=2))
+    publish(**vars(given) | outcome | {"device": device.title(), "same_tokens": same})
     if not same:
-        sys.exit("the tenants say something else after the swaps")
+        sys.exit("the models say something else after the swaps")
 
 
 if __name__ == "__main__":

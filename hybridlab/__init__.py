@@ -3,6 +3,11 @@ and how close to the edge that is."""
 
 import os
 import secrets
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybridlab.api import PlanReport, Run, load_run, plan, run
 
 __version__ = "0.1.0"
 
@@ -18,3 +23,17 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 #: in its /proc entry. Set when the package is imported: before it can start a process.
 FAMILY_VARIABLE = "HYBRIDLAB_FAMILY"
 os.environ.setdefault(FAMILY_VARIABLE, f"{os.getpid()}-{secrets.token_hex(4)}")
+
+#: The Python API (`hybridlab.api`), imported when it is first used.
+__all__ = ["PlanReport", "Run", "load_run", "plan", "run"]
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for known
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'hybridlab' has no attribute {name!r}")
+        return getattr(import_module("hybridlab.api"), name)
+
+    def __dir__() -> list[str]:
+        return [*globals(), *__all__]

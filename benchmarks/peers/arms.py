@@ -59,7 +59,7 @@ Makers = dict[str, Callable[[], Strategy]]
 
 @dataclass(frozen=True, kw_only=True)
 class SavedSpec(ModelSpec):
-    """Random weights that were saved as files: a reload reads them, their words still mean
+    """Random weights that were saved as files: a reload reads them, their text still means
     nothing."""
 
     @property
@@ -78,10 +78,10 @@ def saved(spec: ModelSpec, device: Device, folder: Path) -> ModelSpec:
 
 def save(spec: ModelSpec, device: Device, folder: Path) -> None:
     """The Whisper of this spec as a folder in hub format."""
-    tenant = WhisperTransformers(replace(spec, backend="transformers"), device)
-    tenant.load()
-    tenant.save(folder)
-    tenant.unload()
+    model = WhisperTransformers(replace(spec, backend="transformers"), device)
+    model.load()
+    model.save(folder)
+    model.unload()
 
 
 # ------------------------------------------------------------------------------- lent by one arm
@@ -328,7 +328,7 @@ class WholeCall(nn.Module):
 
 @dataclass
 class Pair:
-    """The two tenants of every arm. `whisper` is the lab's own, through openai-whisper."""
+    """The two models of every arm. `whisper` is the lab's own, through openai-whisper."""
 
     whisper: ModelSpec
     voxtral: ModelSpec

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
+
 from benchmarks.peers.arms import BASELINE, Makers
+from benchmarks.report import interval, seconds
 from hybridlab import catalog
-from hybridlab.analysis.stats import Interval, bootstrap_interval, word_error_rate
+from hybridlab.analysis.stats import word_error_rate
 from hybridlab.devices.out_of_memory import out_of_memory
 from hybridlab.errors import HybridlabError, UnavailableError
 from hybridlab.models import Model
-from hybridlab.strategies import ArrivalQueue, Request, Strategy
+from hybridlab.strategies import ArrivalQueue, CompletedRequest, Request, Strategy
 
 #: Names under which the libraries keep the part that runs once for each token.
 DECODERS = ("language_model", "decoder")
@@ -40,9 +42,12 @@ class Outcome:
     reason: str = ""
     seconds: list[float] = field(default_factory=list)
     said: list[list[Said]] = field(default_factory=list)
-    #: Decoder passes of each tenant in the warm-up; None where torch does not see them.
+    #: Decoder passes of each model in the warm-up; None where torch does not see them.
     passes: dict[str, int | None] = field(default_factory=dict)
     weights_bytes: int | None = None
+
+    def all_said(self) -> list[Said]:
+        return [item for one_round in self.said for item in one_round]
 
     def rates(self) -> list[float]:
         return [len(said) / took for said, took in zip(self.said, self.seconds, strict=True)]
@@ -64,7 +69,7 @@ def run(
     rounds: int,
     fixed_tokens: Mapping[str, int] | None = None,
 ) -> dict[str, Outcome]:
-    """Open and warm up all arms, then measure them in turn. `fixed_tokens`, by tenant: exactly so
+    """Open and warm up all arms, then measure them in turn. `fixed_tokens`, by role: exactly so
     many must be decoded for each job, or the arm's times are invalid."""
     outcomes = {name: Outcome() for name in makers}
     strategies: dict[str, Strategy] = {}
@@ -93,7 +98,7 @@ def _warm_up(
     """Load, and serve one request of one window, whose passes are counted."""
     strategy.open()
     window = request.samples[: round(catalog.WINDOW_S * catalog.SAMPLE_RATE_HZ)]
-    sizes = [tenant.weights_bytes() for tenant in strategy.resident]
+    sizes = [model.weights_bytes() for model in strategy.resident]
     outcome.weights_bytes = None if None in sizes else sum(size for size in sizes if size)
     with _counted(strategy.models) as counts:
         for _ in strategy.stream(ArrivalQueue([replace(request, samples=window)])):
@@ -108,35 +113,30 @@ def _warm_up(
 
 
 @contextmanager
-def _counted(tenants: Sequence[Model]) -> Iterator[dict[str, int]]:
-    """Count the passes of each tenant's decoder; 0 where its module is not there beforehand."""
-    counts = {tenant.name: 0 for tenant in tenants}
-    handles = []
+def _counted(models: Sequence[Model]) -> Iterator[dict[str, int]]:
+    """Count the passes of each model's decoder; 0 where its module is not there beforehand."""
+    counts = {model.name: 0 for model in models}
+    with ExitStack() as handles:
+        for model in models:
+            module = model.module()
+            if module is None:
+                continue
+            parts = [n for n, _ in module.named_modules() if n.rpartition(".")[2] in DECODERS]
 
-    for tenant in tenants:
-        module = tenant.module()
-        if module is None:
-            continue
-        parts = [n for n, _ in module.named_modules() if n.rpartition(".")[2] in DECODERS]
+            def count(*_: Any, name: str = model.name) -> None:
+                counts[name] += 1
 
-        def count(*_: Any, name: str = tenant.name) -> None:
-            counts[name] += 1
-
-        decoder = module.get_submodule(min(parts, key=len))
-        handles.append(decoder.register_forward_hook(count))
-    try:
+            decoder = module.get_submodule(min(parts, key=len))
+            handles.callback(decoder.register_forward_hook(count).remove)
         yield counts
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _measure(strategy: Strategy, requests: Sequence[Request], outcome: Outcome) -> None:
+    served: list[CompletedRequest] = []
     try:
-        strategy.device.synchronize()
-        began = time.perf_counter()
-        served = list(strategy.stream(ArrivalQueue(requests)))
-        took = time.perf_counter() - began
+        took = seconds(
+            lambda: served.extend(strategy.stream(ArrivalQueue(requests))), strategy.device
+        )
     except Exception as error:
         outcome.fail(error)
         return
@@ -157,120 +157,78 @@ def summary(
     with_text: Collection[str] = ("asr", "llm"),
 ) -> dict[str, dict[str, Any]]:
     """What each arm comes to; `references` and `answers` by request. Ratios of throughput are taken
-    within a round, since machines drift. `with_text`: the tenants whose words mean something."""
+    within a round, since machines drift. `with_text`: the roles whose words mean something."""
     control = outcomes[BASELINE]
     return {
-        name: _row(outcome, control, references, answers, with_text)
+        name: {
+            **_status(outcome, with_text),
+            **_speed(outcome, control),
+            "wer": _word_errors(outcome, references) if "asr" in with_text else None,
+            **_right_answers(outcome, answers if "llm" in with_text else {}),
+            "weights_at_rest_bytes": outcome.weights_bytes,
+            "decoder_passes": outcome.passes,
+        }
         for name, outcome in outcomes.items()
     }
 
 
-def _row(
-    outcome: Outcome,
-    control: Outcome,
-    references: Mapping[str, str | None],
-    answers: Mapping[str, str | None],
-    with_text: Collection[str],
-) -> dict[str, Any]:
-    said = [item for one_round in outcome.said for item in one_round]
-    empty = sum(
-        not (item.transcript or "asr" not in with_text)
-        or not (item.answer or "llm" not in with_text)
-        for item in said
-    )
-    rates = outcome.rates()
-    row: dict[str, Any] = {
+def _status(outcome: Outcome, with_text: Collection[str]) -> dict[str, Any]:
+    """Invalid where a request whose words mean something got none."""
+    said = outcome.all_said()
+    found: dict[str, Any] = {
         "status": outcome.status,
         "reason": outcome.reason,
         "n": len(said),
         "transcripts": sum(bool(item.transcript) for item in said),
         "answers": sum(bool(item.answer) for item in said),
     }
-    if empty and row["status"] == "ok":
-        row["status"] = "invalid"
-        row["reason"] = f"{empty} of {len(said)} requests got an empty transcript or answer"
-    latency = bootstrap_interval([item.latency_s for item in said])
-    # an arm that broke in a later round has fewer rounds than the baseline
-    ratio = bootstrap_interval(
-        [own / other for own, other in zip(rates, control.rates(), strict=False)]
-    )
-    slower = bootstrap_interval(_paired(outcome, control))
-    row |= {
-        "median_latency_s": _known(latency.value),
-        "latency_interval_s": _bounds(latency),
+    texts = {"asr": lambda item: item.transcript, "llm": lambda item: item.answer}
+    empty = sum(not all(texts[role](item) for role in with_text) for item in said)
+    if empty and outcome.status == "ok":
+        found["status"] = "invalid"
+        found["reason"] = f"{empty} of {len(said)} requests got an empty transcript or answer"
+    return found
+
+
+def _speed(outcome: Outcome, control: Outcome) -> dict[str, Any]:
+    """An arm that broke in a later round has fewer rounds than the baseline."""
+    rates = outcome.rates()
+    over = [own / other for own, other in zip(rates, control.rates(), strict=False)]
+    return {
+        **interval("median_latency_s", [item.latency_s for item in outcome.all_said()]),
         "median_rps": statistics.median(rates) if rates else None,
         "values_rps": [round(rate, 4) for rate in rates],
-        "throughput_over_original": _known(ratio.value),
-        "throughput_over_original_interval": _bounds(ratio),
-        "latency_over_original": _known(slower.value),
-        "latency_over_original_interval": _bounds(slower),
-        "wer": _word_errors(said, references) if "asr" in with_text else None,
-        "answers_right": None,
-        "answers_known": 0,
-        "weights_at_rest_bytes": outcome.weights_bytes,
-        "decoder_passes": outcome.passes,
+        **interval("throughput_over_original", over),
+        **interval("latency_over_original", _paired(outcome, control)),
     }
-    pairs = [(item.answer, answers[item.request_id]) for item in said]
-    known = [(own, right) for own, right in pairs if right is not None]
-    if known and "llm" in with_text:
-        right = sum(own.strip().lower() == wanted.strip().lower() for own, wanted in known)
-        row |= {"answers_right": right, "answers_known": len(known)}
-    return row
 
 
 def _paired(outcome: Outcome, control: Outcome) -> list[float]:
     """Each request's latency over the baseline's of the same request in the same round."""
-    ratios = []
+    found = []
     for own, other in zip(outcome.said, control.said, strict=False):
         took = {item.request_id: item.latency_s for item in other}
-        ratios += [item.latency_s / took[item.request_id] for item in own]
-    return ratios
+        found += [item.latency_s / took[item.request_id] for item in own]
+    return found
 
 
-def _word_errors(said: Sequence[Said], references: Mapping[str, str | None]) -> float | None:
-    pairs = [(references[item.request_id], item.transcript) for item in said]
+def _word_errors(outcome: Outcome, references: Mapping[str, str | None]) -> float | None:
+    pairs = [(references[item.request_id], item.transcript) for item in outcome.all_said()]
     known = [(reference, words) for reference, words in pairs if reference is not None]
     if not known:
         return None
-    return _known(word_error_rate([pair[0] for pair in known], [pair[1] for pair in known]))
+    wer = word_error_rate([pair[0] for pair in known], [pair[1] for pair in known])
+    return None if math.isnan(wer) else wer
 
 
-def _known(value: float) -> float | None:
-    """JSON has no not-a-number."""
-    return None if math.isnan(value) else value
-
-
-def _bounds(interval: Interval) -> list[float | None]:
-    return [_known(interval.low), _known(interval.high)]
+def _right_answers(outcome: Outcome, answers: Mapping[str, str | None]) -> dict[str, int | None]:
+    pairs = [(item.answer, answers.get(item.request_id)) for item in outcome.all_said()]
+    right = [own.strip().lower() == a.strip().lower() for own, a in pairs if a is not None]
+    return {"answers_right": sum(right) if right else None, "answers_known": len(right)}
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The arms as a Markdown table."""
-    lines = [
-        "| arm | status | n | latency | requests/s | of original's | WER | answers right |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, row in results.items():
-        right = f"{row['answers_right']}/{row['answers_known']}" if row["answers_known"] else "–"
-        cells = [
-            name,
-            row["status"] + (f": {row['reason']}" if row["reason"] else ""),
-            str(row["n"]),
-            _number(row["median_latency_s"], row["latency_interval_s"], ".3f", " s"),
-            _number(row["median_rps"], [None], ".2f"),
-            _number(
-                row["throughput_over_original"], row["throughput_over_original_interval"], ".2f"
-            ),
-            _number(row["wer"], [None], ".1%"),
-            right,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _number(value: float | None, bounds: Sequence[float | None], form: str, unit: str = "") -> str:
-    if value is None:
-        return "–"
-    known = [bound for bound in bounds if bound is not None]
-    spread = f" ({known[0]:{form}} to {known[1]:{form}})" if len(known) == 2 else ""
-    return f"{value:{form}}{unit}{spread}"
+    """The arms as columns of text."""
+    shown = ["status", "n", "median_latency_s", "median_rps", "throughput_over_original", "wer"]
+    frame = pd.DataFrame.from_dict(results, orient="index")[[*shown, "answers_right", "reason"]]
+    return str(frame.to_string(float_format="{:.3f}".format, na_rep="-"))

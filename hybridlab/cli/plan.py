@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,24 +17,18 @@ from hybridlab.cli.app import (
     LlmModel,
     app,
     cli_errors,
-    one_of,
     print_json,
 )
-from hybridlab.errors import ParameterError
-from hybridlab.units import GB, format_bytes, gib
+from hybridlab.units import format_bytes, gib
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from hybridlab import catalog
     from hybridlab.planner import PairPlan
 
-VOXTRAL_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
 #: Short word and colour of each answer; the word alone is enough.
 FITS = {"fits": ("fits", "green"), "depends": ("depends", "yellow"), "does not fit": ("no", "red")}
-#: Of the table of figures.
-COLUMNS = ("asr", "backend", "dtype", "load", "rest", "work", "card", "spare", "verdict")
 #: Where sentences wrap that are not printed on a terminal.
 PLAIN_WIDTH = 80
 #: Least cells that a bar is readable with.
@@ -58,63 +53,33 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Predict what every Whisper takes beside Voxtral on a card."""
-    from hybridlab import catalog, planner
+    from hybridlab import api
+    from hybridlab.planner.plan_report import COLUMNS
 
     with cli_errors():
-        if min(audio_s, new_tokens, beams, batch) <= 0:
-            raise ParameterError("audio-s, new-tokens, beams and batch must be above zero")
-        dtype = one_of("llm_dtype", llm_dtype, VOXTRAL_DTYPES)
-        request = planner.Request(audio_s=audio_s, new_tokens=new_tokens, beams=beams, batch=batch)
-        plans = planner.plan_table(
-            catalog.card(card),
-            voxtral=catalog.voxtral(llm_model),
-            llm_dtype=dtype,
-            request=request,
-            attention=one_of("attention", attention, catalog.ATTENTIONS) or "auto",
+        report = api.plan(
+            card,
+            llm_model=llm_model,
+            llm_dtype=llm_dtype,
+            audio_s=audio_s,
+            new_tokens=new_tokens,
+            beams=beams,
+            batch=batch,
+            attention=attention,
         )
     if as_json:
-        print_json([row.as_dict() for row in plans])
+        print_json(report.as_dicts())
         return
-    title, best = _title(catalog.card(card), plans[0]), _best(plans, margin_gb)
+    title, best = report.heading(), report.conclusion(margin_gb=margin_gb)
     if printing.in_colour():
         console = printing.console()
-        legend = bars.legend(format_bytes(plans[0].capacity_bytes))
-        console.print(title, legend, bar_table(plans, width=console.width), best, sep="\n")
+        legend = bars.legend(format_bytes(report.pairs[0].capacity_bytes))
+        console.print(title, legend, bar_table(report.pairs, width=console.width), best, sep="\n")
         return
     typer.echo(fill(title, PLAIN_WIDTH))
-    typer.echo("GiB while loading, at rest and at work; share of the card; GiB to spare")
-    typer.echo(printing.plain_table([COLUMNS, *map(_figures, plans)], right=range(3, 8)))
+    typer.echo("GiB at load peak, idle and request peak; share of the card; GiB to spare")
+    typer.echo(printing.plain_table([COLUMNS, *report.rows()], right=range(3, 8)))
     typer.echo(fill(best, PLAIN_WIDTH))
-
-
-def _title(card: catalog.Card, first: PairPlan) -> str:
-    return (
-        f"{first.llm_model} in {first.llm_dtype} and one Whisper on {card.title}: predicted, "
-        f"{format_bytes(card.usable_bytes)} usable"
-    )
-
-
-def _figures(row: PairPlan) -> tuple[str, ...]:
-    sizes = (row.load_peak_bytes, row.idle_bytes, row.request_peak_bytes)
-    return (
-        *(row.asr_model, row.asr_backend, row.asr_dtype),
-        *(f"{gib(size):.2f}" for size in sizes),
-        f"{row.utilization:.0%}",
-        f"{gib(row.margin_bytes):.2f}",
-        row.fit,
-    )
-
-
-def _best(plans: list[PairPlan], margin_gb: float) -> str:
-    from hybridlab import planner
-
-    best = planner.largest_whisper(plans, margin_bytes=int(margin_gb * GB))
-    if best is None:
-        return f"No Whisper leaves {margin_gb:g} GB free."
-    return (
-        f"Largest Whisper that leaves {margin_gb:g} GB: {best.asr_model} ({best.asr_backend}, "
-        f"{best.asr_dtype}), {format_bytes(best.margin_bytes)} to spare."
-    )
 
 
 def fit_word(fit: str) -> Text:
@@ -122,7 +87,7 @@ def fit_word(fit: str) -> Text:
     return printing.styled(*FITS[fit])
 
 
-def bar_table(plans: list[PairPlan], *, width: int) -> Table:
+def bar_table(plans: Sequence[PairPlan], *, width: int) -> Table:
     """A bar for each pair at its worst moment, all on one scale; sizes and backends are named
     where they change."""
     columns = ("asr", "backend", "dtype", "at the worst moment", "GiB", "card", "verdict")

@@ -15,6 +15,8 @@ from hybridlab.errors import ParameterError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from hybridlab.api import Run
+
 
 @app.command()
 def run(
@@ -28,49 +30,44 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the notebooks headlessly into one run folder with a report."""
+    from hybridlab import api
     from hybridlab.config.params import parse_override
-    from hybridlab.config.preset_files import read_yaml
 
     with cli_errors():
-        values = read_yaml(params)
+        overrides: dict[str, Any] = {}
         for item in p or []:
             name, separator, text = item.partition("=")
             if not separator:
                 raise ParameterError(f"-p {item!r} has no value; write -p {item} VALUE")
-            values[name] = parse_override(name, text)
+            overrides[name] = parse_override(name, text)
         from hybridlab.cli.progress import progress
-        from hybridlab.experiments.notebook_runner import run_suite, succeeded
 
         with progress() as listener:
-            run_dir = run_suite(
-                values,
-                preset=params.stem,
-                only=[name.strip() for name in only.split(",") if name.strip()] or None,
+            done = api.run(
+                params,
+                overrides=overrides,
+                only=[name.strip() for name in only.split(",") if name.strip()],
                 output=output,
                 resume=resume,
                 listener=listener,
             )
-    found = outcome(run_dir)
     if as_json:
-        print_json(found)
+        print_json(outcome(done))
     else:
-        printing.console().print(outcome_table(found["notebooks"]))
-        typer.echo(f"report: {relative_path(Path(found['report']))}")
-    if not succeeded(run_dir):
+        printing.console().print(outcome_table(done.notebooks))
+        typer.echo(f"report: {relative_path(done.report)}")
+    if done.status != "completed":
         raise typer.Exit(1)
 
 
-def outcome(run_dir: Path) -> dict[str, Any]:
+def outcome(run: Run) -> dict[str, Any]:
     """What became of a run: status, each notebook's outcome, and where its files are."""
-    from hybridlab.results.manifest import read_manifest
-
-    manifest = read_manifest(run_dir)
     return {
-        "run_dir": str(run_dir),
-        "status": manifest["status"],
-        "preset": manifest["preset"],
-        "notebooks": manifest["notebooks"],
-        "report": str(run_dir / "index.html"),
+        "run_dir": str(run.folder),
+        "status": run.status,
+        "preset": run.manifest["preset"],
+        "notebooks": run.notebooks,
+        "report": str(run.report),
     }
 
 

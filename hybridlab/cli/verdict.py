@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hybridlab.cli import printing
 from hybridlab.cli.app import AsJson, RunDir, app, cli_errors, print_json
-from hybridlab.errors import ParameterError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,20 +30,12 @@ def verdict(
     as_json: AsJson = False,
 ) -> None:
     """Say which way of sharing a run recommends, and what became of every claim."""
-    from hybridlab.analysis.verdict import Requirements, read_verdict
+    from hybridlab import api
     from hybridlab.results.writer import plain
-    from hybridlab.units import GB
 
     with cli_errors():
-        if min(max_p95_s, min_margin_gb, max_wer) < 0:
-            raise ParameterError("max-p95-s, min-margin-gb and max-wer must not be below zero")
-        constraints = Requirements(
-            min_margin_bytes=int(min_margin_gb * GB),
-            max_p95_s=max_p95_s or math.inf,
-            max_wer=max_wer if max_wer < 1 else math.inf,
-        )
-        asked = constraints != Requirements()
-        found = read_verdict(run_dir.expanduser().absolute(), constraints if asked else None)
+        run = api.Run(run_dir.expanduser().absolute())
+        found = run.verdict(max_p95_s=max_p95_s, min_margin_gb=min_margin_gb, max_wer=max_wer)
     if as_json:
         print_json(plain(found))
         return

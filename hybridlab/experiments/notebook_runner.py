@@ -177,11 +177,6 @@ class _Run:
         )
 
 
-def succeeded(run_dir: Path) -> bool:
-    """Whether every notebook of the run completed or was skipped with a reason."""
-    return read_manifest(run_dir).get("status") == "completed"
-
-
 def _run_folder(
     output: Path | None, preset: str, values: Mapping[str, Any], *, resume: bool
 ) -> Path:

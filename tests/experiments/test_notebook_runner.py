@@ -133,7 +133,7 @@ def test_a_notebook_that_breaks_is_a_failed_run_with_a_report(
     nbformat.write(broken, folder / "00_setup.ipynb")
     monkeypatch.setattr(notebook_runner, "notebooks_dir", lambda: folder)
     run = notebook_runner.run_suite(SMALL, preset="small", only=["00"], output=tmp_path / "run")
-    assert not notebook_runner.succeeded(run)
+    assert read_manifest(run)["status"] == "failed"
     outcome = read_manifest(run)["notebooks"]["00_setup"]
     assert outcome["status"] == "failed"
     assert "on purpose" in outcome["reason"]
@@ -159,7 +159,7 @@ def test_an_interrupt_leaves_a_run_that_can_be_reported_and_resumed(
     assert read_manifest(folder)["status"] == "crashed"
     monkeypatch.setattr(notebook_runner, "_run_notebook", done_before)
     notebook_runner.run_suite(SMALL, preset="small", only=["00"], output=folder, resume=True)
-    assert notebook_runner.succeeded(folder)
+    assert read_manifest(folder)["status"] == "completed"
     assert (folder / "index.html").is_file()
 
 

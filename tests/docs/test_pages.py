@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from hybridlab.cli.commands import app
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 #: What a walk-through makes is not there before.
 MADE = {"hybridlab/models/whisper_eager.py", "hybridlab/strategies/relay.py"} | {

@@ -1,5 +1,5 @@
-"""What an arena's swap costs against a plain copy and a reload, as JSON on stdout:
-`python -m benchmarks.arena`.
+"""What a swap through the weight buffer costs against a plain copy and a reload, as JSON on stdout:
+`python -m benchmarks.weight_buffer [--size small]`.
 
 A Whisper of random weights in its true size, saved once as files, so that the reload reads what a
 reload reads. The ways take turns in one run; every figure is a median with the repeats beside it.
@@ -9,8 +9,6 @@ byte of every page of the weights has been read.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -20,9 +18,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.run import seconds, summary
+from benchmarks.report import model_spec, options, publish, ratios, seconds, summary
 from hybridlab.devices import CpuDevice, Device, procfs
-from hybridlab.devices.system_info import machine, versions
 from hybridlab.models import ModelSpec, SpeechRecognizer, make_asr
 from hybridlab.models.whisper_transformers import WhisperTransformers
 from hybridlab.strategies.offload.weight_buffer import WeightBuffer, device_block, host_block
@@ -33,24 +30,24 @@ REPEATS = 7
 
 def saved_whisper(size: str, folder: Path, device: Device) -> ModelSpec:
     """Random float32 weights of this size as a folder in hub format."""
-    spec = ModelSpec(model=size, backend="transformers", weights="random", dtype="float32")
-    tenant = WhisperTransformers(spec, device)
-    tenant.load()
-    tenant.save(folder)
-    tenant.unload()
+    spec = model_spec(size, "float32", device, "asr")
+    model = WhisperTransformers(spec, device)
+    model.load()
+    model.save(folder)
+    model.unload()
     return replace(spec, weights="local", path=str(folder))
 
 
-def first_use(tenant: SpeechRecognizer) -> None:
+def first_use(model: SpeechRecognizer) -> None:
     """Read a byte of every page of the weights."""
-    module = tenant.module()
+    module = model.module()
     assert module is not None
     for tensor in module.parameters():
         float(tensor.detach().view(-1)[:: procfs.page_bytes() // tensor.element_size()].sum())
 
 
-def arena_against_reload(spec: ModelSpec) -> dict[str, Any]:
-    """Seconds of a plain copy, of an arena's stages and of a warm reload of the same weights."""
+def buffer_against_reload(spec: ModelSpec) -> dict[str, Any]:
+    """Seconds of a plain copy, of the buffer's stages and of a warm reload of the same weights."""
     device = CpuDevice()
     reloaded, swapped = make_asr(spec, device), make_asr(spec, device)
     swapped.load()
@@ -80,13 +77,13 @@ def arena_against_reload(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _compared(n_bytes: int, took: dict[str, list[float]]) -> dict[str, Any]:
-    """Ratios within each turn, so that a drifting machine weighs on both sides alike."""
+    """Ratios within each turn."""
 
     def turns(*stages: str) -> list[float]:
         return [sum(turn) for turn in zip(*(took[stage] for stage in stages), strict=True)]
 
     def ratio(above: list[float], below: list[float]) -> float:
-        return statistics.median(a / b for a, b in zip(above, below, strict=True))
+        return statistics.median(ratios(above, below))
 
     fixed = turns("copy_in", "first_use")
     fresh = turns("allocate", "copy_in_fresh", "first_use_fresh")
@@ -107,15 +104,14 @@ def _compared(n_bytes: int, took: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", default="small", help="a Whisper size (default: small)")
-    size = parser.parse_args().size
-    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "size": size}
-    with tempfile.TemporaryDirectory(prefix="hybridlab-arena-") as folder:
+    size = options(__doc__, size="small").size
+    with tempfile.TemporaryDirectory(prefix="hybridlab-bench-") as folder:
         spec = saved_whisper(size, Path(folder), CpuDevice())
-        for backend in ("openai-whisper", "transformers"):
-            result[backend] = arena_against_reload(replace(spec, backend=backend))
-    print(json.dumps(result, indent=2))
+        found = {
+            backend: buffer_against_reload(replace(spec, backend=backend))
+            for backend in ("openai-whisper", "transformers")
+        }
+    publish(size=size, **found)
 
 
 if __name__ == "__main__":
