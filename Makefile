@@ -78,6 +78,7 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.base
+# one resolution, which is most of an installation's time
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable '.[dev,ct2,browser,serve]'
-	touch $@
+	touch $(VENV)/.base $@
