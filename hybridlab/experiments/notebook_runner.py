@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -237,9 +238,25 @@ def _server(device: Device) -> Iterator[None]:
 # --------------------------------------------------------------------------------- one notebook
 
 
+@contextmanager
+def _no_iri_parsers() -> Iterator[None]:
+    """jsonschema, where it is imported inside, goes without its optional check of IRIs: building
+    its parsers takes 2.5 s, and no field of a notebook is an IRI."""
+    name = "rfc3987_syntax"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # an import fails as if not installed
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
 def _run_notebook(params: Params, run_dir: Path, progress: Progress) -> dict[str, Any]:
     """Execute one notebook and export it; what happened is returned, never raised."""
-    import papermill
+    with _no_iri_parsers():
+        import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
