@@ -101,7 +101,7 @@ def _alone(session: Session, arms: list[Arm], backend: str) -> Case:
 
 
 def attribute_peak(session: Session, arm: Arm) -> dict[str, Any]:
-    """One request whose bytes are told apart by model while both are at work."""
+    """One request whose bytes are attributed to either model while both are at work."""
     fields: dict[str, Any] = {"requests": session.requests(1), "warmup": 1, "phases": True}
     return session.runner.run(arm_case(session, "concurrent", arm, **fields))
 
