@@ -19,6 +19,7 @@ from hybridlab.config.params import (
     BesideParams,
     LimitsParams,
     ParallelParams,
+    SequentialParams,
     SwappingParams,
 )
 from hybridlab.devices.out_of_memory import out_of_memory
@@ -433,3 +434,16 @@ def test_missing_weights_are_found_before_a_case_starts(tmp_path: Path) -> None:
     session = open_session(tmp_path, asr_weights="local", asr_path=str(tmp_path))
     with pytest.raises(WeightsError, match=r"no config\.json"):
         session.preflight()
+
+
+def test_arms_have_the_options_that_their_variants_take() -> None:
+    params = SequentialParams(batch=3)
+    found = {arm.variant: arm.options for arm in strategy_comparison.arms_of(params, "sequential")}
+    assert found == {
+        "plain": {},
+        "empty-cache": {},
+        "asyncio": {"max_in_flight": params.max_in_flight},
+        "batched": {"batch": 3},
+    }
+    swapped = strategy_comparison.arms_of(SwappingParams(swap="both"), "swapping")
+    assert {arm.options["swap"] for arm in swapped} == {"both"}
