@@ -89,6 +89,15 @@ def cards_table(_: Path) -> str:
     return _table(("card", "name", "usable", "memory bandwidth", "native dtypes"), rows)
 
 
+def strategies_table(_: Path) -> str:
+    """Every strategy with its variants, and what bounds it."""
+    rows = [
+        (f"`{name}`", ", ".join(f"`{variant.name}`" for variant in facts), facts.bound)
+        for name, facts in catalog.STRATEGIES.items()
+    ]
+    return _table(("strategy", "variants", "what bounds it"), rows)
+
+
 def measured_table(project: Path) -> str:
     """Full-size pairs measured on a CPU, beside what the planner said: from the published run."""
     import pandas as pd
@@ -261,6 +270,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "simulated": simulated_table,
     "measured": measured_table,
     "cards": cards_table,
+    "strategies": strategies_table,
     "peers": peers_table,
     "serve": serve_table,
     "endurance": endurance_table,

@@ -59,8 +59,13 @@ def device_kind(name: str) -> DeviceKind:
     for kind in DEVICES.values():
         if re.fullmatch(kind.pattern, name):
             return kind
+    raise ParameterError(f"device {name!r} is not known; choose {spellings()}")
+
+
+def spellings() -> str:
+    """What a device may be called, for help and messages."""
     *known, last = ("auto", *(kind.spelling for kind in DEVICES.values()))
-    raise ParameterError(f"device {name!r} is not known; choose {', '.join(known)} or {last}")
+    return f"{', '.join(known)} or {last}"
 
 
 def check_device(name: str) -> None:

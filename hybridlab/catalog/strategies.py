@@ -23,6 +23,8 @@ class Variant:
     #: Its notebook measures it unless its parameters say otherwise.
     default: bool = False
     place: Place = "process"
+    #: Parameters of its notebook that are options of its implementation.
+    options: tuple[str, ...] = ()
     #: The recogniser's backend in place of the pair's.
     backend: str = ""
     #: Works on several requests at once, which only `Strategy.stream` shows.
@@ -71,6 +73,7 @@ class StrategyFacts:
     marker: str
     #: Without a recogniser the LLM transcribes as well.
     has_asr: bool = True
+    options: tuple[str, ...] = ()  #: of all its variants
     variants: Registry[Variant] = field(default_factory=lambda: Registry("variant"))
 
     @property
@@ -120,8 +123,10 @@ register(
         Variant(name="plain", default=True, batches=False, ledger="sequential"),
         Variant(name="empty-cache", default=True, clears_cache=True),
         Variant(name="expandable-segments", expands_segments=True),
-        Variant(name="asyncio", default=True, streams=True, batches=False),
-        Variant(name="batched", default=True, streams=True),
+        Variant(
+            name="asyncio", default=True, streams=True, batches=False, options=("max_in_flight",)
+        ),
+        Variant(name="batched", default=True, streams=True, options=("batch",)),
     ],
 )
 _ONE, _TWO = "parallel, one process", "parallel, two processes"
@@ -163,6 +168,7 @@ register(
         bound="the library, the disk, the link",
         colour="#56b4e9",
         marker="D",
+        options=("swap",),
     ),
     [
         Variant(

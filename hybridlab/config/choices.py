@@ -44,11 +44,11 @@ def _one_at_a_time() -> list[str]:
 
 
 OneAtATime = Annotated[str, OneOf(_one_at_a_time)]
-SoloVariant = Annotated[str, OneOf(lambda: catalog.strategy("solo").variants)]
-SequentialVariant = Annotated[str, OneOf(lambda: catalog.strategy("sequential").variants)]
-ParallelVariant = Annotated[str, OneOf(lambda: catalog.strategy("parallel").variants)]
-PipelinedVariant = Annotated[str, OneOf(lambda: catalog.strategy("pipelined").variants)]
-SwappingVariant = Annotated[str, OneOf(lambda: catalog.strategy("swapping").variants)]
+
+
+def variants(strategy: str) -> OneOf:
+    """A variant of this strategy."""
+    return OneOf(lambda: catalog.strategy(strategy).variants)
 
 
 def defaults(strategy: str) -> list[str]:

@@ -24,12 +24,8 @@ from hybridlab.config.choices import (
     LlmDtype,
     LlmModel,
     OneAtATime,
-    ParallelVariant,
-    PipelinedVariant,
-    SequentialVariant,
-    SoloVariant,
-    SwappingVariant,
     defaults,
+    variants,
 )
 from hybridlab.config.pair import check_asr, check_asr_models, check_fallbacks, check_weights
 from hybridlab.config.preset_files import AUTO, filled
@@ -266,8 +262,8 @@ class RaceParams(StrategyParams):
 class SequentialParams(StrategyParams):
     notebook: ClassVar[str] = "04_sequential"
 
-    solo_variants: list[SoloVariant] = defaults("solo")
-    sequential_variants: list[SequentialVariant] = defaults("sequential")
+    solo_variants: list[Annotated[str, variants("solo")]] = defaults("solo")
+    sequential_variants: list[Annotated[str, variants("sequential")]] = defaults("sequential")
     batch: Count = 4
     max_in_flight: Count = 2
 
@@ -275,10 +271,10 @@ class SequentialParams(StrategyParams):
 class ParallelParams(RaceParams):
     notebook: ClassVar[str] = "05_parallel"
 
-    parallel_variants: list[ParallelVariant] = defaults("parallel")
+    parallel_variants: list[Annotated[str, variants("parallel")]] = defaults("parallel")
     container_rounds: Count = 1
     container_loads: list[Positive] = [0.3, 0.6, 0.9, 1.2]
-    pipelined_variants: list[PipelinedVariant] = defaults("pipelined")
+    pipelined_variants: list[Annotated[str, variants("pipelined")]] = defaults("pipelined")
     interference_requests: Count = 4
     interference_repeats: CountOrZero = 5
 
@@ -286,7 +282,7 @@ class ParallelParams(RaceParams):
 class SwappingParams(RaceParams):
     notebook: ClassVar[str] = "06_swapping"
 
-    swapping_variants: list[SwappingVariant] = defaults("swapping")
+    swapping_variants: list[Annotated[str, variants("swapping")]] = defaults("swapping")
     swap: Swap = "asr"
     break_even_audio_s: list[Positive] = [15.0, 30.0, 60.0]
     break_even_repeats: Count = 4

@@ -61,7 +61,7 @@ class CaseContext:
         return self.meter.idle_bytes or 0
 
     def enter(self, stage: str) -> None:
-        """Begin a stage of the case ('load', 'request' …): the phase that a failure is told by,
+        """Begin a stage of the case ('load', 'request' …): the phase of a failure,
         until a model is in one of its own."""
         self.stage = self.phase = stage
         if self.broadcast.watched:
@@ -106,10 +106,10 @@ class CaseContext:
 
     def _tell_phases(self, phases: Sequence[str], *, moving: bool) -> None:
         # the head is a phase of memory alone, in the midst of every token of the decode
-        said = " + ".join(phase.replace(" head", " decode") for phase in phases)
-        if said != self.broadcast.told.phase:
+        phase = " + ".join(phase.replace(" head", " decode") for phase in phases)
+        if phase != self.broadcast.told.phase:
             owners = self._owners() if moving else self.broadcast.told.owners
-            self.broadcast.tell(phase=said, owners=owners)
+            self.broadcast.tell(phase=phase, owners=owners)
 
     def _owners(self) -> dict[str, int]:
         """Bytes of the case by whose they are: the process itself, then each model."""
@@ -121,7 +121,7 @@ class CaseContext:
 
 
 def attention_kernel(case: Case, device: Device) -> str | None:
-    """Which kernel grouped heads got; None where nobody knows what the device has."""
+    """Which kernel grouped heads got; None for a device that the catalog does not know."""
     card = case.card_on(device)
     return None if card is None else kernel_of(case.llm.attention, card)
 

@@ -143,14 +143,14 @@ def failures(rows: Iterable[Mapping[str, Any]]) -> str:
     failed = [row for row in rows if row["status"] in ("crashed", "timeout")]
     if not failed:
         return ""
-    said = [
+    named = [
         f"{row['case_id']} ({textwrap.shorten(row['reason'], 200, placeholder=' …')})"
         for row in failed[:NAMED_FAILURES]
     ]
     if len(failed) > NAMED_FAILURES:
-        said.append(f"and {len(failed) - NAMED_FAILURES} more")
+        named.append(f"and {len(failed) - NAMED_FAILURES} more")
     noun = "1 case" if len(failed) == 1 else f"{len(failed)} cases"
-    return f"{noun} crashed or timed out: {'; '.join(said)}"
+    return f"{noun} crashed or timed out: {'; '.join(named)}"
 
 
 def forget_rows(folder: Path, case_id: str) -> None:

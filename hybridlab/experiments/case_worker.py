@@ -129,7 +129,7 @@ def _memory_limit(case: Case, device: Device) -> AbstractContextManager[None]:
 
 
 def _introduce(context: CaseContext) -> None:
-    """What a live view is told once: the capacity, and what others hold of the device."""
+    """What a live view is sent once: the capacity, and what others hold of the device."""
     if context.broadcast.watched:
         device, others = context.device, context.device.memory_owners().external
         context.broadcast.tell(

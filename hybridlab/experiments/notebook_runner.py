@@ -46,7 +46,7 @@ VERDICT = "07_verdict"
 
 @dataclass
 class Progress:
-    """Where a run stands; `listener` is told after every change."""
+    """Where a run stands; `listener` is called after every change."""
 
     notebooks: list[str]
     current: str = ""

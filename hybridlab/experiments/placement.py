@@ -134,7 +134,7 @@ def _server(name: str, options: list[str], site: Site) -> Server:
 
 
 def _of_servers(device: Device, llm: ModelSpec) -> str:
-    """The device that servers are told to use."""
+    """The device that servers are started with."""
     own = card_of(device)
     if not has_fused_grouped(llm.card) and (own is None or own.name != llm.card):
         raise UnavailableError(

@@ -18,10 +18,9 @@ from hybridlab.planner.activations import (
 from hybridlab.planner.estimate import Estimate, largest, total
 from hybridlab.planner.limits import (
     cards_for,
-    largest_batch,
     largest_whisper,
     longest_audio_s,
-    most_beams,
+    most_served,
 )
 from hybridlab.planner.memory_plan import (
     PairPlan,
@@ -47,12 +46,11 @@ __all__ = [
     "context_bytes",
     "default_voxtral_dtype",
     "largest",
-    "largest_batch",
     "largest_whisper",
     "ledger_by_strategy",
     "longest_audio_s",
     "memory_by_strategy",
-    "most_beams",
+    "most_served",
     "plan_pair",
     "plan_table",
     "total",

@@ -11,7 +11,7 @@ from hybridlab import catalog
 from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
 from hybridlab.planner.activations import Request
 from hybridlab.planner.estimate import Estimate
-from hybridlab.planner.limits import cards_for, largest_batch, longest_audio_s, most_beams
+from hybridlab.planner.limits import cards_for, longest_audio_s, most_served
 from hybridlab.planner.memory_plan import PairPlan, fit_of, plan_pair
 from hybridlab.planner.per_strategy import memory_by_strategy
 from hybridlab.units import GB, format_bytes, format_seconds
@@ -91,30 +91,24 @@ def evaluate_fit(
 ) -> FitReport:
     """The pair on this card, its limits, and the cards of the catalog that it fits on."""
     request = Request(audio_s=audio_s)
-    pair = partial(plan_pair, card, whisper, voxtral, backend=backend, dtype=dtype)
-    plan = pair(request=request, attention=attention)
-    elsewhere = list(cards_for(whisper, voxtral, backend=backend, dtype=dtype, request=request))
+    kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
+    pair = partial(plan_pair, card, whisper, voxtral, **kept, attention=attention)
+    plan = pair(request=request)
+    elsewhere = list(cards_for(whisper, voxtral, **kept, request=request))
     # only a request's own bytes grow with it: the peak while loading does not bound the audio
     spare = plan.capacity_bytes - plan.moment("idle").expected
     room = spare if plan.load_peak_bytes <= plan.capacity_bytes else 0
+    longest = partial(longest_audio_s, card, voxtral, spare_bytes=room)
     return FitReport(
         plan=plan,
-        longest_audio_s=longest_audio_s(card, voxtral, spare_bytes=room, attention=attention),
-        longest_audio_expanded_kv_s=longest_audio_s(
-            card, voxtral, spare_bytes=room, attention="expanded_kv"
-        ),
-        largest_batch=largest_batch(lambda r: pair(request=r, attention=attention), request),
-        most_beams=most_beams(lambda r: pair(request=r, attention=attention), request),
+        longest_audio_s=longest(attention=attention),
+        longest_audio_expanded_kv_s=longest(attention="expanded_kv"),
+        largest_batch=most_served(lambda r: pair(request=r), request, "batch"),
+        most_beams=most_served(lambda r: pair(request=r), request, "beams"),
         host_bytes=host_bytes,
         fits_cards=tuple(p.card for p in elsewhere if p.fits),
         fits_not_cards=tuple(p.card for p in elsewhere if not p.fits),
         sharing=memory_by_strategy(
-            card,
-            whisper,
-            voxtral,
-            backend=backend,
-            dtype=dtype,
-            request=request,
-            attention=attention,
+            card, whisper, voxtral, **kept, request=request, attention=attention
         ),
     )

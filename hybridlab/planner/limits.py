@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Literal
 
 from hybridlab import catalog
 from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
@@ -15,7 +16,7 @@ from hybridlab.planner.memory_plan import (
     plan_pair,
 )
 
-#: Where doubling stops: nobody serves more rows or beams than this on one card.
+#: Where doubling stops: more rows or beams than this are not served on one card.
 MOST = 4096
 
 
@@ -58,14 +59,11 @@ def longest_audio_s(
     return largest_fitting(fits, most=most) * catalog.WINDOW_S
 
 
-def largest_batch(plan: Callable[[Request], PairPlan], request: Request) -> int:
-    """Most requests at once that the pair is expected to serve."""
-    return largest_fitting(lambda n: plan(replace(request, batch=n)).fits)
-
-
-def most_beams(plan: Callable[[Request], PairPlan], request: Request) -> int:
-    """Most beams of Whisper that the pair is expected to serve."""
-    return largest_fitting(lambda n: plan(replace(request, beams=n)).fits)
+def most_served(
+    plan: Callable[[Request], PairPlan], request: Request, what: Literal["batch", "beams"]
+) -> int:
+    """Most requests at once, or beams of the recogniser, that the pair is expected to serve."""
+    return largest_fitting(lambda n: plan(replace(request, **{what: n})).fits)
 
 
 def largest_whisper(plans: list[PairPlan], *, margin_bytes: int = 0) -> PairPlan | None:

@@ -29,7 +29,7 @@ from hybridlab.units import GB, MIB
 #: cuBLAS' default workspace (PyTorch notes on CUDA: 8 MiB; 32 MiB from Hopper on).
 CUBLAS_WORKSPACE_BYTES = 8 * MIB
 CUBLAS_WORKSPACE_BYTES_HOPPER = 32 * MIB
-#: Blocks that the caching allocator holds and nobody uses, as a share of the transient bytes.
+#: Blocks that the caching allocator holds unused, as a share of the transient bytes.
 #: GMLake (ASPLOS 2024) measured 15 % on average for training: an upper bound for inference.
 SLACK_HIGHEST_SHARE = 0.15
 SLACK_SEGMENT_BYTES = 20 * MIB  # small and middle blocks come from segments of 2 and 20 MiB

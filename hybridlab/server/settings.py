@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hybridlab import catalog
-from hybridlab.catalog.device_names import check_device
+from hybridlab.catalog.device_names import check_device, spellings
 from hybridlab.config.choices import AsrDtype, AsrModel, Backend, LlmDtype, LlmModel
 from hybridlab.config.pair import check_asr, check_fallbacks, check_weights
 from hybridlab.config.params import Count, CountOrZero, WeightsSource, _one_line
@@ -62,7 +62,7 @@ class Settings(BaseModel):
     fallback: str = _option(
         "auto", "smaller ASR models for when memory runs out, as medium,base; auto; none"
     )
-    device: str = _option("auto", "auto, cpu, cuda, cuda:N or simulated:CARD")
+    device: str = _option("auto", spellings())
     seed: CountOrZero = _option(0, "seed of random weights")
 
     host: str = _option("127.0.0.1", "address; any but loopback needs a bearer token")

@@ -42,7 +42,7 @@ class FallbackChain:
 
     make: what serves with this candidate, nothing loaded yet. load: brings it up, with all that
     has to fit before the first request. on_failure: called at once, while the failed work still
-    holds its memory. on_step: told of a step before the smaller one is loaded; what else the
+    holds its memory. on_step: called with a step before the smaller one is loaded; what else the
     strategy left had taken goes back there.
     """
 

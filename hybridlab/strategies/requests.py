@@ -71,12 +71,12 @@ class ArrivalQueue:
 
     @property
     def waiting(self) -> list[Request]:
-        """Those that nobody has taken yet."""
+        """Those that are not taken yet."""
         with self._lock:
             return [request for request, _ in self._waiting]
 
     def stop(self) -> None:
-        """Unblock all consumers: whoever takes gets nothing."""
+        """Unblock all consumers: `take` returns nothing from now on."""
         self._stopped.set()
 
     def __iter__(self) -> Iterator[Request]:

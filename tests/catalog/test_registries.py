@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar
 
 import pytest
@@ -54,11 +55,11 @@ class Echo(SpeechRecognizer):
 
 def frames_below(entry: str) -> list[str]:
     """The functions between this model's call and the case's entry, which is the last one."""
-    names, frame = [], sys._getframe(2)
-    while frame is not None and (not names or names[-1] != entry):
-        if "contextlib" not in frame.f_code.co_filename:
-            names.append(frame.f_code.co_name)
-        frame = frame.f_back  # type: ignore[assignment]
+    names: list[str] = []
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and entry not in names:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
     return names
 
 

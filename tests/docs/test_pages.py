@@ -47,7 +47,7 @@ def test_a_walk_through_is_a_page_at_most(name: str) -> None:
     "name",
     [
         "catalog.CARDS", "catalog.WHISPERS", "catalog.VOXTRALS", "catalog.BACKENDS",
-        "catalog.STRATEGIES", "catalog.backends.Backend", "catalog.strategies.Variant",
+        "catalog.strategies.register", "catalog.backends.Backend", "catalog.strategies.Variant",
         "planner.weights.whisper_load_peak_bytes", "planner.per_strategy.LEDGERS",
         "experiments.placement.PLACES", "models.base.SpeechRecognizer",
         "experiments.plans.strategy_comparison.Arm", "experiments.session.Session",

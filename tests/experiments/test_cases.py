@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from hybridlab.config.params import (
     BesideParams,
     LimitsParams,
     ParallelParams,
+    SequentialParams,
     SwappingParams,
 )
 from hybridlab.devices.out_of_memory import out_of_memory
@@ -247,20 +249,19 @@ def test_a_stranger_makes_the_times_of_a_case_invalid(tmp_path: Path) -> None:
 
 def test_pinned_attention_says_the_same(tmp_path: Path) -> None:
     """math, flash and expanded_kv are ways to compute one thing."""
-    session = open_session(tmp_path)
-    said = {}
-    for kind in ("auto", "math", "expanded_kv"):
-        llm = replace(session.llm, attention=kind)
-        row = session.runner.run(session.case("strategy_comparison", llm=llm))
-        assert_ok([row], 1)
-        own = session.table("trials").query("case_id == @row['case_id']")
-        said[kind] = list(zip(own["transcript"], own["answer"], strict=True))
-    assert said["auto"] == said["math"] == said["expanded_kv"]
-    lacking = session.runner.run(
-        session.case("strategy_comparison", llm=replace(session.llm, attention="efficient"))
-    )
+    session = open_session(tmp_path, trials=1)
+    pinned = {
+        kind: session.runner.run(
+            session.case("strategy_comparison", llm=replace(session.llm, attention=kind), warmup=0)
+        )
+        for kind in ("auto", "math", "expanded_kv", "efficient")
+    }
+    lacking = pinned.pop("efficient")
     assert lacking["status"] == "skipped"
     assert "no memory-efficient attention kernel" in lacking["reason"]
+    assert_ok(list(pinned.values()), 3)
+    said = session.table("trials")[["transcript", "answer"]]
+    assert len(said) == 3 and len(said.drop_duplicates()) == 1
 
 
 def test_finished_cases_are_not_repeated_and_crashed_ones_are(
@@ -397,19 +398,18 @@ def test_sizes_that_do_not_fit_are_skipped_with_the_bytes_they_need(tmp_path: Pa
 def test_the_pair_is_loaded_in_both_orders(tmp_path: Path) -> None:
     session = open_session(tmp_path, BesideParams, asr_models=[], load_paths=["direct", "staged"])
     rows = beside.measure(session)
-    assert [(row["load_order"], row["load_path"], row["status"]) for row in rows] == [
-        ("llm-first", "direct", "ok"),
-        ("llm-first", "staged", "ok"),
-        ("asr-first", "direct", "ok"),
-        ("asr-first", "staged", "ok"),
-    ]
+    assert_ok(rows, 4)
+    assert [(row["load_order"], row["load_path"]) for row in rows] == list(
+        itertools.product(["llm-first", "asr-first"], ["direct", "staged"])
+    )
     spans = session.table("spans").query("phase == 'load'")
     order = spans.sort_values("start_s").groupby("case_id", sort=False)["role"].first()
-    assert order[rows[0]["case_id"]] == "llm"
-    assert order[rows[2]["case_id"]] == "asr"
+    assert [order[row["case_id"]] for row in rows] == ["llm", "llm", "asr", "asr"]
 
 
-def test_loading_is_measured_in_each_backend_and_dtype_that_the_device_has(tmp_path: Path) -> None:
+def test_loading_is_measured_in_each_backend_and_dtype_that_the_device_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = open_session(
         tmp_path,
         BesideParams,
@@ -418,10 +418,10 @@ def test_loading_is_measured_in_each_backend_and_dtype_that_the_device_has(tmp_p
         load_backends=["openai-whisper", "transformers"],
         load_dtypes=["auto", "float16"],
     )
+    monkeypatch.setattr(session.runner, "run", lambda case: {**case.identity(), "status": "ok"})
     rows = beside.measure(session)
-    seen = [(row["asr_backend"], row["asr_dtype"], row["status"]) for row in rows]
     half = "ok" if "float16" in session.device.native_dtypes() else "skipped"
-    assert seen == [
+    assert [(row["asr_backend"], row["asr_dtype"], row["status"]) for row in rows] == [
         ("openai-whisper", "float32", "ok"),
         ("openai-whisper", "float16", half),
         ("transformers", "float32", "ok"),
@@ -434,3 +434,16 @@ def test_missing_weights_are_found_before_a_case_starts(tmp_path: Path) -> None:
     session = open_session(tmp_path, asr_weights="local", asr_path=str(tmp_path))
     with pytest.raises(WeightsError, match=r"no config\.json"):
         session.preflight()
+
+
+def test_arms_have_the_options_that_their_variants_take() -> None:
+    params = SequentialParams(batch=3)
+    found = {arm.variant: arm.options for arm in strategy_comparison.arms_of(params, "sequential")}
+    assert found == {
+        "plain": {},
+        "empty-cache": {},
+        "asyncio": {"max_in_flight": params.max_in_flight},
+        "batched": {"batch": 3},
+    }
+    swapped = strategy_comparison.arms_of(SwappingParams(swap="both"), "swapping")
+    assert {arm.options["swap"] for arm in swapped} == {"both"}

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -20,33 +22,29 @@ from hybridlab.devices.process_memory import RssProcessTree
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.plans import load_sweep, strategy_comparison
-from hybridlab.experiments.session import Session
-from hybridlab.models import ModelSpec, server_process
+from hybridlab.models import server_process
 from hybridlab.models.http_model import chat_body, command, wav
 from hybridlab.models.server_process import Server, Service, beside_weights
 from hybridlab.reporting.tables import containers_table
 from tests.fake_nvml import FakeNvml
+from tests.sessions import (
+    VOXTRAL,
+    WHISPER,
+    arms,
+    assert_ok,
+    closed,
+    later,
+    open_session,
+    raced,
+)
 from tests.workers_at_work import alive, wait_until
-
-WHISPER = ModelSpec(model="pocket-s", backend="openai-whisper", weights="pocket", dtype="float32")
 
 
 @pytest.mark.slow
 def test_servers_say_what_the_models_say_alone_and_their_cost_is_measured(tmp_path: Path) -> None:
     """Two servers in a race (a closed loop), one server under arrivals (an open one)."""
-    values = {
-        "output_dir": str(tmp_path / "run"),
-        "headless": True,
-        "device": "cpu",
-        "trials": 2,
-        "max_new_tokens": 12,
-        "max_other_cpu_share": 1.0,
-    }
-    session = Session.open(ParallelParams.from_mapping(values))
-    apart, together = (
-        strategy_comparison.Arm("parallel", name)
-        for name in ("separate-containers", "single-container")
-    )
+    session = open_session(tmp_path, ParallelParams, device="cpu")
+    apart, together = arms("parallel/separate-containers", "parallel/single-container")
     *_, two = rows = strategy_comparison.run(session, [apart], rounds=1)
     options = {"rate_rps": 4.0, "load": 0.3, "seed": 0}
     one = session.runner.run(
@@ -54,19 +52,15 @@ def test_servers_say_what_the_models_say_alone_and_their_cost_is_measured(tmp_pa
             session, "load_sweep", together, work="poisson_arrivals", options=options
         )
     )
-    rows.append(one)
-    assert [row["status"] for row in rows] == ["ok"] * 3, [row["reason"] for row in rows]
+    assert_ok([*rows, one], 3)
     assert (one["servers"], two["servers"]) == (1, 2)
     assert 0 < one["server_overhead_bytes"] < two["server_overhead_bytes"]
     assert one["gateway_bytes"] is None
     assert 10e6 < two["gateway_bytes"] < one["server_overhead_bytes"]
     assert one["idle_bytes"] < two["idle_bytes"]
+    raced(session)
     trials = session.table("trials")
-    raced = trials[
-        (trials["experiment"] == "strategy_comparison") & ~trials["is_first_request"].astype(bool)
-    ]
-    assert raced["output_matches_reference"].astype(bool).all()
-    served = trials[(trials["strategy"] == "parallel") & ~trials["is_first_request"].astype(bool)]
+    served = later(trials[trials["strategy"] == "parallel"])
     assert len(served) == 4
     assert served["http_overhead_s"].between(0.0001, served["latency_s"]).all()
     behind = served["variant"] == "separate-containers"
@@ -77,11 +71,8 @@ def test_servers_say_what_the_models_say_alone_and_their_cost_is_measured(tmp_pa
     assert share.between(0.8, 1.0).all()
     (row,) = containers_table(trials, session.table("cases")).to_dict("records")
     assert (row["strategy"], row["servers"]) == ("parallel/separate-containers", 2)
-    ledgers = session.table("ledgers")
-    steady = ledgers[(ledgers["case_id"] == two["case_id"]) & (ledgers["moment"] == "idle")]
-    inside = steady[steady["in_process"].astype(bool)].groupby("owner")["bytes"].sum()
-    assert inside.sum() == two["idle_bytes"]
-    assert abs(inside["unattributed"]) < 0.02 * two["idle_bytes"]
+    idle = session.table("ledgers").query("case_id == @two['case_id'] and moment == 'idle'")
+    assert closed(idle, two["capacity_bytes"], unattributed=0.02).sum() == two["idle_bytes"]
 
 
 def test_a_server_that_refuses_says_why() -> None:
@@ -204,22 +195,16 @@ def test_a_server_on_a_gpu_tells_its_allocators_bytes(
 def test_arms_in_servers_meet_arrivals_at_the_loads_that_are_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = {"output_dir": str(tmp_path), "headless": True, "device": "cpu"}
-    params = ParallelParams.from_mapping(
-        {**values, "arrival_loads": [0.5, 0.9], "container_loads": [0.9]}
-    )
-    session = Session.open(params)
-    raced = [strategy_comparison.CONTROL, strategy_comparison.Arm("parallel", "single-container")]
-    lost = strategy_comparison.Arm("parallel", "separate-containers")
-    for arm, status in ((raced[0], "ok"), (raced[1], "ok"), (lost, "skipped")):
+    loads = {"arrival_loads": [0.5, 0.9], "container_loads": [0.9]}
+    session = open_session(tmp_path, ParallelParams, device="cpu", **loads)
+    own = arms("sequential/plain", "parallel/single-container", "parallel/separate-containers")
+    for arm, status in zip(own, ("ok", "ok", "skipped"), strict=True):
+        case = strategy_comparison.arm_case(session, "strategy_comparison", arm)
         row = {"status": status, "reason": "", "throughput_rps": 4.0}
-        session.part.writer.append(
-            "cases",
-            {**strategy_comparison.arm_case(session, "strategy_comparison", arm).identity(), **row},
-        )
+        session.part.writer.append("cases", {**case.identity(), **row})
     asked: list[Case] = []
     monkeypatch.setattr(session.runner, "run_all", lambda cases: asked.extend(cases) or [])
-    load_sweep.measure(session, [*raced, lost], params)
+    load_sweep.measure(session, own, cast(ParallelParams, session.params))
     assert [(case.variant, case.options["load"]) for case in asked] == [
         ("plain", 0.5),
         ("plain", 0.9),
@@ -231,31 +216,18 @@ def test_arms_in_servers_meet_arrivals_at_the_loads_that_are_theirs(
 def test_arms_in_servers_race_in_the_first_rounds_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = {"output_dir": str(tmp_path), "headless": True, "device": "cpu"}
-    session = Session.open(ParallelParams.from_mapping(values))
+    session = open_session(tmp_path, ParallelParams, device="cpu")
     asked: list[Case] = []
-
-    def run(case: Case) -> dict[str, object]:
-        asked.append(case)
-        return {"status": "ok"}
-
-    monkeypatch.setattr(session.runner, "run", run)
-    arms = [strategy_comparison.CONTROL, strategy_comparison.Arm("parallel", "single-container")]
-    strategy_comparison.run(session, arms, rounds=3, container_rounds=1)
+    monkeypatch.setattr(session.runner, "run", lambda case: asked.append(case) or {"status": "ok"})
+    own = arms("sequential/plain", "parallel/single-container")
+    strategy_comparison.run(session, own, rounds=3, container_rounds=1)
     assert session.runner.total == len(asked)
     assert [case.variant for case in asked] == ["both", "plain", "single-container", *["plain"] * 2]
 
 
 def test_what_a_server_cannot_be_told_is_refused() -> None:
-    spec = ModelSpec(
-        model="pocket",
-        backend="transformers",
-        weights="pocket",
-        dtype="float32",
-        attention="math",
-    )
     with pytest.raises(UnavailableError, match="attention auto"):
-        command(llm=spec, device="cpu")
+        command(llm=replace(VOXTRAL, attention="math"), device="cpu")
     assert "--only=asr" in command(asr=WHISPER, device="cpu")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,10 +15,10 @@ from hybridlab.devices import CpuDevice, MemoryOwners
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.case_context import CaseContext
 from hybridlab.experiments.memory_breakdown import write_ledgers
-from hybridlab.models import ModelSpec
 from hybridlab.profiling.memory_profiler import Ended, MemoryProfiler, Phase, Region
 from hybridlab.results.writer import TableWriter
 from hybridlab.strategies import Strategy
+from tests.sessions import VOXTRAL, WHISPER
 
 N_BYTES = st.integers(0, 2**36)
 PHASES = ("asr encode", "llm prefill", "llm decode", "")
@@ -94,14 +95,13 @@ def case() -> Case:
         expected_answer=None,
         question_type="",
     )
-    spec = {"backend": "transformers", "weights": "pocket", "dtype": "float32"}
     return Case(
         experiment="co_residency",
         work="serve",
         strategy="sequential",
         variant="plain",
-        llm=ModelSpec(model="pocket", **spec),
-        asr=ModelSpec(model="pocket-m", **spec),
+        llm=VOXTRAL,
+        asr=replace(WHISPER, backend="transformers"),
         device="cpu",
         requests=(request,),
     )

@@ -4,6 +4,7 @@ which the same process serves the same request."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from hybridlab.audio import load_clips, read_audio
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.memory_limit import make_memory_limit
 from hybridlab.devices.out_of_memory import out_of_memory
-from hybridlab.models import ModelSpec, make_asr, make_llm
+from hybridlab.models import make_asr, make_llm
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.strategies import make_strategy
+from tests.sessions import VOXTRAL, WHISPER
 
 #: So many clips at once that every phase asks for megabytes, which no free list still holds.
 BATCH = 24
@@ -31,14 +33,8 @@ def starve(phase: str, path: str) -> None:
     """This phase's model serves a batch with no memory from there on, then serves it again."""
     device = CpuDevice()
     device.count_exactly()
-    whisper = ModelSpec(model="pocket-m", backend="transformers", weights="pocket", dtype="float32")
-    voxtral = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
-    strategy = make_strategy(
-        "sequential",
-        "plain",
-        asr=make_asr(whisper, device),
-        llm=make_llm(voxtral, device),
-    )
+    whisper = make_asr(replace(WHISPER, backend="transformers"), device)
+    strategy = make_strategy("sequential", "plain", asr=whisper, llm=make_llm(VOXTRAL, device))
     strategy.open()
     clip = min(load_clips(""), key=lambda clip: clip.audio_s)
     batch = [read_audio(Path(clip.path))] * BATCH

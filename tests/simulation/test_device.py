@@ -94,5 +94,5 @@ def test_the_preset_speaks_for_the_card_that_it_runs_on(name: str, tmp_path: Pat
     own = {key: value for key, value in values.items() if key in BesideParams.model_fields}
     session = Session.open(BesideParams.from_mapping(own))
     assert session.card == catalog.card(name)
-    assert session.stood_in_for == ""
+    assert session.llm.card == ""
     assert session.case("co_residency").card_on(session.device) == catalog.card(name)

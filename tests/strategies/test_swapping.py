@@ -28,7 +28,7 @@ from hybridlab.strategies.offload.single_buffer import SingleBuffer
 from hybridlab.strategies.offload.weight_buffer import weights_digest
 from hybridlab.strategies.swapping import Swapping
 from tests.sessions import VOXTRAL
-from tests.strategies.test_arena import FakeCudart, pinned_now
+from tests.strategies.test_weight_buffer import FakeCudart, pinned_now
 
 COPYING = tuple(own.name for own in catalog.strategy("swapping") if own.host_copy)
 BACKENDS = ("openai-whisper", "transformers")

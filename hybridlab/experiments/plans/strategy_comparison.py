@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridlab import catalog
-from hybridlab.config.params import SequentialParams, StrategyParams
+from hybridlab.config.params import StrategyParams
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.placement import asr_spec
 from hybridlab.experiments.session import Session
@@ -34,13 +34,17 @@ class Arm:
 CONTROL = Arm("sequential", "plain")
 
 
-def sequential_arms(params: SequentialParams) -> list[Arm]:
-    """The variants of `sequential` with the options that each takes."""
-    options: dict[str, dict[str, Any]] = {
-        "asyncio": {"max_in_flight": params.max_in_flight},
-        "batched": {"batch": params.batch},
-    }
-    return [Arm("sequential", name, options.get(name, {})) for name in params.sequential_variants]
+def arms_of(params: StrategyParams, strategy: str) -> list[Arm]:
+    """The variants of a strategy that the parameters name, with the options that each takes."""
+    facts = catalog.strategy(strategy)
+    return [
+        Arm(
+            strategy,
+            name,
+            {n: getattr(params, n) for n in (*facts.options, *facts.variants[name].options)},
+        )
+        for name in getattr(params, f"{strategy}_variants")
+    ]
 
 
 def run(
@@ -101,7 +105,7 @@ def _alone(session: Session, arms: list[Arm], backend: str) -> Case:
 
 
 def attribute_peak(session: Session, arm: Arm) -> dict[str, Any]:
-    """One request whose bytes are told apart by model while both are at work."""
+    """One request whose bytes are attributed to either model while both are at work."""
     fields: dict[str, Any] = {"requests": session.requests(1), "warmup": 1, "phases": True}
     return session.runner.run(arm_case(session, "concurrent", arm, **fields))
 

@@ -50,7 +50,7 @@ def try_request(
 
 
 def allocator_cache_bytes(device: Device) -> int | None:
-    """What the device's allocator holds and nobody uses now; None where it keeps nothing."""
+    """What the device's allocator holds and does not use now; None where it keeps nothing."""
     reserved = device.reserved_bytes()
     return None if reserved is None else reserved - device.used_bytes()
 

@@ -72,7 +72,7 @@ def _served(context: CaseContext, serving: Serves) -> Iterable[CompletedRequest]
 
 
 def _is_taken_apart(context: CaseContext) -> bool:
-    """One request whose phases are told apart; of several that is another one, afterwards."""
+    """One request whose phases are measured apart; of several that is another one, afterwards."""
     return context.case.phases and len(context.case.requests) == 1
 
 

@@ -28,7 +28,7 @@ def run(context: CaseContext) -> None:
     every = int(case.options["every"]) if mitigation == "empty-cache" else 0
     maintenance = Maintenance(clear_cache_every=every)
     common.read_clips(context)
-    said: dict[str, list[tuple[int, ...]]] = {}
+    first_tokens: dict[str, list[tuple[int, ...]]] = {}
     for cycle in range(first, first + int(case.options["cycles"])):
         spec = case.requests[cycle % len(case.requests)]
         request = common.request_of(context, spec)
@@ -37,7 +37,7 @@ def run(context: CaseContext) -> None:
         context.enter("maintenance")
         maintenance_s += maintenance.after_request(strategy)
         tokens = _tokens(served)
-        same = said.setdefault(spec.id, tokens) == tokens
+        same = first_tokens.setdefault(spec.id, tokens) == tokens
         _write_cycle(context, cycle, served, maintenance_s=maintenance_s, output_unchanged=same)
         maintenance_s = 0.0
     context.result["n_trials"] = int(case.options["cycles"])

@@ -188,7 +188,7 @@ class PinnedMemory:
         if code:
             consume_last_error()
             raise not_pinned(block.nbytes, f"CUDA error {code}")
-        # holds the block until it is unregistered, also where nobody comes to close
+        # holds the block until it is unregistered, also where `close` is not called
         self._unpin = weakref.finalize(self, _unregister, runtime, block)
 
     def close(self) -> None:

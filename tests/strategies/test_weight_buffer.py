@@ -1,4 +1,4 @@
-"""The arena: layout, aliasing, exact bytes, interrupted copies, pinning."""
+"""The weight buffer: layout, aliasing, exact bytes, interrupted copies, pinning."""
 
 from __future__ import annotations
 
@@ -115,10 +115,10 @@ def test_weights_that_are_away_hold_no_memory_and_cannot_be_used() -> None:
 def test_one_block_serves_modules_of_different_size_in_turn() -> None:
     small, large = nn.Linear(3, 3), nn.Linear(40, 40)
     digests = [weights_digest(small), weights_digest(large)]
-    arenas = [WeightBuffer(small, CPU), WeightBuffer(large, CPU)]
-    block = device_block(max(made.n_bytes for made in arenas), CPU)
+    buffers = [WeightBuffer(small, CPU), WeightBuffer(large, CPU)]
+    block = device_block(max(made.n_bytes for made in buffers), CPU)
     for _ in range(3):
-        for module, made, expected in zip((small, large), arenas, digests, strict=True):
+        for module, made, expected in zip((small, large), buffers, digests, strict=True):
             made.copy_in(block)
             assert weights_digest(module) == expected
             made.release()
