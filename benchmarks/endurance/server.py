@@ -16,7 +16,7 @@ import psutil
 
 from hybridlab.devices import procfs
 
-START_S = 120.0
+START_S = 300.0
 
 
 class Running:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,15 @@ CODES = {404: "not_found", 405: "method_not_allowed"}
 STATIC = Path(__file__).with_name("static")
 
 
+class Api(FastAPI):
+    """It also describes errors and streamed events, of which FastAPI itself does not know."""
+
+    def openapi(self) -> dict[str, Any]:
+        page = super().openapi()
+        page["components"]["schemas"] |= referred_schemas()
+        return page
+
+
 def create_app(engine: Engine, *, held_bytes: int = HELD_BYTES) -> RequestGuardMiddleware:
     """All routes over one engine, whose life is the caller's, behind the limits of requests."""
     return RequestGuardMiddleware(
@@ -35,13 +43,13 @@ def create_app(engine: Engine, *, held_bytes: int = HELD_BYTES) -> RequestGuardM
     )
 
 
-def _routes(engine: Engine) -> FastAPI:
+def _routes(engine: Engine) -> Api:
     """The page and the health routes are open to all; the rest wants the bearer token, if one is
     set."""
     # 0: a file stays in memory, which the middleware bounds; audio touches no disk, and a full one
     # harms no request
     MultiPartParser.spool_max_size = 0
-    app = FastAPI(
+    app = Api(
         title="hybridlab",
         openapi_url=None,
         docs_url=None,
@@ -51,28 +59,14 @@ def _routes(engine: Engine) -> FastAPI:
     app.state.engine = engine
     token = engine.settings.token
     secured = [Depends(require_token(token))] if token else []
-    for router in (
-        transcriptions.router, chat.router, hybrid.router, health.metrics_router,
-    ):  # fmt: skip
-        app.include_router(router, dependencies=secured)
+    for part in (transcriptions.router, chat.router, hybrid.router, health.metrics_router):
+        app.include_router(part, dependencies=secured)
     app.include_router(health.health_router)
     app.frontend("/", directory=STATIC, fallback=None)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
-    _describe_referred(app, app.openapi)
     return app
-
-
-def _describe_referred(app: FastAPI, described: Callable[[], dict[str, Any]]) -> None:
-    """Add errors and streamed events to what FastAPI describes by itself."""
-
-    def openapi() -> dict[str, Any]:
-        page = described()
-        page["components"]["schemas"] |= referred_schemas()
-        return page
-
-    app.openapi = openapi  # type: ignore[method-assign]
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

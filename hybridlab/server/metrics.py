@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import get_args
 
 from prometheus_client import (
@@ -21,6 +22,7 @@ from hybridlab.server.jobs import Kind
 from hybridlab.server.model_pool import ModelPool
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role
+from hybridlab.server.supervisor import Counts
 
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
@@ -85,19 +87,11 @@ class _State(Collector):
         yield from (queue, at_work, *self._counts(), *self._memory())
 
     def _counts(self) -> Iterator[Metric]:
-        names = {
-            "ooms": "Allocations that failed",
-            "fallbacks": "Changes to a smaller model",
-            "returns_to_larger": "Changes back to a larger model",
-            "restarts": "Workers restarted",
-            "cache_clears": "Times that freed memory was given back",
-            "batches": "Calls to the model",
-            "batched_jobs": "Requests in these calls",
-        }
-        for name, help_text in names.items():
-            family = CounterMetricFamily(f"hybridlab_{name}", help_text, labels=["role"])
+        for count in fields(Counts):
+            name, what = f"hybridlab_{count.name}", count.metadata["help"]
+            family = CounterMetricFamily(name, what, labels=["role"])
             for role, scheduler in self.schedulers.items():
-                family.add_metric([role], getattr(scheduler.counts, name))
+                family.add_metric([role], getattr(scheduler.counts, count.name))
             yield family
         yield CounterMetricFamily(
             "hybridlab_decoder_restarts",

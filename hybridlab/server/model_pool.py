@@ -75,7 +75,8 @@ def upstream_scheduler(role: Role, settings: Settings) -> ModelScheduler:
         budget=budget,
         max_audio_s=settings.max_audio_s,
     )
-    return ModelScheduler(client, [admission], None, budget, settings)
+    rules = settings.model_copy(update={"clear_cache_every": 0})  # it has no cache here
+    return ModelScheduler(client, [admission], None, budget, rules)
 
 
 class ModelPool:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hybridlab.devices.out_of_memory import out_of_memory
@@ -22,17 +22,21 @@ MAX_FAILED_STARTS = 3
 MAX_RETRY_LARGER_S = 3600.0
 
 
+def _count(what: str) -> Any:
+    return field(default=0, metadata={"help": what})
+
+
 @dataclass
 class Counts:
-    """What has happened to a model since the start."""
+    """What has happened to a model since the start; `/metrics` has each under its name."""
 
-    ooms: int = 0
-    fallbacks: int = 0
-    returns_to_larger: int = 0
-    restarts: int = 0
-    cache_clears: int = 0
-    batches: int = 0
-    batched_jobs: int = 0
+    ooms: int = _count("Allocations that failed")
+    fallbacks: int = _count("Changes to a smaller model")
+    returns_to_larger: int = _count("Changes back to a larger model")
+    restarts: int = _count("Workers restarted")
+    cache_clears: int = _count("Times that freed memory was given back")
+    batches: int = _count("Calls to the model")
+    batched_jobs: int = _count("Requests in these calls")
 
 
 class ModelSupervisor:

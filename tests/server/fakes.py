@@ -163,6 +163,15 @@ def silence(seconds: float = 1.0) -> DecodedAudio:
     return DecodedAudio(np.zeros(round(seconds * catalog.SAMPLE_RATE_HZ), np.float32))
 
 
+def wanted(name: str, *, role: Role = "llm", seconds: float = 1.0, **more: Any) -> InferenceParams:
+    """`more`: of `InferenceParams`."""
+    usual: dict[str, Any] = {
+        "kind": "answer" if role == "llm" else "transcription",
+        "max_new_tokens": 40,
+    }
+    return InferenceParams(role=role, question=name, audio=silence(seconds), **(usual | more))
+
+
 def admission(role: Role, model: str, budget: MemoryBudget) -> Admission:
     spec = ModelSpec(
         model=model.partition("-")[2].removesuffix(WITHOUT_TEXT),
@@ -208,19 +217,16 @@ class Stage:
         for scheduler in schedulers.values():
             scheduler.on_phase = lambda role, phase, seconds: self.phases.append((role, phase))
 
-    def ask(
-        self, name: str, *, role: Role = "llm", seconds: float = 1.0, stream: bool = False
-    ) -> InferenceJob:
-        params = InferenceParams(
-            role=role,
-            kind="answer" if role == "llm" else "transcription",
-            audio=silence(seconds),
-            question=name,
-            max_new_tokens=40,
-            stream=stream,
-        )
-        (job,) = self.engine.submit(params)
+    def scheduler(self, role: Role = "llm") -> ModelScheduler:
+        return self.engine.schedulers[role]
+
+    def ask(self, name: str, **more: Any) -> InferenceJob:
+        """`more`: of `wanted`."""
+        (job,) = self.engine.submit(wanted(name, **more))
         return job
+
+    async def idle(self) -> None:
+        await until(lambda: not any(s.at_work for s in self.engine.schedulers.values()))
 
     async def __aenter__(self) -> Stage:
         await self.engine.load()

@@ -9,7 +9,6 @@ import pytest
 
 from hybridlab.errors import AudioError, UnavailableError
 from hybridlab.server.errors import ApiError
-from hybridlab.server.jobs import InferenceParams
 from tests.server.fakes import (
     OUT_OF_MEMORY,
     FakeModel,
@@ -19,8 +18,8 @@ from tests.server.fakes import (
     lost,
     played,
     refusal,
-    silence,
     until,
+    wanted,
 )
 
 
@@ -56,17 +55,9 @@ async def test_what_waits_goes_through_in_one_call_up_to_the_batch_s_size() -> N
 async def test_jobs_of_another_language_are_not_of_the_same_batch() -> None:
     model = asr(serve_s=0.03)
     async with Stage(model) as stage:
+        languages = {"a": "en", "b": "en", "c": "de", "d": "en"}
         jobs = stage.engine.submit(
-            *(
-                InferenceParams(
-                    role="asr",
-                    kind="transcription",
-                    audio=silence(),
-                    question=name,
-                    language=language,
-                )
-                for name, language in (("a", "en"), ("b", "en"), ("c", "de"), ("d", "en"))
-            )
+            *(wanted(name, role="asr", language=code) for name, code in languages.items())
         )
         await asyncio.gather(*(job.future for job in jobs))
         assert model.calls == [["a", "b"], ["c"], ["d"]]
@@ -76,7 +67,7 @@ async def test_jobs_of_another_language_are_not_of_the_same_batch() -> None:
 async def test_a_batch_grows_only_as_far_as_memory_allows() -> None:
     model = llm(serve_s=0.03)
     stage = Stage(model, batch=8)
-    one = stage.engine.schedulers["llm"].admission.bytes_of(audio_s=1, new_tokens=40)
+    one = stage.scheduler().admission.bytes_of(audio_s=1, new_tokens=40)
     stage.budget.n_bytes = int(2.5 * one)
     async with stage:
         first = stage.ask("0")
@@ -110,13 +101,9 @@ async def test_the_transcript_of_a_request_for_both_has_the_first_turn() -> None
     ear.journal = mind.journal = journal
     async with Stage(mind, ear) as stage:
         for _ in range(3):
-            heard = InferenceParams(role="asr", kind="transcription", audio=silence(), question="a")
-            asked = InferenceParams(role="llm", kind="answer", audio=silence(), question="b")
-            jobs = stage.engine.submit(heard, asked)
+            jobs = stage.engine.submit(wanted("a", role="asr"), wanted("b"))
             await asyncio.gather(*(job.future for job in jobs))
-            await until(
-                lambda: not any(scheduler.at_work for scheduler in stage.engine.schedulers.values())
-            )
+            await stage.idle()
             await asyncio.sleep(0.02)
         assert journal == ["asr", "llm"] * 3
 
@@ -126,10 +113,7 @@ async def test_within_one_model_the_kinds_take_turns_too() -> None:
     model = llm(serve_s=0.01)
     async with Stage(model, batch=1) as stage:
         answers = [stage.ask(f"answer {n}") for n in range(6)]
-        params = InferenceParams(
-            role="llm", kind="transcription", audio=silence(), question="heard"
-        )
-        (heard,) = stage.engine.submit(params)
+        heard = stage.ask("heard", kind="transcription")
         await asyncio.gather(heard.future, *(job.future for job in answers))
         assert ["heard"] in model.calls[:3]
 
@@ -191,10 +175,10 @@ async def test_a_full_queue_gets_429_with_a_time_and_takes_part_of_no_request() 
         assert caught.value.status_code == 429
         assert (caught.value.retry_after_s or 0) >= 1
         jobs.pop().future.cancel()  # a place is free again, but not two
-        params = InferenceParams(role="llm", kind="answer", audio=silence(), question="4")
+        params = wanted("4")
         with pytest.raises(ApiError):
             stage.engine.submit(params, params)
-        assert stage.engine.schedulers["llm"].queue.count("answer") == 1
+        assert stage.scheduler().queue.count("answer") == 1
         jobs += stage.engine.submit(params)
         await asyncio.gather(*(job.future for job in jobs))
         assert model.calls == [["0"], ["1"], ["4"]]
@@ -220,7 +204,7 @@ async def test_a_request_whose_time_is_up_while_it_waits_gets_504_and_is_never_r
         jobs = [stage.ask("1"), stage.ask("2")]
         assert (await first.future).text == "said 0"
         assert (await refusal(jobs[1].future)).status_code == 504
-        await until(lambda: not stage.engine.schedulers["llm"].at_work)
+        await stage.idle()
         assert model.calls == [["0"], ["1"]]
         assert "kill" not in model.log  # a call that was begun late does not hang
 
@@ -257,7 +241,7 @@ async def test_a_lost_worker_is_started_again_and_each_job_tried_once_more_by_it
         jobs = [stage.ask("a"), stage.ask("b")]
         assert [(await job.future).text for job in jobs] == ["said a", "said b"]
         assert model.calls == [["a", "b"], ["a"], ["b"]]
-        assert stage.engine.schedulers["llm"].counts.restarts == 1
+        assert stage.scheduler().counts.restarts == 1
 
 
 FULL = MemoryError(OUT_OF_MEMORY)
@@ -357,7 +341,7 @@ async def test_out_of_memory_over_a_batch_is_tried_one_by_one_before_anything_is
         said = [await job.future for job in jobs]
         assert {s.model for s in said} == {"whisper-large-v3"}
         assert "release" in model.log
-        assert stage.engine.schedulers["asr"].counts.ooms == 1
+        assert stage.scheduler("asr").counts.ooms == 1
 
 
 @played
@@ -368,7 +352,7 @@ async def test_out_of_memory_falls_back_to_a_smaller_model_and_returns() -> None
         # it loaded once, so that medium is what does not fit any more
         said = await stage.ask("a", role="asr").future
         assert (said.model, said.instead_of) == ("whisper-base", "whisper-large-v3")
-        counts = stage.engine.schedulers["asr"].counts
+        counts = stage.scheduler("asr").counts
         assert (counts.ooms, counts.fallbacks) == (2, 1)
         await asyncio.sleep(0.2)
         assert model.active == 2  # the next larger one still does not fit
@@ -414,8 +398,8 @@ async def test_memory_is_cleaned_every_so_many_calls() -> None:
     async with Stage(model, clear_cache_every=2) as stage:
         for name in "abcde":
             await stage.ask(name).future
-        await until(lambda: not stage.engine.schedulers["llm"].at_work)
-        assert model.log.count("release") == stage.engine.schedulers["llm"].counts.cache_clears == 2
+        await stage.idle()
+        assert model.log.count("release") == stage.scheduler().counts.cache_clears == 2
 
 
 @played
@@ -438,10 +422,10 @@ async def test_a_fragmented_worker_is_started_again_between_two_requests() -> No
     model = llm(fragmented=0.4)
     async with Stage(model, restart_fragmentation=0.5) as stage:
         await stage.ask("a").future
-        await until(lambda: not stage.engine.schedulers["llm"].at_work)
+        await stage.idle()
         model.fragmented = 0.6
         await stage.ask("b").future
-        await until(lambda: not stage.engine.schedulers["llm"].at_work)
+        await stage.idle()
         assert model.log.count("load voxtral-pocket") == 2
 
 

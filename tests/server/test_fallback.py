@@ -35,7 +35,7 @@ async def starve(scheduler: ModelScheduler) -> None:
     taken_bytes = await scheduler.supervisor.in_thread(remote_of(scheduler).ask, fill_heap)
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.prlimit(
-        worker_of(scheduler).pid, resource.RLIMIT_DATA, (taken_bytes + ROOM_BYTES, most)
+        remote_of(scheduler).worker.pid, resource.RLIMIT_DATA, (taken_bytes + ROOM_BYTES, most)
     )
 
 
@@ -72,14 +72,16 @@ def serve(scene: Scene, **options: Any) -> None:
         finally:
             await engine.stop()
 
-    asyncio.run(asyncio.wait_for(run(), 60))
+    asyncio.run(asyncio.wait_for(run(), 120))
+
+
+async def send(client: httpx.AsyncClient) -> httpx.Response:
+    file, form = {"file": ("a", LONG.path.read_bytes())}, {"model": "whisper-1"}
+    return await client.post("/v1/audio/transcriptions", files=file, data=form, timeout=30)
 
 
 async def transcribe(client: httpx.AsyncClient) -> dict[str, Any]:
-    file = {"file": ("a", LONG.path.read_bytes())}
-    answer = await client.post(
-        "/v1/audio/transcriptions", files=file, data={"model": "whisper-1"}, timeout=30
-    )
+    answer = await send(client)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
@@ -95,10 +97,6 @@ def remote_of(scheduler: ModelScheduler) -> Any:
     return scheduler.client.remote  # type: ignore[attr-defined]
 
 
-def worker_of(scheduler: ModelScheduler) -> Any:
-    return remote_of(scheduler).worker
-
-
 def test_a_real_allocation_failure_steps_down_says_so_and_climbs_back() -> None:
     async def scene(client: httpx.AsyncClient, engine: Engine, scheduler: ModelScheduler) -> None:
         before = await transcribe(client)
@@ -108,18 +106,11 @@ def test_a_real_allocation_failure_steps_down_says_so_and_climbs_back() -> None:
         during = await transcribe(client)
         assert (during["model"], during["instead_of"]) == ("whisper-pocket-s", "whisper-pocket-m")
         assert during["text"]
-        assert [counted(engine, name) for name in ("ooms", "fallbacks", "returns_to_larger")] == [
-            2,
-            1,
-            0,
-        ]
+        names = ("ooms", "fallbacks", "returns_to_larger")
+        assert [counted(engine, name) for name in names] == [2, 1, 0]
         await until(lambda: scheduler.counts.returns_to_larger == 1, 20)
         assert await transcribe(client) == before
-        assert [counted(engine, name) for name in ("ooms", "fallbacks", "returns_to_larger")] == [
-            2,
-            1,
-            1,
-        ]
+        assert [counted(engine, name) for name in names] == [2, 1, 1]
 
     serve(scene, retry_larger_after_s=0.5)
 
@@ -127,14 +118,11 @@ def test_a_real_allocation_failure_steps_down_says_so_and_climbs_back() -> None:
 def test_without_a_smaller_model_it_is_an_error_and_the_next_request_is_served() -> None:
     async def scene(client: httpx.AsyncClient, engine: Engine, scheduler: ModelScheduler) -> None:
         await starve(scheduler)
-        file = {"file": ("a", LONG.path.read_bytes())}
-        answer = await client.post(
-            "/v1/audio/transcriptions", files=file, data={"model": "whisper-1"}, timeout=30
-        )
+        answer = await send(client)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
         assert answer.headers["retry-after"] == "5"
         unlimited = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.prlimit(worker_of(scheduler).pid, resource.RLIMIT_DATA, unlimited)
+        resource.prlimit(remote_of(scheduler).worker.pid, resource.RLIMIT_DATA, unlimited)
         assert (await transcribe(client))["text"]
         assert counted(engine, "fallbacks") == counted(engine, "restarts") == 0
 
@@ -143,10 +131,10 @@ def test_without_a_smaller_model_it_is_an_error_and_the_next_request_is_served()
 
 def test_real_workers_are_cleaned_and_started_again_above_the_bound_of_fragmentation() -> None:
     async def scene(client: httpx.AsyncClient, engine: Engine, scheduler: ModelScheduler) -> None:
-        first = worker_of(scheduler).pid
+        first = remote_of(scheduler).worker.pid
         texts = [(await transcribe(client))["text"] for _ in range(2)]
         await until(lambda: scheduler.counts.cache_clears == 1)
-        assert worker_of(scheduler).pid == first
+        assert remote_of(scheduler).worker.pid == first
         share = await scheduler.supervisor.in_thread(scheduler.client.fragmentation)
         assert share is not None
         assert 0 < share < 1
@@ -155,7 +143,7 @@ def test_real_workers_are_cleaned_and_started_again_above_the_bound_of_fragmenta
         )
         texts += [(await transcribe(client))["text"] for _ in range(2)]
         await until(lambda: scheduler.counts.restarts == 2, 20)
-        assert worker_of(scheduler).pid != first
+        assert remote_of(scheduler).worker.pid != first
         assert len(set(texts)) == 1
         assert counted(engine, "ooms") == 0
 

@@ -219,7 +219,7 @@ async def test_retry_after_is_of_the_pace_and_not_of_the_clock(
     async with Stage(llm(serve_s=0.05), max_queue=4, batch=1) as stage:
         await stage.ask("pace").future
         jobs = [stage.ask("at work")]
-        await until(lambda: bool(stage.engine.schedulers["llm"].at_work))
+        await until(lambda: bool(stage.scheduler().at_work))
         jobs += [stage.ask(str(index)) for index in range(4)]
         with pytest.raises(ApiError) as caught:
             stage.ask("too many")

@@ -69,7 +69,7 @@ async def test_out_of_memory_is_tried_again_when_the_others_have_given_back(at_o
             "voxtral-pocket",
             "whisper-medium",
         ]
-        counts = stage.engine.schedulers["asr"].counts
+        counts = stage.scheduler("asr").counts
         assert (counts.ooms, counts.fallbacks) == (1, 0)
         assert mind.log.count("release") == 1
 
@@ -140,11 +140,11 @@ async def test_a_smaller_whisper_takes_over_only_where_that_helps(
             return 0 if ear.active else GIB
 
         ear.needs = comes
-        counts = stage.engine.schedulers["asr"].counts
+        counts = stage.scheduler("asr").counts
         first = stage.ask("a", role="asr").future
         if helps:
             assert (await first).model == "whisper-base"
-            assert stage.engine.schedulers["asr"].admission.spec.model == "base"
+            assert stage.scheduler("asr").admission.spec.model == "base"
         else:
             assert "another program holds 4.00 GiB" in str(await refusal(first))
             with pytest.raises(ApiError, match="another program holds"):

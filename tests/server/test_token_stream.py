@@ -144,7 +144,7 @@ async def test_decoding_goes_on_as_long_as_one_of_a_batch_is_wanted() -> None:
             for job in jobs[:leaving]:
                 job.future.cancel()
             go.set()
-            await until(lambda: not stage.engine.schedulers["llm"].at_work)
+            await stage.idle()
             assert ("stopped after 2" in model.log) is stopped
             model.log.clear()
             await first.future
