@@ -16,10 +16,10 @@ MEMORY_LIMITED = "inside a memory limit (bytes speak for the smaller card, times
 
 
 def captioned(
-    figure: Figure, title: str, rows: pd.DataFrame, cases: pd.DataFrame | None, **said: Any
+    figure: Figure, title: str, rows: pd.DataFrame, cases: pd.DataFrame | None, **words: Any
 ) -> Figure:
     """The figure with its finding above and its `caption` below."""
-    return theme.finish(figure, title, caption(rows, cases, **said))
+    return theme.finish(figure, title, caption(rows, cases, **words))
 
 
 def caption(

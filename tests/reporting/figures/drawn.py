@@ -101,7 +101,7 @@ def _squeezed(name: str, least_mib: int) -> list[dict[str, Any]]:
 
 
 def _said(name: str, own: dict[str, Any], wrong: int, clip: int) -> dict[str, Any]:
-    words = "one two three four five six seven eight".split()
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
     heard = " ".join(["what"] * wrong + words[wrong:])
     texts = {"reference": " ".join(words), "transcript": heard, "audio_s": 10.0}
     return {**_trial(name, "quality", own, 0.5), **texts, "is_first_request": clip == 0}
