@@ -18,7 +18,7 @@ from hybridlab.analysis.claims.evaluate import CHECKS
 from hybridlab.analysis.claims.rules import CLAIMS_FILE, Claim, load_claims
 from hybridlab.errors import ParameterError
 from hybridlab.reporting import figures
-from hybridlab.reporting.figures.strategies import pareto_front
+from hybridlab.reporting.findings import pareto_front
 from hybridlab.results.schema import TABLES, required_columns
 from hybridlab.units import GB, GIB, MIB
 

@@ -14,12 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from hybridlab.analysis.arms import ArmStats, numbers, standings
+from hybridlab.analysis.arms import numbers, standings
 from hybridlab.analysis.stats import bootstrap_interval, quantile
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.figures.captions import BOOTSTRAP, captioned
-from hybridlab.reporting.findings import fastest_words, pooled_words
+from hybridlab.reporting.findings import (
+    fastest_words,
+    pareto_finding,
+    pareto_front,
+    pooled_words,
+)
 from hybridlab.reporting.palette import CAPACITY_COLOUR, DASHES, GUIDE, MUTED, strategy_look, tint
 from hybridlab.reporting.rows import (
     RACE,
@@ -285,31 +290,10 @@ def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     requests = labels.counted(sum(arm.n for arm in arms), "request")
     return captioned(
         figure,
-        _pareto_finding(front, len(arms)),
+        pareto_finding(front, len(arms)),
         race,
         cases,
         n=f"{requests} in {labels.counted(len(arms), 'arm')}",
         interval=f"bar: {BOOTSTRAP} of the median",
         notes=("filled: no other arm is both faster and smaller", "peak: the highest of any case"),
-    )
-
-
-def pareto_front(arms: list[ArmStats]) -> list[ArmStats]:
-    """The arms that no other beats in latency without a higher peak, fastest first."""
-    front: list[ArmStats] = []
-    for arm in sorted(arms, key=lambda arm: (arm.relative.value, arm.peak_bytes)):
-        if not front or arm.peak_bytes < front[-1].peak_bytes:
-            front.append(arm)
-    return front
-
-
-def _pareto_finding(front: list[ArmStats], count: int) -> str:
-    fastest, smallest = front[0], front[-1]
-    if len(front) == 1:
-        return f"{fastest.arm} is both the fastest and the smallest of {count} arms"
-    saved = fastest.peak_bytes - smallest.peak_bytes
-    slower = smallest.relative.value / fastest.relative.value
-    return (
-        f"{len(front)} of {count} arms are not beaten in both: {smallest.arm} saves "
-        f"{format_bytes(saved)} against {fastest.arm} and takes {slower:.2f} times as long"
     )
