@@ -32,11 +32,12 @@ def draw_ratios(ax: Axes, table: pd.DataFrame, words: pd.DataFrame, *, most: flo
     what lies beyond 0.5 and `most` has the colour of the end of the scale."""
     shown = table.astype(float).clip(lower=0.5, upper=most)
     norm = TwoSlopeNorm(1.0, 0.5, most)
-    look: dict[str, Any] = {"cmap": "PuOr_r", "norm": norm, "linewidths": 0.5}
-    sns.heatmap(shown, annot=words, fmt="", annot_kws={"fontsize": 10}, cbar=False, ax=ax, **look)
+    sns.heatmap(shown, ax=ax, cmap="PuOr_r", norm=norm, cbar=False, alpha=0.85, linewidths=0.5)
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10}
     for (y, x), value in np.ndenumerate(shown.to_numpy()):
-        if not np.isfinite(value):  # seaborn writes nothing where there is no colour
-            ax.text(x + 0.5, y + 0.5, str(words.iloc[y, x]), ha="center", va="center", fontsize=10)
+        # seaborn's own annotation leaves empty cells without words and writes white on orange
+        dark = np.isfinite(value) and abs(norm(value) - 0.5) > 0.35
+        ax.text(x + 0.5, y + 0.5, str(words.iloc[y, x]), color="white" if dark else "black", **look)
     ax.grid(visible=False)
     ax.tick_params(length=0, labelrotation=0)
     ax.set(xlabel="", ylabel="")
