@@ -17,7 +17,6 @@ from hybridlab.analysis.queueing import break_even as ratios_of
 from hybridlab.analysis.queueing import service_times
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import theme
-from hybridlab.reporting.figures.captions import BOOTSTRAP, captioned
 from hybridlab.reporting.palette import PHASE_LOOK
 from hybridlab.reporting.rows import CONTROL, strategies_first
 
@@ -69,7 +68,7 @@ def break_even(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figur
         _draw_arm(ax, arm, cells[cells["arm"] == arm])
     axes[-1].set_xlabel("mean time between arrivals (s), Poisson")
     requests = labels.counted(int(services["n"].sum()), "request")
-    return captioned(
+    return theme.captioned(
         figure,
         "; ".join(_break_even_finding(arm, cells[cells["arm"] == arm]) for arm in arms),
         trials[trials["experiment"] == "service_times"],
@@ -129,13 +128,13 @@ def interference(spans: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figu
     draw_ratios(ax, factors, words.fillna(labels.EMPTY), most=3.0)
     ax.set_xticklabels([name.replace(" ", "\n", 1) for name in columns])
     ax.xaxis.tick_top()
-    return captioned(
+    return theme.captioned(
         figure,
         _interference_finding(cells),
         own,
         cases,
         n=f"{int(cells['n'].min())} spans or more for each row",
-        interval=f"in brackets: {BOOTSTRAP}",
+        interval=f"in brackets: {theme.BOOTSTRAP}",
         notes=(
             "rows: times as long as alone, beside what heads the column, by least squares",
             "–: too seldom at once to tell",
