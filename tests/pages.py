@@ -48,6 +48,14 @@ def load(run: Path) -> Page:
     return Page(build_report(run).read_text(encoding="utf-8"))
 
 
+def checked(run: Path) -> Page:
+    """The page of a run, which is sound and clean."""
+    page = load(run)
+    check_sound(page)
+    check_clean(page)
+    return page
+
+
 def check_sound(page: Page) -> None:
     assert page.faults == []
     assert page.open == []

@@ -5,14 +5,14 @@ of the report say the same. No torch, no matplotlib.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from hybridlab.analysis import memory_growth, queueing
-from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.arms import ArmStats, numbers
 from hybridlab.analysis.stats import Interval, bootstrap_interval
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting import labels
@@ -128,6 +128,28 @@ def fastest_words(intervals: Mapping[str, Interval], *, pooled: bool = False) ->
 def overlapping(names: Sequence[str]) -> str:
     """Why no order is claimed: 'but its interval overlaps that of a and 2 more'."""
     return f"but its interval overlaps that of {labels.first_and_more(names)}"
+
+
+def pareto_front(arms: Iterable[ArmStats]) -> list[ArmStats]:
+    """The arms that no other beats in latency without a higher peak, fastest first."""
+    front: list[ArmStats] = []
+    for arm in sorted(arms, key=lambda arm: (arm.relative.value, arm.peak_bytes)):
+        if not front or arm.peak_bytes < front[-1].peak_bytes:
+            front.append(arm)
+    return front
+
+
+def pareto_finding(front: Sequence[ArmStats], count: int) -> str:
+    """What the smallest arm of the front saves against the fastest, and what it costs in time."""
+    fastest, smallest = front[0], front[-1]
+    if len(front) == 1:
+        return f"{fastest.arm} is both the fastest and the smallest of {count} arms"
+    saved = fastest.peak_bytes - smallest.peak_bytes
+    slower = smallest.relative.value / fastest.relative.value
+    return (
+        f"{len(front)} of {count} arms are not beaten in both: {smallest.arm} saves "
+        f"{format_bytes(saved)} against {fastest.arm} and takes {slower:.2f} times as long"
+    )
 
 
 def pooled_words(rows: pd.DataFrame) -> str:

@@ -83,7 +83,8 @@ def beside(cases: pd.DataFrame) -> list[str]:
 def limits(cases: pd.DataFrame) -> list[str]:
     """03, first half: the largest requests that were served."""
     rows = tables.request_sizes(cases)
-    return [f"{findings.scaling_finding(rows)}."] * bool(len(rows)) + unmeasured(cases)
+    finding = [f"{findings.scaling_finding(rows)}."] if len(rows) else []
+    return finding + unmeasured(cases)
 
 
 @complete_tables
@@ -227,7 +228,8 @@ def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     stages = tables.swap_spans(spans, cases)
     copies = stages[(stages["stage"] == "copy-in") & ~stages["once"].astype(bool)]
     shares = (copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]).astype(float)
-    return [f"{findings.swap_finding(totals)}."] * bool(len(totals)) + [
+    finding = [f"{findings.swap_finding(totals)}."] if len(totals) else []
+    return finding + [
         f"The copy in of {variant} reaches {percent(share)} of the link's own speed."
         for variant, share in shares.groupby(copies["variant"]).median().dropna().items()
     ]

@@ -80,16 +80,10 @@ def closed_stack(total: float, known: Stack, *, rest: str) -> dict[str, float]:
 
 def planned_stack(owners: Mapping[str, float]) -> dict[str, float]:
     """The planner's owners of one moment as those that are drawn."""
-    return summed((PLANNER_OWNERS[owner], n_bytes) for owner, n_bytes in owners.items())
-
-
-def summed(parts: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Bytes by owner of parts that may name an owner more than once, in the order of
-    `OWNER_LOOK`."""
-    found: dict[str, float] = {}
-    for owner, n_bytes in parts:
-        found[owner] = found.get(owner, 0) + n_bytes
-    return {owner: found[owner] for owner in OWNER_LOOK if owner in found}
+    found = dict.fromkeys(OWNER_LOOK, 0.0)
+    for owner, n_bytes in owners.items():
+        found[PLANNER_OWNERS[owner]] += n_bytes
+    return {owner: n_bytes for owner, n_bytes in found.items() if n_bytes}
 
 
 def longest(stacks: Sequence[Stack]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from hybridlab.reporting.memory_stack import planned_stack
 from hybridlab.units import format_bytes, format_seconds
 from hybridlab.widgets.explorer_state import Choice, capacity_of, card_named
 from hybridlab.widgets.html import framed, output
-from hybridlab.widgets.measured_points import Point, reference_points, run_points
+from hybridlab.widgets.measured_points import Combination, Point, reference_points, run_points
 from hybridlab.widgets.memory_svg import Bar, memory_svg
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ def pair_explorer(session: Session | None = None) -> Any:
 
 def settings_of(point: Point) -> dict[str, Any]:
     """The controls' values at which this point is shown as measured."""
-    names = ("card", "voxtral", "llm_dtype", "whisper", "backend", "dtype", "batch", "way")
-    known = {name: getattr(point, name) for name in names if getattr(point, name) != ""}
+    values = {field.name: getattr(point, field.name) for field in fields(Combination)}
+    known = {name: value for name, value in values.items() if value != ""}
     return {**known, "audio_s": round(point.windows * catalog.WINDOW_S), "beams": 1}
 
 

@@ -9,23 +9,14 @@ from hybridlab.devices import CpuDevice
 from hybridlab.errors import ParameterError
 from hybridlab.planner.limits import largest_fitting
 from hybridlab.planner.memory_plan import MemoryByOwner
-from hybridlab.widgets.measured_points import Point
+from hybridlab.widgets.measured_points import Combination, Point
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Choice(Combination):
     """What the controls say."""
 
-    card: str
-    voxtral: str
-    llm_dtype: str
-    whisper: str
-    backend: str
-    dtype: str
-    audio_s: float
     beams: int
-    batch: int
-    way: str
 
     def check(self) -> None:
         """`ParameterError` for what the planner would predict but nothing would run."""
@@ -74,10 +65,9 @@ class Choice:
         """Whether this was measured: on this card, these models and dtypes, this way, as many
         windows and rows, one beam."""
         whisper = () if self.way == "solo" else ("whisper", "backend", "dtype")
-        names = ("card", "voxtral", "llm_dtype", "way", "batch", *whisper)
+        names = ("card", "voxtral", "llm_dtype", "way", "batch", "windows", *whisper)
         same = all(getattr(self, name) == getattr(point, name) for name in names)
-        windows = planner.Request(audio_s=self.audio_s).windows
-        return same and self.beams == 1 and windows == point.windows
+        return same and self.beams == 1
 
 
 def card_named(name: str) -> catalog.Card:

@@ -13,6 +13,7 @@ import pandas as pd
 from hybridlab import catalog, planner
 from hybridlab.reporting.figures.memory import Moment, case_stack
 from hybridlab.reporting.labels import counted, text_of
+from hybridlab.reporting.memory_stack import Stack
 from hybridlab.reporting.rows import complete, measured
 from hybridlab.results.manifest import read_manifest
 from hybridlab.results.reader import run_table
@@ -33,11 +34,9 @@ REFERENCE = Path(__file__).resolve().parents[2] / "outputs" / "reference"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """One measured case. `stacks` has bytes by owner at each moment, as the figures draw them;
-    `process_baseline_bytes` is the process before any model."""
+class Combination:
+    """A pair on a card, the way in which it shares it, and one request."""
 
-    run: str
     card: str
     voxtral: str
     llm_dtype: str
@@ -47,14 +46,22 @@ class Point:
     way: str
     audio_s: float
     batch: int
-    process_baseline_bytes: float
-    peak_bytes: float
-    stacks: Mapping[str, Mapping[str, float]]
 
     @property
     def windows(self) -> int:
         """What an audio costs goes by its started windows of 30 s."""
         return planner.Request(audio_s=self.audio_s).windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point(Combination):
+    """One measured case. `stacks` has bytes by owner at each moment, as the figures draw them;
+    `process_baseline_bytes` is the process before any model."""
+
+    run: str
+    process_baseline_bytes: float
+    peak_bytes: float
+    stacks: Mapping[str, Stack]
 
     @property
     def title(self) -> str:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from hybridlab import catalog
+from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import aligned_words
 from hybridlab.audio import Clip, Samples
 from hybridlab.reporting import figures
 from hybridlab.reporting.labels import EMPTY, arm_of, counted, seconds, text_of
-from hybridlab.reporting.rows import is_first
+from hybridlab.reporting.rows import complete_tables, is_first
 from hybridlab.reporting.tables import model_name, same_answer
 from hybridlab.widgets.html import framed, output, table
 
@@ -29,18 +28,6 @@ EXPERIMENTS = ("setup", "baseline", "loading", "quality", "reference", "strategy
 PLAYED_S = 120.0
 _GONE = "background:#fde3d3;color:#7a2600;text-decoration:line-through"
 _NEW = "background:#d6e9f8;color:#0b3d66;text-decoration:underline"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What one arm, or one model alone, said to a request: `times` trials with this text;
-    `latency_s` is their median without first requests, not-a-number without any."""
-
-    who: str
-    transcript: str | None
-    answer: str | None
-    times: int
-    latency_s: float
 
 
 # ------------------------------------------------------------------------------------ transcripts
@@ -67,29 +54,24 @@ def marked_transcript(reference: str, transcript: str) -> str:
     return " ".join(words)
 
 
+@complete_tables
 def answers(
     trials: pd.DataFrame, cases: pd.DataFrame, *, clip_id: str, question: str
-) -> list[Answer]:
-    """One row per arm and text, in the order of the trials."""
+) -> pd.DataFrame:
+    """One row per arm, or model alone, and text, in the order of the trials: `who, transcript,
+    answer, times` (how many trials) and `latency_s`, their median without first requests."""
     own = trials[trials["experiment"].isin(EXPERIMENTS)]
     own = own[(own["clip_id"] == clip_id) & (own["question"] == question)]
     own = own[own["transcript"].notna() | own["answer"].notna()]
     by_id = cases.drop_duplicates("case_id").set_index("case_id")
     who = [_who(row, by_id.loc[row["case_id"]]) for _, row in own.iterrows()]
-    own = own.assign(who=pd.Series(who, index=own.index, dtype=str))
-    keys = ["who", "transcript", "answer"]
-    return [_answer(rows) for _, rows in own.groupby(keys, sort=False, dropna=False)]
-
-
-def _answer(rows: pd.DataFrame) -> Answer:
-    one = rows.iloc[0]
-    return Answer(
-        who=str(one["who"]),
-        transcript=text_of(one, "transcript") or None,
-        answer=text_of(one, "answer") or None,
-        times=len(rows),
-        latency_s=float(rows.loc[~is_first(rows), "latency_s"].median()),
+    own = own.assign(
+        who=pd.Series(who, index=own.index, dtype=str),
+        latency_s=numbers(own, "latency_s").mask(is_first(own)),
     )
+    groups = own.groupby(["who", "transcript", "answer"], sort=False, dropna=False)
+    found = groups.agg(times=("case_id", "size"), latency_s=("latency_s", "median"))
+    return found.reset_index()
 
 
 def _who(trial: pd.Series[Any], case: pd.Series[Any]) -> str:
@@ -102,7 +84,7 @@ def _who(trial: pd.Series[Any], case: pd.Series[Any]) -> str:
 
 
 def request_html(
-    clip: Clip, question: str, expected: str | None, rows: Sequence[Answer], *, samples: Samples
+    clip: Clip, question: str, expected: str | None, rows: pd.DataFrame, *, samples: Samples
 ) -> str:
     """Player, waveform and features, and a table of what was said."""
     return framed(
@@ -133,29 +115,31 @@ def _picture(samples: Samples, name: str) -> str:
     return f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{data}">'
 
 
-def answers_table(rows: Sequence[Answer], *, reference: str | None, expected: str | None) -> str:
-    """Who said what, with the differences from the reference marked and the answers judged."""
-    if not rows:
+def answers_table(rows: pd.DataFrame, *, reference: str | None, expected: str | None) -> str:
+    """Who said what, with the differences from the reference marked and the answers judged; `rows`
+    as `answers` has them."""
+    if rows.empty:
         return "<p>Nothing was said about this request: random weights have no text.</p>"
     names = ("who", "transcript", "words wrong", "answer", "trials", "median latency")
     return (
         f'<p><del style="{_GONE}">struck out</del>: missing; <ins style="{_NEW}">underlined</ins>: '
         "not in the reference. Case and punctuation do not count.</p>"
-        f"{table(names, (_cells(row, reference, expected) for row in rows))}"
+        f"{table(names, (_cells(row, reference, expected) for _, row in rows.iterrows()))}"
     )
 
 
-def _cells(row: Answer, reference: str | None, expected: str | None) -> list[str]:
-    transcript, wrong = escape(row.transcript or EMPTY), EMPTY
-    seen = aligned_words(reference, row.transcript) if reference and row.transcript else None
-    if seen is not None:
-        transcript = marked_transcript(str(reference), str(row.transcript))
+def _cells(row: pd.Series[Any], reference: str | None, expected: str | None) -> list[str]:
+    transcript, answer = text_of(row, "transcript"), text_of(row, "answer")
+    shown, wrong, judged = escape(transcript or EMPTY), EMPTY, escape(answer or EMPTY)
+    seen = aligned_words(reference, transcript) if reference and transcript else None
+    if reference and seen is not None:
+        shown = marked_transcript(reference, transcript)
         of = seen.hits + seen.substitutions + seen.deletions
         wrong = f"{seen.substitutions + seen.deletions + seen.insertions} of {of}"
-    judged = escape(row.answer or EMPTY)
-    if row.answer and expected:
-        judged = f"{'✓' if same_answer(expected, row.answer) else '✗'} {judged}"
-    return [escape(row.who), transcript, wrong, judged, str(row.times), seconds(row.latency_s)]
+    if answer and expected:
+        judged = f"{'✓' if same_answer(expected, answer) else '✗'} {judged}"
+    latency = seconds(row["latency_s"])
+    return [escape(row["who"]), shown, wrong, judged, str(row["times"]), latency]
 
 
 # ---------------------------------------------------------------------------------- the controls

@@ -14,7 +14,7 @@ import pandas as pd
 from hybridlab.analysis.arms import ArmStats, standings
 from hybridlab.analysis.queueing import KNEE_RATIO, Arrivals, AtRate
 from hybridlab.analysis.recommendation import Recommendation, Requirements, pair_of, select
-from hybridlab.reporting.figures.strategies import pareto_front
+from hybridlab.reporting.findings import pareto_front
 from hybridlab.reporting.labels import EMPTY, gib, number, percent
 from hybridlab.units import GIB
 from hybridlab.widgets.html import framed, output, table

@@ -20,7 +20,7 @@ from hybridlab.analysis.claims.claims_file import CLAIMS_FILE, Claim, load_claim
 from hybridlab.analysis.claims.evidence import ClaimResult
 from hybridlab.errors import ParameterError
 from hybridlab.reporting import figures
-from hybridlab.reporting.figures.strategies import pareto_front
+from hybridlab.reporting.findings import pareto_front
 from hybridlab.results.schema import TABLES, required_columns
 from hybridlab.units import GB, GIB, MIB
 

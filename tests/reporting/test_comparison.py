@@ -13,10 +13,11 @@ from hybridlab.analysis.stats import ratio_interval
 from hybridlab.cli.commands import app
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.reporting.html import build_comparison
-from hybridlab.reporting.html.comparison import Measure, change, noise_of
+from hybridlab.reporting.html.comparison import change, noise_of
 from hybridlab.results.manifest import read_manifest, write_json
 from hybridlab.results.reader import read_rows
 from tests.pages import Page, check_clean, check_sound
+from tests.reporting.frames import frame
 from tests.synthetic import write_run
 
 Rows = Callable[[dict[str, Any]], dict[str, Any]]
@@ -113,26 +114,37 @@ def test_folders_that_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path
         build_comparison([runs[0], tmp_path / "nowhere"], tmp_path / "c.html")
 
 
-def seconds(*values: float) -> Measure:
-    return Measure("seconds", values, values)
+@pytest.mark.parametrize(
+    ("factor", "n", "noise", "word"),
+    [
+        (1.1, 5, 0.02, "changed"),
+        (1 / 1.1, 5, 0.02, "changed"),
+        (1.1, 5, 0.15, "no change"),
+        (1.0, 4, 0.02, "n = 4: too few to tell"),
+        (1.0, 0, 0.02, "not compared"),
+    ],
+)
+def test_a_change_must_leave_the_noise(factor: float, n: int, noise: float, word: str) -> None:
+    before = [1.0, 1.01, 0.99, 1.0, 1.005]
+    after = [value * factor for value in before[:n]]
+    assert change(before, after, "latency_s", noise=noise)[1] == word
 
 
-def test_a_change_must_leave_the_noise() -> None:
-    values = (1.0, 1.01, 0.99, 1.0, 1.005)
-    before, after = seconds(*values), seconds(*(value * 1.1 for value in values))
-    assert change(before, after, noise=0.02)[1] == "changed"
-    assert change(before, after, noise=0.15)[1] == "no change"
-    assert change(after, before, noise=0.02)[1] == "changed"
-    assert change(before, seconds(*values[:4]), noise=0.02)[1] == "n = 4: too few to tell"
-    assert change(before, seconds(), noise=0.02)[1] == "not compared"
-    assert change(before, None, noise=0.02)[1] == "not compared"
-
-
-def test_noise_is_an_arms_own_where_it_was_measured_twice() -> None:
-    assert noise_of([[1.0, 1.08], [1.0, 1.02]], unit="seconds") == pytest.approx(0.08)
-    assert noise_of([[1.0, 1.001]], unit="seconds") == 0.02
-    assert noise_of([[1.0], [1.0]], unit="seconds") == 0.1
-    assert noise_of([[1.0], [1.0]], unit="bytes") == 0.02
+@pytest.mark.parametrize(
+    ("cases", "column", "noise"),
+    [
+        ({"A": [1.0, 1.08], "B": [1.0, 1.02]}, "latency_s", 0.08),
+        ({"A": [1.0, 1.001]}, "latency_s", 0.02),
+        ({"A": [1.0], "B": [2.0]}, "latency_s", 0.1),
+        ({"A": [1.0], "B": [2.0]}, "peak_bytes", 0.02),
+    ],
+)
+def test_noise_is_an_arms_own_where_it_was_measured_twice(
+    cases: dict[str, list[float]], column: str, noise: float
+) -> None:
+    rows = [(run, f"case-{n}", v) for run, own in cases.items() for n, v in enumerate(own)]
+    values = frame("run case_id value", *rows, notebook="")
+    assert noise_of(values, column) == pytest.approx(noise)
 
 
 def test_ratio_interval_of_known_samples() -> None:

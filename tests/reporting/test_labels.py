@@ -53,6 +53,9 @@ def test_known_answers(shown: str, expected: str) -> None:
     assert shown == expected
 
 
+PLAIN = {"strategy": "sequential", "variant": "plain"}
+
+
 @pytest.mark.parametrize(
     ("row", "name"),
     [
@@ -63,18 +66,10 @@ def test_known_answers(shown: str, expected: str) -> None:
             "batch of 4",
         ),
         (
-            {
-                "experiment": "memory_limits",
-                "limit_kind": "beams",
-                "strategy": "sequential",
-                "variant": "plain",
-            },
+            {"experiment": "memory_limits", "limit_kind": "beams"} | PLAIN,
             "most beams, sequential/plain",
         ),
-        (
-            {"experiment": "strategy_comparison", "strategy": "parallel", "variant": "threads"},
-            "parallel/threads",
-        ),
+        ({"experiment": "strategy_comparison"} | PLAIN, "sequential/plain"),
         ({"experiment": "attention", "attention": "math"}, "math attention, – s"),
     ],
 )

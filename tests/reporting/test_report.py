@@ -20,10 +20,11 @@ from hybridlab.reporting.html.claims import SHOWN_AT
 from hybridlab.reporting.html.figures import pictures
 from hybridlab.reporting.html.files import embedded_tables, files_table
 from hybridlab.reporting.html.view_model import Run
+from hybridlab.reporting.rows import RACE
 from hybridlab.results.manifest import write_json
 from hybridlab.results.reader import run_table
 from hybridlab.results.writer import TableWriter
-from tests.pages import Page, check_clean, check_sound, load
+from tests.pages import Page, checked, load
 from tests.synthetic import case, memory, write_run
 
 
@@ -34,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> Page:
-    return load(run)
+    return checked(run)
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +46,10 @@ def html(run: Path, page: Page) -> str:
 
 @pytest.fixture(scope="module", params=[1, 2, 3, 5])
 def incomplete(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    return load(write_run(tmp_path_factory.mktemp("incomplete"), notebooks=request.param))
+    return checked(write_run(tmp_path_factory.mktemp("incomplete"), notebooks=request.param))
 
 
-def test_page_is_valid_and_clean(page: Page) -> None:
-    check_sound(page)
-    check_clean(page)
-
-
-def test_incomplete_runs_too(incomplete: Page) -> None:
-    check_sound(incomplete)
-    check_clean(incomplete)
+def test_incomplete_runs_are_reported_too(incomplete: Page) -> None:
     assert "What this run lacks" in incomplete.text
     assert "07_verdict did not finish" in incomplete.text
     assert "not run" in incomplete.text
@@ -92,7 +86,7 @@ def test_tables_can_be_saved_from_the_page_itself(run: Path, page: Page) -> None
     rows = pd.read_csv(io.BytesIO(gzip.decompress(base64.b64decode(content))))
     trials = run_table(run, "trials")
     assert len(rows) == len(trials)
-    assert list(rows.columns) == list(trials.columns)
+    assert set(rows.columns) >= set(trials.columns)
     assert rows["latency_s"].sum() == pytest.approx(trials["latency_s"].sum())
 
 
@@ -156,31 +150,17 @@ def test_what_http_and_a_gateway_add_stands_beside_the_strategies(
     run = write_run(tmp_path, notebooks=6)
     arm = {"strategy": "parallel", "variant": "separate-containers"}
     held = {"servers": 2, "server_overhead_bytes": 900 * 2**20, "gateway_bytes": 50 * 2**20}
-    rows = {"cases": [case("served", "strategy_comparison", **arm) | held]}
-    spent = {
-        "latency_s": 0.2,
-        "http_overhead_s": 0.03,
-        "gateway_s": 0.01,
-        "is_first_request": False,
-    }
-    rows["trials"] = [
-        {
-            "case_id": "served",
-            "experiment": "strategy_comparison",
-            **arm,
-            **spent,
-            "output_matches_reference": True,
-        }
-    ]
-    for table, own in rows.items():
+    spent = {"latency_s": 0.2, "http_overhead_s": 0.03, "gateway_s": 0.01}
+    served = case("served", RACE, **arm)
+    rows = {"cases": served | held, "trials": served | spent | {"is_first_request": False}}
+    for table, row in rows.items():
         with (run / "parts" / "05_parallel" / f"{table}.jsonl").open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in own)
+            file.write(json.dumps(row) + "\n")
     text = load(run).text
     heading = "Over HTTP: one server, and two behind a gateway"
-    assert heading in text
-    row = text.split(heading, 1)[1].split("parallel/separate-containers", 1)[1][:120]
+    row_text = text.split(heading, 1)[1].split("parallel/separate-containers", 1)[1][:120]
     for figure in ("20.0 %", "900", "50", "30", "10"):
-        assert figure in row
+        assert figure in row_text
     assert "Gateway (ms)" in text
     assert heading not in page.text
 
@@ -192,20 +172,13 @@ def test_links_lead_to_files(run: Path, page: Page) -> None:
     assert all((run / link).is_file() for link in links)
 
 
-def test_figures_of_the_run_are_used(tmp_path: Path) -> None:
+def test_figures_of_the_run_are_used_and_linked_beyond_the_budget(tmp_path: Path) -> None:
     run = write_run(tmp_path, notebooks=3)
     cases = run_table(run, "cases")
     figures.save(figures.three_numbers(cases), run / "figures", "02-memory-three")
-    page = load(run)
-    names = re.findall(r"02-memory-three|memory-bars|latency(?= )", page.text)
-    assert "02-memory-three" in names
-    assert "memory-bars" not in names
-
-
-def test_figures_beyond_the_budget_are_linked(tmp_path: Path) -> None:
-    run = write_run(tmp_path, notebooks=3)
-    cases = run_table(run, "cases")
-    figures.save(figures.three_numbers(cases), run / "figures", "02-memory-three")
+    text = load(run).text
+    assert "02-memory-three" in text
+    assert "memory-bars" not in text
     (first, *_) = pictures(Run(run), budget=100)
     assert (first.source, first.link) == ("", "figures/02-memory-three.png")
     (first, *_) = pictures(Run(run), budget=4_000_000)
@@ -216,8 +189,7 @@ def test_figures_beyond_the_budget_are_linked(tmp_path: Path) -> None:
 def test_texts_are_escaped(tmp_path: Path) -> None:
     run = write_run(tmp_path, notebooks=1)
     (run / "verdict.json").write_text(json.dumps({"answer": "<script>alert(1)</script> & so"}))
-    page = load(run)
-    check_sound(page)
+    page = checked(run)
     assert "<script>alert(1)</script> & so" in page.text
 
 
@@ -229,18 +201,11 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_a_simulated_card_beside_this_machines_run_answers_first(tmp_path: Path) -> None:
     run = write_run(tmp_path, notebooks=3)
     inner = run / "t4-simulated"
-    part = TableWriter(
-        inner / "parts" / "02_whisper_beside_voxtral",
-        {
-            "run_id": "t4",
-            "device": "simulated:t4",
-            "evidence": "simulated",
-            "memory_limited": False,
-        },
-    )
+    common = {"run_id": "t4", "evidence": "simulated", "memory_limited": False}
+    common["device"] = "simulated:t4"
+    part = TableWriter(inner / "parts" / "02_whisper_beside_voxtral", common)
     part.folder.mkdir(parents=True)
-    sizes = {"large-v3": 2.9, "base": 0.2}
-    for size, gib in sizes.items():
+    for size, gib in {"large-v3": 2.9, "base": 0.2}.items():
         row = case(size, "co_residency", asr_model=size, device="simulated:t4")
         part.append("cases", row | memory(gib))
     write_json(inner / "manifest.json", {"run_id": "t4"})
@@ -248,8 +213,7 @@ def test_a_simulated_card_beside_this_machines_run_answers_first(tmp_path: Path)
     figures.save(figures.three_numbers(cases), inner / "figures", "02-three-numbers")
     page = load(run)
     finding = "On a simulated T4, large-v3 fits with"
-    assert finding in page.text
-    assert page.text.index(finding) < page.text.index("Beside Voxtral")
+    assert 0 < page.text.index(finding) < page.text.index("Beside Voxtral")
     (first, *_) = page.attributes("img", "alt")
     assert first.startswith("On a simulated T4, all of 2 pairs fit; large-v3 is the tightest")
 

@@ -13,17 +13,10 @@ from hybridlab import MEASUREMENT_VERSION
 from hybridlab.errors import RunFolderError
 from hybridlab.reporting.html import build_report
 from hybridlab.results.manifest import read_manifest, write_json
-from tests.pages import Page, check_clean, check_sound, load
+from tests.pages import checked
 from tests.synthetic import write_run
 
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-def checked(run: Path) -> Page:
-    page = load(run)
-    check_sound(page)
-    check_clean(page)
-    return page
 
 
 @pytest.fixture
@@ -45,20 +38,15 @@ def with_figures(run: Path) -> Path:
 def test_odd_verdicts_do_no_harm(verdict: str, tmp_path: Path) -> None:
     run = with_figures(write_run(tmp_path, notebooks=2))
     (run / "verdict.json").write_text(verdict)
-    page = load(run)
-    check_sound(page)
-    check_clean(page)
+    checked(run)
 
 
 def test_a_run_whose_notebook_was_cut_off(tmp_path: Path) -> None:
     run = with_figures(write_run(tmp_path, notebooks=3))
     (run / "manifest.json").unlink()
     (run / "parts" / "02_whisper_beside_voxtral" / "manifest.json").unlink()
-    page = load(run)
-    check_sound(page)
-    check_clean(page)
-    assert "crashed" in page.text
-    assert "no manifest" in page.text
+    text = checked(run).text
+    assert "crashed" in text and "no manifest" in text
 
 
 def test_damaged_lines_are_left_out_and_counted(run: Path) -> None:

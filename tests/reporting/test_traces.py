@@ -45,7 +45,7 @@ def test_every_case_with_readings_or_phases_is_there(run: Run) -> None:
         c for c in found["cases"] if c["id"] == "case-05-race-parallel-threads-05_parallel-r0"
     )
     assert race["readings"] == race["shown"] == 160
-    assert {tenant for tenant, *_ in race["spans"]} == {"llm", "asr"}
+    assert {role for role, *_ in race["spans"]} == {"llm", "asr"}
     assert all(start <= end for _, _, start, end in race["spans"])
     assert found["cases"][found["start"]]["label"].startswith("strategy comparison: ")
 

@@ -20,6 +20,7 @@ from hybridlab.experiments.plans import strategy_comparison
 from hybridlab.experiments.session import Session
 from hybridlab.processes.fork_server import STOPPED, CaseServer
 from hybridlab.reporting.labels import OWNERS
+from hybridlab.reporting.memory_stack import FAR
 from hybridlab.reporting.palette import OWNER_COLOURS
 from hybridlab.results.manifest import read_manifest
 from hybridlab.results.reader import read_rows
@@ -27,7 +28,7 @@ from hybridlab.results.writer import TableWriter
 from hybridlab.units import MIB
 from hybridlab.widgets import live_view
 from hybridlab.widgets.live import memory_html, trial_html
-from hybridlab.widgets.memory_svg import FAR, Moment
+from hybridlab.widgets.memory_svg import Moment
 from hybridlab.widgets.monitor_readings import Trials, stack_of, used_bytes
 from hybridlab.widgets.stop_button import Stop, let_clicks_through, takes_clicks
 from tests.watcher import Watcher

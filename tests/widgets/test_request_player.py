@@ -10,13 +10,14 @@ import pytest
 
 from hybridlab.audio import Samples, log_mel
 from hybridlab.reporting.figures.request import envelope
+from hybridlab.reporting.rows import RACE
 from hybridlab.widgets.request_player import (
-    Answer,
     answers,
     answers_table,
     marked_transcript,
     player_html,
 )
+from tests.reporting.frames import frame
 
 
 def words_of(html: str) -> list[str]:
@@ -43,36 +44,23 @@ def test_without_a_reference_the_text_stands_as_it_is() -> None:
     assert marked_transcript("", "1 < 2") == "1 &lt; 2"
 
 
-def trial(strategy: str, variant: str, **values: object) -> dict[str, object]:
-    about = {
-        "case_id": f"{strategy}-{variant}",
-        "experiment": "strategy_comparison",
-        "clip_id": "c",
-    }
-    asked = {
-        "question": "which?",
-        "transcript": "one two",
-        "answer": "one",
-        "is_first_request": False,
-    }
-    return {**about, "strategy": strategy, "variant": variant, **asked, "latency_s": 1.0, **values}
-
-
 def test_one_row_for_each_way_and_text() -> None:
-    trials = pd.DataFrame(
-        [
-            trial("sequential", "plain", is_first_request=True, latency_s=9.0),
-            trial("sequential", "plain"),
-            trial("parallel", "threads"),
-            trial("parallel", "threads", transcript="one too", latency_s=3.0),
-            trial("parallel", "threads", question="another?"),
-            trial("sequential", "plain", experiment="soak"),
-            trial("solo", "two-requests", transcript=None, answer=None),
-        ]
+    texts = ("c", "which?", "one two", "one")
+    trials = frame(
+        "experiment strategy variant is_first_request latency_s clip_id question transcript answer",
+        (RACE, "sequential", "plain", True, 9.0, *texts),
+        (RACE, "sequential", "plain", False, 1.0, *texts),
+        (RACE, "parallel", "threads", False, 1.0, *texts),
+        (RACE, "parallel", "threads", False, 3.0, "c", "which?", "one too", "one"),
+        (RACE, "parallel", "threads", False, 1.0, "c", "another?", "one two", "one"),
+        ("soak", "sequential", "plain", False, 1.0, *texts),
+        (RACE, "solo", "two-requests", False, 1.0, "c", "which?", None, None),
     )
+    trials = trials.assign(case_id=trials["strategy"])
     cases = pd.DataFrame({"case_id": trials["case_id"].unique()})
     found = answers(trials, cases, clip_id="c", question="which?")
-    assert [(row.who, row.transcript, row.times, row.latency_s) for row in found] == [
+    shown = found[["who", "transcript", "times", "latency_s"]]
+    assert list(shown.itertuples(index=False, name=None)) == [
         ("sequential/plain", "one two", 2, 1.0),
         ("parallel/threads", "one two", 1, 1.0),
         ("parallel/threads", "one too", 1, 3.0),
@@ -80,15 +68,16 @@ def test_one_row_for_each_way_and_text() -> None:
 
 
 def test_the_table_judges_answers_and_counts_words() -> None:
-    right = Answer(who="a", transcript="one two", answer="One.", times=2, latency_s=0.5)
-    wrong = Answer(who="b", transcript="one", answer="two", times=1, latency_s=float("nan"))
-    shown = answers_table([right, wrong], reference="one two", expected="one")
-    assert "✓ One." in shown
-    assert "✗ two" in shown
-    assert "0 of 2" in shown
-    assert "1 of 2" in shown
+    rows = frame(
+        "who transcript answer times latency_s",
+        ("a", "one two", "One.", 2, 0.5),
+        ("b", "one", "two", 1, float("nan")),
+    )
+    shown = answers_table(rows, reference="one two", expected="one")
+    for words in ("✓ One.", "✗ two", "0 of 2", "1 of 2"):
+        assert words in shown
     assert "nan" not in shown
-    assert "no text" in answers_table([], reference=None, expected=None)
+    assert "no text" in answers_table(rows.iloc[:0], reference=None, expected=None)
 
 
 def test_the_player_holds_the_audio_itself(tone: Samples) -> None:

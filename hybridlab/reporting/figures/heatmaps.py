@@ -17,7 +17,6 @@ from hybridlab.analysis.queueing import break_even as ratios_of
 from hybridlab.analysis.queueing import service_times
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import theme
-from hybridlab.reporting.figures.captions import BOOTSTRAP, captioned
 from hybridlab.reporting.palette import PHASE_LOOK
 from hybridlab.reporting.rows import CONTROL, strategies_first
 
@@ -32,11 +31,12 @@ def draw_ratios(ax: Axes, table: pd.DataFrame, words: pd.DataFrame, *, most: flo
     what lies beyond 0.5 and `most` has the colour of the end of the scale."""
     shown = table.astype(float).clip(lower=0.5, upper=most)
     norm = TwoSlopeNorm(1.0, 0.5, most)
-    look: dict[str, Any] = {"cmap": "PuOr_r", "norm": norm, "linewidths": 0.5}
-    sns.heatmap(shown, annot=words, fmt="", annot_kws={"fontsize": 10}, cbar=False, ax=ax, **look)
+    sns.heatmap(shown, ax=ax, cmap="PuOr_r", norm=norm, cbar=False, alpha=0.85, linewidths=0.5)
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10}
     for (y, x), value in np.ndenumerate(shown.to_numpy()):
-        if not np.isfinite(value):  # seaborn writes nothing where there is no colour
-            ax.text(x + 0.5, y + 0.5, str(words.iloc[y, x]), ha="center", va="center", fontsize=10)
+        # seaborn's own annotation leaves empty cells without words and writes white on orange
+        dark = np.isfinite(value) and abs(norm(value) - 0.5) > 0.35
+        ax.text(x + 0.5, y + 0.5, str(words.iloc[y, x]), color="white" if dark else "black", **look)
     ax.grid(visible=False)
     ax.tick_params(length=0, labelrotation=0)
     ax.set(xlabel="", ylabel="")
@@ -68,7 +68,7 @@ def break_even(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figur
         _draw_arm(ax, arm, cells[cells["arm"] == arm])
     axes[-1].set_xlabel("mean time between arrivals (s), Poisson")
     requests = labels.counted(int(services["n"].sum()), "request")
-    return captioned(
+    return theme.captioned(
         figure,
         "; ".join(_break_even_finding(arm, cells[cells["arm"] == arm]) for arm in arms),
         trials[trials["experiment"] == "service_times"],
@@ -128,13 +128,13 @@ def interference(spans: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figu
     draw_ratios(ax, factors, words.fillna(labels.EMPTY), most=3.0)
     ax.set_xticklabels([name.replace(" ", "\n", 1) for name in columns])
     ax.xaxis.tick_top()
-    return captioned(
+    return theme.captioned(
         figure,
         _interference_finding(cells),
         own,
         cases,
         n=f"{int(cells['n'].min())} spans or more for each row",
-        interval=f"in brackets: {BOOTSTRAP}",
+        interval=f"in brackets: {theme.BOOTSTRAP}",
         notes=(
             "rows: times as long as alone, beside what heads the column, by least squares",
             "–: too seldom at once to tell",

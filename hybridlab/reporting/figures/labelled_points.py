@@ -14,7 +14,6 @@ from matplotlib.transforms import Bbox
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import BOOTSTRAP, captioned
 from hybridlab.reporting.findings import quality_finding
 from hybridlab.reporting.palette import GUIDE, MODEL_MARKERS, MUTED, OWNER_COLOURS, PREDICTED_LOOK
 from hybridlab.reporting.rows import case_labels
@@ -53,7 +52,7 @@ def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Fi
     worst_first = points.sort_values("error", key=abs, ascending=False, kind="stable")
     top = worst_first.iloc[0]
     elements.legend_below(ax)
-    captioned(
+    theme.captioned(
         figure,
         f"Predictions are {labels.percent(points['error'].abs().median())} off at the median; "
         f"at worst {_error(top['error'])} ({top['owner']}, {top['label']})",
@@ -128,13 +127,13 @@ def quality_memory(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     _limits(ax, [one.peak_bytes / unit for one in found])
     ax.set_xlabel(f"memory at the peak, the empty process left out ({name})")
     ax.set_ylabel("word error rate (%)")
-    captioned(
+    theme.captioned(
         figure,
         quality_finding(found),
         cases[cases["experiment"] == "quality"],
         cases,
         n=f"{labels.counted(max(one.clips for one in found), 'clip')}, each model alone",
-        interval=f"bar: {BOOTSTRAP} over clips",
+        interval=f"bar: {theme.BOOTSTRAP} over clips",
         notes=(_rtfx_note(found, cases), RULE),
         sampled=True,
     )

@@ -13,7 +13,6 @@ from matplotlib.ticker import ScalarFormatter
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import BOOTSTRAP, captioned
 from hybridlab.reporting.figures.strategies import draw_ecdf
 from hybridlab.reporting.findings import headroom_intervals, scaling_finding, survival_finding
 from hybridlab.reporting.palette import MUTED, OWNER_COLOURS
@@ -45,7 +44,7 @@ def request_scaling(cases: pd.DataFrame) -> Figure:
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("request peak (GiB)")
     elements.legend_below(axes[0])
-    return captioned(
+    return theme.captioned(
         figure,
         scaling_finding(rows),
         rows,
@@ -114,12 +113,12 @@ def survival(probes: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     ax.set(xlim=(most / MIB, 0), ylim=(-3, 106), ylabel="requests that survive (%)")
     ax.set_xlabel("memory left above the resident pair (MiB), ever more of it taken away  →")
     elements.legend_below(ax, columns=1)
-    return captioned(
+    return theme.captioned(
         figure,
         survival_finding(needs),
         found,
         cases,
         n=f"{labels.counted(len(found), 'request')}, each bisected with real failures",
-        interval=f"brackets: {BOOTSTRAP} of the median",
+        interval=f"brackets: {theme.BOOTSTRAP} of the median",
         notes=("mark: a request fails with less room than this",),
     )

@@ -12,7 +12,6 @@ from matplotlib.ticker import NullFormatter
 from hybridlab.analysis.queueing import KNEE_RATIO, arrival_points, knees
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import captioned
 from hybridlab.reporting.findings import load_finding
 from hybridlab.reporting.palette import DASHES, GUIDE, strategy_look
 from hybridlab.reporting.rows import strategies_first
@@ -50,7 +49,7 @@ def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     _axes(served, late, points)
     elements.legend_below(served, columns=2)
     requests = labels.counted(int(points["n"].sum()), "request")
-    return captioned(
+    return theme.captioned(
         figure,
         load_finding(points),
         trials[trials["experiment"] == "load_sweep"],

@@ -16,7 +16,6 @@ from hybridlab.analysis.arms import numbers
 from hybridlab.planner import PairPlan
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import captioned
 from hybridlab.reporting.findings import memory_finding, simulated_words
 from hybridlab.reporting.labels import number_of, text_of
 from hybridlab.reporting.memory_stack import closed_stack, longest, planned_stack
@@ -53,7 +52,7 @@ def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figu
             elements.text_row(ax, y, labels.failure(row) or _UNREAD)
     ax.set_xlabel(f"memory, {labels.MOMENTS[moment]} (GiB)")
     elements.stack_legend(ax, stacks)
-    return captioned(
+    return theme.captioned(
         figure,
         simulated_words(rows) + memory_finding(rows),
         cases,
@@ -183,7 +182,7 @@ def three_numbers(cases: pd.DataFrame) -> Figure:
     n = labels.counted(len(rows), "case")
     interval = _interval(cases, rows)
     title = _three_finding(rows)
-    return captioned(figure, title, cases, cases, n=n, interval=interval, sampled=True)
+    return theme.captioned(figure, title, cases, cases, n=n, interval=interval, sampled=True)
 
 
 def _moments(rows: pd.DataFrame, suffix: str) -> pd.DataFrame:

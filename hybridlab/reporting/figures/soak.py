@@ -15,7 +15,6 @@ from hybridlab.analysis import memory_growth
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import captioned
 from hybridlab.reporting.findings import growth_finding
 from hybridlab.reporting.palette import DASHES, GUIDE, MUTED, REMEDY_LOOK
 from hybridlab.reporting.rows import ordered
@@ -61,7 +60,7 @@ def soak(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     _name_axes(list(axes[:, 0]), arms[0], remedies)
     elements.legend_below(axes[0][0], columns=4)
     most = int(cycles.groupby(["strategy", "mitigation"])["cycle"].nunique().max())
-    return captioned(
+    return theme.captioned(
         figure,
         growth_finding(arms),
         cycles,

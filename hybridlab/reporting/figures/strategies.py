@@ -14,12 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from hybridlab.analysis.arms import ArmStats, numbers, standings
+from hybridlab.analysis.arms import numbers, standings
 from hybridlab.analysis.stats import bootstrap_interval, quantile
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import BOOTSTRAP, captioned
-from hybridlab.reporting.findings import fastest_words, pooled_words
+from hybridlab.reporting.findings import (
+    fastest_words,
+    pareto_finding,
+    pareto_front,
+    pooled_words,
+)
 from hybridlab.reporting.palette import CAPACITY_COLOUR, DASHES, GUIDE, MUTED, strategy_look, tint
 from hybridlab.reporting.rows import (
     RACE,
@@ -64,13 +68,13 @@ def latency(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
     elements.legend_below(ax, handles=_handles(rows))
     served = labels.counted(sum(interval.n for interval in intervals.values()), "request")
     pooled = pooled_words(rows)
-    return captioned(
+    return theme.captioned(
         figure,
         fastest_words(intervals, pooled=bool(pooled)),
         rows,
         cases,
         n=f"{served} in {labels.counted(len(arms), 'arm')}",
-        interval=f"bar and brackets: {BOOTSTRAP} of the median",
+        interval=f"bar and brackets: {theme.BOOTSTRAP} of the median",
         notes=(pooled, "a request: a clip and a question in, a transcript and an answer out"),
     )
 
@@ -131,7 +135,7 @@ def _handles(rows: pd.DataFrame) -> list[Line2D]:
     if is_first(rows).any():
         hollow = Line2D([], [], marker="o", mfc="none", label="first request, not counted", **grey)
         handles.append(hollow)
-    bar = Line2D([], [], color="black", linewidth=3.2, label=f"median, {BOOTSTRAP}")
+    bar = Line2D([], [], color="black", linewidth=3.2, label=f"median, {theme.BOOTSTRAP}")
     return [*handles, bar]
 
 
@@ -176,7 +180,7 @@ def latency_ecdf(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Fig
     if high < 4 * low:  # a distribution needs no zero
         ax.set_xlim(low - 0.15 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
     elements.legend_below(ax, columns=2)
-    return captioned(
+    return theme.captioned(
         figure,
         _ecdf_finding(p95),
         rows,
@@ -237,7 +241,7 @@ def throughput(cases: pd.DataFrame) -> Figure:
         for median, n in zip(medians, counts, strict=True)
     ]
     elements.note_column(ax, enumerate(notes))
-    return captioned(
+    return theme.captioned(
         figure,
         _throughput_finding(medians.sort_values(ascending=False)),
         rows,
@@ -283,33 +287,12 @@ def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     ax.set_xlim(left=0)
     ax.set_xlabel("latency over that of sequential/plain in the same notebook")
     requests = labels.counted(sum(arm.n for arm in arms), "request")
-    return captioned(
+    return theme.captioned(
         figure,
-        _pareto_finding(front, len(arms)),
+        pareto_finding(front, len(arms)),
         race,
         cases,
         n=f"{requests} in {labels.counted(len(arms), 'arm')}",
-        interval=f"bar: {BOOTSTRAP} of the median",
+        interval=f"bar: {theme.BOOTSTRAP} of the median",
         notes=("filled: no other arm is both faster and smaller", "peak: the highest of any case"),
-    )
-
-
-def pareto_front(arms: list[ArmStats]) -> list[ArmStats]:
-    """The arms that no other beats in latency without a higher peak, fastest first."""
-    front: list[ArmStats] = []
-    for arm in sorted(arms, key=lambda arm: (arm.relative.value, arm.peak_bytes)):
-        if not front or arm.peak_bytes < front[-1].peak_bytes:
-            front.append(arm)
-    return front
-
-
-def _pareto_finding(front: list[ArmStats], count: int) -> str:
-    fastest, smallest = front[0], front[-1]
-    if len(front) == 1:
-        return f"{fastest.arm} is both the fastest and the smallest of {count} arms"
-    saved = fastest.peak_bytes - smallest.peak_bytes
-    slower = smallest.relative.value / fastest.relative.value
-    return (
-        f"{len(front)} of {count} arms are not beaten in both: {smallest.arm} saves "
-        f"{format_bytes(saved)} against {fastest.arm} and takes {slower:.2f} times as long"
     )

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import captioned
 from hybridlab.reporting.findings import HIDDEN, swap_finding
 from hybridlab.reporting.palette import STAGE_LOOK
 from hybridlab.reporting.rows import RACE, cases_of
@@ -38,7 +37,7 @@ def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     ax.set_xlabel("all stages of a request's swaps (ms)")
     elements.note_column(ax, enumerate(map(format_seconds, totals)))
     elements.stack_legend(ax, stacks, STAGE_LOOK, names={}, columns=6)
-    return captioned(
+    return theme.captioned(
         figure,
         swap_finding(totals),
         race,

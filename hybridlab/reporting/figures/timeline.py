@@ -14,7 +14,6 @@ from matplotlib.patches import Patch
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.figures.captions import captioned
 from hybridlab.reporting.findings import pooled_words
 from hybridlab.reporting.palette import MUTED, OWNER_COLOURS, PHASE_LOOK, tint
 from hybridlab.reporting.rows import RACE, merged_bands, strategies_first
@@ -94,7 +93,7 @@ def memory_over_time(
     below.set_xlabel("time since the case began (s)")
     elements.legend_below(top, handles=_phase_handles(mine), columns=7)
     title = f"Memory peaks at {format_bytes(peak['bytes'])} after {format_seconds(peak['t_s'])}"
-    return captioned(
+    return theme.captioned(
         figure,
         title + phase_at(mine, float(peak["t_s"])),
         own,
@@ -170,7 +169,7 @@ def request_lanes(
     ax.set_xlabel("time since the request's first phase began (s)")
     models = [Patch(facecolor=OWNER_COLOURS[r], label=labels.role_name(r)) for r in _roles(own)]
     elements.legend_below(ax, handles=[*models, *_phase_handles(own)], columns=7)
-    return captioned(
+    return theme.captioned(
         figure,
         _finding(own, seconds),
         shown,

@@ -7,8 +7,7 @@ around 1. The noise is measured: how far the same arm's own cases lie apart with
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -119,62 +118,42 @@ def _refusal(first: Run, run: Run) -> str:
 # --------------------------------------------------------------------------------------- figures
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One quantity of one run: all values that count, and one value for each case; seconds,
-    requests per second or bytes."""
-
-    unit: str
-    values: Sequence[float]
-    by_case: Sequence[float]
-
-    @classmethod
-    def of(cls, unit: str, cases: pd.DataFrame, column: str) -> Measure:
-        values = numbers(cases, column).dropna().to_list()
-        return cls(unit, values, values)
-
-    @property
-    def words(self) -> str:
-        """The median, for bytes the highest value, and how many were counted."""
-        if not self.values:
-            return EMPTY
-        if self.unit == "bytes":
-            return labels.n_bytes(max(self.values))
-        middle = float(np.median(self.values))
-        words = labels.seconds(middle) if self.unit == "seconds" else labels.per_minute(middle)
-        return f"{words}, n = {len(self.values)}"
-
-
-def measures(run: Run) -> dict[str, Measure]:
-    """Latency, throughput and peak of each arm whose texts held, and the bytes of each moment of
-    what was resident, from cases that ended well."""
-    found = {}
+def measures(run: Run) -> pd.DataFrame:
+    """A row per value, `what, column, notebook, case_id, value`, of cases that ended well: latency
+    (s), throughput (requests/s) and peak (bytes) of each arm whose texts held, and the bytes of
+    each moment of what was resident."""
     good = race_cases(run.cases, run.trials)
-    served = timed_trials(good, run.trials)
-    for _, own in good.groupby(["strategy", "variant"]):
-        arm, mine = labels.arm_of(own.iloc[0]), served[served["case_id"].isin(own["case_id"])]
-        medians = mine.groupby(["notebook", "case_id"])["latency_s"].median()
-        found[f"latency of {arm}"] = Measure("seconds", list(mine["latency_s"]), list(medians))
-        found[f"throughput of {arm}"] = Measure.of("requests", own, "throughput_rps")
-        found[f"peak of {arm}"] = Measure.of("bytes", own, "peak_bytes")
+    good = good.assign(whose=[labels.arm_of(row) for _, row in good.iterrows()])
+    served = timed_trials(good, run.trials).merge(good[["notebook", "case_id", "whose"]])
     beside = measured(cases_of(run.cases, "baseline", "co_residency"))
-    for label, own in beside.groupby(case_labels(beside), sort=False):
-        for moment, name in labels.MOMENTS.items():
-            found[f"{name} of {label}"] = Measure.of("bytes", own, f"{moment}_bytes")
-    return found
+    beside = beside.assign(whose=case_labels(beside))
+    moments = [(beside, name, f"{moment}_bytes") for moment, name in labels.MOMENTS.items()]
+    found = [
+        rows[["notebook", "case_id"]].assign(
+            what=[f"{name} of {whose}" for whose in rows["whose"]],
+            column=column,
+            value=numbers(rows, column),
+        )
+        for rows, name, column in (
+            (served, "latency", "latency_s"),
+            (good, "throughput", "throughput_rps"),
+            (good, "peak", "peak_bytes"),
+            *moments,
+        )
+    ]
+    return pd.concat(found).dropna(subset=["value"])
 
 
 def changes_of(runs: Runs, refused: Mapping[str, str]) -> list[dict[str, str]]:
     """Every quantity in every run in words, its ratio to the first one, and whether it changed."""
-    known = {letter: measures(run) for letter, run in runs.items()}
+    known = pd.concat(measures(run).assign(run=letter) for letter, run in runs.items())
     rows = []
-    for name in dict.fromkeys(name for found in known.values() for name in found):
-        own = {letter: found[name] for letter, found in known.items() if name in found}
-        unit = next(iter(own.values())).unit
-        noise = noise_of([measure.by_case for measure in own.values()], unit=unit)
-        row = {"What": name} | {r: own[r].words if r in own else EMPTY for r in runs}
+    for (what, column), own in known.groupby(["what", "column"], sort=False):
+        values = {letter: list(own.loc[own["run"] == letter, "value"]) for letter in runs}
+        noise = noise_of(own, str(column))
+        row = {"What": str(what)} | {r: _words(found, str(column)) for r, found in values.items()}
         for letter in list(runs)[1:]:
-            ratio, word = change(own.get("A"), own.get(letter), noise=noise)
+            ratio, word = change(values["A"], values[letter], str(column), noise=noise)
             if letter in refused:
                 ratio, word = EMPTY, NOT_COMPARED
             row |= {f"{letter} over A": ratio, f"{letter}: beyond noise?": word}
@@ -182,27 +161,42 @@ def changes_of(runs: Runs, refused: Mapping[str, str]) -> list[dict[str, str]]:
     return rows
 
 
-def change(before: Measure | None, after: Measure | None, *, noise: float) -> tuple[str, str]:
+def _words(values: Sequence[float], column: str) -> str:
+    """The median, for bytes the highest value, and how many were counted."""
+    if not values:
+        return EMPTY
+    if column.endswith("_bytes"):
+        return labels.n_bytes(max(values))
+    shown = labels.seconds if column == "latency_s" else labels.per_minute
+    return f"{shown(float(np.median(values)))}, n = {len(values)}"
+
+
+def change(
+    before: Sequence[float], after: Sequence[float], column: str, *, noise: float
+) -> tuple[str, str]:
     """The ratio in words, and 'changed' where its interval lies outside `noise` (0.02 is 2 %).
 
     One value on either side has no interval: the ratio itself then stands for both ends."""
-    if not (before and after and before.values and after.values):
+    if not (before and after):
         return EMPTY, NOT_COMPARED
-    ratio = ratio_interval(before.values, after.values)
+    ratio = ratio_interval(before, after)
     low, high = (ratio.value if math.isnan(bound) else bound for bound in (ratio.low, ratio.high))
     words = f"× {ratio.value:.2f}" + (f" ({low:.2f} to {high:.2f})" if ratio.n > 1 else "")
-    if before.unit == "seconds" and ratio.n < LEAST_TRIALS:
+    if column == "latency_s" and ratio.n < LEAST_TRIALS:
         return words, f"n = {ratio.n}: too few to tell"
     outside = low > 1 + noise or high < 1 / (1 + noise)
     return words, CHANGED if outside else SAME
 
 
-def noise_of(by_case: Iterable[Sequence[float]], *, unit: str) -> float:
+def noise_of(values: pd.DataFrame, column: str) -> float:
     """How far apart an arm's own cases lie within a run, the largest over the smallest less 1;
-    never below `LEAST_NOISE`."""
-    spreads = [max(own) / min(own) - 1 for own in by_case if len(own) > 1 and min(own) > 0]
-    unknown = 0.0 if unit == "bytes" else UNKNOWN_NOISE
-    return max(LEAST_NOISE, max(spreads, default=unknown))
+    never below `LEAST_NOISE`. `values` as `measures` has them, with the `run`."""
+    by_case = values.groupby(["run", "notebook", "case_id"])["value"].median()
+    by_run = by_case[by_case > 0].groupby("run").agg(["size", "min", "max"])
+    several = by_run[by_run["size"] > 1]
+    spread = (several["max"] / several["min"] - 1).max()
+    unknown = 0.0 if column.endswith("_bytes") else UNKNOWN_NOISE
+    return max(LEAST_NOISE, float(spread) if len(several) else unknown)
 
 
 def _measures_table(changes: list[dict[str, str]]) -> Table:
@@ -218,8 +212,8 @@ def claims_table(runs: Runs) -> Table:
     verdicts = pd.DataFrame({letter: _verdicts(run) for letter, run in runs.items()})
     differing = verdicts[verdicts.nunique(axis=1) > 1]
     rows = [
-        {"Claim": sentence} | {r: EMPTY if is_missing(v) else badge(v) for r, v in told.items()}
-        for sentence, told in differing.to_dict("index").items()
+        {"Claim": sentence} | {r: EMPTY if is_missing(v) else badge(v) for r, v in verdict.items()}
+        for sentence, verdict in differing.to_dict("index").items()
     ]
     same = "Every claim that more than one run judged has the same verdict."
     return table(rows, empty=same if len(verdicts) else "No claim was judged in any of these runs.")

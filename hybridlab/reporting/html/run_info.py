@@ -182,7 +182,7 @@ def method_facts(run: Run) -> dict[str, str]:
     """Label and text of each rule that stands behind the numbers, with this run's own counts."""
     asked = default_params() | run.params
     statuses = run.cases["status"].value_counts()
-    told = ", ".join(f"{count} {text(status)}" for status, count in statuses.items())
+    counts = ", ".join(f"{count} {text(status)}" for status, count in statuses.items())
     inline = (
         " (this run: inside the notebook, as 'inline' asks)" if run.params.get("inline") else ""
     )
@@ -191,7 +191,7 @@ def method_facts(run: Run) -> dict[str, str]:
     return {
         "Measurement version": f"{version} (this program's: {MEASUREMENT_VERSION}); it is raised "
         "whenever a number is made in another way",
-        "Cases": f"{counted(len(run.cases), 'case')}{': ' + told if told else ''}; each in a "
+        "Cases": f"{counted(len(run.cases), 'case')}{': ' + counts if counts else ''}; each in a "
         f"fresh process{inline}, so that a crash or an error of memory is a result and not an end",
         "Requests": f"{text(asked.get('trials'))} a case after {text(asked.get('warmup'))} to warm "
         f"up, {text(asked.get('rounds'))} rounds; ways that are compared take turns, and the "
@@ -208,6 +208,6 @@ def method_facts(run: Run) -> dict[str, str]:
         "with the unattributed rest as a row",
         "Invalid": "times are taken again, and then marked invalid, where other processes used "
         f"more than {busy} of the processors or any other one the GPU",
-        "Texts": "each model's words under every way of sharing must equal those that it says "
-        "reference",
+        "Texts": "each model's words under every way of sharing must equal those of the model "
+        "alone",
     }

@@ -41,17 +41,17 @@ def answer(run: Run) -> str:
     given = text_of(run.verdict, "answer")
     if given:
         return given
-    said = []
+    sentences = []
     beside = cases_of(run.cases, "co_residency")
     if len(beside):
         where = simulated_words(beside) or "Beside Voxtral, "
-        said.append(f"{where}{memory_finding(worst_per_label(beside))}.")
+        sentences.append(f"{where}{memory_finding(worst_per_label(beside))}.")
     trials = _race(run)
     intervals = arm_intervals(trials)
     if intervals:
         finding = fastest_words(intervals, pooled=bool(pooled_words(trials)))
-        said.append(f"{labels.capital(finding)}.")
-    return " ".join(said) or "This run has not measured anything that answers the question."
+        sentences.append(f"{labels.capital(finding)}.")
+    return " ".join(sentences) or "This run has not measured anything that answers the question."
 
 
 def _race(run: Run) -> pd.DataFrame:
@@ -60,17 +60,17 @@ def _race(run: Run) -> pd.DataFrame:
 
 def simulated(run: Run) -> list[str]:
     """What runs on simulated cards in this run's folder say of what fits, and what that is."""
-    said = []
+    sentences = []
     for inner in run.inner:
         beside = cases_of(inner.cases, "co_residency")
         if len(beside):
             finding = memory_finding(worst_per_label(beside))
             pair = text(beside["llm_model"].iloc[0])
-            said.append(
+            sentences.append(
                 f"{simulated_words(beside)}{finding} (beside Voxtral {pair}, random weights; the "
                 "card's own allocator and choice of kernels without a GPU, for bytes alone)."
             )
-    return said
+    return sentences
 
 
 def recommendation(run: Run) -> dict[str, str]:

@@ -16,10 +16,9 @@ def least_headrooms(probes: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Of every squeezed request the least headroom that it survived with: case_id, strategy,
     repeat, headroom_bytes."""
     squeezed = probes[(probes["limit_kind"] == "headroom") & probes["succeeded"].astype(bool)]
-    least = squeezed.groupby(["case_id", "repeat"], sort=False, as_index=False)["value"].min()
-    names = cases[["case_id", "strategy"]].drop_duplicates()
-    found = least.rename(columns={"value": "headroom_bytes"}).merge(names, on="case_id")
-    return found.reindex(columns=["case_id", "strategy", "repeat", "headroom_bytes"])
+    least = squeezed.groupby(["case_id", "repeat"], sort=False)["value"].min()
+    found = least.rename("headroom_bytes").reset_index()
+    return found.merge(cases[["case_id", "strategy"]].drop_duplicates(), on="case_id")
 
 
 @complete_tables

@@ -45,7 +45,7 @@ class Quality:
 
 @complete_tables
 def qualities(trials: pd.DataFrame, cases: pd.DataFrame) -> list[Quality]:
-    """One for each model of experiment `quality` that said something, best first."""
+    """One for each model of experiment `quality` with text, best first."""
     own = cases_of(cases, "quality")
     own = own[own["status"].isin(["ok", "invalid"])]
     found = [
@@ -56,12 +56,12 @@ def qualities(trials: pd.DataFrame, cases: pd.DataFrame) -> list[Quality]:
 
 
 def _quality(case: pd.Series, trials: pd.DataFrame) -> Quality | None:
-    said = trials[trials["transcript"].notna() & trials["reference"].notna()]
-    counts = word_errors(list(said["reference"]), list(said["transcript"]))
+    heard = trials[trials["transcript"].notna() & trials["reference"].notna()]
+    counts = word_errors(list(heard["reference"]), list(heard["transcript"]))
     if not counts:
         return None
     role = str(case["variant"])
-    timed = said[~is_first(said)]
+    timed = heard[~is_first(heard)]
     if case["status"] != "ok":  # other processes disturbed it: its text counts, its times do not
         timed = timed.iloc[:0]
     return Quality(
