@@ -10,11 +10,18 @@ import pytest
 from typer.testing import CliRunner
 
 from hybridlab.cli.commands import app
+from hybridlab.config import renamed
+from tests.docs.pages import PAGES, PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+GUIDES = sorted((PROJECT / "docs" / "adding").glob("*.md"))
+
 #: What a walk-through makes is not there before.
-MADE = {"hybridlab/models/whisper_eager.py", "hybridlab/strategies/relay.py"} | {
+MADE = {
+    "hybridlab/models/whisper_eager.py",
+    "hybridlab/strategies/relay.py",
+    "hybridlab/devices/half_host.py",
+    "hybridlab/server/routes/limits.py",
+} | {
     f"{folder}/my-experiment.{kind}"
     for folder, kind in (("notebooks", "ipynb"), ("params", "yaml"))
 }
@@ -37,10 +44,31 @@ def test_named_files_are_there(page: Path) -> None:
         assert (PROJECT / path).exists(), path
 
 
-@pytest.mark.parametrize("name", ["card", "model", "backend", "strategy", "notebook"])
-def test_a_walk_through_is_a_page_at_most(name: str) -> None:
-    text = (PROJECT / "docs" / "adding" / f"{name}.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_a_walk_through_is_a_page_that_says_how_to_prove_and_see_it(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# Add a {page.stem}\n")
     assert len(text.splitlines()) <= 50
+    assert re.search(r"prove it: `.venv/bin/python -m pytest", text, re.IGNORECASE)
+    assert "See it" in text
+    (command,) = re.findall(r"-m pytest\s([^`]+)`", text)
+    assert all((PROJECT / path).exists() for path in command.split())
+
+
+def test_every_walk_through_is_linked_from_the_architecture_and_for_contributors() -> None:
+    for page in ("docs/architecture.md", "CONTRIBUTING.md"):
+        text = (PROJECT / page).read_text(encoding="utf-8")
+        assert [guide.stem for guide in GUIDES if f"adding/{guide.name})" not in text] == []
+
+
+def test_the_pages_use_the_present_words() -> None:
+    """Old names stand in the changelog alone."""
+    old = [name for name in (*renamed.PARAMETERS, *renamed.COLUMNS) if "_" in name]
+    for page in [page for page in PAGES if page.name not in ("CHANGELOG.md", "columns.md")]:
+        text = page.read_text(encoding="utf-8")
+        assert [name for name in old if re.search(rf"`{name}`", text)] == [], page
+        if page.name != "README.md":
+            assert not re.search(r"\b(tenants?|gateway|envelope|foretold)\b", text), page
 
 
 @pytest.mark.parametrize(
