@@ -643,10 +643,9 @@ def test_options_hold_or_not_per_backend_and_say_that_they_are_predicted() -> No
     large = by["B", "openai-whisper", "float32"]
     assert large["is_default"]
     assert not large["fits"]
-    assert "does not hold with openai-whisper in float32, its default" in large["sentence"]
     assert by["B", "transformers", "float16"]["fits"]
     assert by["C", "openai-whisper", "float32"]["fits"]
-    assert large["verdict"] == "predicted not to fit with openai-whisper float32 (its default)"
+    assert large["utilization"] > 1 and large["margin_bytes"] < 0
     medium = by["A", "transformers", "float16"]
     assert (medium["measured_on"], medium["measured_peak_bytes"]) == ("cuda:0", 13e9)
     assert medium["measured"] == "ok on cuda:0, peak 12.11 GiB"
