@@ -1,4 +1,4 @@
-"""What waiting adds to latency: measured where requests come at their own times, and foreseen from
+"""What waiting adds to latency: measured where requests come at their own times, and predicted from
 service times alone. No torch."""
 
 from __future__ import annotations

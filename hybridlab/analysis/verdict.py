@@ -155,7 +155,7 @@ def answer_sentence(
     target: str = TARGET,
 ) -> str:
     """The run in one sentence: what won on this device with these weights, and what the planner
-    foretells for the target card."""
+    predicts for the target card."""
     where = f"On {_device_text(device, card)} with {_pair_text(cases)}"
     if recommendation is None:
         found = f"{where}, no strategies were measured that can be compared"
