@@ -96,13 +96,11 @@ class Rows:
                 )
 
     def spans(self, **seconds: float) -> None:
-        """The same time of each tenant in every request that was served."""
+        """The same time of each model in every request that was served."""
         for trial in self.rows["trials"]:
             where = {name: trial[name] for name in ("case_id", "notebook", "request_id")}
-            for tenant, duration in seconds.items():
-                self.add(
-                    "spans", **where, role=tenant, phase="decode", start_s=1, end_s=1 + duration
-                )
+            for role, duration in seconds.items():
+                self.add("spans", **where, role=role, phase="decode", start_s=1, end_s=1 + duration)
 
     def ageing(self, mitigation: str, *, growth: int) -> None:
         self.case(f"age-{mitigation}", "soak", mitigation=mitigation, notebook="03")
@@ -407,7 +405,7 @@ def test_sequential_is_safest_when_the_others_take_more() -> None:
 @pytest.mark.parametrize(
     ("factor", "said"), [(0.6, "supported"), (1.0, "refuted"), (0.69, "inconclusive")]
 )
-def test_full_speed_is_the_slower_tenants_time(factor: float, said: str) -> None:
+def test_full_speed_is_the_slower_models_time(factor: float, said: str) -> None:
     rows = Rows(device="cuda:0")
     rows.arm("sequential", "plain", "05", requests=[1.0] * 5)
     rows.spans(llm=0.63, asr=0.37)
