@@ -137,11 +137,7 @@ def with_notebook(rows: pd.DataFrame) -> pd.DataFrame:
 
 def is_value(column: pd.Series, value: bool) -> pd.Series:
     """Where a column of True, False and empty values is this one."""
-    return pd.Series(
-        [item is not None and not pd.isna(item) and bool(item) == value for item in column],
-        index=column.index,
-        dtype=bool,
-    )
+    return column.astype("boolean").eq(value).fillna(False).astype(bool)
 
 
 def numbers(rows: pd.DataFrame, column: str) -> pd.Series:

@@ -1,4 +1,4 @@
-"""What waiting adds to latency: measured where requests come at their own times, and foreseen from
+"""What waiting adds to latency: measured where requests come at their own times, and predicted from
 service times alone. No torch."""
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hybridlab.analysis.arms import ArmStats
+from hybridlab.results.schema import required_columns
 
 #: The knee is the last rate whose p95 is within so many times that at the lowest rate.
 KNEE_RATIO = 2.0
@@ -20,31 +21,38 @@ ONE_ON_THE_WAY = 1.2
 
 def arrival_points(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per arm and offered rate: `arm, strategy, rate_rps, load, n, p50_s, p95_s,
-    queue_time_s` (the median of what requests waited), `served_rps`."""
-    own = trials[trials["experiment"] == "load_sweep"] if len(trials) else trials
+    queue_time_s` (the median of what requests waited), `served_rps`, and all `latencies`. First
+    requests and cases that failed are left out."""
     rows = []
-    for case_id, group in own.groupby("case_id", sort=False) if len(own) else ():
-        if (group["is_first_request"].astype(bool)).all():
-            continue
+    for case_id, group in _of(trials, "load_sweep").groupby("case_id", sort=False):
         case = cases[cases["case_id"] == case_id].iloc[-1]
-        latencies = group.loc[~group["is_first_request"].astype(bool), "latency_s"].dropna()
-        if case["status"] != "ok" or latencies.empty:
-            continue
-        rows.append(
-            {
-                "arm": f"{case['strategy']}/{case['variant']}",
-                "strategy": case["strategy"],
-                "rate_rps": case["rate_rps"],
-                "load": case["load"],
-                "n": len(latencies),
-                "p50_s": float(np.quantile(latencies, 0.5)),
-                "p95_s": float(np.quantile(latencies, 0.95)),
-                "queue_time_s": float(group["queue_time_s"].median()),
-                "served_rps": case["throughput_rps"],
-                "latencies": latencies.to_numpy(dtype=float),
-            }
-        )
+        latencies = _later(group)["latency_s"].dropna().to_numpy(dtype=float)
+        if case["status"] == "ok" and len(latencies):
+            p50_s, p95_s = np.quantile(latencies, [0.5, 0.95])
+            rows.append(
+                {
+                    "arm": f"{case['strategy']}/{case['variant']}",
+                    **case[["strategy", "rate_rps", "load"]],
+                    "n": len(latencies),
+                    "p50_s": float(p50_s),
+                    "p95_s": float(p95_s),
+                    "queue_time_s": float(group["queue_time_s"].median()),
+                    "served_rps": case["throughput_rps"],
+                    "latencies": latencies,
+                }
+            )
     return pd.DataFrame(rows)
+
+
+def _of(trials: pd.DataFrame, experiment: str) -> pd.DataFrame:
+    if trials.empty:
+        return trials.reindex(columns=required_columns("trials"))
+    return trials[trials["experiment"] == experiment]
+
+
+def _later(trials: pd.DataFrame) -> pd.DataFrame:
+    """Without first requests."""
+    return trials[~trials["is_first_request"].astype(bool)]
 
 
 def knees(points: pd.DataFrame) -> dict[str, float]:
@@ -75,22 +83,17 @@ def mean_latency_s(service_s: float, variation: float, interval_s: float) -> flo
 def service_times(trials: pd.DataFrame) -> pd.DataFrame:
     """What requests of each length take by themselves: one row per arm and `audio_s` with `n`,
     `service_s` (mean) and `variation` (squared coefficient of variation)."""
-    own = trials[trials["experiment"] == "service_times"] if len(trials) else trials
-    own = own[~own["is_first_request"].astype(bool)] if len(own) else own
-    rows = []
-    keys = ["strategy", "variant", "audio_s"]
-    for _, group in own.groupby(keys, sort=False) if len(own) else ():
-        seconds, one = group["latency_s"].to_numpy(dtype=float), group.iloc[0]
-        rows.append(
-            {
-                "arm": f"{one['strategy']}/{one['variant']}",
-                "audio_s": float(one["audio_s"]),
-                "n": len(seconds),
-                "service_s": float(seconds.mean()),
-                "variation": float(seconds.var() / seconds.mean() ** 2),
-            }
-        )
-    return pd.DataFrame(rows)
+    own = _later(_of(trials, "service_times"))
+    if own.empty:
+        return pd.DataFrame(columns=["arm", "audio_s", "n", "service_s", "variation"])
+    own = own.astype({"audio_s": float, "latency_s": float})
+    arms = own["strategy"] + "/" + own["variant"]
+    times = own.groupby([arms.rename("arm"), "audio_s"], sort=False)["latency_s"]
+    mean = times.mean()
+    found = pd.DataFrame(
+        {"n": times.size(), "service_s": mean, "variation": times.var(ddof=0) / mean**2}
+    )
+    return found.reset_index()
 
 
 def break_even(services: pd.DataFrame, *, control: str, intervals: int = 8) -> pd.DataFrame:
@@ -100,30 +103,20 @@ def break_even(services: pd.DataFrame, *, control: str, intervals: int = 8) -> p
 
     Derived from measured service times by `mean_latency_s`, not measured.
     """
-    nothing = pd.DataFrame(columns=["arm", "audio_s", "interval_s", "ratio"])
-    if services.empty:
-        return nothing
-    base = services[services["arm"] == control].set_index("audio_s")
-    others = services[(services["arm"] != control) & services["audio_s"].isin(base.index)]
-    if base.empty or others.empty:
-        return nothing
+    base = services[services["arm"] == control].drop(columns="arm")
+    others = services[services["arm"] != control]
+    pairs = others.merge(base, on="audio_s", suffixes=("", "_control"))
+    if pairs.empty:
+        return pd.DataFrame(columns=["arm", "audio_s", "interval_s", "ratio"])
     lowest, highest = services["service_s"].min(), services["service_s"].max()
-    grid = np.geomspace(lowest, 30 * highest, intervals)
-    rows = []
-    for _, own in others.iterrows():
-        stays = base.loc[own["audio_s"]]
-        for interval_s in grid:
-            mine = mean_latency_s(own["service_s"], own["variation"], interval_s)
-            theirs = mean_latency_s(stays["service_s"], stays["variation"], interval_s)
-            rows.append(
-                {
-                    "arm": own["arm"],
-                    "audio_s": own["audio_s"],
-                    "interval_s": interval_s,
-                    "ratio": _ratio(mine, theirs),
-                }
-            )
-    return pd.DataFrame(rows)
+    grid = pd.DataFrame({"interval_s": np.geomspace(lowest, 30 * highest, intervals)})
+    cells = pairs.merge(grid, how="cross")
+    mine, theirs = (
+        [mean_latency_s(*cell) for cell in cells[[*names, "interval_s"]].to_numpy(dtype=float)]
+        for names in (("service_s", "variation"), ("service_s_control", "variation_control"))
+    )
+    ratios = [_ratio(one, other) for one, other in zip(mine, theirs, strict=True)]
+    return cells[["arm", "audio_s", "interval_s"]].assign(ratio=ratios)
 
 
 def _ratio(mine: float, theirs: float) -> float:

@@ -43,6 +43,11 @@ __all__ = [
 #: The options of the original analysis: which Whisper beside Voxtral on one 15 GB T4.
 OPTIONS = {"A": "medium", "B": "large-v3", "C": "base"}
 TARGET = "t4"
+#: What stands in an option of the planner's own figures.
+PLANNED = (
+    *("asr_model", "asr_backend", "asr_dtype", "llm_model", "llm_dtype", "card"),
+    *("total_bytes", "capacity_bytes", "utilization", "margin_bytes", "fits"),
+)
 NOTHING_KEEPS = "No way of sharing that was measured keeps what is asked for."
 
 
@@ -106,63 +111,35 @@ def _others(card: Card, size: str, ran: pd.DataFrame, plans: list[PairPlan]) -> 
 
 
 def _option_row(option: str, plan: PairPlan, cases: pd.DataFrame) -> dict[str, Any]:
-    default = plan.asr_dtype == catalog.backend(plan.asr_backend).default_dtype
     return {
         "option": option,
-        "asr_model": plan.asr_model,
-        "asr_backend": plan.asr_backend,
-        "asr_dtype": plan.asr_dtype,
-        "is_default": default,
-        "llm_model": plan.llm_model,
-        "llm_dtype": plan.llm_dtype,
-        "card": plan.card,
+        **{name: getattr(plan, name) for name in PLANNED},
+        "is_default": plan.asr_dtype == catalog.backend(plan.asr_backend).default_dtype,
         "source": "predicted",
-        "total_bytes": plan.total_bytes,
-        "capacity_bytes": plan.capacity_bytes,
-        "utilization": plan.utilization,
-        "margin_bytes": plan.margin_bytes,
-        "fits": plan.fits,
         "planned_gb": round(plan.total_bytes / GB, 1),
-        "verdict": f"predicted {'to fit' if plan.fits else 'not to fit'} with {plan.asr_backend} "
-        f"{plan.asr_dtype}{' (its default)' if default else ''}",
-        "sentence": _option_sentence(option, plan, default=default),
         **_measured(plan, cases),
     }
-
-
-def _option_sentence(option: str, plan: PairPlan, *, default: bool) -> str:
-    word = "holds" if plan.fits else "does not hold"
-    by_default = ", its default" if default else ""
-    return (
-        f"option {option} ({plan.asr_model}) {word} with {plan.asr_backend} in "
-        f"{plan.asr_dtype}{by_default}: "
-        f"predicted {format_bytes(plan.total_bytes)} of {format_bytes(plan.capacity_bytes)} "
-        f"({plan.utilization:.0%})"
-    )
 
 
 def _measured(plan: PairPlan, cases: pd.DataFrame) -> dict[str, Any]:
     """This run's figures for the same combination; empty values where it was not measured."""
     same = cases["asr_backend"].eq(plan.asr_backend) & cases["asr_dtype"].eq(plan.asr_dtype)
     ran = cases[same & cases["status"].isin(["ok", "oom"])]
-    empty = ("status", "on", "llm_model", "weights", "peak_bytes", "capacity_bytes")
     if ran.empty:
-        return {"measured": None, **{f"measured_{name}": None for name in empty}}
-    row = ran.iloc[[-1]]
-    peak_bytes = float(numbers(row, "peak_bytes").iloc[0])
-    known = not math.isnan(peak_bytes)
-    memory_limited = " (memory-limited)" if is_value(row["memory_limited"], True).iloc[0] else ""
-    capacity = float(numbers(row, "capacity_bytes").iloc[0])
-    where = f"{row['device'].iloc[0]}{memory_limited}"
-    peak = f", peak {format_bytes(peak_bytes)}" if known else ""
+        names = ("status", "on", "llm_model", "weights", "peak_bytes")
+        return {"measured": None, **{f"measured_{name}": None for name in names}}
+    row = ran.iloc[-1]
+    limited = is_value(ran["memory_limited"], True).iloc[-1]
+    where = f"{row['device']}{' (memory-limited)' if limited else ''}"
+    peak_bytes = float(numbers(ran, "peak_bytes").iloc[-1])
+    peak = "" if math.isnan(peak_bytes) else f", peak {format_bytes(peak_bytes)}"
     return {
-        "measured": f"{row['status'].iloc[0]} on {where}{peak}",
-        "measured_status": row["status"].iloc[0],
+        "measured": f"{row['status']} on {where}{peak}",
+        "measured_status": row["status"],
         "measured_on": where,
-        "measured_llm_model": f"{row['llm_model'].iloc[0]} {row['llm_dtype'].iloc[0]}",
-        "measured_weights": f"{row['asr_weights'].iloc[0]}",
-        "measured_peak_bytes": peak_bytes if known else None,
-        "measured_capacity_bytes": None if math.isnan(capacity) else capacity,
+        "measured_llm_model": f"{row['llm_model']} {row['llm_dtype']}",
+        "measured_weights": f"{row['asr_weights']}",
+        "measured_peak_bytes": None if math.isnan(peak_bytes) else peak_bytes,
     }
 
 
@@ -178,7 +155,7 @@ def answer_sentence(
     target: str = TARGET,
 ) -> str:
     """The run in one sentence: what won on this device with these weights, and what the planner
-    foretells for the target card."""
+    predicts for the target card."""
     where = f"On {_device_text(device, card)} with {_pair_text(cases)}"
     if recommendation is None:
         found = f"{where}, no strategies were measured that can be compared"

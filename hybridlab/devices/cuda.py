@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -71,11 +72,8 @@ class CudaDevice(Device):
 
     def _free_bytes_of_cuda(self) -> int:
         """Without NVML: of this process' context if there is one, else of another's beside it."""
-        if not cuda_in_use():
-            return int(ask_driver(str(self.index)))
-        import torch
-
-        return int(torch.cuda.mem_get_info(self.index)[0])
+        cuda = _used_cuda()
+        return int(cuda.mem_get_info(self.index)[0] if cuda else ask_driver(str(self.index)))
 
     def used_bytes(self) -> int:
         own = _allocator_bytes("memory_allocated", self.index)
@@ -86,10 +84,8 @@ class CudaDevice(Device):
         return own + sum(member.peak_bytes() for member in self.tracked_processes)
 
     def reset_peak(self) -> None:
-        if cuda_in_use():
-            import torch
-
-            torch.cuda.reset_peak_memory_stats(self.index)
+        if cuda := _used_cuda():
+            cuda.reset_peak_memory_stats(self.index)
         for member in self.tracked_processes:
             member.reset_peak()
 
@@ -103,17 +99,13 @@ class CudaDevice(Device):
         return ("float32", "float16")
 
     def synchronize(self) -> None:
-        if cuda_in_use():
-            import torch
-
-            torch.cuda.synchronize(self.index)
+        if cuda := _used_cuda():
+            cuda.synchronize(self.index)
 
     def release(self) -> None:
         gc.collect()
-        if cuda_in_use():
-            import torch
-
-            torch.cuda.empty_cache()
+        if cuda := _used_cuda():
+            cuda.empty_cache()
         for member in self.tracked_processes:
             member.release()
 
@@ -181,16 +173,15 @@ class CudaDevice(Device):
         )
 
     def stamp(self) -> Any:
-        if not cuda_in_use():
+        cuda = _used_cuda()
+        if cuda is None:
             return super().stamp()
-        import torch
-
         if self._origin is None:
-            origin: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            origin = cuda.Event(enable_timing=True)
             self.synchronize()
             origin.record()
             self._origin = (origin, time.perf_counter())
-        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event = cuda.Event(enable_timing=True)
         event.record()
         return event
 
@@ -233,18 +224,8 @@ class CudaDevice(Device):
 
     def _largest_block_bytes(self) -> int:
         """The largest hole in torch's segments, or what the driver would still give."""
-        if not cuda_in_use():
-            return self.free_bytes()
-        import torch
-
-        segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
-        holes = [
-            int(block["size"])
-            for segment in segments
-            if segment["device"] == self.index
-            for block in segment["blocks"]
-            if block["state"] == "inactive"
-        ]
+        blocks = _blocks(self.index)
+        holes = [int(block["size"]) for block in blocks if block["state"] == "inactive"]
         return max(self.free_bytes(), *holes, 0)
 
     def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
@@ -285,13 +266,22 @@ def _used_before(index: int) -> Reading:
 _BEFORE: dict[tuple[int, int], Reading] = {}
 
 
+def _used_cuda() -> Any:
+    """`torch.cuda` where this process uses it; else None: asked then, it would make a context."""
+    return sys.modules["torch"].cuda if cuda_in_use() else None
+
+
 def _allocator_bytes(reading: str, index: int) -> int:
     """A reading of torch's allocator; 0 in a process that has not used CUDA."""
-    if not cuda_in_use():
-        return 0
-    import torch
+    cuda = _used_cuda()
+    return int(getattr(cuda, reading)(index)) if cuda else 0
 
-    return int(getattr(torch.cuda, reading)(index))
+
+def _blocks(index: int) -> list[dict[str, Any]]:
+    """Those of torch's segments on this card."""
+    cuda = _used_cuda()
+    segments = cuda.memory_snapshot() if cuda else ()
+    return [b for one in segments if one["device"] == index for b in one["blocks"]]
 
 
 def _workspaces(index: int) -> dict[str, int]:
@@ -304,7 +294,5 @@ def _workspaces(index: int) -> dict[str, int]:
     if size_of is None or not cuda_in_use():
         return {}
     size: int = size_of()
-    segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
-    blocks = (b for segment in segments if segment["device"] == index for b in segment["blocks"])
-    used = [block for block in blocks if block["state"] == "active_allocated"]
+    used = [block for block in _blocks(index) if block["state"] == "active_allocated"]
     return {"workspaces": sum(size for block in used if block["requested_size"] == size)}

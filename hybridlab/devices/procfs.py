@@ -163,21 +163,8 @@ def status_bytes(field: str, pid: int | str = "self") -> int:
 class _Mallinfo2(ctypes.Structure):
     """glibc's `struct mallinfo2` (man 3 mallinfo)."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    ]
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
 
 
 @dataclass(frozen=True)

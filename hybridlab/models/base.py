@@ -58,8 +58,8 @@ def compute_values(*specs: ModelSpec | None) -> None:
         values.install("all" if small else "sizes")
 
 
-#: Told the new words of each clip of a batch while they are decoded. False: nobody wants the rest,
-#: and decoding may stop.
+#: Called with the new words of each clip of a batch while they are decoded. False: the rest is not
+#: wanted, and decoding may stop.
 TokenCallback = Callable[[Sequence[str]], bool]
 
 
@@ -75,7 +75,7 @@ class TokenUsage:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What a model said: the words and the ids behind them (specials removed)."""
+    """A text and the token ids behind it (specials removed)."""
 
     text: str
     tokens: tuple[int, ...]
@@ -118,10 +118,10 @@ class Model(ABC):
         self.spec = spec
         self.device = device
         self.spans: list[PhaseSpan] = []
-        #: Told 'asr encode' and the like when a phase begins, '' when it ends: for the meter.
+        #: Called with 'asr encode' and the like when a phase begins, '' when it ends.
         self.on_phase: Callable[[str], None] | None = None
-        #: Analysts tell it; a Whisper has its words window by window and tells nothing. A request
-        #: that is tried again is told from its beginning.
+        #: Called by language models alone: a Whisper has its words window by window. A request that
+        #: is tried again begins from its first word.
         self.on_text: TokenCallback | None = None
         #: What the processor (tokenizer, mel filters) took where the host is the device.
         self.processor_bytes: int | None = None

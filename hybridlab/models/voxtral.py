@@ -124,7 +124,7 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
         ]
 
     def _teller(self, rows: int) -> StreamDetokenizer | None:
-        """None where nobody listens."""
+        """None if no token callback is set."""
         if self.on_text is None:
             return None
         return StreamDetokenizer(

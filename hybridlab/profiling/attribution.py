@@ -1,6 +1,6 @@
 """Whose bytes they are when two models work at once: each one's share of the joint peak.
 
-One allocator serves both, so its own peak names nobody. On CUDA every model gets a stream of its
+The allocator reports one peak for both models. On CUDA every model gets a stream of its
 own for one request and the allocator's history is replayed by stream; on a CPU every model's
 thread traces its tensors. Tenants in processes of their own have an allocator each.
 """
@@ -120,7 +120,7 @@ def replay(
 
 
 def _outliving(events: Sequence[Mapping[str, Any]]) -> set[int]:
-    """Which of the events allocated blocks that nobody has freed."""
+    """Which of the events allocated blocks that were never freed."""
     there: dict[int, int] = {}
     for number, event in enumerate(events):
         if event["action"] == "alloc":
@@ -151,7 +151,7 @@ class ProcessPeaks(PeakAttribution):
 
 
 def attribution(device: Device) -> PeakAttribution:
-    """The way of telling models apart on this device."""
+    """How models are told apart on this device."""
     if device.tracked_processes:
         return ProcessPeaks(device)
     return TensorTraces() if device.kind == "cpu" else StreamHistory(device)

@@ -2,7 +2,7 @@
 
 CUDA's allocator knows them itself; a CPU has no such account, and the meta device (true
 architectures without memory) has nothing else. Tracing costs time, never memory: use it on a
-request whose latency nobody quotes. Tensors inside a fused operation are not seen.
+request whose latency is not reported. Tensors inside a fused operation are not seen.
 """
 
 from __future__ import annotations

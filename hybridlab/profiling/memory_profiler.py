@@ -1,4 +1,4 @@
-"""The meter: load peak, steady state and request peak of a piece of work, as three numbers.
+"""Load peak, idle and request peak of a piece of work, as three numbers.
 
 Peaks come from the allocator (exact); the sampler on its own thread draws the curve and reports the
 interval it really achieved.
@@ -35,7 +35,7 @@ class Sample:
 class Sampler:
     """Reads a number at a fixed interval on a thread of its own, without drift.
 
-    Readings are kept as two plain arrays, 16 bytes each: a long case must not see the meter grow.
+    Readings are kept as two plain arrays, 16 bytes each: a long case must not see the sampler grow.
     """
 
     def __init__(self, read: Callable[[], int], *, interval_s: float = SAMPLE_INTERVAL_S) -> None:
@@ -109,7 +109,7 @@ def thin(samples: list[Sample], *, step_bytes: int = MIB, step_s: float = 0.25) 
 
 
 class Listened(Protocol):
-    """What tells its phases: a model."""
+    """What reports its phases: a model."""
 
     on_phase: Callable[[str], None] | None
 
@@ -163,7 +163,7 @@ class Region:
     reserved_bytes: int | None = None
     #: Owners that are not models, at its end.
     account: MemoryOwners = NOBODY
-    #: Each phase of each model ('' between phases), where the meter listens to them.
+    #: Each phase of each model ('' between phases), where the profiler listens to them.
     phases: dict[str, Phase] = field(default_factory=dict)
     #: Whose bytes the peak was, where models worked at once and were told apart.
     at_once: PeakTracker | None = None
@@ -186,7 +186,7 @@ class Region:
     def peak_account(self) -> MemoryOwners:
         """As `account`, with the slack at the peak: the most that was held less the most that was
         in use. An allocator gives nothing back by itself, so that it still holds at the end what it
-        held at the peak, but then nobody uses the difference."""
+        held at the peak, but the difference is unused then."""
         return self.account.with_slack(_less(self.reserved_bytes, self.peak_bytes))
 
 
@@ -201,7 +201,7 @@ def _most(one: int | None, other: int | None) -> int | None:
 def _both(
     first: Callable[[str], None] | None, second: Callable[[str], None]
 ) -> Callable[[str], None]:
-    """Tell both; the first may be nobody."""
+    """Call both, the first if there is one."""
 
     def tell(phase: str) -> None:
         if first is not None:

@@ -190,7 +190,7 @@ class LedgerRow(Row):
     """Bytes of one owner at one moment; a moment's rows sum to the device's capacity."""
 
     moment: Annotated[str, "load_peak, idle, request_peak, or a phase"]
-    owner: Annotated[str, "whose they are; what nobody claims is `unattributed`"]
+    owner: Annotated[str, "whose they are; the rest is `unattributed`"]
     bytes: Annotated[int, "held"]
     predicted_bytes: Annotated[int | None, "the planner's word on them"]
     in_process: Annotated[bool | None, "of the case's allocator; else outside of it"] = None

@@ -30,9 +30,7 @@ T4_CAPACITY = int(14.56 * GIB)
 BASE_S = (0.40, 0.41, 0.80, 1.20, 0.42)
 
 
-@pytest.fixture(scope="module")
-def claims() -> list[Claim]:
-    return load_claims()
+CLAIMS = load_claims()
 
 
 class Rows:
@@ -98,13 +96,11 @@ class Rows:
                 )
 
     def spans(self, **seconds: float) -> None:
-        """The same time of each tenant in every request that was served."""
+        """The same time of each model in every request that was served."""
         for trial in self.rows["trials"]:
             where = {name: trial[name] for name in ("case_id", "notebook", "request_id")}
-            for tenant, duration in seconds.items():
-                self.add(
-                    "spans", **where, role=tenant, phase="decode", start_s=1, end_s=1 + duration
-                )
+            for role, duration in seconds.items():
+                self.add("spans", **where, role=role, phase="decode", start_s=1, end_s=1 + duration)
 
     def ageing(self, mitigation: str, *, growth: int) -> None:
         self.case(f"age-{mitigation}", "soak", mitigation=mitigation, notebook="03")
@@ -142,19 +138,24 @@ def race(**options: Any) -> Rows:
     return rows
 
 
-def judged(claims: list[Claim], rows: Rows, **place: Any) -> dict[str, dict[str, Any]]:
+def judged(rows: Rows, claims: list[Claim] = CLAIMS, **place: Any) -> dict[str, dict[str, Any]]:
     where = {"device": rows.device, "card": None, **place}
     return {row["claim"]: row for row in verdict.judge(claims, rows.tables, **where)}
+
+
+def recommended(rows: Rows, constraints: verdict.Requirements | None = None) -> Any:
+    tables = rows.tables
+    return verdict.recommend(tables["cases"], tables["trials"], constraints)
 
 
 # ------------------------------------------------------------------------------------ the file
 
 
-def test_every_claim_is_unique_and_judged_even_without_rows(claims: list[Claim]) -> None:
-    ids = [claim.id for claim in claims]
+def test_every_claim_is_unique_and_judged_even_without_rows() -> None:
+    ids = [claim.id for claim in CLAIMS]
     assert len(set(ids)) == len(ids) >= 20
-    assert {claim.rule.test for claim in claims} == set(rules.RULES)
-    rows = verdict.judge(claims, {}, device="cpu", card=None)
+    assert {claim.rule.test for claim in CLAIMS} == set(rules.RULES)
+    rows = verdict.judge(CLAIMS, {}, device="cpu", card=None)
     assert [row["claim"] for row in rows] == ids
     for row in rows:
         assert row["verdict"] in VERDICTS
@@ -174,12 +175,11 @@ def test_a_rule_is_one_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     path = tmp_path / "claims.yaml"
     path.write_text(_claim_yaml(rule="{test: most-cases, most: 10}"), encoding="utf-8")
-    claims = load_claims(path)
-    row = judged(claims, race())["a"]
+    row = judged(race(), load_claims(path))["a"]
     assert (row["verdict"], row["measured"]) == ("supported", "10")
     assert row["reason"] == "counted, on the CPU with pocket weights"
     path.write_text(path.read_text().replace("needs: {}", "needs: {card: l4}"), encoding="utf-8")
-    row = judged(load_claims(path), race())["a"]
+    row = judged(race(), load_claims(path))["a"]
     assert (row["verdict"], row["measured"]) == ("not testable here", "predicted 10 on l4")
     path.write_text(_claim_yaml(rule="{test: most-cases, most: 0}"), encoding="utf-8")
     with pytest.raises(ParameterError, match=r"claim a\.rule\.most-cases\.most = 0"):
@@ -247,21 +247,19 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("cpu-memory-test", "refuted", "17.42 GiB in float32, 8.71 GiB in float16"),
     ],
 )
-def test_arithmetic_needs_no_rows(
-    claims: list[Claim], claim: str, said: str, measured: str
-) -> None:
-    row = judged(claims, Rows())[claim]
+def test_arithmetic_needs_no_rows(claim: str, said: str, measured: str) -> None:
+    row = judged(Rows())[claim]
     assert (row["verdict"], row["measured"]) == (said, measured)
 
 
 # ------------------------------------------------------------------------------ not testable here
 
 
-def test_a_cpu_speaks_of_no_t4_and_of_no_cuda_allocator(claims: list[Claim]) -> None:
+def test_a_cpu_speaks_of_no_t4_and_of_no_cuda_allocator() -> None:
     rows = race()
     rows.ageing("none", growth=10 * MIB)
-    found = judged(claims, rows)
-    for claim in claims:
+    found = judged(rows)
+    for claim in CLAIMS:
         if claim.needs.cuda:
             assert found[claim.id]["verdict"] == "not testable here", claim.id
     for name in ("option-a-fits", "option-b-fits", "option-c-fits", "voxtral-25s"):
@@ -269,65 +267,65 @@ def test_a_cpu_speaks_of_no_t4_and_of_no_cuda_allocator(claims: list[Claim]) -> 
     assert "cpu" in found["fragmentation-grows"]["reason"]
 
 
-def test_another_card_does_not_speak_for_a_t4(claims: list[Claim]) -> None:
+def test_another_card_does_not_speak_for_a_t4() -> None:
     rows = race(device="cuda:0", full_size=True, weights="hub")
-    found = judged(claims, rows, card="h200")
+    found = judged(rows, card="h200")
     assert found["sequential-28s"]["verdict"] == "not testable here"
     assert found["swapping-lowest-memory"]["verdict"] == "supported"
     assert "H200" in found["swapping-lowest-memory"]["reason"]
 
 
-def test_a_card_that_was_only_asked_for_does_not_count(claims: list[Claim]) -> None:
+def test_a_card_that_was_only_asked_for_does_not_count() -> None:
     rows = Rows(device="cuda:0", full_size=True, weights="hub")
     rows.case("big", "co_residency", capacity_bytes=int(139 * GIB))
     rows.case("capped", "co_residency", memory_limited=True)
-    assert judged(claims, rows, card="t4")["option-a-fits"]["verdict"] == "not testable here"
+    assert judged(rows, card="t4")["option-a-fits"]["verdict"] == "not testable here"
 
 
-def test_the_pocket_pair_says_nothing_of_released_weights(claims: list[Claim]) -> None:
-    found = judged(claims, race(device="cuda:0"), card="t4")
+def test_the_pocket_pair_says_nothing_of_released_weights() -> None:
+    found = judged(race(device="cuda:0"), card="t4")
     assert found["quality-order"]["verdict"] == "not testable here"
     assert "full-size" in found["quality-order"]["reason"]
     random = race(device="cuda:0", full_size=True)
-    reason = judged(claims, random, card="t4")["quality-order"]["reason"]
+    reason = judged(random, card="t4")["quality-order"]["reason"]
     assert "released weights" in reason
 
 
 # -------------------------------------------------------------------------------------- strategies
 
 
-def test_order_claims_hold_on_the_runs_own_device(claims: list[Claim]) -> None:
-    found = judged(claims, race())
+def test_order_claims_hold_on_the_runs_own_device() -> None:
+    found = judged(race())
     for claim in ("swapping-lowest-memory", "parallel-highest-memory", "swapping-reload-cost"):
         assert found[claim]["verdict"] == "supported", found[claim]
         assert "the CPU with pocket weights" in found[claim]["reason"]
         assert found[claim]["evidence"]
 
 
-def test_the_labs_own_ways_do_not_decide_the_claims(claims: list[Claim]) -> None:
+def test_the_labs_own_ways_do_not_decide_the_claims() -> None:
     """Batches wait longest, an arena swaps without a reload: the analysis spoke of neither."""
     rows = race()
     rows.arm("sequential", "batched", "04", factor=9.0, peak=30 * GIB)
     rows.arm("swapping", "single-buffer", "06", factor=0.9, peak=30 * GIB)
-    found = judged(claims, rows)
+    found = judged(rows)
     for claim in ("swapping-lowest-memory", "parallel-highest-memory", "swapping-reload-cost"):
         assert found[claim]["verdict"] == "supported", found[claim]
 
 
-def test_order_claims_are_refuted(claims: list[Claim]) -> None:
+def test_order_claims_are_refuted() -> None:
     rows = Rows()
     rows.arm("sequential", "plain", "05", peak=12 * GIB)
     rows.arm("parallel", "threads", "05", factor=2.0, peak=11 * GIB)
     rows.arm("sequential", "plain", "06", peak=12 * GIB)
     rows.arm("swapping", "reload-cached", "06", factor=0.5, peak=11.5 * GIB)
-    found = judged(claims, rows)
+    found = judged(rows)
     for claim in ("swapping-lowest-memory", "parallel-highest-memory", "swapping-reload-cost"):
         assert found[claim]["verdict"] == "refuted", found[claim]
     assert "beyond parallel/threads: sequential" in found["parallel-highest-memory"]["reason"]
     assert found["sequential-safest"]["verdict"] == "refuted"
 
 
-def test_order_claims_stay_open_where_rows_are_missing_few_or_alike(claims: list[Claim]) -> None:
+def test_order_claims_stay_open_where_rows_are_missing_few_or_alike() -> None:
     missing = Rows()
     missing.arm("sequential", "plain", "04")
     few, alike = Rows(), Rows()
@@ -339,17 +337,16 @@ def test_order_claims_stay_open_where_rows_are_missing_few_or_alike(claims: list
         few.arm(strategy, variant, "04", requests=BASE_S[:2])
         alike.arm(strategy, variant, "04")
     for rows, said in ((missing, "no finished"), (few, "fewer than 5"), (alike, "overlap")):
-        row = judged(claims, rows)["swapping-lowest-memory"]
+        row = judged(rows)["swapping-lowest-memory"]
         assert row["verdict"] == "inconclusive"
         assert said in row["reason"]
 
 
-def test_a_fast_wrong_answer_is_left_out(claims: list[Claim]) -> None:
+def test_a_fast_wrong_answer_is_left_out() -> None:
     rows = race()
     rows.arm("swapping", "wrong", "06", factor=0.1, peak=20 * GIB, output_matches_reference=False)
-    assert judged(claims, rows)["swapping-lowest-memory"]["verdict"] == "supported"
-    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
-    assert found is not None
+    assert judged(rows)["swapping-lowest-memory"]["verdict"] == "supported"
+    found = recommended(rows)
     assert found.strategy == "parallel"
 
 
@@ -362,13 +359,11 @@ def test_a_fast_wrong_answer_is_left_out(claims: list[Claim]) -> None:
         (10 * GIB, 0.1 * GIB, "inconclusive"),
     ],
 )
-def test_sequential_holds_both_models_or_one(
-    claims: list[Claim], steady: float, whisper: float, said: str
-) -> None:
+def test_sequential_holds_both_models_or_one(steady: float, whisper: float, said: str) -> None:
     rows = Rows()
     held: dict[str, Any] = {"llm_weights_bytes": 9 * GIB, "asr_weights_bytes": whisper}
     rows.arm("sequential", "plain", "04", idle_bytes=steady, **held)
-    assert judged(claims, rows)["sequential-memory"]["verdict"] == said
+    assert judged(rows)["sequential-memory"]["verdict"] == said
 
 
 @pytest.mark.parametrize(
@@ -376,9 +371,7 @@ def test_sequential_holds_both_models_or_one(
     [("parallel", "supported"), ("sequential", "refuted"), ("", "inconclusive")],
 )
 @pytest.mark.parametrize("how", [{"status": "oom"}, {"fallbacks": 1}])
-def test_oom_risk_counts_failures(
-    claims: list[Claim], failed: str, said: str, how: dict[str, Any]
-) -> None:
+def test_oom_risk_counts_failures(failed: str, said: str, how: dict[str, Any]) -> None:
     """A case that went on with a smaller Whisper is one of them."""
     rows = race()
     if failed:
@@ -386,10 +379,10 @@ def test_oom_risk_counts_failures(
         rows.case(
             "oom", "strategy_comparison", strategy=failed, variant=variant, notebook="05", **how
         )
-    assert judged(claims, rows)["parallel-oom-risk"]["verdict"] == said
+    assert judged(rows)["parallel-oom-risk"]["verdict"] == said
 
 
-def test_sequential_is_safest_when_the_others_take_more(claims: list[Claim]) -> None:
+def test_sequential_is_safest_when_the_others_take_more() -> None:
     rows = Rows()
     for strategy, variant, peak in (
         ("sequential", "plain", 9 * GIB),
@@ -397,7 +390,7 @@ def test_sequential_is_safest_when_the_others_take_more(claims: list[Claim]) -> 
         ("swapping", "reload-cached", 11 * GIB),
     ):
         rows.arm(strategy, variant, "04", peak=peak)
-    assert judged(claims, rows)["sequential-safest"]["verdict"] == "supported"
+    assert judged(rows)["sequential-safest"]["verdict"] == "supported"
     rows.case(
         "oom",
         "strategy_comparison",
@@ -406,30 +399,28 @@ def test_sequential_is_safest_when_the_others_take_more(claims: list[Claim]) -> 
         notebook="05",
         status="oom",
     )
-    assert judged(claims, rows)["sequential-safest"]["verdict"] == "refuted"
+    assert judged(rows)["sequential-safest"]["verdict"] == "refuted"
 
 
 @pytest.mark.parametrize(
     ("factor", "said"), [(0.6, "supported"), (1.0, "refuted"), (0.69, "inconclusive")]
 )
-def test_full_speed_is_the_slower_tenants_time(
-    claims: list[Claim], factor: float, said: str
-) -> None:
+def test_full_speed_is_the_slower_models_time(factor: float, said: str) -> None:
     rows = Rows(device="cuda:0")
     rows.arm("sequential", "plain", "05", requests=[1.0] * 5)
     rows.spans(llm=0.63, asr=0.37)
     rows.arm("parallel", "threads", "05", factor=factor, requests=[1.0] * 5)
-    row = judged(claims, rows, card="l4")["parallel-full-speed"]
+    row = judged(rows, card="l4")["parallel-full-speed"]
     assert row["verdict"] == said, row
 
 
-def test_processes_and_batching_against_swapping(claims: list[Claim]) -> None:
+def test_processes_and_batching_against_swapping() -> None:
     rows = race()
-    found = judged(claims, rows)
+    found = judged(rows)
     assert found["processes-beat-swapping"]["verdict"] == "inconclusive"
     rows.arm("parallel", "processes", "05", factor=2.0 * 0.6)
     rows.arm("pipelined", "batch-4", "05", factor=2.0 * 5)
-    found = judged(claims, rows)
+    found = judged(rows)
     assert found["processes-beat-swapping"]["verdict"] == "supported"
     assert found["batching-beats-swapping"]["verdict"] == "refuted"
 
@@ -437,14 +428,14 @@ def test_processes_and_batching_against_swapping(claims: list[Claim]) -> None:
 # -------------------------------------------------------------------------- bytes, fits, times
 
 
-def test_footprints_are_read_as_gb_and_as_gib(claims: list[Claim]) -> None:
+def test_footprints_are_read_as_gb_and_as_gib() -> None:
     rows = Rows(device="cuda:0", full_size=True)
     peaks = {"idle_bytes": 9.35 * GB, "request_peak_bytes": 9.9 * GB}
     rows.case("reference", "baseline", **peaks, asr_model=None, asr_weights=None)
     for size, weights in (("large-v3", 6.17 * GB), ("medium", 3.06 * GB), ("base", 0.29 * GB)):
         backend = {"asr_backend": "openai-whisper", "asr_dtype": "float32"}
         rows.case(size, "co_residency", asr_model=size, asr_weights_bytes=weights, **backend)
-    found = judged(claims, rows, card="h100")
+    found = judged(rows, card="h100")
     assert found["voxtral-memory"]["verdict"] == "supported"
     assert "GB" in found["voxtral-memory"]["reason"]
     assert found["large-v3-memory"]["verdict"] == "supported"
@@ -461,14 +452,12 @@ def test_footprints_are_read_as_gb_and_as_gib(claims: list[Claim]) -> None:
         (("skipped", "skipped"), "inconclusive"),
     ],
 )
-def test_an_option_fits_per_backend(
-    claims: list[Claim], statuses: tuple[str, str], said: str
-) -> None:
+def test_an_option_fits_per_backend(statuses: tuple[str, str], said: str) -> None:
     rows = Rows(device="cuda:0", full_size=True)
     for backend, status in zip(("transformers", "openai-whisper"), statuses, strict=True):
         about = {"asr_model": "large-v3", "asr_backend": backend, "status": status}
         rows.case(backend, "co_residency", **about, load_peak_bytes=12e9, request_peak_bytes=13e9)
-    row = judged(claims, rows, card="t4")["option-b-fits"]
+    row = judged(rows, card="t4")["option-b-fits"]
     assert row["verdict"] == said
     if "ok" in statuses:
         assert "peak 13.00 of 15.63 GB" in row["measured"]
@@ -477,18 +466,18 @@ def test_an_option_fits_per_backend(
 @pytest.mark.parametrize(
     ("seconds", "said"), [(28.0, "supported"), (6.0, "refuted"), (22.4, "inconclusive")]
 )
-def test_a_time_on_a_t4_is_judged_on_a_t4(claims: list[Claim], seconds: float, said: str) -> None:
+def test_a_time_on_a_t4_is_judged_on_a_t4(seconds: float, said: str) -> None:
     rows = Rows(device="cuda:0", full_size=True, weights="hub")
     requests = [seconds * (1 + share) for share in (-0.01, 0.0, 0.0, 0.01, 0.02)]
     rows.arm("sequential", "plain", "04", requests=requests)
     rows.spans(llm=25 * seconds / 28, asr=3 * seconds / 28)
-    found = judged(claims, rows, card="t4")
+    found = judged(rows, card="t4")
     assert found["sequential-28s"]["verdict"] == said, found["sequential-28s"]
     if said == "supported":
         assert found["voxtral-25s"]["verdict"] == found["whisper-3s"]["verdict"] == "supported"
     short = Rows(device="cuda:0", full_size=True, weights="hub")
     short.arm("sequential", "plain", "04", requests=requests, audio_s=5.0)
-    assert judged(claims, short, card="t4")["sequential-28s"]["verdict"] == "inconclusive"
+    assert judged(short, card="t4")["sequential-28s"]["verdict"] == "inconclusive"
 
 
 # ---------------------------------------------------------------------------- ageing and quality
@@ -503,22 +492,22 @@ def test_a_time_on_a_t4_is_judged_on_a_t4(claims: list[Claim], seconds: float, s
     ],
 )
 def test_fragmentation_is_growth_of_idle_reserved_bytes(
-    claims: list[Claim], plain: int, cured: int, growth: str, cure: str
+    plain: int, cured: int, growth: str, cure: str
 ) -> None:
     rows = Rows(device="cuda:0")
     rows.ageing("none", growth=plain)
     rows.ageing("empty-cache", growth=cured)
-    found = judged(claims, rows, card="t4")
+    found = judged(rows, card="t4")
     assert found["fragmentation-grows"]["verdict"] == growth
     assert found["empty-cache-cures"]["verdict"] == cure
 
 
-def test_allocated_bytes_alone_do_not_show_fragmentation(claims: list[Claim]) -> None:
+def test_allocated_bytes_alone_do_not_show_fragmentation() -> None:
     rows = Rows(device="cuda:0")
     rows.ageing("none", growth=10 * MIB)
     for row in rows.rows["cycles"]:
         del row["reserved_bytes"]
-    row = judged(claims, rows)["fragmentation-grows"]
+    row = judged(rows)["fragmentation-grows"]
     assert row["verdict"] == "inconclusive"
     assert "no reserved bytes" in row["reason"]
 
@@ -532,9 +521,7 @@ def test_allocated_bytes_alone_do_not_show_fragmentation(claims: list[Claim]) ->
         ({"large-v3": 0, "medium": 1, "base": 2}, 1, "inconclusive"),
     ],
 )
-def test_quality_is_an_order_of_word_error_rates(
-    claims: list[Claim], wrong: dict[str, int], n: int, said: str
-) -> None:
+def test_quality_is_an_order_of_word_error_rates(wrong: dict[str, int], n: int, said: str) -> None:
     rows = Rows(full_size=True, weights="hub")
     words = ["one", "two", "three", "four", "five"]
     for size, errors in wrong.items():
@@ -543,7 +530,7 @@ def test_quality_is_an_order_of_word_error_rates(
         for number in range(n):
             about = {"case_id": size, "notebook": "02", "request_id": f"q{number}"}
             rows.add("trials", **about, transcript=text, reference=" ".join(words))
-    assert judged(claims, rows)["quality-order"]["verdict"] == said
+    assert judged(rows)["quality-order"]["verdict"] == said
 
 
 # -------------------------------------------------------------------------------- recommendation
@@ -551,8 +538,7 @@ def test_quality_is_an_order_of_word_error_rates(
 
 def test_the_winner_is_the_fastest_against_its_own_control() -> None:
     rows = race()
-    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
-    assert found is not None
+    found = recommended(rows)
     # in raw seconds parallel is slower than sequential of 04; its notebook was slow as a whole
     assert (found.strategy, found.variant, found.tie) == ("parallel", "threads", False)
     assert found.relative == pytest.approx(0.7, rel=0.01)
@@ -570,8 +556,7 @@ def test_a_tie_goes_to_the_smaller_peak() -> None:
     rows = Rows()
     rows.arm("sequential", "plain", "05", peak=9 * GIB)
     rows.arm("parallel", "threads", "05", factor=0.999, peak=11 * GIB)
-    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
-    assert found is not None
+    found = recommended(rows)
     assert found.tie
     assert found.strategy == "sequential"
     assert "tie" in found.why_not
@@ -580,20 +565,16 @@ def test_a_tie_goes_to_the_smaller_peak() -> None:
 
 def test_an_arm_without_enough_margin_is_not_recommended() -> None:
     rows = race()
-    tables = rows.tables["cases"], rows.tables["trials"]
-    found = verdict.recommend(*tables, verdict.Requirements(min_margin_bytes=4 * GIB))
-    assert found is not None
+    found = recommended(rows, verdict.Requirements(min_margin_bytes=4 * GIB))
     assert found.strategy == "sequential"
-    assert verdict.recommend(*tables, verdict.Requirements(min_margin_bytes=100 * GIB)) is None
-    assert verdict.recommend(*tables, verdict.Requirements(max_p95_s=1e-6)) is None
     # whatever says no words that could be judged does not keep a limit on their errors
-    assert verdict.recommend(*tables, verdict.Requirements(max_wer=0.5)) is None
+    for asked in ({"min_margin_bytes": 100 * GIB}, {"max_p95_s": 1e-6}, {"max_wer": 0.5}):
+        assert recommended(rows, verdict.Requirements(**asked)) is None  # type: ignore[arg-type]
 
 
 def test_each_goal_has_its_pick_and_its_runner_up() -> None:
     rows = race()
-    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
-    assert found is not None
+    found = recommended(rows)
     goals = {goal.goal: goal for goal in found.goals}
     assert set(goals) == {"lowest latency", "highest throughput", "safest margin"}
     assert goals["lowest latency"].arm == f"{found.strategy}/{found.variant}"
@@ -606,8 +587,7 @@ def test_the_choice_flips_where_arms_are_alike(factor: float, selection_instabil
     rows = Rows()
     rows.arm("sequential", "plain", "05", peak=9 * GIB)
     rows.arm("parallel", "threads", "05", factor=factor, peak=9 * GIB)
-    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
-    assert found is not None
+    found = recommended(rows)
     assert (found.selection_instability > 0.05) == selection_instability
     assert "drawn again" in found.flip_words
 
@@ -626,9 +606,9 @@ def test_the_front_holds_whatever_nobody_beats_in_both() -> None:
 
 def test_no_race_no_recommendation() -> None:
     rows = Rows()
-    assert verdict.recommend(rows.tables["cases"], rows.tables["trials"]) is None
+    assert recommended(rows) is None
     rows.case("oom", "strategy_comparison", strategy="sequential", variant="plain", status="oom")
-    assert verdict.recommend(rows.tables["cases"], rows.tables["trials"]) is None
+    assert recommended(rows) is None
 
 
 # ----------------------------------------------------------------------------- options and answer
@@ -643,10 +623,9 @@ def test_options_hold_or_not_per_backend_and_say_that_they_are_predicted() -> No
     large = by["B", "openai-whisper", "float32"]
     assert large["is_default"]
     assert not large["fits"]
-    assert "does not hold with openai-whisper in float32, its default" in large["sentence"]
     assert by["B", "transformers", "float16"]["fits"]
     assert by["C", "openai-whisper", "float32"]["fits"]
-    assert large["verdict"] == "predicted not to fit with openai-whisper float32 (its default)"
+    assert large["utilization"] > 1 and large["margin_bytes"] < 0
     medium = by["A", "transformers", "float16"]
     assert (medium["measured_on"], medium["measured_peak_bytes"]) == ("cuda:0", 13e9)
     assert medium["measured"] == "ok on cuda:0, peak 12.11 GiB"
@@ -663,7 +642,7 @@ def test_a_combination_that_the_card_lacks_is_still_listed_when_measured() -> No
 
 def test_the_answer_names_device_weights_and_prediction() -> None:
     rows = race()
-    found = verdict.recommend(rows.tables["cases"], rows.tables["trials"])
+    found = recommended(rows)
     answer = verdict.answer_sentence(rows.tables["cases"], found, device="cpu")
     assert answer.startswith("On this CPU with the pocket pair (pocket weights), parallel/threads")
     assert "is the fastest (median" in answer

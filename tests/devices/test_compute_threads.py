@@ -54,9 +54,9 @@ def test_a_model_call_takes_its_share() -> None:
             return x
 
     seen: list[int] = []
-    tenant, encoder = FakeWhisper([]), Encoder()
-    tenant.device.concurrent_models = 2
-    probe = PhaseProbe(tenant, encoder=encoder, decoder=torch.nn.Module())
+    model, encoder = FakeWhisper([]), Encoder()
+    model.device.concurrent_models = 2
+    probe = PhaseProbe(model, encoder=encoder, decoder=torch.nn.Module())
     with probe.call():
         encoder(torch.zeros(1))
     assert seen == [2]
@@ -69,10 +69,10 @@ def test_a_model_call_takes_its_share() -> None:
 def test_a_strategy_that_computes_with_both_at_once_halves_the_cores(
     strategy: str, variant: str, models: int
 ) -> None:
-    device, tenants = CpuDevice(), (FakeWhisper([]), FakeVoxtral([]))
-    for tenant in tenants:
-        tenant.device = device
-    made = make_strategy(strategy, variant, asr=tenants[0], llm=tenants[1])
+    device, pair = CpuDevice(), (FakeWhisper([]), FakeVoxtral([]))
+    for model in pair:
+        model.device = device
+    made = make_strategy(strategy, variant, asr=pair[0], llm=pair[1])
     made.open()
     assert device.concurrent_models == models
     made.close()

@@ -6,7 +6,9 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,55 +132,41 @@ def test_no_visible_card_and_a_fork_after_cuda_are_lacks(monkeypatch: pytest.Mon
     assert "forked from" in visible.cuda_lack()
 
 
-class FakeDriver:
-    """CUDA's driver with one instance of a divided card."""
+def fake_driver(*, code: int = 0) -> Any:
+    """CUDA's driver with one instance of a divided card; `code` is its first call's answer."""
 
-    def __init__(self, *, code: int = 0) -> None:
-        self.code = code
+    def sets(*values: int, code: int = 0) -> Callable[..., int]:
+        def call(*targets: Any) -> int:
+            for target, value in zip(targets, values, strict=False):
+                target._obj.value = value
+            return code
 
-    def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
-        version._obj.value = 12_040
-        return self.code
+        return call
 
-    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
-        count._obj.value = 1
+    def name(title: Any, *_: Any) -> int:
+        title.value = b"NVIDIA A100-SXM4-40GB MIG 1g.5gb"
         return 0
 
-    def cuDeviceGet(self, handle: Any, index: int) -> int:  # noqa: N802
-        handle._obj.value = index
+    def own_id(target: Any, handle: Any) -> int:
+        ctypes.memmove(target._obj, bytes(range(16)), 16)
         return 0
 
-    def cuDeviceGetName(self, name: Any, room: int, handle: Any) -> int:  # noqa: N802
-        name.value = b"NVIDIA A100-SXM4-40GB MIG 1g.5gb"
-        return 0
-
-    def cuDeviceGetUuid_v2(self, own_id: Any, handle: Any) -> int:  # noqa: N802
-        ctypes.memmove(own_id._obj, bytes(range(16)), 16)
-        return 0
-
-    def cuDeviceTotalMem_v2(self, n_bytes: Any, handle: Any) -> int:  # noqa: N802
-        n_bytes._obj.value = 5_000_000_000
-        return 0
-
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, handle: Any) -> int:  # noqa: N802
-        value._obj.value = {75: 8, 76: 0}[attribute]
-        return 0
-
-    def cuDevicePrimaryCtxRetain(self, context: Any, handle: Any) -> int:  # noqa: N802
-        context._obj.value = 0x1000
-        return 0
-
-    def cuCtxSetCurrent(self, context: Any) -> int:  # noqa: N802
-        assert context.value == 0x1000
-        return 0
-
-    def cuMemGetInfo_v2(self, free: Any, total: Any) -> int:  # noqa: N802
-        free._obj.value, total._obj.value = 4_800_000_000, 5_000_000_000
-        return 0
+    return SimpleNamespace(
+        cuDriverGetVersion=sets(12_040, code=code),
+        cuDeviceGetCount=sets(1),
+        cuDeviceGet=sets(0),
+        cuDeviceGetName=name,
+        cuDeviceGetUuid_v2=own_id,
+        cuDeviceTotalMem_v2=sets(5_000_000_000),
+        cuDeviceGetAttribute=lambda value, number, _: sets({75: 8, 76: 0}[number])(value),
+        cuDevicePrimaryCtxRetain=sets(0x1000),
+        cuCtxSetCurrent=lambda context: 0 if context.value == 0x1000 else 1,
+        cuMemGetInfo_v2=sets(4_800_000_000, 5_000_000_000),
+    )
 
 
 def test_the_drivers_words() -> None:
-    (told,) = driver.read_devices(FakeDriver())
+    (told,) = driver.read_devices(fake_driver())
     gpu = Gpu(**{**told, "capability": tuple(told["capability"])})
     assert gpu == Gpu(
         uuid="MIG-00010203-0405-0607-0809-0a0b0c0d0e0f",
@@ -187,9 +175,9 @@ def test_the_drivers_words() -> None:
         capability=(8, 0),
         cuda_version=12_040,
     )
-    assert driver.read_free_bytes(FakeDriver(), 0) == 4_800_000_000
+    assert driver.read_free_bytes(fake_driver(), 0) == 4_800_000_000
     with pytest.raises(UnavailableError, match="cuDriverGetVersion answers with error 3"):
-        driver.read_devices(FakeDriver(code=3))
+        driver.read_devices(fake_driver(code=3))
 
 
 def test_no_driver_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

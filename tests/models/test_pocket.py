@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from hybridlab.analysis.stats import word_error_rate
 from hybridlab.audio import CLIPS_DIR, Clip, load_clips
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import ParameterError
-from hybridlab.models.base import AudioLanguageModel, ModelSpec
-from hybridlab.models.factory import make_asr, make_llm
+from hybridlab.models.base import AudioLanguageModel, SpeechRecognizer
+from hybridlab.models.factory import make_asr
 from hybridlab.models.pocket import NAMES, WEIGHTS_DIR, pocket_dir
+from tests.models.conftest import spec
 from tools.pocket.speech import (
     DIGITS,
     HELD_OUT_VOICES,
@@ -80,51 +81,28 @@ def test_manifest_answers_follow_from_the_text() -> None:
 # ---------------------------------------------------------------------------------------- Whisper
 
 
-def transcripts(name: str, backend: str, clips: list[Clip]) -> list[str]:
-    spec = ModelSpec(model=name, backend=backend, weights="pocket", dtype="float32")
-    tenant = make_asr(spec, CpuDevice())
-    tenant.load()
-    try:
-        said = tenant.transcribe([clip.samples() for clip in clips], max_new_tokens=32)
-        return [text.text for text in said]
-    finally:
-        tenant.unload()
+def transcripts(model: SpeechRecognizer, clips: list[Clip]) -> list[str]:
+    said = model.transcribe([clip.samples() for clip in clips], max_new_tokens=32)
+    return [text.text for text in said]
 
 
-@pytest.fixture(scope="module")
-def said() -> dict[str, list[str]]:
-    backends = ("openai-whisper", "transformers")
-    return {backend: transcripts("pocket-m", backend, SHORT) for backend in backends}
-
-
-def test_pocket_m_transcribes_the_clips(said: dict[str, list[str]]) -> None:
+def test_pocket_m_transcribes_the_clips(whisper: Callable[[str], SpeechRecognizer]) -> None:
     references = [clip.text or "" for clip in SHORT]
-    assert word_error_rate(references, said["transformers"]) <= MOST_WER
-
-
-def test_both_libraries_say_the_same(said: dict[str, list[str]]) -> None:
-    assert said["openai-whisper"] == said["transformers"]
+    assert word_error_rate(references, transcripts(whisper("transformers"), SHORT)) <= MOST_WER
 
 
 def test_pocket_s_speaks_digits() -> None:
-    for text in transcripts("pocket-s", "transformers", SHORT[:2]):
+    model = make_asr(spec("pocket-s"), CpuDevice())
+    model.load()
+    for text in transcripts(model, SHORT[:2]):
         assert set(text.split()) <= set(DIGITS)
 
 
 # ---------------------------------------------------------------------------------------- Voxtral
 
 
-@pytest.fixture(scope="module")
-def voxtral() -> Iterator[AudioLanguageModel]:
-    spec = ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32")
-    tenant = make_llm(spec, CpuDevice())
-    tenant.load()
-    yield tenant
-    tenant.unload()
-
-
-def test_voxtral_transcribes_short_and_long_clips(voxtral: AudioLanguageModel) -> None:
-    texts = [voxtral.transcribe([c.samples()], max_new_tokens=32)[0].text for c in CLIPS]
+def test_voxtral_transcribes_short_and_long_clips(llms: dict[str, AudioLanguageModel]) -> None:
+    texts = [transcripts(llms["loop"], [clip])[0] for clip in CLIPS]
     assert word_error_rate([clip.text or "" for clip in CLIPS], texts) <= MOST_WER
 
 
@@ -132,13 +110,13 @@ def test_voxtral_transcribes_short_and_long_clips(voxtral: AudioLanguageModel) -
 ANSWERED = ("first", "last", "largest", "smallest")
 
 
-def test_voxtral_answers_short_and_long_clips(voxtral: AudioLanguageModel) -> None:
+def test_voxtral_answers_short_and_long_clips(llms: dict[str, AudioLanguageModel]) -> None:
     right = []
     for clip in CLIPS:
         samples = clip.samples()
         for question in clip.questions:
             if question.kind in ANSWERED:
-                given = voxtral.answer([samples], [question.text], max_new_tokens=8)[0].text
+                given = llms["loop"].answer([samples], [question.text], max_new_tokens=8)[0].text
                 right.append(given == question.answer)
     assert len(right) == len(CLIPS) * len(ANSWERED)
     assert sum(right) / len(right) >= LEAST_RIGHT

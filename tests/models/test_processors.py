@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridlab import catalog
+from hybridlab.devices import CpuDevice
+from hybridlab.models import make_asr
 from hybridlab.models.processors import (
     hf_to_openai_state_dict,
+    openai_tokenizer,
     voxtral_processor,
     whisper_generation_config,
     whisper_processor,
     write_tekken,
 )
+from tests.models.conftest import spec
 
 VOCABULARIES = (51_865, 51_866)
 SAMPLES = (
@@ -26,12 +31,6 @@ SAMPLES = (
     " 🙂 naïve\ttab .",
     "",
 )
-
-
-def openai_tokenizer(vocab_size: int):
-    from whisper.tokenizer import get_tokenizer
-
-    return get_tokenizer(True, num_languages=vocab_size - 51_766, language="en", task="transcribe")
 
 
 @pytest.fixture(scope="module", params=VOCABULARIES)
@@ -104,30 +103,15 @@ def test_generation_config_is_the_released_one(vocab_size: int) -> None:
 
 
 def test_state_dict_names_fit_openai_whisper() -> None:
-    from dataclasses import replace
-
     from transformers import WhisperForConditionalGeneration
-    from whisper.model import ModelDimensions, Whisper
 
     from hybridlab.models.weights import whisper_config
 
-    known = replace(catalog.whisper("pocket-s"), vocab_size=51_865)
-    encoder = known.encoder
+    known = catalog.whisper("pocket-s")
     state = WhisperForConditionalGeneration(whisper_config(known)).state_dict()
-    width = (encoder.d_model, encoder.heads)
-    model = Whisper(
-        ModelDimensions(
-            encoder.mel_bins,
-            1500,
-            *width,
-            encoder.layers,
-            51_865,
-            448,
-            *width,
-            known.decoder_layers,
-        )
-    )
-    missing, unexpected = model.load_state_dict(hf_to_openai_state_dict(state), strict=False)
+    model: Any = make_asr(spec("pocket-s", "openai-whisper"), CpuDevice())
+    renamed = hf_to_openai_state_dict(state)
+    missing, unexpected = model._architecture().load_state_dict(renamed, strict=False)
     assert set(missing) <= {"encoder.positional_embedding"}
     assert not unexpected
 

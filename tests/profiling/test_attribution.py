@@ -30,7 +30,7 @@ def test_the_history_is_replayed_by_stream() -> None:
     history = [
         event("free_completed", 1, 5, VOXTRAL),  # was there before the history began
         event("alloc", 2, 100, VOXTRAL),
-        event("alloc", 3, 7, OTHER),  # of neither tenant
+        event("alloc", 3, 7, OTHER),  # of neither model
         event("segment_alloc", 900, 1000, WHISPER),
         event("alloc", 4, 60, WHISPER),
         event("free_requested", 2, 100, VOXTRAL),  # the device still reads it
