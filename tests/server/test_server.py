@@ -47,10 +47,11 @@ def ask(url: str, clip: Clip) -> httpx.Response:
     return httpx.post(f"{url}/v1/chat/completions", content=body, headers=headers, timeout=60)
 
 
-def test_it_is_ready_within_seconds_and_says_so(server: Running) -> None:
-    assert httpx.get(f"{server.url}/health/ready").status_code == 200
-    (seconds,) = server.found(r"ready in ([\d.]+) s")
-    assert float(seconds) < 30  # some 5 s on two idle cores: benchmarks.serve measures it
+def test_it_says_once_when_it_is_ready(server: Running) -> None:
+    """How long that takes is measured by benchmarks.serve."""
+    ready = httpx.get(f"{server.url}/health/ready")
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "reason": ""})
+    assert len(server.found(r"serves voxtral-pocket, whisper-pocket-m, ready in ([\d.]+) s")) == 1
 
 
 def test_it_tells_what_each_worker_holds(server: Running) -> None:
