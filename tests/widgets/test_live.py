@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,18 +99,17 @@ def test_a_watched_case_names_its_phases_and_owners(
 @pytest.mark.parametrize("used", [0, 100 * MIB, 350 * MIB, 365 * MIB, 500 * MIB])
 @pytest.mark.parametrize("stage", ["", "load", "load whisper", "request", "maintenance"])
 def test_a_stack_is_what_is_in_use(used: int, stage: str) -> None:
-    stack = stack_of(LiveState(**{**vars(TOLD), "stage": stage}), used)
+    stack = stack_of(replace(TOLD, stage=stage), used)
     assert sum(stack.values()) == used
     assert set(stack) <= set(OWNERS)
     assert all(n_bytes >= 0 for n_bytes in stack.values())
 
 
 def test_the_rest_is_whose_work_it_is() -> None:
-    assert stack_of(TOLD, 500 * MIB)["request"] == 130 * MIB
-    assert stack_of(TOLD, 500 * MIB)["unattributed"] == 10 * MIB
-    loading = LiveState(stage="load", owners=TOLD.owners)
-    assert stack_of(loading, 500 * MIB)["load"] == 140 * MIB
-    assert stack_of(LiveState(), 500 * MIB)["base"] == 500 * MIB
+    known = {"base": 300 * MIB, "llm": 40 * MIB, "asr": 20 * MIB, "unattributed": 10 * MIB}
+    assert stack_of(TOLD, 500 * MIB) == {**known, "request": 130 * MIB}
+    assert stack_of(replace(TOLD, stage="load"), 500 * MIB) == {**known, "load": 130 * MIB}
+    assert stack_of(LiveState(), 500 * MIB) == {"base": 500 * MIB}
 
 
 def drawn(told: LiveState, *used: int) -> ElementTree.Element:
@@ -126,13 +126,13 @@ def test_a_picture_has_a_layer_and_a_word_for_each_owner() -> None:
     colours = {r.attrib["fill"] for pattern in tree.iter("pattern") for r in pattern.iter("rect")}
     assert colours == {OWNER_COLOURS[owner] for owner in shown}
     words = "".join(tree.itertext())
-    for word in (
+    for part in (
         "request 130 MiB",
         "Whisper weights 20 MiB",
         "capacity 1000 MiB",
         "500 MiB in use",
     ):
-        assert word in words
+        assert part in words
     parts = [r for r in tree.iter("rect") if "y" in r.attrib and "url" in r.attrib["fill"]]
     (line,) = [x for x in tree.iter("line") if x.attrib["x1"] == x.attrib["x2"]]
     left, capacity = float(parts[0].attrib["x"]), float(line.attrib["x1"])
@@ -146,23 +146,16 @@ def test_the_dashed_line_is_there_and_a_far_capacity_is_said_instead() -> None:
 
     near = drawn(TOLD, 500 * MIB)
     assert dashes(near) == 2  # across the bar and across the curve
-    far = drawn(LiveState(**{**vars(TOLD), "capacity_bytes": int(FAR * 600 * MIB)}), 500 * MIB)
+    far = drawn(replace(TOLD, capacity_bytes=int(FAR * 600 * MIB)), 500 * MIB)
     assert dashes(far) == 0
     assert "far above this curve" in "".join(far.itertext())
-    others = drawn(LiveState(**{**vars(TOLD), "others_bytes": 100 * MIB}), 500 * MIB)
+    others = drawn(replace(TOLD, others_bytes=100 * MIB), 500 * MIB)
     assert "other processes 100 MiB" in "".join(others.itertext())
 
 
 def test_a_trial_is_text_and_never_markup() -> None:
-    trial = {
-        "clip_id": "a<b",
-        "audio_s": 3.0,
-        "latency_s": 0.121,
-        "transcript": "<script>alert(1)</script>",
-        "question": None,
-        "answer": "two & three",
-    }
-    html = trial_html(trial, 5)
+    texts = {"transcript": "<script>alert(1)</script>", "question": None, "answer": "two & three"}
+    html = trial_html({"clip_id": "a<b", "audio_s": 3.0, "latency_s": 0.121, **texts}, 5)
     assert "<script>" not in html
     assert "trial 5, a&lt;b of 3.0 s: <b>121 ms</b>" in html
     assert "two &amp; three" in html
