@@ -79,7 +79,8 @@ def test_version_is_said_once(pyproject: dict[str, Any]) -> None:
 
 
 def test_weights_are_small_and_safe(project: Path) -> None:
-    folder = project / "hybridlab" / "tenants" / "pocket" / "weights"
+    folder = project / "hybridlab" / "models" / "pocket" / "weights"
     files = [path for path in folder.rglob("*") if path.is_file()]
+    assert [path for path in files if path.suffix == ".safetensors"]
     assert sum(path.stat().st_size for path in files) <= 25 * 10**6
     assert not [p for p in files if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
