@@ -273,11 +273,11 @@ def _ageing(writer: TableWriter) -> None:
 def _race(writer: TableWriter, name: str) -> None:
     own = writer.with_common(case_id=f"alone-{name}", experiment="reference")
     own.append("cases", case(f"alone-{name}", "reference", strategy="reference", variant="both"))
-    for tenant in ("llm", "asr"):
+    for model in ("llm", "asr"):
         for clip in range(4):
             own.append(
                 "trials",
-                _trial("reference", tenant, clip, 0.7 + 0.01 * clip, is_first_request=clip == 0),
+                _trial("reference", model, clip, 0.7 + 0.01 * clip, is_first_request=clip == 0),
             )
     for number in range(2):
         for strategy, variant, seconds in RACES[name]:
@@ -338,7 +338,7 @@ def _serve(writer: TableWriter, row: dict[str, Any], seconds: float, *, seed: in
         )
         own.append("trials", trial)
         swap = [("asr", "load", -0.02, 0.0), ("asr", "release", 0.49, 0.5)]
-        for tenant, phase, start, end in (
+        for model, phase, start, end in (
             ("asr", "prepare", 0.0, 0.03),
             ("asr", "encode", 0.03, 0.2),
             ("asr", "decode", 0.2, 0.45),
@@ -347,12 +347,12 @@ def _serve(writer: TableWriter, row: dict[str, Any], seconds: float, *, seed: in
             ("llm", "decode", 0.7, 1.0),
             *(swap if strategy == "swapping" else []),
         ):
-            shift = -0.45 if strategy == "parallel" and tenant == "llm" else 0.0
+            shift = -0.45 if strategy == "parallel" and model == "llm" else 0.0
             own.append(
                 "spans",
                 {
                     "request_id": trial["request_id"],
-                    "role": tenant,
+                    "role": model,
                     "phase": phase,
                     "start_s": clock + (start + shift) * latency,
                     "end_s": clock + (end + shift) * latency,
@@ -364,12 +364,12 @@ def _serve(writer: TableWriter, row: dict[str, Any], seconds: float, *, seed: in
 
 def _curve(writer: TableWriter, case_id: str) -> None:
     own = writer.with_common(case_id=case_id, experiment="strategy_comparison")
-    for tenant, start, end in (("llm", 0.4, 4.4), ("asr", 4.5, 5.8)):
+    for model, start, end in (("llm", 0.4, 4.4), ("asr", 4.5, 5.8)):
         own.append(
             "spans",
             {
                 "request_id": None,
-                "role": tenant,
+                "role": model,
                 "phase": "load",
                 "start_s": start,
                 "end_s": end,

@@ -69,17 +69,17 @@ kept: list[bytearray] = []
 
 
 def die_when_decoding() -> None:
-    """Make this worker's tenant end its own process with SIGKILL in the middle of a request."""
+    """Make this worker's model end its own process with SIGKILL in the middle of a request."""
 
     def enter(phase: str) -> None:
         if phase.endswith("decode"):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    worker_model._the_hosted().tenant.on_phase = enter
+    worker_model._the_hosted().model.on_phase = enter
 
 
 def run_out_in_requests() -> None:
-    """Make this worker's tenant run out of memory for real when it encodes."""
+    """Make this worker's model run out of memory for real when it encodes."""
     hosted = worker_model._the_hosted()
 
     def enter(phase: str) -> None:
@@ -87,7 +87,7 @@ def run_out_in_requests() -> None:
         if phase.endswith("encode"):
             allocate_too_much()
 
-    hosted.tenant.on_phase = enter
+    hosted.model.on_phase = enter
 
 
 def fill_card(leaves_bytes: int) -> None:

@@ -249,7 +249,7 @@ def of_sharing(rows: Rows, machine: Machine) -> Finding:
         said.append(NO_TIMES)
     other = [row["arm"] for row in served if row["output_matches_reference"] is False]
     if other:
-        said.append(f"other tokens than each tenant alone: {', '.join(other)}")
+        said.append(f"other tokens than each model alone: {', '.join(other)}")
     said += [f"{row['arm']} {row['status']}: {row['reason']}" for row in kept if row not in served]
     wrong = [row["arm"] for row in kept if row["status"] in FAULTS]
     return Finding(sentence="; ".join(said), rows=kept, fault=", ".join(wrong))

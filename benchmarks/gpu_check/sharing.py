@@ -49,7 +49,7 @@ def parameters(folder: Path) -> StrategyParams:
 
 
 def said(session: Session, row: dict[str, Any]) -> dict[str, Any]:
-    """An arm's row: its bytes, its median latency, and whether its tokens are each tenant's own."""
+    """An arm's row: its bytes, its median latency, and whether its tokens are each model's own."""
     trials = session.table("trials")
     own = trials[trials["case_id"] == row["case_id"]]
     output_matches_reference = [bool(value) for value in own["output_matches_reference"].dropna()]
@@ -68,9 +68,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     session = Session.open(parameters(parser.parse_args().folder))
     for arm in ARMS:
-        rows = strategy_comparison.run(session, [arm], rounds=1)  # the tenants alone are run once
+        rows = strategy_comparison.run(session, [arm], rounds=1)  # the models alone are run once
         print(json.dumps(said(session, rows[-1])), flush=True)
-        if len(rows) == 1:  # the tenants alone: without their texts there is no race
+        if len(rows) == 1:  # the models alone: without their texts there is no race
             break
 
 

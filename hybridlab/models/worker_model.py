@@ -1,4 +1,4 @@
-"""Tenants that live in a worker: the same interface, the work in another process.
+"""Models that live in a worker: the same interface, the work in another process.
 
 A worker that is lost in the middle of a request is started again, its model loaded again, and the
 request tried once more; a second loss is the caller's `WorkerLostError`.

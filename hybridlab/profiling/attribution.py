@@ -2,7 +2,7 @@
 
 The allocator reports one peak for both models. On CUDA every model gets a stream of its
 own for one request and the allocator's history is replayed by stream; on a CPU every model's
-thread traces its tensors. Tenants in processes of their own have an allocator each.
+thread traces its tensors. Models in processes of their own have an allocator each.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _outliving(events: Sequence[Mapping[str, Any]]) -> set[int]:
 
 
 class ProcessPeaks(PeakAttribution):
-    """Tenants in workers: each process' own peak above what it held before. Their sum is what the
+    """Models in workers: each process' own peak above what it held before. Their sum is what the
     device's peak is made of, and an upper bound, since the two need not fall together."""
 
     def __init__(self, device: Device) -> None:

@@ -45,7 +45,7 @@ def chunk(text: str) -> str:
     return f"data: {json.dumps({'choices': [{'delta': {'content': text}}]})}\n\n"
 
 
-def test_only_the_text_of_the_tenants_alone_is_right() -> None:
+def test_only_the_text_of_the_models_alone_is_right() -> None:
     assert fate("transcription", '{"text": "a b"}') == ("right", "")
     assert fate("transcription", '{"text": "a"}') == ("wrong", "a")
     assert fate("transcription", '{"no": 1}')[0] == "lost"

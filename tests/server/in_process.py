@@ -86,4 +86,4 @@ def _before_third_decode(path: str) -> None:
         while not Path(path).exists() and time.monotonic() < deadline:
             time.sleep(0.005)
 
-    worker_model._the_hosted().tenant.on_phase = enter
+    worker_model._the_hosted().model.on_phase = enter

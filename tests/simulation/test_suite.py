@@ -104,7 +104,7 @@ def has_no_times(table: pd.DataFrame) -> bool:
 
 @pytest.fixture(scope="module")
 def said_on_the_cpu(case_server: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What each tenant of the pocket pair says by itself, token by token."""
+    """What each model of the pocket pair says by itself, token by token."""
     session = open_session(tmp_path_factory.mktemp("cpu"), SequentialParams, device="cpu")
     (row,) = strategy_comparison.run(session, [], rounds=0)
     assert row["status"] in ("ok", "invalid"), row["reason"]

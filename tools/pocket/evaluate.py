@@ -1,6 +1,6 @@
 """Measured quality of the pocket models on voices that training never heard.
 
-Everything goes through the lab's own tenants, so what is measured is what a reader gets.
+Everything goes through the lab's own models, so what is measured is what a reader gets.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def evaluate_whisper(folder: Path, name: str, clips: list[Utterance]) -> dict[st
         spec = ModelSpec(
             model=name, backend=backend, weights="local", dtype="float32", path=str(folder)
         )
-        tenant = make_asr(spec, CpuDevice())
-        tenant.load()
-        said[backend] = _transcripts(tenant, clips)
-        tenant.unload()
+        model = make_asr(spec, CpuDevice())
+        model.load()
+        said[backend] = _transcripts(model, clips)
+        model.unload()
     references = [clip.text for clip in clips]
     equal = np.mean([a == b for a, b in zip(*said.values(), strict=True)])
     return {
@@ -71,27 +71,27 @@ def evaluate_voxtral(folder: Path, clips: list[Utterance]) -> dict[str, Any]:
     spec = ModelSpec(
         model="pocket", backend="transformers", weights="local", dtype="float32", path=str(folder)
     )
-    tenant = make_llm(spec, CpuDevice())
-    tenant.load()
+    model = make_llm(spec, CpuDevice())
+    model.load()
     figures: dict[str, Any] = {}
     for label, own in (
         ("short", [c for c in clips if not is_long(c)]),
         ("long", [c for c in clips if is_long(c)]),
     ):
-        texts = _transcripts(tenant, own)
+        texts = _transcripts(model, own)
         figures[label] = {
             "clips": len(own),
             "wer": word_error_rate([c.text for c in own], texts),
-            **{kind: _right_answers(tenant, own, kind) for kind in QUESTIONS},
+            **{kind: _right_answers(model, own, kind) for kind in QUESTIONS},
         }
     return figures
 
 
-def _transcripts(tenant: SpeechRecognizer, clips: list[Utterance]) -> list[str]:
+def _transcripts(model: SpeechRecognizer, clips: list[Utterance]) -> list[str]:
     """Short clips in batches; a long one by itself, since its windows are a batch already."""
     texts: dict[int, str] = {}
     for group in _groups(clips):
-        said = tenant.transcribe([clips[i].samples for i in group], max_new_tokens=64)
+        said = model.transcribe([clips[i].samples for i in group], max_new_tokens=64)
         texts |= {i: text.text for i, text in zip(group, said, strict=True)}
     return [texts[i] for i in range(len(clips))]
 
@@ -103,12 +103,12 @@ def _groups(clips: list[Utterance]) -> list[list[int]]:
     return groups + [[i] for i, clip in enumerate(clips) if is_long(clip)]
 
 
-def _right_answers(tenant: AudioLanguageModel, clips: list[Utterance], kind: str) -> float:
+def _right_answers(model: AudioLanguageModel, clips: list[Utterance], kind: str) -> float:
     question = QUESTIONS[kind][0]
     right = []
     for group in _groups(clips):
         own = [clips[i] for i in group]
-        given = tenant.answer([c.samples for c in own], [question] * len(own), max_new_tokens=8)
+        given = model.answer([c.samples for c in own], [question] * len(own), max_new_tokens=8)
         right += [
             text.text == answer(kind, list(clip.words))
             for text, clip in zip(given, own, strict=True)
