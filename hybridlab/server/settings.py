@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hybridlab import catalog
 from hybridlab.catalog.device_names import check_device, spellings
-from hybridlab.config.choices import AsrDtype, AsrModel, Backend, LlmDtype, LlmModel
+from hybridlab.config.choices import AsrDtype, AsrModel, Backend, LlmDtype, LlmModel, OneOf
 from hybridlab.config.pair import check_asr, check_fallbacks, check_weights
 from hybridlab.config.params import Count, CountOrZero, WeightsSource, _one_line
 from hybridlab.errors import ParameterError
@@ -57,8 +57,10 @@ class Settings(BaseModel):
     asr_dtype: AsrDtype = _option("auto", "dtype of its weights; auto: the backend's own")
     asr_url: str = _option("", "use the ASR of another hybridlab serve at this address")
     only: Literal["", "asr", "llm"] = _option("", "serve one of the two alone")
-    strategy: str = _option("sequential", "how the two share the device")
-    variant: str = _option("batched", "variant of the strategy")
+    strategy: Annotated[str, OneOf(lambda: catalog.STRATEGIES)] = _option(
+        "sequential", "how the two share the device"
+    )
+    variant: str = _option("batched", "variant of the strategy; a wrong one is answered with all")
     fallback: str = _option(
         "auto", "smaller ASR models for when memory runs out, as medium,base; auto; none"
     )
