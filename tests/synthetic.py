@@ -401,7 +401,7 @@ def _claims(writer: TableWriter, name: str) -> None:
                 "verdict": verdict,
                 "reason": "read from the rows of 02" if verdict == "supported" else "see the rows",
                 "sentence": f"The original analysis says: {claim.replace('-', ' ')} <here>.",
-                "evidence": "cases: beside-medium",
+                "basis": "cases: beside-medium",
             },
         )
 

@@ -79,7 +79,7 @@ COLUMNS = {
     "same_text": "output_unchanged",
 }
 #: Columns of one table alone: `kind` is another thing in `claims`.
-COLUMNS_OF = {"trials": {"kind": "question_type"}}
+COLUMNS_OF = {"trials": {"kind": "question_type"}, "claims": {"evidence": "basis"}}
 #: Columns that are no more.
 DROPPED = ("stable",)
 

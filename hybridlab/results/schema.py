@@ -249,7 +249,8 @@ class ClaimRow(Row):
     expected: Annotated[str | None, "what it says, as a figure"]
     measured: Annotated[str | None, "what this run says"]
     verdict: Annotated[str, "supported, refuted, inconclusive, not testable here"]
-    reason: Annotated[str | None, "the rows behind it"]
+    reason: Annotated[str | None, "why, and on which device"]
+    basis: Annotated[str | None, "ids of the cases behind it, the sum that decides, or `planner`"]
 
 
 TABLES: dict[str, type[Row]] = {

@@ -299,7 +299,7 @@ def test_order_claims_hold_on_the_runs_own_device() -> None:
     for claim in ("swapping-lowest-memory", "parallel-highest-memory", "swapping-reload-cost"):
         assert found[claim]["verdict"] == "supported", found[claim]
         assert "the CPU with pocket weights" in found[claim]["reason"]
-        assert found[claim]["evidence"]
+        assert found[claim]["basis"]
 
 
 def test_the_labs_own_ways_do_not_decide_the_claims() -> None:

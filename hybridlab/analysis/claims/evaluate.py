@@ -24,5 +24,5 @@ def evaluate_claim(claim: Claim, run: RunData) -> ClaimResult:
         verdict="not testable here",
         measured=predicted,
         reason=lack,
-        evidence="planner" if predicted else "",
+        basis="planner" if predicted else "",
     )

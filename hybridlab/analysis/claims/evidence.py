@@ -30,7 +30,7 @@ class ClaimResult:
     verdict: Verdict
     measured: str = ""
     reason: str
-    evidence: str = ""
+    basis: str = ""
 
 
 def no_rows(reason: str) -> ClaimResult:
@@ -123,12 +123,12 @@ class RunData:
     def result(
         self, verdict: Verdict, reason: str, *, measured: str, case_ids: Iterable[str] = ()
     ) -> ClaimResult:
-        """A measured verdict: the reason names where, the evidence each case once."""
+        """A measured verdict: the reason names where, the basis each case once."""
         return ClaimResult(
             verdict=verdict,
             measured=measured,
             reason=f"{reason}, on {self.place}",
-            evidence=", ".join(dict.fromkeys(case_ids)),
+            basis=", ".join(dict.fromkeys(case_ids)),
         )
 
 

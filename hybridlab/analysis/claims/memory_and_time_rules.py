@@ -47,7 +47,7 @@ def stated_sum(
         reason="the sum is right; it says nothing of how its terms were measured"
         if right
         else f"the terms make {total:g} {unit}, not {stated:g}: an arithmetic slip",
-        evidence=f"{' + '.join(f'{term:g}' for term in terms)} = {total:g} {unit}",
+        basis=f"{' + '.join(f'{term:g}' for term in terms)} = {total:g} {unit}",
     )
 
 
@@ -63,7 +63,7 @@ def stated_share(
         verdict=supported_if(right),
         measured=f"{percent:.1f} %",
         reason=quotient if right else f"{quotient}, not {stated_percent:g} %: an arithmetic slip",
-        evidence=f"100 x {part:g} / {whole:g}",
+        basis=f"100 x {part:g} / {whole:g}",
     )
 
 
@@ -80,7 +80,7 @@ def dtype_bytes(run: RunData, *, voxtral: str, tested_dtype: str, used_dtype: st
         if tested == used
         else f"the tested weights are {tested / used:g} times those used, and host memory holds "
         "neither the GPU's context nor its allocator's peaks",
-        evidence=f"{model.parameters:,} parameters x bytes per value",
+        basis=f"{model.parameters:,} parameters x bytes per value",
     )
 
 

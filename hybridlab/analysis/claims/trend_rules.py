@@ -33,7 +33,7 @@ def fragmentation_grows(run: RunData) -> ClaimResult:
     """Reserved but unused bytes grow over the cycles without a mitigation."""
     trend, measured, ids = _trend(run, "none")
     if trend == "unclear":
-        return ClaimResult(verdict="inconclusive", reason=measured, evidence=", ".join(ids))
+        return ClaimResult(verdict="inconclusive", reason=measured, basis=", ".join(ids))
     return run.result(
         supported_if(trend == "grows"),
         f"idle reserved bytes {'grow' if trend == 'grows' else 'do not grow'} with the cycles",

@@ -56,12 +56,12 @@ def _evidence(
 ) -> Markup | str:
     """Links to the cases that a claim was judged by, to the section and to the figure; a claim that
     only the planner could judge leads to its predictions."""
-    evidence = text_of(row, "evidence")
-    if evidence == "planner":
+    basis = text_of(row, "basis")
+    if basis == "planner":
         return link("options", "#options")
-    ids = [name for name in evidence.replace("cases: ", "").split(", ") if name in targets]
+    ids = [name for name in basis.replace("cases: ", "").split(", ") if name in targets]
     if not ids:
-        return evidence or EMPTY
+        return basis or EMPTY
     links = _case_links(ids, targets, arms)
     section, words, names = SHOWN_AT.get(text_of(row, "kind"), ("", "", ()))
     links += [link(words, f"#{section}")] if section else []
