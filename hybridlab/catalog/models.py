@@ -163,7 +163,8 @@ def whisper_of(
 _LARGE: dict[str, Any] = {"mel_bins": 128, "vocab_size": 51_866}
 _POCKET: dict[str, Any] = {"mel_bins": 128, "shipped": True}
 
-#: Released sizes, smallest first, then the two that ship with the package.
+#: Released sizes from small to large, turbo (large-v3 with a small decoder) after them, then those
+#: that ship with the package.
 WHISPERS: Registry[WhisperModel] = Registry(
     "asr_model",
     [

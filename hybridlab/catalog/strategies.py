@@ -44,7 +44,8 @@ class Variant:
     #: swapped; '' where the planner predicts none.
     ledger: str = ""
     ledger_both: str = ""
-    #: Where `hybridlab serve` has no such variant: the nearest one that it has.
+    #: Where `hybridlab serve` has no such variant: the nearest one that it has, of this strategy or
+    #: spelled `strategy/variant`.
     nearest: str = ""
 
     @property

@@ -31,7 +31,7 @@ def check_source(spec: ModelSpec) -> None:
     if spec.weights == "local":
         _check_folder(Path(spec.path).expanduser(), spec.model)
     elif spec.weights == "hub" and backend.checkpoints == "openai":
-        _check_openai_cache(spec.model)
+        _check_openai_cache(_published(spec))
     elif spec.weights == "hub":
         check_hub(_repository(spec))
 
@@ -43,10 +43,23 @@ def hub_id(model: str) -> str:
 def _repository(spec: ModelSpec) -> str:
     """The hub's name for this spec's checkpoint, in the format of its backend."""
     if catalog.backend(spec.backend).checkpoints == "ctranslate2":
-        from faster_whisper.utils import _MODELS
-
-        return str(_MODELS[spec.model])
+        return _published(spec)
     return hub_id(spec.model)
+
+
+def _published(spec: ModelSpec) -> str:
+    """What the backend's library calls the address of its own checkpoint of this model;
+    `WeightsError` where it publishes none."""
+    if catalog.backend(spec.backend).checkpoints == "ctranslate2":
+        from faster_whisper.utils import _MODELS
+    else:
+        from whisper import _MODELS
+    if spec.model not in _MODELS:
+        raise WeightsError(
+            f"{spec.backend} publishes no {spec.model}; choose asr_backend transformers, or other "
+            "weights: local, random"
+        )
+    return str(_MODELS[spec.model])
 
 
 def folder_or_id(spec: ModelSpec) -> str:
@@ -69,7 +82,7 @@ def weight_files(spec: ModelSpec) -> list[Path]:
     check_source(spec)
     if spec.weights == "hub":
         openai = catalog.backend(spec.backend).checkpoints == "openai"
-        files = [_openai_file(spec.model)] if openai else _hub_files(spec)
+        files = [_openai_file(_published(spec))] if openai else _hub_files(spec)
     else:
         files = sorted(Path(folder_or_id(spec)).glob("*.safetensors"))
     if not files or not all(file.is_file() for file in files):
@@ -112,27 +125,23 @@ def _check_folder(folder: Path, model: str) -> None:
         raise WeightsError(f"{folder} is not a {model}: it has {seen}, {model} has {wanted}")
 
 
-def _openai_file(name: str) -> Path:
-    """Where openai-whisper keeps this checkpoint."""
-    import whisper
-
+def _openai_file(url: str) -> Path:
+    """Where openai-whisper keeps the checkpoint of this address."""
     cache = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
-    return cache / Path(whisper._MODELS[name]).name
+    return cache / Path(url).name
 
 
-def _check_openai_cache(name: str) -> None:
+def _check_openai_cache(url: str) -> None:
     import socket
     from urllib.parse import urlparse
 
-    import whisper
-
-    url, file = whisper._MODELS[name], _openai_file(name)
+    file = _openai_file(url)
     if file.is_file():
         return
     try:
         socket.create_connection((str(urlparse(url).hostname), 443), timeout=HUB_TIMEOUT_S).close()
     except OSError as error:
         raise WeightsError(
-            f"openai-whisper's {name} is not in {file.parent} and its server did not answer "
+            f"openai-whisper's {file.name} is not in {file.parent} and its server did not answer "
             f"({error}); run once while online, or use weights 'local', 'random' or 'pocket'"
         ) from None

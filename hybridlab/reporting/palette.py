@@ -1,6 +1,7 @@
 """Colours and their second channels: hatch, marker or dash tell apart what a colour alone may not.
 
-Figures, web pages and the terminal take their colours from here. Every set is checked against the
+Figures, reports, live views and the terminal take their colours from here; the server's page.css
+has a copy that a test compares. Every set is checked against the
 sight of colour-blind readers and against grey paper by tests/reporting/test_palette.py.
 """
 
@@ -39,7 +40,8 @@ OWNER_LOOK = {
 OWNER_COLOURS = {owner: colour for owner, (colour, _) in OWNER_LOOK.items()}
 #: Models as points.
 MODEL_MARKERS = {"llm": "o", "asr": "s"}
-#: Strategies have colours that no owner has, and a marker each; variants of one have a dash each.
+#: Strategies have colours that no owner beside them has, and a marker each; variants of one have a
+#: dash each.
 STRATEGY_LOOK = {name: (own.colour, own.marker) for name, own in catalog.STRATEGIES.items()}
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1)))
 #: Moments of a case.

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from hybridlab import catalog
-from hybridlab.devices import CpuDevice, CudaDevice, card_of, resolve_device
+from hybridlab.devices import CpuDevice, card_of, resolve_device
 from hybridlab.errors import UnavailableError
 from hybridlab.models.base import ModelSpec, resolve_dtype
 from hybridlab.models.worker_model import WorkerLanguageModel, WorkerRecognizer
@@ -88,13 +88,11 @@ class ModelPool:
         self._stack = ExitStack()
         with Worker("probe") as probe:
             self.info = probe.call(probe_device, settings)
-        on_host = self.info.device == "cpu"
-        if self.sharing.asr_on_cpu and on_host:
+        self.device = resolve_device(self.info.device)
+        if self.sharing.asr_on_cpu and self.device.kind == "cpu":
             raise UnavailableError(
                 "the device is the CPU already; whisper-on-cpu needs a GPU beside it"
             )
-        device = self.info.device
-        self.device = CpuDevice() if on_host else CudaDevice(int(device.partition(":")[2]))
         self._environment: dict[str, str] = {}
         if self.sharing.mps:
             self._environment = self._stack.enter_context(multi_process_service(self.device))

@@ -145,7 +145,7 @@ class Settings(BaseModel):
                 f"only {self.only} shares with no other model; leave --strategy and --variant out"
             )
         if sharing.swap == "reload-from-disk" and self.source("asr", self.asr_model) == "random":
-            raise ParameterError("random weights have no files; use swapping / reload-cached")
+            raise ParameterError("random weights have no files; use swapping/reload-cached")
 
     def _check_urls(self) -> None:
         for role, url in self.urls.items():

@@ -36,7 +36,8 @@ def sharing_of(strategy: str, variant: str) -> Sharing:
     facts, own = catalog.strategy(strategy), catalog.variant(strategy, variant)
     if own.nearest:
         why = _SERVER if own.in_servers else _ONE_PROCESS
-        raise UnavailableError(f"{strategy} / {variant} {why}; use {strategy} / {own.nearest}")
+        nearest = own.nearest if "/" in own.nearest else f"{strategy}/{own.nearest}"
+        raise UnavailableError(f"{strategy}/{variant} {why}; use {nearest}")
     return Sharing(
         at_once=own.concurrent,
         batches=own.batches,

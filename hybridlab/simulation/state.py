@@ -257,6 +257,11 @@ def usable_bytes(card: catalog.Card) -> int:
 
 
 def _record(card: catalog.Card, index: int, rank: int) -> bytes:
+    if card.name not in CHIPS:
+        raise ParameterError(
+            f"card {card.name!r} cannot be simulated yet: it has no entry in CHIPS of "
+            "hybridlab/simulation/state.py"
+        )
     chip, shape = CHIPS[card.name], ARCHITECTURES[card.compute_capability]
     context, with_libraries, _ = card.context_bytes
     return _CARD.pack(

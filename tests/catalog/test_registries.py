@@ -21,10 +21,11 @@ from hybridlab.catalog.registry import Registry
 from hybridlab.catalog.strategies import StrategyFacts, Variant, register
 from hybridlab.config.params import ParallelParams, SequentialParams
 from hybridlab.devices import CpuDevice
-from hybridlab.errors import ParameterError
+from hybridlab.errors import ParameterError, WeightsError
 from hybridlab.experiments.plans import co_residency
 from hybridlab.experiments.session import Session
-from hybridlab.models.base import GenerationResult, SpeechRecognizer
+from hybridlab.models.base import GenerationResult, ModelSpec, SpeechRecognizer
+from hybridlab.models.source import check_source
 from hybridlab.reporting import tables
 from hybridlab.reporting.palette import strategy_look
 from hybridlab.server.settings import Settings
@@ -220,6 +221,16 @@ def test_a_variant_of_a_strategy(tmp_path: Path) -> None:
         assert variant.predicted("asr") in ledgers
         (point,) = points(session.table("cases"), session.table("trials"), run="", card="")
         assert point.way == variant.ledger
+
+
+@pytest.mark.parametrize("backend", ["openai-whisper", "faster-whisper"])
+def test_a_model_that_a_library_does_not_publish(backend: str) -> None:
+    spec = ModelSpec(model="nano", backend=backend, weights="hub", dtype="float32")
+    with (
+        registered(catalog.WHISPERS, NANO),
+        pytest.raises(WeightsError, match=f"{backend} publishes no nano; choose asr_backend"),
+    ):
+        check_source(spec)
 
 
 def test_a_device(tmp_path: Path) -> None:

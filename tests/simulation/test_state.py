@@ -23,6 +23,14 @@ def test_every_card_of_the_catalog_can_be_simulated(tmp_path: Path) -> None:
         assert simulated.activity == state.Activity(0, 0, 0, 0)
 
 
+def test_a_card_without_a_chip_says_where_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(state.CHIPS, "t4")
+    with pytest.raises(ParameterError, match="card 't4' .* CHIPS of hybridlab/simulation/state"):
+        state.create(tmp_path / "card", ["t4"])
+
+
 def test_cards_have_addresses_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "card"
     state.create(path, ["t4", "t4", "l4"])
