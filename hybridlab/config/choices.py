@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -26,8 +27,10 @@ class OneOf:
     def check(self, value: str) -> str:
         known = list(self.names())
         if value not in known:
+            near = difflib.get_close_matches(value, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
             good = ", ".join(repr(name) for name in known)
-            raise PydanticCustomError("one_of", "choose one of {good}", {"good": good})
+            raise PydanticCustomError("one_of", "{text}", {"text": f"{hint}choose one of {good}"})
         return value
 
 

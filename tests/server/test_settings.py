@@ -25,7 +25,7 @@ def test_every_way_of_sharing_is_served_or_refused_with_the_nearest() -> None:
     for facts in catalog.STRATEGIES.values():
         for variant in facts:
             if variant.nearest:
-                with pytest.raises(UnavailableError, match=f"use {facts.name} / {variant.nearest}"):
+                with pytest.raises(UnavailableError, match=f"use {facts.name}/{variant.nearest}"):
                     sharing_of(facts.name, variant.name)
                 sharing_of(facts.name, variant.nearest)
             else:

@@ -27,7 +27,7 @@ def test_a_card_without_a_chip_says_where_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(state.CHIPS, "t4")
-    with pytest.raises(ParameterError, match="card 't4' .* CHIPS of hybridlab/simulation/state"):
+    with pytest.raises(ParameterError, match=r"card 't4' .* CHIPS of hybridlab/simulation/state"):
         state.create(tmp_path / "card", ["t4"])
 
 
