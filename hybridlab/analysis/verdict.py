@@ -37,6 +37,7 @@ __all__ = [
     "options_table",
     "read_verdict",
     "recommend",
+    "store_verdict",
     "write_verdict",
 ]
 
@@ -240,19 +241,30 @@ def write_verdict(
     """Write `<run>/verdict.json` from the run's rows and return its path."""
     cases, trials = (run_table(run_dir, table) for table in ("cases", "trials"))
     found = recommend(cases, trials, constraints)
-    path = run_dir / "verdict.json"
-    write_json(
-        path,
-        {
-            "answer": answer_sentence(cases, found, device=device, card=card, target=target),
-            "recommendation": found.as_dict() if found else None,
-            "options": options_table(target, cases),
-            "device": device,
-            "card": card,
-            "target": target,
-        },
-    )
-    return path
+    store_verdict(run_dir, cases, found, device=device, card=card, target=target)
+    return run_dir / "verdict.json"
+
+
+def store_verdict(
+    run_dir: Path,
+    cases: pd.DataFrame,
+    found: Recommendation | None,
+    *,
+    device: str,
+    card: str | None,
+    target: str,
+) -> dict[str, Any]:
+    """Write `<run>/verdict.json` about a recommendation and return what it holds."""
+    verdict = {
+        "answer": answer_sentence(cases, found, device=device, card=card, target=target),
+        "recommendation": found.as_dict() if found else None,
+        "options": options_table(target, cases),
+        "device": device,
+        "card": card,
+        "target": target,
+    }
+    write_json(run_dir / "verdict.json", verdict)
+    return verdict
 
 
 def rewrite_verdict(run_dir: Path) -> Path | None:

@@ -40,6 +40,10 @@ class Variant:
     offloader: str = ""
     #: Keeps weights in host memory, which is the device's own on a CPU.
     host_copy: bool = False
+    #: Reads the weights from their files at each swap, past the page cache.
+    from_disk: bool = False
+    #: Copies one model's weights behind the other's work.
+    overlaps_copies: bool = False
     #: Its ledger among `hybridlab.planner.per_strategy.LEDGERS`, and the one where both models are
     #: swapped; '' where the planner predicts none.
     ledger: str = ""
@@ -183,6 +187,7 @@ register(
             name="reload-from-disk",
             default=True,
             offloader=f"{_OFFLOAD}.base:ReloadFromDisk",
+            from_disk=True,
             ledger=_ASR,
             ledger_both=_BOTH,
         ),
@@ -201,6 +206,7 @@ register(
             default=True,
             offloader=f"{_OFFLOAD}.single_buffer:OverlappedBuffer",
             host_copy=True,
+            overlaps_copies=True,
             ledger=f"{_ASR}, overlapped",
             nearest="single-buffer",
         ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hybridlab import catalog
 from hybridlab.cli import bars, printing
 from hybridlab.cli.app import (
     AsJson,
@@ -41,9 +42,7 @@ BESIDE_BAR = 57
 def plan(
     card: Card = "t4",
     llm_model: LlmModel = "mini-3b",
-    llm_dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16, float16, int8, int4")
-    ] = "auto",
+    llm_dtype: Annotated[str, typer.Option(help=", ".join(["auto", *catalog.LLM_DTYPES]))] = "auto",
     audio_s: AudioS = 30.0,
     new_tokens: Annotated[int, typer.Option(help="tokens generated per request")] = 200,
     beams: Annotated[int, typer.Option(help="Whisper's beams")] = 1,

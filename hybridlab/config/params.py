@@ -124,7 +124,7 @@ class Params(BaseModel):
         try:
             return cls(**filled(values, cls.model_fields))
         except ValidationError as error:
-            raise ParameterError(_one_line(error)) from None
+            raise ParameterError(one_line(error)) from None
 
     @classmethod
     def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
@@ -366,7 +366,7 @@ def _is_parameter(name: str, value: Any) -> bool:
     return isinstance(value, (bool, int, float, str, list, dict, tuple))
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError) -> str:
     """The first problem of a validation, with the value seen and what would do."""
     problem = error.errors()[0]
     location = ".".join(str(part) for part in problem["loc"])

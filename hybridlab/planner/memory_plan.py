@@ -26,9 +26,6 @@ from hybridlab.planner.weights import (
 )
 from hybridlab.units import GB, MIB
 
-#: cuBLAS' default workspace (PyTorch notes on CUDA: 8 MiB; 32 MiB from Hopper on).
-CUBLAS_WORKSPACE_BYTES = 8 * MIB
-CUBLAS_WORKSPACE_BYTES_HOPPER = 32 * MIB
 #: Blocks that the caching allocator holds unused, as a share of the transient bytes.
 #: GMLake (ASPLOS 2024) measured 15 % on average for training: an upper bound for inference.
 SLACK_HIGHEST_SHARE = 0.15
@@ -147,10 +144,13 @@ def context_bytes(card: Card) -> Estimate:
     """Driver context, libraries and cuBLAS workspace of one process."""
     if card is catalog.HOST:
         return Estimate.exact(0)
-    workspace = CUBLAS_WORKSPACE_BYTES
-    if card.compute_capability >= (9, 0):
-        workspace = CUBLAS_WORKSPACE_BYTES_HOPPER
+    workspace = cublas_workspace_bytes(card.compute_capability)
     return Estimate(*card.context_bytes) + Estimate.exact(workspace)
+
+
+def cublas_workspace_bytes(capability: tuple[int, int]) -> int:
+    """cuBLAS' default workspace (PyTorch notes on CUDA: 8 MiB; 32 MiB from Hopper on)."""
+    return (32 if capability >= (9, 0) else 8) * MIB
 
 
 def default_voxtral_dtype(card: Card) -> str:

@@ -16,7 +16,8 @@ from hybridlab.units import GB, format_bytes, gib
 if TYPE_CHECKING:
     import pandas as pd
 
-VOXTRAL_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
+#: What Voxtral's weights may be kept in; auto: what the card computes in.
+LLM_DTYPES = ("auto", *catalog.LLM_DTYPES)
 #: Of the table of figures; bytes in GiB.
 COLUMNS = ("asr", "backend", "dtype", "load", "idle", "request", "card", "margin", "verdict")
 
@@ -106,7 +107,7 @@ def plan(
     if min(audio_s, new_tokens, beams, batch) <= 0:
         raise ParameterError("audio_s, new_tokens, beams and batch must be above zero")
     for name, value, known in (
-        ("llm_dtype", llm_dtype, VOXTRAL_DTYPES),
+        ("llm_dtype", llm_dtype, LLM_DTYPES),
         ("attention", attention, catalog.ATTENTIONS),
     ):
         if value not in known:

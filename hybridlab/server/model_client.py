@@ -16,7 +16,6 @@ from hybridlab.models.worker_model import WorkerLanguageModel, WorkerRecognizer
 from hybridlab.processes.segments import expand_segments
 from hybridlab.server.jobs import BatchResult, InferenceJob
 from hybridlab.server.settings import Role
-from hybridlab.server.sharing import Sharing
 
 log = logging.getLogger("hybridlab.server")
 
@@ -96,21 +95,21 @@ class WorkerModelClient(ModelClient):
         remote: WorkerRecognizer | WorkerLanguageModel,
         role: Role,
         specs: Sequence[ModelSpec],
-        sharing: Sharing,
+        variant: catalog.Variant,
     ) -> None:
         self.remote = remote
         self.role = role
         self.specs = list(specs)
-        self.sharing = sharing
+        self.variant = variant
         self.models = [served_name(spec, catalog.FAMILIES[role]) for spec in specs]
         self._on_device = False  # of weights that are swapped
         self._retained_bytes = 0  # what its allocator kept when it was last told to keep nothing
-        self._swap = sharing.swap if role == "asr" else ""
+        self._swap = variant.name if variant.offloader and role == "asr" else ""
         self.swaps = bool(self._swap)
-        self.batches = sharing.batches
+        self.batches = variant.batches
 
     def load(self) -> None:
-        if self.sharing.expand_segments:
+        if self.variant.expands_segments:
             self.remote.ask(_expand_segments)
         self._on_device = False
         self.remote.ask(_load, self._swap)
@@ -127,7 +126,7 @@ class WorkerModelClient(ModelClient):
             texts = await self._answers(jobs, on_text)
         else:
             texts = await self._transcripts(jobs, on_text)
-        if self.sharing.clean:
+        if self.variant.clears_cache:
             await self.remote.ask_async(_release_cache)
             self._note_retained()
         return BatchResult(texts, self.remote.drain_spans())

@@ -38,7 +38,7 @@ def probe_device(settings: Settings) -> DeviceInfo:
     """In a worker. `UnavailableError` for a device or a dtype that is not there."""
     device = resolve_device(settings.device)
     card = card_of(device)
-    asr_device = CpuDevice() if settings.sharing.asr_on_cpu else device
+    asr_device = device if settings.served_variant.shares_device else CpuDevice()
     return DeviceInfo(
         device=device.name,
         card=card.name if card is not None else "",
@@ -84,24 +84,24 @@ class ModelPool:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.sharing = settings.sharing
+        self.variant = settings.served_variant
         self._stack = ExitStack()
         with Worker("probe") as probe:
             self.info = probe.call(probe_device, settings)
         self.device = resolve_device(self.info.device)
-        if self.sharing.asr_on_cpu and self.device.kind == "cpu":
+        if not self.variant.shares_device and self.device.kind == "cpu":
             raise UnavailableError(
                 "the device is the CPU already; whisper-on-cpu needs a GPU beside it"
             )
         self._environment: dict[str, str] = {}
-        if self.sharing.mps:
+        if self.variant.place == "workers-mps":
             self._environment = self._stack.enter_context(multi_process_service(self.device))
         self.memory = SharedMemory(self.device)
         self.budget = self._budget(self.memory)
         #: An ASR may work on the host, beside the device.
         self._memories = dict.fromkeys(settings.roles, self.memory)
         self._budgets = dict.fromkeys(settings.roles, self.budget)
-        if self.sharing.asr_on_cpu:
+        if not self.variant.shares_device:
             self._memories["asr"] = SharedMemory(CpuDevice())
             self._budgets["asr"] = self._budget(self._memories["asr"])
         #: Highest bytes of each model's worker while it was loaded.
@@ -123,11 +123,11 @@ class ModelPool:
             specs[0],
             memory.device,
             Worker(kind.name),
-            concurrent_models=local if self.sharing.at_once else 1,
+            concurrent_models=local if self.variant.concurrent else 1,
             environment=self._environment,
         )
         self._stack.callback(remote.worker.close)
-        client = WorkerModelClient(remote, role, specs, self.sharing)
+        client = WorkerModelClient(remote, role, specs, self.variant)
         memory.models.append(client)
         return client
 
@@ -145,7 +145,7 @@ class ModelPool:
     def schedulers(self) -> dict[Role, ModelScheduler]:
         settings = self.settings
         # a model of another server has a device of its own
-        lock = None if self.sharing.at_once or settings.urls else asyncio.Lock()
+        lock = None if self.variant.concurrent or settings.urls else asyncio.Lock()
         local = {model.role: self._local_scheduler(model, lock) for model in self.models}
         urls = settings.urls
         return {

@@ -16,9 +16,9 @@ from hybridlab import catalog
 from hybridlab.catalog.device_names import check_device, spellings
 from hybridlab.config.choices import AsrDtype, AsrModel, Backend, LlmDtype, LlmModel, OneOf
 from hybridlab.config.pair import check_asr, check_fallbacks, check_weights
-from hybridlab.config.params import Count, CountOrZero, WeightsSource, _one_line
+from hybridlab.config.params import Count, CountOrZero, WeightsSource, one_line
 from hybridlab.errors import ParameterError
-from hybridlab.server.sharing import Sharing, sharing_of
+from hybridlab.server.sharing import served_variant
 from hybridlab.units import GB
 
 Role = Literal["asr", "llm"]
@@ -109,12 +109,12 @@ class Settings(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise ParameterError(_one_line(error)) from None
+            raise ParameterError(one_line(error)) from None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_models()
-        self._check_sharing()
+        self._check_variant()
         self._check_urls()
         check_device(self.device)
         token = self.token  # whatever the address: a file that is not there is an error
@@ -138,13 +138,13 @@ class Settings(BaseModel):
             )
         check_fallbacks(sizes, self.asr_weights)
 
-    def _check_sharing(self) -> None:
-        sharing = self.sharing
+    def _check_variant(self) -> None:
+        served = self.served_variant
         if self.only and not self._is_default("variant"):
             raise ParameterError(
                 f"only {self.only} shares with no other model; leave --strategy and --variant out"
             )
-        if sharing.swap == "reload-from-disk" and self.source("asr", self.asr_model) == "random":
+        if served.from_disk and self.source("asr", self.asr_model) == "random":
             raise ParameterError("random weights have no files; use swapping/reload-cached")
 
     def _check_urls(self) -> None:
@@ -171,15 +171,15 @@ class Settings(BaseModel):
     # ------------------------------------------------------------------------------- models
 
     @property
-    def sharing(self) -> Sharing:
-        return sharing_of(self.strategy, self.variant)
+    def served_variant(self) -> catalog.Variant:
+        return served_variant(self.strategy, self.variant)
 
     @property
     def roles(self) -> tuple[Role, ...]:
         """What is served, the LLM first, which is the larger to load."""
         if self.only:
             return (self.only,)
-        return ("llm",) if self.sharing.solo else ("llm", "asr")
+        return ("llm", "asr") if catalog.strategy(self.strategy).has_asr else ("llm",)
 
     @property
     def urls(self) -> dict[Role, str]:

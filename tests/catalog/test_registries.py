@@ -203,7 +203,7 @@ def test_a_strategy(tmp_path: Path, relay: StrategyFacts) -> None:
     (point,) = points(session.table("cases"), session.table("trials"), run="", card="")
     assert point.way == "sequential"
     served = Settings.from_mapping({"strategy": "relay", "variant": "answer-first"})
-    assert not served.sharing.at_once
+    assert not served.served_variant.concurrent
 
 
 def test_a_variant_of_a_strategy(tmp_path: Path) -> None:

@@ -26,10 +26,7 @@ from hybridlab.audio import load_clips
 from hybridlab.devices import procfs
 from hybridlab.devices.nvml import nvml_memory, nvml_process_bytes
 from hybridlab.devices.visible import visible_gpus
-from hybridlab.planner.memory_plan import (
-    CUBLAS_WORKSPACE_BYTES,
-    CUBLAS_WORKSPACE_BYTES_HOPPER,
-)
+from hybridlab.planner.memory_plan import cublas_workspace_bytes
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.processes.worker import Worker
 from hybridlab.server.engine import Engine
@@ -50,8 +47,7 @@ pytestmark = pytest.mark.gpu
 def about_bytes() -> int:
     """What a server's contexts, small blocks and cuBLAS workspaces (one for each of two workers,
     larger from Hopper on) may change by beside what a test is about."""
-    (major, _), *_ = (gpu.capability for gpu in visible_gpus())
-    return 32 * MIB + 2 * (CUBLAS_WORKSPACE_BYTES_HOPPER if major >= 9 else CUBLAS_WORKSPACE_BYTES)
+    return 32 * MIB + 2 * cublas_workspace_bytes(visible_gpus()[0].capability)
 
 
 @contextmanager

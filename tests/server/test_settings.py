@@ -13,7 +13,7 @@ from hybridlab import catalog
 from hybridlab.cli.commands import app
 from hybridlab.errors import HybridlabError, UnavailableError
 from hybridlab.server.settings import TOKEN_VARIABLE, Settings
-from hybridlab.server.sharing import sharing_of
+from hybridlab.server.sharing import served_variant
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +26,10 @@ def test_every_way_of_sharing_is_served_or_refused_with_the_nearest() -> None:
         for variant in facts:
             if variant.nearest:
                 with pytest.raises(UnavailableError, match=f"use {facts.name}/{variant.nearest}"):
-                    sharing_of(facts.name, variant.name)
-                sharing_of(facts.name, variant.nearest)
+                    served_variant(facts.name, variant.name)
+                served_variant(facts.name, variant.nearest)
             else:
-                assert sharing_of(facts.name, variant.name).at_once == variant.concurrent
+                assert served_variant(facts.name, variant.name) is variant
 
 
 @pytest.mark.parametrize(
@@ -163,4 +163,4 @@ def test_a_port_in_use_is_named_before_anything_is_loaded() -> None:
 
 def test_a_sharing_that_is_not_known_names_those_that_are() -> None:
     with pytest.raises(HybridlabError, match="choose one of: plain"):
-        sharing_of("sequential", "zzz")
+        served_variant("sequential", "zzz")

@@ -13,12 +13,10 @@ from hybridlab.analysis.verdict import (
     TARGET,
     Recommendation,
     Requirements,
-    answer_sentence,
     judge,
     load_claims,
-    options_table,
     recommend,
-    write_verdict,
+    store_verdict,
 )
 from hybridlab.config.params import VerdictParams
 from hybridlab.devices import card_of
@@ -89,18 +87,17 @@ def conclude(session: Session, run_dir: Path) -> Conclusion:
         max_p95_s=params.max_p95_s,
         max_wer=params.max_wer,
     )
-    write_verdict(
-        run_dir, device=session.device.name, card=card, target=target, constraints=constraints
+    cases = tables["cases"]
+    found = recommend(cases, tables["trials"], constraints)
+    written = store_verdict(
+        run_dir, cases, found, device=session.device.name, card=card, target=target
     )
-    found = recommend(tables["cases"], tables["trials"], constraints)
     return Conclusion(
         tables=tables,
-        answer=answer_sentence(
-            tables["cases"], found, device=session.device.name, card=card, target=target
-        ),
+        answer=written["answer"],
         recommendation=found,
         claims=claims,
-        options=[_readable(row) for row in options_table(target, tables["cases"])],
+        options=[_readable(row) for row in written["options"]],
     )
 
 

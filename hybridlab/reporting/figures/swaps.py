@@ -28,7 +28,7 @@ def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     figure, ax = theme.new_axes(theme.rows_height(len(table)))
     elements.draw_stacks(ax, stacks, STAGE_LOOK, unit=1e-3)
     counts = swap_spans(timed, cases).query("stage == 'release'")["variant"].value_counts()
-    behind = {HIDDEN: ", copies behind work"}
+    behind = dict.fromkeys(HIDDEN, ", copies behind work")
     names = [f"{name}\n(n = {counts[name]}{behind.get(name, '')})" for name in table.index]
     totals = table.sum(axis=1)
     seen = totals.drop(HIDDEN, errors="ignore")

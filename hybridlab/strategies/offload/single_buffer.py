@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from hybridlab import catalog
 from hybridlab.config.params import Swap
 from hybridlab.devices import Device
 from hybridlab.models.base import Model, PhaseSpan, storage_bytes
@@ -27,8 +28,6 @@ class SingleBuffer(WeightOffloader):
     `swap='asr'` gives the block back, so that Voxtral can work in it, and pays for allocating
     it anew (page faults on a host). Host memory for every swapped model is the price.
     """
-
-    overlaps = False
 
     def __init__(self, device: Device, variant: str, *, swap: Swap) -> None:
         super().__init__(device, variant, swap=swap)
@@ -50,7 +49,8 @@ class SingleBuffer(WeightOffloader):
         largest = max(self.buffers.values(), key=lambda made: made.n_bytes)
         block = weight_buffer.device_block(largest.n_bytes, self.device)
         self.link_bytes_per_s = weight_buffer.link_bytes_per_s(largest.host, block, self.device)
-        if self.swap == "both" and not self.overlaps:
+        overlaps = catalog.variant("swapping", self.variant).overlaps_copies
+        if self.swap == "both" and not overlaps:
             self.shared = block
 
     def onload(self, model: Model) -> None:
@@ -103,8 +103,6 @@ class OverlappedBuffer(SingleBuffer):
     bandwidth, and on a CPU the cores. Both models' blocks stand at once while it copies: it buys
     time with the memory that swapping was to save.
     """
-
-    overlaps = True
 
     @contextmanager
     def overlapping(self, model: Model) -> Iterator[None]:
