@@ -14,8 +14,8 @@ __version__ = "0.1.0"
 #: Raised whenever the way a number is measured changes; written into every manifest.
 MEASUREMENT_VERSION = 8
 
-#: Whoever asks torch whether there is a GPU (transformers does, when imported) has it ask NVML: the
-#: other way starts CUDA's driver in the process, after which no fork of it can use a GPU.
+#: `torch.cuda.is_available()`, which transformers calls when imported, asks NVML: the other way
+#: starts CUDA's driver in the process, after which no fork of it can use a GPU.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 #: In the environment of a run, its notebooks' kernels, their cases and whatever those start: a word

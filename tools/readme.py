@@ -124,7 +124,7 @@ def measured_table(project: Path) -> str:
 
 
 def simulated_table(project: Path) -> str:
-    """Full-size pairs on a simulated T4 beside the planner's word: from the published run."""
+    """Full-size pairs on a simulated T4 beside what is predicted: from the published run."""
     import pandas as pd
 
     cases = pd.read_parquet(project / "outputs" / "reference" / "t4-simulated" / "cases.parquet")

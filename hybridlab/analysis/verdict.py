@@ -63,7 +63,7 @@ def judge(
 
     `device` is where the rows were measured ('cpu', 'cuda:0') and `card` the catalog's name of the
     card that is there (None on a CPU), not of one that was merely asked for: a claim about a T4 is
-    judged only on rows of a T4, and elsewhere is 'not testable here' with the planner's word.
+    judged only on rows of a T4, elsewhere 'not testable here' with what the planner predicts.
     """
     run = RunData(tables=tables, device=device, card=card)
     return [
@@ -82,7 +82,7 @@ def judge(
 def options_table(card: Card | str, cases: pd.DataFrame) -> list[dict[str, Any]]:
     """Options A, B, C on a card: one row per backend x dtype, predicted figures first.
 
-    `fits` is the planner's word for that card and always stands with `source: predicted`; the
+    `fits` is predicted for that card and always stands with `source: predicted`; the
     `measured_*` figures are those of a `beside` case of this run with the same size, backend and
     dtype, and of the device that `measured_on` names, which need not be that card.
     """

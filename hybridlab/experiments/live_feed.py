@@ -1,4 +1,4 @@
-"""What a running case tells whoever watches it: a line in a file each time something changes.
+"""What a running case tells a live view: a line in a file each time something changes.
 
 Without a watcher there is no file, and the case pays nothing. A line takes some 20 microseconds;
 replacing a small file would take a hundred times as long where the disk is told of it.
@@ -40,7 +40,7 @@ class LiveState:
 
 
 class LiveFeed:
-    """The case's side. Without a path nobody watches, and nothing is told."""
+    """The case's side. Without a path there is no view, and nothing is written."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.told = LiveState()

@@ -36,12 +36,12 @@ def check_attention(
     if attention not in KERNELS:
         return
     encoder, text = model.encoder, model.text
-    heard = (encoder.heads, encoder.heads, encoder.d_model // encoder.heads)
-    said = (text.heads, text.kv_heads, text.head_dim)
+    of_encoder = (encoder.heads, encoder.heads, encoder.d_model // encoder.heads)
+    of_decoder = (text.heads, text.kv_heads, text.head_dim)
     with pinned_attention(attention):
-        _try(*heard, device=device, dtype=dtype, queries=TRIED_POSITIONS, causal=False)
-        _try(*said, device=device, dtype=dtype, queries=TRIED_POSITIONS, causal=True)
-        _try(*said, device=device, dtype=dtype, queries=1, causal=False)
+        _try(*of_encoder, device=device, dtype=dtype, queries=TRIED_POSITIONS, causal=False)
+        _try(*of_decoder, device=device, dtype=dtype, queries=TRIED_POSITIONS, causal=True)
+        _try(*of_decoder, device=device, dtype=dtype, queries=1, causal=False)
 
 
 def _try(

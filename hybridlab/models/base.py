@@ -211,12 +211,12 @@ class AudioLanguageModel(SpeechRecognizer):
     ) -> list[GenerationResult]:
         """Answer `questions[i]` about `batch[i]`, greedily."""
 
-    def hear(self, samples: Samples) -> PrefilledAudio:
+    def prefill(self, samples: Samples) -> PrefilledAudio:
         """Encode and prefill one clip, once for any number of jobs. `UnavailableError` where the
         library behind this LLM cannot."""
         raise UnavailableError(
-            f"{self.name} through {self.spec.backend} cannot use again what it heard; use solo / "
-            "two-requests"
+            f"{self.name} through {self.spec.backend} cannot reuse a prefilled clip; use "
+            "solo/two-requests"
         )
 
 

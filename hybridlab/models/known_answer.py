@@ -1,5 +1,5 @@
-"""A clip heard by faster-whisper on the host and on the card, as a program of its own: a library
-that CTranslate2 does not find may end the process that asks for it."""
+"""A clip transcribed by faster-whisper on the host and on the card, as a program of its own: a
+library that CTranslate2 does not find may end the process that asks for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 TIMEOUT_S = 120.0
 
 
-def heard(model: Path, *devices: str) -> list[str] | str:
+def transcripts(model: Path, *devices: str) -> list[str] | str:
     """What is said on each of the devices, or how the program ended."""
     command = [sys.executable, "-m", __name__, str(model), *devices]
     try:
@@ -28,10 +28,11 @@ def heard(model: Path, *devices: str) -> list[str] | str:
     return complaints[-1]
 
 
-def difference(heard: list[str] | str) -> str:
-    if isinstance(heard, str):
-        return heard
-    host, card = heard
+def difference(found: list[str] | str) -> str:
+    """What `transcripts` of host and card says against the card; '' where both say the same."""
+    if isinstance(found, str):
+        return found
+    host, card = found
     return "" if host and card == host else f"it hears {card!r} where the host hears {host!r}"
 
 

@@ -103,8 +103,8 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
             inputs = self._processor.apply_chat_template(conversations)
             return self._generate(inputs, max_new_tokens)
 
-    def hear(self, samples: Samples) -> PrefilledAudio:
-        return _VoxtralHeard(self, samples)
+    def prefill(self, samples: Samples) -> PrefilledAudio:
+        return _VoxtralPrefill(self, samples)
 
     @torch.inference_mode()
     def _generate(
@@ -181,7 +181,7 @@ class _Streamer:
         """Nothing is held back here."""
 
 
-class _VoxtralHeard(PrefilledAudio):
+class _VoxtralPrefill(PrefilledAudio):
     """`<s>[INST][BEGIN_AUDIO][AUDIO]xN`, with which transcription and questions both begin, encoded
     and prefilled; every job continues from there and is then forgotten."""
 

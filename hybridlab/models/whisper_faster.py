@@ -14,7 +14,7 @@ from hybridlab.devices import CpuDevice
 from hybridlab.devices.nvml import nvml_facts
 from hybridlab.errors import UnavailableError
 from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan
-from hybridlab.models.known_answer import difference, heard
+from hybridlab.models.known_answer import difference, transcripts
 from hybridlab.models.local_model import LocalModel
 from hybridlab.models.whisper_transformers import WhisperTransformers
 from hybridlab.models.windowed import WindowedRecognizer
@@ -114,7 +114,7 @@ def unusable_on_card() -> str:
     """Why faster-whisper cannot compute on the card, naming wheel and driver; '' where it can. One
     program is started in the life of this process."""
     with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
-        reason = difference(heard(_model_in(Path(folder)), "cpu", "cuda"))
+        reason = difference(transcripts(_model_in(Path(folder)), "cpu", "cuda"))
     if not reason:
         return ""
     driver = nvml_facts().get("driver")

@@ -173,17 +173,17 @@ class _Remote(Model):
         self,
         method: str | Callable[..., Any],
         *arguments: Any,
-        hear: TokenCallback | None = None,
+        on_text: TokenCallback | None = None,
         **keywords: Any,
     ) -> Any:
         """A method of the model or a function of it and more, where it is, for an event loop. It
-        is tried once: what becomes of a request whose worker is lost is the caller's. `hear` is
-        told the words as they are decoded (`Model.on_text`); cancelling ends the worker."""
+        is tried once: what becomes of a request whose worker is lost is the caller's. `on_text` is
+        called with the words as they are decoded (`Model.on_text`); cancelling ends the worker."""
         try:
             reset = self._member.wants_reset()
-            tells = hear is not None
+            tells = on_text is not None
             answer = await self.worker.call_async(
-                hear, _ask, method, arguments, keywords, reset_peak=reset, tells=tells
+                on_text, _ask, method, arguments, keywords, reset_peak=reset, tells=tells
             )
         except (WorkerLostError, asyncio.CancelledError):
             self._is_lost()

@@ -21,7 +21,7 @@ from hybridlab.profiling.attribution import PeakAttribution, PeakTracker, attrib
 from hybridlab.units import MIB
 
 SAMPLE_INTERVAL_S = 0.010
-NOBODY = MemoryOwners({}, {})
+NO_OWNERS = MemoryOwners({}, {})
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Region:
     #: Most that a caching allocator held inside; None where there is none.
     reserved_bytes: int | None = None
     #: Owners that are not models, at its end.
-    account: MemoryOwners = NOBODY
+    account: MemoryOwners = NO_OWNERS
     #: Each phase of each model ('' between phases), where the profiler listens to them.
     phases: dict[str, Phase] = field(default_factory=dict)
     #: Whose bytes the peak was, where models worked at once and were told apart.
@@ -229,8 +229,8 @@ class MemoryProfiler:
     idle_bytes: int | None = None
     idle_reserved_bytes: int | None = None
     #: Owners that are not models, before anything was loaded and at rest.
-    base_account: MemoryOwners = NOBODY
-    idle_account: MemoryOwners = NOBODY
+    base_account: MemoryOwners = NO_OWNERS
+    idle_account: MemoryOwners = NO_OWNERS
 
     def __enter__(self) -> Self:
         self.device.release()
@@ -264,7 +264,7 @@ class MemoryProfiler:
         """What was measured up to now is of something else: keep nothing of it but the base."""
         self.regions.clear()
         self.idle_bytes = self.idle_reserved_bytes = None
-        self.idle_account = NOBODY
+        self.idle_account = NO_OWNERS
 
     @contextmanager
     def phases(self, region: Region, models: Sequence[Listened]) -> Iterator[None]:

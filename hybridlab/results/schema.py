@@ -96,7 +96,7 @@ class CaseRow(Row):
     asr_weights_bytes: Annotated[int | None, "the recogniser's weights on the device"] = None
     host_copy_bytes: Annotated[int | None, "host memory in which weights wait"] = None
     request_bytes: Annotated[int | None, "a request's peak above idle"] = None
-    predicted_bytes: Annotated[int | None, "the planner's word on `peak_bytes`"] = None
+    predicted_bytes: Annotated[int | None, "what the planner predicts for `peak_bytes`"] = None
     requested_bytes: Annotated[int | None, "what the allocation that failed asked for"] = None
     load_s: Annotated[float | None, "loading all models that stay loaded"] = None
     link_bytes_per_s: Annotated[float | None, "the link's own speed, host to device"] = None
@@ -192,7 +192,7 @@ class LedgerRow(Row):
     moment: Annotated[str, "load_peak, idle, request_peak, or a phase"]
     owner: Annotated[str, "whose they are; the rest is `unattributed`"]
     bytes: Annotated[int, "held"]
-    predicted_bytes: Annotated[int | None, "the planner's word on them"]
+    predicted_bytes: Annotated[int | None, "what the planner predicts for them"]
     in_process: Annotated[bool | None, "of the case's allocator; else outside of it"] = None
 
 

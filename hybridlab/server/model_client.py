@@ -139,7 +139,7 @@ class WorkerModelClient(ModelClient):
             [job.params.audio.samples for job in jobs],
             [job.params.question for job in jobs],
             max_new_tokens=jobs[0].max_new_tokens,
-            hear=on_text,
+            on_text=on_text,
         )
         return [(text,) for text in texts]
 
@@ -156,7 +156,7 @@ class WorkerModelClient(ModelClient):
             [window for own in windows for window in own],
             language=jobs[0].params.language,
             max_new_tokens=jobs[0].max_new_tokens,
-            hear=on_text,
+            on_text=on_text,
         )
         rows = iter(texts)
         return [tuple(next(rows) for _ in own) for own in windows]

@@ -424,7 +424,7 @@ class Operation:
     # what is read back, and what is drawn
 
     def _read_back(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The CPU's result, put on the card: until now nobody knew how large it is."""
+        """The CPU's result, put on the card: its size was unknown until now."""
         if self.written_places:
             return self._read_back_into(args, kwargs)
         result = self._computed(self.for_host, args, kwargs)

@@ -23,11 +23,13 @@ class Solo(Strategy):
 
     def _serve(self, request: Request) -> Texts:
         if self.variant == "shared-prefix":
-            heard = self.llm.hear(request.samples)
-            transcript = heard.transcribe(
+            prefilled = self.llm.prefill(request.samples)
+            transcript = prefilled.transcribe(
                 language=request.language, max_new_tokens=request.max_new_tokens
             )
-            return transcript, heard.answer(request.question, max_new_tokens=request.max_new_tokens)
+            return transcript, prefilled.answer(
+                request.question, max_new_tokens=request.max_new_tokens
+            )
         transcript = self.llm.transcribe(
             [request.samples], language=request.language, max_new_tokens=request.max_new_tokens
         )[0]

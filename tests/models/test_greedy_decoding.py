@@ -1,4 +1,4 @@
-"""Every way to decode says the same; a prefix that was heard once serves every job behind it."""
+"""Every way to decode says the same; a prefix prefilled once serves every job behind it."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def test_one_prefix_serves_every_job(
     llms: dict[str, AudioLanguageModel], clips: list[Clip]
 ) -> None:
     for clip in clips:
-        heard = llms["loop"].hear(clip.samples())
+        prefilled = llms["loop"].prefill(clip.samples())
         transcript, answer = both_jobs(llms["loop"], clip)
         question = clip.questions[0].text
-        assert heard.answer(question, max_new_tokens=MOST) == answer
-        assert heard.transcribe(max_new_tokens=MOST) == transcript
-        assert heard.answer(question, max_new_tokens=MOST) == answer  # nothing was left behind
+        assert prefilled.answer(question, max_new_tokens=MOST) == answer
+        assert prefilled.transcribe(max_new_tokens=MOST) == transcript
+        assert prefilled.answer(question, max_new_tokens=MOST) == answer  # nothing was left behind
 
 
 def test_the_prefix_is_encoded_once(llms: dict[str, AudioLanguageModel], clips: list[Clip]) -> None:
     llm = llms["loop"]
     llm.drain_spans()
-    heard = llm.hear(clips[0].samples())
-    heard.transcribe(max_new_tokens=MOST)
-    heard.answer(clips[0].questions[0].text, max_new_tokens=MOST)
+    prefilled = llm.prefill(clips[0].samples())
+    prefilled.transcribe(max_new_tokens=MOST)
+    prefilled.answer(clips[0].questions[0].text, max_new_tokens=MOST)
     phases = [span.phase for span in llm.drain_spans()]
     assert phases.count("encode") == 1
     assert phases.count("prefill") == 3  # the audio's, and one of a few tokens for each job
@@ -72,19 +72,19 @@ def test_prompts_behind_the_prefix_are_the_processors_own(
 ) -> None:
     llm: Any = llms["loop"]
     samples = clips[0].samples()
-    heard: Any = llm.hear(samples)
+    prefilled: Any = llm.prefill(samples)
     asked: list[list[int]] = []
-    monkeypatch.setattr(heard, "_continue", lambda prompt, _: asked.append(prompt))
-    heard.transcribe(language=language)
-    heard.answer("Größe ☃, a\nb?")
+    monkeypatch.setattr(prefilled, "_continue", lambda prompt, _: asked.append(prompt))
+    prefilled.transcribe(language=language)
+    prefilled.answer("Größe ☃, a\nb?")
     whole = llm._transcription([samples], language)["input_ids"][0].tolist()
-    assert whole[heard._length :] == asked[0]
+    assert whole[prefilled._length :] == asked[0]
     seen: list[list[int]] = []
     monkeypatch.setattr(
         llm, "_generate", lambda inputs, _: seen.append(inputs["input_ids"][0].tolist())
     )
     llm.answer([samples], ["Größe ☃, a\nb?"])
-    assert seen[0][heard._length :] == asked[1]
+    assert seen[0][prefilled._length :] == asked[1]
 
 
 def test_random_weights_do_a_fixed_number_of_steps(clips: list[Clip]) -> None:
@@ -97,7 +97,7 @@ def test_random_weights_do_a_fixed_number_of_steps(clips: list[Clip]) -> None:
         samples = clips[0].samples()
         said[kind] = model.transcribe([samples], max_new_tokens=5)[0].tokens
         if kind == "loop":
-            assert model.hear(samples).transcribe(max_new_tokens=5).tokens == said[kind]
+            assert model.prefill(samples).transcribe(max_new_tokens=5).tokens == said[kind]
         model.unload()
     assert len(said["loop"]) == 5
     assert said["loop"] == said["generate"]
@@ -107,4 +107,4 @@ def test_an_audio_beyond_the_limit_is_refused(llms: dict[str, AudioLanguageModel
     import numpy as np
 
     with pytest.raises(AudioError, match="too long for transcription"):
-        llms["loop"].hear(np.zeros(31 * 60 * 16_000, np.float32))
+        llms["loop"].prefill(np.zeros(31 * 60 * 16_000, np.float32))

@@ -35,7 +35,7 @@ def on(device: Device) -> SpeechRecognizer:
     return make_asr(spec("pocket-m", "faster-whisper"), device)
 
 
-def heard(model: SpeechRecognizer) -> str:
+def transcript(model: SpeechRecognizer) -> str:
     return model.transcribe([load_clips()[0].samples()], max_new_tokens=64)[0].text
 
 
@@ -43,9 +43,9 @@ def test_the_program_hears_what_the_model_hears(
     tmp_path: Path, whisper: Callable[[str], SpeechRecognizer]
 ) -> None:
     model = whisper_faster._model_in(tmp_path)
-    said = heard(whisper("faster-whisper"))
+    said = transcript(whisper("faster-whisper"))
     assert said
-    assert known_answer.heard(model, "cpu", "cpu") == [said, said]
+    assert known_answer.transcripts(model, "cpu", "cpu") == [said, said]
     assert known_answer.difference([said, said]) == ""
 
 
@@ -58,9 +58,9 @@ def test_an_empty_or_another_text_is_a_failure() -> None:
 def test_what_ends_the_program_is_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "no-such-folder" in str(known_answer.heard(tmp_path / "no-such-folder", "cpu"))
+    assert "no-such-folder" in str(known_answer.transcripts(tmp_path / "no-such-folder", "cpu"))
     monkeypatch.setattr(known_answer, "TIMEOUT_S", 0.01)
-    assert known_answer.heard(tmp_path, "cpu") == "no answer in 0.01 s"
+    assert known_answer.transcripts(tmp_path, "cpu") == "no answer in 0.01 s"
 
 
 def test_a_card_that_it_cannot_use_is_a_lack_that_is_asked_for_once(
@@ -72,7 +72,7 @@ def test_a_card_that_it_cannot_use_is_a_lack_that_is_asked_for_once(
         asked.append(devices)
         return "RuntimeError: Library libcublas.so.12 is not found or cannot be loaded"
 
-    monkeypatch.setattr(whisper_faster, "heard", no_cublas)
+    monkeypatch.setattr(whisper_faster, "transcripts", no_cublas)
     monkeypatch.setattr(nvml_module, "nvml_facts", lambda: {"driver": "550.54"})
     monkeypatch.setattr(whisper_faster, "nvml_facts", lambda: {"driver": "550.54"})
     model = on(Gpu())
@@ -104,5 +104,5 @@ def test_on_a_gpu_it_says_the_hosts_text_or_is_a_lack() -> None:
         assert "faster-whisper cannot compute on" in str(lack)
         assert next(doctor_checks.faster_whisper()).state == "limited"
     else:
-        assert heard(on_card) == heard(on_host)
+        assert transcript(on_card) == transcript(on_host)
         assert next(doctor_checks.faster_whisper()).state == "ok"

@@ -91,12 +91,12 @@ def test_a_padded_batch_is_told_as_it_is_said_and_says_the_same(
     phases = [span.phase for span in llm.drain_spans()]
     told: list[Sequence[str]] = []
     llm.on_text = lambda pieces: not told.append(pieces)  # type: ignore[func-returns-value]
-    heard = llm.answer(batch, QUESTIONS, max_new_tokens=MOST)
+    prefilled = llm.answer(batch, QUESTIONS, max_new_tokens=MOST)
     llm.on_text = None
-    assert heard == alone
-    assert [text.usage for text in heard] == [text.usage for text in alone]
+    assert prefilled == alone
+    assert [text.usage for text in prefilled] == [text.usage for text in alone]
     assert [span.phase for span in llm.drain_spans()] == phases
-    assert ["".join(row) for row in zip(*told, strict=True)] == [text.text for text in heard]
+    assert ["".join(row) for row in zip(*told, strict=True)] == [text.text for text in prefilled]
     assert len(told) >= 2
 
 
@@ -115,8 +115,8 @@ def test_a_prompt_is_counted_as_it_is_without_the_batch_s_padding(
         assert alone.usage.prompt_tokens == around + 375 + len(asked)
         assert alone.usage.ended
         assert alone.usage.completion_tokens == len(alone.tokens) + 1  # and the end
-        heard = llm.hear(samples).answer(question, max_new_tokens=MOST)
-        assert heard.usage == alone.usage
+        prefilled = llm.prefill(samples).answer(question, max_new_tokens=MOST)
+        assert prefilled.usage == alone.usage
 
 
 @pytest.mark.parametrize("kind", DECODINGS)

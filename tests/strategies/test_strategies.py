@@ -85,8 +85,8 @@ class FakeVoxtral(_Fake, AudioLanguageModel):
         self.log.append((self.name, f"answer {len(batch)}" if len(batch) > 1 else "answer"))
         return [GenerationResult(question, (2,)) for question in questions]
 
-    def hear(self, samples: Samples) -> PrefilledAudio:
-        self.log.append((self.name, "hear"))
+    def prefill(self, samples: Samples) -> PrefilledAudio:
+        self.log.append((self.name, "prefill"))
         return FakeHeard()
 
 
@@ -151,7 +151,7 @@ def test_every_variant_serves_and_gives_everything_back(name: str) -> None:
     [
         ("sequential/plain", ["llm load", "asr load", "asr transcribe main", "llm answer"]),
         ("solo/two-requests", ["llm load", "llm transcribe main", "llm answer", "llm unload"]),
-        ("solo/shared-prefix", ["llm load", "llm hear", "llm unload"]),
+        ("solo/shared-prefix", ["llm load", "llm prefill", "llm unload"]),
         (
             "swapping/reload-cached",
             ["llm load", "asr load", "asr transcribe main", "asr unload", "llm answer"],
