@@ -20,7 +20,7 @@ from hybridlab.planner.limits import largest_fitting
 from hybridlab.planner.memory_plan import allocator_cache_bytes
 from hybridlab.server.errors import too_long
 from hybridlab.server.jobs import InferenceJob, Kind
-from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.memory import MemoryBudget
 from hybridlab.server.settings import Role
 
 #: As many as a model of the lab writes by default.

@@ -180,7 +180,7 @@ class Engine:
         for role, kind in set(asked):
             scheduler, count = self.schedulers[role], asked.count((role, kind))
             if count > limit:  # never, however often it comes again
-                raise errors.too_many_questions(limit)
+                raise errors.bad_request(f"a request may ask {limit} questions at most")
             scheduler.queue.prune()
             if scheduler.queue.count(kind) + count > limit:
                 raise errors.queue_full(self._retry_after_s(scheduler))

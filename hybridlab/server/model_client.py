@@ -78,10 +78,6 @@ class ModelClient(ABC):
         """Weights that are swapped, as long as they are on the device."""
         return 0
 
-    def fragmentation(self) -> float | None:
-        """1 - active / reserved of its allocator; None where that has no reading."""
-        return None
-
     @abstractmethod
     async def close(self) -> None:
         """End its process, or the connections to its server."""
@@ -192,9 +188,6 @@ class WorkerModelClient(ModelClient):
     def offloadable_bytes(self) -> int:
         return (self.remote.weights_bytes() or 0) if self._on_device else 0
 
-    def fragmentation(self) -> float | None:
-        return self.remote.ask(_fragmentation)
-
     async def close(self) -> None:
         self.remote.leave()
         await asyncio.to_thread(self.remote.worker.close)
@@ -248,7 +241,3 @@ def _release_cache(model: Model) -> None:
 
 def _expand_segments(model: Model) -> None:
     expand_segments(model.device)
-
-
-def _fragmentation(model: Model) -> float | None:
-    return model.device.memory_stats().fragmentation

@@ -16,8 +16,7 @@ from hybridlab.processes.mps import multi_process_service
 from hybridlab.processes.worker import Worker
 from hybridlab.server.admission import Admission
 from hybridlab.server.http_model_client import HttpModelClient
-from hybridlab.server.memory import SharedMemory
-from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.memory import MemoryBudget, SharedMemory
 from hybridlab.server.model_client import WorkerModelClient
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role, Settings
@@ -75,8 +74,7 @@ def upstream_scheduler(role: Role, settings: Settings) -> ModelScheduler:
         budget=budget,
         max_audio_s=settings.max_audio_s,
     )
-    rules = settings.model_copy(update={"clear_cache_every": 0})  # it has no cache here
-    return ModelScheduler(client, [admission], None, budget, rules)
+    return ModelScheduler(client, [admission], None, budget, settings)
 
 
 class ModelPool:

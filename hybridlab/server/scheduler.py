@@ -23,7 +23,7 @@ from hybridlab.server.jobs import (
     InferenceResult,
     RequestQueue,
 )
-from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.memory import MemoryBudget
 from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
 from hybridlab.server.settings import Settings
 from hybridlab.server.supervisor import ModelSupervisor
@@ -188,7 +188,6 @@ class ModelScheduler:
                 await self._after_out_of_memory(batch)
         else:
             self._deliver(batch, found, began)
-        await self.supervisor.after_call()
 
     async def _infer(self, batch: list[InferenceJob]) -> BatchResult:
         """A call that takes as long as a request may in all hangs: its process is ended, as nothing
