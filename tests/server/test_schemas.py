@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 
 import numpy as np
 import pytest
@@ -12,13 +11,8 @@ from pydantic import ValidationError
 from hybridlab.models.base import GenerationResult, TokenUsage
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import DecodedAudio, InferenceResult
-from hybridlab.server.schemas.completions import ChunkWriter, completion
-from hybridlab.server.schemas.requests import (
-    ChatBody,
-    ChatRequest,
-    known_language,
-    read_chat,
-)
+from hybridlab.server.schemas.completions import completion
+from hybridlab.server.schemas.requests import ChatBody, ChatRequest, known_language, read_chat
 from hybridlab.server.schemas.transcripts import (
     Segment,
     segments_of,
@@ -97,29 +91,6 @@ def test_a_completion_refuses_to_guess_its_tokens() -> None:
     )
     with pytest.raises(RuntimeError, match="voxtral-x did not tell the tokens"):
         completion("c-1", uncounted)
-
-
-@pytest.mark.parametrize("include_usage", [False, True])
-def test_a_stream_is_the_role_the_words_and_the_end(include_usage: bool) -> None:
-    chunks = ChunkWriter(name="c-1", model="voxtral-x", include_usage=include_usage)
-    told = chunks.start() + chunks.text("gr\u00fcn") + chunks.end(said("gr\u00fcn"))
-    *events, done, rest = told.split("\n\n")
-    assert (done, rest) == ("data: [DONE]", "")
-    found = [json.loads(event.removeprefix("data: ")) for event in events]
-    assert {(one["id"], one["model"]) for one in found} == {("c-1", "voxtral-x")}
-    if include_usage:  # as OpenAI's: null on every chunk but one that has no choices
-        *found, last = found
-        assert (last["choices"], last["usage"]["total_tokens"]) == ([], 393)
-        assert {one["usage"] for one in found} == {None}
-    else:
-        assert not any("usage" in one for one in found)
-    choices = [one["choices"][0] for one in found]
-    assert [choice["delta"] for choice in choices] == [
-        {"role": "assistant", "content": ""},
-        {"content": "gr\u00fcn"},
-        {},
-    ]
-    assert [choice["finish_reason"] for choice in choices] == [None, None, "stop"]
 
 
 def test_an_event_is_one_line_whatever_its_text() -> None:
