@@ -120,8 +120,8 @@ class Model(ABC):
         self.spans: list[PhaseSpan] = []
         #: Called with 'asr encode' and the like when a phase begins, '' when it ends.
         self.on_phase: Callable[[str], None] | None = None
-        #: Called by language models alone: a Whisper has its words window by window. A request that
-        #: is tried again begins from its first word.
+        #: Called by language models alone, whose decoding is `loop`: a Whisper has its words window
+        #: by window. A request that is tried again begins from its first word.
         self.on_text: TokenCallback | None = None
         #: What the processor (tokenizer, mel filters) took where the host is the device.
         self.processor_bytes: int | None = None

@@ -220,17 +220,6 @@ async def test_a_call_that_hangs_is_ended_at_its_deadline_and_the_next_request_i
         assert model.calls == [["hangs"], ["next"]]  # not tried again: its time was up
 
 
-@played
-async def test_a_request_whose_client_goes_away_is_not_run() -> None:
-    model = llm(serve_s=0.05)
-    async with Stage(model, batch=1) as stage:
-        jobs = [stage.ask(str(n)) for n in range(3)]
-        await until(lambda: len(model.calls) == 1)
-        jobs[1].future.cancel()
-        assert (await jobs[2].future).text == "said 2"
-        assert model.calls == [["0"], ["2"]]
-
-
 # ------------------------------------------------------------------------------------- faults
 
 
