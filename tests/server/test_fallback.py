@@ -102,8 +102,12 @@ def test_a_real_allocation_failure_steps_down_says_so_and_climbs_back() -> None:
         before = await transcribe(client)
         assert before["model"] == "whisper-pocket-m"
         assert "instead_of" not in before
+        remote = remote_of(scheduler)
+        pid, large_bytes = remote.worker.pid, remote.weights_bytes()
         await starve(scheduler)
         during = await transcribe(client)
+        assert remote.worker.pid != pid
+        assert 0 < remote.weights_bytes() < large_bytes
         assert (during["model"], during["instead_of"]) == ("whisper-pocket-s", "whisper-pocket-m")
         assert during["text"]
         names = ("ooms", "fallbacks", "returns_to_larger")
