@@ -200,28 +200,15 @@ def fill_random(model: nn.Module, *, seed: int) -> None:
     repeated from the first parameter that holds all of it, so that a device keeps no block beside
     the weights.
     """
-    drawn = _seeded_block(seed)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(RANDOM_BLOCK_VALUES, generator=generator) * RANDOM_STD
     blocks: dict[tuple[torch.device, torch.dtype], Tensor] = {}
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             continue
-        flat, key = parameter.view(-1), (parameter.device, parameter.dtype)
-        first = flat[:RANDOM_BLOCK_VALUES]
-        first.copy_(blocks.get(key, drawn)[: first.numel()])
-        if first.numel() == RANDOM_BLOCK_VALUES:
-            _repeat_into(flat[RANDOM_BLOCK_VALUES:], blocks.setdefault(key, first))
-
-
-def _seeded_block(seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(RANDOM_BLOCK_VALUES, generator=generator) * RANDOM_STD
-
-
-def _repeat_into(flat: Tensor, block: Tensor) -> None:
-    whole = flat.numel() // block.numel()
-    if whole:
-        flat[: whole * block.numel()].view(whole, -1).copy_(block.expand(whole, -1))
-    rest = flat.numel() - whole * block.numel()
-    if rest:
-        flat[-rest:].copy_(block[:rest])
+        key = (parameter.device, parameter.dtype)
+        for piece in parameter.view(-1).split(RANDOM_BLOCK_VALUES):
+            piece.copy_(blocks.get(key, drawn)[: piece.numel()])
+            if piece.numel() == RANDOM_BLOCK_VALUES:
+                blocks.setdefault(key, piece)

@@ -12,7 +12,7 @@ from hybridlab.models.base import GenerationResult, TokenUsage
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import DecodedAudio, InferenceResult
 from hybridlab.server.schemas.completions import completion
-from hybridlab.server.schemas.requests import ChatBody, ChatRequest, known_language, read_chat
+from hybridlab.server.schemas.requests import ChatBody, known_language
 from hybridlab.server.schemas.transcripts import (
     Segment,
     segments_of,
@@ -105,21 +105,17 @@ def chat(*parts: object, **more: object) -> dict[str, object]:
     return {"model": "voxtral", "messages": [{"role": "user", "content": list(parts)}], **more}
 
 
-def read(body: object) -> ChatRequest:
-    return read_chat(ChatBody.model_validate(body))
-
-
 def test_a_question_is_read_with_what_the_system_says_before_it() -> None:
     body = chat(AUDIO, ASK, max_tokens=9, temperature=0.2)
     messages = body["messages"]
     assert isinstance(messages, list)
     messages.insert(0, {"role": "system", "content": "Be brief."})
-    found = read(body)
-    assert (found.audio, found.question) == (b"abc", "Be brief.\n\nWhat is said?")
-    assert (found.max_new_tokens, found.stream) == (9, False)
-    streamed = read(chat(AUDIO, ASK, stream=True, stream_options={"include_usage": True}))
-    assert (streamed.stream, streamed.include_usage) == (True, True)
-    assert not read(chat(AUDIO, ASK, stream=True, stream_options={})).include_usage
+    found = ChatBody.model_validate(body)
+    assert found.read() == (b"abc", "Be brief.\n\nWhat is said?")
+    assert (found.most_tokens, found.include_usage) == (9, False)
+    for options, told in (({"include_usage": True}, True), ({}, False)):
+        streamed = chat(AUDIO, ASK, stream=True, stream_options=options)
+        assert ChatBody.model_validate(streamed).include_usage is told
 
 
 @pytest.mark.parametrize(
@@ -135,7 +131,7 @@ def test_a_question_is_read_with_what_the_system_says_before_it() -> None:
 )
 def test_what_cannot_be_answered_is_refused_with_the_reason(body: object, why: str) -> None:
     with pytest.raises(ApiError, match=why) as caught:
-        read(body)
+        ChatBody.model_validate(body).read()
     assert caught.value.status_code == 400
 
 
@@ -161,7 +157,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(body: object, why: s
 )
 def test_what_has_the_wrong_shape_is_refused_where_it_is_wrong(body: object, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
-        read(body)
+        ChatBody.model_validate(body)
 
 
 @pytest.mark.parametrize("bad", ["english", "e", "../x", "gb", "tir", "haw"])
