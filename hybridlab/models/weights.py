@@ -207,8 +207,18 @@ def fill_random(model: nn.Module, *, seed: int) -> None:
         if parameter.dim() == 1:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             continue
-        key = (parameter.device, parameter.dtype)
-        for piece in parameter.view(-1).split(RANDOM_BLOCK_VALUES):
-            piece.copy_(blocks.get(key, drawn)[: piece.numel()])
-            if piece.numel() == RANDOM_BLOCK_VALUES:
-                blocks.setdefault(key, piece)
+        flat, key = parameter.view(-1), (parameter.device, parameter.dtype)
+        first = flat[:RANDOM_BLOCK_VALUES]
+        first.copy_(blocks.get(key, drawn)[: first.numel()])
+        if first.numel() == RANDOM_BLOCK_VALUES:
+            _repeat_into(flat[RANDOM_BLOCK_VALUES:], blocks.setdefault(key, first))
+
+
+def _repeat_into(flat: Tensor, block: Tensor) -> None:
+    """In one copy: one for each block takes twice as long."""
+    whole = flat.numel() // block.numel()
+    if whole:
+        flat[: whole * block.numel()].view(whole, -1).copy_(block.expand(whole, -1))
+    rest = flat.numel() - whole * block.numel()
+    if rest:
+        flat[-rest:].copy_(block[:rest])
