@@ -25,13 +25,6 @@ def test_any_rate_and_channels_become_16_khz_mono(tmp_path: Path) -> None:
     assert np.argmax(spectrum) == pytest.approx(1000, abs=2)
 
 
-@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "wav"])
-def test_formats_of_libsndfile(tmp_path: Path, tone: Samples, suffix: str) -> None:
-    path = tmp_path / f"x.{suffix}"
-    soundfile.write(path, tone, 16_000)
-    assert audio.check_clip(path) == pytest.approx(2.0, abs=0.1)
-
-
 def test_missing_empty_corrupt_silent_and_too_long(tmp_path: Path, tone: Samples) -> None:
     def expect(path: Path, message: str, **options: float) -> None:
         with pytest.raises(AudioError, match=message):

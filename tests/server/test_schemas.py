@@ -21,7 +21,6 @@ from hybridlab.server.schemas.transcripts import (
     verbose_transcript,
     vtt,
 )
-from hybridlab.server.streaming import event
 
 AUDIO_65_S = DecodedAudio(np.zeros(65 * 16_000, np.float32), (28 * 16_000, 56 * 16_000 + 8))
 
@@ -91,10 +90,6 @@ def test_a_completion_refuses_to_guess_its_tokens() -> None:
     )
     with pytest.raises(RuntimeError, match="voxtral-x did not tell the tokens"):
         completion("c-1", uncounted)
-
-
-def test_an_event_is_one_line_whatever_its_text() -> None:
-    assert event({"text": "a\nb"}, "answer") == 'event: answer\ndata: {"text": "a\\nb"}\n\n'
 
 
 AUDIO = {"type": "input_audio", "input_audio": {"data": base64.b64encode(b"abc").decode()}}
