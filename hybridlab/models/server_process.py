@@ -59,7 +59,11 @@ class Service:
             stderr=self._log,
             env=environment | self.environment,
         )
-        self._member = self._count_from_now(self._process.pid)
+        if self.device.kind == "cpu":
+            self._member = RssProcessTree(self.name, self._process.pid)
+        else:
+            pid = self._process.pid
+            self._member = ReportedProcessTree(self.name, pid, self.reported_memory)
         self.device.tracked_processes = (*self.device.tracked_processes, self._member)
 
     def start(self) -> None:
@@ -69,15 +73,13 @@ class Service:
         self.launch()
         assert self._process is not None
         while not (ready := READY.search(self._log_text())):
-            if self._process.poll() is not None:
-                raise self._failure(self._process.returncode)
+            if (code := self._process.poll()) is not None:
+                *_, last = ["nothing", *self._log_text().strip().splitlines()]
+                fault = UnavailableError if code == REFUSED else RuntimeError
+                last = last.removeprefix("hybridlab: ")
+                raise fault(f"the server of {self.name} did not start: {last}")
             time.sleep(LOOK_EVERY_S)
         self.url = ready[1]
-
-    def _count_from_now(self, pid: int) -> ProcessTree:
-        if self.device.kind == "cpu":
-            return RssProcessTree(self.name, pid)
-        return ReportedProcessTree(self.name, pid, self.reported_memory)
 
     def reported_memory(self) -> ReportedMemory:
         """Its bytes of a GPU, as it reports them: none, as long as nothing in it touches one."""
@@ -86,12 +88,6 @@ class Service:
     def _log_text(self) -> str:
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
-
-    def _failure(self, code: int) -> Exception:
-        *_, last = ["nothing", *self._log_text().strip().splitlines()]
-        last = last.removeprefix("hybridlab: ")
-        message = f"the server of {self.name} did not start: {last}"
-        return UnavailableError(message) if code == REFUSED else RuntimeError(message)
 
     def count(self) -> None:
         """Tell the device what of these processes is no request."""
