@@ -213,19 +213,18 @@ class WindowedRecognizer(SpeechRecognizer):
         pieces = [windows(samples) for samples in batch]
         cut = [piece for clip in pieces for piece in clip]
         rows = iter(self._transcribe_windows(cut, language, max_new_tokens, beams))
-        return [_joined([next(rows) for _ in clip]) for clip in pieces]
+        found = []
+        for clip in pieces:
+            own = [next(rows) for _ in clip]
+            text = " ".join(row.text for row in own if row.text)
+            found.append(GenerationResult(text, tuple(t for row in own for t in row.tokens)))
+        return found
 
     @abstractmethod
     def _transcribe_windows(
         self, pieces: list[Samples], language: str, max_new_tokens: int, beams: int
     ) -> list[GenerationResult]:
         """One text for each window."""
-
-
-def _joined(rows: list[GenerationResult]) -> GenerationResult:
-    """Texts of a clip's windows as its text."""
-    text = " ".join(row.text for row in rows if row.text)
-    return GenerationResult(text, tuple(token for row in rows for token in row.tokens))
 
 
 class AudioLanguageModel(SpeechRecognizer):

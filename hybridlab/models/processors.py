@@ -35,12 +35,6 @@ def _whisper_ranks() -> dict[bytes, int]:
     return {base64.b64decode(token): int(rank) for token, rank in lines}
 
 
-def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The 50,000 merges of the released merges.txt: the pair whose joining made each token."""
-    tokens = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
-    return [_last_pair(token, ranks) for token in tokens]
-
-
 def _last_pair(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
     """The two parts that byte-pair encoding leaves of `token` before its very last merge."""
     parts = [token[i : i + 1] for i in range(len(token))]
@@ -63,9 +57,12 @@ def whisper_processor(*, vocab_size: int, num_mel_bins: int) -> WhisperProcessor
         return "".join(letters[byte] for byte in token)
 
     ranks = _whisper_ranks()
+    # the 50,000 merges of the released merges.txt: the pair whose joining made each token
+    joined = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
+    pairs = [_last_pair(token, ranks) for token in joined]
     tokenizer = WhisperTokenizer(
         vocab={text(token): rank for token, rank in ranks.items()},
-        merges=[(text(left), text(right)) for left, right in _merges(ranks)],
+        merges=[(text(left), text(right)) for left, right in pairs],
     )
     ids = _special_ids(vocab_size)
     first_time = ids["<|0.00|>"]

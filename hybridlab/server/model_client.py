@@ -97,7 +97,10 @@ class WorkerModelClient(ModelClient):
         self.role = role
         self.specs = list(specs)
         self.variant = variant
-        self.models = [served_name(spec, catalog.FAMILIES[role]) for spec in specs]
+        family = catalog.FAMILIES[role]
+        self.models = [
+            f"{family}-{spec.model}{'' if spec.has_text else WITHOUT_TEXT}" for spec in specs
+        ]
         self._on_device = False  # of weights that are swapped
         self._retained_bytes = 0  # what its allocator kept when it was last told to keep nothing
         self._swap = variant.name if variant.offloader and role == "asr" else ""
@@ -191,11 +194,6 @@ class WorkerModelClient(ModelClient):
     async def close(self) -> None:
         self.remote.leave()
         await asyncio.to_thread(self.remote.worker.close)
-
-
-def served_name(spec: ModelSpec, family: str) -> str:
-    """The model's id for clients; weights without text say so."""
-    return f"{family}-{spec.model}" + ("" if spec.has_text else WITHOUT_TEXT)
 
 
 # -------------------------------------------------------------------------- inside the worker
