@@ -22,6 +22,7 @@ from typer.main import get_command
 from hybridlab.audio import load_clips
 from hybridlab.cli.commands import app
 from hybridlab.models.http_model import chat_body
+from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
 from hybridlab.server.healthcheck import ready
 from hybridlab.server.settings import TOKEN_VARIABLE, Settings
 from tests.server.live import CHAT, HYBRID, TRANSCRIPTIONS
@@ -165,7 +166,8 @@ QUESTION = CLIP.questions[1]
 
 class Service:
     """One service as a process: its own command, environment and health check, with the image's
-    entrypoint, loopback for the container's address and a free port for the container's."""
+    entrypoint, loopback for the container's address and a free port for the container's. What its
+    workers are forked from is that of all tests, which has imported torch already."""
 
     def __init__(self, facts: dict[str, Any], name: str, ports: dict[str, int]) -> None:
         self.port = ports[name]
@@ -178,7 +180,7 @@ class Service:
         for old, new in local.items():
             text = text.replace(old, new)
         self.facts = json.loads(text)
-        kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", ADDRESS_VARIABLE)}
         self.environment = {**kept, **self.facts["environment"], "PYTHONPATH": str(ROOT)}
 
     def start(self) -> None:
@@ -212,7 +214,7 @@ class Service:
 
 
 @pytest.fixture
-def separate() -> Iterator[dict[str, Service]]:
+def separate(case_server: CaseServer) -> Iterator[dict[str, Service]]:
     """The three servers of the separate deployment."""
     listeners = {name: socket.create_server(("127.0.0.1", 0)) for name in ("llm", "asr", "front")}
     ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
