@@ -48,9 +48,17 @@ def test_the_program_hears_what_the_model_hears_or_says_why_not(
     assert said
     found = whisper_faster.transcripts(model.converted(tmp_path), "cpu", "cpu")
     assert found == [said, said]
-    assert "no-such-folder" in str(whisper_faster.transcripts(tmp_path / "no-such-folder", "cpu"))
     monkeypatch.setattr(whisper_faster, "PROBE_TIMEOUT_S", 0.01)
     assert whisper_faster.transcripts(tmp_path, "cpu") == "no answer in 0.01 s"
+    for program, reason in (
+        ("echo note >&2; echo no cuBLAS >&2; exit 3", "no cuBLAS"),
+        ("kill -ABRT $$", "exit status -6"),
+    ):
+        (script := tmp_path / "program").write_text(f"#!/bin/sh\n{program}\n")
+        script.chmod(0o755)
+        monkeypatch.setattr("sys.executable", str(script))
+        monkeypatch.setattr(whisper_faster, "PROBE_TIMEOUT_S", 20)
+        assert whisper_faster.transcripts(tmp_path, "cpu") == reason
 
 
 @pytest.mark.parametrize(
