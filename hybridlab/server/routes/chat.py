@@ -16,8 +16,8 @@ from hybridlab.server.routes.common import (
     question_params,
     result_of,
 )
+from hybridlab.server.schemas.base import INFERENCE_ERRORS
 from hybridlab.server.schemas.completions import ChunkWriter, Completion, completion
-from hybridlab.server.schemas.errors import INFERENCE_ERRORS
 from hybridlab.server.schemas.events import CHUNK_STREAM
 from hybridlab.server.schemas.requests import ChatBody
 from hybridlab.server.streaming import cancel_on_disconnect, event, event_stream, new_id
