@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,16 +186,13 @@ def _manifest_rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix.lower() == ".csv":
         rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
     elif path.suffix.lower() in (".jsonl", ".json"):
-        rows = [_json_row(path, n, line) for n, line in _numbered(text.splitlines())]
+        lines = enumerate(text.splitlines(), 1)
+        rows = [_json_row(path, number, line) for number, line in lines if line.strip()]
     else:
         raise AudioError(f"{path} is neither a folder nor a .jsonl or .csv manifest")
     if not rows:
         raise AudioError(f"{path} lists no clips")
     return rows
-
-
-def _numbered(lines: Iterable[str]) -> list[tuple[int, str]]:
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:

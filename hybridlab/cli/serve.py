@@ -23,7 +23,11 @@ RENAMED = {
     "--queue": "--max-queue",
     "--climb-after-s": "--retry-larger-after-s",
     "--whisper": "--asr-model",
-} | {f"--{old}".replace("_", "-"): f"--{new}".replace("_", "-") for old, new in PARAMETERS.items()}
+} | {
+    f"--{old}".replace("_", "-"): f"--{new}".replace("_", "-")
+    for old, new in PARAMETERS.items()
+    if old.startswith(("voxtral", "whisper"))
+}
 
 
 class ServeCommand(TyperCommand):

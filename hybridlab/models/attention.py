@@ -19,8 +19,12 @@ from hybridlab.errors import UnavailableError
 if TYPE_CHECKING:
     import torch
 
-#: The kernels that can be pinned, by what they are called in messages.
-KERNELS = {"math": "math", "efficient": "memory-efficient", "flash": "flash"}
+#: The kernels that can be pinned: what they are called in messages, and by torch.
+KERNELS = {
+    "math": ("math", "MATH"),
+    "efficient": ("memory-efficient", "EFFICIENT_ATTENTION"),
+    "flash": ("flash", "FLASH_ATTENTION"),
+}
 #: How SDPA begins its refusal of a call that no allowed kernel takes.
 REFUSALS = ("No available kernel", "No viable backend")
 #: Enough positions for a prompt that is more than a token.
@@ -101,34 +105,24 @@ def pinned_attention(attention: Attention) -> Iterator[None]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from transformers.integrations import sdpa_attention
 
-    backends = {
-        "math": SDPBackend.MATH,
-        "efficient": SDPBackend.EFFICIENT_ATTENTION,
-        "flash": SDPBackend.FLASH_ATTENTION,
-    }
-    if attention in backends:
-        with sdpa_kernel(backends[attention]), _refusals_told(attention):
-            yield
-        return
     if attention == "auto":
         yield
-        return
-    grouped = sdpa_attention.use_gqa_in_sdpa
-    sdpa_attention.use_gqa_in_sdpa = lambda *_, **__: False
-    try:
-        yield
-    finally:
-        sdpa_attention.use_gqa_in_sdpa = grouped
-
-
-@contextmanager
-def _refusals_told(attention: Attention) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith(REFUSALS):
-            raise
-        raise UnavailableError(
-            f"torch has no {KERNELS[attention]} attention kernel for these heads, dtype and mask "
-            "on this device; use attention auto, math or expanded_kv"
-        ) from error
+    elif attention == "expanded_kv":
+        grouped = sdpa_attention.use_gqa_in_sdpa
+        sdpa_attention.use_gqa_in_sdpa = lambda *_, **__: False
+        try:
+            yield
+        finally:
+            sdpa_attention.use_gqa_in_sdpa = grouped
+    else:
+        name, backend = KERNELS[attention]
+        try:
+            with sdpa_kernel(SDPBackend.__members__[backend]):
+                yield
+        except RuntimeError as error:
+            if not str(error).startswith(REFUSALS):
+                raise
+            raise UnavailableError(
+                f"torch has no {name} attention kernel for these heads, dtype and mask on this "
+                "device; use attention auto, math or expanded_kv"
+            ) from error

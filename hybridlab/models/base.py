@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hybridlab import catalog
-from hybridlab.audio import Samples
+from hybridlab.audio import Samples, windows
 from hybridlab.catalog import Attention, Decoding, LoadPath
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.errors import UnavailableError
@@ -120,8 +120,8 @@ class Model(ABC):
         self.spans: list[PhaseSpan] = []
         #: Called with 'asr encode' and the like when a phase begins, '' when it ends.
         self.on_phase: Callable[[str], None] | None = None
-        #: Called by language models alone: a Whisper has its words window by window. A request that
-        #: is tried again begins from its first word.
+        #: Called by language models alone, whose decoding is `loop`: a Whisper has its words window
+        #: by window. A request that is tried again begins from its first word.
         self.on_text: TokenCallback | None = None
         #: What the processor (tokenizer, mel filters) took where the host is the device.
         self.processor_bytes: int | None = None
@@ -197,6 +197,34 @@ class SpeechRecognizer(Model):
         beams: 1 is greedy.
         With random weights exactly `max_new_tokens` tokens are generated per window.
         """
+
+
+class WindowedRecognizer(SpeechRecognizer):
+    """Transcribes windows of at most 30 s."""
+
+    def transcribe(
+        self,
+        batch: Sequence[Samples],
+        *,
+        language: str = "en",
+        max_new_tokens: int = 224,
+        beams: int = 1,
+    ) -> list[GenerationResult]:
+        pieces = [windows(samples) for samples in batch]
+        cut = [piece for clip in pieces for piece in clip]
+        rows = iter(self._transcribe_windows(cut, language, max_new_tokens, beams))
+        found = []
+        for clip in pieces:
+            own = [next(rows) for _ in clip]
+            text = " ".join(row.text for row in own if row.text)
+            found.append(GenerationResult(text, tuple(t for row in own for t in row.tokens)))
+        return found
+
+    @abstractmethod
+    def _transcribe_windows(
+        self, pieces: list[Samples], language: str, max_new_tokens: int, beams: int
+    ) -> list[GenerationResult]:
+        """One text for each window."""
 
 
 class AudioLanguageModel(SpeechRecognizer):

@@ -121,8 +121,7 @@ class OverHttp(Model):
         return self._weights_bytes if self._loaded else None
 
     def _post(self, path: str, began_s: float, **content: Any) -> dict[str, Any]:
-        if self.on_phase is not None:
-            self.on_phase(f"{self.name} http")
+        self.tell_phase("http")
         server = self.gateway or self.server
         response = self._client.post(f"{server.url}{path}", **content)
         body: dict[str, Any] = response.json()
@@ -130,8 +129,7 @@ class OverHttp(Model):
             message = body["error"]["message"]
             raise RuntimeError(f"{path} answered {response.status_code}: {message}")
         self._write_spans(began_s, server_timing(response.headers["server-timing"]))
-        if self.on_phase is not None:
-            self.on_phase("")
+        self.tell_phase("")
         return body
 
     def _write_spans(self, began_s: float, timing: Mapping[str, float]) -> None:

@@ -5,8 +5,10 @@ Stamps are CUDA events on a GPU, so that observing never waits for the device.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 from torch import nn
@@ -80,13 +82,6 @@ class PhaseProbe:
         times = [(phase, self.model.device.seconds(stamp)) for phase, stamp in self._marks]
         start = self.model.device.seconds(began)
         yield PhaseSpan(self.model.name, "prepare", start, times[0][1] if times else start)
-        last: PhaseSpan | None = None
-        for (phase, entered), (_, left) in zip(times[::2], times[1::2], strict=True):
-            if last is not None and phase == last.phase:
-                last = PhaseSpan(self.model.name, phase, last.start_s, left)
-                continue
-            if last is not None:
-                yield last
-            last = PhaseSpan(self.model.name, phase, entered, left)
-        if last is not None:
-            yield last
+        for phase, own in groupby(times, key=operator.itemgetter(0)):
+            (_, entered), *_, (_, left) = own
+            yield PhaseSpan(self.model.name, phase, entered, left)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import operator
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,29 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import GenerationConfig, VoxtralProcessor, WhisperProcessor
 
-TIMESTAMPS = 1501  # <|0.00|> to <|30.00|> in steps of 20 ms
 TEKKEN_CONTROL_TOKENS = 1000
 TEKKEN_FILE = "tekken_240911.json"
 #: Those of Voxtral's control tokens that older models lack, by rank (its tekken.json).
 VOXTRAL_SPECIALS = {24: "[AUDIO]", 25: "[BEGIN_AUDIO]", 34: "[TRANSCRIBE]"}
-
-
-def whisper_specials(vocab_size: int) -> list[str]:
-    """Special tokens in the order of their ids: 99 languages in 51,865 words, 100 in 51,866."""
-    from whisper.tokenizer import LANGUAGES
-
-    count = 100 if vocab_size == 51_866 else 99
-    return [
-        "<|endoftext|>",
-        "<|startoftranscript|>",
-        *(f"<|{code}|>" for code in list(LANGUAGES)[:count]),
-        "<|translate|>",
-        "<|transcribe|>",
-        "<|startoflm|>",
-        "<|startofprev|>",
-        "<|nospeech|>",
-        "<|notimestamps|>",
-    ]
 
 
 @functools.cache
@@ -51,12 +33,6 @@ def _whisper_ranks() -> dict[bytes, int]:
     path = Path(whisper.__file__).parent / "assets" / "multilingual.tiktoken"
     lines = (line.split() for line in path.read_bytes().splitlines() if line)
     return {base64.b64decode(token): int(rank) for token, rank in lines}
-
-
-def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The 50,000 merges of the released merges.txt: the pair whose joining made each token."""
-    tokens = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
-    return [_last_pair(token, ranks) for token in tokens]
 
 
 def _last_pair(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
@@ -81,14 +57,18 @@ def whisper_processor(*, vocab_size: int, num_mel_bins: int) -> WhisperProcessor
         return "".join(letters[byte] for byte in token)
 
     ranks = _whisper_ranks()
+    # the 50,000 merges of the released merges.txt: the pair whose joining made each token
+    joined = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
+    pairs = [_last_pair(token, ranks) for token in joined]
     tokenizer = WhisperTokenizer(
         vocab={text(token): rank for token, rank in ranks.items()},
-        merges=[(text(left), text(right)) for left, right in _merges(ranks)],
+        merges=[(text(left), text(right)) for left, right in pairs],
     )
-    specials = whisper_specials(vocab_size)
-    tokenizer.add_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
-    times = [f"<|{step * 0.02:.2f}|>" for step in range(TIMESTAMPS)]
-    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in times])
+    ids = _special_ids(vocab_size)
+    first_time = ids["<|0.00|>"]
+    tokenizer.add_tokens(
+        [AddedToken(t, special=i < first_time, normalized=False) for t, i in ids.items()]
+    )
     tokenizer.pad_token = tokenizer.eos_token = "<|endoftext|>"
     # the constructor set its prefix while the control tokens were still unknown to it
     tokenizer.set_prefix_tokens()
@@ -117,6 +97,13 @@ def openai_tokenizer(vocab_size: int) -> Any:
     return tokenizer
 
 
+def _special_ids(vocab_size: int) -> dict[str, int]:
+    """Special tokens and times in the order of their ids: 99 languages in 51,865 words, 100 in
+    51,866."""
+    ids = openai_tokenizer(vocab_size).special_tokens
+    return dict(sorted(ids.items(), key=operator.itemgetter(1)))
+
+
 @functools.cache
 def _suppressed(vocab_size: int) -> list[int]:
     """What the released models never say: openai-whisper's non-speech tokens and task tokens."""
@@ -129,11 +116,10 @@ def whisper_generation_config(*, vocab_size: int) -> GenerationConfig:
     """Everything that `generate(language=...)` asks of a multilingual Whisper."""
     from transformers import GenerationConfig
 
-    first = len(_whisper_ranks())
-    ids = {token: first + index for index, token in enumerate(whisper_specials(vocab_size))}
+    ids = _special_ids(vocab_size)
     tasks = {name: ids[f"<|{name}|>"] for name in ("translate", "transcribe")}
     first_language = ids["<|en|>"]
-    languages = [t for t, i in ids.items() if first_language <= i < tasks["translate"]]
+    languages = {t: i for t, i in ids.items() if first_language <= i < tasks["translate"]}
     config = GenerationConfig(
         bos_token_id=ids["<|endoftext|>"],
         eos_token_id=ids["<|endoftext|>"],
@@ -144,7 +130,7 @@ def whisper_generation_config(*, vocab_size: int) -> GenerationConfig:
         begin_suppress_tokens=[220, ids["<|endoftext|>"]],
     )
     config.is_multilingual = True
-    config.lang_to_id = {token: ids[token] for token in languages}
+    config.lang_to_id = languages
     config.task_to_id = tasks
     config.no_timestamps_token_id = ids["<|notimestamps|>"]
     config.prev_sot_token_id = ids["<|startofprev|>"]

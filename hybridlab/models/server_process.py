@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from hybridlab.devices import Device, MemoryOwners, Reading, procfs
+from hybridlab.devices import Device, MemoryOwners, Reading
 from hybridlab.devices.process_memory import (
     ProcessTree,
     ReportedMemory,
@@ -26,11 +26,6 @@ PROGRAM = (sys.executable, "-m", "hybridlab.cli")
 REFUSED = 2
 STOP_S = 20.0
 LOOK_EVERY_S = 0.05
-#: A process that is to get ready is given up when it has said nothing for so long and has computed
-#: for less than this share of it. How long weights may take is not known beforehand; whoever reads
-#: or fetches them computes more, an idle server less.
-STALLED_S = 120.0
-BUSY_SHARE = 0.01
 #: What a server says once it takes requests.
 READY = re.compile(r"(http://\S+) serves ")
 
@@ -38,13 +33,10 @@ READY = re.compile(r"(http://\S+) serves ")
 class Service:
     """One command of the lab that serves, with its processes, which count as part of the case."""
 
-    def __init__(
-        self, name: str, arguments: Sequence[str], device: Device, *, stalled_s: float = STALLED_S
-    ) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], device: Device) -> None:
         self.name = name
         self.arguments = list(arguments)
         self.device = device
-        self.stalled_s = stalled_s
         #: Variables that it has besides this process' own.
         self.environment: dict[str, str] = {}
         #: Where it takes requests; '' while it does not.
@@ -67,30 +59,27 @@ class Service:
             stderr=self._log,
             env=environment | self.environment,
         )
-        self._member = self._count_from_now(self._process.pid)
+        if self.device.kind == "cpu":
+            self._member = RssProcessTree(self.name, self._process.pid)
+        else:
+            pid = self._process.pid
+            self._member = ReportedProcessTree(self.name, pid, self.reported_memory)
         self.device.tracked_processes = (*self.device.tracked_processes, self._member)
 
     def start(self) -> None:
-        """Returns when it takes requests. `UnavailableError` with its own line where it refuses to
-        start, `RuntimeError` where it ends otherwise or does nothing any more."""
+        """Returns when it takes requests, however long its weights take: the case that waits has a
+        time limit of its own. `UnavailableError` with the server's own line where it refuses to
+        start, `RuntimeError` where it ends otherwise."""
         self.launch()
         assert self._process is not None
-        progress = _Progress(self._process.pid, self.stalled_s)
-        while not (ready := READY.search(said := self._log_text())):
-            if self._process.poll() is not None:
-                raise self._failure(self._process.returncode)
-            if progress.stalled(said):
-                raise RuntimeError(
-                    f"the server of {self.name} is not ready and has done nothing for "
-                    f"{self.stalled_s:g} s; the last it said: {_last_line(said)}"
-                )
+        while not (ready := READY.search(self._log_text())):
+            if (code := self._process.poll()) is not None:
+                *_, last = ["nothing", *self._log_text().strip().splitlines()]
+                fault = UnavailableError if code == REFUSED else RuntimeError
+                last = last.removeprefix("hybridlab: ")
+                raise fault(f"the server of {self.name} did not start: {last}")
             time.sleep(LOOK_EVERY_S)
         self.url = ready[1]
-
-    def _count_from_now(self, pid: int) -> ProcessTree:
-        if self.device.kind == "cpu":
-            return RssProcessTree(self.name, pid)
-        return ReportedProcessTree(self.name, pid, self.reported_memory)
 
     def reported_memory(self) -> ReportedMemory:
         """Its bytes of a GPU, as it reports them: none, as long as nothing in it touches one."""
@@ -99,11 +88,6 @@ class Service:
     def _log_text(self) -> str:
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
-
-    def _failure(self, code: int) -> Exception:
-        last = _last_line(self._log_text()).removeprefix("hybridlab: ")
-        message = f"the server of {self.name} did not start: {last}"
-        return UnavailableError(message) if code == REFUSED else RuntimeError(message)
 
     def count(self) -> None:
         """Tell the device what of these processes is no request."""
@@ -141,10 +125,8 @@ class Server(Service):
     """One `hybridlab serve`. It runs from the first model's `enter` to the last one's `leave`;
     with it those `beside` it are launched, as containers start together."""
 
-    def __init__(
-        self, name: str, options: Sequence[str], device: Device, *, stalled_s: float = STALLED_S
-    ) -> None:
-        super().__init__(name, ["serve", *options], device, stalled_s=stalled_s)
+    def __init__(self, name: str, options: Sequence[str], device: Device) -> None:
+        super().__init__(name, ["serve", *options], device)
         self.beside: Sequence[Server] = ()
         self._inside: set[str] = set()
         self._last_report = ReportedMemory()
@@ -229,32 +211,7 @@ def beside_weights(device: Device, servers: Collection[Server], before: MemoryOw
     return Reading(float(now - then))
 
 
-class _Progress:
-    """Whether a process that is to get ready has stopped doing anything."""
-
-    def __init__(self, pid: int, stalled_s: float) -> None:
-        self.pid = pid
-        self.stalled_s = stalled_s
-        self._since_s = self._looked_s = time.monotonic()
-        self._cpu_s = 0.0
-        self._said = ""
-
-    def stalled(self, said: str) -> bool:
-        now = time.monotonic()
-        if now - self._looked_s < min(1.0, self.stalled_s / 4):
-            return False
-        self._looked_s = now
-        cpu_s = sum(procfs.cpu_seconds(pid) or 0.0 for pid in procfs.process_tree(self.pid))
-        if said != self._said or cpu_s - self._cpu_s > BUSY_SHARE * self.stalled_s:
-            self._since_s, self._cpu_s, self._said = now, cpu_s, said
-        return now - self._since_s > self.stalled_s
-
-
 def _children_s() -> float:
     """Processor time of all children that this process has waited for, and of theirs."""
     times = os.times()
     return times.children_user + times.children_system
-
-
-def _last_line(said: str) -> str:
-    return (said.strip().splitlines() or ["nothing"])[-1]

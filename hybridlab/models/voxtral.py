@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -112,18 +112,17 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
     ) -> list[GenerationResult]:
         asked = inputs["attention_mask"].sum(dim=1).tolist()
         inputs = inputs.to(self.device.torch_name, dtype=self._model.dtype)
-        teller = self._teller(len(asked)) if beams == 1 else None
         with kernels_of(self.spec.card), pinned_attention(self.spec.attention):
             if self.spec.decoding == "loop" and beams == 1:
-                on_step = None if teller is None else teller.step
-                rows = self._loop.say(self._loop.prefill(inputs), max_new_tokens, on_step)
+                heading = self._loop.prefill(inputs)
+                rows = self._loop.say(heading, max_new_tokens, self._on_step(len(asked)))
             else:
-                rows = self._library_rows(inputs, max_new_tokens, beams, teller)
+                rows = self._library_rows(inputs, max_new_tokens, beams)
         return [
             self._text(row, count, max_new_tokens) for row, count in zip(rows, asked, strict=True)
         ]
 
-    def _teller(self, rows: int) -> StreamDetokenizer | None:
+    def _on_step(self, rows: int) -> Callable[[list[int]], bool] | None:
         """None if no token callback is set."""
         if self.on_text is None:
             return None
@@ -133,14 +132,10 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
             decode=self._processor.tokenizer.decode,
             ends=self._loop.ends.tolist() if self.spec.has_text else (),
             first_word=TEKKEN_CONTROL_TOKENS,
-        )
+        ).step
 
-    def _library_rows(
-        self, inputs: Any, max_new_tokens: int, beams: int, teller: StreamDetokenizer | None
-    ) -> list[list[int]]:
+    def _library_rows(self, inputs: Any, max_new_tokens: int, beams: int) -> list[list[int]]:
         options: dict[str, Any] = {}
-        if teller is not None:
-            options["streamer"] = _Streamer(teller)
         if not self.spec.has_text:
             options["min_new_tokens"] = max_new_tokens
         if self.spec.decoding == "static":
@@ -163,22 +158,6 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
         text = self._processor.tokenizer.decode(tokens).strip() if tokens else ""
         ended = len(row) < max_new_tokens
         return GenerationResult(text, tokens, TokenUsage(prompt_tokens, len(row) + ended, ended))
-
-
-class _Streamer:
-    """What `generate` calls a streamer: given the prompt, then the token of each row."""
-
-    def __init__(self, teller: StreamDetokenizer) -> None:
-        self._teller = teller
-        self._prompt = True
-
-    def put(self, tokens: torch.Tensor) -> None:
-        if not self._prompt:
-            self._teller.step(tokens.tolist())
-        self._prompt = False
-
-    def end(self) -> None:
-        """Nothing is held back here."""
 
 
 class _VoxtralPrefill(PrefilledAudio):

@@ -200,7 +200,8 @@ def fill_random(model: nn.Module, *, seed: int) -> None:
     repeated from the first parameter that holds all of it, so that a device keeps no block beside
     the weights.
     """
-    drawn = _seeded_block(seed)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(RANDOM_BLOCK_VALUES, generator=generator) * RANDOM_STD
     blocks: dict[tuple[torch.device, torch.dtype], Tensor] = {}
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
@@ -213,12 +214,8 @@ def fill_random(model: nn.Module, *, seed: int) -> None:
             _repeat_into(flat[RANDOM_BLOCK_VALUES:], blocks.setdefault(key, first))
 
 
-def _seeded_block(seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(RANDOM_BLOCK_VALUES, generator=generator) * RANDOM_STD
-
-
 def _repeat_into(flat: Tensor, block: Tensor) -> None:
+    """In one copy: one for each block takes twice as long."""
     whole = flat.numel() // block.numel()
     if whole:
         flat[: whole * block.numel()].view(whole, -1).copy_(block.expand(whole, -1))

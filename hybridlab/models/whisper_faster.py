@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from functools import cache
@@ -9,19 +12,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hybridlab.audio import Samples
+from hybridlab import catalog
+from hybridlab.audio import Samples, load_clips
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.nvml import nvml_facts
 from hybridlab.errors import UnavailableError
-from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan
-from hybridlab.models.known_answer import difference, transcripts
+from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, WindowedRecognizer
 from hybridlab.models.local_model import LocalModel
 from hybridlab.models.whisper_transformers import WhisperTransformers
-from hybridlab.models.windowed import WindowedRecognizer
 
-_COMPUTE_TYPES = {"float32": "float32", "float16": "float16", "int8": "int8"}
-#: The small model that ships with hybridlab, in which host and card have to say the same.
-PROBED = "pocket-m"
+NAME = "faster-whisper"
+#: The small model that ships with hybridlab, in which host and card have to say the same, and the
+#: seconds after which a card that has not answered will not.
+PROBED, PROBE_TIMEOUT_S = "pocket-m", 120.0
 
 
 class WhisperCtranslate2(LocalModel, WindowedRecognizer):
@@ -37,7 +40,7 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
 
         options: dict[str, Any] = {
             "device": self.device.kind,
-            "compute_type": _COMPUTE_TYPES[self.spec.dtype],
+            "compute_type": self.spec.dtype,
             "local_files_only": False,
         }
         if isinstance(self.device, CpuDevice) and self.device.concurrent_models > 1:
@@ -58,12 +61,11 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
                 f"faster-whisper cannot compute on {self.device.title()}: {reason}; `hybridlab "
                 "doctor` says what it lacks, or choose openai-whisper or transformers"
             )
-        kept = _COMPUTE_TYPES[self.spec.dtype]
-        known = ctranslate2.get_supported_compute_types("cuda")
-        if kept not in known:
+        own, known = catalog.backend(NAME), ctranslate2.get_supported_compute_types("cuda")
+        if self.spec.dtype not in known:
             raise UnavailableError(
-                f"faster-whisper does not compute in {kept} on {self.device.title()}; choose one "
-                f"of: {', '.join(sorted(known & set(_COMPUTE_TYPES)))}"
+                f"faster-whisper does not compute in {self.spec.dtype} on {self.device.title()}; "
+                f"choose one of: {', '.join(sorted(known.intersection(own.dtypes)))}"
             )
 
     def converted(self, folder: Path) -> Path:
@@ -112,15 +114,50 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
 @cache
 def unusable_on_card() -> str:
     """Why faster-whisper cannot compute on the card, naming wheel and driver; '' where it can. One
-    program is started in the life of this process."""
+    program is started in the life of this process: a library that CTranslate2 does not find may
+    end the process that asks for it."""
+    spec = ModelSpec(model=PROBED, backend=NAME, weights="pocket", dtype="float32")
     with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
-        reason = difference(transcripts(_model_in(Path(folder)), "cpu", "cuda"))
-    if not reason:
+        model = WhisperCtranslate2(spec, CpuDevice()).converted(Path(folder))
+        found = transcripts(model, "cpu", "cuda")
+    if isinstance(found, str):
+        reason = found
+    elif found[0] and found[0] == found[1]:
         return ""
+    else:
+        reason = f"it hears {found[1]!r} where the host hears {found[0]!r}"
     driver = nvml_facts().get("driver")
     return f"{reason} (ctranslate2 {version('ctranslate2')}, driver {driver or 'unknown'})"
 
 
-def _model_in(folder: Path) -> Path:
-    spec = ModelSpec(model=PROBED, backend="faster-whisper", weights="pocket", dtype="float32")
-    return WhisperCtranslate2(spec, CpuDevice()).converted(folder)
+def transcripts(model: Path, *devices: str) -> list[str] | str:
+    """What a program of its own hears on each of the devices, or how it ended."""
+    command = [sys.executable, "-m", "hybridlab.models.whisper_faster", str(model), *devices]
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer in {PROBE_TIMEOUT_S:g} s"
+    if ended.returncode:
+        return (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1]
+    said: list[str] = json.loads(ended.stdout.splitlines()[-1])
+    return said
+
+
+def main(folder: str, *devices: str) -> None:
+    """Print what is heard of the first clip on each of the devices."""
+    from faster_whisper import WhisperModel
+
+    samples, said = load_clips()[0].samples(), []
+    for device in devices:
+        model = WhisperModel(folder, device=device, compute_type="float32", local_files_only=True)
+        segments, _ = model.transcribe(
+            samples, language="en", beam_size=1, temperature=0.0, without_timestamps=True
+        )
+        said.append(" ".join(segment.text.strip() for segment in segments))
+    sys.stdout.write(json.dumps(said) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

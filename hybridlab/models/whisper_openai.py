@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.errors import WeightsError
-from hybridlab.models.base import GenerationResult
+from hybridlab.models.base import GenerationResult, WindowedRecognizer
 from hybridlab.models.local_model import LocalModel
 from hybridlab.models.processors import hf_to_openai_state_dict
 from hybridlab.models.source import folder_or_id
 from hybridlab.models.weights import empty_weights_on, fill_random
-from hybridlab.models.windowed import WindowedRecognizer
 
 #: Silence behind a window while its features are computed, at least what a frame reaches ahead.
 SILENT_HOPS = 5

@@ -11,7 +11,7 @@ from torch import nn
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
-from hybridlab.models.base import GenerationResult
+from hybridlab.models.base import GenerationResult, WindowedRecognizer
 from hybridlab.models.local_model import TransformersModel
 from hybridlab.models.processors import (
     load_whisper_processor,
@@ -19,7 +19,6 @@ from hybridlab.models.processors import (
     whisper_processor,
 )
 from hybridlab.models.weights import whisper_config
-from hybridlab.models.windowed import WindowedRecognizer
 
 
 class WhisperTransformers(TransformersModel, WindowedRecognizer):

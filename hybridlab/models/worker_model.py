@@ -10,8 +10,8 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any
 
 from hybridlab.audio import Samples
 from hybridlab.devices import CpuDevice, Device, resolve_device
@@ -30,23 +30,6 @@ from hybridlab.models.base import (
 )
 from hybridlab.models.factory import make_asr, make_llm
 from hybridlab.processes.worker import Worker, emit
-
-Told = TypeVar("Told")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hosting:
-    """How a worker is to host its model."""
-
-    role: Role
-    spec: ModelSpec
-    device: str
-    #: How many models compute on the device at the same time (`Device.concurrent_models`).
-    concurrent_models: int = 1
-    #: Set before the worker first touches the device.
-    environment: Mapping[str, str]
-    #: Count bytes exactly (`Device.count_exactly`).
-    exact: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,45 +57,45 @@ class _Remote(Model):
         concurrent_models: int = 1,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        """`concurrent_models`: how many compute on the device at the same time; `environment`: set
+        before the worker first touches the device."""
         super().__init__(spec, device)
         self.worker = worker
-        self.hosting = Hosting(
-            role=self.role,
-            spec=spec,
-            device=device.name,
-            concurrent_models=concurrent_models,
-            environment=dict(environment or {}),
-            exact=device.exact,
-        )
+        self._concurrent_models = concurrent_models
+        self._environment = dict(environment or {})
         self._loaded = False
         self._weights_bytes: int | None = None
-        self._member = self._begin()
+        #: Its process as the device counts it.
+        self.member = self._begin()
 
     def _begin(self) -> ProcessMemory:
         """A fresh worker that hosts the model, nothing loaded yet."""
         pid = self.worker.start().call(os.getpid)
         member = self.device.track_process(self.name, pid, self._release)
-        self.worker.call(_host, self.hosting)
+        self.worker.call(
+            _host,
+            self.role,
+            self.spec,
+            self.device.name,
+            concurrent_models=self._concurrent_models,
+            environment=self._environment,
+            exact=self.device.exact,
+        )
         return member
-
-    @property
-    def member(self) -> ProcessMemory:
-        """Its process as the device counts it."""
-        return self._member
 
     @property
     def loaded(self) -> bool:
         return self._loaded
 
     def load(self) -> None:
-        self._ask("load")
+        self.ask("load")
 
     def unload(self) -> None:
-        self._ask("unload")
+        self.ask("unload")
 
     def leave(self) -> None:
         """Its worker is about to be ended."""
-        self._member.leave()
+        self.member.leave()
         self._loaded = False
 
     def module(self) -> None:
@@ -121,34 +104,29 @@ class _Remote(Model):
     def weights_bytes(self) -> int | None:
         return self._weights_bytes if self._loaded else None
 
-    def ask(self, function: Callable[..., Told], *arguments: Any) -> Told:
-        """`function(model, *arguments)` where the model is; all of it must pickle."""
-        return cast(Told, self._ask(function, *arguments))
-
     def begin_again(self, spec: ModelSpec | None = None) -> None:
         """A fresh worker in place of the one before, for this model or for one of another spec;
         nothing is loaded yet."""
         self.restarts += 1
         if spec is not None:
             self.spec = spec
-            self.hosting = replace(self.hosting, spec=spec)
-        self._member.leave()
+        self.member.leave()
         self._loaded = False
-        self._member = self._begin()
+        self.member = self._begin()
 
     def _release(self) -> None:
         if self._loaded:
-            self._ask("release")
+            self.ask("release")
 
     def _request(self, method: str, *arguments: Any, **keywords: Any) -> list[GenerationResult]:
         """A request to the model, tried once more when its process is lost."""
         start = time.perf_counter()
         try:
-            return list(self._ask(method, *arguments, **keywords))
+            return list(self.ask(method, *arguments, **keywords))
         except WorkerLostError:
             self.spans.append(PhaseSpan(self.name, "lost", start, time.perf_counter()))
         self._restart()
-        return list(self._ask(method, *arguments, **keywords))
+        return list(self.ask(method, *arguments, **keywords))
 
     def _restart(self) -> None:
         start = time.perf_counter()
@@ -156,9 +134,10 @@ class _Remote(Model):
         self.load()
         self.spans.append(PhaseSpan(self.name, "restart", start, time.perf_counter()))
 
-    def _ask(self, method: str | Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    def ask(self, method: str | Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """A method of the model, or a function of it and more, where it is; all must pickle."""
         try:
-            reset = self._member.wants_reset()
+            reset = self.member.wants_reset()
             answer = self.worker.call(_ask, method, arguments, keywords, reset_peak=reset)
         except WorkerLostError:
             self._is_lost()
@@ -176,11 +155,11 @@ class _Remote(Model):
         on_text: TokenCallback | None = None,
         **keywords: Any,
     ) -> Any:
-        """A method of the model or a function of it and more, where it is, for an event loop. It
-        is tried once: what becomes of a request whose worker is lost is the caller's. `on_text` is
-        called with the words as they are decoded (`Model.on_text`); cancelling ends the worker."""
+        """As `ask`, for an event loop. It is tried once: what becomes of a request whose worker is
+        lost is the caller's. `on_text` is called with the words as they are decoded
+        (`Model.on_text`); cancelling ends the worker."""
         try:
-            reset = self._member.wants_reset()
+            reset = self.member.wants_reset()
             tells = on_text is not None
             answer = await self.worker.call_async(
                 on_text, _ask, method, arguments, keywords, reset_peak=reset, tells=tells
@@ -191,14 +170,14 @@ class _Remote(Model):
         return self._took_note(answer)
 
     def _is_lost(self) -> None:
-        self._member.ended = True
+        self.member.ended = True
         self._loaded = False
 
     def _took_note(self, answer: _Answer) -> Any:
         self._loaded = answer.loaded
         self._weights_bytes = answer.weights_bytes
         self.processor_bytes = answer.processor_bytes
-        self._member.update(answer.report)
+        self.member.update(answer.report)
         self.spans.extend(answer.spans)
         return answer.value
 
@@ -246,17 +225,25 @@ class _Hosted:
 _hosted: _Hosted | None = None  # one worker, one model
 
 
-def _host(hosting: Hosting) -> None:
+def _host(
+    role: Role,
+    spec: ModelSpec,
+    device_name: str,
+    *,
+    concurrent_models: int,
+    environment: Mapping[str, str],
+    exact: bool,
+) -> None:
     """Make the model; the environment first, since a library may read it when it is loaded."""
     global _hosted
-    os.environ.update(hosting.environment)
-    compute_values(hosting.spec)
-    device = resolve_device(hosting.device)
-    device.concurrent_models = hosting.concurrent_models
-    if hosting.exact:
+    os.environ.update(environment)
+    compute_values(spec)
+    device = resolve_device(device_name)
+    device.concurrent_models = concurrent_models
+    if exact:
         device.count_exactly()
-    make: Callable[..., Model] = make_llm if hosting.role == "llm" else make_asr
-    _hosted = _Hosted(make(hosting.spec, device))
+    make: Callable[..., Model] = make_llm if role == "llm" else make_asr
+    _hosted = _Hosted(make(spec, device))
     _hosted.model.on_phase = _enter
 
 

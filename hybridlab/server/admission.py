@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hybridlab import catalog
@@ -20,7 +21,7 @@ from hybridlab.planner.limits import largest_fitting
 from hybridlab.planner.memory_plan import allocator_cache_bytes
 from hybridlab.server.errors import too_long
 from hybridlab.server.jobs import InferenceJob, Kind
-from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.memory import MemoryBudget
 from hybridlab.server.settings import Role
 
 #: As many as a model of the lab writes by default.
@@ -70,23 +71,17 @@ class Admission:
     @property
     def weights_bytes(self) -> int:
         """Of an ASR."""
-        spec = self._own_spec()
-        return whisper_weights_bytes(
-            catalog.whisper(spec.model), backend=spec.backend, dtype=spec.dtype
-        )
+        return self._of_whisper(whisper_weights_bytes)
 
     @property
     def load_peak_bytes(self) -> int:
         """Of an ASR."""
-        spec = self._own_spec()
-        return whisper_load_peak_bytes(
-            catalog.whisper(spec.model), backend=spec.backend, dtype=spec.dtype
-        )
+        return self._of_whisper(whisper_load_peak_bytes)
 
-    def _own_spec(self) -> ModelSpec:
-        if self.spec is None:
-            raise RuntimeError("a model of another server takes no memory here")
-        return self.spec
+    def _of_whisper(self, formula: Callable[..., int]) -> int:
+        assert self.spec is not None  # a model of another server takes no memory here
+        model = catalog.whisper(self.spec.model)
+        return formula(model, backend=self.spec.backend, dtype=self.spec.dtype)
 
     def batch_bytes(self, jobs: list[InferenceJob]) -> int:
         """As if all were as long as the longest, to which they are padded."""
@@ -110,38 +105,27 @@ class Admission:
     def check(self, kind: Kind, audio_s: float, *, asked_tokens: int | None = None) -> None:
         """`ApiError` with the longest audio that would be served, or with what another program
         holds of the memory for it."""
-        limit_s, why = self._own_limit(kind)
+        limit_s, why = self.max_audio_s, "the server"
+        if self.role == "llm":
+            answers = kind == "answer"
+            own_s = catalog.VOXTRAL_MAX_ANSWER_S if answers else catalog.VOXTRAL_MAX_TRANSCRIBE_S
+            limit_s, why = min((limit_s, why), (own_s, "Voxtral"))
         self.budget.refresh()
-        if audio_s <= limit_s and self._has_room(audio_s, asked_tokens):
+
+        def n_bytes(seconds: float) -> int:
+            return self.bytes_of(audio_s=seconds, new_tokens=self.tokens(seconds, asked_tokens))
+
+        if audio_s <= limit_s and n_bytes(audio_s) <= self.budget.n_bytes:
             return
-        longest_s = min(limit_s, self._longest_in_memory_s(limit_s, asked_tokens))
+        windows = largest_fitting(
+            lambda count: n_bytes(count * catalog.WINDOW_S) <= self.budget.n_bytes,
+            most=max(1, math.ceil(limit_s / catalog.WINDOW_S)),
+        )
+        longest_s = min(limit_s, windows * catalog.WINDOW_S)
         if audio_s <= limit_s:
-            n_bytes = self._audio_bytes(audio_s, asked_tokens)
-            taken = self.budget.taken_by_others(n_bytes, longest_s=longest_s)
+            taken = self.budget.taken_by_others(n_bytes(audio_s), longest_s=longest_s)
             if taken is not None:
                 raise taken
-        if longest_s < limit_s:
-            why = "the memory that is free"
-        raise too_long(audio_s, longest_s, why)
-
-    def _own_limit(self, kind: Kind) -> tuple[float, str]:
-        limits = [(self.max_audio_s, "the server")]
-        if self.role == "llm" and kind == "answer":
-            limits.append((catalog.VOXTRAL_MAX_ANSWER_S, "Voxtral"))
-        elif self.role == "llm":
-            limits.append((catalog.VOXTRAL_MAX_TRANSCRIBE_S, "Voxtral"))
-        return min(limits)
-
-    def _has_room(self, audio_s: float, asked_tokens: int | None) -> bool:
-        return self._audio_bytes(audio_s, asked_tokens) <= self.budget.n_bytes
-
-    def _audio_bytes(self, audio_s: float, asked_tokens: int | None) -> int:
-        tokens = self.tokens(audio_s, asked_tokens)
-        return self.bytes_of(audio_s=audio_s, new_tokens=tokens)
-
-    def _longest_in_memory_s(self, limit_s: float, asked_tokens: int | None) -> float:
-        """In whole windows; 0 where not even one fits."""
-        return catalog.WINDOW_S * largest_fitting(
-            lambda n: self._has_room(n * catalog.WINDOW_S, asked_tokens),
-            most=max(1, math.ceil(limit_s / catalog.WINDOW_S)),
+        raise too_long(
+            audio_s, longest_s, why if longest_s == limit_s else "the memory that is free"
         )

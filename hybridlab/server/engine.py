@@ -180,7 +180,7 @@ class Engine:
         for role, kind in set(asked):
             scheduler, count = self.schedulers[role], asked.count((role, kind))
             if count > limit:  # never, however often it comes again
-                raise errors.too_many_questions(limit)
+                raise errors.bad_request(f"a request may ask {limit} questions at most")
             scheduler.queue.prune()
             if scheduler.queue.count(kind) + count > limit:
                 raise errors.queue_full(self._retry_after_s(scheduler))
@@ -198,7 +198,8 @@ class Engine:
         tokens = scheduler.admission.tokens(params.audio.seconds, params.max_new_tokens)
         job = InferenceJob(params, tokens, loop.create_future())
         self._unfinished.add(job)
-        timer = loop.call_later(self.settings.request_timeout_s, self._time_out, job)
+        limit_s = self.settings.request_timeout_s
+        timer = loop.call_later(limit_s, lambda: job.fail(errors.timed_out(limit_s)))
         job.future.add_done_callback(lambda _: self._finished(job, timer))
         scheduler.add(job)
         return job
@@ -216,10 +217,6 @@ class Engine:
         """When a place should be free: half the queue at the model's pace of late."""
         batches = len(scheduler.queue) / scheduler.max_batch / 2
         return max(1, math.ceil(batches * self._pace_s.get(scheduler.role, 1.0)))
-
-    def _time_out(self, job: InferenceJob) -> None:
-        if job.pending:
-            job.future.set_exception(errors.timed_out(self.settings.request_timeout_s))
 
 
 def known_names(role: Role, ids: list[str]) -> set[str]:

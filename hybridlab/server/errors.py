@@ -96,10 +96,6 @@ def too_many_requests() -> ApiError:
     return _unavailable("too_many_requests", "too many requests are in progress; try again", 1)
 
 
-def too_many_questions(limit: int) -> ApiError:
-    return bad_request(f"a request may ask {limit} questions at most")
-
-
 def queue_full(retry_after_s: int) -> ApiError:
     return ApiError(
         429,
@@ -138,11 +134,9 @@ def memory_taken(n_bytes: int, of: str, *, longest_s: float | None = None) -> Ap
     """`n_bytes`: what other programs hold of the memory; `longest_s`: the longest audio for which
     there is room beside them, where that is known."""
     fits = f", which leaves room for {format_seconds(longest_s)} of audio" if longest_s else ""
-    held = (
-        f"another program holds {format_bytes(n_bytes)} of {of}{fits}; try again when it has ended"
-    )
+    message = f"another program holds {format_bytes(n_bytes)} of {of}{fits}; try again when it ends"
     extra = {} if longest_s is None else {"longest_audio_s": longest_s}
-    return _unavailable(OUT_OF_MEMORY, held, 30, **extra)
+    return _unavailable(OUT_OF_MEMORY, message, 30, **extra)
 
 
 def empty_output(model: str) -> ApiError:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -24,9 +23,8 @@ from hybridlab.server.settings import Role
 
 #: At the same time: the other server puts them into batches itself.
 MAX_CALLS = 16
-#: A server that runs takes a connection at once.
-CONNECT_S = 2.0
-HEALTH_S = 2.0
+#: A server that runs takes a connection, and says how it is, at once.
+CONNECT_S = HEALTH_S = 2.0
 
 
 class HttpModelClient(ModelClient):
@@ -68,13 +66,20 @@ class HttpModelClient(ModelClient):
         self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None = None
     ) -> BatchResult:
         (job,) = jobs
-        with self._errors():
+        try:
             if job.params.kind == "transcription":
                 found = await self._transcript(job)
             elif on_text is None:
                 found = await self._answer(job)
             else:
                 found = await self._streamed(job, on_text)
+        except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
+            raise errors.timed_out(self._timeout_s) from None
+        except httpx.HTTPError as error:
+            raise errors.upstream_lost(self.url, type(error).__name__) from None
+        except (ValueError, KeyError, TypeError) as error:
+            why = f"with something that makes no sense ({type(error).__name__})"
+            raise errors.upstream_error(self.url, why) from None
         return BatchResult([found.texts], upstream=found)
 
     async def _transcript(self, job: InferenceJob) -> InferenceResult:
@@ -98,7 +103,11 @@ class HttpModelClient(ModelClient):
 
     async def _streamed(self, job: InferenceJob, on_text: TokenCallback) -> InferenceResult:
         text, finish, usage, chunk = "", "", None, {}
-        async with self._stream(self._question(job, stream=True)) as response:
+        question = self._question(job, stream=True)
+        async with self._client.stream("POST", COMPLETIONS, **question) as response:
+            if response.is_error:
+                await response.aread()
+            self._check(response)
             async for chunk in _chunks(response):
                 for choice in chunk["choices"]:
                     finish = choice["finish_reason"] or finish
@@ -117,14 +126,6 @@ class HttpModelClient(ModelClient):
         body = chat_body(self.role, job.params.audio.encoded, job.params.question, **options)
         return {"content": body, "headers": {"Content-Type": "application/json"}}
 
-    @asynccontextmanager
-    async def _stream(self, request: dict[str, Any]) -> AsyncIterator[httpx.Response]:
-        async with self._client.stream("POST", COMPLETIONS, **request) as response:
-            if response.is_error:
-                await response.aread()
-            self._check(response)
-            yield response
-
     def _check(self, response: httpx.Response) -> None:
         """Raise what the server refused, as it said it; that this server itself is refused is no
         client's fault."""
@@ -137,19 +138,6 @@ class HttpModelClient(ModelClient):
         raise _api_error(
             status, response.json(), retry_after_s=int(after) if after.isdigit() else None
         )
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """A broken connection or a senseless answer as an `ApiError`."""
-        try:
-            yield
-        except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
-            raise errors.timed_out(self._timeout_s) from None
-        except httpx.HTTPError as error:
-            raise errors.upstream_lost(self.url, type(error).__name__) from None
-        except (ValueError, KeyError, TypeError) as error:
-            why = f"with something that makes no sense ({type(error).__name__})"
-            raise errors.upstream_error(self.url, why) from None
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -13,6 +13,7 @@ from typing import Literal
 from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.models.base import GenerationResult, PhaseSpan
+from hybridlab.server.errors import ApiError
 from hybridlab.server.settings import Role
 
 Kind = Literal["transcription", "answer"]
@@ -165,6 +166,11 @@ class InferenceJob:
     @property
     def pending(self) -> bool:
         return not self.future.done()
+
+    def fail(self, error: ApiError) -> None:
+        """Unless it is done or has been withdrawn."""
+        if self.pending:
+            self.future.set_exception(error)
 
     def fits_with(self, other: InferenceJob) -> bool:
         """Whether one call can serve both."""

@@ -16,7 +16,6 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hybridlab.devices.process_memory import ProcessMemory
 from hybridlab.server.audio_decoder import AudioDecoder
 from hybridlab.server.jobs import Kind
 from hybridlab.server.model_pool import ModelPool
@@ -27,8 +26,8 @@ from hybridlab.server.supervisor import Counts
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 
-class Metrics:
-    """Counted as requests pass; memory and queues are read when they are asked for."""
+class Metrics(Collector):
+    """Counted as requests pass; what `watch` names is read when it is asked for."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -51,11 +50,6 @@ class Metrics:
             registry=self.registry,
         )
 
-    def watch(
-        self, schedulers: Mapping[Role, ModelScheduler], pool: ModelPool, decoder: AudioDecoder
-    ) -> None:
-        self.registry.register(_State(schedulers, pool, decoder))
-
     def request_done(self, route: str, status: int, seconds: float) -> None:
         self.requests.labels(route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
@@ -66,16 +60,12 @@ class Metrics:
     def text(self) -> bytes:
         return generate_latest(self.registry)
 
-
-class _State(Collector):
-    """The schedulers' counts and the device's bytes, as they are now."""
-
-    def __init__(
+    def watch(
         self, schedulers: Mapping[Role, ModelScheduler], pool: ModelPool, decoder: AudioDecoder
     ) -> None:
-        self.schedulers = dict(schedulers)
-        self.pool = pool
-        self.decoder = decoder
+        """Show the schedulers' counts and the device's bytes, too."""
+        self.schedulers, self.pool, self.decoder = schedulers, pool, decoder
+        self.registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         queue = GaugeMetricFamily("hybridlab_queue", "Requests that wait", labels=["role", "kind"])
@@ -100,12 +90,12 @@ class _State(Collector):
         )
 
     def _memory(self) -> Iterator[Metric]:
+        pool, budget = self.pool, self.pool.budget
         ledger = GaugeMetricFamily(
             "hybridlab_ledger_bytes", "Memory of the device by owner", labels=["owner"]
         )
-        budget = self.pool.budget
         budget.refresh()
-        for owner, n_bytes in self.pool.memory.owners(idle=budget.idle).items():
+        for owner, n_bytes in pool.memory.owners(idle=budget.idle).items():
             ledger.add_metric([owner], n_bytes)
         yield ledger
         workers = GaugeMetricFamily(
@@ -114,28 +104,16 @@ class _State(Collector):
             "loaded (load_peak) and since then (request_peak)",
             labels=["role", "reading"],
         )
-        for model in self.pool.models:
-            for reading, n_bytes in readings_of(model.remote.member).items():
-                workers.add_metric([model.role, reading], n_bytes)
-            workers.add_metric([model.role, "load_peak"], self.pool.load_peaks.get(model.role, 0))
+        for model in pool.models:
+            member = model.remote.member
+            workers.add_metric([model.role, "load_peak"], pool.load_peaks.get(model.role, 0))
+            # on a host this looks anew at what is shared, before the bytes used are told
+            workers.add_metric([model.role, "request_peak"], member.peak_bytes())
+            workers.add_metric([model.role, "used"], member.used_bytes())
+            workers.add_metric([model.role, "reserved"], member.reserved_bytes())
         yield workers
-        yield GaugeMetricFamily(
-            "hybridlab_capacity_bytes",
-            "Memory of the device",
-            value=self.pool.info.capacity_bytes,
-        )
-        yield GaugeMetricFamily(
-            "hybridlab_margin_bytes",
-            "What requests may take and have not taken",
-            value=budget.margin_bytes,
-        )
-
-
-def readings_of(member: ProcessMemory) -> dict[str, int]:
-    """Bytes of a worker as it said after its last call; on a host, as the kernel says now."""
-    peak = member.peak_bytes()  # on a host this looks anew at what is shared
-    return {
-        "used": member.used_bytes(),
-        "reserved": member.reserved_bytes(),
-        "request_peak": peak,
-    }
+        for name, what, value in (
+            ("hybridlab_capacity_bytes", "Memory of the device", pool.info.capacity_bytes),
+            ("hybridlab_margin_bytes", "What requests may take and have not", budget.margin_bytes),
+        ):
+            yield GaugeMetricFamily(name, what, value=value)

@@ -78,10 +78,6 @@ class ModelClient(ABC):
         """Weights that are swapped, as long as they are on the device."""
         return 0
 
-    def fragmentation(self) -> float | None:
-        """1 - active / reserved of its allocator; None where that has no reading."""
-        return None
-
     @abstractmethod
     async def close(self) -> None:
         """End its process, or the connections to its server."""
@@ -101,7 +97,10 @@ class WorkerModelClient(ModelClient):
         self.role = role
         self.specs = list(specs)
         self.variant = variant
-        self.models = [served_name(spec, catalog.FAMILIES[role]) for spec in specs]
+        family = catalog.FAMILIES[role]
+        self.models = [
+            f"{family}-{spec.model}{'' if spec.has_text else WITHOUT_TEXT}" for spec in specs
+        ]
         self._on_device = False  # of weights that are swapped
         self._retained_bytes = 0  # what its allocator kept when it was last told to keep nothing
         self._swap = variant.name if variant.offloader and role == "asr" else ""
@@ -192,17 +191,9 @@ class WorkerModelClient(ModelClient):
     def offloadable_bytes(self) -> int:
         return (self.remote.weights_bytes() or 0) if self._on_device else 0
 
-    def fragmentation(self) -> float | None:
-        return self.remote.ask(_fragmentation)
-
     async def close(self) -> None:
         self.remote.leave()
         await asyncio.to_thread(self.remote.worker.close)
-
-
-def served_name(spec: ModelSpec, family: str) -> str:
-    """The model's id for clients; weights without text say so."""
-    return f"{family}-{spec.model}" + ("" if spec.has_text else WITHOUT_TEXT)
 
 
 # -------------------------------------------------------------------------- inside the worker
@@ -248,7 +239,3 @@ def _release_cache(model: Model) -> None:
 
 def _expand_segments(model: Model) -> None:
     expand_segments(model.device)
-
-
-def _fragmentation(model: Model) -> float | None:
-    return model.device.memory_stats().fragmentation

@@ -16,8 +16,7 @@ from hybridlab.processes.mps import multi_process_service
 from hybridlab.processes.worker import Worker
 from hybridlab.server.admission import Admission
 from hybridlab.server.http_model_client import HttpModelClient
-from hybridlab.server.memory import SharedMemory
-from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.memory import MemoryBudget, SharedMemory
 from hybridlab.server.model_client import WorkerModelClient
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role, Settings
@@ -61,22 +60,13 @@ def free_bytes(device: str) -> int:
 
 def upstream_scheduler(role: Role, settings: Settings) -> ModelScheduler:
     """Of a model that another server has: it takes nothing of this device."""
-    client = HttpModelClient(
-        role,
-        settings.urls[role],
-        token=settings.upstream_token,
-        timeout_s=settings.request_timeout_s,
-    )
-    budget = MemoryBudget(0, fixed=True)
+    token, timeout_s = settings.upstream_token, settings.request_timeout_s
+    client = HttpModelClient(role, settings.urls[role], token=token, timeout_s=timeout_s)
+    budget, longest_s = MemoryBudget(0, fixed=True), settings.max_audio_s
     admission = Admission(
-        role=role,
-        spec=None,
-        card=catalog.HOST,
-        budget=budget,
-        max_audio_s=settings.max_audio_s,
+        role=role, spec=None, card=catalog.HOST, budget=budget, max_audio_s=longest_s
     )
-    rules = settings.model_copy(update={"clear_cache_every": 0})  # it has no cache here
-    return ModelScheduler(client, [admission], None, budget, rules)
+    return ModelScheduler(client, [admission], None, budget, settings)
 
 
 class ModelPool:
@@ -98,12 +88,9 @@ class ModelPool:
             self._environment = self._stack.enter_context(multi_process_service(self.device))
         self.memory = SharedMemory(self.device)
         self.budget = self._budget(self.memory)
-        #: An ASR may work on the host, beside the device.
-        self._memories = dict.fromkeys(settings.roles, self.memory)
         self._budgets = dict.fromkeys(settings.roles, self.budget)
-        if not self.variant.shares_device:
-            self._memories["asr"] = SharedMemory(CpuDevice())
-            self._budgets["asr"] = self._budget(self._memories["asr"])
+        if not self.variant.shares_device:  # the ASR works on the host, beside the device
+            self._budgets["asr"] = self._budget(SharedMemory(CpuDevice()))
         #: Highest bytes of each model's worker while it was loaded.
         self.load_peaks: dict[Role, int] = {}
         self.models = [self._worker(role) for role in settings.roles if role not in settings.urls]
@@ -117,7 +104,8 @@ class ModelPool:
     def _worker(self, role: Role) -> WorkerModelClient:
         kind = WorkerLanguageModel if role == "llm" else WorkerRecognizer
         specs = [self._spec(role, model) for model in self.settings.models(role)]
-        memory = self._memories[role]
+        memory = self._budgets[role].memory
+        assert memory is not None
         local = len(self.settings.roles) - len(self.settings.urls)
         remote = kind(
             specs[0],

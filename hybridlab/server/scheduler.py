@@ -23,7 +23,7 @@ from hybridlab.server.jobs import (
     InferenceResult,
     RequestQueue,
 )
-from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.memory import MemoryBudget
 from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
 from hybridlab.server.settings import Settings
 from hybridlab.server.supervisor import ModelSupervisor
@@ -90,7 +90,7 @@ class ModelScheduler:
                         await self._turn(batch)
                 except Exception:  # a fault of the scheduler's own must not end it
                     log.exception("the scheduler of the %s failed", self.role)
-                    self._fail_all(batch, errors.internal_error(self.model))
+                    _fail(batch, errors.internal_error(self.model))
 
     async def _something_to_do(self) -> None:
         """A job, or the time to try a larger model."""
@@ -169,8 +169,8 @@ class ModelScheduler:
         self.counts.batched_jobs += len(batch)
         await self._serve(batch)
         if self.failed:
-            everyone = [*batch, *self.queue.jobs()]
-            self._fail_all(everyone, errors.not_ready(self.failed, code="model_failed"))
+            failure = errors.not_ready(self.failed, code="model_failed")
+            _fail([*batch, *self.queue.jobs()], failure)
 
     async def _serve(self, batch: list[InferenceJob]) -> None:
         began = time.monotonic()
@@ -180,7 +180,7 @@ class ModelScheduler:
             log.warning("%s", error)
             await self._after_loss(batch)
         except ApiError as error:  # what another server said
-            self._fail_all(batch, error)
+            _fail(batch, error)
         except Exception as error:
             if out_of_memory(error) is None:
                 self._after_error(batch, error)
@@ -188,7 +188,6 @@ class ModelScheduler:
                 await self._after_out_of_memory(batch)
         else:
             self._deliver(batch, found, began)
-        await self.supervisor.after_call()
 
     async def _infer(self, batch: list[InferenceJob]) -> BatchResult:
         """A call that takes as long as a request may in all hangs: its process is ended, as nothing
@@ -198,7 +197,7 @@ class ModelScheduler:
             async with asyncio.timeout(seconds):
                 found = await self.client.infer(batch, self._listener(batch))
         except TimeoutError:
-            self._fail_all(batch, errors.timed_out(seconds))
+            _fail(batch, errors.timed_out(seconds))
             raise WorkerLostError(
                 f"the worker of the {self.role} was ended, as one call took {seconds:g} s"
             ) from None
@@ -215,15 +214,12 @@ class ModelScheduler:
             stream.restart()
 
         def on_text(pieces: Sequence[str]) -> bool:
-            self._add_text(batch, pieces)
+            for job, piece in zip(batch, pieces, strict=True):
+                if job.pending and job.stream is not None and piece and not job.stream.add(piece):
+                    job.fail(errors.answer_changed(self.model))
             return any(job.pending for job in batch)
 
         return on_text
-
-    def _add_text(self, batch: list[InferenceJob], pieces: Sequence[str]) -> None:
-        for job, piece in zip(batch, pieces, strict=True):
-            if job.pending and job.stream is not None and piece and not job.stream.add(piece):
-                self._fail(job, errors.answer_changed(self.model))
 
     def _deliver(self, batch: list[InferenceJob], found: BatchResult, began_s: float) -> None:
         work_s = time.monotonic() - began_s
@@ -242,9 +238,9 @@ class ModelScheduler:
 
     def _deliver_one(self, job: InferenceJob, result: InferenceResult) -> None:
         if not result.text.strip() and not result.model.endswith(WITHOUT_TEXT):
-            self._fail(job, errors.empty_output(result.model))
+            job.fail(errors.empty_output(result.model))
         elif job.stream is not None and not job.stream.agrees_with(result.text):
-            self._fail(job, errors.answer_changed(result.model))
+            job.fail(errors.answer_changed(result.model))
         elif job.pending:
             job.future.set_result(result)
 
@@ -255,7 +251,7 @@ class ModelScheduler:
         for job in batch:
             job.losses += 1
             if job.losses > 1:
-                self._fail(job, errors.worker_lost(self.model))
+                job.fail(errors.worker_lost(self.model))
         await self.supervisor.restart()
         self._retry_alone(batch)
 
@@ -264,10 +260,10 @@ class ModelScheduler:
             log.error("the %s failed over %d jobs: %s", self.role, len(batch), error)
             self._retry_alone(batch)
         elif isinstance(error, AudioError):  # the request itself is at fault
-            self._fail(batch[0], errors.bad_request(str(error)))
+            batch[0].fail(errors.bad_request(str(error)))
         else:
             log.error("the %s failed: %s", self.role, error)
-            self._fail(batch[0], errors.internal_error(self.model))
+            batch[0].fail(errors.internal_error(self.model))
 
     async def _after_out_of_memory(self, batch: list[InferenceJob]) -> None:
         """One by one after a batch; a job that was alone is tried once more, when the others have
@@ -285,28 +281,22 @@ class ModelScheduler:
         if await self.supervisor.fall_back(lambda n: self._would_fit(n, seconds, tokens)):
             self._retry_alone(batch)
         else:
-            self._fail(job, self._no_memory(job))
-
-    def _no_memory(self, job: InferenceJob) -> ApiError:
-        n_bytes = self.admission.with_slack(self.admission.batch_bytes([job]))
-        taken = self.budget.taken_by_others(n_bytes, idle=True)
-        return taken or errors.no_memory(self.model)
+            n_bytes = self.admission.with_slack(self.admission.batch_bytes([job]))
+            taken = self.budget.taken_by_others(n_bytes, idle=True)
+            job.fail(taken or errors.no_memory(self.model))
 
     def _retry_alone(self, batch: list[InferenceJob]) -> None:
         for job in batch:
             job.alone = True
         self.queue.put_back([job for job in batch if job.pending])
 
-    def _fail(self, job: InferenceJob, error: ApiError) -> None:
-        if job.pending:
-            job.future.set_exception(error)
-
-    def _fail_all(self, jobs: list[InferenceJob], error: ApiError) -> None:
-        for job in jobs:
-            self._fail(job, error)
-
     async def _end_of_turn(self) -> None:
         """Weights that are swapped stay only for the model's own next batch."""
         others_wait = any(len(other.queue) for other in self.neighbours)
         if self.client.swaps and (others_wait or not len(self.queue)):
             await self.supervisor.call_quietly(self.client.offload)
+
+
+def _fail(jobs: list[InferenceJob], error: ApiError) -> None:
+    for job in jobs:
+        job.fail(error)

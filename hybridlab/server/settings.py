@@ -17,8 +17,7 @@ from hybridlab.catalog.device_names import check_device, spellings
 from hybridlab.config.choices import AsrDtype, AsrModel, Backend, LlmDtype, LlmModel, OneOf
 from hybridlab.config.pair import check_asr, check_fallbacks, check_weights
 from hybridlab.config.params import Count, CountOrZero, WeightsSource, one_line
-from hybridlab.errors import ParameterError
-from hybridlab.server.sharing import served_variant
+from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.units import GB
 
 Role = Literal["asr", "llm"]
@@ -28,6 +27,9 @@ UPSTREAM_TOKEN_VARIABLE = "HYBRIDLAB_UPSTREAM_TOKEN"
 FALLBACK_SIZES = ("large-v3", "medium", "base")
 POCKET_FALLBACK_SIZES = ("pocket-m", "pocket-s")
 MB = 10**6
+#: Why a variant of the lab is not served.
+ONE_PROCESS = "works on one request within one process, and the server has a worker for each model"
+MEASURED_HERE = "is how notebook 05 measures this very server, with --only for one of two"
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -86,12 +88,6 @@ class Settings(BaseModel):
     decoders: Count = _option(1, "processes that decode uploads")
     request_memory_gb: NotNegative = _option(
         0.0, "GB of the device that requests may take together; 0: what is free"
-    )
-    clear_cache_every: CountOrZero = _option(
-        0, "calls after which a model gives cached memory back; 0: only when another needs it"
-    )
-    restart_fragmentation: Annotated[float, Field(gt=0, le=1)] = _option(
-        1.0, "fragmentation of its memory above which a worker is restarted; 1: never"
     )
     retry_larger_after_s: Positive = _option(
         60.0, "seconds until a larger ASR model is tried again; doubled after each failure"
@@ -172,7 +168,13 @@ class Settings(BaseModel):
 
     @property
     def served_variant(self) -> catalog.Variant:
-        return served_variant(self.strategy, self.variant)
+        """`UnavailableError` for a variant that a worker for each model cannot have."""
+        found = catalog.variant(self.strategy, self.variant)
+        if found.nearest:
+            why = MEASURED_HERE if found.in_servers else ONE_PROCESS
+            nearest = found.nearest if "/" in found.nearest else f"{self.strategy}/{found.nearest}"
+            raise UnavailableError(f"{self.strategy}/{self.variant} {why}; use {nearest}")
+        return found
 
     @property
     def roles(self) -> tuple[Role, ...]:

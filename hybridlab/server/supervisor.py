@@ -55,7 +55,6 @@ class ModelSupervisor:
         self.counts = Counts()
         self.failed = ""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=client.role)
-        self._served = 0
         self._retry_wait_s = settings.retry_larger_after_s
         self._retry_at_s = 0.0
 
@@ -151,20 +150,6 @@ class ModelSupervisor:
         self._retry_wait_s = self.settings.retry_larger_after_s
         self._retry_at_s = time.monotonic() + self._retry_wait_s
         log.info("the %s is %s again", self.client.role, self.model)
-
-    # -------------------------------------------------------------------------- maintenance
-
-    async def after_call(self) -> None:
-        """Restart above the bound of fragmentation, or release the cache."""
-        self._served += 1
-        settings = self.settings
-        if settings.restart_fragmentation < 1:
-            share = await self.call_quietly(self.client.fragmentation)
-            if share is not None and share > settings.restart_fragmentation:
-                await self.restart()
-                return
-        if settings.clear_cache_every and self._served % settings.clear_cache_every == 0:
-            await self.release_cache()
 
     async def release_cache(self) -> None:
         self.counts.cache_clears += 1

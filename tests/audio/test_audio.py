@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hybridlab import audio, catalog
 from hybridlab.audio import Samples
 from hybridlab.errors import AudioError
-from tools.pocket.speech import QUESTIONS, answer
 
 
 def test_any_rate_and_channels_become_16_khz_mono(tmp_path: Path) -> None:
@@ -24,13 +23,6 @@ def test_any_rate_and_channels_become_16_khz_mono(tmp_path: Path) -> None:
     assert samples.size == pytest.approx(16_000, abs=2)
     spectrum = np.abs(np.fft.rfft(samples))
     assert np.argmax(spectrum) == pytest.approx(1000, abs=2)
-
-
-@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "wav"])
-def test_formats_of_libsndfile(tmp_path: Path, tone: Samples, suffix: str) -> None:
-    path = tmp_path / f"x.{suffix}"
-    soundfile.write(path, tone, 16_000)
-    assert audio.check_clip(path) == pytest.approx(2.0, abs=0.1)
 
 
 def test_missing_empty_corrupt_silent_and_too_long(tmp_path: Path, tone: Samples) -> None:
@@ -105,14 +97,3 @@ def test_bad_manifests(tmp_path: Path, content: str, message: str) -> None:
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="holds no audio"):
         audio.load_clips(str(tmp_path))
-
-
-def test_shipped_clips_are_as_their_manifest_says() -> None:
-    clips = audio.load_clips()
-    assert sum(clip.audio_s > 30 for clip in clips) >= 3
-    for clip in clips:
-        words = (clip.text or "").split()
-        assert {question.kind for question in clip.questions} == set(QUESTIONS)
-        for question in clip.questions:
-            assert question.answer == answer(question.kind, words)
-    assert sum(p.stat().st_size for p in audio.CLIPS_DIR.iterdir()) <= 3_000_000

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -82,35 +81,9 @@ def test_a_server_that_refuses_says_why() -> None:
     server.stop()
 
 
-WAITS = "import time; time.sleep(60)"
 SPEAKS = (
-    "import sys, time\n"
-    "for n in range(15): print(n, file=sys.stderr, flush=True); time.sleep(0.1)\n"
-    "print('http://here serves one', file=sys.stderr, flush=True); time.sleep(60)"
+    "import sys, time; print('http://here serves one', file=sys.stderr, flush=True); time.sleep(60)"
 )
-
-
-def test_a_server_that_does_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_process, "PROGRAM", (sys.executable, "-c", WAITS))
-    server = Service("asr", [], CpuDevice(), stalled_s=0.5)
-    with pytest.raises(
-        RuntimeError, match=r"the server of asr is not ready and has done nothing for 0.5 s"
-    ):
-        server.start()
-    assert server.runs
-    server.stop()
-    assert not server.runs
-
-
-def test_a_server_that_goes_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes longer than it may do nothing."""
-    monkeypatch.setattr(server_process, "PROGRAM", (sys.executable, "-c", SPEAKS))
-    server = Service("asr", [], CpuDevice(), stalled_s=1.0)
-    began = time.monotonic()
-    server.start()
-    assert time.monotonic() - began > 1.4
-    assert server.url == "http://here"
-    server.stop()
 
 
 COMPUTES = """

@@ -12,7 +12,7 @@ import torch
 from hybridlab import catalog
 from hybridlab.audio import Clip
 from hybridlab.devices import CpuDevice
-from hybridlab.errors import AudioError, UnavailableError, WeightsError
+from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.models import make_asr, make_llm
 from hybridlab.models.base import SpeechRecognizer, resolve_dtype
 from hybridlab.models.source import check_source
@@ -157,10 +157,3 @@ def test_float16_of_openai_keeps_its_norms() -> None:
     half_with_float_norms(module)
     assert module[0].weight.dtype == torch.float16
     assert module[1].weight.dtype == torch.float32
-
-
-def test_audio_beyond_voxtrals_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hybridlab.models.voxtral import _check_length
-
-    with pytest.raises(AudioError, match="too long for transcription"):
-        _check_length([np.zeros(32_000, np.float32)], 1.0, "transcription")

@@ -80,12 +80,11 @@ def test_every_row_has_its_own_words_up_to_its_end() -> None:
     assert told == [["a", "x"], ["", "y"]]  # nothing is told where nothing is new
 
 
-@pytest.mark.parametrize("kind", DECODINGS)
 def test_a_padded_batch_is_told_as_it_is_said_and_says_the_same(
-    kind: str, llms: dict[str, AudioLanguageModel], clips: list[Clip]
+    llms: dict[str, AudioLanguageModel], clips: list[Clip]
 ) -> None:
     """With and without a listener: tokens, counts and phases."""
-    llm, batch = llms[kind], [clip.samples() for clip in clips[:3]]
+    llm, batch = llms["loop"], [clip.samples() for clip in clips[:3]]
     llm.drain_spans()
     alone = llm.answer(batch, QUESTIONS, max_new_tokens=MOST)
     phases = [span.phase for span in llm.drain_spans()]

@@ -22,8 +22,7 @@ from hybridlab.server.audio_decoder import AudioDecoder, decode_audio
 from hybridlab.server.engine import Engine
 from hybridlab.server.errors import ApiError, bad_request
 from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, InferenceParams
-from hybridlab.server.memory import SharedMemory
-from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.memory import MemoryBudget, SharedMemory
 from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role, Settings
@@ -70,7 +69,6 @@ class FakeModel(ModelClient):
     before_word: Callable[[int], Awaitable[object]] = lambda told: asyncio.sleep(0)
     active: int = 0
     swaps: bool = False
-    fragmented: float | None = None
     cached: int = 0
     memory: FakeMemory | None = None
     needs: Callable[[InferenceJob], int] = lambda job: 0
@@ -138,9 +136,6 @@ class FakeModel(ModelClient):
     @property
     def cached_bytes(self) -> int:
         return self.cached
-
-    def fragmentation(self) -> float | None:
-        return self.fragmented
 
     async def close(self) -> None:
         self.log.append("close")

@@ -20,9 +20,9 @@ from hybridlab.models.http_model import chat_body
 from hybridlab.server.app import create_app
 from hybridlab.server.engine import Engine
 from hybridlab.server.middleware import HELD_BYTES, RequestGuardMiddleware
+from hybridlab.server.run import listen, make_server
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role
-from hybridlab.server.uvicorn_server import listen, make_server
 from tests.server.fakes import FakeModel, Stage, asr, llm, until
 
 TRANSCRIPTIONS, CHAT, HYBRID = "/v1/audio/transcriptions", "/v1/chat/completions", "/v1/hybrid"

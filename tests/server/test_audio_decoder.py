@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import pickle
 import signal
 import tempfile
 import time
@@ -204,12 +203,6 @@ def test_a_decoder_that_cannot_be_started_or_confined_gets_no_file_and_is_tried_
         assert decoder.restarts == 1
 
     with_decoder(scene)
-
-
-def test_a_refusal_is_the_same_on_the_other_side_of_a_channel() -> None:
-    error = ApiError(413, "c", "why", retry_after_s=3, extra={"longest_audio_s": 1.0})
-    again = pickle.loads(pickle.dumps(error))
-    assert (again.status_code, again.body(), again.retry_after_s) == (413, error.body(), 3)
 
 
 def test_silence_is_refused_and_quiet_speech_is_not() -> None:

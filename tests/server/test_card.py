@@ -4,15 +4,13 @@ gives back for the other, strangers, killed workers, the end."""
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import os
 import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from typing import get_args
 
 import httpx
@@ -26,6 +24,7 @@ from hybridlab.audio import load_clips
 from hybridlab.devices import procfs
 from hybridlab.devices.nvml import nvml_memory, nvml_process_bytes
 from hybridlab.devices.visible import visible_gpus
+from hybridlab.models.http_model import chat_body
 from hybridlab.planner.memory_plan import cublas_workspace_bytes
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.processes.worker import Worker
@@ -74,25 +73,22 @@ def flac(seconds: float) -> bytes:
     return file.getvalue()
 
 
-def transcribe(server: Served, seconds: float) -> httpx.Response:
-    return httpx.post(
-        f"{server.url}/v1/audio/transcriptions",
-        files={"file": flac(seconds)},
-        data={"model": "whisper-1"},
-        timeout=120,
-    )
+#: Real speech of some windows.
+LONG = max(load_clips(), key=lambda clip: clip.audio_s).path.read_bytes()
+
+
+def transcribe(server: Served, sound: bytes = LONG) -> httpx.Response:
+    form = {"files": {"file": sound}, "data": {"model": "whisper-1"}}
+    return httpx.post(f"{server.url}/v1/audio/transcriptions", timeout=120, **form)
 
 
 def ask(server: Served, seconds: float) -> httpx.Response:
-    data = base64.b64encode(flac(seconds)).decode()
-    audio = {"type": "input_audio", "input_audio": {"data": data, "format": "flac"}}
-    said = [{"role": "user", "content": [audio, {"type": "text", "text": "What is said?"}]}]
-    body = {"model": "voxtral", "messages": said, "max_tokens": 4}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=120)
+    body = chat_body("voxtral", flac(seconds), "What is said?", max_tokens=4)
+    kind = {"Content-Type": "application/json"}
+    url = f"{server.url}/v1/chat/completions"
+    return httpx.post(url, content=body, headers=kind, timeout=120)
 
 
-#: Real speech of some windows.
-LONG = max(load_clips(), key=lambda clip: clip.audio_s)
 SERVED = (200, 422)  # a tone has no words
 
 
@@ -125,7 +121,7 @@ def pid_of(server: Served, role: Role) -> int:
 
 def test_each_byte_of_the_card_has_its_owner(server: Served, before: int) -> None:
     """Workers' contexts and caches are no others'."""
-    transcribe_clip(server)
+    assert transcribe(server).status_code == 200
     assert ask(server, 90).status_code in SERVED
     found = metrics(server, "ledger_bytes")
     assert abs(found["others"] - before) < about_bytes()
@@ -154,7 +150,7 @@ def test_a_stranger_that_leaves_nothing_is_named_and_nobody_steps_down(server: S
     for model in server.engine.pool.models:
         model.release_cache()  # else a request may do with what its worker has kept
     with stranger(leaves_bytes=4 * MIB):
-        found = transcribe(server, 30)
+        found = transcribe(server, flac(30))
         assert (found.status_code, found.json()["error"]["code"]) == (503, "out_of_memory")
         said = found.json()["error"]["message"]
         assert re.match(r"another program holds [\d.]+ [GM]iB of the card", said)
@@ -164,27 +160,17 @@ def test_a_stranger_that_leaves_nothing_is_named_and_nobody_steps_down(server: S
 
 
 def test_a_worker_killed_at_work_leaves_nothing_on_the_card(server: Served) -> None:
-    expected = transcribe_clip(server)
+    expected = transcribe(server).json()
+    assert expected["text"]
     held, pid = used_bytes(), pid_of(server, "asr")
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(transcribe_clip, server)
+        answer = pool.submit(transcribe, server)
         assert wait_until(lambda: metrics(server, "at_work")["asr"] == 1)
         os.kill(pid, signal.SIGKILL)
-        assert answer.result() == expected
+        assert answer.result().json() == expected
     assert pid_of(server, "asr") != pid
     assert pid not in nvml_process_bytes(0)
     assert used_bytes() < held + about_bytes()
-
-
-def transcribe_clip(server: Served) -> str:
-    answer = httpx.post(
-        f"{server.url}/v1/audio/transcriptions",
-        files={"file": LONG.path.read_bytes()},
-        data={"model": "whisper-1"},
-        timeout=120,
-    )
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["text"])
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
@@ -206,53 +192,37 @@ def test_the_server_is_not_on_the_card_and_its_end_leaves_nothing_there(
 # ------------------------------------------------------------------------- without HTTP
 
 
-@contextmanager
-def opened(**options: object) -> Iterator[ModelPool]:
-    pool = ModelPool(Settings.from_mapping({"device": "cuda", **options}))
-    try:
-        yield pool
-    finally:
-        pool.close()
-
-
 def free_bytes(pool: ModelPool) -> int:
     free = pool.memory.free_bytes()
     assert free is not None
     return free
 
 
-@dataclass(frozen=True)
-class Calls:
-    """A pair, and audio for one call of each model: long enough to need more than the card has left
-    beside what the other's call has kept."""
-
-    options: dict[str, object]
-    weights_bytes: int
-    seconds: dict[Role, float]
-
-
-POCKET = Calls({"strategy": "parallel", "variant": "processes"}, 0, {"asr": 600, "llm": 105})
-FULL_SIZE = Calls(
-    {
-        "llm_model": "mini-3b",
-        "llm_weights": "random",
-        "llm_dtype": "float16",
-        "asr_model": "medium",
-        "asr_weights": "random",
-        "asr_backend": "transformers",
-        "asr_dtype": "float16",
-    },
-    int(10.5 * GIB),
-    {"asr": 265, "llm": 205},
-)
+POCKET = {"strategy": "parallel", "variant": "processes"}
+FULL_SIZE = {
+    "llm_model": "mini-3b",
+    "llm_weights": "random",
+    "llm_dtype": "float16",
+    "asr_model": "medium",
+    "asr_weights": "random",
+    "asr_backend": "transformers",
+    "asr_dtype": "float16",
+}
 
 
 @pytest.mark.usefixtures("case_server")
-@pytest.mark.parametrize("calls", [POCKET, FULL_SIZE], ids=["pocket", "full size"])
-def test_what_was_asked_before_decides_nothing(calls: Calls) -> None:
+@pytest.mark.parametrize(
+    ("options", "weights_bytes", "seconds"),
+    [(POCKET, 0, (600, 105)), (FULL_SIZE, 10.5 * GIB, (265, 205))],
+    ids=["pocket", "full size"],
+)
+def test_what_was_asked_before_decides_nothing(
+    options: dict[str, str], weights_bytes: float, seconds: tuple[float, float]
+) -> None:
     """None runs out of memory in either order; and where nothing says beforehand that memory will
-    lack, it is tried again."""
-    if nvml_memory(0).free_bytes < calls.weights_bytes + 3500 * MIB:
+    lack, it is tried again. `seconds`: audio for one call of ASR and LLM, long enough to need more
+    than the card has left beside what the other's call has kept."""
+    if nvml_memory(0).free_bytes < weights_bytes + 3500 * MIB:
         pytest.skip("the card is too small, or others hold too much of it")
 
     async def scene(pool: ModelPool) -> None:
@@ -292,7 +262,7 @@ def test_what_was_asked_before_decides_nothing(calls: Calls) -> None:
         wish = InferenceParams(
             role=scheduler.role,
             kind="answer" if llm else "transcription",
-            audio=silence(calls.seconds[scheduler.role]),
+            audio=silence(seconds[llm]),
             question="What is said?",
             max_new_tokens=2,
         )
@@ -303,28 +273,29 @@ def test_what_was_asked_before_decides_nothing(calls: Calls) -> None:
             assert refusal.code == "empty_output"  # silence has none
         await until(lambda: not scheduler.at_work)
 
-    with opened(**calls.options) as pool:
+    with closing(ModelPool(Settings.from_mapping({"device": "cuda", **options}))) as pool:
         asyncio.run(asyncio.wait_for(scene(pool), 280))
 
 
 @pytest.mark.usefixtures("case_server")
 @pytest.mark.parametrize("variant", ["reload-cached", "module-to-cpu", "pinned", "single-buffer"])
 def test_weights_that_leave_the_card_leave_it_for_the_other_process(variant: str) -> None:
-    options = {
-        "asr_model": "base",
-        "asr_weights": "random",
-        "asr_backend": "transformers",
-        "strategy": "swapping",
-        "variant": variant,
-        "fallback": "none",
-    }
+    settings = Settings(
+        device="cuda",
+        asr_model="base",
+        asr_weights="random",
+        asr_backend="transformers",
+        strategy="swapping",
+        variant=variant,
+        fallback="none",
+    )
 
     async def served(model: WorkerModelClient) -> None:
         params = InferenceParams(role="asr", kind="transcription", audio=silence(5))
         job = InferenceJob(params, 2, asyncio.get_running_loop().create_future())
         await model.infer([job])
 
-    with opened(**options) as pool:
+    with closing(ModelPool(settings)) as pool:
         (model,) = (model for model in pool.models if model.role == "asr")
         reserved = model.remote.member.reserved_bytes
         weights = catalog.whisper("base").parameters * 2

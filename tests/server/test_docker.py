@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,18 +22,18 @@ from typer.main import get_command
 from hybridlab.audio import load_clips
 from hybridlab.cli.commands import app
 from hybridlab.models.http_model import chat_body
+from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
 from hybridlab.server.healthcheck import ready
 from hybridlab.server.settings import TOKEN_VARIABLE, Settings
-from tests.server.containers import DOCKER, ROOT, Container, compose, free_port
 from tests.server.live import CHAT, HYBRID, TRANSCRIPTIONS
 from tests.workers_at_work import wait_until
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
-CLIP = load_clips()[0]
-QUESTION = CLIP.questions[1]
-
-
+#: `${NAME}`, `${NAME:-default}`, `${NAME:?reason}`, as the compose specification has them.
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
 #: A host's: pocket models.
 ON_A_HOST = {
     "HYBRIDLAB_LLM_MODEL": "pocket",
@@ -44,7 +46,19 @@ ON_A_HOST = {
 }
 
 
-# ------------------------------------------------------------------------------- files, judged
+def compose(name: str, values: dict[str, str]) -> dict[str, Any]:
+    """A parsed file with its variables filled in; `KeyError` with the file's own words where a
+    value that it requires is missing."""
+
+    def given(found: re.Match[str]) -> str:
+        text = values.get(found["name"], "")
+        if not text and found["kind"] == "?":
+            raise KeyError(f"{found['name']}: {found['rest']}")
+        return text or found["rest"] or '""'
+
+    text = (DOCKER / f"compose.{name}.yaml").read_text(encoding="utf-8")
+    document: dict[str, Any] = yaml.safe_load(VARIABLE.sub(given, text))
+    return document
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -146,89 +160,114 @@ def test_every_option_of_a_service_is_one_that_it_can_be_started_with(
 
 # -------------------------------------------------------------------------- services, as processes
 
+CLIP = load_clips()[0]
+QUESTION = CLIP.questions[1]
 
-@pytest.fixture(scope="module")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Container]]:
+
+class Service:
+    """One service as a process: its own command, environment and health check, with the image's
+    entrypoint, loopback for the container's address and a free port for the container's. What its
+    workers are forked from is that of all tests, which has imported torch already."""
+
+    def __init__(self, facts: dict[str, Any], name: str, ports: dict[str, int]) -> None:
+        self.port = ports[name]
+        local = {
+            "--host=0.0.0.0": "--host=127.0.0.1",
+            "--port=8000": f"--port={self.port}",
+            '"8000"': f'"{self.port}"',
+        } | {f"http://{other}:8000": f"http://127.0.0.1:{port}" for other, port in ports.items()}
+        text = json.dumps(facts)
+        for old, new in local.items():
+            text = text.replace(old, new)
+        self.facts = json.loads(text)
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", ADDRESS_VARIABLE)}
+        self.environment = {**kept, **self.facts["environment"], "PYTHONPATH": str(ROOT)}
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "hybridlab.cli", *self.facts["command"]]
+        self.process = subprocess.Popen(command, env=self.environment)
+
+    def healthy(self) -> bool:
+        """What the service's own health check says."""
+        kind, program, *words = self.facts["healthcheck"]["test"]
+        assert (kind, program) == ("CMD", "python")
+        command = [sys.executable, *words]
+        return subprocess.run(command, env=self.environment, check=False).returncode == 0
+
+    def wait_until_healthy(self) -> None:
+        """The probe once; until then the same question without a process each."""
+        assert wait_until(lambda: ready(self.port), timeout_s=120)
+        assert self.healthy()
+
+    def send(self, path: str, **request: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {ON_A_HOST[TOKEN_VARIABLE]}"}
+        url = f"http://127.0.0.1:{self.port}{path}"
+        return httpx.post(url, timeout=60.0, **{"headers": headers, **request})
+
+    def hybrid(self, sound: bytes | None = None, **form: str) -> httpx.Response:
+        file = {"file": ("clip.flac", sound or CLIP.path.read_bytes())}
+        return self.send(HYBRID, data={"question": QUESTION.text, **form}, files=file)
+
+    def chat(self) -> httpx.Response:
+        body = chat_body("llm", CLIP.path.read_bytes(), QUESTION.text)
+        return self.send(CHAT, json=json.loads(body))
+
+
+@pytest.fixture
+def separate(case_server: CaseServer) -> Iterator[dict[str, Service]]:
     """The three servers of the separate deployment."""
-    logs = tmp_path_factory.mktemp("containers")
+    listeners = {name: socket.create_server(("127.0.0.1", 0)) for name in ("llm", "asr", "front")}
+    ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
+    for listener in listeners.values():
+        listener.close()
     services = compose("separate", ON_A_HOST)["services"]
-    ports = {name: free_port() for name in ("llm", "asr", "front")}
-    made = {name: Container(services[name], ports, name, logs / f"{name}.log") for name in ports}
-    for container in made.values():
-        container.start()
+    made = {name: Service(services[name], name, ports) for name in ports}
+    for service in made.values():
+        service.start()
     try:
-        for container in made.values():
-            wait_until_healthy(container)
+        for service in made.values():
+            service.wait_until_healthy()
         yield made
+        for service in made.values():
+            service.process.terminate()  # the signal that the Dockerfile names
+        assert [service.process.wait(20) for service in made.values()] == [0, 0, 0]
     finally:
-        for container in made.values():
-            container.ask_to_stop()
-        ended = {name: container.ended() for name, container in made.items()}
-    assert set(ended.values()) == {0}, ended
-
-
-def wait_until_healthy(container: Container) -> None:
-    """The probe once; until then the same question without a process each."""
-    wait_until(lambda: ready(container.port), timeout_s=120)
-    assert container.healthy(), container.log.read_text()
-
-
-def send(container: Container, path: str, **request: Any) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {ON_A_HOST[TOKEN_VARIABLE]}"}
-    return httpx.post(f"{container.url}{path}", headers=headers, timeout=60.0, **request)
-
-
-def hybrid(container: Container, sound: bytes | None = None, **form: str) -> httpx.Response:
-    file = {"file": ("clip.flac", sound or CLIP.path.read_bytes())}
-    return send(container, HYBRID, data={"question": QUESTION.text, **form}, files=file)
-
-
-def chat(container: Container) -> httpx.Response:
-    body = chat_body("llm", CLIP.path.read_bytes(), QUESTION.text)
-    return send(container, CHAT, json=json.loads(body))
+        for service in made.values():
+            service.process.kill()
 
 
 @pytest.mark.slow
-def test_two_servers_behind_a_third_answer_as_one(containers: dict[str, Container]) -> None:
-    front = containers["front"]
-    whole = hybrid(front).json()
+def test_two_servers_answer_as_one_and_a_killed_one_is_an_error_until_it_is_back(
+    separate: dict[str, Service],
+) -> None:
+    front, asr = separate["front"], separate["asr"]
+    whole = front.hybrid().json()
     assert whole["transcript"]["text"] == CLIP.text
     assert [answer["text"] for answer in whole["answers"]] == [QUESTION.answer]
-    streamed = hybrid(front, stream="true").text
-    names = re.findall(r"^event: (\w+)$", streamed, re.MULTILINE)
-    assert [name for name in names if name != "delta"] == ["transcript", "answer", "done"]
-    assert "delta" in names
-    answered = chat(front).json()
+    streamed = re.findall(r"^event: (\w+)$", front.hybrid(stream="true").text, re.MULTILINE)
+    assert [name for name in streamed if name != "delta"] == ["transcript", "answer", "done"]
+    answered = front.chat().json()
     assert answered["choices"][0]["message"]["content"] == QUESTION.answer
     assert answered["usage"]["prompt_tokens"] > 375  # of 30 s of audio
     form = {"model": "whisper-1", "response_format": "srt"}
     file = {"file": ("clip.flac", CLIP.path.read_bytes())}
-    subtitles = send(front, TRANSCRIPTIONS, data=form, files=file).text
+    subtitles = front.send(TRANSCRIPTIONS, data=form, files=file).text
     assert subtitles.startswith("1\n00:00:00,000 --> ")
     assert subtitles.endswith(f"\n{CLIP.text}\n\n")
-
-
-@pytest.mark.slow
-def test_all_refuse_noise_and_who_has_no_token(containers: dict[str, Container]) -> None:
-    refused = hybrid(containers["front"], b"this is no audio", stream="true")
+    refused = front.hybrid(b"this is no audio", stream="true")
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_audio")
-    for container in containers.values():
-        assert httpx.post(f"{container.url}{HYBRID}", timeout=30).status_code == 401
+    assert {s.send(HYBRID, headers={}).status_code for s in separate.values()} == {401}
 
-
-@pytest.mark.slow
-def test_a_killed_asr_is_an_error_until_it_is_back(containers: dict[str, Container]) -> None:
-    front, asr = containers["front"], containers["asr"]
-    before = hybrid(front).json()["transcript"]
-    asr.kill()
-    lost = hybrid(front)
+    asr.process.kill()
+    asr.process.wait()
+    lost = front.hybrid()
     assert (lost.status_code, lost.json()["error"]["code"]) == (503, "upstream_lost")
-    assert chat(front).status_code == 200
+    assert front.chat().status_code == 200
     assert not asr.healthy()
     assert not front.healthy()
-    reason = httpx.get(f"{front.url}/health/ready", timeout=30).json()["reason"]
+    reason = httpx.get(f"http://127.0.0.1:{front.port}/health/ready").json()["reason"]
     assert reason.startswith(f"the asr at http://127.0.0.1:{asr.port} cannot be reached")
     asr.start()
-    wait_until_healthy(asr)
-    wait_until_healthy(front)
-    assert hybrid(front).json()["transcript"] == before
+    asr.wait_until_healthy()
+    front.wait_until_healthy()
+    assert front.hybrid().json()["transcript"] == whole["transcript"]

@@ -220,17 +220,6 @@ async def test_a_call_that_hangs_is_ended_at_its_deadline_and_the_next_request_i
         assert model.calls == [["hangs"], ["next"]]  # not tried again: its time was up
 
 
-@played
-async def test_a_request_whose_client_goes_away_is_not_run() -> None:
-    model = llm(serve_s=0.05)
-    async with Stage(model, batch=1) as stage:
-        jobs = [stage.ask(str(n)) for n in range(3)]
-        await until(lambda: len(model.calls) == 1)
-        jobs[1].future.cancel()
-        assert (await jobs[2].future).text == "said 2"
-        assert model.calls == [["0"], ["2"]]
-
-
 # ------------------------------------------------------------------------------------- faults
 
 
@@ -389,17 +378,7 @@ async def test_a_server_whose_smallest_model_does_not_fit_does_not_start() -> No
     await stage.engine.stop()
 
 
-# ----------------------------------------------------------------------- maintenance, the end
-
-
-@played
-async def test_memory_is_cleaned_every_so_many_calls() -> None:
-    model = llm()
-    async with Stage(model, clear_cache_every=2) as stage:
-        for name in "abcde":
-            await stage.ask(name).future
-        await stage.idle()
-        assert model.log.count("release") == stage.scheduler().counts.cache_clears == 2
+# ---------------------------------------------------------------------------- swaps, the end
 
 
 @played
@@ -415,18 +394,6 @@ async def test_swapped_weights_stay_for_the_next_batch_but_not_for_the_other_s_t
         await asyncio.gather(*(job.future for job in jobs))
         await until(lambda: ear.log.count("offload") == 4)
         assert "offload" not in mind.log
-
-
-@played
-async def test_a_fragmented_worker_is_started_again_between_two_requests() -> None:
-    model = llm(fragmented=0.4)
-    async with Stage(model, restart_fragmentation=0.5) as stage:
-        await stage.ask("a").future
-        await stage.idle()
-        model.fragmented = 0.6
-        await stage.ask("b").future
-        await stage.idle()
-        assert model.log.count("load voxtral-pocket") == 2
 
 
 @played

@@ -229,7 +229,7 @@ async def test_retry_after_is_of_the_pace_and_not_of_the_clock(
 
 def test_a_log_on_a_full_disk_costs_the_line_and_nothing_else() -> None:
     code = (
-        "import logging; from hybridlab.server.uvicorn_server import start_log; start_log()\n"
+        "import logging; from hybridlab.server.run import start_log; start_log()\n"
         "for _ in range(3): logging.getLogger('hybridlab.server').warning('a line')\n"
         "print('went on')"
     )

@@ -158,43 +158,32 @@ GOOD = reply(json.dumps(ANSWER).encode())
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "code"),
+    ("stream", "said", "status", "code"),
     [
-        (b"HTTP/1.1 200 OK\r\n", 503, "upstream_lost"),  # killed in its headers
-        (GOOD[:-5], 503, "upstream_lost"),  # killed in its body
-        (reply(b""), 502, "upstream_error"),
-        (reply(b"[]"), 502, "upstream_error"),
-        (GOOD.replace(b"content", b"contens"), 502, "upstream_error"),
-        (reply(b"{}", status="401 Unauthorized"), 502, "upstream_error"),
-        (reply(b"Busy", status="503 Service Unavailable"), 502, "upstream_error"),
-        (reply(json.dumps(LOST).encode(), status="503 Unavailable"), 503, "worker_lost"),
+        (False, b"HTTP/1.1 200 OK\r\n", 503, "upstream_lost"),  # killed in its headers
+        (False, GOOD[:-5], 503, "upstream_lost"),  # killed in its body
+        (False, reply(b""), 502, "upstream_error"),
+        (False, reply(b"[]"), 502, "upstream_error"),
+        (False, GOOD.replace(b"content", b"contens"), 502, "upstream_error"),
+        (False, reply(b"{}", status="401 Unauthorized"), 502, "upstream_error"),
+        (False, reply(b"Busy", status="503 Service Unavailable"), 502, "upstream_error"),
+        (False, reply(json.dumps(LOST).encode(), status="503 No"), 503, "worker_lost"),
+        (True, stream_of("two")[:-3], 503, "upstream_lost"),  # killed in its body
+        (True, stream_of("two", end=b""), 502, "upstream_error"),  # no [DONE]
+        (True, stream_of("two", end=b"data: []\n\n"), 502, "upstream_error"),
+        (True, stream_of("two", end=b"data: {\n\n"), 502, "upstream_error"),
+        (True, stream_of("two", end=f"data: {json.dumps(LOST)}\n\n".encode()), 502, "worker_lost"),
     ],
 )
 @played
-async def test_a_broken_answer_is_an_error(said: bytes, status: int, code: str) -> None:
+async def test_a_broken_answer_is_an_error(
+    stream: bool, said: bytes, status: int, code: str
+) -> None:
     async with scripted(said) as (client, _):
         with pytest.raises(ApiError) as caught:
-            await infer(client)
+            await client.infer([job(stream=stream)], (lambda pieces: True) if stream else None)
     assert (caught.value.status_code, caught.value.code) == (status, code)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("said", "code"),
-    [
-        (stream_of("two")[:-3], "upstream_lost"),  # killed in its body
-        (stream_of("two", end=b""), "upstream_error"),  # no [DONE]
-        (stream_of("two", end=b"data: []\n\n"), "upstream_error"),
-        (stream_of("two", end=b"data: {\n\n"), "upstream_error"),
-        (stream_of("two", end=f"data: {json.dumps(LOST)}\n\n".encode()), "worker_lost"),
-    ],
-)
-@played
-async def test_a_stream_that_breaks_is_an_error(said: bytes, code: str) -> None:
-    async with scripted(said) as (client, _):
-        with pytest.raises(ApiError) as caught:
-            await client.infer([job(stream=True)], lambda pieces: True)
-    assert caught.value.code == code
 
 
 @played

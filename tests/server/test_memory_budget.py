@@ -9,7 +9,7 @@ import pytest
 
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import InferenceJob
-from hybridlab.server.memory_budget import MemoryBudget
+from hybridlab.server.memory import MemoryBudget
 from hybridlab.units import GIB
 from tests.server.fakes import FakeMemory, FakeModel, Stage, asr, llm, lost, played, refusal, until
 

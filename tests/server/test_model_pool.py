@@ -78,19 +78,6 @@ def test_texts_are_those_of_the_models_alone(
         asyncio.run(asyncio.wait_for(scene(pool), 60))
 
 
-def test_a_smaller_model_takes_the_place_of_a_larger_in_a_fresh_worker() -> None:
-    with closing(ModelPool(settings(only="asr"))) as pool:
-        (model,) = pool.models
-        model.load()
-        first, large = model.remote.worker.pid, model.remote.weights_bytes() or 0
-        model.switch_to(1)
-        assert 0 < (model.remote.weights_bytes() or 0) < large
-        assert model.remote.worker.pid != first
-        assert model.models == ["whisper-pocket-m", "whisper-pocket-s"]
-        model.release_cache()
-        assert 0 <= (model.fragmentation() or 0) <= 1
-
-
 @pytest.mark.parametrize(
     ("options", "why"),
     [

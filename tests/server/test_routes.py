@@ -61,13 +61,23 @@ async def test_a_question_is_answered_whole_and_as_a_stream() -> None:
         lines = [line for line in stream.text.splitlines() if line]
         assert lines[-1] == "data: [DONE]"
         chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
-        pieces = [chunk["choices"][0]["delta"].get("content") for chunk in chunks]
-        assert pieces == ["", "said", " Who?", None]
+        assert {(chunk["id"], chunk["model"]) for chunk in chunks} == {
+            (chunks[0]["id"], "voxtral-pocket")
+        }
+        assert [(c["choices"][0]["delta"], c["choices"][0]["finish_reason"]) for c in chunks] == [
+            ({"role": "assistant", "content": ""}, None),
+            ({"content": "said"}, None),
+            ({"content": " Who?"}, None),
+            ({}, "stop"),
+        ]
+        assert not any("usage" in chunk for chunk in chunks)
+        # as OpenAI's: null on every chunk but one that has no choices
         options = {"stream": True, "stream_options": {"include_usage": True}}
-        counted = await client.post(CHAT, json=question(**options))
-        *_, last, done, _ = counted.text.split("\n\n")
-        assert done == "data: [DONE]"
-        assert json.loads(last.removeprefix("data: "))["usage"] == whole["usage"]
+        counted = (await client.post(CHAT, json=question(**options))).text.split("\n\n")
+        assert counted[-2:] == ["data: [DONE]", ""]
+        *chunks, last = (json.loads(one.removeprefix("data: ")) for one in counted[:-2])
+        assert {chunk["usage"] for chunk in chunks} == {None}
+        assert (last["choices"], last["usage"]) == ([], whole["usage"])
         assert whole["usage"] == {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
         wrong = await client.post(CHAT, json=question() | {"model": "whisper-1"})
         assert wrong.status_code == 400
@@ -143,28 +153,6 @@ async def test_one_model_alone_serves_its_part() -> None:
         assert (await client.post(CHAT, json=question())).status_code == 404
         response = await client.post(HYBRID, **upload(question="Who?"))
         assert (response.status_code, "no LLM" in response.text) == (400, True)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [{}, {"response_format": "xml"}, {"language": "klingon"}, {"prompt": "hello"}],
-)
-@played
-async def test_bad_fields_get_one_line_in_openai_s_shape(fields: dict[str, str]) -> None:
-    async with routes() as (client, _):
-        model = {"model": "whisper-1"} if fields else {}
-        response = await client.post(TRANSCRIPTIONS, **upload(**model, **fields))
-        error = response.json()["error"]
-        assert (response.status_code, error["type"]) == (400, "invalid_request_error")
-        assert "\n" not in error["message"]
-
-
-@played
-async def test_a_form_without_audio_is_refused() -> None:
-    async with routes() as (client, _):
-        response = await client.post(TRANSCRIPTIONS, **upload(b"no audio", model="whisper-1"))
-        assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_audio")
-        assert (await client.post(TRANSCRIPTIONS, data={"model": "whisper-1"})).status_code == 400
 
 
 @played
@@ -266,23 +254,6 @@ async def test_what_the_framework_refuses_has_the_shape_of_every_error() -> None
             answer = await client.request(method, path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
         assert answer.headers["allow"] == "GET"
-
-
-@pytest.mark.parametrize(
-    ("body", "why"),
-    [
-        (b"[" * 10**5, "parsing the body"),
-        (b"{", "must be an object as application/json"),
-        (b"[]", "must be an object as application/json"),
-    ],
-)
-@played
-async def test_a_body_that_is_no_object_is_refused(body: bytes, why: str) -> None:
-    async with routes() as (client, _):
-        kind = {"Content-Type": "application/json"}
-        answer = await client.post("/v1/chat/completions", content=body, headers=kind)
-        assert answer.status_code == 400
-        assert why in answer.json()["error"]["message"]
 
 
 def test_a_fault_of_the_server_has_the_shape_of_every_error() -> None:

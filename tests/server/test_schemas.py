@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 
 import numpy as np
 import pytest
@@ -12,13 +11,8 @@ from pydantic import ValidationError
 from hybridlab.models.base import GenerationResult, TokenUsage
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import DecodedAudio, InferenceResult
-from hybridlab.server.schemas.completions import ChunkWriter, completion
-from hybridlab.server.schemas.requests import (
-    ChatBody,
-    ChatRequest,
-    known_language,
-    read_chat,
-)
+from hybridlab.server.schemas.completions import completion
+from hybridlab.server.schemas.requests import ChatBody, known_language
 from hybridlab.server.schemas.transcripts import (
     Segment,
     segments_of,
@@ -27,7 +21,6 @@ from hybridlab.server.schemas.transcripts import (
     verbose_transcript,
     vtt,
 )
-from hybridlab.server.streaming import event
 
 AUDIO_65_S = DecodedAudio(np.zeros(65 * 16_000, np.float32), (28 * 16_000, 56 * 16_000 + 8))
 
@@ -99,33 +92,6 @@ def test_a_completion_refuses_to_guess_its_tokens() -> None:
         completion("c-1", uncounted)
 
 
-@pytest.mark.parametrize("include_usage", [False, True])
-def test_a_stream_is_the_role_the_words_and_the_end(include_usage: bool) -> None:
-    chunks = ChunkWriter(name="c-1", model="voxtral-x", include_usage=include_usage)
-    told = chunks.start() + chunks.text("gr\u00fcn") + chunks.end(said("gr\u00fcn"))
-    *events, done, rest = told.split("\n\n")
-    assert (done, rest) == ("data: [DONE]", "")
-    found = [json.loads(event.removeprefix("data: ")) for event in events]
-    assert {(one["id"], one["model"]) for one in found} == {("c-1", "voxtral-x")}
-    if include_usage:  # as OpenAI's: null on every chunk but one that has no choices
-        *found, last = found
-        assert (last["choices"], last["usage"]["total_tokens"]) == ([], 393)
-        assert {one["usage"] for one in found} == {None}
-    else:
-        assert not any("usage" in one for one in found)
-    choices = [one["choices"][0] for one in found]
-    assert [choice["delta"] for choice in choices] == [
-        {"role": "assistant", "content": ""},
-        {"content": "gr\u00fcn"},
-        {},
-    ]
-    assert [choice["finish_reason"] for choice in choices] == [None, None, "stop"]
-
-
-def test_an_event_is_one_line_whatever_its_text() -> None:
-    assert event({"text": "a\nb"}, "answer") == 'event: answer\ndata: {"text": "a\\nb"}\n\n'
-
-
 AUDIO = {"type": "input_audio", "input_audio": {"data": base64.b64encode(b"abc").decode()}}
 ASK = {"type": "text", "text": "What is said?"}
 
@@ -134,21 +100,17 @@ def chat(*parts: object, **more: object) -> dict[str, object]:
     return {"model": "voxtral", "messages": [{"role": "user", "content": list(parts)}], **more}
 
 
-def read(body: object) -> ChatRequest:
-    return read_chat(ChatBody.model_validate(body))
-
-
 def test_a_question_is_read_with_what_the_system_says_before_it() -> None:
     body = chat(AUDIO, ASK, max_tokens=9, temperature=0.2)
     messages = body["messages"]
     assert isinstance(messages, list)
     messages.insert(0, {"role": "system", "content": "Be brief."})
-    found = read(body)
-    assert (found.audio, found.question) == (b"abc", "Be brief.\n\nWhat is said?")
-    assert (found.max_new_tokens, found.stream) == (9, False)
-    streamed = read(chat(AUDIO, ASK, stream=True, stream_options={"include_usage": True}))
-    assert (streamed.stream, streamed.include_usage) == (True, True)
-    assert not read(chat(AUDIO, ASK, stream=True, stream_options={})).include_usage
+    found = ChatBody.model_validate(body)
+    assert found.read() == (b"abc", "Be brief.\n\nWhat is said?")
+    assert (found.most_tokens, found.include_usage) == (9, False)
+    for options, told in (({"include_usage": True}, True), ({}, False)):
+        streamed = chat(AUDIO, ASK, stream=True, stream_options=options)
+        assert ChatBody.model_validate(streamed).include_usage is told
 
 
 @pytest.mark.parametrize(
@@ -164,7 +126,7 @@ def test_a_question_is_read_with_what_the_system_says_before_it() -> None:
 )
 def test_what_cannot_be_answered_is_refused_with_the_reason(body: object, why: str) -> None:
     with pytest.raises(ApiError, match=why) as caught:
-        read(body)
+        ChatBody.model_validate(body).read()
     assert caught.value.status_code == 400
 
 
@@ -190,7 +152,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(body: object, why: s
 )
 def test_what_has_the_wrong_shape_is_refused_where_it_is_wrong(body: object, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
-        read(body)
+        ChatBody.model_validate(body)
 
 
 @pytest.mark.parametrize("bad", ["english", "e", "../x", "gb", "tir", "haw"])

@@ -15,8 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import openai
-import pytest
 
 from benchmarks.endurance.server import Running, started
 from hybridlab.audio import Clip, load_clips
@@ -80,33 +78,6 @@ def test_concurrent_requests_get_the_texts_of_the_models_alone(
         assert answer == mind.answer([samples], [QUESTION], max_new_tokens=40)[0].text
     batches = server.metric("hybridlab_batches_total", "asr")
     assert batches < server.metric("hybridlab_batched_jobs_total", "asr")
-
-
-def test_the_openai_client_works_unchanged(server: Running) -> None:
-    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-    clip = CLIPS["clip-11"]
-    assert {model.id for model in client.models.list()} == {"voxtral-pocket", "whisper-pocket-m"}
-    with clip.path.open("rb") as file:
-        plain = client.audio.transcriptions.create(model="whisper-1", file=file)
-    with clip.path.open("rb") as file:
-        verbose = client.audio.transcriptions.create(
-            model="whisper-1", file=file, response_format="verbose_json"
-        )
-    assert plain.text == verbose.text != ""
-    assert verbose.segments is not None
-    assert len(verbose.segments) == 2
-    assert verbose.segments[1].end == pytest.approx(clip.audio_s, abs=0.001)
-    with clip.path.open("rb") as file:
-        subtitles = client.audio.transcriptions.create(
-            model="whisper-1", file=file, response_format="srt"
-        )
-    assert str(subtitles).startswith("1\n00:00:00,000 --> ")
-    assert plain.usage is not None
-    assert plain.usage.type == "duration"
-    assert plain.usage.seconds == pytest.approx(clip.audio_s, abs=0.001)
-    messages = json.loads(chat_body("", clip.path.read_bytes(), QUESTION))["messages"]
-    with pytest.raises(openai.NotFoundError, match="not served"):
-        client.chat.completions.create(model="gpt-9", messages=messages)
 
 
 def test_a_client_hears_why_it_is_refused_whatever_it_sends(server: Running) -> None:

@@ -13,7 +13,6 @@ from hybridlab import catalog
 from hybridlab.cli.commands import app
 from hybridlab.errors import HybridlabError, UnavailableError
 from hybridlab.server.settings import TOKEN_VARIABLE, Settings
-from hybridlab.server.sharing import served_variant
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +23,12 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_way_of_sharing_is_served_or_refused_with_the_nearest() -> None:
     for facts in catalog.STRATEGIES.values():
         for variant in facts:
+            names = {"strategy": facts.name, "variant": variant.name, "asr_model": "tiny"}
             if variant.nearest:
                 with pytest.raises(UnavailableError, match=f"use {facts.name}/{variant.nearest}"):
-                    served_variant(facts.name, variant.name)
-                served_variant(facts.name, variant.nearest)
-            else:
-                assert served_variant(facts.name, variant.name) is variant
+                    Settings.from_mapping(names)
+                names["variant"] = variant.nearest
+            assert Settings.from_mapping(names).served_variant.name == names["variant"]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +40,7 @@ def test_every_way_of_sharing_is_served_or_refused_with_the_nearest() -> None:
         ({"token_file": "/nowhere/token"}, "cannot be read"),
         ({"strategy": "paralel"}, "did you mean 'parallel'"),
         ({"strategy": "parallel", "variant": "batched"}, "choose one of: threads"),
+        ({"strategy": "sequential", "variant": "zzz"}, "choose one of: plain"),
         ({"strategy": "parallel", "variant": "threads"}, "use parallel/processes"),
         ({"strategy": "parallel", "variant": "single-container"}, "use parallel/processes"),
         ({"asr_model": "huge"}, "parameter asr_model = 'huge'"),
@@ -145,7 +145,7 @@ def test_the_command_says_in_one_line_what_is_wrong() -> None:
 
 
 def test_a_missing_extra_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hybridlab.server.uvicorn_server.EXTRA", {"not_there": "not-there"})
+    monkeypatch.setattr("hybridlab.server.run.EXTRA", {"not_there": "not-there"})
     result = CliRunner().invoke(app, ["serve"])
     assert result.exit_code == 2
     assert "needs not-there; pip install 'hybridlab[serve]'" in result.output
@@ -159,8 +159,3 @@ def test_a_port_in_use_is_named_before_anything_is_loaded() -> None:
         result = CliRunner().invoke(app, ["serve", "--port", str(port)])
     assert result.exit_code == 2
     assert f"port {port} (Address already in use); choose another with --port" in result.output
-
-
-def test_a_sharing_that_is_not_known_names_those_that_are() -> None:
-    with pytest.raises(HybridlabError, match="choose one of: plain"):
-        served_variant("sequential", "zzz")

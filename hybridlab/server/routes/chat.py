@@ -16,10 +16,10 @@ from hybridlab.server.routes.common import (
     question_params,
     result_of,
 )
+from hybridlab.server.schemas.base import INFERENCE_ERRORS
 from hybridlab.server.schemas.completions import ChunkWriter, Completion, completion
-from hybridlab.server.schemas.errors import INFERENCE_ERRORS
 from hybridlab.server.schemas.events import CHUNK_STREAM
-from hybridlab.server.schemas.requests import ChatBody, read_chat
+from hybridlab.server.schemas.requests import ChatBody
 from hybridlab.server.streaming import cancel_on_disconnect, event, event_stream, new_id
 
 router = APIRouter(prefix="/v1/chat")
@@ -36,17 +36,17 @@ RESPONSES = {
 
 @router.post("/completions", response_model=Completion, responses=RESPONSES)
 async def completions(request: Request, engine: EngineDep, body: ChatBody, sent: Response) -> Any:
-    chat = read_chat(body)
-    role = engine.role_of(chat.model)
+    upload, question = body.read()
+    role = engine.role_of(body.model)
     if role != "llm":
-        raise bad_request(f"{chat.model} answers no questions; name the LLM of /v1/models")
-    audio = await cancel_on_disconnect(request, engine.decode(chat.audio, role, "answer"))
-    limit = engine.answer_tokens(chat.max_new_tokens)
-    (job,) = engine.submit(question_params(audio, chat.question, limit, stream=chat.stream))
+        raise bad_request(f"{body.model} answers no questions; name the LLM of /v1/models")
+    audio = await cancel_on_disconnect(request, engine.decode(upload, role, "answer"))
+    limit = engine.answer_tokens(body.most_tokens)
+    (job,) = engine.submit(question_params(audio, question, limit, stream=bool(body.stream)))
     name = new_id("chatcmpl")
-    if chat.stream:
+    if body.stream:
         model = engine.schedulers[role].model
-        chunks = ChunkWriter(name=name, model=model, include_usage=chat.include_usage)
+        chunks = ChunkWriter(name=name, model=model, include_usage=body.include_usage)
         return event_stream(_chunk_events(chunks, job))
     result = await result_of(request, job)
     add_timing(sent, result)

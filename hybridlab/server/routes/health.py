@@ -8,8 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from hybridlab.server.routes.common import EngineDep
-from hybridlab.server.schemas.base import Answer
-from hybridlab.server.schemas.errors import error_responses
+from hybridlab.server.schemas.base import Answer, error_responses
 
 health_router = APIRouter(prefix="/health")
 metrics_router = APIRouter()

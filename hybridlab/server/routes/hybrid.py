@@ -11,7 +11,7 @@ from fastapi import APIRouter, File, Request
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import DecodedAudio, InferenceJob, InferenceParams
 from hybridlab.server.routes.common import EngineDep, question_params, read_upload
-from hybridlab.server.schemas.errors import INFERENCE_ERRORS
+from hybridlab.server.schemas.base import INFERENCE_ERRORS
 from hybridlab.server.schemas.events import HYBRID_STREAM
 from hybridlab.server.schemas.hybrid import (
     Hybrid,

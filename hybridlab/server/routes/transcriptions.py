@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse
 from hybridlab.server.jobs import DecodedAudio, InferenceParams, InferenceResult
 from hybridlab.server.routes.common import TIMING, EngineDep, add_timing, read_upload, result_of
 from hybridlab.server.schemas import transcripts
-from hybridlab.server.schemas.errors import INFERENCE_ERRORS, error_responses
+from hybridlab.server.schemas.base import INFERENCE_ERRORS, error_responses
 from hybridlab.server.schemas.requests import TranscriptionForm
 from hybridlab.server.schemas.transcripts import Model, ModelList, Transcript, VerboseTranscript
 from hybridlab.server.streaming import cancel_on_disconnect

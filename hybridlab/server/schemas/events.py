@@ -7,9 +7,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from hybridlab.server.schemas.base import REF
+from hybridlab.server.schemas.base import REF, Error
 from hybridlab.server.schemas.completions import Chunk
-from hybridlab.server.schemas.errors import Error
 from hybridlab.server.schemas.hybrid import HybridDelta, HybridDone, HybridEvent
 
 #: Models of which FastAPI itself does not know.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -195,47 +194,32 @@ class ChatBody(_Strict):
     modalities: Unsupported = None
     response_format: Unsupported = None
 
+    @property
+    def most_tokens(self) -> int | None:
+        limit = self.max_completion_tokens
+        return self.max_tokens if limit is None else limit
 
-@dataclass(frozen=True)
-class ChatRequest:
-    """A question about an audio, as a chat completion asks it."""
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream's last chunk before the end tells the tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
 
-    model: str
-    audio: bytes
-    question: str
-    max_new_tokens: int | None
-    stream: bool
-    #: Of a stream: its last chunk before the end tells the tokens.
-    include_usage: bool
-
-
-def read_chat(body: ChatBody) -> ChatRequest:
-    """What no schema tells: one audio, some text, and options that go together."""
-    parts = [part for message in body.messages for part in message.content]
-    sounds = [part.input_audio.data for part in parts if isinstance(part, AudioPart)]
-    texts = [part.text.strip() for part in parts if isinstance(part, TextPart)]
-    if len(sounds) > 1:
-        raise bad_request("one audio is answered at a time; send one 'input_audio'")
-    if not sounds:
-        raise bad_request("no message has a part of type 'input_audio' with base64 data")
-    question = "\n\n".join(text for text in texts if text)
-    if not question:
-        raise bad_request("no message has a text; ask something about the audio")
-    if body.stream_options is not None and not body.stream:
-        raise bad_request("'stream_options' goes with a stream; set stream to true")
-    limit = body.max_completion_tokens
-    return ChatRequest(
-        model=body.model,
-        audio=_decoded(sounds[0]),
-        question=question,
-        max_new_tokens=body.max_tokens if limit is None else limit,
-        stream=bool(body.stream),
-        include_usage=bool(body.stream_options and body.stream_options.include_usage),
-    )
-
-
-def _decoded(data: str) -> bytes:
-    try:
-        return base64.b64decode(data, validate=True)
-    except ValueError:
-        raise bad_request("the data of 'input_audio' is not base64", code="bad_audio") from None
+    def read(self) -> tuple[bytes, str]:
+        """The audio and what is asked about it. `ApiError` where what no schema tells is wrong: one
+        audio, some text, and options that go together."""
+        parts = [part for message in self.messages for part in message.content]
+        sounds = [part.input_audio.data for part in parts if isinstance(part, AudioPart)]
+        texts = [part.text.strip() for part in parts if isinstance(part, TextPart)]
+        if len(sounds) > 1:
+            raise bad_request("one audio is answered at a time; send one 'input_audio'")
+        if not sounds:
+            raise bad_request("no message has a part of type 'input_audio' with base64 data")
+        question = "\n\n".join(text for text in texts if text)
+        if not question:
+            raise bad_request("no message has a text; ask something about the audio")
+        if self.stream_options is not None and not self.stream:
+            raise bad_request("'stream_options' goes with a stream; set stream to true")
+        try:
+            return base64.b64decode(sounds[0], validate=True), question
+        except ValueError:
+            raise bad_request("the data of 'input_audio' is not base64", code="bad_audio") from None

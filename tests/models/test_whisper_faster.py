@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from hybridlab.devices import CpuDevice, Device
 from hybridlab.devices import nvml as nvml_module
 from hybridlab.devices.cuda import CudaDevice
 from hybridlab.errors import UnavailableError
-from hybridlab.models import known_answer, make_asr, whisper_faster
+from hybridlab.models import make_asr, whisper_faster
 from hybridlab.models.base import SpeechRecognizer
 from tests.models.conftest import spec
 
@@ -39,28 +40,41 @@ def transcript(model: SpeechRecognizer) -> str:
     return model.transcribe([load_clips()[0].samples()], max_new_tokens=64)[0].text
 
 
-def test_the_program_hears_what_the_model_hears(
-    tmp_path: Path, whisper: Callable[[str], SpeechRecognizer]
+def test_the_program_hears_what_the_model_hears_or_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whisper: Callable[[str], SpeechRecognizer]
 ) -> None:
-    model = whisper_faster._model_in(tmp_path)
+    model: Any = on(CpuDevice())
     said = transcript(whisper("faster-whisper"))
     assert said
-    assert known_answer.transcripts(model, "cpu", "cpu") == [said, said]
-    assert known_answer.difference([said, said]) == ""
+    found = whisper_faster.transcripts(model.converted(tmp_path), "cpu", "cpu")
+    assert found == [said, said]
+    monkeypatch.setattr(whisper_faster, "PROBE_TIMEOUT_S", 0.01)
+    assert whisper_faster.transcripts(tmp_path, "cpu") == "no answer in 0.01 s"
+    for program, reason in (
+        ("echo note >&2; echo no cuBLAS >&2; exit 3", "no cuBLAS"),
+        ("kill -ABRT $$", "exit status -6"),
+    ):
+        (script := tmp_path / "program").write_text(f"#!/bin/sh\n{program}\n")
+        script.chmod(0o755)
+        monkeypatch.setattr("sys.executable", str(script))
+        monkeypatch.setattr(whisper_faster, "PROBE_TIMEOUT_S", 20)
+        assert whisper_faster.transcripts(tmp_path, "cpu") == reason
 
 
-def test_an_empty_or_another_text_is_a_failure() -> None:
-    assert known_answer.difference(["a word", ""]) == "it hears '' where the host hears 'a word'"
-    assert known_answer.difference(["", ""])
-    assert known_answer.difference("RuntimeError: Library libcublas.so.12 is not found")
-
-
-def test_what_ends_the_program_is_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (["a word", "a word"], ""),
+        (["a word", ""], "it hears '' where the host hears 'a word'"),
+        (["", ""], "it hears ''"),
+    ],
+)
+def test_an_empty_or_another_text_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, said: list[str], reason: str
 ) -> None:
-    assert "no-such-folder" in str(known_answer.transcripts(tmp_path / "no-such-folder", "cpu"))
-    monkeypatch.setattr(known_answer, "TIMEOUT_S", 0.01)
-    assert known_answer.transcripts(tmp_path, "cpu") == "no answer in 0.01 s"
+    monkeypatch.setattr(whisper_faster, "transcripts", lambda *_: said)
+    assert whisper_faster.unusable_on_card().startswith(reason)
+    assert bool(whisper_faster.unusable_on_card()) == bool(reason)
 
 
 def test_a_card_that_it_cannot_use_is_a_lack_that_is_asked_for_once(
