@@ -290,7 +290,8 @@ class Operation:
             (tensor, alias(tensor).clone())
             for place in self.endangered_places
             for tensor in _tensors(_at(place, args, kwargs))
-            if tensor.numel() and tensor.data_ptr() in read and self._keeps(tensor)
+            if tensor.numel() and tensor.data_ptr() in read
+            if self.for_host is _host or is_known(tensor)
         ]
         out = self.kernel.call_boxed(keys, *args, **kwargs)
         for tensor, values in kept:
@@ -310,9 +311,6 @@ class Operation:
                 number = _number(args[i], reduce(torch.promote_types, beside, torch.bool))
                 args = (*args[:i], number, *args[i + 1 :])
         return args
-
-    def _keeps(self, tensor: torch.Tensor) -> bool:
-        return self.for_host is _host or is_known(tensor)
 
     def _is_complex(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether torch would compile this operation's kernel now, for complex numbers."""
@@ -358,10 +356,7 @@ class Operation:
         for i, _ in self.tensor_places:
             if i >= len(args):
                 break
-            value = args[i]
-            converted[i] = (
-                convert(value) if isinstance(value, torch.Tensor) else _each(convert, value)
-            )
+            converted[i] = _each(convert, args[i])
         return converted
 
     def _converted_named(

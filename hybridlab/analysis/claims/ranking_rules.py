@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hybridlab import catalog
 from hybridlab.analysis.arms import (
     LEAST_TRIALS,
     ArmStats,
@@ -29,13 +30,8 @@ from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import Interval, bootstrap_interval
 from hybridlab.units import format_bytes, format_number
 
-#: The strategies that the original analysis compares, as it means them: its claims say nothing of
-#: batches, an orchestrator or weights that wait in an arena.
-COMPARED = {
-    "sequential": ("sequential/plain", "sequential/empty-cache", "sequential/expandable-segments"),
-    "parallel": ("parallel/*",),
-    "swapping": ("swapping/reload*",),
-}
+#: The strategies that the original analysis compares.
+COMPARED = ("sequential", "parallel", "swapping")
 RESIDENCY_TOLERANCE = 0.1
 
 Figure = Literal["peak_bytes", "latency"]
@@ -93,13 +89,20 @@ def safest(run: RunData, *, strategy: str) -> ClaimResult:
     )
 
 
+def _compared(strategy: str) -> list[str]:
+    """Arms of a strategy as the original analysis means it: its claims say nothing of batches, an
+    orchestrator or weights that wait in host memory."""
+    known = catalog.strategy(strategy)
+    return [f"{strategy}/{own.name}" for own in known if not (own.streams or own.host_copy)]
+
+
 def _extremes(arms: Iterable[ArmStats], figure: Figure, wanted: int) -> dict[str, ArmStats]:
     """Each strategy's variant with the highest (1) or lowest (-1) figure."""
     known = [arm for arm in arms if not math.isnan(_value(arm, figure).value)]
     return {
         name: max(own, key=lambda arm: wanted * _value(arm, figure).value)
-        for name, patterns in COMPARED.items()
-        if (own := [arm for arm in known if _matches(arm.arm, patterns)])
+        for name in COMPARED
+        if (own := [arm for arm in known if arm.arm in _compared(name)])
     }
 
 
@@ -142,10 +145,6 @@ def _figure_text(arm: ArmStats, figure: Figure) -> str:
     if figure == "latency":
         return f"{arm.arm} {show_ratio(arm.relative)} of its control, n = {arm.n}"
     return f"{arm.arm} {format_bytes(arm.peak_bytes)}, n = {arm.n}"
-
-
-def _matches(arm: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatch(arm, pattern) for pattern in patterns)
 
 
 def show_ratio(values: Interval) -> str:
@@ -212,7 +211,7 @@ def faster(
 
 
 def _best(arms: Iterable[ArmStats], patterns: Sequence[str], figure: str) -> ArmStats | None:
-    own = [arm for arm in arms if _matches(arm.arm, patterns)]
+    own = [arm for arm in arms if any(fnmatch.fnmatch(arm.arm, p) for p in patterns)]
     if figure == "latency":
         return min(own, key=lambda arm: arm.relative.value, default=None)
     return max(own, key=lambda arm: arm.rate.value, default=None)
@@ -287,8 +286,8 @@ def _ended(run: RunData, statuses: Sequence[str]) -> dict[str, tuple[int, int]]:
     race = race.assign(status=race["status"].mask(numbers(race, "fallbacks") > 0, "oom"))
     arms = race["strategy"] + "/" + race["variant"]
     found = {}
-    for name, patterns in sorted(COMPARED.items()):
-        own = race[[_matches(arm, patterns) for arm in arms]]
+    for name in sorted(COMPARED):
+        own = race[arms.isin(_compared(name))]
         if len(own):
             found[name] = int(own["status"].isin(statuses).sum()), len(own)
     return found
