@@ -17,10 +17,7 @@ from hybridlab.planner.activations import (
 )
 from hybridlab.planner.estimate import Estimate, largest, total
 from hybridlab.planner.limits import (
-    cards_for,
-    largest_whisper,
     longest_audio_s,
-    most_served,
 )
 from hybridlab.planner.memory_plan import (
     PairPlan,
@@ -42,15 +39,12 @@ __all__ = [
     "Request",
     "attention_bytes",
     "audio_array_bytes",
-    "cards_for",
     "context_bytes",
     "default_voxtral_dtype",
     "largest",
-    "largest_whisper",
     "ledger_by_strategy",
     "longest_audio_s",
     "memory_by_strategy",
-    "most_served",
     "plan_pair",
     "plan_table",
     "total",

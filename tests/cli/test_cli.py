@@ -116,11 +116,6 @@ def test_overrides_in_papermills_way() -> None:
         assert join_overrides(given) == given
 
 
-def test_help_needs_no_torch() -> None:
-    code = "import sys, hybridlab.cli; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_a_verdict_is_printed_and_computed_anew_under_constraints(tmp_path: Path) -> None:
     folder = str(write_run(tmp_path))
     code, text = run("verdict", folder)
