@@ -69,7 +69,7 @@ class CheckResult:
 
 def machine() -> Iterator[CheckResult]:
     """The operating system, cores of this process, and a container's quota of them."""
-    from hybridlab.config.colab import on_colab
+    from hybridlab.config.preset_files import on_colab
     from hybridlab.devices import system_info
 
     found, cores = system_info.machine(), len(os.sched_getaffinity(0))

@@ -42,11 +42,10 @@ def longest_audio_s(
     voxtral: VoxtralModel,
     *,
     spare_bytes: int,
-    llm_dtype: str | None = None,
     attention: Attention = "auto",
 ) -> float:
     """Longest audio in seconds (whole windows) whose Voxtral request fits into `spare_bytes`."""
-    dtype = llm_dtype or default_voxtral_dtype(card)
+    dtype = default_voxtral_dtype(card)
 
     def fits(windows: int) -> bool:
         request = Request(audio_s=windows * catalog.WINDOW_S)

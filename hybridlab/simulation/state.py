@@ -243,10 +243,9 @@ def used_bytes(path: Path, card: int = 0) -> int:
     return sum(u.context_bytes + u.device_bytes for u in users(path) if u.card == card)
 
 
-def inject(path: Path, *, pid: int, n_bytes: int, card: int = 0) -> None:
-    """Makes a living process hold `n_bytes` of a card, as one that computes there does: a stranger
-    for tests, which goes when its process ends. Another call for it takes the place of the first.
-    """
+def inject(path: Path, *, pid: int, n_bytes: int) -> None:
+    """Makes a living process hold `n_bytes` of the first card, as one that computes there does: a
+    stranger for tests, which goes when its process ends. Another call for it replaces the first."""
     start = _start_ticks(pid)
     if start == 0:
         raise ParameterError(f"no process {pid}: only a living one holds memory of a card")
@@ -254,10 +253,10 @@ def inject(path: Path, *, pid: int, n_bytes: int, card: int = 0) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)  # the native side's lock; closing releases it
         data = _data(path)
         slots = {at: _USER.unpack_from(data, at) for at in range(_USERS_AT, _SIZE, _USER.size)}
-        own = [at for at, user in slots.items() if user[:2] == (pid, card)]
+        own = [at for at, user in slots.items() if user[:2] == (pid, 0)]
         free = [at for at, user in slots.items() if not user[0]]
         file.seek([*own, *free][0])
-        file.write(_USER.pack(pid, card, start, 0, n_bytes, 0))
+        file.write(_USER.pack(pid, 0, start, 0, n_bytes, 0))
 
 
 def _data(path: Path) -> bytes:
