@@ -17,6 +17,7 @@ from hybridlab.analysis.claims import (  # noqa: F401 - they register their rule
 )
 from hybridlab.analysis.claims.evidence import Needs
 from hybridlab.analysis.claims.rules import RULES
+from hybridlab.config.params import first_problem
 from hybridlab.config.preset_files import PRESETS_DIR, read_yaml
 from hybridlab.errors import ParameterError
 
@@ -68,7 +69,7 @@ def load_claims(path: Path | None = None) -> list[Claim]:
     try:
         claims: list[Claim] = _file_model().model_validate(values).claims
     except ValidationError as error:
-        raise ParameterError(f"{path}: {_first_problem(error, values)}") from None
+        raise ParameterError(f"{path}: {first_problem(error, _location(error, values))}") from None
     name, times = Counter(claim.id for claim in claims).most_common(1)[0]
     if times > 1:
         raise ParameterError(f"{path}: claim id {name!r} stands twice; rename one of them")
@@ -80,18 +81,11 @@ def _default_path() -> Path:
     return next((path for path in near if path.is_file()), PRESETS_DIR / CLAIMS_FILE.name)
 
 
-def _first_problem(error: ValidationError, values: dict[str, object]) -> str:
-    """The first problem, with the claim's id where it has one."""
-    problem = error.errors()[0]
-    location = list(problem["loc"])
-    claims = values.get("claims")
-    if len(location) > 1 and isinstance(location[1], int) and isinstance(claims, list):
-        entry = claims[location[1]]
-        name = entry.get("id") if isinstance(entry, dict) else None
+def _location(error: ValidationError, values: dict[str, Any]) -> list[object]:
+    """Where the first problem is, with the claim's id where it has one."""
+    location: list[object] = list(error.errors()[0]["loc"])
+    if len(location) > 1:  # `claims`, and a claim's place in the list
+        claim = values["claims"][location[1]]
+        name = claim.get("id") if isinstance(claim, dict) else None
         location[:2] = [f"claim {name or location[1]}"]
-    where = ".".join(str(part) for part in location)
-    seen = " ".join(repr(problem["input"]).split())
-    shown = seen if len(seen) <= 60 else f"{seen[:57]}..."
-    more = len(error.errors()) - 1
-    also = f" (and {more} more)" if more else ""
-    return " ".join(f"{where} = {shown}: {problem['msg']}{also}".split())
+    return location
