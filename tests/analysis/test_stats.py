@@ -36,16 +36,12 @@ def test_interval_leaves_out_what_is_missing_and_names_its_n() -> None:
     assert (interval.value, interval.low, interval.high, interval.n) == (2.0, 2.0, 2.0, 2)
 
 
-@pytest.mark.parametrize("values", [[], [math.nan]])
-def test_interval_of_nothing_is_empty(values: list[float]) -> None:
-    assert bootstrap_interval(values).n == 0
-    assert math.isnan(bootstrap_interval(values).value)
-
-
-def test_interval_of_one_value_has_no_bounds() -> None:
-    interval = bootstrap_interval([3.0])
-    assert interval.value == 3.0
-    assert math.isnan(interval.low)
+def test_interval_of_nothing_is_empty_and_of_one_value_has_no_bounds() -> None:
+    for nothing in ([], [math.nan]):
+        assert bootstrap_interval(nothing).n == 0
+        assert math.isnan(bootstrap_interval(nothing).value)
+    assert bootstrap_interval([3.0]).value == 3.0
+    assert math.isnan(bootstrap_interval([3.0]).low)
 
 
 def test_overlap_is_symmetric_and_counts_touching() -> None:
