@@ -139,8 +139,13 @@ class Params(BaseModel):
             if _is_parameter(name, value) and name not in known:
                 raise unknown_parameter(name, cls.model_fields)
         fields = cls.model_fields
-        own = {n: v for n, v in namespace.items() if n in fields}
-        return cls.from_mapping({n: v for n, v in own.items() if not _same(v, fields[n].default)})
+        given = {}
+        for name, value in namespace.items():
+            if name in fields:
+                default = fields[name].default
+                if type(value) is not type(default) or value != default:  # True is not 1
+                    given[name] = value
+        return cls.from_mapping(given)
 
 
 def unknown_parameter(name: str, known: Iterable[str]) -> ParameterError:
@@ -350,11 +355,6 @@ def parse_override(name: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-
-
-def _same(value: Any, default: Any) -> bool:
-    """Equal and of one type: True is not 1, and 8.0 is not 8."""
-    return type(value) is type(default) and bool(value == default)
 
 
 def _is_parameter(name: str, value: Any) -> bool:
