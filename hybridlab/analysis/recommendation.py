@@ -209,14 +209,10 @@ def _goals(arms: list[ArmStats]) -> tuple[Objective, ...]:
     )
     found = []
     for goal, cost, text in wanted:
-        known = [
-            (cost(arm), _or(arm.relative.value, 0.0), place)
-            for place, arm in enumerate(arms)
-            if not math.isnan(cost(arm))
-        ]
+        known = [arm for arm in arms if not math.isnan(cost(arm))]
         if known:
-            ranked = [arms[place] for *_, place in sorted(known)]
-            best, second = ranked[0], ranked[1] if len(ranked) > 1 else None
+            known.sort(key=lambda arm: (cost(arm), _or(arm.relative.value, 0.0)))
+            best, second = known[0], known[1] if len(known) > 1 else None
             found.append(
                 Objective(
                     goal=goal,

@@ -109,7 +109,9 @@ def register(*, every_value: bool) -> None:
     with warnings.catch_warnings():  # torch warns that kernels are replaced, which is what we do
         warnings.filterwarnings("ignore", message=".*[Oo]verriding a previously registered kernel")
         for key in ("CUDA", "SparseCUDA", "SparseCsrCUDA"):
-            for name in _registered(key):
+            listed = torch._C._dispatch_get_registrations_for_dispatch_key(key)
+            names = {name for name in listed if name.startswith("aten::")}
+            for name in sorted(names.union(_OF_ALL_BACKENDS if key == "CUDA" else ())):
                 kind = _kind(name, key)
                 is_checked = every_value or not name.startswith("aten::_assert_async")
                 if kind is not Kind.UNTOUCHED and is_checked:  # zeros pass no check
@@ -119,12 +121,6 @@ def register(*, every_value: bool) -> None:
 
 
 _libraries: list[torch.library.Library] = []  # what a library registered ends with it
-
-
-def _registered(key: str) -> Iterator[str]:
-    listed = torch._C._dispatch_get_registrations_for_dispatch_key(key)
-    names = {name for name in listed if name.startswith("aten::")}
-    yield from sorted(names.union(_OF_ALL_BACKENDS if key == "CUDA" else ()))
 
 
 def _kind(name: str, key: str) -> Kind:

@@ -34,7 +34,7 @@ from hybridlab.units import format_bytes, format_number
 COMPARED = ("sequential", "parallel", "swapping")
 RESIDENCY_TOLERANCE = 0.1
 
-Figure = Literal["peak_bytes", "latency"]
+Figure = Literal["peak_bytes", "latency", "throughput"]
 Patterns = Annotated[list[str], Field(min_length=1)]
 
 # -------------------------------------------------------------------------------------- order
@@ -42,7 +42,11 @@ Patterns = Annotated[list[str], Field(min_length=1)]
 
 @rule("extreme")
 def extreme(
-    run: RunData, *, strategy: str, figure: Figure, end: Literal["highest", "lowest"]
+    run: RunData,
+    *,
+    strategy: str,
+    figure: Literal["peak_bytes", "latency"],
+    end: Literal["highest", "lowest"],
 ) -> ClaimResult:
     """A strategy is the highest or the lowest of the three in one figure: its own extreme variant
     against the extreme variant of each of the others."""
@@ -138,13 +142,16 @@ def _against_others(
 
 
 def _value(arm: ArmStats, figure: Figure) -> Interval:
-    return arm.relative if figure == "latency" else arm.peak
+    return {"peak_bytes": arm.peak, "latency": arm.relative, "throughput": arm.rate}[figure]
 
 
 def _figure_text(arm: ArmStats, figure: Figure) -> str:
-    if figure == "latency":
-        return f"{arm.arm} {show_ratio(arm.relative)} of its control, n = {arm.n}"
-    return f"{arm.arm} {format_bytes(arm.peak_bytes)}, n = {arm.n}"
+    shown = {
+        "peak_bytes": format_bytes(arm.peak_bytes),
+        "latency": f"{show_ratio(arm.relative)} of its control",
+        "throughput": f"{format_number(arm.throughput_rps)} requests/s",
+    }
+    return f"{arm.arm} {shown[figure]}, n = {arm.n}"
 
 
 def show_ratio(values: Interval) -> str:
@@ -184,37 +191,23 @@ def faster(
     figure: Literal["latency", "throughput"] = "latency",
 ) -> ClaimResult:
     """The best arm of those named by 'strategy/variant' patterns beats the best of others."""
-    sides = {
-        " or ".join(patterns): _best(run.standings, patterns, figure) for patterns in (arms, than)
-    }
-    lack = [names for names, arm in sides.items() if arm is None]
-    if lack:
-        return no_rows(f"no finished race case of {' and of '.join(lack)}")
-    praised, warned = (arm for arm in sides.values() if arm)
-    if figure == "latency":
-        sign, better = compare(warned.relative, praised.relative), "faster"
-    else:
-        sign, better = compare(praised.rate, warned.rate), "higher in throughput"
+    wanted, better = (-1, "faster") if figure == "latency" else (1, "higher in throughput")
+    best = []
+    for patterns in (arms, than):
+        own = [a for a in run.standings if any(fnmatch.fnmatch(a.arm, p) for p in patterns)]
+        if not own:
+            return no_rows(f"no finished race case of {' or '.join(patterns)}")
+        best.append(max(own, key=lambda arm: wanted * _value(arm, figure).value))
+    praised, warned = best
+    sign = compare(_value(praised, figure), _value(warned, figure))
     return _ordered(
         run,
-        [sign],
-        measured="; ".join(
-            _figure_text(arm, "latency")
-            if figure == "latency"
-            else f"{arm.arm} {format_number(arm.throughput_rps)} requests/s, n = {arm.n}"
-            for arm in (praised, warned)
-        ),
+        [None if sign is None else sign * wanted],
+        measured="; ".join(_figure_text(arm, figure) for arm in best),
         supported=f"{praised.arm} is {better} than {warned.arm}",
         refuted=f"{warned.arm} is {better} than {praised.arm}",
-        arms=[praised, warned],
+        arms=best,
     )
-
-
-def _best(arms: Iterable[ArmStats], patterns: Sequence[str], figure: str) -> ArmStats | None:
-    own = [arm for arm in arms if any(fnmatch.fnmatch(arm.arm, p) for p in patterns)]
-    if figure == "latency":
-        return min(own, key=lambda arm: arm.relative.value, default=None)
-    return max(own, key=lambda arm: arm.rate.value, default=None)
 
 
 # ---------------------------------------------------------------------------- memory and failures
