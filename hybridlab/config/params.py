@@ -367,5 +367,7 @@ def first_problem(error: ValidationError, location: Sequence[object] = ()) -> st
     `location` is how the reader calls the place."""
     problem, *others = error.errors()
     where = ".".join(map(str, location or problem["loc"]))
+    seen = repr(problem["input"])
+    shown = seen if len(seen) <= 60 else f"{seen[:57]}..."
     also = f" (and {len(others)} more)" if others else ""
-    return " ".join(f"{where} = {problem['input']!r}: {problem['msg']}{also}".split())
+    return " ".join(f"{where} = {shown}: {problem['msg']}{also}".split())

@@ -16,9 +16,7 @@ from hybridlab.planner.activations import (
     whisper_request_bytes,
 )
 from hybridlab.planner.estimate import Estimate, largest, total
-from hybridlab.planner.limits import (
-    longest_audio_s,
-)
+from hybridlab.planner.limits import longest_audio_s
 from hybridlab.planner.memory_plan import (
     PairPlan,
     context_bytes,
