@@ -21,7 +21,7 @@ from hybridlab.models.factory import make_asr, make_llm
 from hybridlab.processes.fork_server import shared_server
 from hybridlab.reporting import key_findings
 from hybridlab.units import GIB, MIB, format_bytes
-from tests.simulation.sessions import has_no_times, open_session
+from tests.simulation.conftest import has_no_times, open_session
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("lib", "case_server")]
 

@@ -15,7 +15,7 @@ from hybridlab.analysis import memory_growth
 from hybridlab.config.params import LimitsParams, ParallelParams, SequentialParams, SwappingParams
 from hybridlab.experiments.plans import interference, load_sweep, soak, strategy_comparison
 from hybridlab.reporting import key_findings
-from tests.simulation.sessions import has_no_times, open_session
+from tests.simulation.conftest import has_no_times, open_session
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("lib", "case_server")]
 
