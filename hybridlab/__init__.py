@@ -2,7 +2,6 @@
 and how close to the edge that is."""
 
 import os
-import secrets
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 #: that begins with the number of the process that chose it, since what a process sets itself is not
 #: in its /proc entry. Set when the package is imported: before it can start a process.
 FAMILY_VARIABLE = "HYBRIDLAB_FAMILY"
-os.environ.setdefault(FAMILY_VARIABLE, f"{os.getpid()}-{secrets.token_hex(4)}")
+os.environ.setdefault(FAMILY_VARIABLE, f"{os.getpid()}-{os.urandom(4).hex()}")
 
 #: The Python API (`hybridlab.api`), imported when it is first used.
 __all__ = ["PlanReport", "Run", "load_run", "plan", "run"]

@@ -11,7 +11,6 @@ Nothing here imports torch; models run in processes of their own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,16 +84,15 @@ class Run:
         Under requirements (0 s, 0 GB and a word error rate of 1 ask for nothing) the
         recommendation is computed anew from the rows. `RunFolderError` without a verdict.
         """
-        from hybridlab.analysis.verdict import Requirements, read_verdict
+        from hybridlab.analysis.recommendation import Requirements
+        from hybridlab.analysis.verdict import read_verdict
         from hybridlab.errors import ParameterError
         from hybridlab.units import GB
 
         if min(max_p95_s, min_margin_gb, max_wer) < 0:
             raise ParameterError("max_p95_s, min_margin_gb and max_wer must not be below zero")
-        wanted = Requirements(
-            min_margin_bytes=int(min_margin_gb * GB),
-            max_p95_s=max_p95_s or math.inf,
-            max_wer=max_wer if max_wer < 1 else math.inf,
+        wanted = Requirements.asked(
+            min_margin_bytes=min_margin_gb * GB, max_p95_s=max_p95_s, max_wer=max_wer
         )
         return read_verdict(self.folder, None if wanted == Requirements() else wanted)
 

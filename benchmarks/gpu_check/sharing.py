@@ -1,7 +1,7 @@
 """Every way of sharing once, at full size inside a T4's memory, a line of JSON for each:
 `python -m benchmarks.gpu_check.sharing --folder DIR`.
 
-The parameters of params/t4-memory-limit.yaml with few requests and no rounds, and all arms of the
+The parameters of params/t4-memory-limit.yaml with few requests and no rounds, and the arms of the
 notebooks 04 to 06 in one race behind its parity gate; one of each strategy comes first.
 """
 
@@ -13,6 +13,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from hybridlab import catalog
 from hybridlab.config.params import StrategyParams
 from hybridlab.config.preset_files import read_yaml
 from hybridlab.experiments.plans import strategy_comparison
@@ -20,26 +21,31 @@ from hybridlab.experiments.plans.strategy_comparison import Arm
 from hybridlab.experiments.session import Session
 
 T4_MEMORY_LIMIT = Path(__file__).resolve().parents[2] / "params" / "t4-memory-limit.yaml"
-ARMS = (
-    strategy_comparison.CONTROL,
-    Arm("parallel", "processes"),
-    Arm("swapping", "single-buffer"),
-    Arm("solo", "shared-prefix"),
-    Arm("pipelined", "prefetch"),
-    Arm("parallel", "threads"),
-    Arm("parallel", "streams"),
-    Arm("swapping", "pinned"),
-    Arm("swapping", "single-buffer-overlapped", {"swap": "both"}),
-    Arm("swapping", "module-to-cpu"),
-    Arm("parallel", "processes-mps"),
-    Arm("sequential", "batched", {"batch": 2}),
-    Arm("sequential", "asyncio", {"max_in_flight": 2}),
-    Arm("sequential", "expandable-segments"),
-    Arm("sequential", "empty-cache"),
-    Arm("solo", "two-requests"),
-)
+#: Options of arms that are not their implementation's defaults.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "swapping/single-buffer-overlapped": {"swap": "both"},
+    "sequential/batched": {"batch": 2},
+    "sequential/asyncio": {"max_in_flight": 2},
+}
 FEW = {"trials": 2, "warmup": 1, "rounds": 1, "max_new_tokens": 16, "max_other_cpu_share": 1.0}
 COLUMNS = ("status", "reason", "request_peak_bytes", "external_bytes", "margin_bytes")
+
+
+def arms() -> list[Arm]:
+    """Every variant that keeps this Whisper's weights on the card or beside it: no server of its
+    own, no other library, nothing read from files again."""
+    ranked = []
+    for name, facts in catalog.STRATEGIES.items():
+        own = [
+            one
+            for one in facts
+            if one.shares_device
+            and not (one.in_servers or one.backend)
+            and (one.host_copy or not one.offloader)
+        ]
+        for rank, one in enumerate(sorted(own, key=lambda one: not one.default)):
+            ranked.append((rank, Arm(name, one.name, OPTIONS.get(f"{name}/{one.name}", {}))))
+    return [arm for _, arm in sorted(ranked, key=lambda place: place[0])]
 
 
 def parameters(folder: Path) -> StrategyParams:
@@ -67,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     session = Session.open(parameters(parser.parse_args().folder))
-    for arm in ARMS:
+    for arm in arms():
         rows = strategy_comparison.run(session, [arm], rounds=1)  # the models alone are run once
         print(json.dumps(said(session, rows[-1])), flush=True)
         if len(rows) == 1:  # the models alone: without their texts there is no race

@@ -82,7 +82,7 @@ def standings(cases: pd.DataFrame, trials: pd.DataFrame) -> list[ArmStats]:
     if good.empty or served.empty:
         return []
     served = served.assign(relative=_relative(served, served["latency_s"]))
-    good = good.assign(rate=_rates(good))
+    good = good.assign(rate=_relative(good, numbers(good, "throughput_rps")))
     found = []
     for (strategy, variant), own in good.groupby(["strategy", "variant"], sort=True):
         mine = served[(served["strategy"] == strategy) & (served["variant"] == variant)]
@@ -147,7 +147,8 @@ def numbers(rows: pd.DataFrame, column: str) -> pd.Series:
     return pd.to_numeric(rows[column], errors="coerce").astype(float)
 
 
-def _is_control(rows: pd.DataFrame) -> pd.Series:
+def is_control(rows: pd.DataFrame) -> pd.Series:
+    """Where a row is one of the control arm."""
     return (rows["strategy"] == CONTROL[0]) & (rows["variant"] == CONTROL[1])
 
 
@@ -157,7 +158,7 @@ def _relative(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
     A single notebook without a control is compared with its own median; of several, those without
     one cannot be compared and become not-a-number.
     """
-    control = values[_is_control(rows)]
+    control = values[is_control(rows)]
     at = rows.loc[control.index]
     if control.empty and rows["notebook"].nunique() == 1:
         return values / values.median()
@@ -169,11 +170,6 @@ def _relative(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
         paired = pd.Series([by_request.get(key, math.nan) for key in keys], index=rows.index)
         reference = paired.fillna(reference)
     return values / reference
-
-
-def _rates(cases: pd.DataFrame) -> pd.Series:
-    """Throughput over the control's in the same notebook, one value per case."""
-    return _relative(cases, numbers(cases, "throughput_rps"))
 
 
 def _standing(strategy: str, variant: str, cases: pd.DataFrame, trials: pd.DataFrame) -> ArmStats:

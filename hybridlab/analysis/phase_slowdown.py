@@ -18,7 +18,7 @@ RESAMPLES = 200
 Array = NDArray[np.float64]
 
 
-def slowdowns(spans: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def slowdowns(spans: pd.DataFrame) -> pd.DataFrame:
     """One row per phase of a party and phase of the party beside it: `role, phase, other,
     other_phase, slowdown` (1: none), its bootstrap 95 % interval `low, high`, and `n` spans.
 
@@ -35,7 +35,7 @@ def slowdowns(spans: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             mine, theirs = both[both["role"] == role], both[both["role"] != role]
             for phase, own in mine.groupby("phase", sort=False):
                 wanted = expected.get((role, phase), pd.Series(dtype=float))
-                rows += _rates(own, theirs, wanted, np.random.default_rng(seed))
+                rows += _rates(own, theirs, wanted, np.random.default_rng(0))
     columns = ["role", "phase", "other", "other_phase", "slowdown", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)
 

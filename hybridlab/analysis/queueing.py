@@ -96,7 +96,7 @@ def service_times(trials: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
-def break_even(services: pd.DataFrame, *, control: str, intervals: int = 8) -> pd.DataFrame:
+def break_even(services: pd.DataFrame, *, control: str) -> pd.DataFrame:
     """Where an arm's mean latency is below that of the control: one row per other arm, audio length
     and mean interval between arrivals, with `ratio` (arm over control; infinite where only the arm
     is overrun, 0 where only the control is, NaN where both are).
@@ -109,7 +109,7 @@ def break_even(services: pd.DataFrame, *, control: str, intervals: int = 8) -> p
     if pairs.empty:
         return pd.DataFrame(columns=["arm", "audio_s", "interval_s", "ratio"])
     lowest, highest = services["service_s"].min(), services["service_s"].max()
-    grid = pd.DataFrame({"interval_s": np.geomspace(lowest, 30 * highest, intervals)})
+    grid = pd.DataFrame({"interval_s": np.geomspace(lowest, 30 * highest, 8)})
     cells = pairs.merge(grid, how="cross")
     mine, theirs = (
         [mean_latency_s(*cell) for cell in cells[[*names, "interval_s"]].to_numpy(dtype=float)]

@@ -137,7 +137,7 @@ def select(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
         return None
     arms.sort(key=lambda arm: (arm.relative.value, arm.arm))
     tied = [arm for arm in arms if _ties(arms[0], arm)]
-    best = min(tied, key=_least_peak_first)
+    best = min(tied, key=lambda arm: (_or(arm.peak_bytes, math.inf), arm.relative.value))
     rest = [arm for arm in tied if arm is not best] + [arm for arm in arms if arm not in tied]
     tie = len(tied) > 1
     return _recommendation(
@@ -209,14 +209,10 @@ def _goals(arms: list[ArmStats]) -> tuple[Objective, ...]:
     )
     found = []
     for goal, cost, text in wanted:
-        known = [
-            (cost(arm), _or(arm.relative.value, 0.0), place)
-            for place, arm in enumerate(arms)
-            if not math.isnan(cost(arm))
-        ]
+        known = [arm for arm in arms if not math.isnan(cost(arm))]
         if known:
-            ranked = [arms[place] for *_, place in sorted(known)]
-            best, second = ranked[0], ranked[1] if len(ranked) > 1 else None
+            known.sort(key=lambda arm: (cost(arm), _or(arm.relative.value, 0.0)))
+            best, second = known[0], known[1] if len(known) > 1 else None
             found.append(
                 Objective(
                     goal=goal,
@@ -250,10 +246,6 @@ def _ties(fastest: ArmStats, arm: ArmStats) -> bool:
     can never be told apart."""
     unknown = math.isnan(fastest.relative.low) or math.isnan(arm.relative.low)
     return arm is fastest or unknown or fastest.relative.overlaps(arm.relative)
-
-
-def _least_peak_first(arm: ArmStats) -> tuple[float, float]:
-    return _or(arm.peak_bytes, math.inf), arm.relative.value
 
 
 def _or(value: float, instead: float) -> float:

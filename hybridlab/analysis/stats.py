@@ -17,6 +17,8 @@ Array = npt.NDArray[np.float64]
 Statistic = Callable[..., Any]
 
 RESAMPLES = 2_000
+#: Of every interval.
+LEVEL = 0.95
 STABLE_HALF_WIDTH = 0.10  # of the median
 STABLE_LEAST_N = 5
 #: Fewer readings than these have no trend with an interval.
@@ -47,19 +49,12 @@ def _finite(values: Iterable[float]) -> Array:
     return finite
 
 
-def bootstrap_interval(
-    values: Iterable[float],
-    statistic: Statistic = np.median,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
+def bootstrap_interval(values: Iterable[float], statistic: Statistic = np.median) -> Interval:
     """Percentile bootstrap of `statistic`, not-a-number left out; NaN bounds without two values."""
-    return _bootstrap([_finite(values)], statistic, seed, level)
+    return _bootstrap([_finite(values)], statistic)
 
 
-def ratio_interval(
-    before: Iterable[float], after: Iterable[float], seed: int = 0, level: float = 0.95
-) -> Interval:
+def ratio_interval(before: Iterable[float], after: Iterable[float]) -> Interval:
     """Median of `after` over that of `before`, both drawn again independently (percentile
     bootstrap); n is the smaller sample. NaN bounds where either has fewer than two values."""
 
@@ -67,18 +62,18 @@ def ratio_interval(
         below, above = np.median(before, axis=axis), np.median(after, axis=axis)
         return np.divide(above, below, out=np.full_like(above, math.nan), where=below != 0)
 
-    return _bootstrap([_finite(before), _finite(after)], ratio, seed, level)
+    return _bootstrap([_finite(before), _finite(after)], ratio)
 
 
-def _bootstrap(samples: Sequence[Array], statistic: Statistic, seed: int, level: float) -> Interval:
+def _bootstrap(samples: Sequence[Array], statistic: Statistic) -> Interval:
     """Of a statistic of these samples, each drawn again by itself."""
     n = min(len(sample) for sample in samples)
     value = float(statistic(*samples)) if n else math.nan
     if n < 2 or math.isnan(value):
         return Interval(value, math.nan, math.nan, n)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = [sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))] for sample in samples]
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low, high = np.quantile(statistic(*drawn, axis=-1), (tail, 1 - tail))
     return Interval(value, float(low), float(high), n)
 
@@ -97,7 +92,7 @@ def is_stable(values: Iterable[float]) -> bool:
     return interval.half_width <= STABLE_HALF_WIDTH * abs(interval.value)
 
 
-def slope_with_interval(x: Sequence[float], y: Sequence[float], *, level: float = 0.95) -> Interval:
+def slope_with_interval(x: Sequence[float], y: Sequence[float]) -> Interval:
     """Least-squares slope of y over x in y's unit per x's unit; x is evenly spaced. Not-a-number
     with fewer than five readings.
 
@@ -116,9 +111,7 @@ def slope_with_interval(x: Sequence[float], y: Sequence[float], *, level: float 
     residuals = ys - ys.mean() - slope * centred
     noise = float(residuals @ residuals)
     worth = _worth(residuals) if noise > 0 else float(n)
-    half = _student_quantile(1 - (1 - level) / 2, worth - 2) * math.sqrt(
-        noise / (worth - 2) / spread
-    )
+    half = _student_quantile((1 + LEVEL) / 2, worth - 2) * math.sqrt(noise / (worth - 2) / spread)
     return Interval(slope, slope - half, slope + half, n)
 
 

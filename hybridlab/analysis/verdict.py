@@ -13,9 +13,9 @@ import pandas as pd
 
 from hybridlab import catalog, planner
 from hybridlab.analysis.arms import is_value, main_pair, numbers
-from hybridlab.analysis.claims.claims_file import Claim, load_claims
-from hybridlab.analysis.claims.evaluate import evaluate_claim
+from hybridlab.analysis.claims.claims_file import Claim
 from hybridlab.analysis.claims.evidence import RunData
+from hybridlab.analysis.claims.rules import RULES
 from hybridlab.analysis.recommendation import Recommendation, Requirements, recommend
 from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
@@ -25,21 +25,6 @@ from hybridlab.results.manifest import read_manifest, write_json
 from hybridlab.results.reader import part_folders, run_table
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB, format_bytes, format_seconds
-
-__all__ = [
-    "OPTIONS",
-    "Claim",
-    "Recommendation",
-    "Requirements",
-    "answer_sentence",
-    "judge",
-    "load_claims",
-    "options_table",
-    "read_verdict",
-    "recommend",
-    "store_verdict",
-    "write_verdict",
-]
 
 #: The options of the original analysis: which Whisper beside Voxtral on one 15 GB T4.
 OPTIONS = {"A": "medium", "B": "large-v3", "C": "base"}
@@ -70,7 +55,7 @@ def judge(
         {
             "claim": claim.id,
             **claim.model_dump(include={"sentence", "kind", "expected"}),
-            **asdict(evaluate_claim(claim, run)),
+            **asdict(RULES[claim.rule.test].evaluate(run, claim.needs, claim.rule)),
         }
         for claim in claims
     ]
@@ -79,15 +64,14 @@ def judge(
 # --------------------------------------------------------------------------------------- options
 
 
-def options_table(card: Card | str, cases: pd.DataFrame) -> list[dict[str, Any]]:
-    """Options A, B, C on a card: one row per backend x dtype, predicted figures first.
+def options_table(name: str, cases: pd.DataFrame) -> list[dict[str, Any]]:
+    """Options A, B, C on a card of this name: one row per backend x dtype, predicted figures first.
 
     `fits` is predicted for that card and always stands with `source: predicted`; the
     `measured_*` figures are those of a `beside` case of this run with the same size, backend and
     dtype, and of the device that `measured_on` names, which need not be that card.
     """
-    card = catalog.card(card) if isinstance(card, str) else card
-    rows = []
+    card, rows = catalog.card(name), []
     for option, size in OPTIONS.items():
         ran = cases[(cases["experiment"] == "co_residency") & (cases["asr_model"] == size)]
         plans = planner.plan_table(card, sizes=(size,))
@@ -100,14 +84,7 @@ def _others(card: Card, size: str, ran: pd.DataFrame, plans: list[PairPlan]) -> 
     known = {(plan.asr_backend, plan.asr_dtype) for plan in plans}
     measured = {(row.asr_backend, row.asr_dtype) for row in ran.itertuples()}
     return [
-        planner.plan_pair(
-            card,
-            catalog.whisper(size),
-            catalog.voxtral("mini-3b"),
-            backend=str(backend),
-            dtype=str(dtype),
-        )
-        for backend, dtype in sorted(measured - known)
+        _plan(card, size, str(backend), str(dtype)) for backend, dtype in sorted(measured - known)
     ]
 
 
@@ -232,27 +209,12 @@ def _fit(plan: PairPlan) -> str:
 
 def write_verdict(
     run_dir: Path,
-    *,
-    device: str,
-    card: str | None = None,
-    target: str = TARGET,
-    constraints: Requirements | None = None,
-) -> Path:
-    """Write `<run>/verdict.json` from the run's rows and return its path."""
-    cases, trials = (run_table(run_dir, table) for table in ("cases", "trials"))
-    found = recommend(cases, trials, constraints)
-    store_verdict(run_dir, cases, found, device=device, card=card, target=target)
-    return run_dir / "verdict.json"
-
-
-def store_verdict(
-    run_dir: Path,
     cases: pd.DataFrame,
     found: Recommendation | None,
     *,
     device: str,
-    card: str | None,
-    target: str,
+    card: str | None = None,
+    target: str = TARGET,
 ) -> dict[str, Any]:
     """Write `<run>/verdict.json` about a recommendation and return what it holds."""
     verdict = {
@@ -274,18 +236,22 @@ def rewrite_verdict(run_dir: Path) -> Path | None:
     if not path.is_file():
         return None
     told = _read(path)
+    cases, trials = (run_table(run_dir, table) for table in ("cases", "trials"))
     params: list[dict[str, Any]] = [
         read_manifest(folder).get("params", {}) for folder in part_folders(run_dir)
     ]
     asked = next((one for one in params if "min_margin_bytes" in one), {})
     names = [field.name for field in fields(Requirements)]
-    return write_verdict(
+    constraints = Requirements.asked(**{name: asked[name] for name in names if name in asked})
+    write_verdict(
         run_dir,
-        device=_device(told, run_table(run_dir, "cases")),
+        cases,
+        recommend(cases, trials, constraints),
+        device=_device(told, cases),
         card=told.get("card"),
         target=told.get("target") or TARGET,
-        constraints=Requirements.asked(**{name: asked[name] for name in names if name in asked}),
     )
+    return path
 
 
 def read_verdict(run_dir: Path, constraints: Requirements | None = None) -> dict[str, Any]:

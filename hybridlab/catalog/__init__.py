@@ -6,7 +6,6 @@ from hybridlab.catalog.backends import (
     DECODINGS,
     LLM_DTYPES,
     Attention,
-    Backend,
     Decoding,
     LoadOrder,
     LoadPath,
@@ -33,7 +32,6 @@ from hybridlab.catalog.models import (
     WHISPER_SIZES,
     WHISPERS,
     AudioEncoder,
-    LlamaText,
     VoxtralModel,
     WhisperModel,
     model_named,
@@ -41,7 +39,7 @@ from hybridlab.catalog.models import (
     voxtral,
     whisper,
 )
-from hybridlab.catalog.strategies import STRATEGIES, StrategyFacts, Variant, strategy, variant
+from hybridlab.catalog.strategies import STRATEGIES, Variant, strategy, variant
 
 __all__ = [
     "ATTENTIONS",
@@ -68,13 +66,10 @@ __all__ = [
     "WINDOW_S",
     "Attention",
     "AudioEncoder",
-    "Backend",
     "Card",
     "Decoding",
-    "LlamaText",
     "LoadOrder",
     "LoadPath",
-    "StrategyFacts",
     "Variant",
     "VoxtralModel",
     "WhisperModel",

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from hybridlab import catalog
-from hybridlab.errors import HybridlabError, ParameterError
+from hybridlab.errors import HybridlabError
 
 #: Each is a module of this package.
 COMMANDS = [
@@ -57,13 +57,6 @@ def cli_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("hybridlab: interrupted; go on with --resume --output DIR", err=True)
         raise typer.Exit(130) from None
-
-
-def one_of(name: str, value: str, known: tuple[str, ...]) -> Any:
-    """A checked choice; None for 'auto'."""
-    if value not in known:
-        raise ParameterError.unknown_name(name, value, known)
-    return None if value == "auto" else value
 
 
 def print_json(value: Any) -> None:

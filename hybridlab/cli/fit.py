@@ -16,9 +16,9 @@ from hybridlab.cli.app import (
     LlmModel,
     app,
     cli_errors,
-    one_of,
     print_json,
 )
+from hybridlab.errors import ParameterError
 from hybridlab.units import format_bytes
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def fit(
     from hybridlab.planner.fit_report import evaluate_fit
 
     with cli_errors():
+        if attention not in catalog.ATTENTIONS:
+            raise ParameterError.unknown_name("attention", attention, catalog.ATTENTIONS)
         default_dtype = catalog.backend(backend).default_dtype
         answers = evaluate_fit(
             catalog.card(card),
@@ -54,7 +56,7 @@ def fit(
             backend=backend,
             dtype=default_dtype if dtype == "auto" else dtype,
             audio_s=audio_s,
-            attention=one_of("attention", attention, catalog.ATTENTIONS) or "auto",
+            attention=attention,
             host_bytes=int(host_gb * 10**9),
         )
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hybridlab import catalog
-from hybridlab.cli import bars, printing
+from hybridlab.cli import printing
 from hybridlab.cli.app import (
     AsJson,
     Attention,
@@ -71,6 +71,8 @@ def plan(
         return
     title, best = report.heading(), report.conclusion(margin_gb=margin_gb)
     if printing.in_colour():
+        from hybridlab.cli import bars
+
         console = printing.console()
         legend = bars.legend(format_bytes(report.pairs[0].capacity_bytes))
         console.print(title, legend, bar_table(report.pairs, width=console.width), best, sep="\n")
@@ -89,6 +91,8 @@ def fit_word(fit: str) -> Text:
 def bar_table(plans: Sequence[PairPlan], *, width: int) -> Table:
     """A bar for each pair at its worst moment, all on one scale; sizes and backends are named
     where they change."""
+    from hybridlab.cli import bars
+
     columns = ("asr", "backend", "dtype", "at the worst moment", "GiB", "card", "verdict")
     table = printing.table(columns, right=("GiB", "card"))
     scale = max(max(row.total_bytes, row.capacity_bytes) for row in plans)

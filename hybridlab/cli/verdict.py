@@ -41,9 +41,10 @@ def verdict(
         return
     console = printing.console()
     console.print(printing.styled(found["answer"], "bold"))
-    if found["recommendation"] is not None:
-        console.print("", goal_table(found["recommendation"]), sep="\n")
-        console.print(*_reasons(found["recommendation"]), sep="\n")
+    if (best := found["recommendation"]) is not None:
+        console.print("", goal_table(best), f"Why: {best['why']}.", sep="\n")
+        if best["runner_up"]:
+            console.print(f"Runner-up {best['runner_up']}: {best['why_not']}.")
     console.print()
     console.print(claim_table(found["claims"]))
 
@@ -57,13 +58,6 @@ def goal_table(recommendation: dict[str, Any]) -> Table:
             behind = (goal["runner_up"], goal["runner_up_figure"])
             table.add_row("  runner-up", *behind, style="dim")
     return table
-
-
-def _reasons(recommendation: dict[str, Any]) -> list[str]:
-    sentences = [f"Why: {recommendation['why']}."]
-    if recommendation["runner_up"]:
-        sentences.append(f"Runner-up {recommendation['runner_up']}: {recommendation['why_not']}.")
-    return sentences
 
 
 def claim_table(claims: list[dict[str, Any]]) -> Table:

@@ -41,12 +41,10 @@ AsrDtype = Annotated[str, OneOf(lambda: ["auto", *catalog.asr_dtypes()])]
 Backend = Annotated[str, OneOf(lambda: catalog.BACKENDS)]
 
 
-def _one_at_a_time() -> list[str]:
-    """Strategies whose plain variant serves one request after the other."""
-    return [name for name, own in catalog.STRATEGIES.items() if not own.plain.streams]
-
-
-OneAtATime = Annotated[str, OneOf(_one_at_a_time)]
+#: Strategies whose plain variant serves one request after the other.
+OneAtATime = Annotated[
+    str, OneOf(lambda: [n for n, own in catalog.STRATEGIES.items() if not own.plain.streams])
+]
 
 
 def variants(strategy: str) -> OneOf:

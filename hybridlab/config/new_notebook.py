@@ -22,6 +22,8 @@ BASIS = "pocket"
 def create(project: Path, name: str, *, source: str) -> tuple[Path, Path]:
     """Write `notebooks/<name>.ipynb` and `params/<name>.yaml` and return both. `source` is one of
     the project's notebooks. Nothing is overwritten: `RunFolderError`."""
+    import yaml
+
     model = parameters_of(source)
     _check_name(name, project)
     notebook = project / "notebooks" / f"{name}.ipynb"
@@ -36,7 +38,9 @@ def create(project: Path, name: str, *, source: str) -> tuple[Path, Path]:
     values = read_yaml(project / "params" / f"{BASIS}.yaml")
     _rename(book, name, template.stem)
     _write(notebook, json.dumps(book, indent=1, ensure_ascii=False) + "\n")
-    _write(preset, _preset_text(name, {n: v for n, v in values.items() if n in model.model_fields}))
+    own = {n: v for n, v in values.items() if n in model.model_fields}
+    rows = yaml.safe_dump(own, sort_keys=False, default_flow_style=None, width=100)
+    _write(preset, f"# The pocket pair through {name}: hybridlab run params/{name}.yaml\n{rows}")
     return notebook, preset
 
 
@@ -81,13 +85,6 @@ def _edit(cell: dict[str, Any], change: Callable[[str], str]) -> None:
     if after == before:
         raise ValueError(f"nothing to change in the cell {cell.get('id')}")
     cell["source"] = after.splitlines(keepends=True)
-
-
-def _preset_text(name: str, values: dict[str, Any]) -> str:
-    import yaml
-
-    rows = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
-    return f"# The pocket pair through {name}: hybridlab run params/{name}.yaml\n{rows}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,15 +6,16 @@ A notebook of a reader's own says by itself what its parameters are, in its vali
 
 from __future__ import annotations
 
-import ast
 import json
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
 from hybridlab.config import params
 from hybridlab.config.params import NOTEBOOKS, Params
 from hybridlab.errors import ParameterError, RunFolderError
+
+_NAMED = re.compile(r"^[^#\n]*\b(\w+)\.named\([\"']([^\"']+)[\"']\)", re.MULTILINE)
 
 
 def notebooks_dir() -> Path:
@@ -52,26 +53,11 @@ def declared(path: Path) -> type[Params] | None:
         ) from None
     for cell in cells:
         if cell["cell_type"] == "code":
-            for kind, name in _named_in("".join(cell["source"])):
+            for kind, name in _NAMED.findall("".join(cell["source"])):
                 model = getattr(params, kind, None)
                 if isinstance(model, type) and issubclass(model, Params):
                     return model.named(name)
     return None
-
-
-def _named_in(source: str) -> Iterator[tuple[str, str]]:
-    """Every `Kind.named("name")` in a cell; a cell of magics is no Python and has none."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return
-    for node in ast.walk(tree):
-        match node:
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id=kind), attr="named"),
-                args=[ast.Constant(value=str(name))],
-            ):
-                yield kind, name
 
 
 def cell_tagged(book: dict[str, Any], tag: str) -> dict[str, Any]:

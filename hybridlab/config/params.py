@@ -7,9 +7,8 @@ gives each notebook the names that it declares and refuses a name that no notebo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -124,7 +123,7 @@ class Params(BaseModel):
         try:
             return cls(**filled(values, cls.model_fields))
         except ValidationError as error:
-            raise ParameterError(one_line(error)) from None
+            raise ParameterError(f"parameter {first_problem(error)}") from None
 
     @classmethod
     def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
@@ -140,8 +139,13 @@ class Params(BaseModel):
             if _is_parameter(name, value) and name not in known:
                 raise unknown_parameter(name, cls.model_fields)
         fields = cls.model_fields
-        own = {n: v for n, v in namespace.items() if n in fields}
-        return cls.from_mapping({n: v for n, v in own.items() if not _same(v, fields[n].default)})
+        given = {}
+        for name, value in namespace.items():
+            if name in fields:
+                default = fields[name].default
+                if type(value) is not type(default) or value != default:  # True is not 1
+                    given[name] = value
+        return cls.from_mapping(given)
 
 
 def unknown_parameter(name: str, known: Iterable[str]) -> ParameterError:
@@ -353,23 +357,17 @@ def parse_override(name: str, text: str) -> Any:
         return text
 
 
-def _same(value: Any, default: Any) -> bool:
-    """Equal and of one type: True is not 1, and 8.0 is not 8."""
-    return type(value) is type(default) and bool(value == default)
-
-
 def _is_parameter(name: str, value: Any) -> bool:
-    if name.startswith("_") or name in ("In", "Out", "exit", "quit", "get_ipython", "open"):
-        return False
-    if isinstance(value, (ModuleType, type)) or callable(value):
-        return False
-    return isinstance(value, (bool, int, float, str, list, dict, tuple))
+    plain = isinstance(value, (int, float, str, list, dict, tuple))
+    return plain and not name.startswith("_") and name not in ("In", "Out")
 
 
-def one_line(error: ValidationError) -> str:
-    """The first problem of a validation, with the value seen and what would do."""
-    problem = error.errors()[0]
-    location = ".".join(str(part) for part in problem["loc"])
-    more = len(error.errors()) - 1
-    also = f" (and {more} more)" if more else ""
-    return f"parameter {location} = {problem['input']!r}: {problem['msg']}{also}"
+def first_problem(error: ValidationError, location: Sequence[object] = ()) -> str:
+    """The first problem of a validation in one line, with the value seen and what would do;
+    `location` is how the reader calls the place."""
+    problem, *others = error.errors()
+    where = ".".join(map(str, location or problem["loc"]))
+    seen = repr(problem["input"])
+    shown = seen if len(seen) <= 60 else f"{seen[:57]}..."
+    also = f" (and {len(others)} more)" if others else ""
+    return " ".join(f"{where} = {shown}: {problem['msg']}{also}".split())

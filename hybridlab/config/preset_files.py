@@ -6,14 +6,16 @@ the released weights there, and none anywhere else.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hybridlab.config import colab
 from hybridlab.errors import ParameterError
 
 AUTO, NONE = "auto", ""
+#: What `auto` is on a Colab with a GPU.
+COLAB_PRESET = "colab-t4"
 #: The presets: in a checkout a link to `params/`, in an installed package their copies.
 PRESETS_DIR = Path(__file__).parent / "presets"
 
@@ -23,10 +25,26 @@ def presets(folder: Path = PRESETS_DIR) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "claims")
 
 
+def on_colab() -> bool:
+    """Whether this process runs in a Colab machine: the same question as the bootstrap cell's."""
+    return "COLAB_RELEASE_TAG" in os.environ
+
+
+def has_gpu() -> bool:
+    """Whether the driver knows a GPU. Asked of NVML: torch would take seconds to import."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount()) > 0
+    except pynvml.NVMLError:
+        return False
+
+
 def resolve(preset: str) -> str:
     """The name of the preset to fill from; empty for none."""
     if preset == AUTO:
-        return colab.PRESET if colab.on_colab() and colab.has_gpu() else NONE
+        return COLAB_PRESET if on_colab() and has_gpu() else NONE
     if preset != NONE and preset not in presets():
         raise ParameterError.unknown_name("preset", preset, [AUTO, *presets()])
     return preset

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
 from hybridlab.catalog.device_names import simulated_card
-from hybridlab.config.colab import on_colab
 from hybridlab.config.params import FROM_MANIFEST, Params
-from hybridlab.config.preset_files import AUTO, NONE
+from hybridlab.config.preset_files import AUTO, NONE, on_colab
 from hybridlab.devices import Device, card_of, resolve_device
 from hybridlab.devices.memory_limit import is_larger
 from hybridlab.errors import UnavailableError, WeightsError

@@ -16,12 +16,7 @@ from hybridlab.planner.activations import (
     whisper_request_bytes,
 )
 from hybridlab.planner.estimate import Estimate, largest, total
-from hybridlab.planner.limits import (
-    cards_for,
-    largest_whisper,
-    longest_audio_s,
-    most_served,
-)
+from hybridlab.planner.limits import longest_audio_s
 from hybridlab.planner.memory_plan import (
     PairPlan,
     context_bytes,
@@ -42,15 +37,12 @@ __all__ = [
     "Request",
     "attention_bytes",
     "audio_array_bytes",
-    "cards_for",
     "context_bytes",
     "default_voxtral_dtype",
     "largest",
-    "largest_whisper",
     "ledger_by_strategy",
     "longest_audio_s",
     "memory_by_strategy",
-    "most_served",
     "plan_pair",
     "plan_table",
     "total",

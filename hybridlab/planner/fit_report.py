@@ -11,8 +11,8 @@ from hybridlab import catalog
 from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
 from hybridlab.planner.activations import Request
 from hybridlab.planner.estimate import Estimate
-from hybridlab.planner.limits import cards_for, longest_audio_s, most_served
-from hybridlab.planner.memory_plan import PairPlan, fit_of, plan_pair
+from hybridlab.planner.limits import longest_audio_s, most_served
+from hybridlab.planner.memory_plan import PairPlan, fit_of, native_combinations, plan_pair
 from hybridlab.planner.per_strategy import memory_by_strategy
 from hybridlab.units import GB, format_bytes, format_seconds
 
@@ -94,7 +94,11 @@ def evaluate_fit(
     kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
     pair = partial(plan_pair, card, whisper, voxtral, **kept, attention=attention)
     plan = pair(request=request)
-    elsewhere = list(cards_for(whisper, voxtral, **kept, request=request))
+    elsewhere = [
+        plan_pair(other, whisper, voxtral, **kept, request=request)
+        for other in catalog.CARDS.values()
+        if (backend, dtype) in native_combinations(other)
+    ]
     # only a request's own bytes grow with it: the peak while loading does not bound the audio
     spare = plan.capacity_bytes - plan.moment("idle").expected
     room = spare if plan.load_peak_bytes <= plan.capacity_bytes else 0

@@ -1,20 +1,15 @@
-"""The planner asked backwards: what is the most that fits, and where does a pair fit?"""
+"""The planner asked backwards: what is the most that fits?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 from hybridlab import catalog
-from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
+from hybridlab.catalog import Attention, Card, VoxtralModel
 from hybridlab.planner.activations import Request, voxtral_request_bytes
-from hybridlab.planner.memory_plan import (
-    PairPlan,
-    default_voxtral_dtype,
-    native_combinations,
-    plan_pair,
-)
+from hybridlab.planner.memory_plan import PairPlan, default_voxtral_dtype
 
 #: Where doubling stops: more rows or beams than this are not served on one card.
 MOST = 4096
@@ -42,11 +37,10 @@ def longest_audio_s(
     voxtral: VoxtralModel,
     *,
     spare_bytes: int,
-    llm_dtype: str | None = None,
     attention: Attention = "auto",
 ) -> float:
     """Longest audio in seconds (whole windows) whose Voxtral request fits into `spare_bytes`."""
-    dtype = llm_dtype or default_voxtral_dtype(card)
+    dtype = default_voxtral_dtype(card)
 
     def fits(windows: int) -> bool:
         request = Request(audio_s=windows * catalog.WINDOW_S)
@@ -64,26 +58,3 @@ def most_served(
 ) -> int:
     """Most requests at once, or beams of the recogniser, that the pair is expected to serve."""
     return largest_fitting(lambda n: plan(replace(request, **{what: n})).fits)
-
-
-def largest_whisper(plans: list[PairPlan], *, margin_bytes: int = 0) -> PairPlan | None:
-    """Of these plans the one with the most Whisper parameters that leaves the margin; the cheaper
-    of equal ones; None where none does."""
-    good = [plan for plan in plans if plan.margin_bytes >= margin_bytes]
-    return max(
-        good, key=lambda p: (catalog.whisper(p.asr_model).parameters, -p.total_bytes), default=None
-    )
-
-
-def cards_for(
-    whisper: WhisperModel,
-    voxtral: VoxtralModel,
-    *,
-    backend: str,
-    dtype: str,
-    request: Request | None = None,
-) -> Iterator[PairPlan]:
-    """The pair on every card of the catalog that computes in its dtype."""
-    for card in catalog.CARDS.values():
-        if (backend, dtype) in native_combinations(card):
-            yield plan_pair(card, whisper, voxtral, backend=backend, dtype=dtype, request=request)

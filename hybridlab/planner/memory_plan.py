@@ -251,8 +251,12 @@ def plan_pair(
     )
     load = parts.resident | parts.second_copy
     if load_order == "asr-first":  # the recogniser's copy has gone before the LLM comes
-        load = max(parts.context | parts.asr | parts.second_copy, parts.resident, key=_expected)
+        alone = parts.context | parts.asr | parts.second_copy
+        load = max(alone, parts.resident, key=lambda own: total(list(own.values())).expected)
     at_work = parts.working_in_turn()
+    capacity = Estimate(card.usable_bytes, card.usable_bytes, card.usable_bytes_max)
+    if capacity_bytes is not None:
+        capacity = Estimate.exact(capacity_bytes)
     return PairPlan(
         card=card.name,
         llm_model=voxtral.name,
@@ -261,7 +265,7 @@ def plan_pair(
         asr_backend=backend,
         asr_dtype=dtype,
         attention=attention,
-        capacity=_capacity(card, capacity_bytes),
+        capacity=capacity,
         host_bytes=max(
             whisper_host_bytes(whisper, **kept, path=load_path),
             voxtral_host_bytes(voxtral, dtype=llm_dtype, path=load_path),
@@ -276,22 +280,12 @@ def plan_pair(
     )
 
 
-def _expected(owners: MemoryByOwner) -> int:
-    return total(list(owners.values())).expected
-
-
 def allocator_cache_bytes(card: Card, served: Estimate) -> Estimate:
     """What a caching allocator holds beside so many transient bytes without using it."""
     if card is catalog.HOST:  # no caching allocator
         return Estimate.exact(0)
     highest = int(SLACK_HIGHEST_SHARE * served.high) + SLACK_SEGMENT_BYTES
     return Estimate(0, SLACK_SEGMENT_BYTES, highest)
-
-
-def _capacity(card: Card, measured: int | None) -> Estimate:
-    if measured is not None:
-        return Estimate.exact(measured)
-    return Estimate(card.usable_bytes, card.usable_bytes, card.usable_bytes_max)
 
 
 def plan_table(

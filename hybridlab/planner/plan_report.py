@@ -9,7 +9,6 @@ from hybridlab import catalog
 from hybridlab.catalog import Attention, Card
 from hybridlab.errors import ParameterError
 from hybridlab.planner.activations import Request
-from hybridlab.planner.limits import largest_whisper
 from hybridlab.planner.memory_plan import PairPlan, plan_table
 from hybridlab.units import GB, format_bytes, gib
 
@@ -30,8 +29,13 @@ class PlanReport:
     pairs: tuple[PairPlan, ...]
 
     def largest(self, *, margin_gb: float = 0.0) -> PairPlan | None:
-        """The pair with the largest Whisper that leaves so many GB (10⁹ bytes) free, or None."""
-        return largest_whisper(list(self.pairs), margin_bytes=int(margin_gb * GB))
+        """The pair with the largest Whisper that leaves so many GB (10⁹ bytes) free, the cheaper of
+        equal ones, or None."""
+        return max(
+            (pair for pair in self.pairs if pair.margin_bytes >= int(margin_gb * GB)),
+            key=lambda p: (catalog.whisper(p.asr_model).parameters, -p.total_bytes),
+            default=None,
+        )
 
     @property
     def frame(self) -> pd.DataFrame:

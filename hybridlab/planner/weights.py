@@ -20,27 +20,18 @@ def whisper_weights_bytes(model: WhisperModel, *, backend: str, dtype: str) -> i
     """
     known = catalog.backend(backend)
     known.check_dtype(dtype)
+    d, encoder_layers = model.encoder.d_model, model.encoder.layers
     if dtype == "int8":
         rest = model.parameters - model.matrix_parameters
-        scales = model.vocab_size + _whisper_rows(model)
+        # output rows of all linear layers: 4 projections and fc1 (4 d), fc2 (d) per encoder layer
+        scales = model.vocab_size + d * (9 * encoder_layers + 13 * model.decoder_layers)
         return int(model.matrix_parameters + 2 * rest + 4 * scales)
     n_bytes = model.parameters * BYTES_PER_DTYPE[dtype]
     if known.openai_buffers:
         n_bytes += catalog.WHISPER_MAX_TARGET_POSITIONS**2 * BYTES_PER_DTYPE[dtype]
         if dtype == "float16":
-            n_bytes += 2 * _layernorm_values(model)
+            n_bytes += 2 * d * (4 * encoder_layers + 6 * model.decoder_layers + 4)
     return int(n_bytes)
-
-
-def _whisper_rows(model: WhisperModel) -> int:
-    """Output rows of all linear layers: 4 projections and fc1 (4 d), fc2 (d) per encoder layer."""
-    d = model.encoder.d_model
-    return d * (9 * model.encoder.layers + 13 * model.decoder_layers)
-
-
-def _layernorm_values(model: WhisperModel) -> int:
-    d = model.encoder.d_model
-    return d * (4 * model.encoder.layers + 6 * model.decoder_layers + 4)
 
 
 def voxtral_weights_bytes(model: VoxtralModel, *, dtype: str) -> int:

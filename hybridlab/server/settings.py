@@ -16,7 +16,7 @@ from hybridlab import catalog
 from hybridlab.catalog.device_names import check_device, spellings
 from hybridlab.config.choices import AsrDtype, AsrModel, Backend, LlmDtype, LlmModel, OneOf
 from hybridlab.config.pair import check_asr, check_fallbacks, check_weights
-from hybridlab.config.params import Count, CountOrZero, WeightsSource, one_line
+from hybridlab.config.params import Count, CountOrZero, WeightsSource, first_problem
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.units import GB
 
@@ -105,7 +105,7 @@ class Settings(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise ParameterError(one_line(error)) from None
+            raise ParameterError(f"parameter {first_problem(error)}") from None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

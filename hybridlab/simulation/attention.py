@@ -34,18 +34,9 @@ def _attend(
     return cast(torch.Tensor, out)
 
 
-def _attend_by_length(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *,
-    bias: torch.Tensor | None = None,
-    causal: bool,
-    scale: float | None,
-) -> torch.Tensor:
+def _attend_by_length(*inputs: torch.Tensor, **options: Any) -> torch.Tensor:
     """All of shape (batch, length, heads, head size)."""
-    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-    return _attend(query, key, value, bias=bias, causal=causal, scale=scale).transpose(1, 2)
+    return _attend(*(x.transpose(1, 2) for x in inputs), **options).transpose(1, 2)
 
 
 def _refuse(kernel: str, **asked: Any) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -53,7 +52,7 @@ STUB_SIZES = {"libcudnn": "3000", "libcusparse": "10", "libcusolver": "9"}
 _NVIDIA = re.compile(r"lib(cu|nv|nccl)")
 _DRIVER_CALL = re.compile(r"cu[A-Z]")
 _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym
-_BUILT = "built.json"
+_BUILT = "fingerprint"
 
 #: Symbols that a library must export, each with the version it is asked for under, if any.
 Wanted = dict[str, dict[str, str | None]]
@@ -68,9 +67,9 @@ def build(torch_lib: Path, include: Path, out: Path) -> None:
     """
     command = compiler()
     fingerprint = _fingerprint(torch_lib, include, command)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(out.with_name(f".{out.name}.lock")):
-        if _built(out) == fingerprint:
+    with locked(out):
+        built = out / _BUILT
+        if built.is_file() and built.read_text() == fingerprint:
             return
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
             fresh = Path(folder) / "fresh"
@@ -78,7 +77,7 @@ def build(torch_lib: Path, include: Path, out: Path) -> None:
             options = [*_library_versions(torch_lib), f"-I{include}", f"-I{CSRC}"]
             _compile_all([*command, *options], wanted_symbols(torch_lib), fresh)
             _write_programs(fresh / "bin")
-            (fresh / _BUILT).write_text(json.dumps({"fingerprint": fingerprint}))
+            (fresh / _BUILT).write_text(fingerprint)
             if out.exists():
                 out.rename(Path(folder) / "old")
             fresh.rename(out)
@@ -267,16 +266,10 @@ def _fingerprint(torch_lib: Path, include: Path, command: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _built(out: Path) -> str | None:
-    """The fingerprint of what lies in `out`, if it was built here."""
-    try:
-        return str(json.loads((out / _BUILT).read_text())["fingerprint"])
-    except FileNotFoundError:
-        return None
-
-
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+def locked(folder: Path) -> Iterator[None]:
+    """Of several processes one makes this folder, the others wait for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f"{folder.name}.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

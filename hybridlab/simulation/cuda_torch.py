@@ -7,7 +7,6 @@ is used with whatever headers of its CUDA lie beside it, and nothing is fetched.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -25,6 +24,7 @@ from tempfile import TemporaryDirectory
 import platformdirs
 
 from hybridlab.errors import UnavailableError
+from hybridlab.simulation.build import locked
 from hybridlab.units import GB, format_bytes
 
 #: torch 2.13's wheel (0.53 GB) and what it holds (1.2 GB) lie on the disk side by side for a while.
@@ -72,7 +72,7 @@ def cuda_torch() -> CudaTorch:
         folder = site if site.is_relative_to(cache_folder()) else apart(site)
         return CudaTorch(wanted, cuda, folder, headers(cuda, site))
     folder = cache_folder() / f"torch-{wanted}-{PLATFORM}"
-    with _locked(folder):
+    with locked(folder):
         if not folder.is_dir():
             _fetch_torch(wanted, folder)
     cuda = cuda_version(folder)
@@ -89,7 +89,12 @@ def cuda_version(folder: Path) -> str | None:
 
 
 def _fetch_torch(wanted: str, folder: Path) -> None:
-    _check_disk(folder.parent)
+    free = shutil.disk_usage(folder.parent).free
+    if free < NEEDED_DISK_BYTES:
+        raise UnavailableError(
+            f"only {format_bytes(free)} are free at {folder.parent}; CUDA's torch needs "
+            f"{format_bytes(NEEDED_DISK_BYTES)} there: free some space or set XDG_CACHE_HOME"
+        )
     _say(
         f"fetching CUDA's build of torch {wanted} once (about {FETCHED_BYTES / 1e6:.0f} MB) to "
         f"{folder}"
@@ -111,7 +116,7 @@ def apart(site: Path) -> Path:
     """
     digest = hashlib.sha256(str(site).encode()).hexdigest()[:12]
     folder = cache_folder() / f"torch-apart-{digest}"
-    with _locked(folder), TemporaryDirectory(dir=folder.parent, prefix="linking-") as temporary:
+    with locked(folder), TemporaryDirectory(dir=folder.parent, prefix="linking-") as temporary:
         fresh = Path(temporary) / "fresh"
         libraries = fresh / "torch" / "lib"
         libraries.mkdir(parents=True)
@@ -169,7 +174,7 @@ def _fetched_headers(cuda: str) -> Path:
     major = cuda.partition(".")[0]
     folder = cache_folder() / f"cuda-headers-{cuda}"
     name = "nvidia-cuda-runtime" if int(major) >= 13 else f"nvidia-cuda-runtime-cu{major}"
-    with _locked(folder):
+    with locked(folder):
         if not folder.is_dir():
             _say(f"fetching the headers of CUDA {cuda} once (about 2 MB) to {folder}")
             with _unpacked([f"{name}=={cuda}.*"], folder.parent) as found:
@@ -178,15 +183,6 @@ def _fetched_headers(cuda: str) -> Path:
     if header is None:
         raise UnavailableError(f"{folder} has no cuda_runtime_api.h; delete it and try again")
     return header.parent
-
-
-def _check_disk(folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < NEEDED_DISK_BYTES:
-        raise UnavailableError(
-            f"only {format_bytes(free)} are free at {folder}; CUDA's torch needs "
-            f"{format_bytes(NEEDED_DISK_BYTES)} there: free some space or set XDG_CACHE_HOME"
-        )
 
 
 @contextmanager
@@ -217,12 +213,3 @@ def _download(requirements: list[str], wheels: Path) -> None:
             f"{', '.join(requirements)} cannot be fetched ({lines[0].strip()}); a simulated card "
             "needs CUDA's build of torch once: try again while online, or install it"
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Of several processes one fetches, the others wait for it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f"{folder.name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -109,7 +109,9 @@ def register(*, every_value: bool) -> None:
     with warnings.catch_warnings():  # torch warns that kernels are replaced, which is what we do
         warnings.filterwarnings("ignore", message=".*[Oo]verriding a previously registered kernel")
         for key in ("CUDA", "SparseCUDA", "SparseCsrCUDA"):
-            for name in _registered(key):
+            listed = torch._C._dispatch_get_registrations_for_dispatch_key(key)
+            names = {name for name in listed if name.startswith("aten::")}
+            for name in sorted(names.union(_OF_ALL_BACKENDS if key == "CUDA" else ())):
                 kind = _kind(name, key)
                 is_checked = every_value or not name.startswith("aten::_assert_async")
                 if kind is not Kind.UNTOUCHED and is_checked:  # zeros pass no check
@@ -119,12 +121,6 @@ def register(*, every_value: bool) -> None:
 
 
 _libraries: list[torch.library.Library] = []  # what a library registered ends with it
-
-
-def _registered(key: str) -> Iterator[str]:
-    listed = torch._C._dispatch_get_registrations_for_dispatch_key(key)
-    names = {name for name in listed if name.startswith("aten::")}
-    yield from sorted(names.union(_OF_ALL_BACKENDS if key == "CUDA" else ()))
 
 
 def _kind(name: str, key: str) -> Kind:
@@ -290,7 +286,8 @@ class Operation:
             (tensor, alias(tensor).clone())
             for place in self.endangered_places
             for tensor in _tensors(_at(place, args, kwargs))
-            if tensor.numel() and tensor.data_ptr() in read and self._keeps(tensor)
+            if tensor.numel() and tensor.data_ptr() in read
+            if self.for_host is _host or is_known(tensor)
         ]
         out = self.kernel.call_boxed(keys, *args, **kwargs)
         for tensor, values in kept:
@@ -310,9 +307,6 @@ class Operation:
                 number = _number(args[i], reduce(torch.promote_types, beside, torch.bool))
                 args = (*args[:i], number, *args[i + 1 :])
         return args
-
-    def _keeps(self, tensor: torch.Tensor) -> bool:
-        return self.for_host is _host or is_known(tensor)
 
     def _is_complex(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether torch would compile this operation's kernel now, for complex numbers."""
@@ -358,10 +352,7 @@ class Operation:
         for i, _ in self.tensor_places:
             if i >= len(args):
                 break
-            value = args[i]
-            converted[i] = (
-                convert(value) if isinstance(value, torch.Tensor) else _each(convert, value)
-            )
+            converted[i] = _each(convert, args[i])
         return converted
 
     def _converted_named(

@@ -11,8 +11,7 @@ import os
 import struct
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +37,7 @@ DRIVER_VERSION = "580.82.07"
 CUDA_VERSION = 13_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Architecture:
     """What all cards of a compute capability share (CUDA C++ programming guide, table "technical
     specifications per compute capability")."""
@@ -50,40 +49,15 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    (7, 5): Architecture(
-        threads_per_multiprocessor=1_024,
-        blocks_per_multiprocessor=16,
-        shared_optin_bytes=64 * KIB,
-        shared_multiprocessor_bytes=64 * KIB,
-    ),
-    (8, 0): Architecture(
-        threads_per_multiprocessor=2_048,
-        blocks_per_multiprocessor=32,
-        shared_optin_bytes=163 * KIB,
-        shared_multiprocessor_bytes=164 * KIB,
-    ),
-    (8, 6): Architecture(
-        threads_per_multiprocessor=1_536,
-        blocks_per_multiprocessor=16,
-        shared_optin_bytes=99 * KIB,
-        shared_multiprocessor_bytes=100 * KIB,
-    ),
-    (8, 9): Architecture(
-        threads_per_multiprocessor=1_536,
-        blocks_per_multiprocessor=24,
-        shared_optin_bytes=99 * KIB,
-        shared_multiprocessor_bytes=100 * KIB,
-    ),
-    (9, 0): Architecture(
-        threads_per_multiprocessor=2_048,
-        blocks_per_multiprocessor=32,
-        shared_optin_bytes=227 * KIB,
-        shared_multiprocessor_bytes=228 * KIB,
-    ),
+    (7, 5): Architecture(1_024, 16, 64 * KIB, 64 * KIB),
+    (8, 0): Architecture(2_048, 32, 163 * KIB, 164 * KIB),
+    (8, 6): Architecture(1_536, 16, 99 * KIB, 100 * KIB),
+    (8, 9): Architecture(1_536, 24, 99 * KIB, 100 * KIB),
+    (9, 0): Architecture(2_048, 32, 227 * KIB, 228 * KIB),
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Chip:
     """What CUDA and NVML say of a card and the planner never asks (data sheets; the name as
     CUDA reports it; idle power: typical)."""
@@ -97,78 +71,15 @@ class Chip:
 
 
 CHIPS = {
-    "t4": Chip(
-        device_name="Tesla T4",
-        multiprocessors=40,
-        l2_bytes=4 * MIB,
-        clock_mhz=1_590,
-        power_limit_w=70,
-        idle_power_w=10,
-    ),
-    "l4": Chip(
-        device_name="NVIDIA L4",
-        multiprocessors=58,
-        l2_bytes=48 * MIB,
-        clock_mhz=2_040,
-        power_limit_w=72,
-        idle_power_w=13,
-    ),
-    "a10g": Chip(
-        device_name="NVIDIA A10G",
-        multiprocessors=80,
-        l2_bytes=6 * MIB,
-        clock_mhz=1_710,
-        power_limit_w=300,
-        idle_power_w=17,
-    ),
-    "rtx-3060": Chip(
-        device_name="NVIDIA GeForce RTX 3060",
-        multiprocessors=28,
-        l2_bytes=3 * MIB,
-        clock_mhz=1_777,
-        power_limit_w=170,
-        idle_power_w=13,
-    ),
-    "rtx-4090": Chip(
-        device_name="NVIDIA GeForce RTX 4090",
-        multiprocessors=128,
-        l2_bytes=72 * MIB,
-        clock_mhz=2_520,
-        power_limit_w=450,
-        idle_power_w=20,
-    ),
-    "a100-40": Chip(
-        device_name="NVIDIA A100-SXM4-40GB",
-        multiprocessors=108,
-        l2_bytes=40 * MIB,
-        clock_mhz=1_410,
-        power_limit_w=400,
-        idle_power_w=50,
-    ),
-    "a100-80": Chip(
-        device_name="NVIDIA A100-SXM4-80GB",
-        multiprocessors=108,
-        l2_bytes=40 * MIB,
-        clock_mhz=1_410,
-        power_limit_w=400,
-        idle_power_w=60,
-    ),
-    "h100": Chip(
-        device_name="NVIDIA H100 80GB HBM3",
-        multiprocessors=132,
-        l2_bytes=50 * MIB,
-        clock_mhz=1_980,
-        power_limit_w=700,
-        idle_power_w=70,
-    ),
-    "h200": Chip(
-        device_name="NVIDIA H200",
-        multiprocessors=132,
-        l2_bytes=50 * MIB,
-        clock_mhz=1_980,
-        power_limit_w=700,
-        idle_power_w=75,
-    ),
+    "t4": Chip("Tesla T4", 40, 4 * MIB, 1_590, 70, 10),
+    "l4": Chip("NVIDIA L4", 58, 48 * MIB, 2_040, 72, 13),
+    "a10g": Chip("NVIDIA A10G", 80, 6 * MIB, 1_710, 300, 17),
+    "rtx-3060": Chip("NVIDIA GeForce RTX 3060", 28, 3 * MIB, 1_777, 170, 13),
+    "rtx-4090": Chip("NVIDIA GeForce RTX 4090", 128, 72 * MIB, 2_520, 450, 20),
+    "a100-40": Chip("NVIDIA A100-SXM4-40GB", 108, 40 * MIB, 1_410, 400, 50),
+    "a100-80": Chip("NVIDIA A100-SXM4-80GB", 108, 40 * MIB, 1_410, 400, 60),
+    "h100": Chip("NVIDIA H100 80GB HBM3", 132, 50 * MIB, 1_980, 700, 70),
+    "h200": Chip("NVIDIA H200", 132, 50 * MIB, 1_980, 700, 75),
 }
 IDLE_CLOCK_MHZ = 300
 
@@ -332,30 +243,20 @@ def used_bytes(path: Path, card: int = 0) -> int:
     return sum(u.context_bytes + u.device_bytes for u in users(path) if u.card == card)
 
 
-def inject(path: Path, *, pid: int, n_bytes: int, card: int = 0) -> None:
-    """Makes a living process hold `n_bytes` of a card, as one that computes there does: a stranger
-    for tests, which goes when its process ends. Another call for it takes the place of the first.
-    """
+def inject(path: Path, *, pid: int, n_bytes: int) -> None:
+    """Makes a living process hold `n_bytes` of the first card, as one that computes there does: a
+    stranger for tests, which goes when its process ends. Another call for it replaces the first."""
     start = _start_ticks(pid)
     if start == 0:
         raise ParameterError(f"no process {pid}: only a living one holds memory of a card")
-    with _locked(path) as file:
-        at = _slot(_data(path), pid, card)
-        os.pwrite(file, _USER.pack(pid, card, start, 0, n_bytes, 0), at)
-
-
-def _slot(data: bytes, pid: int, card: int) -> int:
-    """Where the process's slot lies, or else a free one."""
-    free = None
-    for at in range(_USERS_AT, _SIZE, _USER.size):
-        owner, where, start, *_ = _USER.unpack_from(data, at)
-        if (owner, where) == (pid, card):
-            return at
-        if free is None and (owner == 0 or _start_ticks(owner) != start):
-            free = at
-    if free is None:
-        raise ParameterError(f"{MAX_USERS} processes use the simulated cards; end some")
-    return free
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the native side's lock; closing releases it
+        data = _data(path)
+        slots = {at: _USER.unpack_from(data, at) for at in range(_USERS_AT, _SIZE, _USER.size)}
+        own = [at for at, user in slots.items() if user[:2] == (pid, 0)]
+        free = [at for at, user in slots.items() if not user[0]]
+        file.seek([*own, *free][0])
+        file.write(_USER.pack(pid, 0, start, 0, n_bytes, 0))
 
 
 def _data(path: Path) -> bytes:
@@ -363,16 +264,6 @@ def _data(path: Path) -> bytes:
     if len(data) != _SIZE or _HEADER.unpack_from(data)[0] != _MAGIC:
         raise ParameterError(f"{path} is not the state of a simulated card")
     return data
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the native side's lock; closing releases it
-        yield file
-    finally:
-        os.close(file)
 
 
 def _start_ticks(pid: int) -> int:

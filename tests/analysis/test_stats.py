@@ -19,18 +19,16 @@ from hybridlab.analysis.stats import (
 def test_interval_covers_the_median_of_a_known_distribution() -> None:
     rng = np.random.default_rng(3)
     hits = 0
-    for seed in range(60):
-        interval = bootstrap_interval(rng.normal(10, 1, 40), seed=seed)
+    for _ in range(60):
+        interval = bootstrap_interval(rng.normal(10, 1, 40))
         hits += interval.low <= 10 <= interval.high
     assert hits >= 52  # 95 % of 60 are 57; the percentile bootstrap runs a little short
 
 
-def test_interval_is_the_same_for_the_same_seed_and_takes_other_statistics() -> None:
+def test_interval_is_the_same_each_time_and_takes_other_statistics() -> None:
     values = [1.0, 2.0, 4.0, 8.0, 16.0]
     assert bootstrap_interval(values) == bootstrap_interval(values)
     assert bootstrap_interval(values, np.mean).value == pytest.approx(6.2)
-    wide, narrow = bootstrap_interval(values, level=0.99), bootstrap_interval(values, level=0.5)
-    assert narrow.half_width < wide.half_width
 
 
 def test_interval_leaves_out_what_is_missing_and_names_its_n() -> None:
@@ -38,16 +36,12 @@ def test_interval_leaves_out_what_is_missing_and_names_its_n() -> None:
     assert (interval.value, interval.low, interval.high, interval.n) == (2.0, 2.0, 2.0, 2)
 
 
-@pytest.mark.parametrize("values", [[], [math.nan]])
-def test_interval_of_nothing_is_empty(values: list[float]) -> None:
-    assert bootstrap_interval(values).n == 0
-    assert math.isnan(bootstrap_interval(values).value)
-
-
-def test_interval_of_one_value_has_no_bounds() -> None:
-    interval = bootstrap_interval([3.0])
-    assert interval.value == 3.0
-    assert math.isnan(interval.low)
+def test_interval_of_nothing_is_empty_and_of_one_value_has_no_bounds() -> None:
+    for nothing in ([], [math.nan]):
+        assert bootstrap_interval(nothing).n == 0
+        assert math.isnan(bootstrap_interval(nothing).value)
+    assert bootstrap_interval([3.0]).value == 3.0
+    assert math.isnan(bootstrap_interval([3.0]).low)
 
 
 def test_overlap_is_symmetric_and_counts_touching() -> None:

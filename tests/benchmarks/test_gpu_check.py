@@ -18,8 +18,9 @@ from benchmarks.gpu_check.__main__ import chosen, new_folder
 from benchmarks.gpu_check.commands import Command, Ended, parsed, run, verdict
 from benchmarks.gpu_check.findings import ALLOCATED, RESERVED, Finding
 from benchmarks.gpu_check.machine import Machine
-from benchmarks.gpu_check.sharing import ARMS, parameters
+from benchmarks.gpu_check.sharing import OPTIONS, arms, parameters
 from benchmarks.gpu_check.steps import STEPS, Check, Place, Step
+from hybridlab.catalog import STRATEGIES
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB, GIB, MIB
@@ -338,7 +339,10 @@ def test_ways_of_sharing_are_told_by_margin_time_and_what_they_lack() -> None:
 def test_the_ways_of_sharing_are_a_race_inside_a_t4(tmp_path: Path) -> None:
     params = parameters(tmp_path)
     assert (params.memory_limit, params.llm_model, params.trials) == ("t4", "mini-3b", 2)
-    names = [(one.strategy, one.variant) for one in ARMS]
-    assert len(set(names)) == len(names)
-    first = [strategy for strategy, _ in names[:5]]
-    assert set(first) == {"sequential", "parallel", "swapping", "solo", "pipelined"}
+    names = [f"{one.strategy}/{one.variant}" for one in arms()]
+    assert {name.partition("/")[0] for name in names[: len(STRATEGIES)]} == set(STRATEGIES)
+    assert set(OPTIONS) < set(names)
+    elsewhere = {"ctranslate2", "whisper-on-cpu", "single-container", "separate-containers"}
+    elsewhere |= {"reload-cached", "reload-from-disk"}
+    left_out = [f"{s.name}/{v.name}" for s in STRATEGIES.values() for v in s]
+    assert {name.partition("/")[2] for name in {*left_out} - {*names}} == elsewhere

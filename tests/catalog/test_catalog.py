@@ -74,10 +74,9 @@ def test_sizes_per_beam_and_token_of_the_released_models() -> None:
     assert catalog.voxtral("mini-3b").text.kv_values_per_token * 2 == 122_880
 
 
-def test_every_card_has_less_usable_than_nominal_memory_and_a_source() -> None:
+def test_every_card_has_less_usable_than_nominal_memory() -> None:
     for card in catalog.CARDS.values():
         assert 0 < card.usable_bytes <= card.usable_bytes_max <= card.nominal_bytes
-        assert card.source
     assert "bfloat16" not in catalog.card("T4").native_dtypes
 
 

@@ -116,13 +116,14 @@ def test_overrides_in_papermills_way() -> None:
         assert join_overrides(given) == given
 
 
-def test_help_needs_no_torch() -> None:
-    code = "import sys, hybridlab.cli; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody changes."""
+    return write_run(tmp_path_factory.mktemp("complete"))
 
 
-def test_a_verdict_is_printed_and_computed_anew_under_constraints(tmp_path: Path) -> None:
-    folder = str(write_run(tmp_path))
+def test_a_verdict_is_printed_and_computed_anew_under_constraints(complete: Path) -> None:
+    folder = str(complete)
     code, text = run("verdict", folder)
     assert code == 0
     assert "Why: lowest median latency" in text and "Runner-up sequential/plain" in text
@@ -205,8 +206,8 @@ def test_fit_draws_every_moment_and_every_way_of_sharing() -> None:
     assert all(bars.MARK in line for line in lines[1:])
 
 
-def test_a_verdict_on_a_terminal_says_the_same(tmp_path: Path) -> None:
-    found = read_verdict(write_run(tmp_path))
+def test_a_verdict_on_a_terminal_says_the_same(complete: Path) -> None:
+    found = read_verdict(complete)
     goals = "\n".join(seen(goal_table(found["recommendation"]), width=140))
     for goal in found["recommendation"]["goals"]:
         assert goal["goal"] in goals and goal["arm"] in goals and goal["figure"] in goals

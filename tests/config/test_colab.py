@@ -18,7 +18,6 @@ import nbformat
 import pytest
 
 from hybridlab import catalog, planner
-from hybridlab.config import colab
 from hybridlab.config import preset_files as presets
 from hybridlab.config.params import NOTEBOOKS, BesideParams, SequentialParams, SetupParams
 from hybridlab.config.preset_files import read_yaml
@@ -44,7 +43,7 @@ HOST_BYTES = int(12.7 * GB)
 @pytest.fixture
 def t4_colab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
-    monkeypatch.setattr(colab, "has_gpu", lambda: True)
+    monkeypatch.setattr(presets, "has_gpu", lambda: True)
 
 
 def cell(**edited: Any) -> dict[str, Any]:
@@ -81,7 +80,7 @@ def test_every_notebook_takes_the_t4s_preset(name: str) -> None:
 def test_elsewhere_and_without_a_gpu_nothing_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SequentialParams.from_namespace(cell()) == SequentialParams()
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
-    monkeypatch.setattr(colab, "has_gpu", lambda: False)
+    monkeypatch.setattr(presets, "has_gpu", lambda: False)
     assert SequentialParams.from_namespace(cell()) == SequentialParams()
 
 

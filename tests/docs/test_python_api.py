@@ -46,8 +46,10 @@ def test_importing_and_planning_load_neither_torch_nor_pandas() -> None:
     code = (
         "import sys, hybridlab; before = set(sys.modules)\n"
         "assert not [name for name in before if name.startswith('hybridlab.')]\n"
+        "from hybridlab.cli.commands import app\n"
+        "app(['plan', '--json'], standalone_mode=False)\n"
         "assert hybridlab.plan('t4').largest() is not None\n"
-        "assert not {'torch', 'pandas', 'transformers'} & set(sys.modules)"
+        "assert not {'torch', 'pandas', 'transformers', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

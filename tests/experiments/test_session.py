@@ -44,7 +44,7 @@ def test_opening_and_planning_on_a_card_use_no_cuda(
 
 KERNEL = """
 import os, sys, torch
-from hybridlab.cli import doctor_checks
+from hybridlab.cli import doctor
 from hybridlab.devices import procfs, nvml
 from hybridlab.experiments.plans import co_residency, setup
 from hybridlab.experiments.session import Session
@@ -56,7 +56,7 @@ session = Session.open(BesideParams.from_mapping(values))
 session.budget_bytes, session.card, setup.machine_facts(session), setup.backend_facts(session)
 for size in ("pocket-s", "large-v3"):
     co_residency.skip_reason(session, co_residency._case(session, size))
-list(doctor_checks.run_checks())
+list(doctor.run_checks())
 server = shared_server()
 assert not torch.cuda.is_initialized()
 own = set(procfs.process_tree(os.getpid()))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hybridlab.audio import load_clips
-from hybridlab.cli import doctor_checks
+from hybridlab.cli import doctor
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.devices import nvml as nvml_module
 from hybridlab.devices.cuda import CudaDevice
@@ -96,7 +96,7 @@ def test_a_card_that_it_cannot_use_is_a_lack_that_is_asked_for_once(
         ):
             model.load()
     assert not model.loaded
-    (row,) = doctor_checks.faster_whisper()
+    (row,) = doctor.faster_whisper()
     assert row.state == "limited"
     assert "libcublas.so.12" in row.detail and "driver 550.54" in row.detail
     assert row.fix.startswith("pip install nvidia-cublas-cu12")
@@ -105,7 +105,7 @@ def test_a_card_that_it_cannot_use_is_a_lack_that_is_asked_for_once(
 
 def test_without_a_card_doctor_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml_module, "nvml_facts", lambda: {"reason": "no NVML"})
-    assert list(doctor_checks.faster_whisper()) == []
+    assert list(doctor.faster_whisper()) == []
 
 
 @pytest.mark.gpu
@@ -116,7 +116,7 @@ def test_on_a_gpu_it_says_the_hosts_text_or_is_a_lack() -> None:
         on_card.load()
     except UnavailableError as lack:
         assert "faster-whisper cannot compute on" in str(lack)
-        assert next(doctor_checks.faster_whisper()).state == "limited"
+        assert next(doctor.faster_whisper()).state == "limited"
     else:
         assert transcript(on_card) == transcript(on_host)
-        assert next(doctor_checks.faster_whisper()).state == "ok"
+        assert next(doctor.faster_whisper()).state == "ok"

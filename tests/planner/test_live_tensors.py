@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -33,6 +34,20 @@ def on_meta(kind: Any, config: Any) -> Any:
 @pytest.fixture(scope="module")
 def voxtral() -> Any:
     return on_meta(VoxtralForConditionalGeneration, voxtral_config(MINI))
+
+
+@cache
+def whisper(size: str) -> Any:
+    return on_meta(WhisperForConditionalGeneration, whisper_config(catalog.whisper(size)))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> WhisperOpenai:
+    """In float32 on this host."""
+    spec = ModelSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
+    recognizer = WhisperOpenai(spec, CpuDevice())
+    recognizer.load()
+    return recognizer
 
 
 @pytest.mark.parametrize("windows", [1, 10])
@@ -68,7 +83,7 @@ def test_voxtral_prefill(voxtral: Any, windows: int) -> None:
 @pytest.mark.parametrize("size", ["base", "large-v3"])
 def test_whisper_of_transformers(size: str, rows: int) -> None:
     known = catalog.whisper(size)
-    model = on_meta(WhisperForConditionalGeneration, whisper_config(known))
+    model = whisper(size)
     features = torch.empty(rows, known.encoder.mel_bins, 3000, dtype=torch.float16, device="meta")
     with torch.inference_mode(), LiveTensors() as encoding:
         encoded = model.model.encoder(features)[0]
@@ -89,13 +104,9 @@ def test_whisper_of_transformers(size: str, rows: int) -> None:
     assert peak == pytest.approx(phases["decode"].expected, rel=0.06)
 
 
-def test_whisper_of_openai_casts_as_it_goes() -> None:
-    """tiny, float32 weights and float16 activations, as `fp16=True` runs it on a GPU."""
-    known = catalog.whisper("tiny")
-    spec = ModelSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
-    recognizer = WhisperOpenai(spec, CpuDevice())
-    recognizer.load()
-    model: Any = recognizer.module()
+def test_whisper_of_openai_casts_as_it_goes(tiny: WhisperOpenai) -> None:
+    """Float32 weights and float16 activations, as `fp16=True` runs it on a GPU."""
+    model: Any = tiny.module()
     features = torch.zeros(1, 80, 3000, dtype=torch.float16)
     with torch.inference_mode(), LiveTensors() as encoding:
         encoded = model.encoder(features)
@@ -105,7 +116,7 @@ def test_whisper_of_openai_casts_as_it_goes() -> None:
     for hook in hooks:
         hook.remove()
     phases = planner.whisper_phases(
-        known,
+        catalog.whisper("tiny"),
         planner.Request(new_tokens=1),
         backend="openai-whisper",
         dtype="float32",
@@ -119,13 +130,12 @@ def test_whisper_of_openai_casts_as_it_goes() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_whisper_of_openai_encodes_window_by_window_on_a_host(rows: int) -> None:
-    spec = ModelSpec(model="tiny", backend="openai-whisper", weights="random", dtype="float32")
-    recognizer = WhisperOpenai(spec, CpuDevice())
-    recognizer.load()
+def test_whisper_of_openai_encodes_window_by_window_on_a_host(
+    rows: int, tiny: WhisperOpenai
+) -> None:
     mel = torch.zeros(rows, 80, 3000)
     with torch.inference_mode(), LiveTensors() as encoding:
-        assert recognizer.encoded(mel).shape == (rows, 1500, 384)
+        assert tiny.encoded(mel).shape == (rows, 1500, 384)
     phases = planner.whisper_phases(
         catalog.whisper("tiny"),
         planner.Request(batch=rows),

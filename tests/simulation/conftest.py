@@ -9,19 +9,34 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from hybridlab.errors import UnavailableError
+from hybridlab.results.schema import is_time
 from hybridlab.simulation import state
 from hybridlab.simulation.cuda_torch import CudaTorch, cuda_torch
 from hybridlab.simulation.environment import built_libraries
+from tests import sessions
+
+#: A notebook's session on a simulated card.
+open_session = partial(sessions.open_session, device="simulated:t4", trials=1)
+
+
+def has_no_times(table: pd.DataFrame) -> bool:
+    times = [name for name in table if is_time(str(name))]
+    assert times or table.empty
+    return bool(table[times].isna().all(axis=None))
+
 
 PRELUDE = """
 import ctypes as c, json, os
 from pathlib import Path
+from hybridlab.results.schema import is_time
 from hybridlab.simulation import state
 MIB = 1024**2
 STATE = Path(os.environ["HYBRIDLAB_SIMULATED_CARD"])

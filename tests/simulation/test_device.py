@@ -42,7 +42,7 @@ def test_a_card_is_known_by_the_catalog(name: str) -> None:
 
 def test_the_notebooks_process_stays_as_it_is() -> None:
     code = (
-        "import sys\n"
+        "import sys, hybridlab.simulation.values\n"
         "from hybridlab.devices import resolve_device\n"
         "assert resolve_device('simulated:t4').title() == 'NVIDIA T4 (simulated)'\n"
         "assert not {'torch', 'pynvml'} & set(sys.modules)\n"

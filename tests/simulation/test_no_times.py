@@ -64,7 +64,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 }
                 known = {n: value for n, value in row.items() if n in columns(name)}
                 writer.append(name, {**least, **known, "device": DEVICE, "evidence": "simulated"})
-    write_verdict(folder, device=DEVICE, card="t4")
+    cases, trials = (run_table(folder, table) for table in ("cases", "trials"))
+    write_verdict(folder, cases, recommend(cases, trials), device=DEVICE, card="t4")
     return folder
 
 

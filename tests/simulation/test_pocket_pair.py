@@ -15,7 +15,7 @@ from hybridlab.analysis import memory_growth
 from hybridlab.config.params import LimitsParams, ParallelParams, SequentialParams, SwappingParams
 from hybridlab.experiments.plans import interference, load_sweep, soak, strategy_comparison
 from hybridlab.reporting import key_findings
-from tests.simulation.sessions import has_no_times, open_session
+from tests.simulation.conftest import has_no_times, open_session
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("lib", "case_server")]
 
@@ -91,9 +91,9 @@ def test_no_remedy_lets_memory_creep(tmp_path: Path) -> None:
         LimitsParams,
         soak_strategies=["sequential"],
         max_new_tokens=3,
-        soak_cycles=50,
+        soak_cycles=24,
         soak_requests=2,
-        mitigate_every=10,
+        mitigate_every=6,
     )
     rows = soak.measure(session)
     assert {row["status"] for row in rows} == {"ok"}, [row["reason"] for row in rows]

@@ -120,21 +120,22 @@ def test_late_copies_show_what_came_too_early(bench: Bench, wait: str) -> None:
 
 def test_late_copies_find_memory_that_was_given_away_on_another_stream(bench: Bench) -> None:
     """What `record_stream` is for: without it the block is reused while a copy is under way."""
-    code = """
-        import torch
-        source = torch.full((1 << 20,), 7, dtype=torch.uint8, pin_memory=True)
-        side = torch.cuda.Stream()
-        target = torch.empty(1 << 20, dtype=torch.uint8, device="cuda")
-        with torch.cuda.stream(side): target.copy_(source, non_blocking=True)
-        KEEP
-        at = target.data_ptr(); del target
-        mine = torch.empty(1 << 20, dtype=torch.uint8, device="cuda")
-        mine.copy_(torch.full((1 << 20,), 3, dtype=torch.uint8))
-        torch.cuda.synchronize()
-        say(reused=mine.data_ptr() == at, value=int(mine.cpu()[0]))
-        """
     bench.create("t4", poison=True)
-    forgotten = bench.run(code.replace("KEEP", "pass"))
-    assert forgotten == {"reused": True, "value": 7}
-    recorded = bench.run(code.replace("KEEP", "target.record_stream(side)"))
-    assert recorded == {"reused": False, "value": 3}
+    said = bench.run(
+        """
+        import torch
+        def copied(recorded):
+            source = torch.full((1 << 20,), 7, dtype=torch.uint8, pin_memory=True)
+            side = torch.cuda.Stream()
+            target = torch.empty(1 << 20, dtype=torch.uint8, device="cuda")
+            with torch.cuda.stream(side): target.copy_(source, non_blocking=True)
+            if recorded: target.record_stream(side)
+            at = target.data_ptr(); del target
+            mine = torch.empty(1 << 20, dtype=torch.uint8, device="cuda")
+            mine.copy_(torch.full((1 << 20,), 3, dtype=torch.uint8))
+            torch.cuda.synchronize()
+            return mine.data_ptr() == at, int(mine.cpu()[0])
+        say(forgotten=copied(False), recorded=copied(True))
+        """
+    )
+    assert said == {"forgotten": [True, 7], "recorded": [False, 3]}

@@ -1,10 +1,12 @@
-"""Values on a simulated card. Each check runs in a process of its own: values cannot be removed."""
+"""Values on a simulated card. Each mode's checks share a process: values cannot be removed."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -16,7 +18,7 @@ pytestmark = [
 ]
 
 START = """
-import threading, torch
+import json, threading, torch
 from concurrent.futures import ThreadPoolExecutor
 from hybridlab.simulation import values
 assert values.installed() is None
@@ -44,18 +46,9 @@ def same(function, *args):
 """
 
 
-def check(mode: str, code: str) -> None:
-    script = START.replace("MODE", repr(mode)) + code
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=250, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def test_operations_say_what_the_cpu_says() -> None:
-    check(
-        "all",
-        """
+CHECKS: dict[str, dict[str, str]] = {
+    "all": {
+        "operations say what the cpu says": """
 torch.manual_seed(0)
 F = torch.nn.functional
 for shape in [(4, 6), (1, 6), (0, 6)]:
@@ -87,13 +80,7 @@ same(lambda a, w: F.conv1d(a, w, padding=1), torch.randn(2, 4, 9), torch.randn(3
 same(lambda a, w: F.conv2d(a, w, stride=2), torch.randn(2, 4, 9, 9), torch.randn(3, 4, 3, 3))
 same(lambda a: torch.linalg.inv(a), torch.eye(3) + 0.1)
 """,
-    )
-
-
-def test_views_and_operations_in_place_share_their_memory() -> None:
-    check(
-        "all",
-        """
+        "views and operations in place share their memory": """
 def changed(x, index):
     y = x.clone()
     y[1:].mul_(2).add_(x[1:])
@@ -119,13 +106,7 @@ y = x.detach().to(card).requires_grad_()
 (y.exp() @ y.t()).relu().sum().backward()
 assert torch.equal(x.grad, y.grad.cpu())
 """,
-    )
-
-
-def test_complex_numbers_and_fourier_transforms() -> None:
-    check(
-        "all",
-        """
+        "complex numbers and fourier transforms": """
 def spectrum(x, window):
     s = torch.stft(x, 64, 16, window=window, return_complex=True)
     s2 = s.clone().transpose_(0, 1).conj_physical_()
@@ -135,13 +116,7 @@ for inside in (torch.no_grad, torch.inference_mode):
     with inside():
         same(spectrum, torch.randn(1000), torch.hann_window(64))
 """,
-    )
-
-
-def test_sparse_tensors() -> None:
-    check(
-        "all",
-        """
+        "sparse tensors": """
 def heads(mask):
     s = mask.to_sparse()
     return s.indices().T, s.to_dense(), s.coalesce().values(), s.size()[0]
@@ -149,13 +124,7 @@ def heads(mask):
 same(heads, torch.rand(4, 6) > 0.7)
 same(lambda a, b: torch.sparse.mm(a.to_sparse(), b), torch.eye(4), torch.randn(4, 2))
 """,
-    )
-
-
-def test_attention_kernels_with_and_without_groups() -> None:
-    check(
-        "all",
-        """
+        "attention kernels with and without groups": """
 from torch.nn.attention import SDPBackend, sdpa_kernel
 sdpa = torch.nn.functional.scaled_dot_product_attention
 q, k = torch.randn(2, 4, 7, 16), torch.randn(2, 2, 9, 16)
@@ -168,13 +137,7 @@ for backend in (SDPBackend.MATH, SDPBackend.EFFICIENT_ATTENTION):
 want = sdpa(q, k, k, enable_gqa=True)
 torch.testing.assert_close(sdpa(*on(card, (q, k, k)), enable_gqa=True).cpu(), want)
 """,
-    )
-
-
-def test_a_seed_draws_what_it_draws_on_the_cpu_and_draws_it_again() -> None:
-    check(
-        "all",
-        """
+        "a seed draws what it draws on the cpu and draws it again": """
 def draw(device):
     p = torch.ones(4, 9, device=device)
     return [torch.randn(3, device=device), torch.randint(9, (5,), device=device),
@@ -194,13 +157,7 @@ torch.manual_seed(3)
 draw(card)
 assert torch.equal(torch.get_rng_state(), torch.manual_seed(3).get_state())  # the CPU's is its own
 """,
-    )
-
-
-def test_every_thread_and_only_the_card() -> None:
-    check(
-        "all",
-        """
+        "every thread and only the card": """
 def work():
     with torch.inference_mode():
         return (torch.arange(5, device=card) * 2).tolist()
@@ -215,13 +172,7 @@ assert told == [work()]
 with torch.device("meta"):
     assert torch.ones(3).add(1).is_meta
 """,
-    )
-
-
-def test_errors_of_the_card_are_not_hidden() -> None:
-    check(
-        "all",
-        """
+        "errors of the card are not hidden": """
 def raised(function, kind, text):
     try:
         function()
@@ -238,13 +189,19 @@ ints = torch.ones(3, 3, dtype=torch.int64, device=card)
 raised(lambda: ints @ ints, NotImplementedError, "Long")  # the CPU can, a card cannot
 raised(lambda: x[torch.tensor([5], device=card)], IndexError, "out of bounds")
 """,
-    )
-
-
-def test_sizes_keeps_integers_and_decides_from_large_numbers() -> None:
-    check(
-        "sizes",
-        """
+        "a second mode is refused": """
+values.install("all")
+for wrong, error in (("sizes", RuntimeError), ("none", ValueError)):
+    try:
+        values.install(wrong)
+    except error as e:
+        assert wrong == "sizes" or "none" in str(e)
+    else:
+        raise AssertionError(wrong)
+""",
+    },
+    "sizes": {
+        "sizes keeps integers and decides from large numbers": """
 i = torch.arange(3000)
 same(lambda i: (i[i % 3 == 0], i.cumsum(0), (i > 5).sum(), i.view(3, -1).sort(1)[1]), i)
 lengths = torch.tensor([7, 9])  # sizes that are made by way of a floating-point number
@@ -259,13 +216,7 @@ assert not logits.isnan().any() and logits.isfinite().all()
 assert logits.sum().item() == 0.0
 assert torch.multinomial(torch.zeros(4, device=card), 2).tolist() == [0, 1]
 """,
-    )
-
-
-def test_sizes_touches_almost_no_memory_of_the_host() -> None:
-    check(
-        "sizes",
-        """
+        "sizes touches almost no memory of the host": """
 def resident_bytes():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 
@@ -280,45 +231,51 @@ torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
 assert resident_bytes() - before < 100 << 20, resident_bytes() - before
 assert torch.cuda.memory_allocated() > 2_600_000_000
 """,
-    )
-
-
-def test_a_second_mode_is_refused() -> None:
-    check(
-        "all",
-        """
-values.install("all")
-for wrong, error in (("sizes", RuntimeError), ("none", ValueError)):
+    },
+}
+RUN = """
+import traceback
+failed = {}
+for name, code in CODES.items():
     try:
-        values.install(wrong)
-    except error as e:
-        assert wrong == "sizes" or "none" in str(e)
-    else:
-        raise AssertionError(wrong)
-""",
+        exec(code, dict(globals()))
+    except Exception:
+        failed[name] = traceback.format_exc()
+print(json.dumps(failed))
+"""
+
+
+def failed(mode: str, codes: dict[str, str]) -> dict[str, str]:
+    """What went wrong in these checks, run one after the other in a process with this mode."""
+    script = START.replace("MODE", repr(mode)) + RUN.replace("CODES", repr(codes))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=250, check=False
     )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def test_importing_values_does_not_import_torch() -> None:
-    code = "import hybridlab.simulation.values, sys; raise SystemExit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+@cache
+def failed_checks(mode: str) -> dict[str, str]:
+    return failed(mode, CHECKS[mode])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["transformers", "openai-whisper"])
-def test_pocket_models_say_token_by_token_what_they_say_on_the_cpu(backend: str) -> None:
-    check(
-        "all",
-        f"""
+@pytest.mark.parametrize(("mode", "name"), [(m, name) for m, own in CHECKS.items() for name in own])
+def test_values(mode: str, name: str) -> None:
+    assert failed_checks(mode).get(name, "") == ""
+
+
+POCKET_PAIR = """
 from hybridlab.audio import load_clips
 from hybridlab.devices import CpuDevice, resolve_device
 from hybridlab.models import ModelSpec, make_asr, make_llm
 clips = load_clips()[:3]
 sounds = [clip.samples() for clip in clips]
 
-def said(device):
+def said(backend, device):
     whisper = make_asr(
-        ModelSpec(model="pocket-m", backend={backend!r}, weights="pocket", dtype="float32"), device
+        ModelSpec(model="pocket-m", backend=backend, weights="pocket", dtype="float32"), device
     )
     voxtral = make_llm(
         ModelSpec(model="pocket", backend="transformers", weights="pocket", dtype="float32"),
@@ -332,8 +289,13 @@ def said(device):
         voxtral.answer(sounds[:1], questions[:1], max_new_tokens=32),
     )
 
-want = said(CpuDevice())
-assert all(text.tokens for texts in want for text in texts)
-assert said(resolve_device("cuda:0")) == want
-""",
-    )
+for backend in ("transformers", "openai-whisper"):
+    want = said(backend, CpuDevice())
+    assert all(text.tokens for texts in want for text in texts)
+    assert said(backend, resolve_device("cuda:0")) == want, backend
+"""
+
+
+@pytest.mark.slow
+def test_pocket_models_say_token_by_token_what_they_say_on_the_cpu() -> None:
+    assert failed("all", {"pocket pair": POCKET_PAIR}) == {}

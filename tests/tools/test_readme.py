@@ -11,14 +11,5 @@ def test_generated_tables_are_up_to_date(project: Path) -> None:
     assert render(text, project) == text, "run 'make readme'"
 
 
-def test_links_to_files_lead_somewhere(project: Path) -> None:
-    import re
-
-    text = (project / "README.md").read_text(encoding="utf-8")
-    for link in re.findall(r"\]\(([^)#]+)\)", text):
-        if not link.startswith("http"):
-            assert (project / link).exists(), link
-
-
 def test_the_page_of_columns_is_up_to_date() -> None:
     assert columns.PAGE.read_text(encoding="utf-8") == columns.page(), "run 'make readme'"

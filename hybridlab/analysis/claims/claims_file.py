@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -16,7 +17,8 @@ from hybridlab.analysis.claims import (  # noqa: F401 - they register their rule
 )
 from hybridlab.analysis.claims.evidence import Needs
 from hybridlab.analysis.claims.rules import RULES
-from hybridlab.config.preset_files import PRESETS_DIR
+from hybridlab.config.params import first_problem
+from hybridlab.config.preset_files import PRESETS_DIR, read_yaml
 from hybridlab.errors import ParameterError
 
 Kind = Literal["arithmetic", "memory", "fit", "time", "strategy", "soak", "quality"]
@@ -57,25 +59,20 @@ def load_claims(path: Path | None = None) -> list[Claim]:
 
     The default file is looked for from this folder upwards; the package's own is the last.
     """
-    import yaml
-
     path = _default_path() if path is None else Path(path).expanduser()
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not path.is_file():
         raise ParameterError(
-            f"claims file {str(path)!r} cannot be read ({error.strerror}); name another one or "
-            "leave `claims` empty for the project's own"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ParameterError(f"{path} must hold a list under 'claims:', not a {_type(values)}")
+            f"claims file {str(path)!r} cannot be read; name another one or leave `claims` empty "
+            "for the project's own"
+        )
+    values = read_yaml(path)
     try:
         claims: list[Claim] = _file_model().model_validate(values).claims
     except ValidationError as error:
-        raise ParameterError(f"{path}: {_first_problem(error, values)}") from None
-    _check_unique(path, claims)
+        raise ParameterError(f"{path}: {first_problem(error, _location(error, values))}") from None
+    name, times = Counter(claim.id for claim in claims).most_common(1)[0]
+    if times > 1:
+        raise ParameterError(f"{path}: claim id {name!r} stands twice; rename one of them")
     return claims
 
 
@@ -84,30 +81,11 @@ def _default_path() -> Path:
     return next((path for path in near if path.is_file()), PRESETS_DIR / CLAIMS_FILE.name)
 
 
-def _check_unique(path: Path, claims: list[Claim]) -> None:
-    seen: set[str] = set()
-    for claim in claims:
-        if claim.id in seen:
-            raise ParameterError(f"{path}: claim id {claim.id!r} stands twice; rename one of them")
-        seen.add(claim.id)
-
-
-def _first_problem(error: ValidationError, values: dict[str, object]) -> str:
-    """The first problem, with the claim's id where it has one."""
-    problem = error.errors()[0]
-    location = list(problem["loc"])
-    claims = values.get("claims")
-    if len(location) > 1 and isinstance(location[1], int) and isinstance(claims, list):
-        entry = claims[location[1]]
-        name = entry.get("id") if isinstance(entry, dict) else None
+def _location(error: ValidationError, values: dict[str, Any]) -> list[object]:
+    """Where the first problem is, with the claim's id where it has one."""
+    location: list[object] = list(error.errors()[0]["loc"])
+    if len(location) > 1:  # `claims`, and a claim's place in the list
+        claim = values["claims"][location[1]]
+        name = claim.get("id") if isinstance(claim, dict) else None
         location[:2] = [f"claim {name or location[1]}"]
-    where = ".".join(str(part) for part in location)
-    seen = " ".join(repr(problem["input"]).split())
-    shown = seen if len(seen) <= 60 else f"{seen[:57]}..."
-    more = len(error.errors()) - 1
-    also = f" (and {more} more)" if more else ""
-    return " ".join(f"{where} = {shown}: {problem['msg']}{also}".split())
-
-
-def _type(value: object) -> str:
-    return "empty file" if value is None else type(value).__name__
+    return location

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from hybridlab import catalog, planner
-from hybridlab.analysis.arms import CONTROL, LEAST_TRIALS, numbers, race_cases, timed_trials
+from hybridlab.analysis.arms import LEAST_TRIALS, is_control, numbers, race_cases, timed_trials
 from hybridlab.analysis.claims.evidence import ClaimResult, RunData, Verdict, no_rows, supported_if
 from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import Interval, bootstrap_interval
@@ -299,8 +299,7 @@ def latency(
 def control_trials(run: RunData) -> pd.DataFrame:
     """Timed requests of the control arm, first requests left out."""
     cases = race_cases(run.cases, run.trials)
-    cases = cases[(cases["strategy"] == CONTROL[0]) & (cases["variant"] == CONTROL[1])]
-    rows = timed_trials(cases, run.trials)
+    rows = timed_trials(cases[is_control(cases)], run.trials)
     return rows.assign(audio_s=numbers(rows, "audio_s"))
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hybridlab import catalog
 from hybridlab.analysis.arms import (
     LEAST_TRIALS,
     ArmStats,
@@ -29,16 +30,11 @@ from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import Interval, bootstrap_interval
 from hybridlab.units import format_bytes, format_number
 
-#: The strategies that the original analysis compares, as it means them: its claims say nothing of
-#: batches, an orchestrator or weights that wait in an arena.
-COMPARED = {
-    "sequential": ("sequential/plain", "sequential/empty-cache", "sequential/expandable-segments"),
-    "parallel": ("parallel/*",),
-    "swapping": ("swapping/reload*",),
-}
+#: The strategies that the original analysis compares.
+COMPARED = ("sequential", "parallel", "swapping")
 RESIDENCY_TOLERANCE = 0.1
 
-Figure = Literal["peak_bytes", "latency"]
+Figure = Literal["peak_bytes", "latency", "throughput"]
 Patterns = Annotated[list[str], Field(min_length=1)]
 
 # -------------------------------------------------------------------------------------- order
@@ -46,7 +42,11 @@ Patterns = Annotated[list[str], Field(min_length=1)]
 
 @rule("extreme")
 def extreme(
-    run: RunData, *, strategy: str, figure: Figure, end: Literal["highest", "lowest"]
+    run: RunData,
+    *,
+    strategy: str,
+    figure: Literal["peak_bytes", "latency"],
+    end: Literal["highest", "lowest"],
 ) -> ClaimResult:
     """A strategy is the highest or the lowest of the three in one figure: its own extreme variant
     against the extreme variant of each of the others."""
@@ -93,13 +93,20 @@ def safest(run: RunData, *, strategy: str) -> ClaimResult:
     )
 
 
+def _compared(strategy: str) -> list[str]:
+    """Arms of a strategy as the original analysis means it: its claims say nothing of batches, an
+    orchestrator or weights that wait in host memory."""
+    known = catalog.strategy(strategy)
+    return [f"{strategy}/{own.name}" for own in known if not (own.streams or own.host_copy)]
+
+
 def _extremes(arms: Iterable[ArmStats], figure: Figure, wanted: int) -> dict[str, ArmStats]:
     """Each strategy's variant with the highest (1) or lowest (-1) figure."""
     known = [arm for arm in arms if not math.isnan(_value(arm, figure).value)]
     return {
         name: max(own, key=lambda arm: wanted * _value(arm, figure).value)
-        for name, patterns in COMPARED.items()
-        if (own := [arm for arm in known if _matches(arm.arm, patterns)])
+        for name in COMPARED
+        if (own := [arm for arm in known if arm.arm in _compared(name)])
     }
 
 
@@ -135,17 +142,16 @@ def _against_others(
 
 
 def _value(arm: ArmStats, figure: Figure) -> Interval:
-    return arm.relative if figure == "latency" else arm.peak
+    return {"peak_bytes": arm.peak, "latency": arm.relative, "throughput": arm.rate}[figure]
 
 
 def _figure_text(arm: ArmStats, figure: Figure) -> str:
-    if figure == "latency":
-        return f"{arm.arm} {show_ratio(arm.relative)} of its control, n = {arm.n}"
-    return f"{arm.arm} {format_bytes(arm.peak_bytes)}, n = {arm.n}"
-
-
-def _matches(arm: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatch(arm, pattern) for pattern in patterns)
+    shown = {
+        "peak_bytes": format_bytes(arm.peak_bytes),
+        "latency": f"{show_ratio(arm.relative)} of its control",
+        "throughput": f"{format_number(arm.throughput_rps)} requests/s",
+    }
+    return f"{arm.arm} {shown[figure]}, n = {arm.n}"
 
 
 def show_ratio(values: Interval) -> str:
@@ -185,37 +191,23 @@ def faster(
     figure: Literal["latency", "throughput"] = "latency",
 ) -> ClaimResult:
     """The best arm of those named by 'strategy/variant' patterns beats the best of others."""
-    sides = {
-        " or ".join(patterns): _best(run.standings, patterns, figure) for patterns in (arms, than)
-    }
-    lack = [names for names, arm in sides.items() if arm is None]
-    if lack:
-        return no_rows(f"no finished race case of {' and of '.join(lack)}")
-    praised, warned = (arm for arm in sides.values() if arm)
-    if figure == "latency":
-        sign, better = compare(warned.relative, praised.relative), "faster"
-    else:
-        sign, better = compare(praised.rate, warned.rate), "higher in throughput"
+    wanted, better = (-1, "faster") if figure == "latency" else (1, "higher in throughput")
+    best = []
+    for patterns in (arms, than):
+        own = [a for a in run.standings if any(fnmatch.fnmatch(a.arm, p) for p in patterns)]
+        if not own:
+            return no_rows(f"no finished race case of {' or '.join(patterns)}")
+        best.append(max(own, key=lambda arm: wanted * _value(arm, figure).value))
+    praised, warned = best
+    sign = compare(_value(praised, figure), _value(warned, figure))
     return _ordered(
         run,
-        [sign],
-        measured="; ".join(
-            _figure_text(arm, "latency")
-            if figure == "latency"
-            else f"{arm.arm} {format_number(arm.throughput_rps)} requests/s, n = {arm.n}"
-            for arm in (praised, warned)
-        ),
+        [None if sign is None else sign * wanted],
+        measured="; ".join(_figure_text(arm, figure) for arm in best),
         supported=f"{praised.arm} is {better} than {warned.arm}",
         refuted=f"{warned.arm} is {better} than {praised.arm}",
-        arms=[praised, warned],
+        arms=best,
     )
-
-
-def _best(arms: Iterable[ArmStats], patterns: Sequence[str], figure: str) -> ArmStats | None:
-    own = [arm for arm in arms if _matches(arm.arm, patterns)]
-    if figure == "latency":
-        return min(own, key=lambda arm: arm.relative.value, default=None)
-    return max(own, key=lambda arm: arm.rate.value, default=None)
 
 
 # ---------------------------------------------------------------------------- memory and failures
@@ -287,8 +279,8 @@ def _ended(run: RunData, statuses: Sequence[str]) -> dict[str, tuple[int, int]]:
     race = race.assign(status=race["status"].mask(numbers(race, "fallbacks") > 0, "oom"))
     arms = race["strategy"] + "/" + race["variant"]
     found = {}
-    for name, patterns in sorted(COMPARED.items()):
-        own = race[[_matches(arm, patterns) for arm in arms]]
+    for name in sorted(COMPARED):
+        own = race[arms.isin(_compared(name))]
         if len(own):
             found[name] = int(own["status"].isin(statuses).sum()), len(own)
     return found

@@ -10,16 +10,18 @@ function's keyword-only parameters, which are pydantic fields, and judged by it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 
 from hybridlab import catalog
-from hybridlab.analysis.claims.evidence import ClaimResult, RunData
+from hybridlab.analysis.claims.evidence import ClaimResult, Needs, RunData, filter_rows
 from hybridlab.simulation import NO_TEXTS, NO_TIMES
 
+#: The card of the original analysis: predictions speak of it where a claim names no other.
+CLAIMED_CARD = "t4"
 #: What a rule judges; a simulated card has bytes alone.
 Subject = Literal["bytes", "times", "texts"]
 #: Called with the run and what the claim states.
@@ -38,20 +40,24 @@ class Rule:
     subject: Subject
     predict: Predict | None
 
-    def judge(self, run: RunData, parameters: BaseModel) -> ClaimResult:
-        """The verdict from rows that the claim may be judged by."""
-        return self.check(run, **_stated(parameters))
-
-    def predicted(self, run: RunData, card: catalog.Card, parameters: BaseModel) -> str:
-        """The planner's prediction; '' without any."""
-        return self.predict(run, card, **_stated(parameters)) if self.predict else ""
-
-    def untestable_on_simulated(self, parameters: BaseModel) -> str:
-        """Why a simulated card cannot decide; '' where it can."""
-        if self.subject == "times" or _stated(parameters).get("figure") == "latency":
-            return NO_TIMES
-        # values are computed for the pocket pair alone, and texts of full size are not kept
-        return NO_TEXTS if self.subject == "texts" else ""
+    def evaluate(self, run: RunData, needs: Needs, parameters: BaseModel) -> ClaimResult:
+        """The verdict from the rows that a claim with these needs may be judged by; where nothing
+        can be measured, the planner's prediction."""
+        stated = {name: value for name, value in parameters if name != "test"}
+        admitted, lack = filter_rows(needs, run)
+        if run.is_simulated:
+            if self.subject == "times" or stated.get("figure") == "latency":
+                lack = NO_TIMES
+            elif self.subject == "texts":  # kept of the pocket pair alone
+                lack = NO_TEXTS
+        if not lack:
+            return self.check(admitted, **stated)
+        card = catalog.card(needs.card or CLAIMED_CARD)
+        predicted = self.predict(run, card, **stated) if self.predict else ""
+        basis = "planner" if predicted else ""
+        return ClaimResult(
+            verdict="not testable here", measured=predicted, reason=lack, basis=basis
+        )
 
 
 RULES: dict[str, Rule] = {}
@@ -83,7 +89,3 @@ def _model(test: str, check: Check) -> type[BaseModel]:
     strict = ConfigDict(extra="forbid", frozen=True)
     made: type[BaseModel] = create_model(test, __config__=strict, **fields)
     return made
-
-
-def _stated(parameters: BaseModel) -> Mapping[str, Any]:
-    return {name: value for name, value in parameters if name != "test"}

@@ -9,15 +9,9 @@ from typing import Any, cast
 
 import pandas as pd
 
-from hybridlab.analysis.verdict import (
-    TARGET,
-    Recommendation,
-    Requirements,
-    judge,
-    load_claims,
-    recommend,
-    store_verdict,
-)
+from hybridlab.analysis.claims.claims_file import load_claims
+from hybridlab.analysis.recommendation import Recommendation, Requirements, recommend
+from hybridlab.analysis.verdict import TARGET, judge, write_verdict
 from hybridlab.config.params import VerdictParams
 from hybridlab.devices import card_of
 from hybridlab.experiments.session import Session
@@ -89,7 +83,7 @@ def conclude(session: Session, run_dir: Path) -> Conclusion:
     )
     cases = tables["cases"]
     found = recommend(cases, tables["trials"], constraints)
-    written = store_verdict(
+    written = write_verdict(
         run_dir, cases, found, device=session.device.name, card=card, target=target
     )
     return Conclusion(
