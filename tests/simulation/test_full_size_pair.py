@@ -156,7 +156,7 @@ def test_each_attention_kernel_runs_or_says_why_not(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------- larger cards
 
 
-@pytest.mark.parametrize("card", ["l4", "h100"])
+@pytest.mark.parametrize("card", ["l4", "a100-40", "h100"])
 def test_all_sizes_live_beside_voxtral_on_larger_cards(card: str, tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     ended = shared_server(f"simulated:{card}").run(coreside, str(found), log=tmp_path / "log")

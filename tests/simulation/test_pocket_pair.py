@@ -91,9 +91,9 @@ def test_no_remedy_lets_memory_creep(tmp_path: Path) -> None:
         LimitsParams,
         soak_strategies=["sequential"],
         max_new_tokens=3,
-        soak_cycles=24,
+        soak_cycles=50,
         soak_requests=2,
-        mitigate_every=6,
+        mitigate_every=10,
     )
     rows = soak.measure(session)
     assert {row["status"] for row in rows} == {"ok"}, [row["reason"] for row in rows]

@@ -11,11 +11,17 @@
 
 #define ALLOCATION_FAILED 3 /* cuBLAS's number; of the others' any but 0 is a failure */
 
-static char handle[64]; /* nobody looks inside */
+static char handle[4096]; /* nobody looks inside */
+
+/* Each handle is another one: by handle and stream torch keeps cuBLAS' workspaces apart. */
+static void *new_handle(void) {
+    static unsigned created;
+    return &handle[__sync_fetch_and_add(&created, 1) % sizeof handle];
+}
 
 /* The first handle of any library brings its kernels into the context. */
 static int create(void **out) {
-    *out = handle;
+    *out = new_handle();
     return context_load_libraries(visible_card(current_device())) ? 0 : ALLOCATION_FAILED;
 }
 API int cublasCreate_v2(void **out) { return create(out); }
