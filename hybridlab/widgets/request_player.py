@@ -120,15 +120,14 @@ def answers_table(rows: pd.DataFrame, *, reference: str | None, expected: str | 
     as `answers` has them."""
     if rows.empty:
         return "<p>Nothing was said about this request: random weights have no text.</p>"
-    names = ("who", "transcript", "words wrong", "answer", "trials", "median latency")
     return (
         f'<p><del style="{_GONE}">struck out</del>: missing; <ins style="{_NEW}">underlined</ins>: '
         "not in the reference. Case and punctuation do not count.</p>"
-        f"{table(names, (_cells(row, reference, expected) for _, row in rows.iterrows()))}"
+        f"{table(_cells(row, reference, expected) for _, row in rows.iterrows())}"
     )
 
 
-def _cells(row: pd.Series[Any], reference: str | None, expected: str | None) -> list[str]:
+def _cells(row: pd.Series[Any], reference: str | None, expected: str | None) -> dict[str, str]:
     transcript, answer = text_of(row, "transcript"), text_of(row, "answer")
     shown, wrong, judged = escape(transcript or EMPTY), EMPTY, escape(answer or EMPTY)
     seen = aligned_words(reference, transcript) if reference and transcript else None
@@ -138,8 +137,14 @@ def _cells(row: pd.Series[Any], reference: str | None, expected: str | None) -> 
         wrong = f"{seen.substitutions + seen.deletions + seen.insertions} of {of}"
     if answer and expected:
         judged = f"{'✓' if same_answer(expected, answer) else '✗'} {judged}"
-    latency = seconds(row["latency_s"])
-    return [escape(row["who"]), shown, wrong, judged, str(row["times"]), latency]
+    return {
+        "who": escape(row["who"]),
+        "transcript": shown,
+        "words wrong": wrong,
+        "answer": judged,
+        "trials": str(row["times"]),
+        "median latency": seconds(row["latency_s"]),
+    }
 
 
 # ---------------------------------------------------------------------------------- the controls

@@ -80,8 +80,7 @@ def whatif_html(race: Race, constraints: Requirements, *, rate_rps: float = 0.0)
     if not race.arms:
         return "<p>No race case can be compared: run the notebooks 04 to 06 first.</p>"
     found = whatif(race, constraints, rate_rps=rate_rps)
-    rows = [_row(arm, found) for arm in race.arms]
-    shown = table(rows[0], (row.values() for row in rows))
+    shown = table(_row(arm, found) for arm in race.arms)
     return framed(_pick(found), f"<p>{escape(race.pair)}. {RULES}</p>", shown)
 
 

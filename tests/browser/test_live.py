@@ -42,7 +42,7 @@ def prepared(session: JupyterLab, name: str, values: dict[str, Any]) -> None:
     nbformat.write(book, session.folder / f"{name}.ipynb")
 
 
-PICTURE = 'svg[aria-label^="memory by owner"]'
+PICTURE = '[aria-label^="memory by owner"]'
 CHANGED = "([picture, seen]) => document.querySelector(picture)?.innerHTML !== seen"
 
 

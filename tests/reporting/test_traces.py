@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from hybridlab.reporting.html import traces as module
-from hybridlab.reporting.html.traces import case_names, thinned, traces
-from hybridlab.reporting.html.vega_bundle import packed, vega_script
+from hybridlab.reporting.html.traces import case_names, packed, thinned, traces, vega_script
 from hybridlab.reporting.html.view_model import Run
 from tests.synthetic import case, write_run
 

@@ -17,8 +17,8 @@ from hybridlab.analysis.recommendation import Requirements, recommend
 from hybridlab.analysis.verdict import judge, read_verdict, write_verdict
 from hybridlab.reporting import key_findings, labels
 from hybridlab.reporting import tables as summary
-from hybridlab.reporting.html import build_report, sections, tables
-from hybridlab.reporting.html.run_info import method_facts
+from hybridlab.reporting.html import answer, build_report, tables
+from hybridlab.reporting.html.run_info import method_block
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.results.reader import part_folders, read_rows, run_table
 from hybridlab.results.schema import COMMON_COLUMNS, TABLES, columns, is_time
@@ -191,10 +191,10 @@ def test_the_page_says_why_there_are_no_times(run: Path) -> None:
     visible = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
     assert not re.search(r"\b(nan|NaN|NaT)\b", visible)
     opened = Run(run)
-    check([sections.answer(opened), *sections.recommendation(opened).values()])
-    check(text for card in sections.cards(opened) for text in card)
-    assert any(NO_TIMES in line for line in sections.missing(opened))
-    assert method_facts(opened)["Times"] == f"none: {NO_TIMES}"
+    check([answer.answer(opened), *answer.recommendation(opened).values()])
+    check(text for card in answer.cards(opened) for text in card)
+    assert any(NO_TIMES in line for line in answer.missing(opened))
+    assert f"<dd>none: {NO_TIMES}</dd>" in method_block(opened)
     shown = [tables.strategies_table(opened), tables.containers_table(opened)]
     shown += [tables.memory_table(opened), tables.cases_table(opened)]
     for table in shown:

@@ -4,7 +4,7 @@ GiB."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,14 +23,13 @@ from hybridlab.reporting.palette import MOMENT_LOOK, MUTED
 from hybridlab.reporting.rows import SIZES, evidence_of, worst_per_label
 from hybridlab.units import GIB, format_bytes
 
-Moment = Literal["load_peak", "idle", "request_peak"]
 #: From so many rows on they stand closer.
 MANY = 12
 _UNREAD = "ok, but without a memory reading"
 
 
 @theme.styled()
-def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figure:
+def memory_bars(cases: pd.DataFrame, *, moment: str = "request_peak") -> Figure:
     """Bytes of each case at one moment, stacked by owner, against the device's capacity.
 
     Of repeated cases the one with the highest peak is drawn; cases without a measurement are rows
@@ -69,7 +68,7 @@ def _interval(cases: pd.DataFrame, rows: pd.DataFrame) -> str:
     return "no interval: one case for each row"
 
 
-def case_stack(row: pd.Series[Any], moment: Moment) -> dict[str, float]:
+def case_stack(row: pd.Series[Any], moment: str) -> dict[str, float]:
     """Bytes by owner that sum to the moment's reading; empty where there is none."""
     total = number_of(row, f"{moment}_bytes")
     if text_of(row, "status") not in ("ok", "oom") or not total > 0:

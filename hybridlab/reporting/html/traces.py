@@ -7,6 +7,9 @@ with the neighbour of the same kind.
 
 from __future__ import annotations
 
+import base64
+import functools
+import gzip
 import json
 from itertools import cycle
 from typing import Any
@@ -14,9 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from markupsafe import Markup
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
+from hybridlab.reporting.html.page import render
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.reporting.palette import COLORBLIND, OWNER_COLOURS, PHASE_LOOK
 from hybridlab.reporting.rows import case_labels, merged_bands
@@ -34,6 +39,35 @@ MOST_SPANS = 800
 JOIN_SHARE = 0.0005
 #: Characters of all traces before they are packed; about a sixth of that goes into the page.
 BUDGET_CHARACTERS = 3_000_000
+
+
+def traces_block(run: Run) -> Markup:
+    """The traces and the library that draws them, packed, in the panel that shows them."""
+    found = traces(run)
+    left_out = found["left_out"]
+    note = f"{left_out} more cases are in the tables of the run only: the page stays small."
+    return render(
+        "traces.html.j2",
+        traces=packed(json.dumps(found, separators=(",", ":"))) if found["cases"] else "",
+        library=packed(vega_script()) if found["cases"] else "",
+        note=note if left_out else "",
+    )
+
+
+@functools.cache
+def vega_script() -> str:
+    """The one library that the page carries: vega-embed with Vega and Vega-Lite inside, which it
+    leaves on `window`. Bundled from PyPI's vl-convert-python, so that the same versions give the
+    same bytes: 0.9 MB, 0.4 MB as it is embedded."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+@functools.lru_cache(maxsize=2)
+def packed(text: str) -> Markup:
+    """gzip and base64: what the page unpacks with DecompressionStream."""
+    return Markup(base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode())
 
 
 def traces(run: Run) -> dict[str, Any]:
