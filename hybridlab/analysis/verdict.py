@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.errors import RunFolderError
 from hybridlab.planner import PairPlan
-from hybridlab.results.manifest import read_manifest, write_json
-from hybridlab.results.reader import part_folders, run_table
+from hybridlab.results.manifest import write_json
+from hybridlab.results.reader import run_table
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB, format_bytes, format_seconds
 
@@ -265,27 +265,6 @@ def store_verdict(
     }
     write_json(run_dir / "verdict.json", verdict)
     return verdict
-
-
-def rewrite_verdict(run_dir: Path) -> Path | None:
-    """Write an older run's `verdict.json` anew, from its rows and under the constraints that its
-    manifests hold; None where it has none."""
-    path = run_dir / "verdict.json"
-    if not path.is_file():
-        return None
-    told = _read(path)
-    params: list[dict[str, Any]] = [
-        read_manifest(folder).get("params", {}) for folder in part_folders(run_dir)
-    ]
-    asked = next((one for one in params if "min_margin_bytes" in one), {})
-    names = [field.name for field in fields(Requirements)]
-    return write_verdict(
-        run_dir,
-        device=_device(told, run_table(run_dir, "cases")),
-        card=told.get("card"),
-        target=told.get("target") or TARGET,
-        constraints=Requirements.asked(**{name: asked[name] for name in names if name in asked}),
-    )
 
 
 def read_verdict(run_dir: Path, constraints: Requirements | None = None) -> dict[str, Any]:

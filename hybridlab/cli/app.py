@@ -19,7 +19,6 @@ from hybridlab.errors import HybridlabError, ParameterError
 COMMANDS = [
     "doctor",
     "fit",
-    "migrate",
     "new",
     "plan",
     "report",

@@ -1,11 +1,9 @@
-"""Names that changed, old to new, for what readers kept: parameters in their files, rows of their
-runs (`hybridlab migrate`)."""
+"""Names that changed, old to new, for the parameters that readers kept in their files."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: Parameters, and the columns that hold them.
 PARAMETERS = {
     "voxtral": "llm_model",
     "voxtral_weights": "llm_weights",
@@ -43,60 +41,8 @@ PARAMETERS = {
     "ageing_remedies": "soak_mitigations",
     "remedy_every": "mitigate_every",
 }
-#: Columns of every table that has them.
-COLUMNS = {
-    **{old: new for old, new in PARAMETERS.items() if old.startswith(("voxtral", "whisper"))},
-    "enveloped": "memory_limited",
-    "limit_kind": "scaling_kind",
-    "limit_value": "scaling_value",
-    "ask": "limit_kind",
-    "largest_value": "limit_found",
-    "reached": "limit_hit",
-    "remedy": "mitigation",
-    "base_bytes": "process_baseline_bytes",
-    "steady_bytes": "idle_bytes",
-    "steady_reserved_bytes": "idle_reserved_bytes",
-    "outside_bytes": "external_bytes",
-    "outside_reason": "external_reason",
-    "voxtral_bytes": "llm_weights_bytes",
-    "whisper_bytes": "asr_weights_bytes",
-    "foreign_cpu_share": "other_processes_cpu_share",
-    "foreign_gpu_processes": "other_gpu_processes",
-    "foreign_gpu_reason": "other_gpu_reason",
-    "cleanings": "cache_clears",
-    "restarts": "model_reloads",
-    "housekeeping_s": "maintenance_s",
-    "served_by": "served_by_model",
-    "steps_down": "fallbacks",
-    "first": "is_first_request",
-    "wait_s": "queue_time_s",
-    "parity": "output_matches_reference",
-    "tenant": "role",
-    "inside": "in_process",
-    "survived": "succeeded",
-    "slack_bytes": "allocator_cache_bytes",
-    "when": "at_request",
-    "same_text": "output_unchanged",
-}
-#: Columns of one table alone: `kind` is another thing in `claims`.
-COLUMNS_OF = {"trials": {"kind": "question_type"}, "claims": {"evidence": "basis"}}
-#: Columns that are no more.
-DROPPED = ("stable",)
-
+#: Values of parameters by what they name.
 VALUES: dict[str, dict[str, str]] = {
-    "experiment": {
-        "beside": "co_residency",
-        "edge": "memory_limits",
-        "ageing": "soak",
-        "race": "strategy_comparison",
-        "alone": "reference",
-        "at_once": "concurrent",
-        "lengths": "service_times",
-        "limits": "request_scaling",
-        "squeeze": "headroom",
-        "arrivals": "load_sweep",
-        "ladder": "fallback",
-    },
     "variant": {
         "naive": "two-requests",
         "lookahead": "prefetch",
@@ -108,18 +54,9 @@ VALUES: dict[str, dict[str, str]] = {
         "voxtral": "llm",
         "whisper": "asr",
     },
-    "role": {"voxtral": "llm", "whisper": "asr"},
+    "swap": {"voxtral": "llm", "whisper": "asr"},
     "load_order": {"voxtral-first": "llm-first", "whisper-first": "asr-first"},
     "limit_kind": {"squeeze": "headroom", "ladder": "fallback"},
-    "kind": {"ageing": "soak"},
-    "moment": {"steady": "idle"},
-    "owner": {
-        "kept": "retained",
-        "strangers": "other processes",
-        "context and strangers": "context and other processes",
-        "allocator slack": "allocator cache",
-        "unexplained": "unattributed",
-    },
 }
 
 
@@ -127,23 +64,5 @@ def renamed_parameter(name: str, value: Any) -> Any:
     """A parameter's value by the present names of variants, load orders and roles."""
     if isinstance(value, list):
         return [renamed_parameter(name, item) for item in value]
-    column = "variant" if name.endswith("_variants") else name.removesuffix("s")
-    return renamed_value({"swap": "role"}.get(column, column), value)
-
-
-def renamed_value(column: str, value: Any) -> Any:
-    """A value of this (renamed) column by its present name."""
-    if not isinstance(value, str):
-        return value
-    known = VALUES.get(column, {})
-    if column in ("owner", "moment", "phase") and value not in known:
-        role, _, rest = value.partition(" ")
-        return f"{VALUES['role'][role]} {rest}" if rest and role in VALUES["role"] else value
-    return known.get(value, value)
-
-
-def renamed_row(table: str, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of an older run by the present names."""
-    names = {**COLUMNS, **COLUMNS_OF.get(table, {})}
-    named = {names.get(name, name): value for name, value in row.items() if name not in DROPPED}
-    return {name: renamed_value(name, value) for name, value in named.items()}
+    of = "variant" if name.endswith("_variants") else name.removesuffix("s")
+    return VALUES.get(of, {}).get(value, value) if isinstance(value, str) else value

@@ -21,11 +21,14 @@ from hybridlab.reporting.labels import arm_name
 from hybridlab.results.run_folder import NotebookRun
 from hybridlab.units import format_bytes, format_seconds
 from hybridlab.widgets.bars import Bar, bars_html
-from hybridlab.widgets.html import framed, output
-from hybridlab.widgets.stop_button import AGAIN_S, Stop, let_clicks_through, takes_clicks
+from hybridlab.widgets.html import framed
+from hybridlab.widgets.stopping import AGAIN_S, Stop
 from hybridlab.widgets.watched_case import WatchedCase, stack_of
 
-INTERRUPT = f"the kernel's interrupt (■); twice within {AGAIN_S:.0f} s it stops the rest"
+HINT = (
+    "<div>The kernel's interrupt (■) stops this case; twice within "
+    f"{AGAIN_S:.0f} s it stops the rest.</div>"
+)
 
 
 def live_view(params: Params, device: Device) -> CaseObserver | None:
@@ -49,12 +52,12 @@ class LiveView:
 
     @property
     def stopped(self) -> bool:
-        return self.stop.rest.is_set()
+        return self.stop.rest
 
     @contextmanager
     def watch(self, part: NotebookRun, case: Case, place: str) -> Iterator[Path]:
         if self._panel is None:  # the first case also waits for the server that forks it
-            self._panel = Panel(self.stop, clicks=takes_clicks(self.shell.kernel))
+            self._panel = Panel()
             self.shell.events.register("post_run_cell", self._cell_ended)
         told = self._panel.folder / f"{case.id}.jsonl"
         told.unlink(missing_ok=True)  # of an earlier try
@@ -68,7 +71,7 @@ class LiveView:
         if self._watched is not None and self._panel is not None:
             self._watched.look(pid)
             self._panel.draw(case_html(self._watched))
-        return self.stop.case.is_set()
+        return self.stop.case
 
     def ended(self, row: Mapping[str, Any]) -> None:
         if self._panel is None:  # no case has run in this cell
@@ -85,10 +88,9 @@ class LiveView:
 
 
 class Panel:
-    """The widgets in one cell, and the picture that stays when it has ended."""
+    """What is seen in one cell; when it has ended, for good."""
 
-    def __init__(self, stop: Stop, *, clicks: bool) -> None:
-        import ipywidgets as widgets
+    def __init__(self) -> None:
         from IPython.display import display
 
         self.outcomes: Counter[str] = Counter()
@@ -97,41 +99,25 @@ class Panel:
         self._folder = tempfile.TemporaryDirectory(
             prefix="hybridlab-live-", ignore_cleanup_errors=True
         )
-        self._view = output()
-        buttons = _buttons(stop) if clicks else []
-        hint = widgets.HTML(f"{'or' if clicks else 'To stop this case:'} {INTERRUPT}")
-        self._box = widgets.VBox([self._view, widgets.HBox([*buttons, hint])])
-        self._handle = display(self._box, display_id=True)
-        for button in buttons:
-            let_clicks_through(button)
+        self._html = ""
+        self._handle = display(display_id=True)
 
     @property
     def folder(self) -> Path:
         return Path(self._folder.name)
 
-    def draw(self, html: str) -> None:
-        self._view.value = html
-
-    def freeze(self) -> None:
-        """Put what is seen in the widgets' place, for good."""
+    def draw(self, html: str, after: str = HINT) -> None:
         from IPython.display import HTML
 
+        self._html = html
+        self._handle.update(HTML(html + after))
+
+    def freeze(self) -> None:
+        """Say how the cell's cases ended, above the picture of the last one."""
         ran = ", ".join(f"{count} {status}" for status, count in self.outcomes.items())
         title = f"<div><b>live view, ended</b>: {ran or 'no case'}; the last one:</div>"
-        self._handle.update(HTML(title + self._view.value))
-        self._box.close_all()
+        self.draw(title + self._html, after="")
         self._folder.cleanup()
-
-
-def _buttons(stop: Stop) -> list[Any]:
-    import ipywidgets as widgets
-
-    fitting = {"layout": {"width": "auto"}, "icon": "stop"}
-    case = widgets.Button(description="stop this case", button_style="warning", **fitting)
-    case.on_click(lambda _: stop.press())
-    rest = widgets.Button(description="stop the rest, too", **fitting)
-    rest.on_click(lambda _: stop.press(rest=True))
-    return [case, rest]
 
 
 # ----------------------------------------------------------------------------------- the picture

@@ -676,20 +676,6 @@ def test_write_verdict_reads_a_runs_rows(tmp_path: Path) -> None:
     assert len(written["options"]) >= 3 * 7
 
 
-def test_an_older_verdict_is_written_anew_under_its_own_constraints(tmp_path: Path) -> None:
-    assert verdict.rewrite_verdict(tmp_path) is None
-    write_parts(tmp_path, race())
-    asked = {"min_margin_bytes": 5 * GIB, "max_p95_s": 0.0, "max_wer": 1.0}
-    manifest = tmp_path / "parts" / "06" / "manifest.json"
-    manifest.write_text(json.dumps({"params": asked}), encoding="utf-8")
-    old = {"recommendation": {"strategy": "swapping", "variant": "arena"}, "target": "l4"}
-    (tmp_path / "verdict.json").write_text(json.dumps(old), encoding="utf-8")
-    written = json.loads(verdict.rewrite_verdict(tmp_path).read_text(encoding="utf-8"))
-    assert written["recommendation"]["variant"] == "reload-cached"  # the one with such a margin
-    assert (written["device"], written["target"]) == ("cpu", "l4")
-    assert written["options"][0]["card"] == "l4"
-
-
 def test_verdicts_need_no_torch() -> None:
     import subprocess
 

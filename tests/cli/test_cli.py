@@ -137,17 +137,6 @@ def test_a_verdict_is_printed_and_computed_anew_under_constraints(tmp_path: Path
     assert code == 0 and NOTHING_KEEPS in text
 
 
-def test_migrate_writes_an_older_runs_verdict_anew(tmp_path: Path) -> None:
-    folder = write_run(tmp_path)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 0}))
-    (folder / "verdict.json").write_text(json.dumps({"recommendation": {"choice_flips": 0.1}}))
-    code, text = run("migrate", str(folder))
-    assert code == 0 and text.splitlines()[-1].endswith("verdict.json")
-    assert read_verdict(folder)["recommendation"]["selection_instability"] >= 0
-    assert run("migrate", str(folder))[1].strip().endswith("of the present schema already")
-
-
 # ------------------------------------------------------------------------- terminal and pipe
 
 

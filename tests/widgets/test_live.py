@@ -30,7 +30,7 @@ from hybridlab.results.writer import TableWriter
 from hybridlab.units import MIB
 from hybridlab.widgets import live_view
 from hybridlab.widgets.live import memory_html, trial_html
-from hybridlab.widgets.stop_button import Stop, let_clicks_through, takes_clicks
+from hybridlab.widgets.stopping import Stop
 from hybridlab.widgets.watched_case import WatchedCase, stack_of, used_bytes
 from tests.watcher import Watcher
 
@@ -254,41 +254,13 @@ def test_stopping_the_rest_runs_nothing_more(tmp_path: Path) -> None:
 def test_an_interrupt_is_a_wish_and_a_second_one_stops_the_rest() -> None:
     stop, before = Stop(), signal.getsignal(signal.SIGINT)
     with stop.listening():
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.case.wait(1)
-        assert not stop.rest.is_set()
+        signal.raise_signal(signal.SIGINT)
+        assert (stop.case, stop.rest) == (True, False)
     assert signal.getsignal(signal.SIGINT) is before
     with stop.listening():
-        assert not stop.case.is_set()  # the next case is another one
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.case.wait(1)
-        assert stop.rest.is_set()
-
-
-def test_a_click_comes_from_another_thread_and_counts_only_while_a_case_runs() -> None:
-    stop = Stop()
-    stop.press(rest=True)
-    assert not stop.rest.is_set()
-    with stop.listening():
-        click = threading.Thread(target=stop.press)
-        click.start()
-        click.join()
-        assert stop.case.is_set()
-        assert not stop.rest.is_set()
-
-
-def test_buttons_are_for_kernels_that_take_clicks_while_they_work() -> None:
-    def kernel(*features: str) -> Any:
-        return SimpleNamespace(kernel_info={"supported_features": list(features)})
-
-    assert takes_clicks(kernel("debugger", "kernel subshells"))
-    assert not takes_clicks(kernel("debugger"))
-    assert not takes_clicks(SimpleNamespace(kernel_info={}))  # ipykernel 6
-    assert not takes_clicks(SimpleNamespace())
-    comm = SimpleNamespace(_reply_subshell_id=None)
-    for _ in range(2):  # other versions do not have it
-        let_clicks_through(SimpleNamespace(comm=comm))
-        assert not hasattr(comm, "_reply_subshell_id")
+        assert not stop.case  # the next case is another one
+        signal.raise_signal(signal.SIGINT)
+        assert (stop.case, stop.rest) == (True, True)
 
 
 def test_headless_inline_and_outside_a_notebook_nobody_watches() -> None:
