@@ -218,22 +218,9 @@ def _three_finding(rows: pd.DataFrame) -> str:
     """How many pairs fit, and which leaves least; of a simulated card, that it is one."""
     margins = numbers(rows, "margin_bytes").where(rows["status"] == "ok")
     if not margins.notna().any():
-        return _peak_finding(rows)
+        return memory_finding(rows)
     fit, count = int((margins >= 0).sum()), labels.counted(len(rows), "pair")
     some = f"all of {count} fit" if fit == len(rows) else f"{fit} of {count} fit"
     tightest, least = rows["label"].iloc[int(np.nanargmin(margins))], float(margins.min())
     words = f"{simulated_words(rows)}{some}; {tightest} is the tightest: {labels.spare(least)}"
     return labels.capital(words)
-
-
-def _peak_finding(rows: pd.DataFrame) -> str:
-    """Whether loading or serving sets the peaks, where nothing says what is left."""
-    load, serve = (numbers(rows, f"{m}_peak_bytes") for m in ("load", "request"))
-    gap = (load - serve).dropna()
-    if gap.empty:
-        return f"None of {labels.counted(len(rows), 'case')} has both peaks, loading and serving"
-    loading = int((gap > 0).sum())
-    if loading == 0:
-        return f"Serving, not loading, sets every peak (by up to {format_bytes(-gap.min())})"
-    of = labels.counted(len(gap), "case")
-    return f"Loading sets the peak in {loading} of {of} (by up to {format_bytes(gap.max())})"

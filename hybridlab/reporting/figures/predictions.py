@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
@@ -24,13 +25,15 @@ def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Fi
     sizes = points[["predicted", "measured"]].to_numpy()
     ends = [sizes.min() * 0.6, sizes.max() * 1.7]
     ax.plot(ends, ends, color=GUIDE, linestyle="--", linewidth=1.2, zorder=1)
-    colours, markers = ({owner: look[i] for owner, look in PREDICTED_LOOK.items()} for i in (0, 1))
+    known = set(points["owner"])
+    look = {owner: own for owner, own in PREDICTED_LOOK.items() if owner in known}
+    colours, markers = ({owner: own[i] for owner, own in look.items()} for i in (0, 1))
     shown = {"hue": "owner", "palette": colours, "style": "owner", "markers": markers}
-    sns.scatterplot(points, x="predicted", y="measured", **shown, s=110, ax=ax, zorder=3)
-    handles, owners = ax.get_legend_handles_labels()
-    ax.get_legend().remove()
-    for handle, owner in zip(handles, owners, strict=True):
-        handle.set_label(labels.role_name(owner))
+    sns.scatterplot(points, x="predicted", y="measured", **shown, s=110, legend=False, ax=ax)
+    handles = [
+        Line2D([], [], marker=marker, color=colour, linestyle="", label=labels.role_name(owner))
+        for owner, (colour, marker) in look.items()
+    ]
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
     ax.set(xlabel="predicted (GiB)", ylabel="measured (GiB)")
     for axis in (ax.xaxis, ax.yaxis):
