@@ -21,13 +21,12 @@ from hybridlab.reporting.labels import arm_name
 from hybridlab.results.run_folder import NotebookRun
 from hybridlab.units import format_bytes, format_seconds
 from hybridlab.widgets.bars import Bar, bars_html
-from hybridlab.widgets.html import framed
+from hybridlab.widgets.html import framed, output
 from hybridlab.widgets.stopping import AGAIN_S, Stop
 from hybridlab.widgets.watched_case import WatchedCase, stack_of
 
 HINT = (
-    "<div>The kernel's interrupt (■) stops this case; twice within "
-    f"{AGAIN_S:.0f} s it stops the rest.</div>"
+    f"The kernel's interrupt (■) stops this case; twice within {AGAIN_S:.0f} s it stops the rest."
 )
 
 
@@ -91,6 +90,7 @@ class Panel:
     """What is seen in one cell; when it has ended, for good."""
 
     def __init__(self) -> None:
+        import ipywidgets as widgets
         from IPython.display import display
 
         self.outcomes: Counter[str] = Counter()
@@ -99,24 +99,25 @@ class Panel:
         self._folder = tempfile.TemporaryDirectory(
             prefix="hybridlab-live-", ignore_cleanup_errors=True
         )
-        self._html = ""
-        self._handle = display(display_id=True)
+        self._view = output()
+        self._box = widgets.VBox([self._view, widgets.HTML(HINT)])
+        self._handle = display(self._box, display_id=True)
 
     @property
     def folder(self) -> Path:
         return Path(self._folder.name)
 
-    def draw(self, html: str, after: str = HINT) -> None:
-        from IPython.display import HTML
-
-        self._html = html
-        self._handle.update(HTML(html + after))
+    def draw(self, html: str) -> None:
+        self._view.value = html
 
     def freeze(self) -> None:
-        """Say how the cell's cases ended, above the picture of the last one."""
+        """Put what is seen in the widgets' place, and how the cell's cases ended."""
+        from IPython.display import HTML
+
         ran = ", ".join(f"{count} {status}" for status, count in self.outcomes.items())
         title = f"<div><b>live view, ended</b>: {ran or 'no case'}; the last one:</div>"
-        self.draw(title + self._html, after="")
+        self._handle.update(HTML(title + self._view.value))
+        self._box.close_all()
         self._folder.cleanup()
 
 

@@ -218,8 +218,8 @@ def test_a_stopped_case_has_its_reason_no_rows_and_is_run_again(
     assert manifest["status"] == "failed"
     assert case.id in manifest["reason"]
 
-    again = open_session(tmp_path)
-    row = again.runner.run(again.case("strategy_comparison"))
+    again = open_session(tmp_path, trials=8)
+    row = again.runner.run(case)
     assert row["status"] == "ok", row["reason"]
     assert [r["status"] for r in read_rows(again.part.folder / "cases.jsonl")] == ["ok"]
     again.close()
