@@ -113,11 +113,25 @@ def explorer_html(choice: Choice, points: Sequence[Point] = ()) -> str:
         return f'<p role="alert"><b>Not possible:</b> {escape(str(error))}</p>'
     capacity = capacity_of(choice.card)
     own = [point for point in points if choice.matches(point)]
+    top = max(own, key=lambda point: point.peak_bytes, default=None)
     bars = [_bar(moment, _stack(owners), measured=False) for moment, owners in moments.items()]
+    if top is None:
+        here = counted(sum(point.card == choice.card for point in points), "case")
+        words = (
+            "Not measured: every figure is <b>predicted</b>. Measured of other combinations on "
+            f"{escape(card_named(choice.card).title)}: {here}."
+        )
+    else:
+        bars += [
+            _bar(f"{name}, {top.run}", top.stacks[moment], measured=True)
+            for moment, name in MOMENTS.items()
+            if top.stacks[moment]
+        ]
+        words = _error_words(choice, top, f"the highest of {counted(len(own), 'case')}")
     return framed(
         _verdict(choice, moments, capacity),
-        bars_html([*bars, *_measured_bars(own)], capacity_bytes=capacity.expected),
-        _measured_words(choice, own, points),
+        bars_html(bars, capacity_bytes=capacity.expected),
+        f"<p>{words}</p>",
     )
 
 
@@ -160,40 +174,19 @@ def _longest(seconds: float) -> str:
     return format_seconds(seconds) + (", the most that Voxtral takes" if most else "")
 
 
-def _measured_bars(own: Iterable[Point]) -> list[Bar]:
-    """The highest of the matching cases, moment by moment."""
-    top = max(own, key=lambda point: point.peak_bytes, default=None)
-    if top is None:
-        return []
-    return [
-        _bar(f"{name}, {top.run}", top.stacks[moment], measured=True)
-        for moment, name in MOMENTS.items()
-        if top.stacks[moment]
-    ]
-
-
-def _measured_words(choice: Choice, own: Sequence[Point], points: Sequence[Point]) -> str:
-    """The error of the prediction, else that there is none."""
-    if not own:
-        here = counted(sum(point.card == choice.card for point in points), "case")
-        title = escape(card_named(choice.card).title)
-        return (
-            "<p>Not measured: every figure is <b>predicted</b>. Measured of other combinations on "
-            f"{title}: {here}.</p>"
-        )
-    top = max(own, key=lambda point: point.peak_bytes)
+def _error_words(choice: Choice, top: Point, of: str) -> str:
+    """What was measured, and the error of the prediction for the same audio."""
     seen = [
         sum(size.expected for owner, size in owners.items() if owner not in UNSEEN)
         for owners in choice.moments(audio_s=top.audio_s).values()
     ]
     predicted = max(seen) + top.process_baseline_bytes
-    of = f"the highest of {len(own)} cases" if len(own) > 1 else "one case"
     return (
-        f"<p><b>Measured</b> ({escape(top.run)}, {of}, {top.audio_s:.1f} s of audio): peak "
+        f"<b>Measured</b> ({escape(top.run)}, {of}, {top.audio_s:.1f} s of audio): peak "
         f"{format_bytes(top.peak_bytes)}. Predicted for that audio with the process itself "
         f"({format_bytes(top.process_baseline_bytes)} before any model): "
         f"{format_bytes(predicted)}; error "
-        f"<b>{percent(top.peak_bytes / predicted - 1, signed=True)}</b>.</p>"
+        f"<b>{percent(top.peak_bytes / predicted - 1, signed=True)}</b>."
     )
 
 

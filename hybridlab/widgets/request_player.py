@@ -13,7 +13,8 @@ from hybridlab.analysis.stats import word_errors
 from hybridlab.audio import Samples
 from hybridlab.reporting.labels import EMPTY, arm_of, counted, seconds, text_of
 from hybridlab.reporting.rows import complete_tables, is_first
-from hybridlab.reporting.tables import model_name, same_answer
+from hybridlab.reporting.tables import model_name
+from hybridlab.reporting.tables.strategy_comparison import same_answer
 from hybridlab.widgets.html import framed, output, table
 
 if TYPE_CHECKING:
