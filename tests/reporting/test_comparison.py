@@ -105,6 +105,11 @@ def test_other_methods_are_not_compared(run: Path, other: Path, tmp_path: Path) 
     assert "×" not in page.text
 
 
+def test_a_run_without_races_has_nothing_to_compare(run: Path, tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first", notebooks=1)
+    assert "Nothing can be compared" in compared(run, first, output=tmp_path / "c.html").text
+
+
 def test_folders_that_cannot_be_compared(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="different run folders"):
         build_comparison([run, run], tmp_path / "c.html")

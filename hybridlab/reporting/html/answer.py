@@ -211,8 +211,8 @@ def _latency_card(run: Run) -> Card | None:
     if not intervals:
         return None
     best = fastest_arm(intervals)
-    note = f"{best.arm}, median of {best.latency_s.n}, {labels.bounds(best.latency_s)}"
-    return ("Lowest latency per request", labels.seconds(best.latency_s.value), note)
+    shown = labels.bracketed(best.latency_s, labels.seconds)
+    return ("Lowest latency per request", shown, f"{best.arm}, median of {best.latency_s.n}")
 
 
 def _parity_card(run: Run) -> Card | None:

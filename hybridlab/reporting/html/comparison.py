@@ -18,7 +18,7 @@ from hybridlab.reporting.html import run_info
 from hybridlab.reporting.html.answer import missing
 from hybridlab.reporting.html.page import write_page
 from hybridlab.reporting.html.view_model import Run, badge, bullets, table
-from hybridlab.reporting.labels import EMPTY, is_missing, text
+from hybridlab.reporting.labels import EMPTY, text
 from hybridlab.reporting.rows import case_labels, cases_of, measured, present
 
 #: Of ratios: between cases, and of times that a run has one case of.
@@ -75,22 +75,19 @@ def differences(runs: Runs) -> list[dict[Any, Any]]:
 
 def _refusal(first: Run, run: Run) -> str:
     """Why a run must not be compared with the first one; '' where it may."""
-    versions = [one.origin("measurement_version") for one in (first, run)]
+    versions = [text(one.origin("measurement_version")) for one in (first, run)]
     kinds = [set(present(one.cases, "device").str.split(":").str[0]) for one in (first, run)]
     limited = [present(one.cases, "memory_limited").astype(bool).any() for one in (first, run)]
-    if any(map(is_missing, versions)):
-        return "a run does not say by which version of the method it ran"
-    if versions[0] != versions[1]:
-        return f"measured by versions {' and '.join(map(text, versions))} of the method"
+    if versions[0] != versions[1] or EMPTY in versions:
+        return f"measured by versions {' and '.join(versions)} of the method"
     if kinds[0] != kinds[1]:
         return "devices of these kinds count bytes in different ways"
     return "one of them ran inside a memory limit" if limited[0] != limited[1] else ""
 
 
 def measures(run: Run) -> pd.Series[float]:
-    """By `what`, `column` and case, of cases that ended well: median latency (s), throughput
-    (requests/s) and peak (bytes) of each arm whose texts held, and the bytes of each moment of what
-    was resident."""
+    """By `what`, `column` and case, of cases that ended well: median latency (s), requests/s and
+    peak (bytes) of each arm whose texts held, and the bytes of each moment beside Voxtral."""
     key = ["notebook", "case_id"]
     good = race_cases(run.cases, run.trials)
     good = good.assign(whose=[labels.arm_of(row) for _, row in good.iterrows()])
@@ -98,20 +95,21 @@ def measures(run: Run) -> pd.Series[float]:
     served = served[served.groupby(key)["whose"].transform("size") >= LEAST_TRIALS]
     beside = measured(cases_of(run.cases, "baseline", "co_residency"))
     beside = beside.assign(whose=case_labels(beside))
-    sources = [(served, "latency", "latency_s"), (good, "throughput", "throughput_rps")]
+    sources = [(served, "latency", "latency_s"), (good, "requests/s", "throughput_rps")]
     sources += [(good, "peak", "peak_bytes")]
     sources += [(beside, name, f"{moment}_bytes") for moment, name in labels.MOMENTS.items()]
     found = [
-        rows[key].assign(what=name + " of " + rows["whose"], column=c, value=numbers(rows, c))
-        for rows, name, c in sources
+        rows[key].assign(what=name, column=column, value=numbers(rows, column), whose=rows["whose"])
+        for rows, name, column in sources
     ]
     known = pd.concat(found).dropna(subset=["value"])
+    known["what"] += " of " + known["whose"].astype(str)
     return known.groupby(["what", "column", *key], sort=False)["value"].median()
 
 
 def changes_of(runs: Runs, refused: Mapping[str, str]) -> list[dict[str, Any]]:
     """Every quantity in every run in words, its ratio to the first one, and whether it changed."""
-    shown = {"latency_s": labels.seconds, "throughput_rps": labels.per_minute}
+    shown = {"latency_s": labels.seconds, "throughput_rps": labels.number}
     known = pd.concat({letter: measures(run) for letter, run in runs.items()}, names=["run"])
     rows = []
     for (what, column), own in known.groupby(["what", "column"], sort=False):
