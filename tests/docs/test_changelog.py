@@ -9,10 +9,10 @@ import pytest
 
 from hybridlab.cli.serve import RENAMED
 from hybridlab.config import renamed
+from hybridlab.results.schema import TABLES, columns
 
 KINDS = {
     "parameter": renamed.PARAMETERS,
-    "column": renamed.COLUMNS,
     "variant": renamed.VALUES["variant"],
     "option": RENAMED,
 }
@@ -33,3 +33,11 @@ def test_every_rename_is_known_to_the_program(project: Path, kind: str) -> None:
     told = {old: new for named, old, new in rows(project) if named == kind}
     assert told
     assert told.items() <= KINDS[kind].items()
+
+
+def test_renamed_columns_are_in_the_schema_and_their_old_names_are_not(project: Path) -> None:
+    told = {old: new for named, old, new in rows(project) if named == "column"}
+    known = {name for table in TABLES for name in columns(table)}
+    assert told
+    assert set(told.values()) <= known
+    assert not set(told) & known

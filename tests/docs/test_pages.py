@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from hybridlab.cli.commands import app
 from hybridlab.config import renamed
 from tests.docs.pages import PAGES, PROJECT
+from tests.docs.test_changelog import rows as renames
 
 GUIDES = sorted((PROJECT / "docs" / "adding").glob("*.md"))
 
@@ -63,7 +64,8 @@ def test_every_walk_through_is_linked_from_the_architecture_and_for_contributors
 
 def test_the_pages_use_the_present_words() -> None:
     """Old names stand in the changelog alone."""
-    old = [name for name in (*renamed.PARAMETERS, *renamed.COLUMNS) if "_" in name]
+    columns = [name for kind, name, _ in renames(PROJECT) if kind == "column"]
+    old = [name for name in (*renamed.PARAMETERS, *columns) if "_" in name]
     for page in [page for page in PAGES if page.name not in ("CHANGELOG.md", "columns.md")]:
         text = page.read_text(encoding="utf-8")
         assert [name for name in old if re.search(rf"`{name}`", text)] == [], page
