@@ -3,20 +3,13 @@ service times alone. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
-from hybridlab.analysis.arms import ArmStats
 from hybridlab.results.schema import required_columns
 
 #: The knee is the last rate whose p95 is within so many times that at the lowest rate.
 KNEE_RATIO = 2.0
-#: By Little's law throughput x latency is the number of requests on the way; above this several
-#: were, and a formula for one server says nothing.
-ONE_ON_THE_WAY = 1.2
 
 
 def arrival_points(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -123,58 +116,3 @@ def _ratio(mine: float, theirs: float) -> float:
     if np.isinf(theirs):
         return float("nan") if np.isinf(mine) else 0.0
     return mine / theirs
-
-
-# ------------------------------------------------------------------------------- one arm, one rate
-
-
-@dataclass(frozen=True, kw_only=True)
-class AtRate:
-    """How an arm fares where requests come at a rate: `p95_s` is measured with waiting or
-    not-a-number; `words` say what stands behind it."""
-
-    holds: bool
-    p95_s: float
-    words: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arrivals:
-    """What a run knows of waiting: measured points, and the knee of each arm among them."""
-
-    points: pd.DataFrame
-    knees: Mapping[str, float]
-
-    @classmethod
-    def of(cls, cases: pd.DataFrame, trials: pd.DataFrame) -> Arrivals:
-        points = arrival_points(trials, cases)
-        return cls(points=points, knees=knees(points))
-
-    def at(self, arm: ArmStats, rate_rps: float) -> AtRate:
-        """Measured at the next higher rate that was offered to this arm; where none was, derived
-        from its service times. No arm holds more than it serves without a pause."""
-        nan = float("nan")
-        if rate_rps >= arm.throughput_rps:
-            words = f"measured: it serves {arm.throughput_rps:.3g} /s at most"
-            return AtRate(holds=False, p95_s=nan, words=words)
-        name = arm.arm
-        own = self.points[self.points["arm"] == name] if len(self.points) else self.points
-        tried = own[own["rate_rps"] >= rate_rps] if len(own) else own
-        if tried.empty:
-            return _derived(arm, rate_rps)
-        nearest = tried.sort_values("rate_rps").iloc[0]
-        p95_s, knee = float(nearest["p95_s"]), self.knees[name]
-        words = f"measured at {nearest['rate_rps']:.3g} /s, n = {nearest['n']}"
-        return AtRate(holds=bool(nearest["rate_rps"] <= knee), p95_s=p95_s, words=words)
-
-
-def _derived(arm: ArmStats, rate_rps: float) -> AtRate:
-    """Mean latency by `mean_latency_s`, held where it is within `KNEE_RATIO` times the service."""
-    seconds = np.array(arm.latencies_s)
-    service_s, nan = float(seconds.mean()), float("nan")
-    if arm.throughput_rps * service_s > ONE_ON_THE_WAY:
-        words = "unknown: several at once, no formula"
-        return AtRate(holds=False, p95_s=nan, words=words)
-    mean_s = mean_latency_s(service_s, float(seconds.var() / service_s**2), 1 / rate_rps)
-    words = f"derived: mean latency {mean_s:.3g} s"
-    return AtRate(holds=mean_s <= KNEE_RATIO * service_s, p95_s=nan, words=words)

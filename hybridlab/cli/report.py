@@ -17,11 +17,10 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="the page of a comparison (comparison.html)")
     ] = None,
-    pdf: Annotated[bool, typer.Option("--pdf", help="print it with a browser as well")] = False,
 ) -> None:
     """Build a run's index.html again from its tables, or one page that compares runs."""
     with cli_errors():
-        from hybridlab.reporting.html import build_comparison, build_report, print_pdf
+        from hybridlab.reporting.html import build_comparison, build_report
 
         folders = [folder.expanduser().absolute() for folder in run_dirs]
         many = len(folders) > 1
@@ -30,5 +29,3 @@ def report(
         target = (output or Path("comparison.html")).expanduser()
         page = build_comparison(folders, target) if many else build_report(folders[0])
         typer.echo(f"{'comparison' if many else 'report'}: {relative_path(page)}")
-        if pdf:
-            typer.echo(f"pdf: {relative_path(print_pdf(page))}")

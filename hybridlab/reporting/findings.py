@@ -128,7 +128,8 @@ def fastest_words(intervals: Mapping[str, Interval], *, pooled: bool = False) ->
 
 def overlapping(names: Sequence[str]) -> str:
     """Why no order is claimed: 'but its interval overlaps that of a and 2 more'."""
-    return f"but its interval overlaps that of {labels.first_and_more(names)}"
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"but its interval overlaps that of {names[0]}{more}"
 
 
 def pareto_front(arms: Iterable[ArmStats]) -> list[ArmStats]:

@@ -121,11 +121,6 @@ def percent(share: Any, *, signed: bool = False) -> str:
     return f"{float(share) * 100:{'+' if signed else ''}.1f} %".replace("-", "−")
 
 
-def per_minute(rate_rps: Any) -> str:
-    """Requests per second as '9.31 / min'."""
-    return EMPTY if is_missing(rate_rps) else f"{format_number(float(rate_rps) * 60)} / min"
-
-
 def interval(estimate: Interval) -> str:
     """'0.41 (0.39–0.44)'; without bounds where a single value has none."""
     if estimate.n == 0 or math.isnan(estimate.low):
@@ -138,13 +133,6 @@ def bracketed(estimate: Interval, shown: Callable[[float], str], between: str = 
     if math.isnan(estimate.low):
         return shown(estimate.value)
     return f"{shown(estimate.value)}{between}[{shown(estimate.low)}, {shown(estimate.high)}]"
-
-
-def bounds(estimate: Interval) -> str:
-    """'1.20 s to 1.26 s'."""
-    if is_missing(estimate.low):
-        return EMPTY
-    return f"{seconds(estimate.low)} to {seconds(estimate.high)}"
 
 
 def output_matches_reference(values: Iterable[Any]) -> str:
@@ -161,11 +149,6 @@ def counted(count: int, noun: str) -> str:
 def spare(margin_bytes: float) -> str:
     """'3.10 GiB to spare' or '410 MiB short'."""
     return f"{format_bytes(abs(margin_bytes))} {'to spare' if margin_bytes >= 0 else 'short'}"
-
-
-def first_and_more(names: Sequence[str]) -> str:
-    """'a', 'a and 2 more'."""
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def capital(sentence: str) -> str:

@@ -55,12 +55,12 @@ def complete_tables(function: Callable[P, R]) -> Callable[P, R]:
 
 def timed_table(function: Callable[P, pd.DataFrame]) -> Callable[P, pd.DataFrame]:
     """`complete_tables` for a table of times: of a simulated card it says why there are none."""
-    signature = inspect.signature(function)
     inner = complete_tables(function)
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
-        if not has_clock(signature.bind(*args, **kwargs).arguments["cases"]):
+        tables = [table for table in (*args, *kwargs.values()) if isinstance(table, pd.DataFrame)]
+        if not all(map(has_clock, tables)):
             return pd.DataFrame({"no times": [NO_TIMES]})
         return inner(*args, **kwargs)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.config.params import Params
 from hybridlab.devices.system_info import git_commit, machine, versions
-from hybridlab.errors import RunFolderError
+from hybridlab.results.reader import read_object
 from hybridlab.results.schema import SCHEMA_VERSION
 from hybridlab.results.writer import plain, replace
 
@@ -26,14 +26,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest in `folder`, or an empty mapping where there is none."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        raise RunFolderError(f"{path} is damaged; delete it and repeat with --resume") from None
-    return dict(manifest)
+    return read_object(folder / "manifest.json")
 
 
 def params_hash(values: Mapping[str, Any]) -> str:
@@ -42,39 +35,32 @@ def params_hash(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def file_hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def run_manifest(
     *, params: Mapping[str, Any], started: str, status: Status, artefacts: list[Path], base: Path
 ) -> dict[str, Any]:
-    """The manifest of a whole run."""
+    """The manifest of a whole run; `artefacts` stand in it with their hashes."""
+    hashes = {str(p.relative_to(base)): hashlib.sha256(p.read_bytes()) for p in artefacts}
     return {
-        "measurement_version": MEASUREMENT_VERSION,
-        "schema_version": SCHEMA_VERSION,
+        **_origin(params),
         "run_id": base.name,
         "status": status,
-        "params": dict(params),
-        "params_hash": params_hash(params),
-        "machine": machine(),
-        "versions": versions(),
-        "git_commit": git_commit(),
         "started": started,
         "ended": now(),
-        "artefacts": {str(p.relative_to(base)): file_hash(p) for p in artefacts},
+        "artefacts": {name: digest.hexdigest() for name, digest in hashes.items()},
     }
 
 
 def origin(params: Params) -> dict[str, Any]:
-    values = params.model_dump()
+    """Where a part's rows come from: parameters, machine, versions, commit."""
+    return {**_origin(params.model_dump()), "seed": params.seed}
+
+
+def _origin(params: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "measurement_version": MEASUREMENT_VERSION,
         "schema_version": SCHEMA_VERSION,
-        "params": values,
-        "params_hash": params_hash(values),
-        "seed": params.seed,
+        "params": dict(params),
+        "params_hash": params_hash(params),
         "machine": machine(),
         "versions": versions(),
         "git_commit": git_commit(),

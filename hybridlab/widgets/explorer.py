@@ -3,27 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from hybridlab import catalog, planner
-from hybridlab.devices import card_of
+from hybridlab.devices import CpuDevice, card_of
 from hybridlab.errors import ParameterError
+from hybridlab.planner.limits import largest_fitting
 from hybridlab.planner.memory_plan import MemoryByOwner, fit_of
 from hybridlab.reporting.labels import MOMENTS, counted, percent, spare
 from hybridlab.reporting.memory_stack import planned_stack
 from hybridlab.units import format_bytes, format_seconds
-from hybridlab.widgets.explorer_state import Choice, capacity_of, card_named
+from hybridlab.widgets.bars import Bar, bars_html
 from hybridlab.widgets.html import framed, output
 from hybridlab.widgets.measured_points import Combination, Point, reference_points, run_points
-from hybridlab.widgets.memory_svg import Bar, memory_svg
 
 if TYPE_CHECKING:
     from hybridlab.experiments.session import Session
 
 #: Owners that a measured peak does not have: an allocator's own peak stands without them.
 UNSEEN = ("context", "allocator cache")
+
+
+# ------------------------------------------------------------------------------------ the choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Combination):
+    """What the controls say."""
+
+    beams: int
+
+    def check(self) -> None:
+        """`ParameterError` for what the planner would predict but nothing would run."""
+        card = card_named(self.card)
+        for name, dtype in (("Voxtral", self.llm_dtype), ("Whisper", self.dtype)):
+            if dtype not in ("int8", "int4", *card.native_dtypes):
+                raise ParameterError(
+                    f"{card.title} does not compute in {dtype}; for {name} choose one of: "
+                    f"{', '.join(card.native_dtypes)}"
+                )
+        if card is catalog.HOST and self.llm_dtype in ("int8", "int4"):
+            raise ParameterError(
+                f"Voxtral in {self.llm_dtype} needs a CUDA device (bitsandbytes); choose "
+                "float32 or bfloat16"
+            )
+
+    def moments(self, *, audio_s: float | None = None) -> dict[str, MemoryByOwner]:
+        """The planner's owners at each moment of the chosen way."""
+        request = planner.Request(
+            audio_s=audio_s or self.audio_s, beams=self.beams, batch=self.batch
+        )
+        return planner.ledger_by_strategy(
+            card_named(self.card),
+            catalog.whisper(self.whisper),
+            catalog.voxtral(self.voxtral),
+            backend=self.backend,
+            dtype=self.dtype,
+            llm_dtype=self.llm_dtype,
+            request=request,
+        )[self.way]
+
+    def worst(self, *, audio_s: float | None = None) -> planner.Estimate:
+        moments = self.moments(audio_s=audio_s).values()
+        return planner.largest([planner.total(list(owners.values())) for owners in moments])
+
+    def longest_audio_s(self) -> float:
+        """Longest audio (s) in whole windows that is expected to fit; 0 where none does."""
+        capacity = capacity_of(self.card)
+        windows = largest_fitting(
+            lambda n: self.worst(audio_s=n * catalog.WINDOW_S).expected <= capacity.expected,
+            most=int(catalog.VOXTRAL_MAX_ANSWER_S // catalog.WINDOW_S),
+        )
+        return windows * catalog.WINDOW_S
+
+    def matches(self, point: Point) -> bool:
+        """Whether this was measured: on this card, these models and dtypes, this way, as many
+        windows and rows, one beam."""
+        whisper = () if self.way == "solo" else ("whisper", "backend", "dtype")
+        names = ("card", "voxtral", "llm_dtype", "way", "batch", "windows", *whisper)
+        same = all(getattr(self, name) == getattr(point, name) for name in names)
+        return same and self.beams == 1
+
+
+def card_named(name: str) -> catalog.Card:
+    """A card of the catalog, or this machine's CPU."""
+    return catalog.HOST if name == catalog.HOST.name else catalog.card(name)
+
+
+def capacity_of(name: str) -> planner.Estimate:
+    """What the card is sold with; for the CPU what this machine has."""
+    if name == catalog.HOST.name:
+        return planner.Estimate.exact(CpuDevice().capacity_bytes())
+    card = catalog.card(name)
+    return planner.Estimate(card.usable_bytes, card.usable_bytes, card.usable_bytes_max)
 
 
 # ------------------------------------------------------------------------------------- the view
@@ -39,11 +113,25 @@ def explorer_html(choice: Choice, points: Sequence[Point] = ()) -> str:
         return f'<p role="alert"><b>Not possible:</b> {escape(str(error))}</p>'
     capacity = capacity_of(choice.card)
     own = [point for point in points if choice.matches(point)]
+    top = max(own, key=lambda point: point.peak_bytes, default=None)
     bars = [_bar(moment, _stack(owners), measured=False) for moment, owners in moments.items()]
+    if top is None:
+        here = counted(sum(point.card == choice.card for point in points), "case")
+        words = (
+            "Not measured: every figure is <b>predicted</b>. Measured of other combinations on "
+            f"{escape(card_named(choice.card).title)}: {here}."
+        )
+    else:
+        bars += [
+            _bar(f"{name}, {top.run}", top.stacks[moment], measured=True)
+            for moment, name in MOMENTS.items()
+            if top.stacks[moment]
+        ]
+        words = _error_words(choice, top, f"the highest of {counted(len(own), 'case')}")
     return framed(
         _verdict(choice, moments, capacity),
-        memory_svg([*bars, *_measured_bars(own)], capacity_bytes=capacity.expected),
-        _measured_words(choice, own, points),
+        bars_html(bars, capacity_bytes=capacity.expected),
+        f"<p>{words}</p>",
     )
 
 
@@ -86,40 +174,19 @@ def _longest(seconds: float) -> str:
     return format_seconds(seconds) + (", the most that Voxtral takes" if most else "")
 
 
-def _measured_bars(own: Iterable[Point]) -> list[Bar]:
-    """The highest of the matching cases, moment by moment."""
-    top = max(own, key=lambda point: point.peak_bytes, default=None)
-    if top is None:
-        return []
-    return [
-        _bar(f"{name}, {top.run}", top.stacks[moment], measured=True)
-        for moment, name in MOMENTS.items()
-        if top.stacks[moment]
-    ]
-
-
-def _measured_words(choice: Choice, own: Sequence[Point], points: Sequence[Point]) -> str:
-    """The error of the prediction, else that there is none."""
-    if not own:
-        here = counted(sum(point.card == choice.card for point in points), "case")
-        title = escape(card_named(choice.card).title)
-        return (
-            "<p>Not measured: every figure is <b>predicted</b>. Measured of other combinations on "
-            f"{title}: {here}.</p>"
-        )
-    top = max(own, key=lambda point: point.peak_bytes)
+def _error_words(choice: Choice, top: Point, of: str) -> str:
+    """What was measured, and the error of the prediction for the same audio."""
     seen = [
         sum(size.expected for owner, size in owners.items() if owner not in UNSEEN)
         for owners in choice.moments(audio_s=top.audio_s).values()
     ]
     predicted = max(seen) + top.process_baseline_bytes
-    of = f"the highest of {len(own)} cases" if len(own) > 1 else "one case"
     return (
-        f"<p><b>Measured</b> ({escape(top.run)}, {of}, {top.audio_s:.1f} s of audio): peak "
+        f"<b>Measured</b> ({escape(top.run)}, {of}, {top.audio_s:.1f} s of audio): peak "
         f"{format_bytes(top.peak_bytes)}. Predicted for that audio with the process itself "
         f"({format_bytes(top.process_baseline_bytes)} before any model): "
         f"{format_bytes(predicted)}; error "
-        f"<b>{percent(top.peak_bytes / predicted - 1, signed=True)}</b>.</p>"
+        f"<b>{percent(top.peak_bytes / predicted - 1, signed=True)}</b>."
     )
 
 

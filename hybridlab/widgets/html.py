@@ -1,11 +1,12 @@
-"""What the views share: an output as wide as its cell, and tables that scroll rather than spill."""
+"""What the views share: an output as wide as its cell, lines as narrow as the page's, and tables
+that scroll rather than spill."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-_CELL = "padding:2px 8px;text-align:left;vertical-align:top;line-height:1.4"
+import pandas as pd
 
 
 def output() -> Any:
@@ -20,12 +21,7 @@ def framed(*parts: str) -> str:
     return f'<div style="line-height:1.4">{"".join(parts)}</div>'
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table(rows: Iterable[dict[str, str]]) -> str:
     """A table of cells that are HTML already."""
-    names = "".join(f'<th scope="col" style="{_CELL}">{name}</th>' for name in header)
-    lines = ("".join(f'<td style="{_CELL}">{cell}</td>' for cell in row) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return (
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse"><thead><tr>'
-        f"{names}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    shown = pd.DataFrame(rows).style.hide(axis="index").to_html()
+    return f'<div style="overflow-x:auto;text-align:left">{shown}</div>'

@@ -6,8 +6,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from hybridlab.experiments.live_feed import LiveState
 from hybridlab.reporting.labels import arm_name
 from hybridlab.results.run_folder import NotebookRun
 from hybridlab.units import format_bytes, format_seconds
+from hybridlab.widgets.bars import Bar, bars_html
 from hybridlab.widgets.html import framed, output
-from hybridlab.widgets.memory_svg import Bar, Moment, memory_svg
-from hybridlab.widgets.monitor_readings import Readings, Trials
-from hybridlab.widgets.stop_button import AGAIN_S, Stop, let_clicks_through, takes_clicks
+from hybridlab.widgets.stopping import AGAIN_S, Stop
+from hybridlab.widgets.watched_case import WatchedCase, stack_of
 
-INTERRUPT = f"the kernel's interrupt (■); twice within {AGAIN_S:.0f} s it stops the rest"
+HINT = (
+    f"The kernel's interrupt (■) stops this case; twice within {AGAIN_S:.0f} s it stops the rest."
+)
 
 
 def live_view(params: Params, device: Device) -> CaseObserver | None:
@@ -45,42 +47,37 @@ class LiveView:
         self.device, self.shell = device, shell
         self.stop = Stop()
         self._panel: Panel | None = None
-        self._watched: Watched | None = None
+        self._watched: WatchedCase | None = None
 
     @property
     def stopped(self) -> bool:
-        return self.stop.rest.is_set()
+        return self.stop.rest
 
     @contextmanager
     def watch(self, part: NotebookRun, case: Case, place: str) -> Iterator[Path]:
-        panel = self._show()
-        told = panel.folder / f"{case.id}.jsonl"
+        if self._panel is None:  # the first case also waits for the server that forks it
+            self._panel = Panel()
+            self.shell.events.register("post_run_cell", self._cell_ended)
+        told = self._panel.folder / f"{case.id}.jsonl"
         told.unlink(missing_ok=True)  # of an earlier try
-        trials = Trials(part.folder / "trials.jsonl", case.id)
-        with Watched(case, place, self.device.name, told, trials) as self._watched:
-            panel.draw(self._watched)
-            with self.stop.listening():
-                yield told
+        trials = part.folder / "trials.jsonl"
+        self._watched = WatchedCase(case, place, self.device.name, told, trials)
+        self._panel.draw(case_html(self._watched))
+        with self.stop.listening():
+            yield told
 
     def tick(self, pid: int) -> bool:
         if self._watched is not None and self._panel is not None:
-            self._panel.draw(self._watched.look(pid))
-        return self.stop.case.is_set()
+            self._watched.look(pid)
+            self._panel.draw(case_html(self._watched))
+        return self.stop.case
 
     def ended(self, row: Mapping[str, Any]) -> None:
         if self._panel is None:  # no case has run in this cell
             return
         self._panel.outcomes["stopped" if was_stopped(row) else row["status"]] += 1
         if self._watched is not None and self._watched.case.id == row["case_id"]:
-            self._panel.end(self._watched, row)
-
-    def _show(self) -> Panel:
-        """The panel of the cell that runs now."""
-        if self._panel is None:
-            # a first case also waits for the server that forks it, a few seconds
-            self._panel = Panel(self.stop, clicks=takes_clicks(self.shell.kernel))
-            self.shell.events.register("post_run_cell", self._cell_ended)
-        return self._panel
+            self._panel.draw(case_html(self._watched, ended=row))
 
     def _cell_ended(self, _: Any) -> None:
         self.shell.events.unregister("post_run_cell", self._cell_ended)
@@ -89,119 +86,71 @@ class LiveView:
         self._panel = self._watched = None
 
 
-class Watched:
-    """One case while it runs: what is known of it so far."""
-
-    def __init__(self, case: Case, place: str, device: str, told: Path, trials: Trials) -> None:
-        self.case, self.place, self.trials = case, place, trials
-        self._device, self._path = device, told
-        self._began_s = time.monotonic()
-        self._stack = ExitStack()
-        self.readings: Readings | None = None
-
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def look(self, pid: int) -> Watched:
-        """Bring it up to date; the first look begins the readings."""
-        if self.readings is None:
-            self.readings = self._stack.enter_context(Readings(self._device, pid, self._path))
-        self.trials.read()
-        return self
-
-    def title(self) -> str:
-        case = self.case
-        whisper = case.asr.model if case.asr else "no Whisper"
-        return (
-            f"<b>case {self.place}</b> · {escape(case.experiment)}: "
-            f"{escape(arm_name(case.strategy, case.variant))}, {escape(whisper)} and "
-            f"{escape(case.llm.model)}"
-        )
-
-    def progress(self) -> str:
-        """The phase that it is in, and for how long it has been at work."""
-        phase = self.readings.told.phase if self.readings else ""
-        seconds = time.monotonic() - self._began_s
-        return f"<b>{escape(phase or 'starting')}</b> · {seconds:.1f} s"
-
-    def memory(self) -> str:
-        if self.readings is None or not self.readings.history:
-            return "<i>no reading of memory yet</i>"
-        return memory_html(list(self.readings.history), self.readings.told)
-
-
 class Panel:
-    """The widgets in one cell, and the picture that stays when it has ended."""
+    """What is seen in one cell; when it has ended, for good."""
 
-    def __init__(self, stop: Stop, *, clicks: bool) -> None:
+    def __init__(self) -> None:
         import ipywidgets as widgets
         from IPython.display import display
 
-        self.title, self.progress, self.memory, self.trial = (output() for _ in range(4))
         self.outcomes: Counter[str] = Counter()
         #: Where the cases of this cell tell what they do; a stopped one may still be at its last
         #: word when the cell ends.
         self._folder = tempfile.TemporaryDirectory(
             prefix="hybridlab-live-", ignore_cleanup_errors=True
         )
-        self.buttons = _buttons(stop) if clicks else []
-        hint = widgets.HTML(f"{'or' if clicks else 'To stop this case:'} {INTERRUPT}")
-        rows = [self.title, self.progress, self.memory, self.trial]
-        self.box = widgets.VBox([*rows, widgets.HBox([*self.buttons, hint])])
-        self.handle = display(self.box, display_id=True)
-        for button in self.buttons:
-            let_clicks_through(button)
+        self._view = output()
+        self._box = widgets.VBox([self._view, widgets.HTML(HINT)])
+        self._handle = display(self._box, display_id=True)
 
     @property
     def folder(self) -> Path:
         return Path(self._folder.name)
 
-    def draw(self, watched: Watched) -> None:
-        self.title.value = watched.title()
-        self.progress.value = watched.progress()
-        self.memory.value = watched.memory()
-        self.trial.value = trial_html(watched.trials.latest, watched.trials.count)
-
-    def end(self, watched: Watched, row: Mapping[str, Any]) -> None:
-        """The case's last picture, and what became of it."""
-        self.draw(watched)
-        words = f"<b>{escape(row['status'])}</b> {escape(row['reason'])}".strip()
-        self.progress.value = f"ended: {words}"
+    def draw(self, html: str) -> None:
+        self._view.value = html
 
     def freeze(self) -> None:
-        """Put what is seen in the widgets' place, for good."""
+        """Put what is seen in the widgets' place, and how the cell's cases ended."""
         from IPython.display import HTML
 
         ran = ", ".join(f"{count} {status}" for status, count in self.outcomes.items())
-        shown = [self.title, self.progress, self.memory, self.trial]
-        lines = [f"<b>live view, ended</b>: {ran or 'no case'}; the last one:"]
-        lines += [widget.value for widget in shown]
-        self.handle.update(HTML(framed(*(f"<div>{line}</div>" for line in lines))))
-        self.box.close_all()
+        title = f"<div><b>live view, ended</b>: {ran or 'no case'}; the last one:</div>"
+        self._handle.update(HTML(title + self._view.value))
+        self._box.close_all()
         self._folder.cleanup()
 
 
-def memory_html(history: Sequence[Moment], told: LiveState) -> str:
-    """The bar of the last moment, and the curve of the last minute under it."""
-    stack = {owner: n_bytes for owner, n_bytes in history[-1].stack.items() if n_bytes}
-    note = f"{format_bytes(history[-1].used_bytes)} in use"
-    others = 0 if told.memory_limited else told.others_bytes
-    bar = Bar(label="now", parts=stack, note=note, others_bytes=others)
-    return memory_svg([bar], capacity_bytes=told.capacity_bytes, history=history)
+# ----------------------------------------------------------------------------------- the picture
 
 
-def _buttons(stop: Stop) -> list[Any]:
-    import ipywidgets as widgets
+def case_html(watched: WatchedCase, *, ended: Mapping[str, Any] | None = None) -> str:
+    """What a case is, its phase or what became of it, its memory and its latest trial."""
+    case = watched.case
+    whisper = case.asr.model if case.asr else "no Whisper"
+    title = (
+        f"<b>case {watched.place}</b> · {escape(case.experiment)}: "
+        f"{escape(arm_name(case.strategy, case.variant))}, {escape(whisper)} and "
+        f"{escape(case.llm.model)}"
+    )
+    seconds = time.monotonic() - watched.began_s
+    progress = f"<b>{escape(watched.state.phase or 'starting')}</b> · {seconds:.1f} s"
+    if ended is not None:
+        progress = f"ended: <b>{escape(ended['status'])}</b> {escape(ended['reason'])}"
+    memory = memory_html(watched.state, watched.used_bytes, watched.highest_bytes)
+    lines = (title, progress, memory, trial_html(watched.latest_trial, watched.n_trials))
+    return framed(*(f"<div>{line}</div>" for line in lines))
 
-    fitting = {"layout": {"width": "auto"}, "icon": "stop"}
-    case = widgets.Button(description="stop this case", button_style="warning", **fitting)
-    case.on_click(lambda _: stop.press())
-    rest = widgets.Button(description="stop the rest, too", **fitting)
-    rest.on_click(lambda _: stop.press(rest=True))
-    return [case, rest]
+
+def memory_html(state: LiveState, used_bytes: int, highest_bytes: int) -> str:
+    """The bar of what is in use, and the highest reading so far."""
+    if not highest_bytes:
+        return "<i>no reading of memory yet</i>"
+    parts = {owner: n_bytes for owner, n_bytes in stack_of(state, used_bytes).items() if n_bytes}
+    note = f"{format_bytes(used_bytes)} in use, at most {format_bytes(highest_bytes)}"
+    others = 0 if state.memory_limited else state.others_bytes
+    bar = Bar(label="now", parts=parts, note=note, others_bytes=others)
+    return bars_html([bar], capacity_bytes=state.capacity_bytes)
 
 
 def trial_html(trial: Mapping[str, Any] | None, count: int) -> str:

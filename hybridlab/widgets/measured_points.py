@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
 from hybridlab import catalog, planner
-from hybridlab.reporting.figures.memory import Moment, case_stack
-from hybridlab.reporting.labels import counted, text_of
+from hybridlab.reporting.figures.memory import case_stack
+from hybridlab.reporting.labels import MOMENTS, counted, text_of
 from hybridlab.reporting.memory_stack import Stack
 from hybridlab.reporting.rows import complete, measured
 from hybridlab.results.manifest import read_manifest
@@ -143,5 +143,5 @@ def _point(row: pd.Series[Any], audio_s: float, run: str, card: str, swap: str) 
         batch=batch,
         process_baseline_bytes=float(row["process_baseline_bytes"]),
         peak_bytes=float(row["peak_bytes"]),
-        stacks={moment: case_stack(row, moment) for moment in get_args(Moment)},
+        stacks={moment: case_stack(row, moment) for moment in MOMENTS},
     )

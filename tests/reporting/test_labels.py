@@ -19,7 +19,7 @@ from hybridlab.units import GIB
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, " ", pd.NA, pd.NaT])
 def test_what_is_missing_is_a_dash(value: Any) -> None:
     shown = (labels.text, labels.n_bytes, labels.gib, labels.seconds, labels.number)
-    assert {show(value) for show in (*shown, labels.percent, labels.per_minute)} == {labels.EMPTY}
+    assert {show(value) for show in (*shown, labels.percent)} == {labels.EMPTY}
     assert math.isnan(labels.number_of({"x": value}, "x"))
     assert labels.text_of({"x": value}, "x") == labels.text_of({}, "x") == ""
 
@@ -33,7 +33,6 @@ def test_what_is_missing_is_a_dash(value: Any) -> None:
         (labels.text(0), "0"),
         (labels.percent(0.034), "3.4 %"),
         (labels.percent(-0.1, signed=True), "−10.0 %"),
-        (labels.per_minute(17.66), "1,060 / min"),
         (labels.interval(Interval(0.412, 0.39, 0.44, 9)), "0.412 (0.39–0.44)"),
         (labels.interval(Interval(0.4, math.nan, math.nan, 1)), "0.4"),
         (labels.interval(Interval(math.nan, math.nan, math.nan, 0)), labels.EMPTY),

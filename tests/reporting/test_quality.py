@@ -98,26 +98,6 @@ def test_what_was_left_out_is_said_once() -> None:
     ]
 
 
-SIZES = {"tiny": 75, "base": 140, "small": 460, "medium": 1450, "turbo": 1540, "large-v3": 2940}
-
-
-@pytest.mark.parametrize("wrong", [(4, 3, 2, 1, 0, 0), (1,) * 6, (9, 0, 9, 0, 9, 0)])
-def test_labels_cover_no_mark_and_no_other_label(wrong: tuple[int, ...]) -> None:
-    trials = pd.concat(said(model, n) for model, n in zip([*SIZES, "v"], (*wrong, 1), strict=True))
-    cases = cases_of(*((size, "asr", mib) for size, mib in SIZES.items()), ("v", "llm", 8900))
-    figure = figures.quality_memory(trials, cases)
-    (ax,) = figure.axes
-    figure.draw_without_rendering()
-    labels = [text.get_window_extent() for text in ax.texts if text.get_text()]
-    marks = [ax.transData.transform(line.get_xydata()[0]) for line in ax.lines]
-    assert len(labels) == len(marks) == 7
-    for index, box in enumerate(labels):
-        assert ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1
-        assert ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
-        assert not any(box.overlaps(other) for other in labels[index + 1 :])
-        assert not any(box.contains(*mark) for mark in marks)
-
-
 def test_a_size_is_named_where_cases_of_all_kinds_stand_together() -> None:
     names = ["large by itself", "small by itself", "pocket by itself"]
     assert list(case_labels(CASES)) == names

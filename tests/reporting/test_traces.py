@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from hybridlab.reporting.html import traces as module
-from hybridlab.reporting.html.traces import case_names, thinned, traces
-from hybridlab.reporting.html.vega_bundle import packed, vega_script
+from hybridlab.reporting.html.traces import bands, case_names, packed, thinned, traces, vega_script
 from hybridlab.reporting.html.view_model import Run
 from tests.synthetic import case, write_run
 
@@ -61,15 +60,13 @@ def test_later_rounds_go_first_where_the_page_is_full(
     assert not any("round 2" in trace["label"] for trace in found["cases"])
 
 
-def test_many_phases_are_joined_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_SPANS", 10)
+def test_close_phases_are_joined() -> None:
     starts = np.arange(1000) / 1000
     spans = pd.DataFrame(
         {"role": "copy", "phase": "copy-in", "start_s": starts, "end_s": starts + 0.0009}
     )
-    bands, joined = module._bands(spans)
-    assert joined
-    assert bands == [["copy", "copy-in", 0.0, pytest.approx(0.9999)]]
+    assert bands(spans) == [["copy", "copy-in", 0.0, pytest.approx(0.9999)]]
+    assert len(bands(spans.iloc[::100])) == 10
 
 
 def test_names_tell_cases_apart() -> None:

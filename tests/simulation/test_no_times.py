@@ -17,14 +17,14 @@ from hybridlab.analysis.recommendation import Requirements, recommend
 from hybridlab.analysis.verdict import judge, read_verdict, write_verdict
 from hybridlab.reporting import key_findings, labels
 from hybridlab.reporting import tables as summary
-from hybridlab.reporting.html import build_report, sections, tables
-from hybridlab.reporting.html.run_info import method_facts
+from hybridlab.reporting.html import answer, build_report, tables
+from hybridlab.reporting.html.run_info import method_block
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.results.reader import part_folders, read_rows, run_table
 from hybridlab.results.schema import COMMON_COLUMNS, TABLES, columns, is_time
 from hybridlab.results.writer import TableWriter
 from hybridlab.simulation import NO_TEXTS, NO_TIMES
-from hybridlab.widgets.whatif import Race, whatif_html
+from hybridlab.widgets.whatif import comparable_arms
 from tests.pages import load
 from tests.reporting.figures.drawn import DRAWN, FROM_TABLES, Tables, more_rows
 from tests.synthetic import write_run
@@ -161,9 +161,7 @@ def test_the_verdict_rests_on_bytes_alone(run: Path, rows: Tables) -> None:
     assert set(times.values()) == {None}
     strict = read_verdict(run, Requirements(max_p95_s=100.0))
     assert strict["recommendation"] is None  # nobody knows whether it would be kept
-    assert "No race case can be compared" in whatif_html(
-        Race.of(rows["cases"], rows["trials"]), Requirements()
-    )
+    assert comparable_arms(rows["cases"], rows["trials"]) == []
 
 
 def test_claims_about_times_and_texts_are_not_testable(rows: Tables) -> None:
@@ -192,10 +190,10 @@ def test_the_page_says_why_there_are_no_times(run: Path) -> None:
     visible = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
     assert not re.search(r"\b(nan|NaN|NaT)\b", visible)
     opened = Run(run)
-    check([sections.answer(opened), *sections.recommendation(opened).values()])
-    check(text for card in sections.cards(opened) for text in card)
-    assert any(NO_TIMES in line for line in sections.missing(opened))
-    assert method_facts(opened)["Times"] == f"none: {NO_TIMES}"
+    check([answer.answer(opened), *answer.recommendation(opened).values()])
+    check(text for card in answer.cards(opened) for text in card)
+    assert any(NO_TIMES in line for line in answer.missing(opened))
+    assert f"<dd>none: {NO_TIMES}</dd>" in method_block(opened)
     shown = [tables.strategies_table(opened), tables.containers_table(opened)]
     shown += [tables.memory_table(opened), tables.cases_table(opened)]
     for table in shown:

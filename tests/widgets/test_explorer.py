@@ -13,11 +13,9 @@ import pandas as pd
 import pytest
 
 from hybridlab import catalog, planner
-from hybridlab.units import GIB, format_bytes
-from hybridlab.widgets.explorer import explorer_html, settings_of
-from hybridlab.widgets.explorer_state import Choice
+from hybridlab.units import format_bytes
+from hybridlab.widgets.explorer import Choice, explorer_html, settings_of
 from hybridlab.widgets.measured_points import Point, points, reference_points
-from hybridlab.widgets.memory_svg import Bar, memory_svg
 from tests.synthetic import case, memory
 
 T4 = Choice(
@@ -59,7 +57,8 @@ def test_figures_are_the_planners() -> None:
     assert f"{format_bytes(plan.margin_bytes)} to spare" in shown
     assert f"{format_bytes(plan.idle_bytes)} predicted" in shown
     assert "every figure is <b>predicted</b>" in shown
-    assert "measured</text>" not in shown
+    assert not re.search(r"iB measured<", shown)
+    assert shown.count("1px dashed") == 3  # a bar for each moment
 
 
 def test_the_longest_audio_is_the_last_that_fits() -> None:
@@ -88,7 +87,7 @@ def test_what_cannot_be_resident_fits_in_turn() -> None:
 def test_what_is_impossible_is_one_line(choice: Choice, words: str) -> None:
     shown = explorer_html(choice)
     assert words in shown
-    assert "<svg" not in shown
+    assert "memory by owner" not in shown
     assert "\n" not in shown
 
 
@@ -167,18 +166,3 @@ def test_a_batch_counts_the_audio_of_one_row() -> None:
     limit = {"scaling_kind": "batch", "scaling_value": 4.0}
     (point,) = found_of({**row, **limit, "device": "cpu"}, audio_s=120.0)
     assert (point.batch, point.audio_s, point.windows) == (4, 30.0, 1)
-
-
-# ----------------------------------------------------------------------------------------- bars
-
-
-def test_bars_have_a_second_channel_and_say_their_total() -> None:
-    bar = Bar(label="idle", parts={"llm": 9 * GIB, "asr": 3 * GIB}, note="12.00 GiB")
-    drawn = memory_svg([bar], capacity_bytes=24 * GIB)
-    widths = [float(w) for w in re.findall(r'width="([\d.]+)" height="20" fill="url', drawn)]
-    assert widths[0] == pytest.approx(3 * widths[1], rel=0.01)
-    assert 'stroke-dasharray="6 4"' in drawn  # the capacity
-    assert ">12.00 GiB</text>" in drawn
-    assert drawn.count("<pattern") == 2
-    far = memory_svg([bar], capacity_bytes=140 * GIB)
-    assert "far outside this axis" in far

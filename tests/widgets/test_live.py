@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from dataclasses import replace
@@ -29,9 +30,8 @@ from hybridlab.results.writer import TableWriter
 from hybridlab.units import MIB
 from hybridlab.widgets import live_view
 from hybridlab.widgets.live import memory_html, trial_html
-from hybridlab.widgets.memory_svg import Moment
-from hybridlab.widgets.monitor_readings import Trials, stack_of, used_bytes
-from hybridlab.widgets.stop_button import Stop, let_clicks_through, takes_clicks
+from hybridlab.widgets.stopping import Stop
+from hybridlab.widgets.watched_case import WatchedCase, stack_of, used_bytes
 from tests.watcher import Watcher
 
 TOLD = LiveState(
@@ -112,43 +112,40 @@ def test_the_rest_is_whose_work_it_is() -> None:
     assert stack_of(LiveState(), 500 * MIB) == {"base": 500 * MIB}
 
 
-def drawn(told: LiveState, *used: int) -> ElementTree.Element:
-    """The picture of so many bytes, a second apart, as a tree."""
-    history = [Moment(float(i), stack_of(told, n_bytes)) for i, n_bytes in enumerate(used)]
-    return ElementTree.fromstring(f"<div>{memory_html(history, told)}</div>")
+def drawn(told: LiveState, used: int) -> ElementTree.Element:
+    """The picture of so many bytes as a tree."""
+    return ElementTree.fromstring(f"<div>{memory_html(told, used, used)}</div>")
 
 
-def test_a_picture_has_a_layer_and_a_word_for_each_owner() -> None:
-    tree = drawn(TOLD, 400 * MIB, 500 * MIB)
+def test_a_picture_has_a_piece_and_a_word_for_each_owner() -> None:
+    tree = drawn(TOLD, 500 * MIB)
+    pieces = [span.attrib for span in tree.iter("span") if "data-owner" in span.attrib]
     shown = ("base", "llm", "asr", "unattributed", "request")
-    layers = [p.attrib["fill"] for p in tree.iter("polygon")]
-    assert [layer.removesuffix(")").split("-")[-1] for layer in layers] == list(shown)
-    colours = {r.attrib["fill"] for pattern in tree.iter("pattern") for r in pattern.iter("rect")}
-    assert colours == {OWNER_COLOURS[owner] for owner in shown}
+    assert [piece["data-owner"] for piece in pieces] == list(shown)
+    for owner, piece in zip(shown, pieces, strict=True):
+        assert OWNER_COLOURS[owner] in piece["style"]
+    sizes = [float(re.findall(r"flex:(\d+)", piece["style"])[0]) for piece in pieces]
+    assert sum(sizes) == 500 * MIB
     words = "".join(tree.itertext())
     for part in (
-        "request 130 MiB",
-        "Whisper weights 20 MiB",
-        "capacity 1000 MiB",
-        "500 MiB in use",
+        *("request 130 MiB", "Whisper weights 20 MiB", "capacity 1000 MiB"),
+        "500 MiB in use, at most 500 MiB",
     ):
         assert part in words
-    parts = [r for r in tree.iter("rect") if "y" in r.attrib and "url" in r.attrib["fill"]]
-    (line,) = [x for x in tree.iter("line") if x.attrib["x1"] == x.attrib["x2"]]
-    left, capacity = float(parts[0].attrib["x"]), float(line.attrib["x1"])
-    total = sum(float(part.attrib["width"]) for part in parts)
-    assert total == pytest.approx((capacity - left) / 2, abs=1)  # half of the capacity
+    (bar,) = re.findall(r"width:([\d.]+)%", ElementTree.tostring(tree, "unicode"))
+    (mark,) = re.findall(r"left:([\d.]+)%", ElementTree.tostring(tree, "unicode"))
+    assert float(bar) == pytest.approx(float(mark) / 2, abs=0.1)  # half of the capacity
+    assert "no reading" in memory_html(LiveState(), 0, 0)
 
 
 def test_the_dashed_line_is_there_and_a_far_capacity_is_said_instead() -> None:
-    def dashes(tree: ElementTree.Element) -> int:
-        return sum("stroke-dasharray" in line.attrib for line in tree.iter("line"))
+    def marks(tree: ElementTree.Element) -> int:
+        return sum(span.get("class") == "capacity" for span in tree.iter("span"))
 
-    near = drawn(TOLD, 500 * MIB)
-    assert dashes(near) == 2  # across the bar and across the curve
+    assert marks(drawn(TOLD, 500 * MIB)) == 1
     far = drawn(replace(TOLD, capacity_bytes=int(FAR * 600 * MIB)), 500 * MIB)
-    assert dashes(far) == 0
-    assert "far above this curve" in "".join(far.itertext())
+    assert marks(far) == 0
+    assert "far outside this axis" in "".join(far.itertext())
     others = drawn(replace(TOLD, others_bytes=100 * MIB), 500 * MIB)
     assert "other processes 100 MiB" in "".join(others.itertext())
 
@@ -165,13 +162,15 @@ def test_a_trial_is_text_and_never_markup() -> None:
 def test_trials_of_the_running_case_alone_are_read(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     path.write_text('{"case_id": "mine", "request_id": "of an earlier try"}\n')
-    trials = Trials(path, "mine")
-    trials.read()
-    assert (trials.count, trials.latest) == (0, None)
+    case: Any = SimpleNamespace(id="mine")
+    watched = WatchedCase(case, "1 of 1", "cpu", tmp_path / "told.jsonl", path)
+    watched.read_trials()
+    assert (watched.n_trials, watched.latest_trial) == (0, None)
     with path.open("a") as file:
         file.write('{"case_id": "mine", "n": 1}\n{"case_id": "other", "n": 2}\n{"case_id": "mi')
-    trials.read()
-    assert (trials.count, trials.latest) == (1, {"case_id": "mine", "n": 1})
+    watched.look(os.getpid())
+    assert (watched.n_trials, watched.latest_trial) == (1, {"case_id": "mine", "n": 1})
+    assert 0 < watched.used_bytes == watched.highest_bytes
 
 
 def test_what_is_in_use_is_the_process_and_its_workers_own_pages() -> None:
@@ -255,41 +254,13 @@ def test_stopping_the_rest_runs_nothing_more(tmp_path: Path) -> None:
 def test_an_interrupt_is_a_wish_and_a_second_one_stops_the_rest() -> None:
     stop, before = Stop(), signal.getsignal(signal.SIGINT)
     with stop.listening():
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.case.wait(1)
-        assert not stop.rest.is_set()
+        signal.raise_signal(signal.SIGINT)
+        assert (stop.case, stop.rest) == (True, False)
     assert signal.getsignal(signal.SIGINT) is before
     with stop.listening():
-        assert not stop.case.is_set()  # the next case is another one
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.case.wait(1)
-        assert stop.rest.is_set()
-
-
-def test_a_click_comes_from_another_thread_and_counts_only_while_a_case_runs() -> None:
-    stop = Stop()
-    stop.press(rest=True)
-    assert not stop.rest.is_set()
-    with stop.listening():
-        click = threading.Thread(target=stop.press)
-        click.start()
-        click.join()
-        assert stop.case.is_set()
-        assert not stop.rest.is_set()
-
-
-def test_buttons_are_for_kernels_that_take_clicks_while_they_work() -> None:
-    def kernel(*features: str) -> Any:
-        return SimpleNamespace(kernel_info={"supported_features": list(features)})
-
-    assert takes_clicks(kernel("debugger", "kernel subshells"))
-    assert not takes_clicks(kernel("debugger"))
-    assert not takes_clicks(SimpleNamespace(kernel_info={}))  # ipykernel 6
-    assert not takes_clicks(SimpleNamespace())
-    comm = SimpleNamespace(_reply_subshell_id=None)
-    for _ in range(2):  # other versions do not have it
-        let_clicks_through(SimpleNamespace(comm=comm))
-        assert not hasattr(comm, "_reply_subshell_id")
+        assert not stop.case  # the next case is another one
+        signal.raise_signal(signal.SIGINT)
+        assert (stop.case, stop.rest) == (True, True)
 
 
 def test_headless_inline_and_outside_a_notebook_nobody_watches() -> None:

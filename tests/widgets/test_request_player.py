@@ -1,8 +1,6 @@
-"""What was said about a request: differences by known answers, one row per way and text."""
+"""What was said about a request: one row per way and text, by known answers."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 import pandas as pd
@@ -11,37 +9,8 @@ import pytest
 from hybridlab.audio import Samples, log_mel
 from hybridlab.reporting.figures.request import envelope
 from hybridlab.reporting.rows import RACE
-from hybridlab.widgets.request_player import (
-    answers,
-    answers_table,
-    marked_transcript,
-    player_html,
-)
+from hybridlab.widgets.request_player import answers, answers_html, player_html
 from tests.reporting.frames import frame
-
-
-def words_of(html: str) -> list[str]:
-    """['one', '-two', '+three']: what is kept, struck out and underlined."""
-    signed = re.sub(r"<del [^>]*line-through[^>]*>(.*?)</del>", r"-\1", html)
-    return re.sub(r"<ins [^>]*underline[^>]*>(.*?)</ins>", r"+\1", signed).split()
-
-
-@pytest.mark.parametrize(
-    ("reference", "transcript", "marked"),
-    [
-        ("one two three", "One, two three.", ["one", "two", "three"]),
-        ("one two three", "one three", ["one", "-two", "three"]),
-        ("one three", "one two three", ["one", "+two", "three"]),
-        ("one two three", "one four three", ["one", "-two", "+four", "three"]),
-        ("one", "", ["-one"]),
-    ],
-)
-def test_differences_are_marked(reference: str, transcript: str, marked: list[str]) -> None:
-    assert words_of(marked_transcript(reference, transcript)) == marked
-
-
-def test_without_a_reference_the_text_stands_as_it_is() -> None:
-    assert marked_transcript("", "1 < 2") == "1 &lt; 2"
 
 
 def test_one_row_for_each_way_and_text() -> None:
@@ -71,13 +40,14 @@ def test_the_table_judges_answers_and_counts_words() -> None:
     rows = frame(
         "who transcript answer times latency_s",
         ("a", "one two", "One.", 2, 0.5),
-        ("b", "one", "two", 1, float("nan")),
+        ("b", "1 < 2", "two", 1, float("nan")),
     )
-    shown = answers_table(rows, reference="one two", expected="one")
-    for words in ("✓ One.", "✗ two", "0 of 2", "1 of 2"):
+    shown = answers_html(rows, reference="one two", question="which?", expected="one")
+    for words in ("✓ One.", "✗ two", "0 of 2", "2 of 2", "1 &lt; 2", "<b>which?</b>"):
         assert words in shown
     assert "nan" not in shown
-    assert "no text" in answers_table(rows.iloc[:0], reference=None, expected=None)
+    none = answers_html(rows.iloc[:0], reference="", question="which?", expected="")
+    assert "no text" in none and "Reference: <b>none</b>" in none
 
 
 def test_the_player_holds_the_audio_itself(tone: Samples) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 import pytest
 
+from hybridlab.analysis.arms import ArmStats
 from hybridlab.analysis.recommendation import Requirements, recommend
-from hybridlab.results.schema import required_columns
 from hybridlab.units import GIB
-from hybridlab.widgets.whatif import Race, whatif, whatif_html
+from hybridlab.widgets.whatif import comparable_arms, what_if, whatif_html
 from tests.analysis.test_verdict import Rows
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
@@ -27,88 +25,42 @@ def tables() -> Tables:
 
 
 @pytest.fixture(scope="module")
-def race(tables: Tables) -> Race:
-    return Race.of(*tables)
+def arms(tables: Tables) -> list[ArmStats]:
+    return comparable_arms(*tables)
 
 
-def test_without_wishes_it_is_the_verdicts_word(race: Race, tables: Tables) -> None:
-    found = whatif(race, Requirements())
-    assert found.recommendation == recommend(*tables)
-    assert [arm.strategy for arm in found.front] == ["parallel", "sequential", "swapping"]
-    assert not any(found.broken.values())
+def picks(shown: str) -> list[str]:
+    """The sign of each arm, fastest first."""
+    return [sign for sign in shown if sign in "●○✗"][3:]  # the rules name each once
 
 
-def test_wishes_change_the_pick(race: Race) -> None:
-    small = whatif(race, Requirements(min_margin_bytes=6 * GIB))
-    assert small.recommendation is not None
-    assert small.recommendation.strategy == "sequential"
-    assert small.broken["parallel/threads"] == ["margin below 6.00 GiB"]
-    none = whatif(race, Requirements(max_p95_s=0.01))
-    assert none.recommendation is None
-    assert none.front == []
-
-
-def test_no_arm_holds_more_than_it_serves(race: Race) -> None:
-    """One request takes 0.65 s times the factor; sequential serves 1 /s without a pause."""
-    found = whatif(race, Requirements(), rate_rps=1.2)
-    assert found.waiting["sequential/plain"].words == "measured: it serves 1 /s at most"
-    assert found.broken["sequential/plain"] == ["1.2 requests/s"]
-
-
-def test_rates_that_nobody_measured_are_derived(race: Race) -> None:
-    """Far below capacity nobody waits; several requests at once have no formula here."""
-    found = whatif(race, Requirements(), rate_rps=0.05)
-    assert found.waiting["parallel/threads"].words.startswith("derived: mean latency")
-    assert not found.broken["parallel/threads"]
-    assert found.waiting["sequential/batched"].words.startswith("unknown: several at once")
-    assert found.broken["sequential/batched"] == ["0.05 requests/s"]
-
-
-def test_measured_waiting_counts_in_place_of_the_races_p95(tables: Tables) -> None:
-    cases, trials = tables
-    about = {"experiment": "load_sweep", "strategy": "parallel", "variant": "threads"}
-    offered = [
-        {**about, "case_id": f"p{rate}", "status": "ok", "rate_rps": rate, "load": rate,
-         "throughput_rps": rate}
-        for rate in (0.2, 0.6)
-    ]  # fmt: skip
-    waited = [
-        {
-            **about,
-            "case_id": f"p{rate}",
-            "latency_s": seconds,
-            "queue_time_s": 0.1,
-            "is_first_request": False,
-        }
-        for rate, seconds in ((0.2, 1.5), (0.6, 4.0))
-        for _ in range(3)
-    ]
-    race = Race.of(
-        pd.concat([cases, pd.DataFrame(offered)], ignore_index=True),
-        pd.concat([trials, pd.DataFrame(waited)], ignore_index=True),
-    )
-    low = whatif(race, Requirements(max_p95_s=1.4), rate_rps=0.1)
-    assert low.waiting["parallel/threads"].words == "measured at 0.2 /s, n = 3"
-    assert low.broken["parallel/threads"] == ["p95 above 1.4 s"]
-    assert not whatif(race, Requirements(max_p95_s=1.6), rate_rps=0.1).broken["parallel/threads"]
-    high = whatif(race, Requirements(), rate_rps=0.5)
-    assert high.waiting["parallel/threads"].p95_s == 4.0
-    assert not high.waiting["parallel/threads"].holds  # beyond the knee: 4.0 > 2 x 1.5
-
-
-def test_the_view_marks_every_arm_in_words(race: Race) -> None:
-    shown = whatif_html(race, Requirements(min_margin_bytes=6 * GIB))
-    assert '<b class="pick">sequential/plain</b>' in shown
-    assert shown.count("<tr>") == 1 + len(race.arms)
-    assert shown.count("<b>✗</b>") == 2
+def test_without_wishes_it_is_the_verdicts_word(arms: list[ArmStats], tables: Tables) -> None:
+    shown = whatif_html(arms, "the pair", Requirements())
+    pick = recommend(*tables)
+    assert pick is not None
+    assert f'<b class="pick">{pick.strategy}/{pick.variant}</b>' in shown
+    names = ["parallel/threads", "sequential/plain", "swapping/single-buffer", "sequential/batched"]
+    assert [arm.arm for arm in arms] == names
+    assert picks(shown) == ["●", "●", "●", "○"]
     assert "nan" not in shown
-    nothing = whatif_html(race, Requirements(max_p95_s=0.01))
-    assert "No way of sharing that was measured keeps all that" in nothing
+
+
+def test_wishes_change_the_pick(arms: list[ArmStats]) -> None:
+    small = whatif_html(arms, "the pair", Requirements(min_margin_bytes=6 * GIB))
+    assert '<b class="pick">sequential/plain</b>' in small
+    assert picks(small) == ["✗", "●", "●", "✗"]
+    assert small.count("margin below 6.00 GiB") == 2
+    none = whatif_html(arms, "the pair", Requirements(max_p95_s=0.01))
+    assert "No way of sharing that was measured keeps all that" in none
+    assert picks(none) == ["✗"] * 4
+
+
+def test_sliders_ask_for_nothing_at_first_and_move_the_view(tables: Tables) -> None:
+    *sliders, view = what_if(*tables).children
+    assert "parallel/threads</b>" in view.value
+    sliders[1].value = 6.0
+    assert "sequential/plain</b>" in view.value
 
 
 def test_without_a_race_it_says_so() -> None:
-    cases, trials = (
-        pd.DataFrame(columns=[*required_columns(name)]) for name in ("cases", "trials")
-    )
-    race = Race.of(cases, trials)
-    assert "run the notebooks 04 to 06" in whatif_html(race, Requirements(max_wer=math.inf))
+    assert "run the notebooks 04 to 06" in whatif_html([], "", Requirements())

@@ -28,15 +28,14 @@ _NAMES = [f"{party} {phase}" for party in PARTIES.values() for phase in PHASE_LO
 
 def draw_ratios(ax: Axes, table: pd.DataFrame, words: pd.DataFrame, *, most: float) -> None:
     """A table of ratios from violet (below 1) to orange (above), with `words` of the same shape;
-    what lies beyond 0.5 and `most` has the colour of the end of the scale."""
-    shown = table.astype(float).clip(lower=0.5, upper=most)
+    what lies beyond 0.5 and `most` has the colour of the end of the scale, an empty cell none."""
+    shown = table.astype(float).clip(lower=0.5, upper=most).fillna(1.0)
+    look: Any = {"annot": words, "fmt": "", "annot_kws": {"fontsize": 10, "color": "black"}}
     norm = TwoSlopeNorm(1.0, 0.5, most)
-    sns.heatmap(shown, ax=ax, cmap="PuOr_r", norm=norm, cbar=False, alpha=0.85, linewidths=0.5)
-    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10}
-    for (y, x), value in np.ndenumerate(shown.to_numpy()):
-        # seaborn's own annotation leaves empty cells without words and writes white on orange
-        dark = np.isfinite(value) and abs(norm(value) - 0.5) > 0.35
-        ax.text(x + 0.5, y + 0.5, str(words.iloc[y, x]), color="white" if dark else "black", **look)
+    # pale enough for black words
+    sns.heatmap(
+        shown, cmap="PuOr_r", norm=norm, alpha=0.6, linewidths=0.5, cbar=False, ax=ax, **look
+    )
     ax.grid(visible=False)
     ax.tick_params(length=0, labelrotation=0)
     ax.set(xlabel="", ylabel="")

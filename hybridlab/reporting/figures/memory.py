@@ -4,7 +4,7 @@ GiB."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,14 +23,13 @@ from hybridlab.reporting.palette import MOMENT_LOOK, MUTED
 from hybridlab.reporting.rows import SIZES, evidence_of, worst_per_label
 from hybridlab.units import GIB, format_bytes
 
-Moment = Literal["load_peak", "idle", "request_peak"]
 #: From so many rows on they stand closer.
 MANY = 12
 _UNREAD = "ok, but without a memory reading"
 
 
 @theme.styled()
-def memory_bars(cases: pd.DataFrame, *, moment: Moment = "request_peak") -> Figure:
+def memory_bars(cases: pd.DataFrame, *, moment: str = "request_peak") -> Figure:
     """Bytes of each case at one moment, stacked by owner, against the device's capacity.
 
     Of repeated cases the one with the highest peak is drawn; cases without a measurement are rows
@@ -69,7 +68,7 @@ def _interval(cases: pd.DataFrame, rows: pd.DataFrame) -> str:
     return "no interval: one case for each row"
 
 
-def case_stack(row: pd.Series[Any], moment: Moment) -> dict[str, float]:
+def case_stack(row: pd.Series[Any], moment: str) -> dict[str, float]:
     """Bytes by owner that sum to the moment's reading; empty where there is none."""
     total = number_of(row, f"{moment}_bytes")
     if text_of(row, "status") not in ("ok", "oom") or not total > 0:
@@ -219,22 +218,9 @@ def _three_finding(rows: pd.DataFrame) -> str:
     """How many pairs fit, and which leaves least; of a simulated card, that it is one."""
     margins = numbers(rows, "margin_bytes").where(rows["status"] == "ok")
     if not margins.notna().any():
-        return _peak_finding(rows)
+        return memory_finding(rows)
     fit, count = int((margins >= 0).sum()), labels.counted(len(rows), "pair")
     some = f"all of {count} fit" if fit == len(rows) else f"{fit} of {count} fit"
     tightest, least = rows["label"].iloc[int(np.nanargmin(margins))], float(margins.min())
     words = f"{simulated_words(rows)}{some}; {tightest} is the tightest: {labels.spare(least)}"
     return labels.capital(words)
-
-
-def _peak_finding(rows: pd.DataFrame) -> str:
-    """Whether loading or serving sets the peaks, where nothing says what is left."""
-    load, serve = (numbers(rows, f"{m}_peak_bytes") for m in ("load", "request"))
-    gap = (load - serve).dropna()
-    if gap.empty:
-        return f"None of {labels.counted(len(rows), 'case')} has both peaks, loading and serving"
-    loading = int((gap > 0).sum())
-    if loading == 0:
-        return f"Serving, not loading, sets every peak (by up to {format_bytes(-gap.min())})"
-    of = labels.counted(len(gap), "case")
-    return f"Loading sets the peak in {loading} of {of} (by up to {format_bytes(gap.max())})"

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from hybridlab import catalog
 from hybridlab.audio import Samples, log_mel
@@ -14,7 +13,7 @@ from hybridlab.reporting import labels
 from hybridlab.reporting.figures import theme
 from hybridlab.reporting.palette import MUTED
 
-#: More columns than a figure has pixels are drawn as the range or mean of each column.
+#: More samples than a figure has pixels are drawn as the range of each column.
 COLUMNS = 1500
 
 
@@ -30,7 +29,7 @@ def request(samples: Samples, *, name: str = "the audio") -> Figure:
     t_s = np.linspace(0, seconds, low.size)
     top.fill_between(t_s, low, high, color=MUTED, linewidth=0.5)
     top.set_ylabel("amplitude")
-    mel = _columns(log_mel(samples))
+    mel = log_mel(samples)
     below.imshow(
         mel, aspect="auto", origin="lower", extent=(0, seconds, 0, mel.shape[0]), cmap="magma"
     )
@@ -56,20 +55,7 @@ def _finding(name: str, seconds: float, windows: int, padded: float) -> str:
 
 
 def envelope(samples: Samples, *, columns: int = COLUMNS) -> tuple[Samples, Samples]:
-    """Lowest and highest sample of each column; no peak is lost."""
-    starts = _starts(samples.size, columns)
+    """Lowest and highest sample of each of so many equal spans of time; no peak is lost."""
+    count = min(columns, samples.size)
+    starts = np.arange(count, dtype=np.int64) * samples.size // count
     return np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
-
-
-def _columns(mel: Samples) -> Samples:
-    """Means over so many equal spans of time, if there are more frames."""
-    starts = _starts(mel.shape[1], COLUMNS)
-    counts = np.diff([*starts, mel.shape[1]])
-    means: Samples = (np.add.reduceat(mel, starts, axis=1) / counts).astype(np.float32)
-    return means
-
-
-def _starts(size: int, columns: int) -> NDArray[np.int64]:
-    """Where each column begins; evenly, since a column stands for as much time as any other."""
-    count = min(columns, size)
-    return np.arange(count, dtype=np.int64) * size // count

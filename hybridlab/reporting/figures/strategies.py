@@ -11,7 +11,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from hybridlab.analysis.arms import numbers, standings
@@ -24,7 +23,7 @@ from hybridlab.reporting.findings import (
     pareto_front,
     pooled_words,
 )
-from hybridlab.reporting.palette import CAPACITY_COLOUR, DASHES, GUIDE, MUTED, strategy_look, tint
+from hybridlab.reporting.palette import CAPACITY_COLOUR, DASHES, GUIDE, strategy_look, tint
 from hybridlab.reporting.rows import (
     RACE,
     arm_intervals,
@@ -38,7 +37,6 @@ from hybridlab.reporting.rows import (
 )
 from hybridlab.units import format_bytes, format_number, format_seconds
 
-FIRST_SHOWN_RATIO = 4  # a first request slower than so many times all others leaves the axis
 LOG_FROM_RATIO = 30  # slowest over fastest from which an axis of time becomes logarithmic
 MOST_MARKERS = 5  # of the steps of a distribution so many have a marker
 
@@ -47,48 +45,45 @@ MOST_MARKERS = 5  # of the steps of a distribution so many have a marker
 
 @theme.styled(timed=True)
 def latency(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
-    """Every request of every arm, with the median and its 95 % interval; first requests hollow."""
+    """Every request of every arm, with the median and its 95 % interval; first requests, which the
+    tables have, are left out."""
     rows = arms_of(trials)
+    rows = rows[~is_first(rows)]
     intervals = arm_intervals(rows)
     if not intervals:
         return theme.nothing_to_show("No request was timed beyond the first, so no latency.")
     arms = strategies_first(list(intervals))
-    rows = rows[rows["arm"].isin(arms)]
     figure, ax = theme.new_axes(theme.rows_height(len(arms), each_in=0.66))
     for y, arm in enumerate(arms):
         _draw_requests(ax, y, rows[rows["arm"] == arm])
-    _draw_medians(ax, rows[~is_first(rows)], arms)
+    _draw_medians(ax, rows, arms)
     best = min(range(len(arms)), key=lambda y: intervals[arms[y]].value)
     elements.name_rows(ax, [_arm_name(arm, rows, intervals[arm].n) for arm in arms], best=best)
     notes = [labels.bracketed(intervals[arm], format_seconds, "\n") for arm in arms]
     elements.note_column(ax, enumerate(notes))
-    reach = _reach_s(rows)
-    time_axis(ax, rows["latency_s"].clip(upper=reach), "latency of a request (s)")
-    _bound_firsts(ax, rows, arms, reach)
-    elements.legend_below(ax, handles=_handles(rows))
-    served = labels.counted(sum(interval.n for interval in intervals.values()), "request")
+    time_axis(ax, rows["latency_s"], "latency of a request (s)")
+    served = labels.counted(len(rows), "request")
     pooled = pooled_words(rows)
     return theme.captioned(
         figure,
         fastest_words(intervals, pooled=bool(pooled)),
         rows,
         cases,
-        n=f"{served} in {labels.counted(len(arms), 'arm')}",
+        n=f"{served} in {labels.counted(len(arms), 'arm')}, first ones left out",
         interval=f"bar and brackets: {theme.BOOTSTRAP} of the median",
-        notes=(pooled, "a request: a clip and a question in, a transcript and an answer out"),
+        notes=(
+            pooled,
+            "a dot is a request: a clip and a question in, a transcript and an answer out",
+        ),
     )
 
 
 def _draw_requests(ax: Axes, y: float, rows: pd.DataFrame) -> None:
     colour, marker = strategy_look(str(rows["strategy"].iloc[0]))
-    first = is_first(rows)
-    values = rows.loc[~first, "latency_s"].to_numpy()
     # steps of the golden ratio keep dots apart, and the same rows give the same picture
-    spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.42
+    spread = ((np.arange(len(rows)) * 0.618034) % 1 - 0.5) * 0.42
     dots: dict[str, Any] = {"alpha": 0.55, "markersize": 6, "mec": "none", "zorder": 3}
-    ax.plot(values, y + spread, marker, color=colour, **dots)
-    hollow = rows.loc[first, "latency_s"].to_numpy()
-    ax.plot(hollow, np.full(len(hollow), y), marker, mfc="none", mec=colour, markersize=9, zorder=4)
+    ax.plot(rows["latency_s"], y + spread, marker, color=colour, **dots)
 
 
 def _draw_medians(ax: Axes, rows: pd.DataFrame, arms: list[str]) -> None:
@@ -105,38 +100,10 @@ def _draw_medians(ax: Axes, rows: pd.DataFrame, arms: list[str]) -> None:
     ax.set_ylabel("")
 
 
-def _reach_s(rows: pd.DataFrame) -> float:
-    """Where the axis of latency ends: beyond all counted requests, and beyond the first ones
-    unless they would press the others together."""
-    counted = float(rows.loc[~is_first(rows), "latency_s"].max())
-    highest = float(rows["latency_s"].max())
-    return highest * 1.05 if highest <= FIRST_SHOWN_RATIO * counted else counted * 1.6
-
-
-def _bound_firsts(ax: Axes, rows: pd.DataFrame, arms: list[str], reach_s: float) -> None:
-    """End the axis at `reach_s`; first requests beyond it are written at its edge."""
-    ax.set_xlim(right=reach_s)
-    beyond = rows[is_first(rows) & (rows["latency_s"] > reach_s)]
-    for arm, own in beyond.groupby("arm", sort=False):
-        words = f"first: {format_seconds(float(own['latency_s'].median()))} →"
-        look: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 10, "color": MUTED}
-        ax.text(0.99, arms.index(str(arm)), words, transform=ax.get_yaxis_transform(), **look)
-
-
 def _arm_name(arm: str, rows: pd.DataFrame, n: int) -> str:
     """'sequential/plain (n = 16)', and whether its texts differ from those of a model alone."""
     matches = present(rows[rows["arm"] == arm], "output_matches_reference")
     return f"{arm}\n(n = {n}{'' if matches.astype(bool).all() else ', texts differ'})"
-
-
-def _handles(rows: pd.DataFrame) -> list[Line2D]:
-    grey: dict[str, Any] = {"linestyle": "", "color": MUTED}
-    handles = [Line2D([], [], marker="o", alpha=0.6, label="a request", **grey)]
-    if is_first(rows).any():
-        hollow = Line2D([], [], marker="o", mfc="none", label="first request, not counted", **grey)
-        handles.append(hollow)
-    bar = Line2D([], [], color="black", linewidth=3.2, label=f"median, {theme.BOOTSTRAP}")
-    return [*handles, bar]
 
 
 def time_axis(ax: Axes, values: pd.Series[float], label: str) -> None:

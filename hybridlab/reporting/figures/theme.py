@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 import textwrap
 from collections.abc import Callable
@@ -16,7 +15,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.legend import Legend
 from matplotlib.transforms import Bbox
 
 from hybridlab.reporting.palette import MUTED
@@ -100,10 +98,11 @@ def finish(figure: Figure, title: str, caption: str) -> Figure:
 
     Constrained layout would put a legend and a caption outside the axes into the same place.
     """
-    figure.suptitle("\n".join(_balanced(title)), x=_EDGE, ha="left", va="top")
+    figure.suptitle("\n".join(_lines(title, _TITLE_CHARACTERS)), x=_EDGE, ha="left", va="top")
     lines = _lines(caption, _CAPTION_CHARACTERS)
     caption_in = 0.12 + len(lines) * CAPTION_POINTS * 1.35 / 72
-    legend_in = max((_legend_height_in(legend) for legend in figure.legends), default=0.0)
+    heights = [legend.get_window_extent().height / figure.dpi for legend in figure.legends]
+    legend_in = max(heights, default=-0.08) + 0.08
     total = figure.get_figheight() + caption_in + legend_in
     figure.set_figheight(total)
     small: dict[str, Any] = {"va": "bottom", "fontsize": CAPTION_POINTS, "color": MUTED}
@@ -122,21 +121,6 @@ def _lines(text: str, width: int) -> list[str]:
     whole = _UNIT.sub("\N{NO-BREAK SPACE}", text.strip())
     lines = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False)
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
-
-
-def _balanced(title: str) -> list[str]:
-    """A title in as few lines as it needs, none of them much shorter than the others."""
-    count = len(_lines(title, _TITLE_CHARACTERS))
-    widths = range(math.ceil(len(title) / max(count, 1)), _TITLE_CHARACTERS + 1)
-    fits = (lines for width in widths if len(lines := _lines(title, width)) == count)
-    return next(fits, _lines(title, _TITLE_CHARACTERS))
-
-
-def _legend_height_in(legend: Legend) -> float:
-    """Inches that a legend without a frame takes, from its rows, spacing and padding."""
-    columns = int(legend._ncols)  # type: ignore[attr-defined]
-    rows = -(-len(legend.get_texts()) // columns)
-    return (rows * (1.15 + float(legend.labelspacing)) + 0.8) * LEGEND_POINTS / 72
 
 
 def nothing_to_show(what: str) -> Figure:

@@ -147,9 +147,9 @@ def request_lanes(
 ) -> Figure:
     """When each model worked on one request, from the request's first phase to its last.
 
-    The request is the one that most arms served, of several the one closest to what each arm
-    usually takes; of an arm's rounds the one of median length is drawn. Of each strategy only the
-    variant with the shortest requests is shown, unless `every_variant`.
+    The request is the first that most arms served; of an arm's rounds the one of median length is
+    drawn. Of each strategy only the variant with the shortest requests is shown, unless
+    `every_variant`.
     """
     served = _served(spans, cases)
     if served.empty:
@@ -186,9 +186,8 @@ def request_lanes(
 
 def _served(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per race case and request: `case_id, request_id, strategy, arm, begin_s, seconds`."""
-    race = spans[(spans["experiment"] == RACE) & spans["request_id"].notna()]
-    race = race[~race["request_id"].astype(str).str.endswith("-first")]
-    race = race[race["end_s"] > race["start_s"]]
+    race = spans[(spans["experiment"] == RACE) & (spans["end_s"] > spans["start_s"])]
+    race = race[~race["request_id"].fillna("-first").str.endswith("-first")]
     ends = race.groupby(["case_id", "request_id"], sort=False).agg(
         begin_s=("start_s", "min"), end_s=("end_s", "max")
     )
@@ -199,16 +198,12 @@ def _served(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown(served: pd.DataFrame, *, every_variant: bool) -> pd.DataFrame:
-    """One row per arm, all of the request that most arms served; of several the most usual one."""
-    usual = served["arm"].map(served.groupby("arm")["seconds"].median())
-    served = served.assign(usual=usual, off=abs(np.log(served["seconds"] / usual)))
-    requests = served.groupby("request_id", sort=False).agg(
-        arms=("arm", "nunique"), off=("off", "mean")
-    )
-    chosen = requests[requests["arms"] == requests["arms"].max()]["off"].idxmin()
-    own = served[served["request_id"] == chosen].sort_values("seconds")
+    """One row per arm, all of the request that most arms served, each the median of its rounds."""
+    usual = served.groupby("arm")["seconds"].median()
+    request = served.groupby("request_id", sort=False)["arm"].nunique().idxmax()
+    own = served[served["request_id"] == request].sort_values("seconds")
     middle = [group.iloc[(len(group) - 1) // 2] for _, group in own.groupby("arm", sort=False)]
-    ranked = pd.DataFrame(middle).sort_values("usual")
+    ranked = pd.DataFrame(middle).sort_values("arm", key=lambda arms: arms.map(usual))
     return ranked if every_variant else ranked.drop_duplicates("strategy")
 
 

@@ -1,7 +1,6 @@
-"""One self-contained page of a run or of a comparison, and either as PDF."""
+"""One self-contained page of a run or of a comparison."""
 
-from hybridlab.reporting.html.build import build_report
 from hybridlab.reporting.html.comparison import build_comparison
-from hybridlab.reporting.html.pdf import print_pdf
+from hybridlab.reporting.html.report import build_report
 
-__all__ = ["build_comparison", "build_report", "print_pdf"]
+__all__ = ["build_comparison", "build_report"]

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from hybridlab.reporting.html.figures import Picture
+from hybridlab.reporting.html.figures import Picture, pictures
 from hybridlab.reporting.html.tables import anchors
 from hybridlab.reporting.html.view_model import Run, Table, badge, link, table
 from hybridlab.reporting.labels import EMPTY, arm_of, text, text_of
@@ -25,7 +25,7 @@ SHOWN_AT: dict[str, tuple[str, str, tuple[str, ...]]] = {
 MOST_LINKS = 4
 
 
-def claims_table(run: Run, pictures: list[Picture]) -> Table:
+def claims_table(run: Run) -> Table:
     """What became of each sentence of the original analysis."""
     rows = run.tables["claims"]
     targets = dict(zip(run.cases["case_id"], anchors(run.cases), strict=True))
@@ -33,7 +33,7 @@ def claims_table(run: Run, pictures: list[Picture]) -> Table:
         row["case_id"]: f"{text(row['experiment'])} {arm_of(row)}"
         for _, row in run.cases.iterrows()
     }
-    shown = {picture.name: picture for picture in pictures}
+    shown = {picture.name: picture for picture in pictures(run)}
     return table(
         [
             {
@@ -67,7 +67,7 @@ def _evidence(
     links += [link(words, f"#{section}")] if section else []
     figure = next((shown[name] for name in names if name in shown), None)
     links += [link(f"figure {figure.name}", f"#{figure.anchor}")] if figure else []
-    return Markup(" ").join(links)
+    return Markup("<br>").join(links)
 
 
 def _case_links(ids: list[str], targets: dict[str, str], arms: dict[str, str]) -> list[Markup]:

@@ -1,15 +1,11 @@
-"""One page that compares runs: what differs between them, and what changed beyond noise.
-
-A figure counts as changed only where the 95 % interval of its ratio lies wholly outside the noise
-around 1. The noise is measured: how far the same arm's own cases lie apart within one run.
-"""
+"""One page that compares runs: what differs between them, and what changed beyond noise."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,22 +14,22 @@ from hybridlab.analysis.arms import LEAST_TRIALS, numbers, race_cases, timed_tri
 from hybridlab.analysis.stats import ratio_interval
 from hybridlab.errors import ParameterError
 from hybridlab.reporting import labels
-from hybridlab.reporting.html import run_info, sections
+from hybridlab.reporting.html import run_info
+from hybridlab.reporting.html.answer import missing
 from hybridlab.reporting.html.page import write_page
-from hybridlab.reporting.html.view_model import Run, Table, badge, table
-from hybridlab.reporting.labels import EMPTY, is_missing, text
+from hybridlab.reporting.html.view_model import Run, badge, bullets, table
+from hybridlab.reporting.labels import EMPTY, text
 from hybridlab.reporting.rows import case_labels, cases_of, measured, present
 
-MOST_RUNS = len(ascii_uppercase)
-#: The least noise, and that of times where nothing was measured twice.
-LEAST_NOISE, UNKNOWN_NOISE = 0.02, 0.1
+#: Of ratios: between cases, and of times that a run has one case of.
+NOISE, UNKNOWN_NOISE = 0.02, 0.1
 RULE = (
-    "A figure is marked as changed only where the 95 % interval of its ratio to run A lies wholly "
-    "outside the noise around 1: how far the same arm's own cases lie apart within one run, at "
-    f"least {LEAST_NOISE:.0%}, and {UNKNOWN_NOISE:.0%} for times that were measured in "
-    f"one case only. A latency needs {LEAST_TRIALS} requests in each run."
+    "A figure is marked as changed only where the 95 % interval of its ratio to run A, from the "
+    f"medians of the cases, lies wholly outside {NOISE:.0%} around 1, and where a run has only one "
+    f"case of it, a time outside {UNKNOWN_NOISE:.0%}. Latencies count of cases with "
+    f"{LEAST_TRIALS} requests."
 )
-CHANGED, SAME, NOT_COMPARED = "changed", "no change", "not compared"
+CHANGED, SAME = "changed", "no change"
 Runs = Mapping[str, Run]
 
 
@@ -43,195 +39,112 @@ def build_comparison(run_dirs: Sequence[Path], output: Path) -> Path:
     `RunFolderError` where a folder holds no run, `ParameterError` for fewer than two runs.
     """
     folders = [Path(folder).absolute() for folder in run_dirs]
-    if not 2 <= len(set(folders)) == len(folders) <= MOST_RUNS:
-        raise ParameterError(f"name from 2 to {MOST_RUNS} different run folders to compare")
-    runs = dict(zip(ascii_uppercase, (Run(folder) for folder in folders), strict=False))
-    refused = {r: why for r, run in runs.items() if (why := _refusal(runs["A"], run))}
-    changes, claims = changes_of(runs, refused), claims_table(runs)
-    content = {
-        "runs": runs_table(runs),
-        "answer": _answer(changes, claims),
-        "rule": RULE,
-        "refusals": [f"{letter} is not compared with A: {why}." for letter, why in refused.items()],
-        "measures": _measures_table(changes),
-        "claims": claims,
-        "lacks": {f"{letter}: {run.name}": sections.missing(run) for letter, run in runs.items()},
+    if not 2 <= len(set(folders)) == len(folders) <= len(ascii_uppercase):
+        raise ParameterError(f"name from 2 to {len(ascii_uppercase)} different run folders")
+    runs = dict(zip(ascii_uppercase, map(Run, folders), strict=False))
+    refused = {letter: why for letter, run in runs.items() if (why := _refusal(runs["A"], run))}
+    changes, claims = changes_of(runs, refused), claims_of(runs)
+    refusals = [f"{letter} is not compared with A: {why}." for letter, why in refused.items()]
+    lacks = {f"{r} lacks": " ".join(words) for r, run in runs.items() if (words := missing(run))}
+    blocks = {
+        "The runs, and what differs": [table(differences(runs)), lacks],
+        "The rule": bullets([RULE, *refusals]),
+        "Latency, throughput and memory": table(changes),
+        "Claims with another verdict": table(claims, empty="There are none."),
     }
-    return write_page(output.absolute(), "comparison.html.j2", content)
+    seen = {row["What"]: {badge(CHANGED), badge(SAME)} & {*row.values()} for row in changes}
+    answer = "Nothing changed beyond noise" if any(seen.values()) else "Nothing can be compared"
+    if changed := [what for what, found in seen.items() if badge(CHANGED) in found]:
+        answer = f"Beyond noise changed: {', '.join(changed)}"
+    return write_page(
+        output.absolute(),
+        "comparison.html.j2",
+        sections=[({"name": t.split()[-1], "title": t, "nav": t}, b) for t, b in blocks.items()],
+        count=len(runs),
+        answer=f"{answer}; {labels.counted(len(claims), 'claim')} with another verdict.",
+    )
 
 
-# ----------------------------------------------------------------------------------- surroundings
-
-
-def runs_table(runs: Runs) -> Table:
-    """What each run is, and what of its machine, versions and parameters is not the same in all."""
-    identities = {letter: _identity(run) for letter, run in runs.items()}
-    settings = pd.DataFrame({r: _settings(run) for r, run in runs.items()}, dtype=object)
-    differing = settings.fillna(EMPTY)[settings.fillna(EMPTY).nunique(axis=1) > 1]
-    shown = pd.concat([pd.DataFrame(identities, dtype=object), differing])
-    return table(shown.rename_axis("What").reset_index().to_dict("records"))
-
-
-def _identity(run: Run) -> dict[str, str]:
-    return {
-        "name": run.name,
-        "device": run_info.device_words(run),
-        "preset": text(run.manifest.get("preset")),
-        "commit": text(run.origin("git_commit")),
-        "method": text(run.origin("measurement_version")),
-        "started": run_info.moment(run.origin("started")),
-        "status": text(run.manifest.get("status"), empty="no manifest"),
-    }
-
-
-def _settings(run: Run) -> dict[str, str]:
-    groups = {
-        "machine": run.origin("machine"),
-        "version of": run.origin("versions"),
-        "parameter": run_info.default_params() | run.params,
-    }
-    return {
-        f"{group} {name}": text(value, empty="(empty)")
-        for group, values in groups.items()
-        for name, value in dict(values or {}).items()
-        if name not in run_info.OF_THE_RUN
-    }
+def differences(runs: Runs) -> list[dict[Any, Any]]:
+    """Names, and what of machine, versions and parameters is not the same in all runs."""
+    told = {letter: {"Run": run.name, **run_info.facts_of(run)} for letter, run in runs.items()}
+    facts = pd.DataFrame(told, dtype=object).fillna(EMPTY)
+    differing = (facts.nunique(axis=1) > 1) | facts.index.isin(["Run", "Device"])
+    return facts[differing].rename_axis("What").reset_index().to_dict("records")
 
 
 def _refusal(first: Run, run: Run) -> str:
     """Why a run must not be compared with the first one; '' where it may."""
-    both = (first, run)
-    versions = [one.origin("measurement_version") for one in both]
-    devices = [", ".join(sorted(set(map(str, present(one.cases, "device"))))) for one in both]
-    limited = [present(one.cases, "memory_limited").astype(bool).any() for one in both]
-    if any(map(is_missing, versions)):
-        return "a run does not say by which version of the method it ran"
-    if versions[0] != versions[1]:
-        return f"measured by versions {' and '.join(map(text, versions))}"
-    if devices[0].split(":")[0] != devices[1].split(":")[0]:
-        return f"{' and '.join(devices)} count bytes in different ways"
-    if limited[0] != limited[1]:
-        return "one of them ran inside a memory limit, where times mean little"
-    return ""
+    versions = [text(one.origin("measurement_version")) for one in (first, run)]
+    kinds = [set(present(one.cases, "device").str.split(":").str[0]) for one in (first, run)]
+    limited = [present(one.cases, "memory_limited").astype(bool).any() for one in (first, run)]
+    if versions[0] != versions[1] or EMPTY in versions:
+        return f"measured by versions {' and '.join(versions)} of the method"
+    if kinds[0] != kinds[1]:
+        return "devices of these kinds count bytes in different ways"
+    return "one of them ran inside a memory limit" if limited[0] != limited[1] else ""
 
 
-# --------------------------------------------------------------------------------------- figures
-
-
-def measures(run: Run) -> pd.DataFrame:
-    """A row per value, `what, column, notebook, case_id, value`, of cases that ended well: latency
-    (s), throughput (requests/s) and peak (bytes) of each arm whose texts held, and the bytes of
-    each moment of what was resident."""
+def measures(run: Run) -> pd.Series[float]:
+    """By `what`, `column` and case, of cases that ended well: median latency (s), requests/s and
+    peak (bytes) of each arm whose texts held, and the bytes of each moment beside Voxtral."""
+    key = ["notebook", "case_id"]
     good = race_cases(run.cases, run.trials)
     good = good.assign(whose=[labels.arm_of(row) for _, row in good.iterrows()])
-    served = timed_trials(good, run.trials).merge(good[["notebook", "case_id", "whose"]])
+    served = timed_trials(good, run.trials).merge(good[[*key, "whose"]])
+    served = served[served.groupby(key)["whose"].transform("size") >= LEAST_TRIALS]
     beside = measured(cases_of(run.cases, "baseline", "co_residency"))
     beside = beside.assign(whose=case_labels(beside))
-    moments = [(beside, name, f"{moment}_bytes") for moment, name in labels.MOMENTS.items()]
+    sources = [(served, "latency", "latency_s"), (good, "requests/s", "throughput_rps")]
+    sources += [(good, "peak", "peak_bytes")]
+    sources += [(beside, name, f"{moment}_bytes") for moment, name in labels.MOMENTS.items()]
     found = [
-        rows[["notebook", "case_id"]].assign(
-            what=[f"{name} of {whose}" for whose in rows["whose"]],
-            column=column,
-            value=numbers(rows, column),
-        )
-        for rows, name, column in (
-            (served, "latency", "latency_s"),
-            (good, "throughput", "throughput_rps"),
-            (good, "peak", "peak_bytes"),
-            *moments,
-        )
+        rows[key].assign(what=name, column=column, value=numbers(rows, column), whose=rows["whose"])
+        for rows, name, column in sources
     ]
-    return pd.concat(found).dropna(subset=["value"])
+    known = pd.concat(found).dropna(subset=["value"])
+    known["what"] += " of " + known["whose"].astype(str)
+    return known.groupby(["what", "column", *key], sort=False)["value"].median()
 
 
-def changes_of(runs: Runs, refused: Mapping[str, str]) -> list[dict[str, str]]:
+def changes_of(runs: Runs, refused: Mapping[str, str]) -> list[dict[str, Any]]:
     """Every quantity in every run in words, its ratio to the first one, and whether it changed."""
-    known = pd.concat(measures(run).assign(run=letter) for letter, run in runs.items())
+    shown = {"latency_s": labels.seconds, "throughput_rps": labels.number}
+    known = pd.concat({letter: measures(run) for letter, run in runs.items()}, names=["run"])
     rows = []
     for (what, column), own in known.groupby(["what", "column"], sort=False):
-        values = {letter: list(own.loc[own["run"] == letter, "value"]) for letter in runs}
-        noise = noise_of(own, str(column))
-        row = {"What": str(what)} | {r: _words(found, str(column)) for r, found in values.items()}
+        show = shown.get(str(column), labels.n_bytes)
+        values = {letter: list(own[own.index.get_level_values("run") == letter]) for letter in runs}
+        row = {"What": str(what)}
+        for letter, cases in values.items():
+            median = np.median(cases) if cases else None
+            row[letter] = f"{show(median)}, n = {len(cases)}"
         for letter in list(runs)[1:]:
-            ratio, word = change(values["A"], values[letter], str(column), noise=noise)
-            if letter in refused:
-                ratio, word = EMPTY, NOT_COMPARED
-            row |= {f"{letter} over A": ratio, f"{letter}: beyond noise?": word}
+            compared = [] if letter in refused else values[letter]
+            ratio, word = change(values["A"], compared, str(column))
+            row |= {f"{letter} over A": ratio, f"{letter}: beyond noise?": badge(word)}
         rows.append(row)
     return rows
 
 
-def _words(values: Sequence[float], column: str) -> str:
-    """The median, for bytes the highest value, and how many were counted."""
-    if not values:
-        return EMPTY
-    if column.endswith("_bytes"):
-        return labels.n_bytes(max(values))
-    shown = labels.seconds if column == "latency_s" else labels.per_minute
-    return f"{shown(float(np.median(values)))}, n = {len(values)}"
-
-
-def change(
-    before: Sequence[float], after: Sequence[float], column: str, *, noise: float
-) -> tuple[str, str]:
-    """The ratio in words, and 'changed' where its interval lies outside `noise` (0.02 is 2 %).
-
-    One value on either side has no interval: the ratio itself then stands for both ends."""
+def change(before: Sequence[float], after: Sequence[float], column: str) -> tuple[str, str]:
+    """The ratio in words, and 'changed' as `RULE` has it."""
     if not (before and after):
-        return EMPTY, NOT_COMPARED
+        return EMPTY, "not compared"
     ratio = ratio_interval(before, after)
-    low, high = (ratio.value if math.isnan(bound) else bound for bound in (ratio.low, ratio.high))
+    low, high = np.nan_to_num([ratio.low, ratio.high], nan=ratio.value)
     words = f"× {ratio.value:.2f}" + (f" ({low:.2f} to {high:.2f})" if ratio.n > 1 else "")
-    if column == "latency_s" and ratio.n < LEAST_TRIALS:
-        return words, f"n = {ratio.n}: too few to tell"
-    outside = low > 1 + noise or high < 1 / (1 + noise)
-    return words, CHANGED if outside else SAME
+    noise = NOISE if ratio.n > 1 or column.endswith("_bytes") else UNKNOWN_NOISE
+    return words, CHANGED if low > 1 + noise or high < 1 / (1 + noise) else SAME
 
 
-def noise_of(values: pd.DataFrame, column: str) -> float:
-    """How far apart an arm's own cases lie within a run, the largest over the smallest less 1;
-    never below `LEAST_NOISE`. `values` as `measures` has them, with the `run`."""
-    by_case = values.groupby(["run", "notebook", "case_id"])["value"].median()
-    by_run = by_case[by_case > 0].groupby("run").agg(["size", "min", "max"])
-    several = by_run[by_run["size"] > 1]
-    spread = (several["max"] / several["min"] - 1).max()
-    unknown = 0.0 if column.endswith("_bytes") else UNKNOWN_NOISE
-    return max(LEAST_NOISE, float(spread) if len(several) else unknown)
-
-
-def _measures_table(changes: list[dict[str, str]]) -> Table:
-    rows = [
-        {name: badge(cell) if name.endswith("noise?") else cell for name, cell in row.items()}
-        for row in changes
-    ]
-    return table(rows, empty="Neither arms nor sizes were measured in any of these runs.")
-
-
-def claims_table(runs: Runs) -> Table:
+def claims_of(runs: Runs) -> list[dict[str, str]]:
     """Claims whose verdict is not the same in every run that judged them."""
-    verdicts = pd.DataFrame({letter: _verdicts(run) for letter, run in runs.items()})
+    claims = pd.concat({letter: run.tables["claims"] for letter, run in runs.items()}, names=["r"])
+    told = claims.assign(sentence=claims["sentence"].fillna(claims["claim"])).reset_index("r")
+    verdicts = told.pivot(index="sentence", columns="r", values="verdict")
     differing = verdicts[verdicts.nunique(axis=1) > 1]
-    rows = [
-        {"Claim": sentence} | {r: EMPTY if is_missing(v) else badge(v) for r, v in verdict.items()}
-        for sentence, verdict in differing.to_dict("index").items()
+    return [
+        {"Claim": str(sentence), **{str(letter): badge(text(word)) for letter, word in own.items()}}
+        for sentence, own in differing.to_dict("index").items()
     ]
-    same = "Every claim that more than one run judged has the same verdict."
-    return table(rows, empty=same if len(verdicts) else "No claim was judged in any of these runs.")
-
-
-def _verdicts(run: Run) -> dict[str, str]:
-    return {
-        text(row["sentence"], empty=text(row["claim"])): text(row["verdict"])
-        for _, row in run.tables["claims"].iterrows()
-    }
-
-
-def _answer(changes: list[dict[str, str]], claims: Table) -> str:
-    """The comparison in a sentence."""
-    changed = [row["What"] for row in changes if CHANGED in row.values()]
-    compared = any({CHANGED, SAME} & set(row.values()) for row in changes)
-    what = "Nothing changed beyond noise" if compared else "Nothing in these runs can be compared"
-    if changed:
-        what = f"Beyond noise changed: {', '.join(changed)}"
-    counted = labels.counted(len(claims.rows), "claim") if claims.rows else "no claim"
-    return f"{what}; {counted} with another verdict."

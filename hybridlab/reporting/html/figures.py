@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
 from hybridlab.reporting import figures
 from hybridlab.reporting.html.files import data_uri
+from hybridlab.reporting.html.page import render
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.reporting.rows import cases_of
 
 #: The figure of notebook 02 that answers the first question.
 WHAT_FITS = "02-three-numbers"
+#: Characters of all pictures. With tables, traces and words the page stays below 5 MB.
+BUDGET_CHARACTERS = 2_700_000
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,27 @@ class Picture:
         return f"figure-{self.name}"
 
 
-def pictures(run: Run, *, budget: int) -> list[Picture]:
-    """Figures of the run in the order of the notebooks, then key plots that it lacks.
+def pictures_block(run: Run) -> Markup:
+    """Every picture with its name, and a link where the run has its file."""
+    return render("pictures.html.j2", pictures=pictures(run))
 
-    Those beyond `budget` characters are linked instead of embedded: the page stays below 5 MB.
-    """
+
+def what_fits(run: Run) -> Markup | str:
+    """Load peak, idle and request peak: of a simulated card whose run lies in this one's folder,
+    else of this run. The picture needs no other file."""
+    for folder in [*(inner.folder for inner in run.inner), run.folder]:
+        path = folder / "figures" / f"{WHAT_FITS}.png"
+        if path.is_file():
+            picture = _picture(path, own=False, budget=path.stat().st_size * 2)
+            shown = render("picture.html.j2", picture=picture)
+            return Markup("<figure>{}</figure>").format(shown)
+    return ""
+
+
+@functools.lru_cache(maxsize=1)  # claims lead to pictures
+def pictures(run: Run, *, budget: int = BUDGET_CHARACTERS) -> list[Picture]:
+    """Figures of the run in the order of the notebooks, then key plots that it lacks; those beyond
+    `budget` characters are linked instead of embedded."""
     found: list[Picture] = []
     with tempfile.TemporaryDirectory() as folder:
         paths = sorted((run.folder / "figures").glob("*.png"))
@@ -51,16 +73,6 @@ def pictures(run: Run, *, budget: int) -> list[Picture]:
             if picture.source or picture.link:
                 found.append(picture)
     return found
-
-
-def first_picture(run: Run) -> Picture | None:
-    """What fits at which moment: of a simulated card whose run lies in this one's folder, else of
-    this run. It needs no other file."""
-    for folder in [*(inner.folder for inner in run.inner), run.folder]:
-        path = folder / "figures" / f"{WHAT_FITS}.png"
-        if path.is_file():
-            return _picture(path, own=False, budget=path.stat().st_size * 2)
-    return None
 
 
 def _drawn(run: Run, names: set[str], folder: Path) -> Iterator[Path]:

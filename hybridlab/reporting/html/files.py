@@ -9,54 +9,55 @@ import base64
 import gzip
 
 import pandas as pd
+from markupsafe import Markup
 
+from hybridlab.reporting.html.page import Block
 from hybridlab.reporting.html.view_model import Run, Table, link, table
 from hybridlab.reporting.labels import EMPTY, n_bytes
 
 #: Characters of all tables inside the page; the smallest go in first.
 BUDGET_CHARACTERS = 900_000
+NOTE = Markup(
+    "<p>The files inside this page are the run's tables as compressed CSV: they can be saved from "
+    "a mail attachment too. Those beside it need the run's folder.</p>"
+)
+
+
+def files_block(run: Run) -> Block:
+    """What can be saved, and from where."""
+    return [NOTE, files_table(run)]
 
 
 def files_table(run: Run, *, budget: int = BUDGET_CHARACTERS) -> Table:
     """Every table as a file inside the page, as far as the budget goes, and beside it."""
-    inside = embedded_tables(run, budget=budget)
+    packed = {name: compressed_csv(rows) for name, rows in run.tables.items() if len(rows)}
+    inside = set()
+    for name in sorted(packed, key=lambda name: len(packed[name])):
+        budget -= len(packed[name]) * 4 // 3
+        if budget < 0:
+            break
+        inside.add(name)
     found = []
-    for name, rows in run.tables.items():
-        if len(rows):
-            row = {"What": name, "Rows": f"{len(rows):,}"}
-            row["Inside this page"] = "too large for a page that is mailed"
-            row |= _inside(run, f"{name}.csv.gz", inside.get(name), "application/gzip")
-            found.append(row | {"Beside it": _beside(run, f"{name}.parquet")})
+    for name, content in packed.items():
+        row = {"What": name, "Rows": f"{len(run.tables[name]):,}", "Size": EMPTY}
+        row["Inside this page"] = "too large for a page that is mailed"
+        if name in inside:
+            row |= _inside(run, f"{name}.csv.gz", content, "application/gzip")
+        found.append(row | {"Beside it": _beside(run, f"{name}.parquet")})
     for name in ("manifest.json", "verdict.json"):
         if (run.folder / name).is_file():
-            content = (run.folder / name).read_bytes()
-            row = {"What": name, "Rows": EMPTY}
-            row |= _inside(run, name, content, "application/json")
-            found.append(row | {"Beside it": _beside(run, name)})
+            row = _inside(run, name, (run.folder / name).read_bytes(), "application/json")
+            found.append({"What": name, **row, "Beside it": _beside(run, name)})
     return table(found, empty="There are no tables: no case was started.")
 
 
-def _inside(run: Run, name: str, content: bytes | None, kind: str) -> dict[str, str]:
-    if content is None:
-        return {"Size": EMPTY}
+def _inside(run: Run, name: str, content: bytes, kind: str) -> dict[str, str]:
     saved = link(name, data_uri(kind, content), save_as=f"{run.name}-{name}")
     return {"Inside this page": saved, "Size": n_bytes(len(content))}
 
 
 def _beside(run: Run, name: str) -> str:
     return link(name, name) if (run.folder / name).is_file() else EMPTY
-
-
-def embedded_tables(run: Run, *, budget: int) -> dict[str, bytes]:
-    """Tables as compressed CSV, the smallest first, until the budget of characters is spent."""
-    packed = {name: compressed_csv(rows) for name, rows in run.tables.items() if len(rows)}
-    found, spent = {}, 0
-    for name in sorted(packed, key=lambda name: len(packed[name])):
-        spent += len(packed[name]) * 4 // 3
-        if spent > budget:
-            break
-        found[name] = packed[name]
-    return found
 
 
 def compressed_csv(rows: pd.DataFrame) -> bytes:

@@ -1,4 +1,5 @@
-"""One self-contained HTML page from a template: style and scripts inside, nothing fetched.
+"""Pages made of sections: one self-contained HTML file with style and scripts inside, nothing
+fetched.
 
 A content policy in the page allows its own scripts by their hashes and nothing else, no network and
 no evaluation of text.
@@ -7,8 +8,10 @@ no evaluation of text.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +21,52 @@ from markupsafe import Markup
 from hybridlab.errors import RunFolderError
 
 TEMPLATES = Path(__file__).with_name("templates")
+#: What a section shows: a `Table`, facts by label, HTML, or several of these one after the other.
+Block = Any
 
 
-def write_page(
-    path: Path,
-    template: str,
-    content: Mapping[str, Any],
-    *,
-    scripts: Sequence[str] = ("page.js",),
-    later: Sequence[str] = (),
-) -> Path:
-    """Render `template` to `path` in one step.
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: its id there, its heading, what makes it of the page's subject, and what
+    the navigation calls it ('': it does not stand there). Without a block it is left out."""
 
-    `scripts` are files of the templates' folder that run at once; `later` are texts that these may
-    add as scripts.
-    """
-    environment = Environment(
+    name: str
+    title: str
+    show: Callable[[Any], Block]
+    nav: str = ""
+
+
+@functools.cache
+def _environment() -> Environment:
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in scripts)
-    page = environment.get_template(template).render(
-        content,
-        css=Markup(environment.get_template("page.css.j2").render()),
+
+
+def render(template: str, **content: Any) -> Markup:
+    """A template of this package as HTML."""
+    return Markup(_environment().get_template(template).render(content))
+
+
+def blocks_of(sections: Sequence[Section], subject: Any) -> list[tuple[Section, Block]]:
+    """Each section with its block. The last is made first: what stands near the top tells what
+    could not be read for the others."""
+    made = [(section, section.show(subject)) for section in reversed(sections)]
+    return [(section, block) for section, block in reversed(made) if block]
+
+
+def write_page(path: Path, template: str, *, later: Sequence[str] = (), **content: Any) -> Path:
+    """Render `template` to `path` in one step; `later` are texts that the page's own scripts may
+    add as scripts."""
+    script = "".join(file.read_text(encoding="utf-8") for file in sorted(TEMPLATES.glob("*.js")))
+    page = render(
+        template,
+        **content,
+        css=render("page.css.j2"),
         script=Markup(script),
         script_hashes=Markup(" ".join(_source(text) for text in (script, *later))),
     )

@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import RESAMPLES, STABLE_HALF_WIDTH, STABLE_LEAST_N
 from hybridlab.config.params import NOTEBOOKS
+from hybridlab.reporting.html.page import render
 from hybridlab.reporting.html.view_model import Run, Table, badge, link, table
 from hybridlab.reporting.labels import (
     EMPTY,
@@ -105,6 +107,16 @@ def params_table(run: Run) -> Table:
     )
 
 
+def facts_of(run: Run) -> dict[str, str]:
+    """The machine's facts and every parameter, to be held against those of another run."""
+    asked = default_params() | run.params
+    return machine_facts(run) | {
+        f"parameter {name}": text(value, empty="(empty)")
+        for name, value in asked.items()
+        if name not in OF_THE_RUN
+    }
+
+
 def default_params() -> dict[str, Any]:
     """Every notebook's parameters with their defaults."""
     return {
@@ -178,36 +190,20 @@ def device_words(run: Run) -> str:
 # ---------------------------------------------------------------------------------------- method
 
 
-def method_facts(run: Run) -> dict[str, str]:
-    """Label and text of each rule that stands behind the numbers, with this run's own counts."""
-    asked = default_params() | run.params
+def method_block(run: Run) -> Markup:
+    """The rules that stand behind the numbers, with this run's own counts."""
     statuses = run.cases["status"].value_counts()
     counts = ", ".join(f"{count} {text(status)}" for status, count in statuses.items())
-    inline = (
-        " (this run: inside the notebook, as 'inline' asks)" if run.params.get("inline") else ""
+    return render(
+        "method.html.j2",
+        asked=default_params() | run.params,
+        cases=f"{counted(len(run.cases), 'case')}{': ' + counts if counts else ''}",
+        control=CONTROL,
+        draws=f"{RESAMPLES:,}",
+        no_times="" if has_clock(run.cases) else NO_TIMES,
+        own_version=MEASUREMENT_VERSION,
+        percent=percent,
+        stable_n=STABLE_LEAST_N,
+        stable_width=f"{STABLE_HALF_WIDTH:.0%}",
+        version=text(run.origin("measurement_version"), empty="unknown"),
     )
-    version = text(run.origin("measurement_version"), empty="unknown")
-    busy = percent(float(asked["max_other_cpu_share"]))
-    return {
-        "Measurement version": f"{version} (this program's: {MEASUREMENT_VERSION}); it is raised "
-        "whenever a number is made in another way",
-        "Cases": f"{counted(len(run.cases), 'case')}{': ' + counts if counts else ''}; each in a "
-        f"fresh process{inline}, so that a crash or an error of memory is a result and not an end",
-        "Requests": f"{text(asked.get('trials'))} a case after {text(asked.get('warmup'))} to warm "
-        f"up, {text(asked.get('rounds'))} rounds; ways that are compared take turns, and the "
-        "first request of a case is kept apart",
-        "Times": "from synchronised clocks, one row per request; "
-        f"'against {CONTROL}' compares within one notebook, since only those took turns"
-        if has_clock(run.cases)
-        else f"none: {NO_TIMES}",
-        "Intervals": f"medians with a percentile bootstrap of 95 %, {RESAMPLES:,} draws with a "
-        f"fixed seed; 'stable' is no wider than {STABLE_HALF_WIDTH:.0%} of the median on either "
-        f"side, from {STABLE_LEAST_N} requests on",
-        "Bytes": "load peak, idle and request peak are the allocator's own on CUDA, and the "
-        "resident memory of the case's process on a CPU; the ledger's owners add up to the total, "
-        "with the unattributed rest as a row",
-        "Invalid": "times are taken again, and then marked invalid, where other processes used "
-        f"more than {busy} of the processors or any other one the GPU",
-        "Texts": "each model's words under every way of sharing must equal those of the model "
-        "alone",
-    }

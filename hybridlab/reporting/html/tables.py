@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels, tables
+from hybridlab.reporting.html.page import Block
 from hybridlab.reporting.html.traces import anchor, case_names
 from hybridlab.reporting.html.view_model import TONES, Run, Table, badge, link, table
 from hybridlab.reporting.labels import EMPTY, is_missing, text
@@ -26,6 +28,12 @@ from hybridlab.reporting.rows import (
 from hybridlab.results.schema import TIMELINES
 
 # --------------------------------------------------------------------------------------- options
+
+
+def options_block(run: Run) -> Block:
+    """The options, and every combination under them where there are more."""
+    some, every = options_table(run), options_table(run, every=True)
+    return [some, every] if len(every.rows) > len(some.rows) else some
 
 
 def options_table(run: Run, *, every: bool = False) -> Table:
@@ -57,6 +65,7 @@ def options_table(run: Run, *, every: bool = False) -> Table:
             if every or item.get("is_default") is not False or not is_missing(item.get("measured"))
         ],
         empty="Options A, B and C were not judged: 07_verdict did not finish.",
+        fold=f"All {len(items)} combinations of backend and dtype" if every else "",
     )
 
 
@@ -133,7 +142,8 @@ def cases_table(run: Run) -> Table:
             "over time": link("trace", "#traces") if case["case_id"] in watched else EMPTY,
         }
         rows.append({k: v for k, v in (row | more).items() if k != "reason"})
-    return table(rows, empty="No case was started.", anchors=anchors(run.cases))
+    fold = f"All {labels.counted(len(rows), 'case')}"
+    return table(rows, empty="No case was started.", anchors=anchors(run.cases), fold=fold)
 
 
 def lost_table(run: Run) -> Table:
@@ -159,6 +169,13 @@ def anchors(cases: pd.DataFrame) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------ strategies
+
+
+def strategies_block(run: Run) -> Block:
+    """The arms, and those that were asked over HTTP once more under them."""
+    served = containers_table(run)
+    heading = Markup("<h3>Over HTTP: one server, and two behind a gateway</h3>")
+    return [strategies_table(run), *([heading, served] if served.rows else [])]
 
 
 def strategies_table(run: Run) -> Table:
@@ -215,5 +232,4 @@ def _status_badge(statuses: pd.Series[Any]) -> Any:
 
 def containers_table(run: Run) -> Table:
     """What HTTP, a second server and a gateway add to the arms that were asked over HTTP."""
-    shown = tables.containers_table(run.trials, run.cases)
-    return table(shown.to_dict("records"), empty="No arm was asked over HTTP.")
+    return table(tables.containers_table(run.trials, run.cases).to_dict("records"))

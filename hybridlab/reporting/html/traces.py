@@ -1,12 +1,15 @@
 """What the page's brushable traces show: memory over time, phases, and who held the bytes.
 
 The page stays small, so a long curve is thinned: the time is cut into equal buckets, and of each
-bucket the lowest and the highest reading stay. No peak is lost. Phases beyond a number are joined
-with the neighbour of the same kind.
+bucket the lowest and the highest reading stay. No peak is lost. Phases of one kind that lie close
+together are joined.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
+import gzip
 import json
 from itertools import cycle
 from typing import Any
@@ -14,12 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from markupsafe import Markup
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
+from hybridlab.reporting.html.page import render
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.reporting.palette import COLORBLIND, OWNER_COLOURS, PHASE_LOOK
-from hybridlab.reporting.rows import case_labels, merged_bands
+from hybridlab.reporting.rows import RACE, case_labels, merged_bands
 from hybridlab.units import MIB
 
 Values = npt.NDArray[np.float64]
@@ -29,11 +34,39 @@ _ROLE_OWNERS = {"llm": "llm", "asr": "asr", "copy": "base"}
 
 #: Buckets of a curve: two readings stay of each, so that a curve has at most twice as many.
 BUCKETS = 250
-#: More phases than these are joined where they lie closer than this share of the case's time.
-MOST_SPANS = 800
+#: Phases of one kind are joined where they lie closer than this share of the case's time.
 JOIN_SHARE = 0.0005
 #: Characters of all traces before they are packed; about a sixth of that goes into the page.
 BUDGET_CHARACTERS = 3_000_000
+
+
+def traces_block(run: Run) -> Markup:
+    """The traces and the library that draws them, packed, in the panel that shows them."""
+    found = traces(run)
+    left_out = found["left_out"]
+    note = f"{left_out} more cases are in the tables of the run only: the page stays small."
+    return render(
+        "traces.html.j2",
+        traces=packed(json.dumps(found, separators=(",", ":"))) if found["cases"] else "",
+        library=packed(vega_script()) if found["cases"] else "",
+        note=note if left_out else "",
+    )
+
+
+@functools.cache
+def vega_script() -> str:
+    """The one library that the page carries: vega-embed with Vega and Vega-Lite inside, which it
+    leaves on `window`. Bundled from PyPI's vl-convert-python, so that the same versions give the
+    same bytes: 0.9 MB, 0.4 MB as it is embedded."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+@functools.lru_cache(maxsize=2)
+def packed(text: str) -> Markup:
+    """gzip and base64: what the page unpacks with DecompressionStream."""
+    return Markup(base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode())
 
 
 def traces(run: Run) -> dict[str, Any]:
@@ -61,11 +94,10 @@ def traces(run: Run) -> dict[str, Any]:
             break
         found[index] = trace
     kept = sorted(found)
-    both = [n for n, i in enumerate(kept) if len({span[0] for span in found[i]["spans"]}) > 1]
-    races = [n for n in both if cases.iloc[kept[n]]["experiment"] == "strategy_comparison"]
+    races = [n for n, i in enumerate(kept) if cases.iloc[i]["experiment"] == RACE]
     return {
         "cases": [found[index] for index in kept],
-        "start": next(iter(races or both), 0),
+        "start": next(iter(races), 0),
         "left_out": len(watched) - len(found),
         "owners": _owner_colours([row[1] for trace in found.values() for row in trace["ledger"]]),
         "roles": {role: OWNER_COLOURS[owner] for role, owner in _ROLE_OWNERS.items()},
@@ -107,7 +139,6 @@ def _trace(
 ) -> dict[str, Any]:
     capacity = labels.number_of(case, "capacity_bytes")
     curves = _curves(samples)
-    bands, joined = _bands(spans)
     return {
         "id": anchor(case["notebook"], case["case_id"]),
         "label": label,
@@ -117,8 +148,7 @@ def _trace(
         "readings": 0 if samples is None else len(samples),
         "shown": sum(len(times) for times, _ in curves.values()),
         "curves": curves,
-        "spans": bands,
-        "joined": joined,
+        "spans": bands(spans) if spans is not None else [],
     }
 
 
@@ -151,21 +181,17 @@ def thinned(times: Values, values: Values, buckets: int) -> npt.NDArray[np.int64
     return np.unique(kept.astype(np.int64))
 
 
-def _bands(spans: pd.DataFrame | None) -> tuple[list[list[Any]], bool]:
-    """[role, phase, start, end] in seconds of each span, and whether neighbours were joined."""
-    if spans is None:
-        return [], False
+def bands(spans: pd.DataFrame) -> list[list[Any]]:
+    """[role, phase, start, end] in seconds of each span, close neighbours as one."""
     rows = spans.assign(start_s=numbers(spans, "start_s"), end_s=numbers(spans, "end_s"))
     rows = rows.dropna(subset=["start_s", "end_s"]).sort_values("start_s", kind="stable")
-    joined = len(rows) > MOST_SPANS
     reach = float(rows["end_s"].max() - rows["start_s"].min()) if len(rows) else 0.0
-    bands = [
+    return [
         [str(role), phase, round(start, 5), round(start + width, 5)]
         for role, own in rows.groupby("role", sort=True)
-        for phase, known in merged_bands(own, gap_s=reach * JOIN_SHARE if joined else -1.0).items()
+        for phase, known in merged_bands(own, gap_s=reach * JOIN_SHARE).items()
         for start, width in known
     ]
-    return bands, joined
 
 
 def _owner_colours(owners: list[str]) -> dict[str, str]:

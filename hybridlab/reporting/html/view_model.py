@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from hybridlab.reporting.html import tolerant_reader
 from hybridlab.reporting.labels import EMPTY, is_missing, text
 from hybridlab.reporting.rows import complete
+from hybridlab.results.reader import check_run, part_folders, read_object, run_table
 from hybridlab.results.schema import TABLES
 
 #: The tone of a badge for every status and verdict; the words stand in it too.
@@ -37,36 +37,23 @@ def link(words: str, href: str, *, save_as: str = "") -> Markup:
     return Markup('<a href="{}"{}>{}</a>').format(href, download, words)
 
 
+def bullets(sentences: Sequence[str]) -> Markup:
+    """A list of sentences."""
+    items = (Markup("<li>{}</li>").format(sentence) for sentence in sentences)
+    return Markup("<ul>{}</ul>").format(Markup("\n").join(items))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of the page. Cells are text, which is escaped, or `Markup`; `anchors` are the ids of
-    the rows, or none at all."""
+    """A table of the page: each column's heading and class, and rows of cells, which are text that
+    is escaped or `Markup`. `anchors` are the ids of the rows, or none at all; with words to `fold`
+    it is folded under them."""
 
-    columns: Sequence[str]
+    headings: Sequence[tuple[str, str]]
     rows: Sequence[Sequence[Any]]
-    empty: str = "There are no rows."
-    anchors: Sequence[str] = ()
-
-    @property
-    def headings(self) -> list[tuple[str, str]]:
-        """Each column's heading and class: flush right where all of its cells are figures."""
-        cells = zip(*self.rows, strict=True)
-        return [
-            (name, _column_class(name, own)) for name, own in zip(self.columns, cells, strict=True)
-        ]
-
-
-#: A figure with its unit or interval is shorter than so many characters.
-_FIGURE = 24
-_LONG = ("Reason", "Claim", "Measured", "Case", "Expected")
-
-
-def _column_class(name: str, cells: Sequence[Any]) -> str:
-    known = [cell for cell in cells if cell != EMPTY]
-    figures = (str(cell)[0] in "0123456789−-+×" and len(str(cell)) < _FIGURE for cell in known)
-    if known and all(figures):
-        return "number"
-    return "evidence" if name == "Evidence" else "long" if name in _LONG else ""
+    empty: str
+    anchors: Sequence[str]
+    fold: str
 
 
 def table(
@@ -74,6 +61,7 @@ def table(
     *,
     empty: str = "There are no rows.",
     anchors: Sequence[str] = (),
+    fold: str = "",
 ) -> Table:
     """A table from rows by column, whose names are written as the page writes them; a column
     without any value is left out."""
@@ -83,13 +71,26 @@ def table(
         ]
         for name in dict.fromkeys(name for row in rows for name in row)
     }
-    shown = {name: own for name, own in cells.items() if set(own) != {EMPTY}}
+    shown = {str(name): own for name, own in cells.items() if set(own) != {EMPTY}}
     return Table(
-        columns=[heading(str(name)) for name in shown],
+        headings=[(heading(name), _column_class(own)) for name, own in shown.items()],
         rows=list(map(list, zip(*shown.values(), strict=True))),
         empty=empty,
         anchors=anchors,
+        fold=fold,
     )
+
+
+#: A figure with its unit or interval is shorter than so many characters, a sentence longer.
+_FIGURE, _SENTENCE = 24, 40
+
+
+def _column_class(cells: Sequence[str]) -> str:
+    """Flush right where all cells are figures, wide where one is a sentence."""
+    known = [cell for cell in cells if cell != EMPTY]
+    if all(cell[0] in "0123456789−-+×" and len(cell) < _FIGURE for cell in known):
+        return "number"
+    return "long" if any(len(Markup(cell).striptags()) > _SENTENCE for cell in known) else ""
 
 
 def heading(column: str) -> str:
@@ -100,7 +101,7 @@ def heading(column: str) -> str:
     return column if column == "n" else column[:1].upper() + column[1:]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A run folder, read once; whatever is not there is empty, whatever is damaged is noted."""
 
@@ -108,7 +109,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        tolerant_reader.check_folder(self.folder)
+        check_run(self.folder)
 
     def note(self, sentence: str) -> None:
         """Remember what could not be read, once."""
@@ -117,19 +118,19 @@ class Run:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        return tolerant_reader.read_object(self.folder / "manifest.json", self.note)
+        return read_object(self.folder / "manifest.json", note=self.note)
 
     @cached_property
     def parts(self) -> dict[str, dict[str, Any]]:
         """Manifests of the parts by notebook; a part without one was interrupted."""
         return {
-            path.name: tolerant_reader.read_object(path / "manifest.json", self.note)
-            for path in sorted(self.folder.glob("parts/*/"))
+            path.name: read_object(path / "manifest.json", note=self.note)
+            for path in part_folders(self.folder)
         }
 
     @cached_property
     def verdict(self) -> dict[str, Any]:
-        return tolerant_reader.read_object(self.folder / "verdict.json", self.note)
+        return read_object(self.folder / "verdict.json", note=self.note)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -138,7 +139,7 @@ class Run:
         return {name: self._table(name) for name in TABLES}
 
     def _table(self, name: str) -> pd.DataFrame:
-        rows = complete(name, tolerant_reader.read_table(self.folder, name, self.note))
+        rows = complete(name, run_table(self.folder, name, note=self.note))
         known = rows["notebook"].fillna("") if "notebook" in rows else ""
         return rows.assign(notebook=known, case_id=rows["case_id"].fillna(""))
 

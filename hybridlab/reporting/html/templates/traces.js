@@ -217,14 +217,8 @@
     if (document.activeElement !== field("to")) field("to").value = +to.toFixed(3);
   };
 
-  const thinnedWords = (trace) => {
-    const words = [];
-    if (trace.shown < trace.readings) {
-      words.push(`${trace.label}: the lowest and the highest of each stretch, ${trace.shown} of ${trace.readings} readings`);
-    }
-    if (trace.joined) words.push(`${trace.label}: neighbouring phases of one kind are drawn as one`);
-    return words;
-  };
+  const thinnedWords = (trace) => (trace.shown < trace.readings
+    ? [`${trace.label}: the lowest and the highest of each stretch, ${trace.shown} of ${trace.readings} readings`] : []);
 
   // ------------------------------------------------------------------------------------- actions
   let telling, extent;  // what the brush holds: [from, to] in seconds, or nothing for the whole time

@@ -1,10 +1,11 @@
-"""The page's sentences and key figures, computed from a run's rows."""
+"""The top of the page: its answer, what the run lacks, the recommendation, the key figures."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.analysis.arms import numbers
@@ -18,8 +19,9 @@ from hybridlab.reporting.findings import (
     pooled_words,
     simulated_words,
 )
+from hybridlab.reporting.html.page import render
 from hybridlab.reporting.html.run_info import outcome
-from hybridlab.reporting.html.view_model import Run
+from hybridlab.reporting.html.view_model import Run, bullets
 from hybridlab.reporting.labels import is_missing, text, text_of
 from hybridlab.reporting.rows import (
     RACE,
@@ -32,8 +34,6 @@ from hybridlab.reporting.rows import (
 )
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
-
-# ---------------------------------------------------------------------------------------- answer
 
 
 def answer(run: Run) -> str:
@@ -117,6 +117,12 @@ def constraints(run: Run) -> str:
     return ", ".join(asked) or "nothing (max_p95_s, min_margin_bytes and max_wer were not set)"
 
 
+def missing_block(run: Run) -> Markup | str:
+    """`missing`, as a panel."""
+    lacks = missing(run)
+    return Markup('<div class="panel warn">{}</div>').format(bullets(lacks)) if lacks else ""
+
+
 def missing(run: Run) -> list[str]:
     """What this run lacks, in words. All that can be read must have been read before."""
     lacks = []
@@ -156,6 +162,12 @@ def missing(run: Run) -> list[str]:
 
 #: Label, figure and small print.
 Card = tuple[str, str, str]
+
+
+def cards_block(run: Run) -> Markup | str:
+    """`cards`, side by side."""
+    found = cards(run)
+    return render("cards.html.j2", cards=found) if found else ""
 
 
 def cards(run: Run) -> list[Card]:
@@ -199,8 +211,8 @@ def _latency_card(run: Run) -> Card | None:
     if not intervals:
         return None
     best = fastest_arm(intervals)
-    note = f"{best.arm}, median of {best.latency_s.n}, {labels.bounds(best.latency_s)}"
-    return ("Lowest latency per request", labels.seconds(best.latency_s.value), note)
+    shown = labels.bracketed(best.latency_s, labels.seconds)
+    return ("Lowest latency per request", shown, f"{best.arm}, median of {best.latency_s.n}")
 
 
 def _parity_card(run: Run) -> Card | None:
