@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.errors import HybridlabError
+from hybridlab.processes.imports import without_iri_parsers
 from hybridlab.processes.messages import Message, receive, send
 
 #: What every case needs, imported once in the server.
@@ -197,8 +198,9 @@ def main(address: str) -> None:
     """Import everything, then serve until the owner's end of our stdin closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides, by closing our stdin
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for module in PRELOAD:
-        importlib.import_module(module)
+    with without_iri_parsers():
+        for module in PRELOAD:
+            importlib.import_module(module)
     _freeze()
     ForkLoop(address).serve()
 
