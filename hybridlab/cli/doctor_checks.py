@@ -281,7 +281,7 @@ def _fits_here(params: Any) -> str:
         capacity_bytes=device.capacity_bytes(),
     )
     _check_room(plan, device)
-    where = {"cuda": "the GPU", "cpu": "the CPU"}[device.kind]
+    where = "the CPU" if device.is_host else "the GPU"
     if simulated_card(params.device) is not None:
         build.compiler()
         where = f"an {device.title()}"
@@ -302,7 +302,7 @@ def _check_room(plan: PairPlan, device: Device) -> None:
             f"its pair takes {format_bytes(plan.total_bytes)} and {device.name} has "
             f"{format_bytes(free)} free"
         )
-    if device.kind != "cpu" and plan.host_bytes > host:
+    if not device.is_host and plan.host_bytes > host:
         raise UnavailableError(
             f"loading takes {format_bytes(plan.host_bytes)} of the host, which has "
             f"{format_bytes(host)} free"

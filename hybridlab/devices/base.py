@@ -87,8 +87,15 @@ class Device(ABC):
     """
 
     name: str
-    kind: str
+    kind: str  # what torch calls devices of its type
     allocator: str  # what `used_bytes` is read from: the `source` of a sample
+    #: Its memory and cores are this machine's own: weights cross no link, the kernel knows what
+    #: each process holds, a memory limit is one process' own.
+    is_host = False
+    #: `used_bytes` are tensors alone, of which the allocator keeps a history by stream.
+    counts_tensors = False
+    #: Times that are measured on it are its own; a simulated card has none.
+    keeps_times = True
     _limit_bytes: int | None = None  # the memory limit in force
     _ballast_bytes: int = 0
     _at_start: int = 0  # of them, what was in use when the limit began and does not count
@@ -204,6 +211,23 @@ class Device(ABC):
     @abstractmethod
     def memory_stats(self) -> AllocatorStats:
         """What memory looks like after a cycle of requests."""
+
+    def total_used_bytes(self) -> Reading:
+        """Bytes in use on the whole device, by whomever."""
+        return Reading(None, "this device does not say what is in use on it")
+
+    def process_bytes(self) -> dict[int, int]:
+        """What each process holds of the device, by its number; empty where that is not told."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Driver, temperature and clocks; a missing reading carries its reason."""
+        return {"reason": "no CUDA device is used"}
+
+    def side_stream(self) -> AbstractContextManager[None]:
+        """Copies inside run beside the device's other work, from when that is done which is queued
+        by now, since it may still use their memory. Waits at its end."""
+        return nullcontext()
 
     def compute_slot(self) -> AbstractContextManager[None]:
         """This thread computes on the device inside, with its share of the cores on a CPU."""

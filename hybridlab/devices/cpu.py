@@ -25,6 +25,7 @@ class CpuDevice(Device):
 
     name = kind = "cpu"
     allocator = "rss"
+    is_host = True
 
     def title(self) -> str:
         return str(machine()["processor"])
@@ -108,6 +109,10 @@ class CpuDevice(Device):
             return Reading(0.0)
         info = psutil.virtual_memory()
         return Reading(float(info.total - info.available - self.used_bytes()))
+
+    def total_used_bytes(self) -> Reading:
+        info = psutil.virtual_memory()
+        return Reading(float(info.total - info.available))
 
     def count_exactly(self) -> None:
         self.exact = True

@@ -6,8 +6,8 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,11 @@ from hybridlab.devices.base import SLACK, AllocatorStats, Device, MemoryOwners, 
 from hybridlab.devices.driver import ask_driver
 from hybridlab.devices.nvml import (
     nvml_energy_j,
+    nvml_facts,
     nvml_memory,
     nvml_other_processes,
     nvml_other_processes_bytes,
+    nvml_process_bytes,
     nvml_throttle_reasons,
     nvml_used_bytes,
     nvml_utilization,
@@ -40,6 +42,7 @@ class CudaDevice(Device):
 
     kind = "cuda"
     allocator = "allocator"
+    counts_tensors = True
 
     def __init__(self, index: int = 0) -> None:
         self.index = index
@@ -144,6 +147,15 @@ class CudaDevice(Device):
             return used
         return Reading(used.value - self._ballast_bytes - self.reserved_bytes())
 
+    def total_used_bytes(self) -> Reading:
+        return nvml_used_bytes(self.index)
+
+    def process_bytes(self) -> dict[int, int]:
+        return nvml_process_bytes(self.index)
+
+    def facts(self) -> dict[str, Any]:
+        return nvml_facts(self.index)
+
     def count_exactly(self) -> None:
         return None  # torch counts what is allocated, whatever its cache holds
 
@@ -238,6 +250,18 @@ class CudaDevice(Device):
             return torch.cuda.stream(stream)
 
         return entered
+
+    @contextmanager
+    def side_stream(self) -> Iterator[None]:
+        import torch
+
+        stream: Any = torch.cuda.Stream(self.torch_name)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self.torch_name))
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:  # after a fault, too, nothing writes into a block that is given back
+            stream.synchronize()
 
     def expand_segments(self) -> None:
         import torch

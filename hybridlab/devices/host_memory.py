@@ -19,7 +19,7 @@ def check_host_memory(n_bytes: int, device: Device, *, fix: str = KEEP_NO_COPY) 
     reserve, with what to do instead; where the host is the device, running out is a result of the
     allocator's own."""
     free = CpuDevice().free_bytes()
-    if device.kind != "cpu" and n_bytes + HOST_RESERVE_BYTES > free:
+    if not device.is_host and n_bytes + HOST_RESERVE_BYTES > free:
         raise UnavailableError(
             f"the host has {format_bytes(free)} free and the weights' copy takes "
             f"{format_bytes(n_bytes)} beside a reserve of {format_bytes(HOST_RESERVE_BYTES)}; "

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from hybridlab.catalog.device_names import simulated_card
 from hybridlab.devices import Device, resolve_device
 from hybridlab.devices.memory_limit import limit_memory
 from hybridlab.devices.out_of_memory import out_of_memory
@@ -26,6 +25,7 @@ from hybridlab.experiments.case_context import (
 )
 from hybridlab.experiments.live_feed import LiveFeed
 from hybridlab.experiments.workloads import (
+    fallback,
     interference,
     limit_search,
     poisson_arrivals,
@@ -59,7 +59,7 @@ WORK: dict[str, Work] = {
     "limit": Work(request_size.run, about_bytes=True),
     "limit_search": Work(limit_search.find_largest, about_bytes=True),
     "headroom": Work(limit_search.find_minimum_headroom, about_bytes=True),
-    "fallback": Work(serve.run, about_bytes=True),
+    "fallback": Work(fallback.run, about_bytes=True),
 }
 
 
@@ -89,9 +89,7 @@ def _measured(
     """The case's own columns of `cases`."""
     device, work = resolve_device(case.device), WORK[case.work]
     started = time.perf_counter()
-    # what malloc keeps of a larger recogniser would count against a limit: give it back
-    stepping = bool(case.candidates and case.memory_limit_bytes)
-    if case.phases or work.about_bytes or stepping:
+    if case.phases or work.about_bytes:
         device.count_exactly()
     with MemoryProfiler(device) as meter, ExitStack() as stack:
         context = CaseContext(
@@ -115,7 +113,7 @@ def _measured(
             columns = memory_columns(context) | monitor.columns()
             columns["attention_kernel"] = attention_kernel(case, device)
     disturbed = contention_reason(columns, max_other_cpu_share=case.max_other_cpu_share)
-    timed = not (work.about_bytes or case.phases or simulated_card(case.device))
+    timed = device.keeps_times and not (work.about_bytes or case.phases)
     if disturbed and timed and outcome["status"] == "ok":
         outcome = {"status": "invalid", "reason": disturbed}
     write_samples(context)

@@ -183,7 +183,7 @@ def predictions(context: CaseContext) -> dict[str, Any]:
         sizes = planner.whisper_phases(whisper, request, **kept, card=card)
         phases |= {f"asr {phase}": size.expected for phase, size in sizes.items()}
         phases["asr prefill"] = phases["asr decode"]  # the planner tells them not apart
-        if context.device.kind == "cuda":  # the second copy is made on the device alone
+        if not context.device.is_host:  # the second copy is made on the device alone
             peak = planner.whisper_load_peak_bytes(whisper, **kept, path=case.asr.load_path)
             found["loading"] = peak - found["asr weights"]
     waiting = {f"{role} host copy": found.get(f"{role} weights") for role in ("llm", "asr")}

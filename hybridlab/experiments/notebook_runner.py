@@ -170,7 +170,7 @@ class _Run:
             artefacts=artefacts,
             base=self.run_dir,
         )
-        if self.device.kind == "cuda":
+        if not self.device.is_host:
             manifest["machine"]["gpu"] = self.device.title()
         write_json(
             self.run_dir / "manifest.json",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
-from hybridlab.catalog.device_names import simulated_card
 from hybridlab.config.colab import on_colab
 from hybridlab.config.params import FROM_MANIFEST, Params
 from hybridlab.config.preset_files import AUTO, NONE
@@ -89,10 +88,9 @@ class Session:
 
     def lacks_clock(self, what: str) -> bool:
         """Whether the device has no clock for `what`, which is about times alone; says so then."""
-        lacking = simulated_card(self.device.name) is not None
-        if lacking:
+        if not self.device.keeps_times:
             print(f"left out: {what} ({NO_TIMES})")  # noqa: T201 - the cell's only trace of it
-        return lacking
+        return not self.device.keeps_times
 
     # ------------------------------------------------------------------------------- the pair
 
@@ -229,7 +227,7 @@ def _defaults_words(params: Params, device: Device) -> list[str]:
             f"({params.llm_weights}) and Whisper {params.asr_model} "
             f'({params.asr_weights}) on {params.device}; preset = "" turns that off'
         ]
-    if on_colab() and device.kind == "cpu":
+    if on_colab() and device.is_host:
         return [
             "this Colab has no GPU: going on with what the parameters say, on its CPU; Runtime > "
             "Change runtime type > T4 GPU, then Run all, measures the released weights"

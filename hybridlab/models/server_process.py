@@ -88,7 +88,7 @@ class Service:
         self.url = ready[1]
 
     def _count_from_now(self, pid: int) -> ProcessTree:
-        if self.device.kind == "cpu":
+        if self.device.is_host:
             return RssProcessTree(self.name, pid)
         return ReportedProcessTree(self.name, pid, self.reported_memory)
 
@@ -221,7 +221,7 @@ def beside_weights(device: Device, servers: Collection[Server], before: MemoryOw
     """What servers that are loaded hold of the device beside weights: on a host their processes; on
     a GPU the contexts that have come since `before`, which is what NVML has in use more than all
     allocators have reserved."""
-    if device.kind == "cpu":
+    if device.is_host:
         return Reading(float(sum(server.overhead_bytes for server in servers)))
     then, now = (account.external.get("context") for account in (before, device.memory_owners()))
     if then is None or now is None:

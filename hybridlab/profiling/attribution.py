@@ -154,4 +154,4 @@ def attribution(device: Device) -> PeakAttribution:
     """How models are told apart on this device."""
     if device.tracked_processes:
         return ProcessPeaks(device)
-    return TensorTraces() if device.kind == "cpu" else StreamHistory(device)
+    return StreamHistory(device) if device.counts_tensors else TensorTraces()

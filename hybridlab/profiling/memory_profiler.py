@@ -274,7 +274,7 @@ class MemoryProfiler:
         costs more: not for requests whose latency is quoted, nor for models that work at once.
         """
         live = None
-        if self.device.kind == "cpu":
+        if not self.device.counts_tensors:
             from hybridlab.profiling.live_tensors import LiveTensors
 
             live = LiveTensors()

@@ -72,11 +72,6 @@ class Strategy(ABC):
         return models if self.load_order == "llm-first" else models[::-1]
 
     @property
-    def current(self) -> Strategy:
-        """The strategy that serves now: of a wrapper the one inside."""
-        return self
-
-    @property
     def answers_at_once(self) -> bool:
         """Whether both models work on the same request at the same time."""
         return self.facts.concurrent and not self.facts.streams
@@ -88,7 +83,7 @@ class Strategy(ABC):
     def bytes_by_owner(self, models: Sequence[Model]) -> dict[str, int]:
         """Weights of those of the models that are loaded on the device, their processors where
         those share it, and the strategy's own buffers."""
-        there = [model for model in models if model.device.kind == self.device.kind]
+        there = [model for model in models if model.device.name == self.device.name]
         loaded = [model for model in there if model.loaded]
         here = {f"{model.name} weights": model.weights_bytes() for model in loaded}
         # no bytes: they are away, and a row would compare nothing with the prediction

@@ -115,7 +115,7 @@ def test_swapping_voxtral_is_refused_where_its_copy_would_fill_the_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Gpu:
-        kind = "cuda"
+        is_host = False
 
     copy = voxtral_weights_bytes(catalog.voxtral("mini-3b"), dtype="float16")
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: HOST_BYTES - HOST_BASE_BYTES)
@@ -127,7 +127,7 @@ def test_swapping_voxtral_is_refused_where_its_copy_would_fill_the_host(
 class T4:
     """As much of a card as planning asks for."""
 
-    kind, name = "cuda", "cuda:0"
+    is_host, name, capability = False, "cuda:0", (7, 5)
 
     def title(self) -> str:
         return "Tesla T4"

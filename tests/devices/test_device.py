@@ -31,7 +31,7 @@ def test_a_missing_gpu_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(device, "cuda_lack", lambda: "no driver")
     with pytest.raises(UnavailableError, match=r"0 CUDA devices \(no driver\); set device to cpu"):
         device.resolve_device("cuda")
-    assert device.resolve_device("auto").kind == "cpu"
+    assert device.resolve_device("auto").is_host
     with pytest.raises(ParameterError, match="choose auto"):
         device.resolve_device("tpu")
 

@@ -93,7 +93,7 @@ def test_a_ballast_leaves_what_was_asked_is_resized_and_lifted(
 class Small(CpuDevice):
     """A GPU of 1,000 MiB, some of them in use."""
 
-    kind = "cuda"
+    is_host = False
     name = "cuda:0"
     taken_bytes = 0
 

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("case_server")
 class Gpu(CpuDevice):
     """A device that is no CPU, as far as anyone asks."""
 
-    kind = "cuda"
+    is_host = False
 
     def __init__(self) -> None:
         self.entered: list[tuple[bool, str]] = []
@@ -234,7 +234,7 @@ def test_whisper_on_the_host_is_made_there_in_a_dtype_of_the_host() -> None:
     with ExitStack() as stack:
         whisper, voxtral = place(variant_of("whisper-on-cpu"), half, VOXTRAL, Site(gpu, stack))
     assert whisper is not None
-    assert whisper.device.kind == "cpu"
+    assert whisper.device.is_host
     assert voxtral.device is gpu
 
 

@@ -6,7 +6,6 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -236,7 +235,7 @@ def test_a_failed_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -
 class PretendGpu(CpuDevice):
     """Host memory that says it is a GPU's: the logic of pins and copies, without the driver."""
 
-    kind = "cuda"
+    is_host = False
 
 
 @pytest.fixture
@@ -245,7 +244,6 @@ def cudart(monkeypatch: pytest.MonkeyPatch) -> FakeCudart:
     fake = FakeCudart()
     monkeypatch.setattr(torch.cuda, "cudart", lambda: fake)
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
-    monkeypatch.setattr(weight_buffer, "beside_other_work", lambda device: nullcontext())
     return fake
 
 

@@ -236,7 +236,7 @@ def test_nothing_stays_pinned_where_nobody_closes() -> None:
 
 def test_a_host_without_room_says_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gpu:
-        kind = "cuda"
+        is_host = False
 
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: 1 << 20)
     with pytest.raises(UnavailableError, match=r"1 MiB free.*5 MiB.*smaller Whisper"):

@@ -115,7 +115,7 @@ def skip_reason(session: Session, case: Case) -> str:
         )
     except UnavailableError as error:
         return str(error)
-    needed = plan.total_bytes + (PROCESS_BYTES if session.device.kind == "cpu" else 0)
+    needed = plan.total_bytes + (PROCESS_BYTES if session.device.is_host else 0)
     budget = min(session.budget_bytes, case.memory_limit_bytes or session.budget_bytes)
     if needed <= budget:
         return ""

@@ -44,7 +44,7 @@ class CopyWorkload:
 
     def __init__(self, device: Device, n_bytes: int) -> None:
         self.device = device
-        on_gpu = device.kind == "cuda"
+        on_gpu = not device.is_host
         self.source = torch.ones(n_bytes, dtype=torch.uint8, pin_memory=on_gpu)
         self.target = torch.empty_like(self.source, device=device.torch_name)
         self.stream: Any = torch.cuda.Stream(device.torch_name) if on_gpu else None  # type: ignore[no-untyped-call]

@@ -32,7 +32,7 @@ class WeightOffloader(ABC):
 
     def __init__(self, device: Device, variant: str, *, swap: Swap) -> None:
         """`UnavailableError` on a CPU for what needs a link."""
-        if self.needs_link and device.kind == "cpu":
+        if self.needs_link and device.is_host:
             raise UnavailableError(
                 f"variant {variant} needs a device with memory of its own; here the device is the "
                 "host and nothing would move: use single-buffer"
@@ -72,7 +72,7 @@ class WeightOffloader(ABC):
                 f"variant {self.variant} cannot move the weights of {model.spec.model}: {holder} "
                 "holds them, not torch; use reload-cached, or another backend or dtype"
             )
-        if self.device.kind == "cuda" and model.spec.has_text:
+        if not self.device.is_host and model.spec.has_text:
             self._fingerprints[model.name] = weight_buffer.Fingerprint(module)
         return module
 

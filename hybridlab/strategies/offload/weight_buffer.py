@@ -10,8 +10,7 @@ import hashlib
 import statistics
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,7 +165,7 @@ def host_block(n_bytes: int) -> Tensor:
 def device_block(n_bytes: int, device: Device) -> Tensor:
     """So many bytes on the device, every page in place: what faults cost is paid here, not in the
     copy."""
-    if device.kind == "cpu":
+    if device.is_host:
         return host_block(n_bytes)
     return torch.empty(n_bytes, dtype=torch.uint8, device=device.torch_name)
 
@@ -233,24 +232,6 @@ def link_bytes_per_s(source: Tensor, target: Tensor, device: Device) -> float:
         device.synchronize()
         seconds.append(time.perf_counter() - began)
     return target.nbytes / statistics.median(seconds[1:])
-
-
-def beside_other_work(device: Device) -> AbstractContextManager[None]:
-    """Inside, copies run beside the device's other work: on a stream of their own that begins when
-    the work queued so far is done, since that may still use the block's memory. Waits at its end.
-    A CPU needs nothing of the kind."""
-    return nullcontext() if device.kind == "cpu" else _own_stream(device)
-
-
-@contextmanager
-def _own_stream(device: Device) -> Iterator[None]:
-    stream: Any = torch.cuda.Stream(device.torch_name)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device.torch_name))
-    try:
-        with torch.cuda.stream(stream):
-            yield
-    finally:  # after a fault, too, nothing writes into a block that is given back
-        stream.synchronize()
 
 
 class Fingerprint:
