@@ -69,7 +69,7 @@ class CudaDevice(Device):
     def free_bytes(self) -> int:
         """As the driver says; what torch's allocator keeps is not free until `release`."""
         try:
-            return nvml_memory(self.index).free_bytes
+            return int(nvml_memory(self.index).free)
         except UnavailableError:
             return self._free_bytes_of_cuda()
 

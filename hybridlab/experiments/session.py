@@ -203,13 +203,9 @@ class Session:
             raise UnavailableError(
                 f"{failed}; logs are in {self.part.folder / 'cases'}; repeat with --resume"
             )
-        if stopped:
-            self._leave_open(stopped)
-        else:
+        if not stopped:
             self.part.close("completed")
-
-    def _leave_open(self, stopped: list[str]) -> None:
-        """Say in one line which cases are missing and how to run them."""
+            return
         words = "1 case was" if len(stopped) == 1 else f"{len(stopped)} cases were"
         self.part.close("failed", f"{words} stopped by the reader: {', '.join(stopped)}")
         print(  # noqa: T201 - the notebook's last output

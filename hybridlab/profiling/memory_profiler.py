@@ -69,8 +69,7 @@ class Sampler:
             pause = due - time.perf_counter()
             if pause <= 0:  # late: take the next tick instead of catching up in a burst
                 due = time.perf_counter()
-                pause = 0.0
-            self._stop.wait(pause)
+            self._stop.wait(max(0.0, pause))
         self.cpu_s = time.thread_time()
 
     @property
@@ -223,7 +222,6 @@ class MemoryProfiler:
     """
 
     device: Device
-    interval_s: float = SAMPLE_INTERVAL_S
     regions: list[Region] = field(default_factory=list)
     process_baseline_bytes: int = 0
     idle_bytes: int | None = None
@@ -236,7 +234,7 @@ class MemoryProfiler:
         self.device.release()
         self.base_account = self.device.memory_owners()
         self.process_baseline_bytes = self.device.used_bytes()
-        self.sampler = Sampler(self.device.used_bytes, interval_s=self.interval_s)
+        self.sampler = Sampler(self.device.used_bytes)
         self.sampler.__enter__()
         return self
 
@@ -323,8 +321,7 @@ class MemoryProfiler:
 
     def peak_bytes(self, name: str) -> int | None:
         """Highest peak over all regions of that name; None where none was measured."""
-        peaks = [region.peak_bytes for region in self.regions if region.name == name]
-        return max(peaks) if peaks else None
+        return max((r.peak_bytes for r in self.regions if r.name == name), default=None)
 
     def peak_reserved_bytes(self, name: str) -> int | None:
         """Most that a caching allocator held over all regions of that name; None without one."""

@@ -23,7 +23,7 @@ from hybridlab.config import preset_files as presets
 from hybridlab.config.params import NOTEBOOKS, BesideParams, SequentialParams, SetupParams
 from hybridlab.config.preset_files import read_yaml
 from hybridlab.devices import CpuDevice
-from hybridlab.devices.host_memory import check_host_memory
+from hybridlab.devices.cpu import check_host_memory
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.experiments.notebook_runner import _given
 from hybridlab.experiments.plans import co_residency

@@ -63,7 +63,7 @@ def stranger(*, leaves_bytes: int) -> Iterator[int]:
 
 
 def used_bytes() -> int:
-    return nvml_memory(0).used_bytes
+    return int(nvml_memory(0).used)
 
 
 def flac(seconds: float) -> bytes:
@@ -252,7 +252,7 @@ FULL_SIZE = Calls(
 def test_what_was_asked_before_decides_nothing(calls: Calls) -> None:
     """None runs out of memory in either order; and where nothing says beforehand that memory will
     lack, it is tried again."""
-    if nvml_memory(0).free_bytes < calls.weights_bytes + 3500 * MIB:
+    if nvml_memory(0).free < calls.weights_bytes + 3500 * MIB:
         pytest.skip("the card is too small, or others hold too much of it")
 
     async def scene(pool: ModelPool) -> None:

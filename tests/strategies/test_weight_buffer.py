@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from hybridlab.devices import CpuDevice
-from hybridlab.devices.host_memory import check_host_memory
+from hybridlab.devices.cpu import check_host_memory
 from hybridlab.errors import UnavailableError
 from hybridlab.models.base import storage_bytes
 from hybridlab.strategies.offload import weight_buffer

@@ -8,7 +8,7 @@ from typing import Any, cast
 from hybridlab import catalog, planner
 from hybridlab.catalog import LoadOrder, LoadPath
 from hybridlab.config.params import BesideParams
-from hybridlab.devices.host_memory import check_host_memory
+from hybridlab.devices.cpu import check_host_memory
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.session import Session
@@ -60,18 +60,13 @@ def sized(session: Session, params: BesideParams, size: str) -> ModelSpec:
 
 def _loaded_whispers(session: Session, params: BesideParams) -> list[ModelSpec]:
     """The pair's Whisper in each backend and dtype that its loading is to be measured in."""
-    return [
-        replace(session.asr, backend=backend, dtype=_kept(session, backend, dtype))
-        for backend in params.load_backends or [params.asr_backend]
-        for dtype in params.load_dtypes
-    ]
-
-
-def _kept(session: Session, backend: str, dtype: str) -> str:
-    """The dtype that is asked for, even one that the device lacks: that is a case's reason."""
-    if dtype != "auto":
-        return dtype
-    return resolve_dtype(dtype, backend=backend, device=session.device, role="asr")
+    specs = []
+    for backend in params.load_backends or [params.asr_backend]:
+        auto = resolve_dtype("auto", backend=backend, device=session.device, role="asr")
+        for dtype in params.load_dtypes:  # one that the device lacks is a case's reason
+            kept = auto if dtype == "auto" else dtype
+            specs.append(replace(session.asr, backend=backend, dtype=kept))
+    return specs
 
 
 def _loading(session: Session, spec: ModelSpec, order: LoadOrder, path: LoadPath) -> Case:

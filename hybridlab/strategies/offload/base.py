@@ -44,13 +44,11 @@ class WeightOffloader(ABC):
         self.link_bytes_per_s: float | None = None
         self._fingerprints: dict[str, weight_buffer.Fingerprint] = {}
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, model: Model) -> None:  # noqa: B027
         """Make the model ready to be brought in; its weights are away afterwards."""
-        return None
 
-    def finalize(self) -> None:
+    def finalize(self) -> None:  # noqa: B027
         """All models are prepared."""
-        return None
 
     @abstractmethod
     def onload(self, model: Model) -> None:
@@ -99,9 +97,8 @@ class WeightOffloader(ABC):
         """Bytes of host memory in which weights wait."""
         return 0
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Give back what `prepare` and `finalize` took."""
-        return None
 
 
 class ReloadCached(WeightOffloader):

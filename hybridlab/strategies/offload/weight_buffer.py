@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridlab.devices import Device, procfs
-from hybridlab.devices.host_memory import KEEP_NO_COPY, check_host_memory
+from hybridlab.devices.cpu import KEEP_NO_COPY, check_host_memory
 from hybridlab.errors import UnavailableError
 from hybridlab.units import format_bytes
 
@@ -158,7 +158,7 @@ def host_block(n_bytes: int) -> Tensor:
     """Exactly so many bytes of host memory, every page in place."""
     block = torch.empty(n_bytes, dtype=torch.uint8)
     procfs.advise_huge_pages(block.data_ptr(), n_bytes)
-    _touch(block)
+    block[:: procfs.page_bytes()].fill_(0)
     return block
 
 
@@ -168,10 +168,6 @@ def device_block(n_bytes: int, device: Device) -> Tensor:
     if device.is_host:
         return host_block(n_bytes)
     return torch.empty(n_bytes, dtype=torch.uint8, device=device.torch_name)
-
-
-def _touch(block: Tensor) -> None:
-    block[:: procfs.page_bytes()].fill_(0)
 
 
 class PinnedMemory:
