@@ -36,10 +36,8 @@ class MemoryOwners:
     in_process: dict[str, int]
     external: dict[str, int]
 
-    def with_slack(self, n_bytes: int | None) -> MemoryOwners:
-        """The same with the slack of another moment; None where no allocator keeps any."""
-        if n_bytes is None:
-            return self
+    def with_slack(self, n_bytes: int) -> MemoryOwners:
+        """The same with the slack of another moment."""
         return MemoryOwners(self.in_process, {**self.external, SLACK: n_bytes})
 
     def free_bytes(self, *, capacity_bytes: int, used_bytes: int) -> int:

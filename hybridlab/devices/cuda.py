@@ -70,13 +70,9 @@ class CudaDevice(Device):
         """As the driver says; what torch's allocator keeps is not free until `release`."""
         try:
             return int(nvml_memory(self.index).free)
-        except UnavailableError:
-            return self._free_bytes_of_cuda()
-
-    def _free_bytes_of_cuda(self) -> int:
-        """Without NVML: of this process' context if there is one, else of another's beside it."""
-        cuda = _used_cuda()
-        return int(cuda.mem_get_info(self.index)[0] if cuda else ask_driver(str(self.index)))
+        except UnavailableError:  # this process' context tells it, else another's beside it
+            cuda = _used_cuda()
+            return int(cuda.mem_get_info(self.index)[0] if cuda else ask_driver(str(self.index)))
 
     def used_bytes(self) -> int:
         own = _allocator_bytes("memory_allocated", self.index)
@@ -223,6 +219,8 @@ class CudaDevice(Device):
 
         stats = torch.cuda.memory_stats(self.index)  # empty before CUDA is used
         outside = self.memory_owners().external
+        # the largest hole in torch's segments, or what the driver would still give
+        holes = [int(b["size"]) for b in _blocks(self.index) if b["state"] == "inactive"]
         return AllocatorStats(
             allocated_bytes=int(stats.get("allocated_bytes.all.current", 0)),
             reserved_bytes=int(stats.get("reserved_bytes.all.current", 0)),
@@ -231,14 +229,8 @@ class CudaDevice(Device):
             pinned_bytes=int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0)),
             peak_active_bytes=int(stats.get("active_bytes.all.peak", 0)),
             peak_reserved_bytes=int(stats.get("reserved_bytes.all.peak", 0)),
-            largest_block_bytes=self._largest_block_bytes(),
+            largest_block_bytes=max(self.free_bytes(), *holes, 0),
         )
-
-    def _largest_block_bytes(self) -> int:
-        """The largest hole in torch's segments, or what the driver would still give."""
-        blocks = _blocks(self.index)
-        holes = [int(block["size"]) for block in blocks if block["state"] == "inactive"]
-        return max(self.free_bytes(), *holes, 0)
 
     def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
         import torch

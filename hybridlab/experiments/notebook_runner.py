@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 import sys
@@ -27,7 +26,7 @@ from hybridlab.config.params import NOTEBOOKS, Params, parameters_of, split
 from hybridlab.config.preset_files import NONE
 from hybridlab.devices import Device, resolve_device
 from hybridlab.errors import ParameterError, RunFolderError
-from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
+from hybridlab.processes.fork_server import CaseServer
 from hybridlab.results.manifest import (
     Status,
     now,
@@ -90,7 +89,8 @@ def run_suite(
     progress = Progress(names)
     if listener is not None:
         progress.listener = listener
-    with _server(device):
+    card = simulated_card(device.name)
+    with CaseServer(card.name if card else ""):  # one for all notebooks: imports are paid for once
         try:
             for name in names:
                 progress.tell(current=name, cases_done=0, cases_total=0)
@@ -217,22 +217,6 @@ def _preflight(params: Params) -> Device:
     load_clips(params.audio)
     pair_of(params, device).check()
     return device
-
-
-@contextmanager
-def _server(device: Device) -> Iterator[None]:
-    """One case server for all notebooks: the imports are paid for once."""
-    card = simulated_card(device.name)
-    with CaseServer(card.name if card else "") as server:
-        before = os.environ.get(ADDRESS_VARIABLE)
-        os.environ[ADDRESS_VARIABLE] = server.address
-        try:
-            yield
-        finally:
-            if before is None:
-                os.environ.pop(ADDRESS_VARIABLE, None)
-            else:
-                os.environ[ADDRESS_VARIABLE] = before
 
 
 # --------------------------------------------------------------------------------- one notebook

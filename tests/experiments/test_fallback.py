@@ -70,18 +70,6 @@ def test_a_failure_in_mid_stream_steps_down_and_loses_no_request(
     assert step["phase"].split()[0] in ("asr", "llm")
 
 
-def test_a_step_while_loading_leaves_nothing_of_the_larger_one(tmp_path: Path) -> None:
-    session = open_session(tmp_path, "small", "pocket-m")
-    row = session.runner.run(chain_case(session, 600 * 10**6))
-    assert_ok([row], 1)
-    # peaks are those of the pair that served, and not of the one that filled the memory limit
-    assert row["load_peak_bytes"] - row["process_baseline_bytes"] < 300 * 10**6
-    assert row["margin_bytes"] > 300 * 10**6
-    (step,) = session.table("probes").to_dict("records")
-    assert step["at_request"] == "load"
-    assert session.table("ledgers").empty
-
-
 def test_nothing_that_fits_is_out_of_memory_with_every_step(tmp_path: Path) -> None:
     session = open_session(tmp_path, "small", "base")
     row = session.runner.run(chain_case(session, 250 * 10**6))

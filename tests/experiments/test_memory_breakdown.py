@@ -63,9 +63,8 @@ regions = st.builds(
     name=st.sampled_from(["load", "request"]),
     start_bytes=N_BYTES,
     peak_bytes=N_BYTES,
-    end_bytes=N_BYTES,
     reserved_bytes=st.none() | N_BYTES,
-    account=accounts,
+    ended=st.builds(Ended, used_bytes=N_BYTES, account=accounts),
     phases=st.dictionaries(st.sampled_from(PHASES), phases),
 )
 models = st.builds(

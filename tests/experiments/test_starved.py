@@ -29,8 +29,9 @@ PHASES = [
 ]
 
 
-def starve(phase: str, path: str) -> None:
-    """This phase's model serves a batch with no memory from there on, then serves it again."""
+def starve(path: str) -> None:
+    """In each phase in turn its model serves a batch with no memory from there on, then serves it
+    again."""
     device = CpuDevice()
     device.count_exactly()
     whisper = make_asr(replace(WHISPER, backend="transformers"), device)
@@ -38,44 +39,49 @@ def starve(phase: str, path: str) -> None:
     strategy.open()
     clip = min(load_clips(""), key=lambda clip: clip.audio_s)
     batch = [read_audio(Path(clip.path))] * BATCH
-    said: dict[str, Any] = {"phase": None, "oom": False}
+    said: dict[str, dict[str, Any]] = {}
 
-    def serve() -> None:
+    def serve(phase: str) -> None:
         if phase.startswith("asr"):
             strategy.asr.transcribe(batch, max_new_tokens=8)
         else:
             strategy.llm.answer(batch, ["What is the first digit?"] * BATCH, max_new_tokens=8)
 
     with make_memory_limit(device) as limit:
+        for phase in PHASES:
+            found = said[phase] = {"phase": None, "oom": False}
 
-        def enter(name: str) -> None:
-            said["phase"] = name or said["phase"]
-            if name == phase:
-                device.release()
-                limit.leave(ROOM_BYTES)
+            def enter(name: str, phase: str = phase, found: dict[str, Any] = found) -> None:
+                found["phase"] = name or found["phase"]
+                if name == phase:
+                    device.release()
+                    limit.leave(ROOM_BYTES)
 
-        for model in strategy.models:
-            model.on_phase = enter
-        try:
-            serve()
-        except Exception as error:
-            limit.lift()
-            said |= {"failed": repr(error), "oom": out_of_memory(error) is not None}
-    for model in strategy.models:
-        model.on_phase = None
-    serve()
-    Path(path).write_text(json.dumps({**said, "served_again": True}))
+            for model in strategy.models:
+                model.on_phase = enter
+            try:
+                serve(phase)
+            except Exception as error:
+                limit.lift()
+                found |= {"failed": repr(error), "oom": out_of_memory(error) is not None}
+            for model in strategy.models:
+                model.on_phase = None
+            serve(phase)
+            found["served_again"] = True
+    Path(path).write_text(json.dumps(said))
+
+
+@pytest.fixture(scope="module")
+def said(case_server: CaseServer, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("starved")
+    ended = case_server.run(starve, str(folder / "said.json"), log=folder / "log")
+    assert ended.ok, (folder / "log").read_text()
+    return json.loads((folder / "said.json").read_text())
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_an_allocation_failure_in_a_phase(
-    phase: str, tmp_path: Path, case_server: CaseServer
-) -> None:
-    path = tmp_path / "said.json"
-    log = tmp_path / "log"
-    ended = case_server.run(starve, phase, str(path), log=log)
-    assert ended.ok, log.read_text()
-    said = json.loads(path.read_text())
-    assert said["oom"], said
-    assert said["phase"] == phase
-    assert said["served_again"]
+def test_an_allocation_failure_in_a_phase(phase: str, said: Any) -> None:
+    found = said[phase]
+    assert found["oom"], found
+    assert found["phase"] == phase
+    assert found["served_again"]
