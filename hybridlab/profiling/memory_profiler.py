@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from hybridlab.devices import Device, MemoryOwners
-from hybridlab.profiling.attribution import PeakAttribution, PeakTracker, attribution
+from hybridlab.profiling.attribution import Around, PeakTracker, attribution
 from hybridlab.units import MIB
 
 SAMPLE_INTERVAL_S = 0.010
@@ -283,12 +283,13 @@ class MemoryProfiler:
                 model.on_phase = listener
 
     @contextmanager
-    def apart(self, region: Region) -> Iterator[PeakAttribution]:
+    def apart(self, region: Region) -> Iterator[Around]:
         """Inside, tell the models apart that work at once on one request: for their bytes, not for
         times that are quoted."""
-        with attribution(self.device) as told:
-            yield told
-        region.at_once = told.tally
+        tally = PeakTracker()
+        with attribution(self.device, tally) as around:
+            yield around
+        region.at_once = tally
 
     def settle(self) -> int:
         """Give freed memory back and read the steady state."""

@@ -18,11 +18,11 @@ from hybridlab.models.base import (
     PhaseSpan,
     SpeechRecognizer,
 )
+from hybridlab.profiling.attribution import Around
 from hybridlab.strategies.requests import ArrivalQueue, CompletedRequest, Request
 
 #: Transcript and answer of one request.
 Texts = tuple[GenerationResult, GenerationResult]
-Around = Callable[[str], AbstractContextManager[Any]]
 Measure = Callable[[], AbstractContextManager[Any]]
 
 

@@ -123,8 +123,8 @@ def measured_request(
         if not phases:
             return strategy.serve(request)
         if strategy.answers_at_once:
-            with context.meter.apart(region) as attribution:
-                return strategy.serve(request, around=attribution.around)
+            with context.meter.apart(region) as around:
+                return strategy.serve(request, around=around)
         with context.meter.phases(region, strategy.models):
             return strategy.serve(request)
 
