@@ -28,7 +28,6 @@ from hybridlab.experiments.workloads import (
     fallback,
     interference,
     limit_search,
-    poisson_arrivals,
     reference,
     request_size,
     serve,
@@ -53,7 +52,7 @@ class Work:
 WORK: dict[str, Work] = {
     "serve": Work(serve.run),
     "reference": Work(reference.run),
-    "poisson_arrivals": Work(poisson_arrivals.run),
+    "poisson_arrivals": Work(serve.run_arrivals),
     "interference": Work(interference.run),
     "soak": Work(soak.run),
     "limit": Work(request_size.run, about_bytes=True),

@@ -1,4 +1,5 @@
-"""Work of a case that serves a stream of requests under one strategy, with the parity gate."""
+"""Work of a case that serves a stream of requests under one strategy: one after the other with the
+parity gate, or as they arrive."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hybridlab import catalog
 from hybridlab.devices import Reading
 from hybridlab.experiments.case import Case, RequestSpec
@@ -16,6 +19,9 @@ from hybridlab.experiments.case_context import CaseContext, write_trial
 from hybridlab.experiments.memory_breakdown import write_ledgers
 from hybridlab.experiments.workloads import common
 from hybridlab.strategies import ArrivalQueue, CompletedRequest, Strategy
+
+#: Between the warm-up and the first arrival that may be due.
+LEAD_S = 0.05
 
 
 def run(context: CaseContext) -> None:
@@ -47,6 +53,26 @@ def run(context: CaseContext) -> None:
         common.measured_request(context, strategy, request, phases=True)
     write_ledgers(context, strategy)
     context.enter("close")
+    strategy.close()
+
+
+def run_arrivals(context: CaseContext) -> None:
+    """Poisson arrivals at `rate_rps`, seeded, so that every arm meets the same ones. The latency of
+    a request begins when it is due and not when its service begins."""
+    case = context.case
+    strategy = common.strategy_of(context)
+    common.bring_up(context, strategy)
+    rng = np.random.default_rng(int(case.options["seed"]))
+    gaps = rng.exponential(1 / float(case.options["rate_rps"]), len(case.requests))
+    with common.measured(context):
+        due = (time.perf_counter() + LEAD_S + np.cumsum(gaps)).tolist()
+        asked = common.requests_of(context)
+        by_id = {spec.id: (spec, due_s) for spec, due_s in zip(case.requests, due, strict=True)}
+        for served in strategy.stream(ArrivalQueue(asked, due)):
+            spec, due_s = by_id[served.request.id]
+            write_trial(context, spec, served, is_first_request=False, due_s=due_s)
+    last = max(due[-1], time.perf_counter())
+    context.result |= {"throughput_rps": len(due) / (last - due[0]), "n_trials": len(due)}
     strategy.close()
 
 

@@ -176,9 +176,9 @@ class PinnedMemory:
     Registers exactly the block's bytes: torch's `pin_memory` would round them up to a power of two.
     """
 
-    def __init__(self, block: Tensor, cudart: Any = None) -> None:
-        """`UnavailableError` where the driver refuses. `cudart`: torch's binding by default."""
-        runtime = cudart or torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    def __init__(self, block: Tensor) -> None:
+        """`UnavailableError` where the driver refuses."""
+        runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         code = int(runtime.cudaHostRegister(block.data_ptr(), block.nbytes, 0))
         if code:
             consume_last_error()
