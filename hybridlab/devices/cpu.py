@@ -113,8 +113,7 @@ class CpuDevice(Device):
     def external_bytes(self) -> Reading:
         if self.memory_limited:  # the limit is this process' own
             return Reading(0.0)
-        info = psutil.virtual_memory()
-        return Reading(float(info.total - info.available - self.used_bytes()))
+        return Reading((self.total_used_bytes().value or 0.0) - self.used_bytes())
 
     def total_used_bytes(self) -> Reading:
         info = psutil.virtual_memory()

@@ -136,14 +136,14 @@ def is_larger(device: Device, capacity_bytes: int) -> bool:
 
 @contextmanager
 def limit_memory(device: Device, capacity_bytes: int) -> Iterator[None]:
-    """Inside, this device has `capacity_bytes` in all: what is taken already counts.
+    """Inside, this device has `capacity_bytes` in all (0: its own): what is taken already counts.
     `UnavailableError` where other processes have taken it all. A card that is no larger stays as
     it is.
 
     On a CPU the process as it is now (Python and its libraries) does not count, as a card does not
     hold them either.
     """
-    if not is_larger(device, capacity_bytes):
+    if not capacity_bytes or not is_larger(device, capacity_bytes):
         yield
         return
     taken = ballast = 0

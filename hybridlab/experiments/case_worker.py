@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hybridlab.devices import Device, resolve_device
+from hybridlab.devices import resolve_device
 from hybridlab.devices.memory_limit import limit_memory
 from hybridlab.devices.out_of_memory import out_of_memory
 from hybridlab.errors import UnavailableError
@@ -102,7 +102,7 @@ def _measured(
             broadcast=LiveFeed(live_path),
         )
         monitor = ContentionMonitor(device)
-        with _memory_limit(case, device):
+        with limit_memory(device, case.memory_limit_bytes):
             _introduce(context)
             outcome: dict[str, Any] = {"status": "ok", "reason": ""}
             try:
@@ -117,12 +117,6 @@ def _measured(
         outcome = {"status": "invalid", "reason": disturbed}
     write_samples(context)
     return {**columns, **context.result, **outcome}
-
-
-def _memory_limit(case: Case, device: Device) -> AbstractContextManager[None]:
-    if not case.memory_limit_bytes:
-        return nullcontext()
-    return limit_memory(device, case.memory_limit_bytes)
 
 
 def _introduce(context: CaseContext) -> None:

@@ -55,8 +55,7 @@ class Session:
             device = resolve_device(params.device)
         except UnavailableError as error:
             _skip(open_part(params, device=params.device), str(error))
-        for line in _defaults_words(params, device):
-            print(line)  # noqa: T201 - the reader's cell should say what it runs
+        _say_defaults(params, device)
         part = open_part(params, device=device.name)
         runner = CaseRunner(
             part=part,
@@ -214,21 +213,20 @@ class Session:
         )
 
 
-def _defaults_words(params: Params, device: Device) -> list[str]:
+def _say_defaults(params: Params, device: Device) -> None:
     """Where the parameters come from, if not from the notebook's own cell; and what a Colab without
     a GPU misses."""
     if params.preset not in (AUTO, NONE):
-        return [
+        print(  # noqa: T201 - the reader's cell should say what it runs
             f"preset {params.preset} fills what was left at its default: {params.llm_model} "
             f"({params.llm_weights}) and Whisper {params.asr_model} "
             f'({params.asr_weights}) on {params.device}; preset = "" turns that off'
-        ]
-    if on_colab() and device.is_host:
-        return [
+        )
+    elif on_colab() and device.is_host:
+        print(  # noqa: T201
             "this Colab has no GPU: going on with what the parameters say, on its CPU; Runtime > "
             "Change runtime type > T4 GPU, then Run all, measures the released weights"
-        ]
-    return []
+        )
 
 
 def _skip(part: NotebookRun, reason: str) -> NoReturn:

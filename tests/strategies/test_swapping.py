@@ -112,9 +112,7 @@ def test_texts_are_those_of_each_model_alone(
     made = strategy(variant, backend=backend, swap=swap)
     made.open()
     for _ in range(2):
-        served = ask(made, clip)
-        assert served.transcript.tokens == alone[backend]
-        assert served.answer.tokens == alone["answer"]
+        assert_said(ask(made, clip), alone, backend)
     made.close()
     assert not any(model.loaded for model in made.models)
 
@@ -273,10 +271,19 @@ def test_beyond_the_host_texts_are_the_same_and_nothing_stays_pinned(
     assert not cudart.registered
 
 
-def test_a_refused_pin_leaves_nothing_loaded(cudart: FakeCudart) -> None:
+@pytest.mark.parametrize(
+    ("variant", "why"), [("single-buffer", "CUDA error 2"), ("pinned", "out of memory")]
+)
+def test_a_refused_pin_is_a_lack_and_leaves_nothing_loaded(
+    variant: str, why: str, cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: torch.Tensor) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be")
+
     cudart.code = 2
-    made = strategy("single-buffer", device=PretendGpu())
-    with pytest.raises(UnavailableError, match="did not pin"):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refused)
+    made = strategy(variant, device=PretendGpu())
+    with pytest.raises(UnavailableError, match=rf"did not pin.*{why}\);.*reload-cached"):
         made.open()
     assert not any(model.loaded for model in made.models)
     assert made.host_copy_bytes() == 0
@@ -295,17 +302,6 @@ def test_pinned_memory_counts_as_torch_rounds_it(monkeypatch: pytest.MonkeyPatch
     assert made.host_copy_bytes() > 1.1 * (made.asr.weights_bytes() or 0)
     made.close()
     assert made.host_copy_bytes() == 0
-
-
-def test_a_refused_pin_of_torchs_own_is_a_lack(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(self: torch.Tensor) -> torch.Tensor:
-        raise torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be")
-
-    monkeypatch.setattr(torch.Tensor, "pin_memory", refused)
-    made = strategy("pinned", device=PretendGpu())
-    with pytest.raises(UnavailableError, match=r"did not pin.*out of memory\);.*reload-cached"):
-        made.open()
-    assert not any(model.loaded for model in made.models)
 
 
 @pytest.mark.usefixtures("cudart")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from hybridlab import catalog, planner
@@ -21,7 +22,6 @@ PROCESS_BYTES = 700 * MIB
 
 def measure(session: Session) -> list[dict[str, Any]]:
     """One case per size that the memory allows; the others are recorded with the reason."""
-    rows = []
     params = cast(BesideParams, session.params)
     cases = [_case(session, size) for size in params.asr_models]
     cases += [
@@ -30,11 +30,7 @@ def measure(session: Session) -> list[dict[str, Any]]:
         for order in params.load_orders
         for path in params.load_paths
     ]
-    session.runner.total += len(cases)
-    for case in cases:
-        lack = skip_reason(session, case)
-        rows.append(session.runner.skip(case, lack) if lack else session.runner.run(case))
-    return rows
+    return session.runner.run_all(cases, partial(skip_reason, session))
 
 
 def _case(session: Session, size: str) -> Case:
