@@ -167,15 +167,14 @@ class Device(ABC):
     def native_dtypes(self) -> tuple[str, ...]:
         """Dtypes that the device computes in without emulation."""
 
-    @abstractmethod
-    def synchronize(self) -> None: ...
+    def synchronize(self) -> None:  # noqa: B027
+        """Wait until the device has done what it was given, where it works by itself."""
 
     @abstractmethod
     def release(self) -> None:
         """Give freed memory back: collect garbage, then empty the allocator's cache."""
 
-    @abstractmethod
-    def release_caches(self) -> None:
+    def release_caches(self) -> None:  # noqa: B027
         """Give back what is kept for later besides: cuBLAS' workspaces, one for each stream that
         has computed, whose few MiB may hold a whole segment; freed blocks of every stream, and
         pinned ones. For when nothing is at work."""
@@ -192,10 +191,10 @@ class Device(ABC):
     def external_bytes(self) -> Reading:
         """Bytes of the device that are held outside this process' allocator."""
 
-    @abstractmethod
     def count_exactly(self) -> None:
         """Make the allocator give large blocks back at once, so that what is in use is what is
         needed: for cases that measure memory, at some cost in time."""
+        self.exact = True
 
     @abstractmethod
     def memory_owners(self) -> MemoryOwners:

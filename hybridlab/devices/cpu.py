@@ -94,17 +94,11 @@ class CpuDevice(Device):
         finally:
             torch.set_num_threads(before)
 
-    def synchronize(self) -> None:
-        return None
-
     def release(self) -> None:
         gc.collect()
         procfs.trim_heap()
         for member in self.tracked_processes:
             member.release()
-
-    def release_caches(self) -> None:
-        return None
 
     def set_memory_limit(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
         self._at_start = self.used_bytes()
@@ -120,7 +114,7 @@ class CpuDevice(Device):
         return Reading(float(info.total - info.available))
 
     def count_exactly(self) -> None:
-        self.exact = True
+        super().count_exactly()
         # by default glibc keeps freed blocks of up to 32 MiB for later, which reads as in use
         procfs.set_mmap_threshold(EXACT_BLOCK_BYTES)
 

@@ -152,9 +152,6 @@ class CudaDevice(Device):
     def facts(self) -> dict[str, Any]:
         return nvml_facts(self.index)
 
-    def count_exactly(self) -> None:
-        return None  # torch counts what is allocated, whatever its cache holds
-
     def peak_reserved_bytes(self) -> int:
         """A worker reports no such peak: what it holds only grows until it releases its cache."""
         own = _allocator_bytes("max_memory_reserved", self.index)
