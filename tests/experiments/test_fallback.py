@@ -56,7 +56,8 @@ def test_a_failure_in_mid_stream_steps_down_and_loses_no_request(
     result, log = tmp_path / "result.json", tmp_path / "log"
     ended = case_server.run(starve, case, session.part.writer, result, log=log)
     assert ended.ok, log.read_text()
-    row = json.loads(result.read_text())
+    row = {**case.identity(), **json.loads(result.read_text())}
+    session.part.writer.append("cases", row)  # rows of cases without one are not read
     assert_ok([row], 1)
     assert (row["served_by_model"], row["fallbacks"]) == ("pocket-m", 1)
     trials = session.table("trials")
