@@ -117,10 +117,11 @@ def test_texts_are_those_of_each_model_alone(
     assert not any(model.loaded for model in made.models)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_thousand_swaps_leave_every_bit_and_the_text(
-    backend: str, clip: Samples, alone: dict[str, tuple[int, ...]]
+    clip: Samples, alone: dict[str, tuple[int, ...]]
 ) -> None:
+    """By the backend whose weights have aliases."""
+    backend = "openai-whisper"
     made = strategy("single-buffer", backend=backend, swap="both")
     expected = {}
     for model in strategy("single-buffer", backend=backend).models:
