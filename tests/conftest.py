@@ -30,7 +30,7 @@ if STATE_VARIABLE in os.environ:  # before torch is used
 from hybridlab.audio import Samples
 from hybridlab.devices import cuda, visible
 from hybridlab.devices import nvml as nvml_module
-from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
+from hybridlab.processes.fork_server import CaseServer
 from tests.fake_nvml import FakeNvml
 
 # a shell lets its background jobs, and all that they start, ignore Ctrl-C, which is tested here
@@ -41,9 +41,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def case_server() -> Iterator[CaseServer]:
     """One server for all tests, borrowed by everything that runs a case."""
     with CaseServer() as server:
-        os.environ[ADDRESS_VARIABLE] = server.address
         yield server
-        os.environ.pop(ADDRESS_VARIABLE, None)
 
 
 @pytest.fixture

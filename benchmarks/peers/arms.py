@@ -220,7 +220,7 @@ class OriginalWhisper(PeerWhisper):
             language=language or None,
             without_timestamps=True,
             sample_len=max_new_tokens,
-            fp16=self.device.kind == "cuda",  # its default; there is no such path on a CPU
+            fp16=not self.device.is_host,  # its default; there is no such path on a CPU
             **once,
         )
         return str(result["text"]).strip()
@@ -270,7 +270,7 @@ class OffloadedWhisper(WhisperTransformers):
     """Waits on the host, comes in when it is called, and is sent back after it."""
 
     def load(self) -> None:
-        if self.device.kind == "cpu":
+        if self.device.is_host:
             raise UnavailableError(
                 "accelerate's offload goes from the host to a device: on a CPU it moves nothing"
             )

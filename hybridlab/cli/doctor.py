@@ -219,7 +219,7 @@ def _fits_here(params: Any) -> str:
     from hybridlab import catalog, planner
     from hybridlab.catalog.device_names import simulated_card
     from hybridlab.devices import card_of, resolve_device
-    from hybridlab.devices.host_memory import check_host_memory
+    from hybridlab.devices.cpu import check_host_memory
     from hybridlab.models.pair import pair_of
     from hybridlab.simulation import build
 
@@ -240,7 +240,7 @@ def _fits_here(params: Any) -> str:
             f"its pair takes {needed} and {device.name} has {format_bytes(free)} free"
         )
     check_host_memory(plan.host_bytes, device, fix="end other programs first")
-    where = {"cuda": "the GPU", "cpu": "the CPU"}[device.kind]
+    where = "the CPU" if device.is_host else "the GPU"
     if simulated_card(params.device) is not None:
         build.compiler()
         where = f"an {device.title()}"

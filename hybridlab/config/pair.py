@@ -44,12 +44,12 @@ def check_fallbacks(models: Sequence[str], weights: str) -> None:
     one before it."""
     if len(models) > 1 and weights == "local":
         raise ParameterError(
-            "asr_weights 'local' are those of one Whisper; fallback_models need hub, random or "
-            "pocket weights"
+            "asr_weights 'local' are those of one Whisper; smaller ones need hub, random or pocket "
+            "weights"
         )
     for larger, model in itertools.pairwise(models):
         if catalog.whisper(model).parameters >= catalog.whisper(larger).parameters:
             raise ParameterError(
-                f"fallback_models has {model!r} after {larger!r}, which is no smaller; name the "
+                f"the fallback has {model!r} after {larger!r}, which is no smaller; name the "
                 "sizes from large to small, without the pair's own"
             )

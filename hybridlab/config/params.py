@@ -26,7 +26,7 @@ from hybridlab.config.choices import (
     defaults,
     variants,
 )
-from hybridlab.config.pair import check_asr, check_asr_models, check_fallbacks, check_weights
+from hybridlab.config.pair import check_asr, check_asr_models, check_weights
 from hybridlab.config.preset_files import AUTO, filled
 from hybridlab.errors import ParameterError
 
@@ -232,26 +232,9 @@ class LimitsParams(Params):
 
 
 class StrategyParams(Params):
-    """A race; maintenance and the fallback to smaller Whispers are for its arms but not for the
-    control."""
+    """A race."""
 
     rounds: Count = 2
-    clear_cache_every: CountOrZero = 0
-    restart_fragmentation: Annotated[float, Field(gt=0, le=1)] = 1.0
-    fallback_models: list[AsrModel] = []
-
-    @model_validator(mode="after")
-    def _check_fallback(self) -> Self:
-        """Each is smaller than the one before, which the pair's own begins."""
-        check_fallbacks([self.asr_model, *self.fallback_models], self.asr_weights)
-        check_asr_models(
-            self.fallback_models,
-            self.asr_weights,
-            self.asr_path,
-            backend=self.asr_backend,
-            dtype=self.asr_dtype,
-        )
-        return self
 
 
 class RaceParams(StrategyParams):

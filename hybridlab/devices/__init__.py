@@ -46,7 +46,11 @@ def open_simulated(name: str) -> CudaDevice:
     its first CUDA device."""
     card = simulated_card(name)
     assert card is not None
-    return CudaDevice(0) if STATE_VARIABLE in os.environ else SimulatedCard(card)
+    if STATE_VARIABLE not in os.environ:
+        return SimulatedCard(card)
+    device = CudaDevice(0)
+    device.keeps_times = False
+    return device
 
 
 def open_cuda(name: str) -> CudaDevice:
@@ -64,7 +68,7 @@ def open_cuda(name: str) -> CudaDevice:
 
 def card_of(device: Device) -> catalog.Card | None:
     """The catalog's card with this device's name, if any."""
-    if device.kind != "cuda":
+    if device.capability is None:
         return None
     words = device.title().lower().replace("-", " ").split()
     total = device.capacity_bytes()

@@ -36,10 +36,8 @@ class MemoryOwners:
     in_process: dict[str, int]
     external: dict[str, int]
 
-    def with_slack(self, n_bytes: int | None) -> MemoryOwners:
-        """The same with the slack of another moment; None where no allocator keeps any."""
-        if n_bytes is None:
-            return self
+    def with_slack(self, n_bytes: int) -> MemoryOwners:
+        """The same with the slack of another moment."""
         return MemoryOwners(self.in_process, {**self.external, SLACK: n_bytes})
 
     def free_bytes(self, *, capacity_bytes: int, used_bytes: int) -> int:
@@ -87,8 +85,15 @@ class Device(ABC):
     """
 
     name: str
-    kind: str
+    kind: str  # what torch calls devices of its type
     allocator: str  # what `used_bytes` is read from: the `source` of a sample
+    #: Its memory and cores are this machine's own: weights cross no link, the kernel knows what
+    #: each process holds, a memory limit is one process' own.
+    is_host = False
+    #: `used_bytes` are tensors alone, of which the allocator keeps a history by stream.
+    counts_tensors = False
+    #: Times that are measured on it are its own; a simulated card has none.
+    keeps_times = True
     _limit_bytes: int | None = None  # the memory limit in force
     _ballast_bytes: int = 0
     _at_start: int = 0  # of them, what was in use when the limit began and does not count
@@ -162,15 +167,14 @@ class Device(ABC):
     def native_dtypes(self) -> tuple[str, ...]:
         """Dtypes that the device computes in without emulation."""
 
-    @abstractmethod
-    def synchronize(self) -> None: ...
+    def synchronize(self) -> None:  # noqa: B027
+        """Wait until the device has done what it was given, where it works by itself."""
 
     @abstractmethod
     def release(self) -> None:
         """Give freed memory back: collect garbage, then empty the allocator's cache."""
 
-    @abstractmethod
-    def release_caches(self) -> None:
+    def release_caches(self) -> None:  # noqa: B027
         """Give back what is kept for later besides: cuBLAS' workspaces, one for each stream that
         has computed, whose few MiB may hold a whole segment; freed blocks of every stream, and
         pinned ones. For when nothing is at work."""
@@ -187,10 +191,10 @@ class Device(ABC):
     def external_bytes(self) -> Reading:
         """Bytes of the device that are held outside this process' allocator."""
 
-    @abstractmethod
     def count_exactly(self) -> None:
         """Make the allocator give large blocks back at once, so that what is in use is what is
         needed: for cases that measure memory, at some cost in time."""
+        self.exact = True
 
     @abstractmethod
     def memory_owners(self) -> MemoryOwners:
@@ -204,6 +208,23 @@ class Device(ABC):
     @abstractmethod
     def memory_stats(self) -> AllocatorStats:
         """What memory looks like after a cycle of requests."""
+
+    def total_used_bytes(self) -> Reading:
+        """Bytes in use on the whole device, by whomever."""
+        return Reading(None, "this device does not say what is in use on it")
+
+    def process_bytes(self) -> dict[int, int]:
+        """What each process holds of the device, by its number; empty where that is not told."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Driver, temperature and clocks; a missing reading carries its reason."""
+        return {"reason": "no CUDA device is used"}
+
+    def side_stream(self) -> AbstractContextManager[None]:
+        """Copies inside run beside the device's other work, from when that is done which is queued
+        by now, since it may still use their memory. Waits at its end."""
+        return nullcontext()
 
     def compute_slot(self) -> AbstractContextManager[None]:
         """This thread computes on the device inside, with its share of the cores on a CPU."""

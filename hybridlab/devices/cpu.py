@@ -14,10 +14,16 @@ from hybridlab.devices import procfs
 from hybridlab.devices.base import AllocatorStats, Device, MemoryOwners, Reading
 from hybridlab.devices.process_memory import ProcessMemory, RssProcess
 from hybridlab.devices.system_info import machine
-from hybridlab.units import KIB
+from hybridlab.errors import UnavailableError
+from hybridlab.units import GB, KIB, format_bytes
 
 #: The size from which a block is mapped by itself where bytes are counted exactly.
 EXACT_BLOCK_BYTES = 1024 * KIB
+#: What a copy of weights must leave of the host: one that is full ends the machine, not the case.
+HOST_RESERVE_BYTES = 2 * GB
+KEEP_NO_COPY = (
+    "choose a smaller Whisper or the variant reload-cached, which keeps no copy on the host"
+)
 
 
 class CpuDevice(Device):
@@ -25,6 +31,7 @@ class CpuDevice(Device):
 
     name = kind = "cpu"
     allocator = "rss"
+    is_host = True
 
     def title(self) -> str:
         return str(machine()["processor"])
@@ -87,17 +94,11 @@ class CpuDevice(Device):
         finally:
             torch.set_num_threads(before)
 
-    def synchronize(self) -> None:
-        return None
-
     def release(self) -> None:
         gc.collect()
         procfs.trim_heap()
         for member in self.tracked_processes:
             member.release()
-
-    def release_caches(self) -> None:
-        return None
 
     def set_memory_limit(self, n_bytes: int | None, *, ballast_bytes: int = 0) -> None:
         self._at_start = self.used_bytes()
@@ -106,11 +107,14 @@ class CpuDevice(Device):
     def external_bytes(self) -> Reading:
         if self.memory_limited:  # the limit is this process' own
             return Reading(0.0)
+        return Reading((self.total_used_bytes().value or 0.0) - self.used_bytes())
+
+    def total_used_bytes(self) -> Reading:
         info = psutil.virtual_memory()
-        return Reading(float(info.total - info.available - self.used_bytes()))
+        return Reading(float(info.total - info.available))
 
     def count_exactly(self) -> None:
-        self.exact = True
+        super().count_exactly()
         # by default glibc keeps freed blocks of up to 32 MiB for later, which reads as in use
         procfs.set_mmap_threshold(EXACT_BLOCK_BYTES)
 
@@ -140,4 +144,16 @@ class CpuDevice(Device):
             reserved_bytes=heap.held_bytes if heap else None,
             resident_bytes=self.used_bytes(),
             largest_block_bytes=self.free_bytes(),  # pages need not lie side by side
+        )
+
+
+def check_host_memory(n_bytes: int, device: Device, *, fix: str = KEEP_NO_COPY) -> None:
+    """`UnavailableError` where the host cannot hold so many bytes beside a reserve, with what to do
+    instead; where the host is the device, running out is a result of the allocator's own."""
+    free = CpuDevice().free_bytes()
+    if not device.is_host and n_bytes + HOST_RESERVE_BYTES > free:
+        raise UnavailableError(
+            f"the host has {format_bytes(free)} free and the weights' copy takes "
+            f"{format_bytes(n_bytes)} beside a reserve of {format_bytes(HOST_RESERVE_BYTES)}; "
+            f"{fix}"
         )

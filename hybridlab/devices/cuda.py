@@ -6,8 +6,8 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,11 @@ from hybridlab.devices.base import SLACK, AllocatorStats, Device, MemoryOwners, 
 from hybridlab.devices.driver import ask_driver
 from hybridlab.devices.nvml import (
     nvml_energy_j,
+    nvml_facts,
     nvml_memory,
     nvml_other_processes,
     nvml_other_processes_bytes,
+    nvml_process_bytes,
     nvml_throttle_reasons,
     nvml_used_bytes,
     nvml_utilization,
@@ -40,6 +42,7 @@ class CudaDevice(Device):
 
     kind = "cuda"
     allocator = "allocator"
+    counts_tensors = True
 
     def __init__(self, index: int = 0) -> None:
         self.index = index
@@ -66,14 +69,10 @@ class CudaDevice(Device):
     def free_bytes(self) -> int:
         """As the driver says; what torch's allocator keeps is not free until `release`."""
         try:
-            return nvml_memory(self.index).free_bytes
-        except UnavailableError:
-            return self._free_bytes_of_cuda()
-
-    def _free_bytes_of_cuda(self) -> int:
-        """Without NVML: of this process' context if there is one, else of another's beside it."""
-        cuda = _used_cuda()
-        return int(cuda.mem_get_info(self.index)[0] if cuda else ask_driver(str(self.index)))
+            return int(nvml_memory(self.index).free)
+        except UnavailableError:  # this process' context tells it, else another's beside it
+            cuda = _used_cuda()
+            return int(cuda.mem_get_info(self.index)[0] if cuda else ask_driver(str(self.index)))
 
     def used_bytes(self) -> int:
         own = _allocator_bytes("memory_allocated", self.index)
@@ -144,8 +143,14 @@ class CudaDevice(Device):
             return used
         return Reading(used.value - self._ballast_bytes - self.reserved_bytes())
 
-    def count_exactly(self) -> None:
-        return None  # torch counts what is allocated, whatever its cache holds
+    def total_used_bytes(self) -> Reading:
+        return nvml_used_bytes(self.index)
+
+    def process_bytes(self) -> dict[int, int]:
+        return nvml_process_bytes(self.index)
+
+    def facts(self) -> dict[str, Any]:
+        return nvml_facts(self.index)
 
     def peak_reserved_bytes(self) -> int:
         """A worker reports no such peak: what it holds only grows until it releases its cache."""
@@ -211,6 +216,8 @@ class CudaDevice(Device):
 
         stats = torch.cuda.memory_stats(self.index)  # empty before CUDA is used
         outside = self.memory_owners().external
+        # the largest hole in torch's segments, or what the driver would still give
+        holes = [int(b["size"]) for b in _blocks(self.index) if b["state"] == "inactive"]
         return AllocatorStats(
             allocated_bytes=int(stats.get("allocated_bytes.all.current", 0)),
             reserved_bytes=int(stats.get("reserved_bytes.all.current", 0)),
@@ -219,14 +226,8 @@ class CudaDevice(Device):
             pinned_bytes=int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0)),
             peak_active_bytes=int(stats.get("active_bytes.all.peak", 0)),
             peak_reserved_bytes=int(stats.get("reserved_bytes.all.peak", 0)),
-            largest_block_bytes=self._largest_block_bytes(),
+            largest_block_bytes=max(self.free_bytes(), *holes, 0),
         )
-
-    def _largest_block_bytes(self) -> int:
-        """The largest hole in torch's segments, or what the driver would still give."""
-        blocks = _blocks(self.index)
-        holes = [int(block["size"]) for block in blocks if block["state"] == "inactive"]
-        return max(self.free_bytes(), *holes, 0)
 
     def new_stream(self, *, first: bool = False) -> Callable[[], AbstractContextManager[Any]]:
         import torch
@@ -238,6 +239,18 @@ class CudaDevice(Device):
             return torch.cuda.stream(stream)
 
         return entered
+
+    @contextmanager
+    def side_stream(self) -> Iterator[None]:
+        import torch
+
+        stream: Any = torch.cuda.Stream(self.torch_name)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self.torch_name))
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:  # after a fault, too, nothing writes into a block that is given back
+            stream.synchronize()
 
     def expand_segments(self) -> None:
         import torch

@@ -52,7 +52,7 @@ class MemoryLimit(ABC):
 
 def make_memory_limit(device: Device) -> MemoryLimit:
     """The memory limit of this device's kind, not set yet."""
-    return RlimitMemory() if device.kind == "cpu" else BallastProcess(device)
+    return RlimitMemory() if device.is_host else BallastProcess(device)
 
 
 class RlimitMemory(MemoryLimit):
@@ -129,25 +129,25 @@ class BallastProcess(MemoryLimit):
 
 def is_larger(device: Device, capacity_bytes: int) -> bool:
     """Whether a limit of so many bytes would take any memory away."""
-    if device.kind == "cpu":  # its limit is this process' own, whatever the host has
+    if device.is_host:  # its limit is this process' own, whatever the host has
         return True
     return device.capacity_bytes() >= capacity_bytes + LEAST_LARGER_BYTES
 
 
 @contextmanager
 def limit_memory(device: Device, capacity_bytes: int) -> Iterator[None]:
-    """Inside, this device has `capacity_bytes` in all: what is taken already counts.
+    """Inside, this device has `capacity_bytes` in all (0: its own): what is taken already counts.
     `UnavailableError` where other processes have taken it all. A card that is no larger stays as
     it is.
 
     On a CPU the process as it is now (Python and its libraries) does not count, as a card does not
     hold them either.
     """
-    if not is_larger(device, capacity_bytes):
+    if not capacity_bytes or not is_larger(device, capacity_bytes):
         yield
         return
     taken = ballast = 0
-    if device.kind != "cpu":
+    if not device.is_host:
         device.release()  # what the allocator keeps is free from now on
         taken = device.capacity_bytes() - device.free_bytes()
         ballast = device.capacity_bytes() - capacity_bytes  # but for its rounding

@@ -10,7 +10,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,27 +24,12 @@ from hybridlab.units import MIB
 LEAST_CONTEXT_BYTES = 64 * MIB
 
 
-@dataclass(frozen=True)
-class CardMemory:
-    """A whole card's bytes as NVML's v2 memory info has them: they sum to `total_bytes`."""
-
-    total_bytes: int
-    reserved_bytes: int
-    used_bytes: int
-    free_bytes: int
-
-
-def nvml_memory(index: int = 0) -> CardMemory:
-    """The card's memory now, what the driver reserves told apart; `UnavailableError` without
-    NVML."""
-    import pynvml
-
-    info = _ask(
-        index,
-        "memory",
-        lambda handle: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
+def nvml_memory(index: int = 0) -> Any:
+    """The card's memory now, as NVML's v2 memory info has it: `used`, `free` and what the driver
+    keeps for itself (`reserved`) sum to `total`. `UnavailableError` without NVML."""
+    return _ask(
+        index, "memory", lambda nvml, card: nvml.nvmlDeviceGetMemoryInfo(card, nvml.nvmlMemory_v2)
     )
-    return CardMemory(int(info.total), int(info.reserved), int(info.used), int(info.free))
 
 
 def _reading(read: Callable[[], float]) -> Reading:
@@ -58,7 +42,7 @@ def _reading(read: Callable[[], float]) -> Reading:
 
 def nvml_used_bytes(index: int = 0) -> Reading:
     """Bytes in use on the whole card without what the driver reserves."""
-    return _reading(lambda: nvml_memory(index).used_bytes)
+    return _reading(lambda: nvml_memory(index).used)
 
 
 def nvml_facts(index: int = 0) -> dict[str, Any]:
@@ -66,27 +50,24 @@ def nvml_facts(index: int = 0) -> dict[str, Any]:
     import pynvml
 
     try:
-        handle = nvml_handle(index)
+        card = nvml_handle(index)
     except pynvml.NVMLError as error:
         return {"reason": f"no NVML: {error}"}
     except UnavailableError as error:
         return {"reason": str(error)}
     queries = {
         "driver": pynvml.nvmlSystemGetDriverVersion,
-        "name": lambda: pynvml.nvmlDeviceGetName(handle),
-        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(
-            handle, pynvml.NVML_TEMPERATURE_GPU
-        ),
-        "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
-        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+        "name": lambda: pynvml.nvmlDeviceGetName(card),
+        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU),
+        "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM),
+        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(card) / 1e3,
     }
     facts: dict[str, Any] = {}
     for name, query in queries.items():
         try:
             facts[name] = query()
         except pynvml.NVMLError as error:
-            facts[name] = None
-            facts[f"{name}_reason"] = str(error)
+            facts |= {name: None, f"{name}_reason": str(error)}
     others = nvml_other_processes(index)
     facts["other_processes"] = others.value
     if others.value is None:
@@ -117,7 +98,7 @@ def nvml_other_processes(index: int = 0, *, own: Collection[int] = ()) -> Readin
 
     def count() -> int:
         pids = {int(process.pid) for process in _ask(index, "processes", _computing)}
-        if not pids and not cuda_in_use() and nvml_memory(index).used_bytes < LEAST_CONTEXT_BYTES:
+        if not pids and not cuda_in_use() and nvml_memory(index).used < LEAST_CONTEXT_BYTES:
             return 0
         return len(pids - _ours(pids, own))
 
@@ -130,7 +111,7 @@ def nvml_other_processes_bytes(index: int = 0, *, own: Collection[int] = ()) -> 
 
     def count() -> int:
         processes = [*_ask(index, "processes", _computing), *_ask(index, "processes", _drawing)]
-        used = nvml_memory(index).used_bytes
+        used = int(nvml_memory(index).used)
         held = {int(process.pid): process.usedGpuMemory for process in processes}
         ours = [held[pid] for pid in _ours(held, own)]
         if None in ours:
@@ -152,16 +133,12 @@ def _ours(pids: Collection[int], own: Collection[int]) -> set[int]:
     raise UnavailableError("NVML does not show this process (a container hides process ids)")
 
 
-def _computing(handle: Any) -> list[Any]:
-    import pynvml
-
-    return list(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+def _computing(nvml: Any, card: Any) -> list[Any]:
+    return list(nvml.nvmlDeviceGetComputeRunningProcesses(card))
 
 
-def _drawing(handle: Any) -> list[Any]:
-    import pynvml
-
-    return list(pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle))
+def _drawing(nvml: Any, card: Any) -> list[Any]:
+    return list(nvml.nvmlDeviceGetGraphicsRunningProcesses(card))
 
 
 def nvml_process_bytes(index: int = 0) -> dict[int, int]:
@@ -186,48 +163,48 @@ _SLOWED = {
 
 def nvml_throttle_reasons(index: int = 0) -> set[str]:
     """Why the card's clocks are lowered now; empty where NVML does not say."""
-    import pynvml
+
+    def words(nvml: Any, card: Any) -> set[str]:
+        bits = int(nvml.nvmlDeviceGetCurrentClocksEventReasons(card))
+        return {word for name, word in _SLOWED.items() if bits & int(getattr(nvml, name))}
 
     try:
-        bits = int(_ask(index, "clocks", pynvml.nvmlDeviceGetCurrentClocksEventReasons))
+        found: set[str] = _ask(index, "clocks", words)
     except UnavailableError:
         return set()  # a card without this reading, or no NVML: its absence stands in the facts
-    return {word for name, word in _SLOWED.items() if bits & int(getattr(pynvml, name))}
+    return found
 
 
 def nvml_energy_j(index: int = 0) -> Reading:
     """Joules that the whole card has used since the driver was loaded (Volta and later)."""
-    import pynvml
-
-    millijoules = pynvml.nvmlDeviceGetTotalEnergyConsumption
-    return _reading(lambda: _ask(index, "energy", millijoules) / 1e3)
+    return _reading(
+        lambda: _ask(
+            index, "energy", lambda nvml, card: nvml.nvmlDeviceGetTotalEnergyConsumption(card) / 1e3
+        )
+    )
 
 
 def nvml_utilization(index: int = 0, *, since_s: float) -> Reading:
     """Mean share of time in which a kernel was at work on the card, over the readings of the last
     `since_s` seconds that the driver still has (it takes one every 20 to 170 ms)."""
-    import pynvml
-
     since_us = int((time.time() - since_s) * 1e6)
-    kind = pynvml.NVML_GPU_UTILIZATION_SAMPLES
 
-    def mean() -> float:
-        _, samples = _ask(
-            index, "utilization", lambda card: pynvml.nvmlDeviceGetSamples(card, kind, since_us)
-        )
+    def mean(nvml: Any, card: Any) -> float:
+        kind = nvml.NVML_GPU_UTILIZATION_SAMPLES
+        _, samples = nvml.nvmlDeviceGetSamples(card, kind, since_us)
         if not samples:
             raise UnavailableError("the driver took no reading meanwhile")
         return statistics.fmean(int(sample.sampleValue.uiVal) / 100 for sample in samples)
 
-    return _reading(mean)
+    return _reading(lambda: _ask(index, "utilization", mean))
 
 
-def _ask(index: int, what: str, query: Callable[[Any], Any]) -> Any:
-    """NVML's answer for this card; `UnavailableError` with its reason where it gives none."""
+def _ask(index: int, what: str, query: Callable[[Any, Any], Any]) -> Any:
+    """What `query` makes of pynvml and this card; `UnavailableError` where NVML gives no answer."""
     import pynvml
 
     try:
-        return query(nvml_handle(index))
+        return query(pynvml, nvml_handle(index))
     except pynvml.NVMLError as error:
         raise UnavailableError(f"NVML gives no {what}: {error}") from None
 

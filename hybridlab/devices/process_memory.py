@@ -107,12 +107,11 @@ class ProcessMemory(ABC):
 
 
 class RssProcess(ProcessMemory):
-    """Resident pages of the process without those that others map as well.
+    """Resident pages of the process without those that others map as well: what its end would
+    give back, since the case's process counts the libraries that a fork shares with it.
 
-    A forked worker shares its libraries with the case's process, whose resident memory counts
-    them already: what is left is what the worker's end would give back. Pages that two workers
-    share with each other alone count for none. How much is shared takes milliseconds to read: it
-    is read when memory is released, and with a peak where the process has grown or a while passed.
+    How much is shared takes milliseconds to read: it is read when memory is released, and with a
+    peak where the process has grown or a while passed.
     """
 
     _at_first: procfs.Pages | None = None
@@ -223,8 +222,7 @@ class ProcessTree(ProcessMemory):
 
 class RssProcessTree(ProcessTree, RssProcess):
     """Its bytes of a host: pages that its processes share count once, pages that others map too
-    (libraries) by their share. What the host would have back if all of them ended, and what a
-    container of them would be charged for."""
+    (libraries) by their share, as a container of them would be charged for."""
 
     def _look(self) -> None:
         super()._look()
@@ -238,9 +236,9 @@ class RssProcessTree(ProcessTree, RssProcess):
         self.overhead_bytes = max(0, self.used_bytes() - self.weights_bytes)
 
 
-class ReportedProcessTree(ProcessTree):
+class ReportedProcessTree(ProcessTree, ReportedProcess):
     """Its bytes of a GPU, which only its own processes can read: as `ask` has them tell when memory
-    is released or a peak is wanted. Between that they are those of before.
+    is released or a peak is wanted.
 
     The first reset is the end of loading; a server's peak of requests is not reset, so that a
     request's is the highest of all up to it.
@@ -249,25 +247,23 @@ class ReportedProcessTree(ProcessTree):
     def __init__(self, name: str, pid: int, ask: Callable[[], ReportedMemory]) -> None:
         super().__init__(name, pid)
         self._ask = ask
-        self._last = ReportedMemory()
         self._loaded = False
         self._look()
 
     def release(self) -> None:
         self._look()
-        self._last = self._ask()
+        self._take_over()
 
-    def used_bytes(self) -> int:
-        return 0 if self.ended else self._last.used_bytes
-
-    def reserved_bytes(self) -> int:
-        return 0 if self.ended else self._last.reserved_bytes
+    def _take_over(self) -> None:
+        told = self._ask()
+        self._peak_bytes = told.request_peak_bytes if self._loaded else told.load_peak_bytes
+        self._last = Report(told.used_bytes, self._peak_bytes, told.reserved_bytes)
 
     def peak_bytes(self) -> int:
         if self.ended:
             return 0
-        self._last = last = self._ask()
-        return last.request_peak_bytes if self._loaded else last.load_peak_bytes
+        self._take_over()
+        return self._peak_bytes
 
     def reset_peak(self) -> None:
         self._loaded = True

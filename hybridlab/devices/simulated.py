@@ -18,6 +18,8 @@ from hybridlab.devices.visible import Gpu
 class SimulatedCard(CudaDevice):
     """What the catalog says of a card. No other process uses it: every run has one of its own."""
 
+    keeps_times = False
+
     def __init__(self, card: Card) -> None:
         self.card = card
         self.index = 0

@@ -54,7 +54,7 @@ def _visible(wanted: str | None, order: str) -> tuple[Gpu, ...] | str:
     except UnavailableError as error:
         reasons.append(str(error))
     try:
-        return driver_gpus()
+        return tuple(Gpu(**{**one, "capability": tuple(one["capability"])}) for one in ask_driver())
     except UnavailableError as error:
         return "; ".join([*reasons, str(error)])
 
@@ -97,38 +97,26 @@ def nvml_gpus() -> list[Gpu]:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
         if count > 1:
             handles.sort(key=lambda handle: str(pynvml.nvmlDeviceGetPciInfo(handle).busId))
-        return [_nvml_gpu(handle) for handle in handles]
+        return [_nvml_gpu(pynvml, handle) for handle in handles]
     except pynvml.NVMLError as error:
         raise UnavailableError(f"no NVML: {error}") from None
 
 
-def _nvml_gpu(handle: Any) -> Gpu:
-    import pynvml
-
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+def _nvml_gpu(nvml: Any, handle: Any) -> Gpu:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle, nvml.nvmlMemory_v2)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    try:
+        divided = bool(nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE)
+    except nvml.NVMLError:  # a card that cannot be divided
+        divided = False
     return Gpu(
-        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
-        name=str(pynvml.nvmlDeviceGetName(handle)),
+        uuid=str(nvml.nvmlDeviceGetUUID(handle)),
+        name=str(nvml.nvmlDeviceGetName(handle)),
         capacity_bytes=int(memory.total) - int(memory.reserved),
         capability=(int(major), int(minor)),
-        cuda_version=int(pynvml.nvmlSystemGetCudaDriverVersion_v2()),
-        divided=_is_divided(handle),
+        cuda_version=int(nvml.nvmlSystemGetCudaDriverVersion_v2()),
+        divided=divided,
     )
-
-
-def _is_divided(handle: Any) -> bool:
-    import pynvml
-
-    try:
-        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
-    except pynvml.NVMLError:  # a card that cannot be divided
-        return False
-
-
-def driver_gpus() -> tuple[Gpu, ...]:
-    """As CUDA's driver tells them, in a process of its own."""
-    return tuple(Gpu(**{**told, "capability": tuple(told["capability"])}) for told in ask_driver())
 
 
 def cuda_lack() -> str:

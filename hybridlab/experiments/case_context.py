@@ -155,7 +155,7 @@ def write_trial(
 ) -> None:
     """A row of `trials`, and the spans of its request. `due_s`: when the request arrived, where it
     may have had to wait until it was served."""
-    request_id = spec.id + suffix
+    case, request_id = context.case, spec.id + suffix
     latency_s = served.end_s - (served.start_s if due_s is None else due_s)
     write_spans(context, request_id, list(served.spans))
     context.writer.append(
@@ -168,11 +168,12 @@ def write_trial(
             **_token_columns(context, served),
             "queue_time_s": None if due_s is None else served.start_s - due_s,
             "is_first_request": is_first_request,
-            "transcript": served.transcript.text if _has_text(context) else None,
-            "answer": served.answer.text if context.case.llm.has_text else None,
+            "transcript": served.transcript.text if (case.asr or case.llm).has_text else None,
+            "answer": served.answer.text if case.llm.has_text else None,
             "output_matches_reference": output_matches_reference,
             "cycle": cycle,
-            **_served_by(context),
+            # in a case that may step down to a smaller recogniser: which one it was
+            **({"served_by_model": case.asr.model} if case.candidates and case.asr else {}),
             **_over_http(served),
         },
     )
@@ -196,12 +197,6 @@ def _token_columns(context: CaseContext, served: CompletedRequest) -> dict[str, 
     return found
 
 
-def _served_by(context: CaseContext) -> dict[str, str]:
-    """Which recogniser it was, in a case that may step down to a smaller one."""
-    case = context.case
-    return {"served_by_model": case.asr.model} if case.candidates and case.asr is not None else {}
-
-
 def _over_http(served: CompletedRequest) -> dict[str, float]:
     """Where this request's seconds went, for the model that was last: what HTTP added (the
     caller's, less all that a gateway and the server report as their own), what a gateway added, the
@@ -214,11 +209,6 @@ def _over_http(served: CompletedRequest) -> dict[str, float]:
     if "http" not in seconds:
         return {}
     return {column: seconds[phase] for phase, column in HTTP_COLUMNS.items() if phase in seconds}
-
-
-def _has_text(context: CaseContext) -> bool:
-    model = context.case.asr or context.case.llm
-    return model.has_text
 
 
 def write_spans(context: CaseContext, request_id: str | None, spans: list[PhaseSpan]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,13 @@ class CaseRunner:
     total: int = 0
     done: int = 0
 
-    def run_all(self, cases: list[Case]) -> list[dict[str, Any]]:
-        """Run these cases in this order and return their rows."""
+    def run_all(
+        self, cases: list[Case], lack: Callable[[Case], str] = lambda case: ""
+    ) -> list[dict[str, Any]]:
+        """Run these cases in this order and return their rows; one with a `lack` is skipped."""
         self.total += len(cases)
-        return [self.run(case) for case in cases]
+        lacks = ((case, lack(case)) for case in cases)
+        return [self.skip(case, why) if why else self.run(case) for case, why in lacks]
 
     def run(self, case: Case) -> dict[str, Any]:
         self.total = max(self.total, self.done + 1)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hybridlab.catalog.device_names import simulated_card
-from hybridlab.devices import Device, resolve_device
+from hybridlab.devices import resolve_device
 from hybridlab.devices.memory_limit import limit_memory
 from hybridlab.devices.out_of_memory import out_of_memory
 from hybridlab.errors import UnavailableError
@@ -26,9 +25,9 @@ from hybridlab.experiments.case_context import (
 )
 from hybridlab.experiments.live_feed import LiveFeed
 from hybridlab.experiments.workloads import (
+    fallback,
     interference,
     limit_search,
-    poisson_arrivals,
     reference,
     request_size,
     serve,
@@ -53,13 +52,13 @@ class Work:
 WORK: dict[str, Work] = {
     "serve": Work(serve.run),
     "reference": Work(reference.run),
-    "poisson_arrivals": Work(poisson_arrivals.run),
+    "poisson_arrivals": Work(serve.run_arrivals),
     "interference": Work(interference.run),
     "soak": Work(soak.run),
     "limit": Work(request_size.run, about_bytes=True),
     "limit_search": Work(limit_search.find_largest, about_bytes=True),
     "headroom": Work(limit_search.find_minimum_headroom, about_bytes=True),
-    "fallback": Work(serve.run, about_bytes=True),
+    "fallback": Work(fallback.run, about_bytes=True),
 }
 
 
@@ -89,9 +88,7 @@ def _measured(
     """The case's own columns of `cases`."""
     device, work = resolve_device(case.device), WORK[case.work]
     started = time.perf_counter()
-    # what malloc keeps of a larger recogniser would count against a limit: give it back
-    stepping = bool(case.candidates and case.memory_limit_bytes)
-    if case.phases or work.about_bytes or stepping:
+    if case.phases or work.about_bytes:
         device.count_exactly()
     with MemoryProfiler(device) as meter, ExitStack() as stack:
         context = CaseContext(
@@ -105,7 +102,7 @@ def _measured(
             broadcast=LiveFeed(live_path),
         )
         monitor = ContentionMonitor(device)
-        with _memory_limit(case, device):
+        with limit_memory(device, case.memory_limit_bytes):
             _introduce(context)
             outcome: dict[str, Any] = {"status": "ok", "reason": ""}
             try:
@@ -115,17 +112,11 @@ def _measured(
             columns = memory_columns(context) | monitor.columns()
             columns["attention_kernel"] = attention_kernel(case, device)
     disturbed = contention_reason(columns, max_other_cpu_share=case.max_other_cpu_share)
-    timed = not (work.about_bytes or case.phases or simulated_card(case.device))
+    timed = device.keeps_times and not (work.about_bytes or case.phases)
     if disturbed and timed and outcome["status"] == "ok":
         outcome = {"status": "invalid", "reason": disturbed}
     write_samples(context)
     return {**columns, **context.result, **outcome}
-
-
-def _memory_limit(case: Case, device: Device) -> AbstractContextManager[None]:
-    if not case.memory_limit_bytes:
-        return nullcontext()
-    return limit_memory(device, case.memory_limit_bytes)
 
 
 def _introduce(context: CaseContext) -> None:

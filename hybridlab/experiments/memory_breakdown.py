@@ -28,7 +28,7 @@ def write_ledgers(context: CaseContext, strategy: Strategy) -> None:
     loads = [region for region in regions if region.name == "load"]
     if loads:
         loaded = max(loads, key=lambda region: region.peak_bytes)
-        owners = {**weights, "loading": loaded.peak_bytes - loaded.end_bytes}
+        owners = {**weights, "loading": loaded.peak_bytes - loaded.ended.used_bytes}
         ledger.write("load_peak", loaded.peak_bytes, owners, now=loaded.peak_account)
     ledger.write("idle", context.idle_bytes, weights, now=meter.idle_account)
     served = _largest_request(regions)
@@ -92,7 +92,7 @@ class _Ledger:
         when the phase has ended, is `retained`: code that kernels compiled, thread arenas, caches.
         """
         phase = served.phases.get(name)  # None: phases were not followed
-        end = phase.ended if phase else _end_of(served)
+        end = (phase or served).ended
         kept = self._kept(served, end)
         owners = {**self.strategy.bytes_by_owner(self.strategy.models), "retained": kept}
         if phase and phase.live_bytes is not None:
@@ -107,7 +107,7 @@ class _Ledger:
         """Both models at work: each one's share of the moment when they held most together."""
         owners = {
             **self.strategy.bytes_by_owner(self.strategy.models),
-            "retained": self._kept(served, _end_of(served)),
+            "retained": self._kept(served, served.ended),
             **{f"{role} request": n_bytes for role, n_bytes in tracker.at_peak.items()},
         }
         phases = self.predicted["phases"]
@@ -130,7 +130,7 @@ class _Ledger:
         is no more than what there is now, and than what is there when the request has ended."""
         kept = self._grown(end)
         if end.live_bytes is None:
-            kept = min(kept, self._grown(_end_of(served)))
+            kept = min(kept, self._grown(served.ended))
         return max(0, kept)
 
     def _grown(self, end: Ended) -> int:
@@ -152,10 +152,6 @@ class _Ledger:
         weights = sum(self.predicted.get(f"{role} weights", 0) for role in ("llm", "asr"))
         largest = max(self.predicted["phases"].values())
         return int(self.context.meter.process_baseline_bytes + weights + largest)
-
-
-def _end_of(served: Region) -> Ended:
-    return Ended(served.end_bytes, 0, served.account)
 
 
 def _longest_request(context: CaseContext) -> planner.Request:
@@ -183,7 +179,7 @@ def predictions(context: CaseContext) -> dict[str, Any]:
         sizes = planner.whisper_phases(whisper, request, **kept, card=card)
         phases |= {f"asr {phase}": size.expected for phase, size in sizes.items()}
         phases["asr prefill"] = phases["asr decode"]  # the planner tells them not apart
-        if context.device.kind == "cuda":  # the second copy is made on the device alone
+        if not context.device.is_host:  # the second copy is made on the device alone
             peak = planner.whisper_load_peak_bytes(whisper, **kept, path=case.asr.load_path)
             found["loading"] = peak - found["asr weights"]
     waiting = {f"{role} host copy": found.get(f"{role} weights") for role in ("llm", "asr")}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 import sys
@@ -27,7 +26,7 @@ from hybridlab.config.params import NOTEBOOKS, Params, parameters_of, split
 from hybridlab.config.preset_files import NONE
 from hybridlab.devices import Device, resolve_device
 from hybridlab.errors import ParameterError, RunFolderError
-from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
+from hybridlab.processes.fork_server import CaseServer
 from hybridlab.results.manifest import (
     Status,
     now,
@@ -90,7 +89,8 @@ def run_suite(
     progress = Progress(names)
     if listener is not None:
         progress.listener = listener
-    with _server(device):
+    card = simulated_card(device.name)
+    with CaseServer(card.name if card else ""):  # one for all notebooks: imports are paid for once
         try:
             for name in names:
                 progress.tell(current=name, cases_done=0, cases_total=0)
@@ -170,7 +170,7 @@ class _Run:
             artefacts=artefacts,
             base=self.run_dir,
         )
-        if self.device.kind == "cuda":
+        if not self.device.is_host:
             manifest["machine"]["gpu"] = self.device.title()
         write_json(
             self.run_dir / "manifest.json",
@@ -219,22 +219,6 @@ def _preflight(params: Params) -> Device:
     return device
 
 
-@contextmanager
-def _server(device: Device) -> Iterator[None]:
-    """One case server for all notebooks: the imports are paid for once."""
-    card = simulated_card(device.name)
-    with CaseServer(card.name if card else "") as server:
-        before = os.environ.get(ADDRESS_VARIABLE)
-        os.environ[ADDRESS_VARIABLE] = server.address
-        try:
-            yield
-        finally:
-            if before is None:
-                os.environ.pop(ADDRESS_VARIABLE, None)
-            else:
-                os.environ[ADDRESS_VARIABLE] = before
-
-
 # --------------------------------------------------------------------------------- one notebook
 
 
@@ -279,17 +263,16 @@ def _run_notebook(params: Params, run_dir: Path, progress: Progress) -> dict[str
                 extra_arguments=["--IPKernelApp.log_level=40"],  # no advice about transports
             )
     except PapermillExecutionError as failed:
-        error = f"{failed.ename}: {_one_line(failed.evalue)}"
+        error = f"{failed.ename}: {' '.join(str(failed.evalue).split())}"
     except DeadKernelError:
         error = "the notebook's kernel died"
     seconds = time.perf_counter() - begun
     part = read_manifest(run_dir / "parts" / params.notebook)
     status, reason = part.get("status", "crashed"), part.get("reason", "")
-    if status == "running" or error:  # papermill calls cells completed even if the kernel died
-        status, reason = (
-            ("failed" if error else "crashed"),
-            error or "it ended before its last cell",
-        )
+    if error:
+        status, reason = "failed", error
+    elif status == "running":  # papermill calls cells completed even if the kernel died
+        status, reason = "crashed", "it ended before its last cell"
     export_html(target)
     return {"status": status, "reason": reason, "seconds": seconds}
 
@@ -304,10 +287,6 @@ def _given(params: Params) -> dict[str, Any]:
         if value != getattr(defaults, name) or name in ("output_dir", "headless")
     }
     return {**given, "preset": NONE}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(str(text).split())
 
 
 @contextmanager
@@ -331,14 +310,14 @@ def _watching(part: Path, progress: Progress) -> Iterator[None]:
         thread.join()
 
 
-def export_html(notebook: Path) -> Path | None:
-    """The executed notebook as a page without code, beside it; None where there is none."""
+def export_html(notebook: Path) -> None:
+    """Write the executed notebook as a page without code beside it, if there is one."""
     import nbformat
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
     if not notebook.is_file():
-        return None
+        return
     config = Config()
     config.TagRemovePreprocessor.enabled = True
     config.TagRemovePreprocessor.remove_cell_tags = ("bootstrap", "interactive", "hide")
@@ -352,6 +331,4 @@ def export_html(notebook: Path) -> Path | None:
         if cell.cell_type == "markdown":  # the page opens offline: no badge from another host
             cell.source = re.sub(r"\[!\[[^\]]*\]\(https?:[^)]*\)\]\([^)]*\)\s*", "", cell.source)
     body, _ = exporter.from_notebook_node(book)
-    target = notebook.with_suffix(".html")
-    target.write_text(body, encoding="utf-8")
-    return target
+    notebook.with_suffix(".html").write_text(body, encoding="utf-8")

@@ -45,7 +45,7 @@ def asr_spec(variant: catalog.Variant, spec: ModelSpec, device: Device) -> Model
     """The recogniser that this variant has in place of the pair's."""
     if variant.backend and spec.backend != variant.backend:
         backend = catalog.backend(variant.backend)
-        default = backend.default_dtype if device.kind == "cuda" else "float32"
+        default = "float32" if device.is_host else backend.default_dtype
         dtype = spec.dtype if spec.dtype in backend.dtypes else default
         return replace(spec, backend=backend.name, dtype=dtype)
     return spec if variant.shares_device else replace(spec, dtype="float32")
@@ -62,7 +62,7 @@ def _in_process(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Models:
 
 
 def _asr_on_host(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Models:
-    if site.device.kind == "cpu":
+    if site.device.is_host:
         raise UnavailableError(
             "the device is the CPU already; whisper-on-cpu needs a GPU beside it"
         )
@@ -111,7 +111,7 @@ def _in_two_servers(asr: ModelSpec | None, llm: ModelSpec, site: Site) -> Models
     }
     for server in servers.values():
         server.beside = list(servers.values())
-        if site.device.kind == "cpu":  # two servers that each had all cores would wait for another
+        if site.device.is_host:  # two servers that each had all cores would wait for another
             server.environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // 2))
     front = FrontServer(servers, site.device)
     site.stack.callback(front.stop)
@@ -146,7 +146,7 @@ def _of_servers(device: Device, llm: ModelSpec) -> str:
 
 
 def _check_limit(device: Device, other: str) -> None:
-    if device.kind == "cpu" and device.memory_limited:
+    if device.is_host and device.memory_limited:
         raise UnavailableError(
             f"a memory limit on a CPU limits one process and {other} is another; use the variant "
             "threads, or no memory limit"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
-from hybridlab.catalog.device_names import simulated_card
 from hybridlab.config.params import FROM_MANIFEST, Params
 from hybridlab.config.preset_files import AUTO, NONE, on_colab
 from hybridlab.devices import Device, card_of, resolve_device
@@ -55,8 +54,7 @@ class Session:
             device = resolve_device(params.device)
         except UnavailableError as error:
             _skip(open_part(params, device=params.device), str(error))
-        for line in _defaults_words(params, device):
-            print(line)  # noqa: T201 - the reader's cell should say what it runs
+        _say_defaults(params, device)
         part = open_part(params, device=device.name)
         runner = CaseRunner(
             part=part,
@@ -88,10 +86,9 @@ class Session:
 
     def lacks_clock(self, what: str) -> bool:
         """Whether the device has no clock for `what`, which is about times alone; says so then."""
-        lacking = simulated_card(self.device.name) is not None
-        if lacking:
+        if not self.device.keeps_times:
             print(f"left out: {what} ({NO_TIMES})")  # noqa: T201 - the cell's only trace of it
-        return lacking
+        return not self.device.keeps_times
 
     # ------------------------------------------------------------------------------- the pair
 
@@ -204,13 +201,9 @@ class Session:
             raise UnavailableError(
                 f"{failed}; logs are in {self.part.folder / 'cases'}; repeat with --resume"
             )
-        if stopped:
-            self._leave_open(stopped)
-        else:
+        if not stopped:
             self.part.close("completed")
-
-    def _leave_open(self, stopped: list[str]) -> None:
-        """Say in one line which cases are missing and how to run them."""
+            return
         words = "1 case was" if len(stopped) == 1 else f"{len(stopped)} cases were"
         self.part.close("failed", f"{words} stopped by the reader: {', '.join(stopped)}")
         print(  # noqa: T201 - the notebook's last output
@@ -219,21 +212,20 @@ class Session:
         )
 
 
-def _defaults_words(params: Params, device: Device) -> list[str]:
+def _say_defaults(params: Params, device: Device) -> None:
     """Where the parameters come from, if not from the notebook's own cell; and what a Colab without
     a GPU misses."""
     if params.preset not in (AUTO, NONE):
-        return [
+        print(  # noqa: T201 - the reader's cell should say what it runs
             f"preset {params.preset} fills what was left at its default: {params.llm_model} "
             f"({params.llm_weights}) and Whisper {params.asr_model} "
             f'({params.asr_weights}) on {params.device}; preset = "" turns that off'
-        ]
-    if on_colab() and device.kind == "cpu":
-        return [
+        )
+    elif on_colab() and device.is_host:
+        print(  # noqa: T201
             "this Colab has no GPU: going on with what the parameters say, on its CPU; Runtime > "
             "Change runtime type > T4 GPU, then Run all, measures the released weights"
-        ]
-    return []
+        )
 
 
 def _skip(part: NotebookRun, reason: str) -> NoReturn:

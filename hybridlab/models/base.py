@@ -101,7 +101,7 @@ def resolve_dtype(requested: str, *, backend: str, device: Device, role: Role) -
     if requested != "auto":
         device.check_dtype(requested)
         return requested
-    if device.kind == "cpu":
+    if device.is_host:
         return "float32"
     if role == "asr":
         return catalog.backend(backend).default_dtype

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hybridlab import catalog
-from hybridlab.config.params import Params, StrategyParams
+from hybridlab.config.params import Params
 from hybridlab.devices import Device
 from hybridlab.models.base import ModelSpec, resolve_dtype
 from hybridlab.models.source import check_source
@@ -14,16 +13,15 @@ from hybridlab.models.source import check_source
 
 @dataclass(frozen=True)
 class Pair:
-    """An LLM, a recogniser, and smaller recognisers to fall back to, from large to small."""
+    """An LLM and a recogniser."""
 
     llm: ModelSpec
     asr: ModelSpec
-    fallbacks: tuple[ModelSpec, ...] = ()
 
     def check(self) -> None:
         """`UnavailableError` for a backend that is not installed, `WeightsError` for weights that
         are missing or another model's; nothing is loaded."""
-        for spec in (self.llm, self.asr, *self.fallbacks):
+        for spec in (self.llm, self.asr):
             check_source(spec)
 
 
@@ -41,12 +39,9 @@ def pair_of(params: Params, device: Device) -> Pair:
         card=stood_in_for(params, device),
     )
     own = {"backend": params.asr_backend, "dtype": params.asr_dtype}
-    smaller = params.fallback_models if isinstance(params, StrategyParams) else []
-    sources = {name: catalog.source_of(name, params.asr_weights) for name in smaller}
     return Pair(
         llm,
         asr_spec(params, device, params.asr_model, weights=params.asr_weights, **own),
-        tuple(asr_spec(params, device, n, weights=sources[n], **own) for n in smaller),
     )
 
 
@@ -66,6 +61,6 @@ def asr_spec(
 
 def stood_in_for(params: Params, device: Device) -> str:
     """The card that a GPU stands in for; '' where it speaks for itself alone."""
-    if device.kind == "cpu":
+    if device.is_host:
         return ""
     return params.memory_limit or (params.card if params.card != "auto" else "")

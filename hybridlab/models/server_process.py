@@ -59,7 +59,7 @@ class Service:
             stderr=self._log,
             env=environment | self.environment,
         )
-        if self.device.kind == "cpu":
+        if self.device.is_host:
             self._member = RssProcessTree(self.name, self._process.pid)
         else:
             pid = self._process.pid
@@ -203,7 +203,7 @@ def beside_weights(device: Device, servers: Collection[Server], before: MemoryOw
     """What servers that are loaded hold of the device beside weights: on a host their processes; on
     a GPU the contexts that have come since `before`, which is what NVML has in use more than all
     allocators have reserved."""
-    if device.kind == "cpu":
+    if device.is_host:
         return Reading(float(sum(server.overhead_bytes for server in servers)))
     then, now = (account.external.get("context") for account in (before, device.memory_owners()))
     if then is None or now is None:

@@ -61,7 +61,7 @@ def pretrained(kind: Any, spec: ModelSpec, device: Device) -> nn.Module:
 
 
 def _bitsandbytes(dtype: str, device: Device) -> Any:
-    if find_spec("bitsandbytes") is None or device.kind != "cuda":
+    if find_spec("bitsandbytes") is None or device.capability is None:
         raise UnavailableError(
             f"{dtype} weights need a CUDA device and bitsandbytes; pip install 'hybridlab[quant]', "
             "or choose float16"

@@ -34,7 +34,7 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         return None
 
     def _build(self) -> Any:
-        if self.device.kind == "cuda":
+        if not self.device.is_host:
             self._check_card()
         from faster_whisper import WhisperModel
 

@@ -72,7 +72,7 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
         checkpoint: list[Tensor] = []
         if self.spec.dtype == "float16":
             half_with_float_norms(model)
-        elif self.first_stop.kind == "cuda":
+        elif not self.first_stop.is_host:
             checkpoint = [
                 torch.empty(tensor.shape, dtype=torch.float16, device=self.device.torch_name)
                 for tensor in model.state_dict().values()
@@ -142,7 +142,7 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
         features as they are. On a host the encoder is given one window after the other, which keeps
         its cores busy: the buffers of a whole batch are mapped anew at every layer, and the page
         faults took a tenth of a call's time beside the memory."""
-        if self.device.kind == "cuda":
+        if not self.device.is_host:
             return mel
         return torch.cat([self._model.encoder(window[None]) for window in mel])
 
@@ -159,7 +159,7 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
             suppress_tokens=suppress,
             sample_len=max_new_tokens,
             beam_size=beams if beams > 1 else None,
-            fp16=self.device.kind == "cuda",  # its CPU path is float32 only
+            fp16=not self.device.is_host,  # its CPU path is float32 only
         )
 
 

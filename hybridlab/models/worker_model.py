@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridlab.audio import Samples
-from hybridlab.devices import CpuDevice, Device, resolve_device
+from hybridlab.devices import Device, resolve_device
 from hybridlab.devices.process_memory import ProcessMemory, Report
 from hybridlab.errors import WorkerLostError
 from hybridlab.models.base import (
@@ -295,6 +295,6 @@ def _ask(
 
 
 def _report(device: Device) -> Report:
-    if isinstance(device, CpuDevice):  # the kernel tells the caller
+    if device.is_host:  # the kernel tells the caller
         return Report(0, 0, 0)
     return Report(device.used_bytes(), device.peak_bytes(), device.reserved_bytes() or 0)

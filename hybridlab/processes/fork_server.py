@@ -130,9 +130,16 @@ class CaseServer:
         self._prepared.clear()
 
     def __enter__(self) -> Self:
-        return self.start()
+        """Inside, its address stands in the environment: whatever is started there borrows it."""
+        self._before = os.environ.get(ADDRESS_VARIABLE)
+        os.environ[ADDRESS_VARIABLE] = self.start().address
+        return self
 
     def __exit__(self, *_: object) -> None:
+        if self._before is None:
+            os.environ.pop(ADDRESS_VARIABLE, None)
+        else:
+            os.environ[ADDRESS_VARIABLE] = self._before
         self.stop()
 
     def run(

@@ -30,7 +30,7 @@ def multi_process_service(device: Device) -> Iterator[dict[str, str]]:
     """A control daemon of our own; yields the environment that makes a process its client, to be
     set before that touches CUDA. `UnavailableError` where MPS is not there or may not be started.
     """
-    if device.kind != "cuda":
+    if device.capability is None:
         raise UnavailableError(
             "MPS shares a GPU and the device is a CPU; use the variant processes"
         )

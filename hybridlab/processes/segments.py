@@ -18,7 +18,7 @@ def expand_segments(device: Device) -> None:
     """Let the allocator's segments grow in place, before anything is allocated; `UnavailableError`
     where it cannot. Tried in a process of its own first: with some drivers the first allocation
     ends in an error or a crash (https://github.com/pytorch/pytorch/issues/186374)."""
-    if device.kind == "cuda":
+    if device.capability is not None:
         with tempfile.TemporaryDirectory(prefix="hybridlab-segments-") as folder:
             log = Path(folder) / "log"
             ended = shared_server().run(_grow, device.name, timeout_s=TRIAL_TIMEOUT_S, log=log)

@@ -8,13 +8,15 @@ thread traces its tensors. Models in processes of their own have an allocator ea
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from hybridlab.devices import Device
+
+#: A context around a model's share of a request, by the model's name, in whatever thread that runs.
+Around = Callable[[str], AbstractContextManager[Any]]
 
 
 class PeakTracker:
@@ -24,78 +26,68 @@ class PeakTracker:
         self.now: dict[str, int] = {}
         self.peak_bytes = 0
         self.at_peak: dict[str, int] = {}
-        self.own_peaks: dict[str, int] = {}
         self._lock = threading.RLock()  # a tensor may be freed while another one is counted
 
     def put(self, name: str, n_bytes: int) -> None:
         """`name` has so many bytes from now on."""
         with self._lock:
             self.now[name] = n_bytes
-            self.own_peaks[name] = max(self.own_peaks.get(name, 0), n_bytes)
             together = sum(self.now.values())
             if together > self.peak_bytes:
                 self.peak_bytes, self.at_peak = together, dict(self.now)
 
 
-class PeakAttribution(ABC):
-    """A context around one request; `around` goes around each model's share of it, in whatever
-    thread that runs."""
-
-    def __init__(self) -> None:
-        self.tally = PeakTracker()
-
-    @abstractmethod
-    def around(self, name: str) -> AbstractContextManager[Any]: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
+def attribution(device: Device, tally: PeakTracker) -> AbstractContextManager[Around]:
+    """Inside, what models take on this device is put down in `tally`, by the end at the latest."""
+    if device.tracked_processes:
+        return _by_process(device, tally)
+    return _by_stream(device, tally) if device.counts_tensors else _by_thread(tally)
 
 
-class TensorTraces(PeakAttribution):
+@contextmanager
+def _by_thread(tally: PeakTracker) -> Iterator[Around]:
     """Tensors by the thread that made them: torch's dispatch modes are a thread's own."""
+    from hybridlab.profiling.live_tensors import LiveTensors
 
-    def around(self, name: str) -> AbstractContextManager[Any]:
-        from hybridlab.profiling.live_tensors import LiveTensors
-
-        return LiveTensors(on_change=partial(self.tally.put, name))
+    yield lambda name: LiveTensors(on_change=partial(tally.put, name))
 
 
-class StreamHistory(PeakAttribution):
+@contextmanager
+def _by_stream(device: Device, tally: PeakTracker) -> Iterator[Around]:
     """The allocator's history by stream (torch.cuda.memory: `device_traces` of a snapshot)."""
+    import torch
 
-    def __init__(self, device: Device) -> None:
-        super().__init__()
-        self.device = device
-        self._streams: dict[int, str] = {}
+    streams: dict[int, str] = {}
 
     @contextmanager
-    def around(self, name: str) -> Iterator[None]:
-        import torch
-
-        stream: Any = torch.cuda.Stream(device=self.device.torch_name)  # type: ignore[no-untyped-call]
-        self._streams[int(stream.cuda_stream)] = name
+    def around(name: str) -> Iterator[None]:
+        stream: Any = torch.cuda.Stream(device=device.torch_name)  # type: ignore[no-untyped-call]
+        streams[int(stream.cuda_stream)] = name
         with torch.cuda.stream(stream):
             yield
             stream.synchronize()
 
-    def __enter__(self) -> Self:
-        import torch
-
-        self.device.synchronize()
-        torch.cuda.memory._record_memory_history(enabled="all", context=None, clear_history=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        self.device.synchronize()
+    device.synchronize()
+    torch.cuda.memory._record_memory_history(enabled="all", context=None, clear_history=True)
+    try:
+        yield around
+    finally:
+        device.synchronize()
         snapshot: Any = torch.cuda.memory._snapshot()
         torch.cuda.memory._record_memory_history(enabled=None)
-        index = int(self.device.torch_name.partition(":")[2] or 0)
-        replay(snapshot["device_traces"][index], self._streams, self.tally)
+    index = int(device.torch_name.partition(":")[2] or 0)
+    replay(snapshot["device_traces"][index], streams, tally)
+
+
+@contextmanager
+def _by_process(device: Device, tally: PeakTracker) -> Iterator[Around]:
+    """Models in workers: each process' own peak above what it held before. Their sum is what the
+    device's peak is made of, and an upper bound, since the two need not fall together."""
+    members = [member for member in device.tracked_processes if member.alive]
+    before = {member.name: member.used_bytes() for member in members}
+    yield lambda name: nullcontext()
+    for member in members:
+        tally.put(member.name, member.peak_bytes() - before[member.name])
 
 
 def replay(
@@ -128,30 +120,3 @@ def _outliving(events: Sequence[Mapping[str, Any]]) -> set[int]:
         elif event["action"] == "free_requested":
             there.pop(event["addr"], None)
     return set(there.values())
-
-
-class ProcessPeaks(PeakAttribution):
-    """Models in workers: each process' own peak above what it held before. Their sum is what the
-    device's peak is made of, and an upper bound, since the two need not fall together."""
-
-    def __init__(self, device: Device) -> None:
-        super().__init__()
-        self.members = [member for member in device.tracked_processes if member.alive]
-
-    def around(self, name: str) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    def __enter__(self) -> Self:
-        self._before = {member.name: member.used_bytes() for member in self.members}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for member in self.members:
-            self.tally.put(member.name, member.peak_bytes() - self._before[member.name])
-
-
-def attribution(device: Device) -> PeakAttribution:
-    """How models are told apart on this device."""
-    if device.tracked_processes:
-        return ProcessPeaks(device)
-    return TensorTraces() if device.kind == "cpu" else StreamHistory(device)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from hybridlab.devices import Device, MemoryOwners
-from hybridlab.profiling.attribution import PeakAttribution, PeakTracker, attribution
+from hybridlab.profiling.attribution import Around, PeakTracker, attribution
 from hybridlab.units import MIB
 
 SAMPLE_INTERVAL_S = 0.010
@@ -69,8 +69,7 @@ class Sampler:
             pause = due - time.perf_counter()
             if pause <= 0:  # late: take the next tick instead of catching up in a burst
                 due = time.perf_counter()
-                pause = 0.0
-            self._stop.wait(pause)
+            self._stop.wait(max(0.0, pause))
         self.cpu_s = time.thread_time()
 
     @property
@@ -116,82 +115,63 @@ class Listened(Protocol):
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a phase: bytes in use, of them the request's living tensors (None: they cannot be
-    told), and the owners that are not models."""
+    """The end of a piece of work: bytes in use, of them the request's living tensors (None: they
+    cannot be told), and the owners that are not models."""
 
-    used_bytes: int
-    live_bytes: int | None
-    account: MemoryOwners
-
-
-@dataclass(frozen=True)
-class Phase:
-    """The highest bytes in a phase, and what there was when it ended, the last time that it did."""
-
-    peak_bytes: int
-    #: Most that a caching allocator held; None where there is none.
-    reserved_bytes: int | None
-    #: Of the peak, tensors that the request made, as `LiveTensors` saw them; None where it did not.
-    live_bytes: int | None
-    ended: Ended
-
-    @property
-    def peak_account(self) -> MemoryOwners:
-        """Owners that are not models, with the slack at the peak (`Region.peak_account`)."""
-        return self.ended.account.with_slack(_less(self.reserved_bytes, self.peak_bytes))
-
-    def again(self, later: Phase) -> Phase:
-        """Of both times."""
-        return Phase(
-            max(self.peak_bytes, later.peak_bytes),
-            _most(self.reserved_bytes, later.reserved_bytes),
-            _most(self.live_bytes, later.live_bytes),
-            later.ended,
-        )
+    used_bytes: int = 0
+    live_bytes: int | None = 0
+    account: MemoryOwners = NO_OWNERS
 
 
 @dataclass
-class Region:
-    """One measured piece of work, in bytes of the allocator's side."""
+class Phase:
+    """The highest bytes in a piece of work, and what there was when it ended."""
 
-    name: str
-    start_bytes: int
     peak_bytes: int = 0
-    end_bytes: int = 0
-    seconds: float = 0.0
-    #: Most that a caching allocator held inside; None where there is none.
+    #: Most that a caching allocator held; None where there is none.
     reserved_bytes: int | None = None
-    #: Owners that are not models, at its end.
-    account: MemoryOwners = NO_OWNERS
-    #: Each phase of each model ('' between phases), where the profiler listens to them.
-    phases: dict[str, Phase] = field(default_factory=dict)
-    #: Whose bytes the peak was, where models worked at once and were told apart.
-    at_once: PeakTracker | None = None
+    #: Of the peak, tensors that the request made, as `LiveTensors` saw them; None where it did not.
+    live_bytes: int | None = None
+    ended: Ended = field(default_factory=Ended)
 
     def note(self, peak_bytes: int, reserved_bytes: int | None) -> None:
         """Peaks of the allocator, seen inside."""
         self.peak_bytes = max(self.peak_bytes, peak_bytes)
         self.reserved_bytes = _most(self.reserved_bytes, reserved_bytes)
 
-    def note_phase(self, name: str, phase: Phase) -> None:
+    @property
+    def peak_account(self) -> MemoryOwners:
+        """Owners that are not models, with the slack at the peak: the most that was held less the
+        most that was in use. An allocator gives nothing back by itself, so that it still holds at
+        the end what it held at the peak, but the difference is unused then."""
+        if self.reserved_bytes is None:
+            return self.ended.account
+        return self.ended.account.with_slack(self.reserved_bytes - self.peak_bytes)
+
+
+@dataclass(kw_only=True)
+class Region(Phase):
+    """One measured piece of work, in bytes of the allocator's side."""
+
+    name: str
+    start_bytes: int
+    seconds: float = 0.0
+    #: Each phase of each model ('' between phases), where the profiler listens to them.
+    phases: dict[str, Phase] = field(default_factory=dict)
+    #: Whose bytes the peak was, where models worked at once and were told apart.
+    at_once: PeakTracker | None = None
+
+    def note_phase(self, name: str, later: Phase) -> None:
         """A phase that has ended, not for the first time perhaps."""
-        self.note(phase.peak_bytes, phase.reserved_bytes)
-        self.phases[name] = self.phases[name].again(phase) if name in self.phases else phase
+        self.note(later.peak_bytes, later.reserved_bytes)
+        phase = self.phases.setdefault(name, Phase())
+        phase.note(later.peak_bytes, later.reserved_bytes)
+        phase.live_bytes = _most(phase.live_bytes, later.live_bytes)
+        phase.ended = later.ended
 
     @property
     def peak_above_start_bytes(self) -> int:
         return self.peak_bytes - self.start_bytes
-
-    @property
-    def peak_account(self) -> MemoryOwners:
-        """As `account`, with the slack at the peak: the most that was held less the most that was
-        in use. An allocator gives nothing back by itself, so that it still holds at the end what it
-        held at the peak, but the difference is unused then."""
-        return self.account.with_slack(_less(self.reserved_bytes, self.peak_bytes))
-
-
-def _less(reserved_bytes: int | None, used_bytes: int) -> int | None:
-    return None if reserved_bytes is None else reserved_bytes - used_bytes
 
 
 def _most(one: int | None, other: int | None) -> int | None:
@@ -223,7 +203,6 @@ class MemoryProfiler:
     """
 
     device: Device
-    interval_s: float = SAMPLE_INTERVAL_S
     regions: list[Region] = field(default_factory=list)
     process_baseline_bytes: int = 0
     idle_bytes: int | None = None
@@ -236,7 +215,7 @@ class MemoryProfiler:
         self.device.release()
         self.base_account = self.device.memory_owners()
         self.process_baseline_bytes = self.device.used_bytes()
-        self.sampler = Sampler(self.device.used_bytes, interval_s=self.interval_s)
+        self.sampler = Sampler(self.device.used_bytes)
         self.sampler.__enter__()
         return self
 
@@ -248,7 +227,7 @@ class MemoryProfiler:
         """Measure the allocator's peak inside; regions follow each other, they do not nest."""
         self.device.synchronize()
         self.device.reset_peak()
-        region = Region(name, start_bytes=self.device.used_bytes())
+        region = Region(name=name, start_bytes=self.device.used_bytes())
         self.regions.append(region)
         started = time.perf_counter()
         try:
@@ -257,8 +236,7 @@ class MemoryProfiler:
         finally:  # also of a region that ran out of memory: its peak is the result
             region.seconds = time.perf_counter() - started
             region.note(self.device.peak_bytes(), self.device.peak_reserved_bytes())
-            region.end_bytes = self.device.used_bytes()
-            region.account = self.device.memory_owners()
+            region.ended = Ended(self.device.used_bytes(), 0, self.device.memory_owners())
 
     def forget(self) -> None:
         """What was measured up to now is of something else: keep nothing of it but the base."""
@@ -274,7 +252,7 @@ class MemoryProfiler:
         costs more: not for requests whose latency is quoted, nor for models that work at once.
         """
         live = None
-        if self.device.kind == "cpu":
+        if not self.device.counts_tensors:
             from hybridlab.profiling.live_tensors import LiveTensors
 
             live = LiveTensors()
@@ -305,12 +283,13 @@ class MemoryProfiler:
                 model.on_phase = listener
 
     @contextmanager
-    def apart(self, region: Region) -> Iterator[PeakAttribution]:
+    def apart(self, region: Region) -> Iterator[Around]:
         """Inside, tell the models apart that work at once on one request: for their bytes, not for
         times that are quoted."""
-        with attribution(self.device) as told:
-            yield told
-        region.at_once = told.tally
+        tally = PeakTracker()
+        with attribution(self.device, tally) as around:
+            yield around
+        region.at_once = tally
 
     def settle(self) -> int:
         """Give freed memory back and read the steady state."""
@@ -323,8 +302,7 @@ class MemoryProfiler:
 
     def peak_bytes(self, name: str) -> int | None:
         """Highest peak over all regions of that name; None where none was measured."""
-        peaks = [region.peak_bytes for region in self.regions if region.name == name]
-        return max(peaks) if peaks else None
+        return max((r.peak_bytes for r in self.regions if r.name == name), default=None)
 
     def peak_reserved_bytes(self, name: str) -> int | None:
         """Most that a caching allocator held over all regions of that name; None without one."""

@@ -10,11 +10,7 @@ import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import psutil
-
-from hybridlab.devices import CudaDevice, Device, procfs
-from hybridlab.devices.nvml import nvml_memory, nvml_process_bytes
-from hybridlab.errors import UnavailableError
+from hybridlab.devices import Device, procfs
 from hybridlab.server.errors import ApiError, memory_taken
 from hybridlab.server.model_client import WorkerModelClient
 
@@ -29,18 +25,17 @@ class SharedMemory:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.models: list[WorkerModelClient] = []
-        self.name = "the card" if isinstance(device, CudaDevice) else "this machine's memory"
+        self.name = "this machine's memory" if device.is_host else "the card"
         self._contexts_bytes = 0
         self._before_bytes = self._used_bytes()
 
     def free_bytes(self) -> int | None:
         """What the driver, or the kernel, would give a worker now; None without NVML."""
         try:
-            if isinstance(self.device, CudaDevice):
-                return nvml_memory(self.device.index).free_bytes
-            return self.device.free_bytes()
-        except UnavailableError:
-            return None
+            if self.device.is_host:
+                return self.device.free_bytes()
+            used = self._used_bytes()
+            return None if used is None else self.device.capacity_bytes() - used
         except OSError as error:
             if error.errno not in OUT_OF_HANDLES:
                 raise
@@ -75,7 +70,7 @@ class SharedMemory:
         them, on a card the workers' contexts and what their allocators keep for later, on a host
         this process' own, and as the rest others'."""
         owners = self._models_bytes()
-        if isinstance(self.device, CudaDevice):
+        if not self.device.is_host:
             own = self._own_bytes()
             if idle:
                 self._note_contexts(own)
@@ -104,20 +99,15 @@ class SharedMemory:
 
     def _used_bytes(self) -> int | None:
         """In use on the whole device."""
-        if not isinstance(self.device, CudaDevice):
-            memory = psutil.virtual_memory()
-            return int(memory.total - memory.available)
-        try:
-            return nvml_memory(self.device.index).used_bytes
-        except UnavailableError:
-            return None
+        used = self.device.total_used_bytes().value
+        return None if used is None else int(used)
 
     def _own_bytes(self) -> int | None:
         """All that the workers hold, contexts and caches included; None where the driver does not
         tell it process by process, as in many containers."""
-        if not isinstance(self.device, CudaDevice):
+        if self.device.is_host:
             return procfs.status_bytes("VmRSS") + sum(self._models_bytes().values())
-        holders = nvml_process_bytes(self.device.index)
+        holders = self.device.process_bytes()
         pids = [pid for m in self.models if m.remote.member.alive for pid in m.remote.member.pids]
         if not all(pid in holders for pid in pids):
             return None

@@ -79,7 +79,7 @@ class ModelPool:
         with Worker("probe") as probe:
             self.info = probe.call(probe_device, settings)
         self.device = resolve_device(self.info.device)
-        if not self.variant.shares_device and self.device.kind == "cpu":
+        if not self.variant.shares_device and self.device.is_host:
             raise UnavailableError(
                 "the device is the CPU already; whisper-on-cpu needs a GPU beside it"
             )

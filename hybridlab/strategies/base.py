@@ -18,11 +18,11 @@ from hybridlab.models.base import (
     PhaseSpan,
     SpeechRecognizer,
 )
+from hybridlab.profiling.attribution import Around
 from hybridlab.strategies.requests import ArrivalQueue, CompletedRequest, Request
 
 #: Transcript and answer of one request.
 Texts = tuple[GenerationResult, GenerationResult]
-Around = Callable[[str], AbstractContextManager[Any]]
 Measure = Callable[[], AbstractContextManager[Any]]
 
 
@@ -44,13 +44,10 @@ class Strategy(ABC):
     ) -> None:
         self._asr = asr
         self.llm = llm
+        self.variant = variant
         self.facts = catalog.variant(self.name, variant)
         self.device = llm.device
         self._around: Around = nullcontext
-
-    @property
-    def variant(self) -> str:
-        return self.facts.name
 
     @property
     def asr(self) -> SpeechRecognizer:
@@ -72,11 +69,6 @@ class Strategy(ABC):
         return models if self.load_order == "llm-first" else models[::-1]
 
     @property
-    def current(self) -> Strategy:
-        """The strategy that serves now: of a wrapper the one inside."""
-        return self
-
-    @property
     def answers_at_once(self) -> bool:
         """Whether both models work on the same request at the same time."""
         return self.facts.concurrent and not self.facts.streams
@@ -88,14 +80,17 @@ class Strategy(ABC):
     def bytes_by_owner(self, models: Sequence[Model]) -> dict[str, int]:
         """Weights of those of the models that are loaded on the device, their processors where
         those share it, and the strategy's own buffers."""
-        there = [model for model in models if model.device.kind == self.device.kind]
-        loaded = [model for model in there if model.loaded]
-        here = {f"{model.name} weights": model.weights_bytes() for model in loaded}
-        # no bytes: they are away, and a row would compare nothing with the prediction
-        weights = {owner: n_bytes or 0 for owner, n_bytes in here.items() if n_bytes != 0}
-        processors = {f"{model.name} processor": model.processor_bytes for model in loaded}
-        known = {owner: n_bytes for owner, n_bytes in processors.items() if n_bytes is not None}
-        return weights | known | self.buffer_bytes()
+        owners = {}
+        for model in models:
+            if not model.loaded or model.device.name != self.device.name:
+                continue
+            weights = model.weights_bytes()
+            # no bytes: they are away, and a row would compare nothing with the prediction
+            if weights != 0:
+                owners[f"{model.name} weights"] = weights or 0
+            if model.processor_bytes is not None:
+                owners[f"{model.name} processor"] = model.processor_bytes
+        return owners | self.buffer_bytes()
 
     def host_copy_bytes(self) -> int:
         """Bytes of host memory that weights wait in."""
@@ -143,7 +138,7 @@ class Strategy(ABC):
             yield served
 
     def _overlapped(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
-        """What a variant does that works on several requests at once."""
+        """For variants that work on several requests at once."""
         raise NotImplementedError
 
     @abstractmethod
@@ -181,11 +176,9 @@ def completed(
 def stage(model: Model, phase: str, n_bytes: int | None = None) -> Iterator[None]:
     """Record the work inside as a span of this model, waiting for the device at its end; a failure
     inside is reported with the phase's name."""
-    if model.on_phase is not None:
-        model.on_phase(f"{model.name} {phase}")
+    model.tell_phase(phase)
     start = time.perf_counter()
     yield
     model.device.synchronize()
     model.spans.append(PhaseSpan(model.name, phase, start, time.perf_counter(), n_bytes))
-    if model.on_phase is not None:
-        model.on_phase("")
+    model.tell_phase("")

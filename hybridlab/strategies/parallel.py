@@ -13,28 +13,17 @@ from hybridlab.strategies.requests import Request
 
 
 class Parallel(Strategy):
-    """One thread for each model; the variant says where the models are and what they share. On a
-    CPU each gets half the cores.
+    """One thread for each model; on a CPU each gets half the cores. The variant says where the
+    models are, and so what they share and what bounds them:
 
-    `threads`: one process, one default stream. Bound by Python's lock between kernels, and by the
-    cores or the memory bus that both share: two threads do not make two devices.
-    `streams`: a CUDA stream each, Whisper's with the higher priority. Kernels may overlap where one
-    leaves multiprocessors idle; decoding reads all weights for each token, so the memory bus bounds
-    it, and launches still take turns at Python's lock.
-    `processes`: a worker each, so no shared lock. On a GPU the driver gives one process after the
-    other the whole card in slices of time: bound by the sum of both, with a context each to pay in
-    bytes. On a CPU bound by the slower model, which has half the cores.
-    `processes-mps`: the same two workers behind NVIDIA MPS, which lets their kernels run at once:
-    bound by the bus and the multiprocessors instead of the time slices.
-    `ctranslate2`: Whisper by CTranslate2, which lets go of Python's lock while it computes and
-    launches from C++: of `threads`' bounds the device's remain.
-    `whisper-on-cpu`: Whisper on the host while Voxtral has the GPU: bound by the slower of the two,
-    on most hosts Whisper on its cores, which also launch Voxtral's kernels.
-    `single-container`: `processes` inside one `hybridlab serve`, asked over HTTP on loopback: its
-    bounds, and the way of each sound through an upload and a decoder.
-    `separate-containers`: a `hybridlab serve` for each model behind a third: as
-    `single-container`, with interpreter and libraries of each one's own, and each sound uploaded
-    twice.
+    `threads`: Python's lock between kernels, then the cores or the memory bus.
+    `streams`: the same with a CUDA stream each, Whisper's first; launches still take turns.
+    `processes`: no shared lock; on a GPU slices of time and a context each.
+    `processes-mps`: kernels of both run at once: the bus and the multiprocessors.
+    `ctranslate2`: Whisper computes without Python's lock: the device.
+    `whisper-on-cpu`: the slower of the two, mostly Whisper on cores that launch kernels too.
+    `single-container`: as `processes`, and each sound's way through an upload and a decoder.
+    `separate-containers`: the same, with libraries of each one's own, each sound uploaded twice.
     """
 
     name = "parallel"

@@ -69,12 +69,6 @@ class ArrivalQueue:
             del self._waiting[:there]
             return taken
 
-    @property
-    def waiting(self) -> list[Request]:
-        """Those that are not taken yet."""
-        with self._lock:
-            return [request for request, _ in self._waiting]
-
     def stop(self) -> None:
         """Unblock all consumers: `take` returns nothing from now on."""
         self._stopped.set()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 from anyio.from_thread import start_blocking_portal
 
-from hybridlab.models.base import GenerationResult
 from hybridlab.processes.segments import expand_segments
 from hybridlab.strategies.base import Strategy, Texts, completed
 from hybridlab.strategies.requests import ArrivalQueue, CompletedRequest, Request
@@ -20,13 +19,10 @@ from hybridlab.strategies.requests import ArrivalQueue, CompletedRequest, Reques
 class Sequential(Strategy):
     """`plain`: Whisper, then Voxtral; bound by the sum of both times.
 
-    `empty-cache`: the allocator's cache is given back in between, which trades latency for a
-    smaller reservation. `expandable-segments`: the allocator's segments grow in place (CUDA only),
-    which fragments less. `asyncio`: an orchestrator has `max_in_flight` requests on the way and
-    lets one model at a time at the device; bound as `plain`, and a request waits for another one's
-    turn. `batched`: up to `batch` requests that are there go through each model in one call;
-    bound by compute rather than by the weights that every decoded token reads, at the price of
-    the batch's bytes and of waiting for its longest member.
+    `empty-cache`: the allocator's cache is given back in between. `expandable-segments`: its
+    segments grow in place (CUDA only). `asyncio`: `max_in_flight` requests are on the way, and one
+    model at a time is at the device. `batched`: up to `batch` requests that are there go through
+    each model in one call; bound by compute rather than by the weights that every token reads.
     """
 
     name = "sequential"
@@ -72,51 +68,42 @@ class Sequential(Strategy):
     def _orchestrated(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
         """Requests in the order in which they are done. The loop has a thread of its own: a
         notebook's kernel has one at work in this thread already."""
-        with _Turns() as turns, start_blocking_portal() as portal:
-            slots = {
-                portal.start_task_soon(self._slot, inbox, turns) for _ in range(self.max_in_flight)
-            }
+        lock = asyncio.Lock()
+        # the device is used on one thread alone: a new one would want threads of its own for its
+        # sums, which libgomp ends the process for where memory is short
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="device") as thread,
+            start_blocking_portal() as portal,
+        ):
+
+            def start() -> Future[CompletedRequest | None]:
+                return portal.start_task_soon(self._slot, inbox, lock, thread)
+
+            slots = {start() for _ in range(self.max_in_flight)}
             try:
                 while slots:
                     done, slots = wait(slots, return_when=FIRST_COMPLETED)
                     for served in [slot.result() for slot in done]:
                         if served is not None:
-                            slots.add(portal.start_task_soon(self._slot, inbox, turns))
+                            slots.add(start())
                             yield served
             finally:  # the portal waits for threads that wait for requests
                 inbox.stop()
 
-    async def _slot(self, inbox: ArrivalQueue, turns: _Turns) -> CompletedRequest | None:
-        """The next request from its arrival to its end; None when there will be no more."""
+    async def _slot(
+        self, inbox: ArrivalQueue, lock: asyncio.Lock, thread: ThreadPoolExecutor
+    ) -> CompletedRequest | None:
+        """The next request from its arrival to its end, one model at a time at the device; None
+        when there will be no more."""
         taken = await asyncio.to_thread(inbox.take)
         if not taken:
             return None
-        start_s = time.perf_counter()
-        async with turns.lock:
-            transcript = await turns.compute(self._transcribe, taken[0])
+        start_s, loop = time.perf_counter(), asyncio.get_running_loop()
+        async with lock:
+            transcript = await loop.run_in_executor(thread, self._transcribe, taken[0])
             spans = self.asr.drain_spans()
-        async with turns.lock:
-            answer = await turns.compute(self._answer, taken[0])
+        async with lock:
+            answer = await loop.run_in_executor(thread, self._answer, taken[0])
             spans += self.llm.drain_spans()
             self.device.synchronize()
         return completed(taken[0], (transcript, answer), start_s, time.perf_counter(), spans)
-
-
-class _Turns:
-    """One at a time at the device, always on the same thread: a new one would want threads of its
-    own for its sums, which libgomp ends the process for where memory is short."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-
-    async def compute(
-        self, work: Callable[[Request], GenerationResult], request: Request
-    ) -> GenerationResult:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, request)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()

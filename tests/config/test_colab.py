@@ -22,7 +22,7 @@ from hybridlab.config import preset_files as presets
 from hybridlab.config.params import NOTEBOOKS, BesideParams, SequentialParams, SetupParams
 from hybridlab.config.preset_files import read_yaml
 from hybridlab.devices import CpuDevice
-from hybridlab.devices.host_memory import check_host_memory
+from hybridlab.devices.cpu import check_host_memory
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.experiments.notebook_runner import _given
 from hybridlab.experiments.plans import co_residency
@@ -114,7 +114,7 @@ def test_swapping_voxtral_is_refused_where_its_copy_would_fill_the_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Gpu:
-        kind = "cuda"
+        is_host = False
 
     copy = voxtral_weights_bytes(catalog.voxtral("mini-3b"), dtype="float16")
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: HOST_BYTES - HOST_BASE_BYTES)
@@ -126,7 +126,7 @@ def test_swapping_voxtral_is_refused_where_its_copy_would_fill_the_host(
 class T4:
     """As much of a card as planning asks for."""
 
-    kind, name = "cuda", "cuda:0"
+    is_host, name, capability = False, "cuda:0", (7, 5)
 
     def title(self) -> str:
         return "Tesla T4"

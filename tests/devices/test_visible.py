@@ -67,7 +67,7 @@ def test_nvml_knows_the_visible_ones(nvml: FakeNvml, monkeypatch: pytest.MonkeyP
     assert visible.visible_gpus() == (SECOND,)
 
 
-def test_the_driver_is_asked_where_nvml_cannot_tell(
+def test_the_driver_is_asked_where_nvml_cannot_tell_and_both_reasons_are_said(
     nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = [{**vars(T4), "uuid": "MIG-aaaa", "capability": [8, 0]}]
@@ -78,11 +78,7 @@ def test_the_driver_is_asked_where_nvml_cannot_tell(
     visible._visible.cache_clear()
     nvml.present = False
     assert visible.visible_gpus() == (instance,)
-
-
-def test_neither_nvml_nor_the_driver_is_a_lack_with_both_reasons_asked_once(
-    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    visible._visible.cache_clear()
     asked = []
 
     def refuse() -> None:
@@ -90,7 +86,6 @@ def test_neither_nvml_nor_the_driver_is_a_lack_with_both_reasons_asked_once(
         raise UnavailableError("no CUDA: no libcuda.so.1")
 
     monkeypatch.setattr(visible, "ask_driver", refuse)
-    nvml.present = False
     for _ in range(2):
         with pytest.raises(UnavailableError, match=r"Driver Not Loaded; no CUDA: no libcuda"):
             visible.visible_gpus()

@@ -30,7 +30,7 @@ from tests.experiments.test_memory_breakdown import Kept, case
 class Card(CpuDevice):
     """A card of 10,000 bytes whose readings are given."""
 
-    kind = "cuda"
+    is_host, capability = False, (8, 9)
     used = reserved = peak = peak_reserved = 0
     servers = 0
 

@@ -63,21 +63,20 @@ regions = st.builds(
     name=st.sampled_from(["load", "request"]),
     start_bytes=N_BYTES,
     peak_bytes=N_BYTES,
-    end_bytes=N_BYTES,
     reserved_bytes=st.none() | N_BYTES,
-    account=accounts,
+    ended=st.builds(Ended, used_bytes=N_BYTES, account=accounts),
     phases=st.dictionaries(st.sampled_from(PHASES), phases),
 )
 models = st.builds(
-    lambda name, kind, loaded, weights, processor: SimpleNamespace(
+    lambda name, device, loaded, weights, processor: SimpleNamespace(
         name=name,
-        device=SimpleNamespace(kind=kind),
+        device=SimpleNamespace(name=device),
         loaded=loaded,
         weights_bytes=lambda: weights,
         processor_bytes=processor,
     ),
     name=st.sampled_from(["llm", "asr"]),
-    kind=st.sampled_from(["cpu", "cuda"]),
+    device=st.sampled_from(["cpu", "cuda:0"]),
     loaded=st.booleans(),
     weights=st.none() | N_BYTES,
     processor=st.none() | N_BYTES,
@@ -155,7 +154,7 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
         used["request_peak"] = top.peak_bytes
         used |= {name: phase.peak_bytes for name, phase in top.phases.items() if name}
     assert set(table["moment"]) == set(used)
-    elsewhere = {f"{model.name} weights" for model in pair if model.device.kind != device.kind}
+    elsewhere = {f"{model.name} weights" for model in pair if model.device.name != device.name}
     assert not elsewhere & set(table["owner"])
     for moment, own in table.groupby("moment"):
         inside = own[own["in_process"].astype(bool)]

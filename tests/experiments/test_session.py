@@ -61,7 +61,7 @@ server = shared_server()
 assert not torch.cuda.is_initialized()
 own = set(procfs.process_tree(os.getpid()))
 assert len(own) > 1, own
-on_card = {process.pid for process in nvml._computing(nvml.nvml_handle(session.device.index))}
+on_card = {process.pid for process in nvml._ask(session.device.index, "processes", nvml._computing)}
 assert not own & on_card, on_card
 assert session.device.other_processes().value == 0, session.device.other_processes()
 server.stop()

@@ -22,7 +22,7 @@ pytest.importorskip("faster_whisper", reason="the extra ct2 is not installed")
 
 
 class Gpu(CpuDevice):
-    kind = "cuda"
+    is_host = False
 
 
 @pytest.fixture(autouse=True)

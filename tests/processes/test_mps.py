@@ -40,7 +40,7 @@ if sys.stdin.read().strip() == "quit":
 
 
 class Gpu(CpuDevice):
-    kind = "cuda"
+    capability = (7, 5)
     name = "cuda:0"
 
 

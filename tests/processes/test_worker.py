@@ -175,12 +175,6 @@ def test_progress_outside_a_worker_is_refused() -> None:
         emit("anything")
 
 
-def test_two_workers_work_at_once() -> None:
-    with Worker("one") as one, Worker("two") as two:
-        assert one.call(fill, 1) == two.call(fill, 1) == 1
-        assert one.pid != two.pid
-
-
 Call = Callable[..., Any]
 
 
@@ -286,8 +280,14 @@ def test_workers_end_with_the_process_that_asked_for_them(
     assert wait_until(lambda: not any(alive(pid) for pid in pids))
 
 
+def use_processor(seconds: float) -> None:
+    while time.process_time() < seconds:
+        pass
+
+
 def test_the_device_counts_a_tracked_worker_until_it_ends() -> None:
-    """A known answer: 64 MiB that a worker takes are 64 MiB more in use, and gone with it."""
+    """Known answers: 64 MiB that a worker takes are 64 MiB more in use, and gone with it; its time
+    is the case's."""
     size = 64 << 20
     device = CpuDevice()
     with Worker("one") as worker:
@@ -301,26 +301,14 @@ def test_the_device_counts_a_tracked_worker_until_it_ends() -> None:
         assert member.used_bytes() - before == pytest.approx(size, rel=0.05)
         assert device.used_bytes() > device.memory_owners().in_process["workers"]
         assert device.peak_bytes() >= device.used_bytes() >= member.used_bytes()
+        watch = ContentionMonitor(device)
+        before_s = watch._now().own_s
+        worker.call(use_processor, member.cpu_s + 0.3)
+        assert watch._now().own_s - before_s >= 0.2  # the kernel counts in ticks of 10 ms
         assert member.cpu_s > 0
     assert not member.alive
     assert member.used_bytes() == member.peak_bytes() == 0
     assert member.cpu_s > 0
-
-
-def use_processor(seconds: float) -> None:
-    while time.process_time() < seconds:
-        pass
-
-
-def test_processor_time_of_a_worker_counts_as_the_case_s() -> None:
-    device = CpuDevice()
-    with Worker("one") as worker:
-        assert worker.pid is not None
-        device.track_process("one", worker.pid, lambda: None)
-        watch = ContentionMonitor(device)
-        before = watch._now().own_s
-        worker.call(use_processor, 0.3)
-        assert watch._now().own_s - before >= 0.2  # the kernel counts in ticks of 10 ms
 
 
 def test_bytes_that_only_the_worker_can_read_are_as_last_reported() -> None:

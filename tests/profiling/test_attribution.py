@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from hybridlab.profiling.attribution import PeakTracker, TensorTraces, replay
+from hybridlab.devices import CpuDevice
+from hybridlab.profiling.attribution import Around, PeakTracker, attribution, replay
 
 MIB = 2**20
 VOXTRAL, WHISPER, OTHER = 11, 12, 0
@@ -45,7 +46,6 @@ def test_the_history_is_replayed_by_stream() -> None:
     tally = PeakTracker()
     replay([*history, *freed((2, 150), (4, 60), (5, 50))], NAMES, tally)
     assert tally.at_peak == {"llm": 0, "asr": 260}
-    assert tally.own_peaks == {"llm": 100, "asr": 260}
     assert tally.now == {"llm": 0, "asr": 0}
 
 
@@ -61,25 +61,28 @@ def test_a_block_that_outlives_the_history_is_of_no_request() -> None:
     ]
     tally = PeakTracker()
     replay(history, NAMES, tally)
-    assert tally.own_peaks == {"asr": 60}
+    assert tally.at_peak == {"asr": 60}
     assert tally.now == {"asr": 0}
 
 
 def test_tensors_belong_to_the_thread_that_made_them() -> None:
-    traces, both_hold, done = TensorTraces(), Barrier(2), Barrier(2)
+    tally, both_hold, done = PeakTracker(), Barrier(2), Barrier(2)
 
-    def work(name: str, mib: int) -> None:
-        with traces.around(name):
+    def work(around: Around, name: str, mib: int) -> None:
+        with around(name):
             held = torch.zeros(mib * MIB, dtype=torch.uint8)
             both_hold.wait()
             held = held + 1  # a second copy beside the first
             done.wait()
             del held
 
-    with ThreadPoolExecutor(2) as pool:
-        for job in [pool.submit(work, "llm", 30), pool.submit(work, "asr", 20)]:
+    with attribution(CpuDevice(), tally) as around, ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(work, around, "llm", 30), pool.submit(work, around, "asr", 20)]
+        for job in both:
             job.result()
-    assert traces.tally.own_peaks == {"llm": 60 * MIB, "asr": 40 * MIB}
-    assert 80 * MIB <= traces.tally.peak_bytes <= 100 * MIB
-    assert traces.tally.now == {"llm": 0, "asr": 0}
-    assert sum(traces.tally.at_peak.values()) == traces.tally.peak_bytes
+    # who is second makes its copy beside the other's one or two blocks
+    assert tally.at_peak["llm"] in (30 * MIB, 60 * MIB)
+    assert tally.at_peak["asr"] in (20 * MIB, 40 * MIB)
+    assert 80 * MIB <= tally.peak_bytes <= 100 * MIB
+    assert tally.now == {"llm": 0, "asr": 0}
+    assert sum(tally.at_peak.values()) == tally.peak_bytes

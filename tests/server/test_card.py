@@ -62,7 +62,7 @@ def stranger(*, leaves_bytes: int) -> Iterator[int]:
 
 
 def used_bytes() -> int:
-    return nvml_memory(0).used_bytes
+    return int(nvml_memory(0).used)
 
 
 def flac(seconds: float) -> bytes:
@@ -222,7 +222,7 @@ def test_what_was_asked_before_decides_nothing(
     """None runs out of memory in either order; and where nothing says beforehand that memory will
     lack, it is tried again. `seconds`: audio for one call of ASR and LLM, long enough to need more
     than the card has left beside what the other's call has kept."""
-    if nvml_memory(0).free_bytes < weights_bytes + 3500 * MIB:
+    if nvml_memory(0).free < weights_bytes + 3500 * MIB:
         pytest.skip("the card is too small, or others hold too much of it")
 
     async def scene(pool: ModelPool) -> None:

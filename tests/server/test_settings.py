@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from hybridlab import catalog
 from hybridlab.cli.commands import app
-from hybridlab.errors import HybridlabError, UnavailableError
+from hybridlab.errors import HybridlabError, ParameterError, UnavailableError
 from hybridlab.server.settings import TOKEN_VARIABLE, Settings
 
 
@@ -96,6 +96,9 @@ def test_smaller_models_are_those_below_the_asr_s_own_size() -> None:
     assert sizes("pocket-m") == ("pocket-s",)
     assert sizes("large-v3", fallback="turbo, small") == ("turbo", "small")
     assert sizes("large-v3", fallback="none") == ()
+    for chain in ("small", "medium", "tiny, base"):
+        with pytest.raises(ParameterError, match="which is no smaller"):
+            sizes("small", fallback=chain)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("case_server")
 class Gpu(CpuDevice):
     """A device that is no CPU, as far as anyone asks."""
 
-    kind = "cuda"
+    is_host = False
 
     def __init__(self) -> None:
         self.entered: list[tuple[bool, str]] = []
@@ -207,24 +207,16 @@ def test_each_model_has_its_own_stream_and_whisper_s_comes_first(request_: Reque
         ("streams", "a CPU has no streams; use"),
         ("processes-mps", "the device is a CPU; use"),
         ("whisper-on-cpu", "the device is the CPU already"),
+        ("processes", "limits one process"),
     ],
 )
-def test_what_the_device_lacks_is_a_skipped_case_with_the_reason(
-    tmp_path: Path, variant: str, reason: str
-) -> None:
-    session = open_session(tmp_path, ParallelParams, device="cpu")
-    row = session.runner.run(
-        session.case("strategy_comparison", strategy="parallel", variant=variant)
-    )
-    assert row["status"] == "skipped"
-    assert reason in row["reason"]
-
-
-def test_workers_are_not_put_into_an_envelope_that_cannot_hold_them() -> None:
+def test_what_the_device_lacks_is_said_with_what_to_do(variant: str, reason: str) -> None:
     device = CpuDevice()
-    device.set_memory_limit(1 << 30)
-    with ExitStack() as stack, pytest.raises(UnavailableError, match="limits one process"):
-        place(variant_of("processes"), WHISPER, VOXTRAL, Site(device, stack))
+    if variant == "processes":
+        device.set_memory_limit(1 << 30)
+    with ExitStack() as stack, pytest.raises(UnavailableError, match=reason):
+        asr, llm = place(variant_of(variant), WHISPER, VOXTRAL, Site(device, stack))
+        make_strategy("parallel", variant, asr=asr, llm=llm).open()
 
 
 def test_whisper_on_the_host_is_made_there_in_a_dtype_of_the_host() -> None:
@@ -234,7 +226,7 @@ def test_whisper_on_the_host_is_made_there_in_a_dtype_of_the_host() -> None:
     with ExitStack() as stack:
         whisper, voxtral = place(variant_of("whisper-on-cpu"), half, VOXTRAL, Site(gpu, stack))
     assert whisper is not None
-    assert whisper.device.kind == "cpu"
+    assert whisper.device.is_host
     assert voxtral.device is gpu
 
 

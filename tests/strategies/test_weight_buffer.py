@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from hybridlab.devices import CpuDevice
-from hybridlab.devices.host_memory import check_host_memory
+from hybridlab.devices.cpu import check_host_memory
 from hybridlab.errors import UnavailableError
 from hybridlab.models.base import storage_bytes
 from hybridlab.strategies.offload import weight_buffer
@@ -191,8 +191,9 @@ def test_the_link_is_measured_on_the_block_itself() -> None:
 class FakeCudart:
     """Counts what it is asked, as `torch.cuda.cudart()` would be."""
 
-    def __init__(self, code: int = 0) -> None:
-        self.code = code
+    code = 0
+
+    def __init__(self) -> None:
         self.registered: dict[int, int] = {}
         self.calls: list[tuple[Any, ...]] = []
 
@@ -208,9 +209,17 @@ class FakeCudart:
         return 0
 
 
-def test_exactly_the_blocks_bytes_are_pinned_and_unpinned_once() -> None:
-    block, cudart = host_block(100_001), FakeCudart()
-    pin = PinnedMemory(block, cudart)
+@pytest.fixture
+def cudart(monkeypatch: pytest.MonkeyPatch) -> FakeCudart:
+    """The driver's part, counted or left out."""
+    fake = FakeCudart()
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: fake)
+    return fake
+
+
+def test_exactly_the_blocks_bytes_are_pinned_and_unpinned_once(cudart: FakeCudart) -> None:
+    block = host_block(100_001)
+    pin = PinnedMemory(block)
     assert cudart.calls == [("register", block.data_ptr(), 100_001, 0)]
     pin.close()
     pin.close()
@@ -218,16 +227,15 @@ def test_exactly_the_blocks_bytes_are_pinned_and_unpinned_once() -> None:
     assert not cudart.registered
 
 
-def test_a_refused_pin_names_the_size_and_the_way_out() -> None:
-    cudart = FakeCudart(code=2)
+def test_a_refused_pin_names_the_size_and_the_way_out(cudart: FakeCudart) -> None:
+    cudart.code = 2
     with pytest.raises(UnavailableError, match=r"1 MiB.*CUDA error 2.*ulimit -l.*reload-cached"):
-        PinnedMemory(host_block(1 << 20), cudart)
+        PinnedMemory(host_block(1 << 20))
     assert not cudart.registered
 
 
-def test_nothing_stays_pinned_where_nobody_closes() -> None:
-    cudart = FakeCudart()
-    pin: PinnedMemory | None = PinnedMemory(host_block(4096), cudart)
+def test_nothing_stays_pinned_where_nobody_closes(cudart: FakeCudart) -> None:
+    pin: PinnedMemory | None = PinnedMemory(host_block(4096))
     assert len(cudart.registered) == 1
     del pin
     gc.collect()
@@ -236,7 +244,7 @@ def test_nothing_stays_pinned_where_nobody_closes() -> None:
 
 def test_a_host_without_room_says_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gpu:
-        kind = "cuda"
+        is_host = False
 
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: 1 << 20)
     with pytest.raises(UnavailableError, match=r"1 MiB free.*5 MiB.*smaller Whisper"):

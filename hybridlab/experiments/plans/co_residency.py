@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from hybridlab import catalog, planner
 from hybridlab.catalog import LoadOrder, LoadPath
 from hybridlab.config.params import BesideParams
-from hybridlab.devices.host_memory import check_host_memory
+from hybridlab.devices.cpu import check_host_memory
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.session import Session
@@ -21,7 +22,6 @@ PROCESS_BYTES = 700 * MIB
 
 def measure(session: Session) -> list[dict[str, Any]]:
     """One case per size that the memory allows; the others are recorded with the reason."""
-    rows = []
     params = cast(BesideParams, session.params)
     cases = [_case(session, size) for size in params.asr_models]
     cases += [
@@ -30,11 +30,7 @@ def measure(session: Session) -> list[dict[str, Any]]:
         for order in params.load_orders
         for path in params.load_paths
     ]
-    session.runner.total += len(cases)
-    for case in cases:
-        lack = skip_reason(session, case)
-        rows.append(session.runner.skip(case, lack) if lack else session.runner.run(case))
-    return rows
+    return session.runner.run_all(cases, partial(skip_reason, session))
 
 
 def _case(session: Session, size: str) -> Case:
@@ -60,18 +56,13 @@ def sized(session: Session, params: BesideParams, size: str) -> ModelSpec:
 
 def _loaded_whispers(session: Session, params: BesideParams) -> list[ModelSpec]:
     """The pair's Whisper in each backend and dtype that its loading is to be measured in."""
-    return [
-        replace(session.asr, backend=backend, dtype=_kept(session, backend, dtype))
-        for backend in params.load_backends or [params.asr_backend]
-        for dtype in params.load_dtypes
-    ]
-
-
-def _kept(session: Session, backend: str, dtype: str) -> str:
-    """The dtype that is asked for, even one that the device lacks: that is a case's reason."""
-    if dtype != "auto":
-        return dtype
-    return resolve_dtype(dtype, backend=backend, device=session.device, role="asr")
+    specs = []
+    for backend in params.load_backends or [params.asr_backend]:
+        auto = resolve_dtype("auto", backend=backend, device=session.device, role="asr")
+        for dtype in params.load_dtypes:  # one that the device lacks is a case's reason
+            kept = auto if dtype == "auto" else dtype
+            specs.append(replace(session.asr, backend=backend, dtype=kept))
+    return specs
 
 
 def _loading(session: Session, spec: ModelSpec, order: LoadOrder, path: LoadPath) -> Case:
@@ -115,7 +106,7 @@ def skip_reason(session: Session, case: Case) -> str:
         )
     except UnavailableError as error:
         return str(error)
-    needed = plan.total_bytes + (PROCESS_BYTES if session.device.kind == "cpu" else 0)
+    needed = plan.total_bytes + (PROCESS_BYTES if session.device.is_host else 0)
     budget = min(session.budget_bytes, case.memory_limit_bytes or session.budget_bytes)
     if needed <= budget:
         return ""

@@ -21,14 +21,9 @@ def measure(session: Session) -> list[dict[str, Any]]:
         return []
     cases = [_case(session, "llm", None)]
     cases += [_case(session, "asr", sized(session, params, s)) for s in params.quality_models]
-    session.runner.total += len(cases)
-    rows = []
-    for case in cases:
-        spec = case.asr or case.llm
-        rows.append(
-            session.runner.run(case) if spec.has_text else session.runner.skip(case, NO_TEXT)
-        )
-    return rows
+    return session.runner.run_all(
+        cases, lambda case: "" if (case.asr or case.llm).has_text else NO_TEXT
+    )
 
 
 def _case(session: Session, role: str, asr: ModelSpec | None) -> Case:

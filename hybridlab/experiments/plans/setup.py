@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hybridlab import catalog
-from hybridlab.devices import CudaDevice
-from hybridlab.devices.nvml import fact_words, nvml_facts
+from hybridlab.devices.nvml import fact_words
 from hybridlab.devices.system_info import machine
 from hybridlab.experiments.session import Session
 from hybridlab.units import format_bytes
@@ -15,9 +14,7 @@ from hybridlab.units import format_bytes
 def machine_facts(session: Session) -> dict[str, str]:
     """What this machine is, as label -> text; a missing reading carries its reason."""
     found = machine()
-    card = session.device.index if isinstance(session.device, CudaDevice) else None
-    gpu = {"reason": "no CUDA device is used"} if card is None else nvml_facts(card)
-    facts = {
+    return {
         "system": f"{found['system']}, Python {found['python']}",
         "processor": f"{found['processor']}, {found['cores']} cores",
         "host memory": format_bytes(found["memory_bytes"] or 0),
@@ -25,9 +22,8 @@ def machine_facts(session: Session) -> dict[str, str]:
         "capacity": format_bytes(session.device.capacity_bytes()),
         "free now": format_bytes(session.device.free_bytes()),
         "native dtypes": ", ".join(session.device.native_dtypes()),
-        "GPU readings": fact_words(gpu),
+        "GPU readings": fact_words(session.device.facts()),
     }
-    return facts
 
 
 def backend_facts(session: Session) -> list[dict[str, str]]:

@@ -26,10 +26,6 @@ class Arm:
     def facts(self) -> catalog.Variant:
         return catalog.variant(self.strategy, self.variant)
 
-    @property
-    def has_asr(self) -> bool:
-        return catalog.strategy(self.strategy).has_asr
-
 
 CONTROL = Arm("sequential", "plain")
 
@@ -111,36 +107,8 @@ def attribute_peak(session: Session, arm: Arm) -> dict[str, Any]:
 
 
 def _race_case(session: Session, arm: Arm, number: int, texts_path: str) -> Case:
-    options = {"expected_texts": texts_path, "maintenance": _maintenance_of(session, arm)}
-    return arm_case(
-        session,
-        "strategy_comparison",
-        arm,
-        round=number,
-        options=options,
-        candidates=_candidates(session, arm),
-    )
-
-
-def _candidates(session: Session, arm: Arm) -> tuple[ModelSpec, ...]:
-    """The Whispers of this arm from large to small; none for the control, for an arm without a
-    Whisper, and where the parameters name no smaller one."""
-    fallbacks = session.pair.fallbacks
-    if arm == CONTROL or not arm.has_asr or not fallbacks:
-        return ()
-    smaller = (asr_spec(arm.facts, spec, session.device) for spec in fallbacks)
-    return (_recognizer(session, arm), *smaller)
-
-
-def _maintenance_of(session: Session, arm: Arm) -> dict[str, Any]:
-    """What the parameters ask for; the control, which all arms are held against, has none."""
-    params = session.params
-    if arm == CONTROL or not isinstance(params, StrategyParams):
-        return {}
-    return {
-        "clear_cache_every": params.clear_cache_every,
-        "restart_fragmentation": params.restart_fragmentation,
-    }
+    options = {"expected_texts": texts_path}
+    return arm_case(session, "strategy_comparison", arm, round=number, options=options)
 
 
 def arm_case(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from hybridlab.models.server_process import beside_weights
 from hybridlab.strategies import CompletedRequest, Request, Strategy, make_strategy
 
 
-def strategy_of(context: CaseContext, *, stack: ExitStack | None = None) -> Strategy:
-    """The case's strategy over its models, nothing loaded yet. `stack` holds what lives as long
-    as they do, the case's own without one."""
+def strategy_of(context: CaseContext) -> Strategy:
+    """The case's strategy over its models, nothing loaded yet."""
     case = context.case
-    site = Site(context.device, stack or context.stack, context.log)
+    site = Site(context.device, context.stack, context.log)
     variant = catalog.variant(case.strategy, case.variant)
     asr, llm = place(variant, case.asr, case.llm, site)
     strategy = make_strategy(
@@ -58,7 +57,7 @@ def load(context: CaseContext, strategy: Strategy) -> None:
     context.result["host_copy_bytes"] = strategy.host_copy_bytes()
     context.result |= _server_columns(context, strategy, before)
     for model in strategy.models:
-        stays = model in strategy.resident and model.device.kind == context.device.kind
+        stays = model in strategy.resident and model.device.name == context.device.name
         context.result[f"{model.name}_weights_bytes"] = model.weights_bytes() if stays else None
         write_spans(context, None, model.drain_spans())
 
@@ -124,8 +123,8 @@ def measured_request(
         if not phases:
             return strategy.serve(request)
         if strategy.answers_at_once:
-            with context.meter.apart(region) as attribution:
-                return strategy.serve(request, around=attribution.around)
+            with context.meter.apart(region) as around:
+                return strategy.serve(request, around=around)
         with context.meter.phases(region, strategy.models):
             return strategy.serve(request)
 

@@ -1,56 +1,71 @@
-"""The fallback chain of a case: its candidates as strategies, a row of `probes` for each step."""
+"""Work of a case that steps down to the next smaller recogniser where memory runs out, and loses no
+request."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 
-from hybridlab.experiments.case_context import CaseContext
+from hybridlab.devices.out_of_memory import OutOfMemory, out_of_memory
+from hybridlab.experiments.case import RequestSpec
+from hybridlab.experiments.case_context import CaseContext, write_trial
+from hybridlab.experiments.memory_breakdown import write_ledgers
 from hybridlab.experiments.workloads import common
 from hybridlab.experiments.workloads.limit_search import allocator_cache_bytes, write_probe
-from hybridlab.models.base import ModelSpec
-from hybridlab.strategies.fallback import FallbackChain, FallbackEvent, Serves
-from hybridlab.strategies.maintenance import Maintenance, WithMaintenance
+from hybridlab.strategies import Strategy
 
 
-def chain_of(context: CaseContext, maintenance: Maintenance) -> FallbackChain:
-    """The recognisers of the case under its strategy, variant and placement. While a smaller one
-    serves, it is the recogniser of `context.case`."""
-    case = context.case
-    stack = context.stack.enter_context(ExitStack())  # workers of the candidate that serves
-
-    def make(candidate: ModelSpec) -> Serves:
+def run(context: CaseContext) -> None:
+    """Serve every request with the largest of the case's `candidates` that memory allows, which is
+    the recogniser of `context.case` then; a row of `probes` for each step down. What was answered
+    stays so. `MemoryError` when none fits."""
+    case, left = context.case, list(context.case.requests)
+    for steps, candidate in enumerate(case.candidates):
         context.case = replace(case, asr=candidate)
-        return WithMaintenance(common.strategy_of(context, stack=stack), maintenance)
-
-    slack: list[int | None] = []
-
-    def failed() -> None:
-        slack.append(allocator_cache_bytes(context.device))
-
-    def stepped(step: FallbackEvent) -> None:
-        _write_step(context, step, slack.pop())
-        stack.close()
+        strategy = common.strategy_of(context)
+        failed = _serve(context, strategy, left)
+        if failed is None:
+            context.result |= {"n_trials": len(case.requests), "fallbacks": steps}
+            context.result["served_by_model"] = candidate.model
+            if not steps:  # a ledger is one pair's, and the peaks would be another's
+                write_ledgers(context, strategy)
+            strategy.close()
+            return
+        strategy.close()
+        failure, cached_bytes = failed
+        loading = context.stage == "load" and len(left) == len(case.requests)
+        write_probe(
+            context,
+            failure,
+            cached_bytes,
+            limit_kind="fallback",
+            value=None,
+            repeat=0,
+            free_bytes=None,
+            from_size=candidate.model,
+            to_size=next((spec.model for spec in case.candidates[steps + 1 :]), None),
+            at_request="load" if loading else left[0].id,
+        )
         context.device.release()
         context.meter.forget()  # its peaks are not those of the pair that serves from now on
-
-    return FallbackChain(
-        case.candidates,
-        make=make,
-        load=partial(common.bring_up, context),
-        on_step=stepped,
-        on_failure=failed,
-    )
+    raise MemoryError(f"not even {candidate.model} fits beside Voxtral: {failure.message}")
 
 
-def _write_step(context: CaseContext, step: FallbackEvent, slack: int | None) -> None:
-    labels = {
-        "limit_kind": "fallback",
-        "value": None,
-        "repeat": 0,
-        "free_bytes": None,
-        "seconds": None,
-    }
-    labels |= {"from_size": step.left, "to_size": step.taken, "at_request": step.when}
-    write_probe(context, step.failure, slack, **labels)
+def _serve(
+    context: CaseContext, strategy: Strategy, left: list[RequestSpec]
+) -> tuple[OutOfMemory, int | None] | None:
+    """Load the strategy and serve what is `left`, taking out what is answered. The failure where
+    memory runs out, with what the allocator held unused then."""
+    try:
+        common.bring_up(context, strategy)
+        while left:
+            served = common.measured_request(context, strategy, common.request_of(context, left[0]))
+            first = len(left) == len(context.case.requests)
+            write_trial(context, left[0], served, is_first_request=first)
+            left.pop(0)
+    except Exception as error:  # libraries wrap an allocation failure in whatever they like
+        failure = out_of_memory(error)
+        if failure is None:
+            raise
+        # here, while the error still holds what the failed work had taken
+        return failure, allocator_cache_bytes(context.device)
+    return None

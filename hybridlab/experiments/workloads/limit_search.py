@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hybridlab.devices import Device
 from hybridlab.devices.memory_limit import MemoryLimit, make_memory_limit
 from hybridlab.devices.out_of_memory import OutOfMemory, out_of_memory
 from hybridlab.errors import UnavailableError
+from hybridlab.experiments.case import Case
 from hybridlab.experiments.case_context import CaseContext
 from hybridlab.experiments.workloads import common
 from hybridlab.planner.limits import largest_fitting
@@ -84,7 +86,7 @@ def find_largest(context: CaseContext) -> None:
     unit = catalog.WINDOW_S if ask == "audio_s" else 1
 
     def fits(count: int) -> bool:
-        work = _sized_request(context, strategy, samples, ask, count)
+        work = partial(_sized_request, case, strategy, samples, ask, count)
         return try_request(context, work, limit_kind=ask, value=count * unit, repeat=0)
 
     found = largest_fitting(fits, most=most)
@@ -93,28 +95,18 @@ def find_largest(context: CaseContext) -> None:
     strategy.close()
 
 
-def _sized_request(
-    context: CaseContext, strategy: Strategy, samples: Samples, ask: str, count: int
-) -> Callable[[], None]:
-    case = context.case
-    batch, beams = [samples], 1
+def _sized_request(case: Case, strategy: Strategy, samples: Samples, ask: str, count: int) -> None:
+    """One request that is `count` windows, clips or beams large."""
+    batch = [samples] * (count if ask == "batch" else 1)
     if ask == "audio_s":
         batch = [of_length(samples, count * catalog.WINDOW_S - 0.1)]
-    elif ask == "batch":
-        batch = [samples] * count
-    else:
-        beams = count
-    questions = [case.requests[0].question] * len(batch)
-
-    def work() -> None:
-        if case.asr is not None:
-            strategy.asr.transcribe(
-                batch, language=case.language, max_new_tokens=case.max_new_tokens, beams=beams
-            )
-        if ask != "beams":  # beams are Whisper's: Voxtral answers greedily
-            strategy.llm.answer(batch, questions, max_new_tokens=case.max_new_tokens)
-
-    return work
+    most = case.max_new_tokens
+    if case.asr is not None:
+        beams = count if ask == "beams" else 1
+        strategy.asr.transcribe(batch, language=case.language, max_new_tokens=most, beams=beams)
+    if ask != "beams":  # beams are Whisper's: Voxtral answers greedily
+        questions = [case.requests[0].question] * len(batch)
+        strategy.llm.answer(batch, questions, max_new_tokens=most)
 
 
 # --------------------------------------------------------------------------------------- headroom

@@ -1,4 +1,5 @@
-"""Work of a case that serves a stream of requests under one strategy, with the parity gate."""
+"""Work of a case that serves a stream of requests under one strategy: one after the other with the
+parity gate, or as they arrive."""
 
 from __future__ import annotations
 
@@ -9,89 +10,82 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hybridlab import catalog
 from hybridlab.devices import Reading
-from hybridlab.experiments.case import RequestSpec
+from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.case_context import CaseContext, write_trial
 from hybridlab.experiments.memory_breakdown import write_ledgers
-from hybridlab.experiments.workloads import common, fallback
+from hybridlab.experiments.workloads import common
 from hybridlab.strategies import ArrivalQueue, CompletedRequest, Strategy
-from hybridlab.strategies.fallback import FallbackChain, Serves
-from hybridlab.strategies.maintenance import Maintenance, WithMaintenance
+
+#: Between the warm-up and the first arrival that may be due.
+LEAD_S = 0.05
 
 
 def run(context: CaseContext) -> None:
-    """Every request of the case, its texts held against `expected_texts`; out of memory steps down
-    the case's `candidates`."""
+    """Every request of the case, its texts held against `expected_texts`."""
     case, result = context.case, context.result
     expected = read_texts(case.options.get("expected_texts"))
-    maintenance = Maintenance(**case.options.get("maintenance", {}))
-    serving = _loaded(context, maintenance)
+    strategy = common.strategy_of(context)
+    common.bring_up(context, strategy)
     by_id = {spec.id: spec for spec in case.requests}
     began, energy = time.perf_counter(), context.device.energy_j()
-    for index, served in enumerate(_served(context, serving)):
+    for index, served in enumerate(_served(context, strategy)):
         spec = by_id[served.request.id]
-        stepped = context.case.asr != case.asr
         write_trial(
             context,
             spec,
             served,
             is_first_request=index == 0 and case.warmup == 0,
-            output_matches_reference=parity(
-                expected, serving.current, spec, served, stepped=stepped
-            ),
+            output_matches_reference=parity(expected, strategy, spec, served),
         )
     seconds, n_requests = time.perf_counter() - began, len(case.requests)
     result |= _energy_columns(energy, context.device.energy_j(), n_requests) | {
         "throughput_rps": n_requests / seconds,
         "n_trials": n_requests,
-        "cache_clears": maintenance.cache_clears,
-        "model_reloads": maintenance.reloads,
-        "maintenance_s": maintenance.seconds,
+        "worker_restarts": sum(model.restarts for model in strategy.models),
     }
-    _finish(context, serving)
-
-
-def _loaded(context: CaseContext, maintenance: Maintenance) -> Serves:
-    """What serves the case's requests, loaded and warm: its strategy, or a chain of them."""
-    if context.case.candidates:
-        chain = fallback.chain_of(context, maintenance)
-        chain.open()
-        return chain
-    strategy = common.strategy_of(context)
-    serving = WithMaintenance(strategy, maintenance) if maintenance.active else strategy
-    common.bring_up(context, strategy)
-    return serving
-
-
-def _served(context: CaseContext, serving: Serves) -> Iterable[CompletedRequest]:
-    requests = common.requests_of(context)
-    if _is_taken_apart(context):
-        return [common.measured_request(context, serving.current, requests[0], phases=True)]
-    return serving.stream(ArrivalQueue(requests), measure=partial(common.measured, context))
-
-
-def _is_taken_apart(context: CaseContext) -> bool:
-    """One request whose phases are measured apart; of several that is another one, afterwards."""
-    return context.case.phases and len(context.case.requests) == 1
-
-
-def _finish(context: CaseContext, serving: Serves) -> None:
-    """What is recorded of a case when its requests are served."""
-    case, strategy = context.case, serving.current
-    steps = serving.steps if isinstance(serving, FallbackChain) else []
-    context.result["worker_restarts"] = sum(model.restarts for model in strategy.models)
-    if case.candidates and case.asr is not None:
-        context.result["served_by_model"] = case.asr.model
-        context.result["fallbacks"] = len(steps)
-    if case.phases and not _is_taken_apart(context):
+    if case.phases and not _is_taken_apart(case):
         longest = max(case.requests, key=lambda spec: spec.audio_s)
         request = common.request_of(context, longest)
         common.measured_request(context, strategy, request, phases=True)
-    if not steps:  # a ledger is one pair's, and the peaks would be another's
-        write_ledgers(context, strategy)
+    write_ledgers(context, strategy)
     context.enter("close")
-    serving.close()
+    strategy.close()
+
+
+def run_arrivals(context: CaseContext) -> None:
+    """Poisson arrivals at `rate_rps`, seeded, so that every arm meets the same ones. The latency of
+    a request begins when it is due and not when its service begins."""
+    case = context.case
+    strategy = common.strategy_of(context)
+    common.bring_up(context, strategy)
+    rng = np.random.default_rng(int(case.options["seed"]))
+    gaps = rng.exponential(1 / float(case.options["rate_rps"]), len(case.requests))
+    with common.measured(context):
+        due = (time.perf_counter() + LEAD_S + np.cumsum(gaps)).tolist()
+        asked = common.requests_of(context)
+        by_id = {spec.id: (spec, due_s) for spec, due_s in zip(case.requests, due, strict=True)}
+        for served in strategy.stream(ArrivalQueue(asked, due)):
+            spec, due_s = by_id[served.request.id]
+            write_trial(context, spec, served, is_first_request=False, due_s=due_s)
+    last = max(due[-1], time.perf_counter())
+    context.result |= {"throughput_rps": len(due) / (last - due[0]), "n_trials": len(due)}
+    strategy.close()
+
+
+def _served(context: CaseContext, strategy: Strategy) -> Iterable[CompletedRequest]:
+    requests = common.requests_of(context)
+    if _is_taken_apart(context.case):
+        return [common.measured_request(context, strategy, requests[0], phases=True)]
+    return strategy.stream(ArrivalQueue(requests), measure=partial(common.measured, context))
+
+
+def _is_taken_apart(case: Case) -> bool:
+    """One request whose phases are measured apart; of several that is another one, afterwards."""
+    return case.phases and len(case.requests) == 1
 
 
 def _energy_columns(before: Reading, after: Reading, requests: int) -> dict[str, Any]:
@@ -114,18 +108,16 @@ def parity(
     strategy: Strategy,
     spec: RequestSpec,
     served: CompletedRequest,
-    *,
-    stepped: bool,
 ) -> bool | None:
     """Whether both models said what they say alone, token by token. None without a reference:
-    for a transcript also where the recogniser works on another device, whose rounding is its own,
-    or is `stepped`: a smaller one than the pair's."""
+    for a transcript also where the recogniser works on another device, whose rounding is its
+    own."""
     if not expected:
         return None
     if list(served.answer.tokens) != expected[f"answer/{spec.id}"]:
         return False
     if not catalog.strategy(strategy.name).has_asr:
         return list(served.transcript.tokens) == expected[f"llm/{spec.clip_id}"]
-    if stepped or strategy.asr.device.kind != strategy.device.kind:
+    if strategy.asr.device.name != strategy.device.name:
         return None
     return list(served.transcript.tokens) == expected[f"asr/{spec.clip_id}"]

@@ -9,7 +9,6 @@ from hybridlab.experiments.case_context import CaseContext, write_trial
 from hybridlab.experiments.workloads import common
 from hybridlab.processes.segments import expand_segments
 from hybridlab.strategies import CompletedRequest
-from hybridlab.strategies.maintenance import Maintenance
 
 
 def run(context: CaseContext) -> None:
@@ -25,8 +24,6 @@ def run(context: CaseContext) -> None:
     strategy = common.strategy_of(context)
     common.load(context, strategy)
     maintenance_s = context.since_start(time.perf_counter()) if first else 0.0
-    every = int(case.options["every"]) if mitigation == "empty-cache" else 0
-    maintenance = Maintenance(clear_cache_every=every)
     common.read_clips(context)
     first_tokens: dict[str, list[tuple[int, ...]]] = {}
     for cycle in range(first, first + int(case.options["cycles"])):
@@ -35,7 +32,10 @@ def run(context: CaseContext) -> None:
         served = common.measured_request(context, strategy, request)
         write_trial(context, spec, served, is_first_request=cycle == first, cycle=cycle)
         context.enter("maintenance")
-        maintenance_s += maintenance.after_request(strategy)
+        if mitigation == "empty-cache" and (cycle - first + 1) % int(case.options["every"]) == 0:
+            began = time.perf_counter()
+            context.device.release()
+            maintenance_s += time.perf_counter() - began
         tokens = _tokens(served)
         same = first_tokens.setdefault(spec.id, tokens) == tokens
         _write_cycle(context, cycle, served, maintenance_s=maintenance_s, output_unchanged=same)

@@ -32,7 +32,7 @@ class WeightOffloader(ABC):
 
     def __init__(self, device: Device, variant: str, *, swap: Swap) -> None:
         """`UnavailableError` on a CPU for what needs a link."""
-        if self.needs_link and device.kind == "cpu":
+        if self.needs_link and device.is_host:
             raise UnavailableError(
                 f"variant {variant} needs a device with memory of its own; here the device is the "
                 "host and nothing would move: use single-buffer"
@@ -44,13 +44,11 @@ class WeightOffloader(ABC):
         self.link_bytes_per_s: float | None = None
         self._fingerprints: dict[str, weight_buffer.Fingerprint] = {}
 
-    def prepare(self, model: Model) -> None:
+    def prepare(self, model: Model) -> None:  # noqa: B027
         """Make the model ready to be brought in; its weights are away afterwards."""
-        return None
 
-    def finalize(self) -> None:
+    def finalize(self) -> None:  # noqa: B027
         """All models are prepared."""
-        return None
 
     @abstractmethod
     def onload(self, model: Model) -> None:
@@ -72,7 +70,7 @@ class WeightOffloader(ABC):
                 f"variant {self.variant} cannot move the weights of {model.spec.model}: {holder} "
                 "holds them, not torch; use reload-cached, or another backend or dtype"
             )
-        if self.device.kind == "cuda" and model.spec.has_text:
+        if not self.device.is_host and model.spec.has_text:
             self._fingerprints[model.name] = weight_buffer.Fingerprint(module)
         return module
 
@@ -99,9 +97,8 @@ class WeightOffloader(ABC):
         """Bytes of host memory in which weights wait."""
         return 0
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Give back what `prepare` and `finalize` took."""
-        return None
 
 
 class ReloadCached(WeightOffloader):

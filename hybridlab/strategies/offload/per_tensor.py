@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hybridlab.config.params import Swap
 from hybridlab.devices import Device
-from hybridlab.devices.host_memory import check_host_memory
+from hybridlab.devices.cpu import check_host_memory
 from hybridlab.models.base import Model, storage_bytes
 from hybridlab.strategies.base import stage
 from hybridlab.strategies.offload import weight_buffer

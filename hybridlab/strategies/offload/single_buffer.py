@@ -40,7 +40,7 @@ class SingleBuffer(WeightOffloader):
         n_bytes = storage_bytes(module)
         with stage(model, "host", n_bytes):
             made = self.buffers[model.name] = weight_buffer.WeightBuffer(module, self.device)
-        if self.device.kind == "cuda":
+        if not self.device.is_host:
             with stage(model, "pin", made.n_bytes):
                 self.pins.append(weight_buffer.PinnedMemory(made.host))
         self.device.release()
@@ -76,7 +76,7 @@ class SingleBuffer(WeightOffloader):
 
     def buffer_bytes(self) -> dict[str, int]:
         held = {}
-        if self.device.kind == "cpu":
+        if self.device.is_host:
             held = {f"{name} host copy": made.n_bytes for name, made in self.buffers.items()}
         if self.shared is not None and not any(made.here for made in self.buffers.values()):
             held["swap block"] = self.shared.nbytes
@@ -116,7 +116,7 @@ class OverlappedBuffer(SingleBuffer):
         began = time.perf_counter()
         block = weight_buffer.device_block(made.n_bytes, self.device)
         ready = time.perf_counter()
-        with weight_buffer.beside_other_work(self.device):
+        with self.device.side_stream():
             made.copy_in(block)
         self.verify(model)
         ended = time.perf_counter()

@@ -10,8 +10,7 @@ import hashlib
 import statistics
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridlab.devices import Device, procfs
-from hybridlab.devices.host_memory import KEEP_NO_COPY, check_host_memory
+from hybridlab.devices.cpu import KEEP_NO_COPY, check_host_memory
 from hybridlab.errors import UnavailableError
 from hybridlab.units import format_bytes
 
@@ -159,20 +158,16 @@ def host_block(n_bytes: int) -> Tensor:
     """Exactly so many bytes of host memory, every page in place."""
     block = torch.empty(n_bytes, dtype=torch.uint8)
     procfs.advise_huge_pages(block.data_ptr(), n_bytes)
-    _touch(block)
+    block[:: procfs.page_bytes()].fill_(0)
     return block
 
 
 def device_block(n_bytes: int, device: Device) -> Tensor:
     """So many bytes on the device, every page in place: what faults cost is paid here, not in the
     copy."""
-    if device.kind == "cpu":
+    if device.is_host:
         return host_block(n_bytes)
     return torch.empty(n_bytes, dtype=torch.uint8, device=device.torch_name)
-
-
-def _touch(block: Tensor) -> None:
-    block[:: procfs.page_bytes()].fill_(0)
 
 
 class PinnedMemory:
@@ -181,9 +176,9 @@ class PinnedMemory:
     Registers exactly the block's bytes: torch's `pin_memory` would round them up to a power of two.
     """
 
-    def __init__(self, block: Tensor, cudart: Any = None) -> None:
-        """`UnavailableError` where the driver refuses. `cudart`: torch's binding by default."""
-        runtime = cudart or torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    def __init__(self, block: Tensor) -> None:
+        """`UnavailableError` where the driver refuses."""
+        runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         code = int(runtime.cudaHostRegister(block.data_ptr(), block.nbytes, 0))
         if code:
             consume_last_error()
@@ -233,24 +228,6 @@ def link_bytes_per_s(source: Tensor, target: Tensor, device: Device) -> float:
         device.synchronize()
         seconds.append(time.perf_counter() - began)
     return target.nbytes / statistics.median(seconds[1:])
-
-
-def beside_other_work(device: Device) -> AbstractContextManager[None]:
-    """Inside, copies run beside the device's other work: on a stream of their own that begins when
-    the work queued so far is done, since that may still use the block's memory. Waits at its end.
-    A CPU needs nothing of the kind."""
-    return nullcontext() if device.kind == "cpu" else _own_stream(device)
-
-
-@contextmanager
-def _own_stream(device: Device) -> Iterator[None]:
-    stream: Any = torch.cuda.Stream(device.torch_name)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device.torch_name))
-    try:
-        with torch.cuda.stream(stream):
-            yield
-    finally:  # after a fault, too, nothing writes into a block that is given back
-        stream.synchronize()
 
 
 class Fingerprint:
