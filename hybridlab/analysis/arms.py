@@ -92,11 +92,9 @@ def standings(cases: pd.DataFrame, trials: pd.DataFrame) -> list[ArmStats]:
 
 
 def race_cases(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Race cases of the main pair that ended well, with the Whisper that they began with, and said
-    what each model says alone."""
+    """Race cases of the main pair that ended well and said what each model says alone."""
     race = main_pair(with_notebook(cases[cases["experiment"] == "strategy_comparison"]))
     race = race[race["status"] == "ok"]
-    race = race[~(numbers(race, "fallbacks") > 0)]  # a smaller Whisper served: another pair
     broken = with_notebook(trials)
     broken = broken[is_value(broken["output_matches_reference"], False)]
     wrong = set(zip(broken["notebook"], broken["case_id"], strict=True))

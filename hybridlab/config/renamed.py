@@ -60,8 +60,6 @@ COLUMNS = {
     "foreign_cpu_share": "other_processes_cpu_share",
     "foreign_gpu_processes": "other_gpu_processes",
     "foreign_gpu_reason": "other_gpu_reason",
-    "cleanings": "cache_clears",
-    "restarts": "model_reloads",
     "housekeeping_s": "maintenance_s",
     "served_by": "served_by_model",
     "steps_down": "fallbacks",
@@ -78,7 +76,7 @@ COLUMNS = {
 #: Columns of one table alone: `kind` is another thing in `claims`.
 COLUMNS_OF = {"trials": {"kind": "question_type"}, "claims": {"evidence": "basis"}}
 #: Columns that are no more.
-DROPPED = ("stable",)
+DROPPED = ("stable", "cleanings", "restarts")
 
 VALUES: dict[str, dict[str, str]] = {
     "experiment": {

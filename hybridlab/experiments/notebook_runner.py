@@ -10,7 +10,6 @@ import json
 import logging
 import re
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from hybridlab.config.preset_files import NONE
 from hybridlab.devices import Device, resolve_device
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.processes.fork_server import CaseServer
+from hybridlab.processes.imports import without_iri_parsers
 from hybridlab.results.manifest import (
     Status,
     now,
@@ -222,24 +222,9 @@ def _preflight(params: Params) -> Device:
 # --------------------------------------------------------------------------------- one notebook
 
 
-@contextmanager
-def _no_iri_parsers() -> Iterator[None]:
-    """jsonschema, where it is imported inside, goes without its optional check of IRIs: building
-    its parsers takes 2.5 s, and no field of a notebook is an IRI."""
-    name = "rfc3987_syntax"
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]  # an import fails as if not installed
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
 def _run_notebook(params: Params, run_dir: Path, progress: Progress) -> dict[str, Any]:
     """Execute one notebook and export it; what happened is returned, never raised."""
-    with _no_iri_parsers():
+    with without_iri_parsers():
         import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError

@@ -11,7 +11,7 @@ import pandas as pd
 from hybridlab.analysis import memory_growth, queueing
 from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.reporting import findings, tables
-from hybridlab.reporting.labels import EMPTY, arm_of, percent, role_name
+from hybridlab.reporting.labels import EMPTY, percent, role_name
 from hybridlab.reporting.rows import (
     CONTROL,
     RACE,
@@ -170,11 +170,9 @@ def soak(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
 
 
 @complete_tables
-def strategy_comparison(
-    cases: pd.DataFrame, trials: pd.DataFrame, probes: pd.DataFrame | None = None
-) -> list[str]:
-    """04-06: which arm of this notebook is fastest, what the others take, whether they passed the
-    parity gate, and which had to step down to a smaller Whisper (`probes`)."""
+def strategy_comparison(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
+    """04-06: which arm of this notebook is fastest, what the others take, and whether they passed
+    the parity gate."""
     served = race_trials(trials)
     estimates = {arm: known for arm, known in arm_intervals(served).items() if known.n}
     sentences = []
@@ -186,7 +184,7 @@ def strategy_comparison(
         sentences.append(f"Times as long as {CONTROL} in this run: {', '.join(ratios)}.")
     if not has_clock(cases):
         sentences.append(f"{findings.memory_finding(cases_of(cases, RACE))}; {NO_TIMES}.")
-    return sentences + _parity(served) + stepped_down(cases, probes) + unmeasured(cases)
+    return sentences + _parity(served) + unmeasured(cases)
 
 
 def _parity(served: pd.DataFrame) -> list[str]:
@@ -199,26 +197,6 @@ def _parity(served: pd.DataFrame) -> list[str]:
         return [f"All {len(known)} texts are what the models say alone."]
     arms = ", ".join(f"{arm} ({n})" for arm, n in differs["arm"].value_counts().items())
     return [f"{len(differs)} of {len(known)} texts differ from what the models say alone: {arms}."]
-
-
-@complete_tables
-def stepped_down(cases: pd.DataFrame, probes: pd.DataFrame | None) -> list[str]:
-    """Each step that an arm took down the fallback chain and went on from, once for all rounds."""
-    if probes is None:
-        return []
-    steps = probes[(probes["experiment"] == RACE) & probes["to_size"].notna()]
-    steps = steps.drop(columns=["strategy", "variant"], errors="ignore")
-    own = steps.merge(measured(cases)[["case_id", "strategy", "variant"]], on="case_id")
-    own = own.drop_duplicates(["strategy", "variant", "from_size", "to_size", "at_request"])
-    return [
-        f"{arm_of(row)}: stepped down from {row['from_size']} to {row['to_size']} "
-        f"{_when(row['at_request'])}: {row['message'].rstrip('.')}; no request was lost."
-        for row in own.to_dict("records")
-    ]
-
-
-def _when(step: str) -> str:
-    return "before the first request" if step == "load" else f"at request {step}"
 
 
 @complete_tables

@@ -104,9 +104,6 @@ class CaseRow(Row):
     throughput_rps: Annotated[float | None, "requests served in a second"] = None
     request_energy_j: Annotated[float | None, "energy of the device for each request"] = None
     energy_reason: Annotated[str | None, "why that is not known"] = None
-    cache_clears: Annotated[int | None, "times that freed memory was given back"] = None
-    model_reloads: Annotated[int | None, "times that models were unloaded and loaded"] = None
-    maintenance_s: Annotated[float | None, "seconds of both"] = None
     worker_restarts: Annotated[int | None, "workers that were lost and started again"] = None
     served_by_model: Annotated[str | None, "the recogniser at the end of a fallback chain"] = None
     fallbacks: Annotated[int | None, "steps down to a smaller recogniser"] = None

@@ -34,7 +34,7 @@ from hybridlab.planner.memory_plan import HOST_BASE_BYTES
 from hybridlab.planner.weights import voxtral_weights_bytes
 from hybridlab.results.manifest import read_manifest
 from hybridlab.units import GB
-from tests.models.test_hub import cached
+from tests.models.test_hub import put
 
 #: Memory of the host of Colab's T4.
 HOST_BYTES = int(12.7 * GB)
@@ -177,12 +177,12 @@ def machine(tmp_path: Path, project: Path) -> dict[str, str]:
     }.items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(text)
-    cached(hub, catalog.voxtral("mini-3b").hub_id, pocket_dir("pocket"))
+    put(hub, catalog.voxtral("mini-3b").hub_id, pocket_dir("pocket"))
     spec = ModelSpec(model="pocket-m", backend="transformers", weights="pocket", dtype="float32")
     whisper = WhisperTransformers(spec, CpuDevice())
     whisper.load()
     whisper.save(tmp_path / "files")
-    cached(hub, catalog.whisper("small").hub_id, tmp_path / "files")
+    put(hub, catalog.whisper("small").hub_id, tmp_path / "files")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HYBRIDLAB")}
     return {
         **kept,

@@ -50,11 +50,6 @@ def test_requests_of_a_batch_share_their_call() -> None:
     assert (row["at work s"], row["times as long as alone"]) == ("0.5", "0.5")
 
 
-def test_a_case_that_stepped_down_is_no_measure_of_sharing() -> None:
-    assert slowdown(("clip-1", "decode", 1.0), fallbacks=1).empty
-    assert len(slowdown(("clip-1", "decode", 1.0), fallbacks=0)) == 1
-
-
 @pytest.mark.parametrize("rows", [pd.DataFrame(), pd.DataFrame({"experiment": []})])
 def test_without_rows_tables_are_empty(rows: pd.DataFrame) -> None:
     none = pd.DataFrame()
@@ -281,25 +276,6 @@ def test_a_race_is_told_by_its_fastest_arm_its_ratios_and_its_texts() -> None:
     single = trials("parallel/threads", 0.5)
     (sentence, *_) = key_findings.strategy_comparison(CASE, pd.concat([control, single]))
     assert "500 ms, of too few requests for an interval" in sentence
-
-
-def test_a_step_down_the_fallback_chain_is_said_once_for_all_rounds() -> None:
-    status = {"status": ["ok", "ok", "oom"]}
-    cases = race(
-        "case_id", ("a",), ("b",), ("c",), strategy="parallel", variant="threads", **status
-    )
-    steps = race(
-        "case_id to_size at_request",
-        *(("a", "small", "clip-03"), ("b", "small", "clip-03"), ("c", None, "load")),
-        from_size="medium",
-        message="CUDA out of memory.",
-    )
-    assert key_findings.stepped_down(cases, steps) == [
-        "parallel/threads: stepped down from medium to small at request clip-03: CUDA out of "
-        "memory; no request was lost."
-    ]
-    assert key_findings.stepped_down(cases, steps.iloc[:0]) == []
-    assert key_findings.stepped_down(cases, None) == []
 
 
 def test_lost_cases_of_one_name_share_a_sentence() -> None:

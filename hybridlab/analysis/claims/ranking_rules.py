@@ -262,7 +262,7 @@ def oom_risk(run: RunData, *, strategy: str) -> ClaimResult:
         verdict = supported_if(own > worst)
         reason = f"{strategy} ran out of memory {'more' if own > worst else 'less'} often"
     race = run.cases[run.cases["experiment"] == "strategy_comparison"]
-    race = race[(race["status"] == "oom") | (numbers(race, "fallbacks") > 0)]
+    race = race[race["status"] == "oom"]
     return run.result(
         verdict,
         reason,
@@ -273,10 +273,9 @@ def oom_risk(run: RunData, *, strategy: str) -> ClaimResult:
 
 def _ended(run: RunData, statuses: Sequence[str]) -> dict[str, tuple[int, int]]:
     """By compared strategy: cases of the race that ended in one of these ways, and all that were
-    run. One that had to step down to a smaller Whisper ran out of memory, too."""
+    run."""
     race = main_pair(run.cases[run.cases["experiment"] == "strategy_comparison"])
     race = race[race["status"] != "skipped"]
-    race = race.assign(status=race["status"].mask(numbers(race, "fallbacks") > 0, "oom"))
     arms = race["strategy"] + "/" + race["variant"]
     found = {}
     for name in sorted(COMPARED):

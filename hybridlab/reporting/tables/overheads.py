@@ -30,12 +30,12 @@ def slowdown_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per arm and model: median seconds at work for a request, and how many times as long
     as alone for the same request.
 
-    First requests are left out, and cases in which a smaller Whisper served. Solo arms have no row:
+    First requests are left out. Solo arms have no row:
     there Voxtral does both jobs. Where several requests share one call (`batched`) its seconds are
     shared out evenly and there is no interval.
     """
     alone = _without_first(_at_work(spans, cases, "reference"))
-    race = _at_work(spans, cases[~(numbers(cases, "fallbacks") > 0)], RACE)
+    race = _at_work(spans, cases, RACE)
     usual = alone.groupby(["asr_backend", "role", "request_id"])["seconds"].median()
     rows = []
     for (strategy, variant, role), own in race[race["strategy"] != "solo"].groupby(

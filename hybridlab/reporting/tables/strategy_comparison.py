@@ -33,12 +33,11 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     for arm, own in race_trials(trials).groupby("arm", sort=False):
         keys = ["strategy", "variant"]
         arm_cases = race[(race[keys] == own[keys].iloc[0]).all(axis=1)]
-        smaller = (numbers(arm_cases, "fallbacks") > 0).any()
         first = firsts.loc[firsts["arm"] == arm, "latency_s"]
         served_rps = arm_cases["throughput_rps"].median()
         rows.append(
             {
-                "strategy": f"{arm} (stepped down)" if smaller else arm,
+                "strategy": arm,
                 "n": len(own),
                 "median s": labels.interval(bootstrap_interval(own["latency_s"])),
                 "p95 s": labels.number(quantile(own["latency_s"], 0.95)),
