@@ -74,6 +74,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ParameterError(f"parameter file {str(path)!r} does not exist{hint}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParameterError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if values is None:

@@ -84,6 +84,16 @@ def test_yaml_that_is_not_a_mapping(tmp_path: Path) -> None:
         defaults.read_yaml(tmp_path / "none.yaml")
 
 
+def test_yaml_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "x.yaml").write_text("a: 1\n")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ParameterError, match="x.yaml cannot be read: Permission denied"):
+        defaults.read_yaml(tmp_path / "x.yaml")
+
+
 def test_overrides_are_read_as_yaml() -> None:
     assert params.parse_override("trials", "3") == 3
     assert params.parse_override("asr_models", "[tiny, base]") == ["tiny", "base"]
