@@ -90,7 +90,7 @@ def test_yaml_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     (tmp_path / "x.yaml").write_text("a: 1\n")
     monkeypatch.setattr(Path, "read_text", refuse)
-    with pytest.raises(ParameterError, match="x.yaml cannot be read: Permission denied"):
+    with pytest.raises(ParameterError, match=r"x\.yaml cannot be read: Permission denied"):
         defaults.read_yaml(tmp_path / "x.yaml")
 
 
