@@ -113,7 +113,7 @@ def test_a_killed_case_is_a_result(case_server: CaseServer) -> None:
 
 def test_a_hung_case_is_stopped_with_its_children(case_server: CaseServer, tmp_path: Path) -> None:
     path = tmp_path / "pids"
-    ended = case_server.run(sleep_with_child, str(path), timeout_s=1.0)
+    ended = case_server.run(sleep_with_child, str(path), timeout_s=4.0)
     assert ended.timed_out
     assert "timeout_s" in ended.describe()
     pids = [int(pid) for pid in path.read_text().split()]

@@ -133,7 +133,7 @@ def test_no_finding_speaks_of_time(rows: Tables) -> None:
         *key_findings.memory_limits(of("memory_limits"), rows["probes"]),
         *key_findings.soak(cycles, own),
         *key_findings.quality(trials, own),
-        *key_findings.strategy_comparison(of("strategy_comparison"), trials, rows["probes"]),
+        *key_findings.strategy_comparison(of("strategy_comparison"), trials),
         *key_findings.swapping(spans, own),
         *key_findings.containers(trials, own),
         *key_findings.at_once(rows["ledgers"]),
