@@ -216,6 +216,16 @@ assert not logits.isnan().any() and logits.isfinite().all()
 assert logits.sum().item() == 0.0
 assert torch.multinomial(torch.zeros(4, device=card), 2).tolist() == [0, 1]
 """,
+        "sizes decides alike from all that it does not know": """
+logits = torch.randn(300, 50000, device=card)
+lowest = logits.isneginf()
+assert lowest.shape == logits.shape and not lowest.any() and (logits >= 0).all()
+assert not lowest.all(-1).any() and lowest.all(-1, keepdim=True).shape == (300, 1)
+for known in (torch.tensor([[True, False], [False, True], [True, True]]), torch.zeros(2, 2)):
+    same(lambda x: (x.all(0), x.all(1), x.all(-1, keepdim=True), x.bool().all(-2)), known)
+none = torch.ones(3, 0, dtype=torch.bool)
+same(lambda x: (x.all(0), x.all(1)), none)
+""",
         "sizes touches almost no memory of the host": """
 def resident_bytes():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
