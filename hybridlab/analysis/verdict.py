@@ -26,7 +26,7 @@ from hybridlab.results.reader import part_folders, run_table
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB, format_bytes, format_seconds
 
-#: The options of the original analysis: which Whisper beside Voxtral on one 15 GB T4.
+#: The options of the document: which Whisper beside Voxtral on one 15 GB T4.
 OPTIONS = {"A": "medium", "B": "large-v3", "C": "base"}
 TARGET = "t4"
 #: What stands in an option of the planner's own figures.
@@ -54,7 +54,7 @@ def judge(
     return [
         {
             "claim": claim.id,
-            **claim.model_dump(include={"sentence", "kind", "expected"}),
+            **claim.model_dump(include={"quote", "line", "kind", "expected"}),
             **asdict(RULES[claim.rule.test].evaluate(run, claim.needs, claim.rule)),
         }
         for claim in claims

@@ -63,7 +63,7 @@ def goal_table(recommendation: dict[str, Any]) -> Table:
 def claim_table(claims: list[dict[str, Any]]) -> Table:
     """Every claim behind its verdict."""
     rows = [
-        (printing.styled(row["verdict"], VERDICTS[row["verdict"]]), row["sentence"])
+        (printing.styled(row["verdict"], VERDICTS[row["verdict"]]), row["expected"])
         for row in claims
     ]
     return printing.table(("verdict", "claim"), rows)

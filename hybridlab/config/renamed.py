@@ -74,7 +74,10 @@ COLUMNS = {
     "same_text": "output_unchanged",
 }
 #: Columns of one table alone: `kind` is another thing in `claims`.
-COLUMNS_OF = {"trials": {"kind": "question_type"}, "claims": {"evidence": "basis"}}
+COLUMNS_OF = {
+    "trials": {"kind": "question_type"},
+    "claims": {"evidence": "basis", "sentence": "quote"},
+}
 #: Columns that are no more.
 DROPPED = ("stable", "cleanings", "restarts")
 

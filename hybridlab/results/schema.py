@@ -238,12 +238,13 @@ class CycleRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRow(Row):
-    """A sentence of the source document, judged."""
+    """A statement of the source document, judged."""
 
     claim: Annotated[str, "its id in `params/claims.yaml`"]
-    sentence: Annotated[str | None, "the sentence"] = None
+    quote: Annotated[str | None, "the document's words"] = None
+    line: Annotated[int | None, "where in the document they stand"] = None
     kind: Annotated[str | None, "what it is about"] = None
-    expected: Annotated[str | None, "what it says, as a figure"]
+    expected: Annotated[str | None, "what of it is judged"]
     measured: Annotated[str | None, "what this run says"]
     verdict: Annotated[str, "supported, refuted, inconclusive, not testable here"]
     reason: Annotated[str | None, "why, and on which device"]

@@ -211,7 +211,7 @@ def test_a_verdict_on_a_terminal_says_the_same(complete: Path) -> None:
     goals = "\n".join(seen(goal_table(found["recommendation"]), width=140))
     for goal in found["recommendation"]["goals"]:
         assert goal["goal"] in goals and goal["arm"] in goals and goal["figure"] in goals
-    claims = [(row["verdict"], row["sentence"]) for row in found["claims"]]
+    claims = [(row["verdict"], row["expected"]) for row in found["claims"]]
     lines = seen(claim_table(found["claims"]), width=200)
     assert len(lines) == len(claims) + 1
     assert all(w in line and s in line for (w, s), line in zip(claims, lines[1:], strict=True))

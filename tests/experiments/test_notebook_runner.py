@@ -73,7 +73,7 @@ def test_every_claim_is_judged(finished: Path) -> None:
     assert set(claims["verdict"]) <= verdicts
     by_id = claims.set_index("claim")["verdict"]
     assert by_id["option-c-share"] == "refuted"
-    assert by_id["option-b-sum"] == "refuted"
+    assert by_id["available-sum"] == "refuted"
 
 
 def test_a_finished_run_is_refused_and_resuming_it_repeats_nothing(finished: Path) -> None:

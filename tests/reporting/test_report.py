@@ -128,7 +128,7 @@ def test_what_a_reader_looks_for_is_shown(page: Page) -> None:
         # statuses with their reasons, verdicts
         *("completed", "skipped", "oom", "needs 16.4 GiB at its highest", "CUDA out of memory"),
         *("supported", "refuted", "inconclusive", "not testable here"),
-        "The original analysis says: medium fits <here>.",
+        *("medium fits <here>: 13.2 GB", "“says medium-fits <there>” (line 15)"),
         # what was asked, where, and how it was measured
         *("llm_weights", "random", "Processor", "Measurement version", "cuda:0"),
         *("2,000 draws with a fixed seed", "each in a fresh process"),

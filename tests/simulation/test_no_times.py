@@ -172,14 +172,14 @@ def test_claims_about_times_and_texts_are_not_testable(rows: Tables) -> None:
         for row in judge(load_claims(None), {**rows, "cases": released}, device=DEVICE, card="t4")
     }
     of_times = (
-        *("voxtral-25s", "whisper-3s", "sequential-28s", "parallel-full-speed"),
-        *("swapping-reload-cost", "processes-beat-swapping", "batching-beats-swapping"),
+        *("voxtral-25s", "whisper-3s", "sequential-28s", "parallel-own-cores", "one-at-a-time"),
+        *("swapping-reload-cost", "processes-help", "batching-helps", "base-fastest"),
     )
     for name in of_times:
         assert (judged[name]["verdict"], judged[name]["reason"]) == ("not testable here", NO_TIMES)
     quality = judged["quality-order"]
     assert (quality["verdict"], quality["reason"]) == ("not testable here", NO_TEXTS)
-    of_bytes = ("voxtral-memory", "sequential-memory", "fragmentation-grows", "option-a-fits")
+    of_bytes = ("voxtral-memory", "sequential-both-loaded", "fragmentation-grows", "medium-fits")
     for name in of_bytes:
         assert judged[name]["verdict"] != "not testable here", judged[name]
         assert "a simulated NVIDIA T4" in judged[name]["reason"], judged[name]

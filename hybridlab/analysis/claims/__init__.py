@@ -1,1 +1,1 @@
-"""The claims of the original analysis: rules, evidence, and how each is evaluated."""
+"""The claims of the document: rules, evidence, and how each is evaluated."""

@@ -1,4 +1,4 @@
-"""The claims of the original analysis as data: what each says, needs, and is judged by."""
+"""What a document on sharing a T4 claims, as data: what each says, needs, and is judged by."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Claim(BaseModel):
-    """A sentence of the original analysis, and how it is judged: `rule` holds the parameters of
-    the rule `rule.test`."""
+    """A statement of the document, and how it is judged: `rule` holds the parameters of the rule
+    `rule.test`. `line` is where in the document the quotation stands; a claim of one's own has
+    none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    sentence: Text
+    quote: Text
+    line: Annotated[int, Field(ge=1)] | None = None
     kind: Kind
     expected: Text
     supported_if: Text

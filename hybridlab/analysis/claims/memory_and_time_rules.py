@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from importlib import metadata
 from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import Field
 
 from hybridlab import catalog, planner
-from hybridlab.analysis.arms import LEAST_TRIALS, is_control, numbers, race_cases, timed_trials
+from hybridlab.analysis.arms import LEAST_TRIALS, compare, numbers, race_cases, timed_trials
 from hybridlab.analysis.claims.evidence import ClaimResult, RunData, Verdict, no_rows, supported_if
 from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import Interval, bootstrap_interval
@@ -25,6 +27,8 @@ WINDOW_RANGE_S = (25.0, 30.5)
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Sizes = Annotated[list[str], Field(min_length=2)]
+#: One figure, or the least and the most.
+Stated = Annotated[list[Positive], Field(min_length=1, max_length=2)]
 
 # ----------------------------------------------------------------------------------- arithmetic
 
@@ -67,12 +71,56 @@ def stated_share(
     )
 
 
+@rule("card-memory")
+def card_memory(run: RunData, *, card: str, stated: Positive, tolerance: Share) -> ClaimResult:
+    """A card's memory, as its driver gives it, is the stated figure in GB or in GiB."""
+    usable = catalog.card(card).usable_bytes
+    held = in_range(usable, usable, [stated], tolerance)
+    return ClaimResult(
+        verdict=supported_if(bool(held)),
+        measured=f"{usable / GB:.2f} GB, which are {usable / GIB:.2f} GiB",
+        reason=f"{stated:g} holds as {' and '.join(held)}"
+        if held
+        else f"{stated:g} is off by more than {tolerance:.0%} in GB and in GiB",
+        basis=f"what the driver of a {catalog.card(card).title} gives",
+    )
+
+
+def in_range(low: float, high: float, stated: Sequence[float], tolerance: float) -> list[str]:
+    """The units in which bytes from `low` to `high` touch the stated figure or range."""
+    return [
+        unit
+        for unit, size in UNITS.items()
+        if low <= max(stated) * size * (1 + tolerance)
+        and high >= min(stated) * size * (1 - tolerance)
+    ]
+
+
+def show_stated(stated: Sequence[float]) -> str:
+    """'9.6' or '3-4'."""
+    return "-".join(f"{figure:g}" for figure in stated)
+
+
+@rule("package")
+def package(run: RunData, *, named: str, module: str) -> ClaimResult:
+    """A module is of the package that is named, as far as this environment's packages tell."""
+    owners = metadata.packages_distributions().get(module, [])
+    if not owners:
+        return no_rows(f"no package here has a module {module}")
+    return ClaimResult(
+        verdict=supported_if(named in owners),
+        measured=", ".join(sorted(set(owners))),
+        reason=f"the module {module} is of {' and '.join(sorted(set(owners)))}",
+        basis="the packages that are installed here",
+    )
+
+
 @rule("dtype-bytes")
-def dtype_bytes(run: RunData, *, voxtral: str, tested_dtype: str, used_dtype: str) -> ClaimResult:
+def dtype_bytes(run: RunData, *, whisper: str, tested_dtype: str, used_dtype: str) -> ClaimResult:
     """A test in one dtype says what the weights take in another."""
-    model = catalog.voxtral(voxtral)
-    tested = planner.voxtral_weights_bytes(model, dtype=tested_dtype)
-    used = planner.voxtral_weights_bytes(model, dtype=used_dtype)
+    model = catalog.whisper(whisper)
+    tested = _whisper_bytes(whisper, "transformers", tested_dtype)
+    used = _whisper_bytes(whisper, "transformers", used_dtype)
     return ClaimResult(
         verdict=supported_if(tested == used),
         measured=f"{format_bytes(tested)} in {tested_dtype}, {format_bytes(used)} in {used_dtype}",
@@ -88,7 +136,7 @@ def dtype_bytes(run: RunData, *, voxtral: str, tested_dtype: str, used_dtype: st
 
 
 def predict_footprint(
-    run: RunData, card: Card, *, role: str, model: str, stated: float, tolerance: float
+    run: RunData, card: Card, *, role: str, model: str, stated: Stated, tolerance: float
 ) -> str:
     if role == "asr":
         parts = [
@@ -121,23 +169,22 @@ def backend_dtypes(card: Card) -> list[tuple[str, str]]:
 
 @rule("footprint", predict=predict_footprint)
 def footprint(
-    run: RunData, *, role: Literal["llm", "asr"], model: str, stated: Positive, tolerance: Share
+    run: RunData, *, role: Literal["llm", "asr"], model: str, stated: Stated, tolerance: Share
 ) -> ClaimResult:
-    """A model takes the stated figure, in GB or in GiB since the analysis mixes them."""
+    """A model takes the stated figure, or one in the stated range."""
     ranges = _footprints(run, role, model)
     if not ranges:
         return no_rows(f"no finished case with {model}")
     held = [
         f"{label} as {unit}"
         for label, (low, high, _) in ranges.items()
-        for unit, size in UNITS.items()
-        if low <= stated * size * (1 + tolerance) and high >= stated * size * (1 - tolerance)
+        for unit in in_range(low, high, stated, tolerance)
     ]
     return run.result(
         supported_if(bool(held)),
-        f"{stated:g} holds for {', '.join(held)}"
+        f"{show_stated(stated)} holds for {', '.join(held)}"
         if held
-        else f"{stated:g} is off by more than {tolerance:.0%} in GB and in GiB",
+        else f"{show_stated(stated)} is off by more than {tolerance:.0%} in GB and in GiB",
         measured="; ".join(
             f"{label}: {low / GB:.2f}-{high / GB:.2f} GB"
             for label, (low, high, _) in ranges.items()
@@ -211,7 +258,7 @@ def size_order(run: RunData, *, sizes: Sizes) -> ClaimResult:
 # ----------------------------------------------------------------------------------------- fits
 
 
-def predict_fits(run: RunData, card: Card, *, whisper: str, fits: bool) -> str:
+def predict_fits(run: RunData, card: Card, *, whisper: str, **stated: Any) -> str:
     """For what each backend keeps by default, and for float16 and int8."""
     pair = catalog.whisper(whisper), catalog.voxtral("mini-3b")
     plans = [
@@ -228,35 +275,97 @@ def predict_fits(run: RunData, card: Card, *, whisper: str, fits: bool) -> str:
 
 
 @rule("fits", predict=predict_fits)
-def pair_fits(run: RunData, *, whisper: str, fits: bool) -> ClaimResult:
-    """A Whisper fits (or not) beside Voxtral on the card that the claim needs, by backend and
-    dtype; a case that the lab skipped because the planner saw no room was not measured."""
-    cases = run.cases[run.cases["experiment"] == "co_residency"]
-    cases = cases[(cases["asr_model"] == whisper) & cases["status"].isin(["ok", "oom"])]
+def pair_fits(
+    run: RunData,
+    *,
+    whisper: str,
+    stated_total: Positive | None = None,
+    tolerance: Share = 0.05,
+) -> ClaimResult:
+    """A Whisper fits beside Voxtral on the card that the claim needs, by backend and dtype, and
+    takes the stated total of it, if one is stated. What the lab did not try since the planner saw
+    no room does not fit."""
+    cases = _tried(run, whisper)
     if cases.empty:
-        return no_rows(f"no case of {whisper} beside Voxtral ran on this card")
-    agree = (cases["status"] == "ok") == fits
+        return no_rows(f"no case of {whisper} beside Voxtral on this card")
+    agree = cases["status"] == "ok"
+    what = "it fits"
+    if stated_total is not None:
+        in_use = numbers(cases, "capacity_bytes") - numbers(cases, "margin_bytes")
+        right = [bool(in_range(used, used, [stated_total], tolerance)) for used in in_use]
+        agree &= pd.Series(right, index=cases.index)
+        what = f"it fits with {stated_total:g}, give or take {tolerance:.0%},"
     outcomes: dict[Verdict, str] = {
-        "supported": "it held in every backend and dtype that was measured",
-        "inconclusive": "it depends on the backend and the dtype",
-        "refuted": "it held in no backend and dtype that was measured",
+        "supported": f"{what} in every backend and dtype that was measured",
+        "inconclusive": f"{what} in some backends and dtypes",
+        "refuted": f"{what} in no backend and dtype that was measured",
     }
     verdict: Verdict = "supported" if agree.all() else "inconclusive" if agree.any() else "refuted"
+    return _by_backend(run, cases, verdict, outcomes[verdict])
+
+
+@rule("oom-somewhere", predict=predict_fits)
+def oom_somewhere(run: RunData, *, whisper: str) -> ClaimResult:
+    """A Whisper does not fit beside Voxtral in some backend and dtype."""
+    cases = _tried(run, whisper)
+    if cases.empty:
+        return no_rows(f"no case of {whisper} beside Voxtral on this card")
+    lacks = cases["status"] != "ok"
+    reason = f"it did not fit in {lacks.sum()} of {len(cases)} cases"
+    return _by_backend(run, cases, supported_if(bool(lacks.any())), reason)
+
+
+def _tried(run: RunData, whisper: str) -> pd.DataFrame:
+    """Cases of this Whisper beside Voxtral that ran, and those that the planner saw no room for."""
+    cases = run.cases[run.cases["experiment"] == "co_residency"]
+    cases = cases[cases["asr_model"] == whisper]
+    room = numbers(cases, "capacity_bytes")
+    if run.card:
+        room = room.fillna(catalog.card(run.card).usable_bytes)
+    no_room = (cases["status"] == "skipped") & (numbers(cases, "predicted_bytes") > room)
+    return cases[cases["status"].isin(["ok", "oom"]) | no_room]
+
+
+def _by_backend(run: RunData, cases: pd.DataFrame, verdict: Verdict, reason: str) -> ClaimResult:
     rows = zip(_backend_and_dtype(cases), cases.iterrows(), strict=True)
     return run.result(
         verdict,
-        outcomes[verdict],
+        reason,
         measured="; ".join(f"{label}: {_fit(row)}" for label, (_, row) in rows),
         case_ids=cases["case_id"],
     )
 
 
 def _fit(row: pd.Series) -> str:
-    if row["status"] != "ok":
+    if row["status"] == "oom":
         return "out of memory"
-    peak = float(row.get("peak_bytes", math.nan))
     capacity = float(row.get("capacity_bytes", math.nan))
-    return f"fits, peak {peak / GB:.2f} of {capacity / GB:.2f} GB ({peak / capacity:.0%})"
+    if row["status"] == "skipped":
+        return f"not tried, {float(row['predicted_bytes']) / GB:.2f} GB predicted"
+    used = capacity - float(row.get("margin_bytes", math.nan))
+    if math.isnan(used):
+        used = float(row.get("peak_bytes", math.nan))
+    return f"fits, {used / GB:.2f} of {capacity / GB:.2f} GB in use ({used / capacity:.0%})"
+
+
+@rule("overhead")
+def overhead(run: RunData, *, stated: Positive, tolerance: Share) -> ClaimResult:
+    """What of a card is in use outside torch's allocator, while the pair is loaded in one
+    process."""
+    cases = run.of("co_residency")
+    outside = numbers(cases, "external_bytes").dropna()
+    if outside.empty:
+        return no_rows("no case beside Voxtral knows the bytes outside torch")
+    low, high = float(outside.min()), float(outside.max())
+    held = in_range(low, high, [stated], tolerance)
+    return run.result(
+        supported_if(bool(held)),
+        f"{stated:g} holds in {' and '.join(held)}"
+        if held
+        else f"{stated:g} is off by more than {tolerance:.0%} in GB and in GiB",
+        measured=f"{low / GB:.2f}-{high / GB:.2f} GB outside torch, one process",
+        case_ids=cases.loc[outside.index, "case_id"],
+    )
 
 
 # ---------------------------------------------------------------------------------------- times
@@ -276,46 +385,95 @@ def predict_latency(run: RunData, card: Card, *, who: str, **stated: Any) -> str
 
 @rule("latency", subject="times", predict=predict_latency)
 def latency(
-    run: RunData, *, who: Literal["llm", "asr", "request"], stated_s: Positive, tolerance: Share
+    run: RunData,
+    *,
+    who: Literal["llm", "asr", "request"],
+    strategy: str,
+    stated_s: Positive,
+    tolerance: Share,
 ) -> ClaimResult:
-    """The stated time for a clip of one window in the control arm, of a model or of the whole
-    request."""
-    times = control_trials(run) if who == "request" else model_times(run)
+    """The stated time for a clip of one window in a strategy's plainest arm, of a model or of the
+    whole request."""
+    arm = plain_arm(strategy)
+    trials = arm_trials(run, arm)
+    times = trials if who == "request" else with_model_times(run, trials)
     times = times[times["audio_s"].between(*WINDOW_RANGE_S)]
     values = bootstrap_interval(times.get("latency_s" if who == "request" else who, []))
     if values.n < LEAST_TRIALS:
-        return no_rows(f"{values.n} requests with about 30 s of audio, {LEAST_TRIALS} are needed")
+        return no_rows(
+            f"{values.n} requests of {arm} with 25 to 30 s of audio, {LEAST_TRIALS} are needed: "
+            "name a folder of such clips as `audio`"
+        )
     low, high = (stated_s * (1 + sign * tolerance) for sign in (-1, 1))
     inside = low <= values.low and values.high <= high
     outside = values.high < low or values.low > high
     return run.result(
         "supported" if inside else "refuted" if outside else "inconclusive",
         f"{stated_s:g} s within {tolerance:.0%} is {low:.3g}-{high:.3g} s",
-        measured=show_seconds(values),
+        measured=f"{arm}: {show_seconds(values)}",
         case_ids=times["case_id"],
     )
 
 
-def control_trials(run: RunData) -> pd.DataFrame:
-    """Timed requests of the control arm, first requests left out."""
+def plain_arm(strategy: str) -> str:
+    return f"{strategy}/{catalog.strategy(strategy).plain.name}"
+
+
+def arm_trials(run: RunData, arm: str) -> pd.DataFrame:
+    """Timed requests of an arm, 'strategy/variant', first requests left out."""
     cases = race_cases(run.cases, run.trials)
-    rows = timed_trials(cases[is_control(cases)], run.trials)
+    rows = timed_trials(cases[cases["strategy"] + "/" + cases["variant"] == arm], run.trials)
     return rows.assign(audio_s=numbers(rows, "audio_s"))
 
 
-def model_times(run: RunData) -> pd.DataFrame:
-    """The control arm's requests with a column per role: its first span's start to its last's
-    end, which is its time alone since the two take turns there."""
+def with_model_times(run: RunData, trials: pd.DataFrame) -> pd.DataFrame:
+    """Requests with a column per role: its first span's start to its last's end."""
     keys = ["notebook", "case_id", "request_id"]
+    both = model_spans(run)
+    wide = (both["end"] - both["start"]).unstack("role").reset_index()
+    return trials.merge(wide, on=keys)
+
+
+def model_spans(run: RunData) -> pd.DataFrame:
+    """`start` and `end` of each role at work on a request, by notebook, case, request and role."""
     spans = run.rows("spans")
     spans = spans[spans["request_id"].notna()]
     spans = spans.assign(start=numbers(spans, "start_s"), end=numbers(spans, "end_s"))
-    both = spans.groupby([*keys, "role"]).agg(start=("start", "min"), end=("end", "max"))
-    wide = (both["end"] - both["start"]).unstack("role").reset_index()
-    return control_trials(run).merge(wide, on=keys)
+    by = ["notebook", "case_id", "request_id", "role"]
+    return spans.groupby(by).agg(start=("start", "min"), end=("end", "max"))
 
 
 def show_seconds(values: Interval) -> str:
     """'median 0.41 s [0.39, 0.43], n = 16'."""
     low, high = format_seconds(values.low), format_seconds(values.high)
     return f"median {format_seconds(values.value)} [{low}, {high}], n = {values.n}"
+
+
+@rule("size-speed", subject="times")
+def size_speed(run: RunData, *, sizes: Sizes) -> ClaimResult:
+    """Sizes from the one that transcribes most audio per second to the one that does least."""
+    cases = run.of("quality")[["notebook", "case_id", "asr_model"]].drop_duplicates()
+    trials = run.trials.drop(columns="asr_model", errors="ignore")
+    trials = trials.merge(cases, on=["notebook", "case_id"])
+    trials = trials.assign(rtfx=numbers(trials, "rtfx")).dropna(subset=["rtfx"])
+    own = {size: trials[trials["asr_model"] == size] for size in sizes}
+    rates = {size: bootstrap_interval(rows["rtfx"]) for size, rows in own.items()}
+    thin = [f"{size} {rate.n}" for size, rate in rates.items() if rate.n < LEAST_TRIALS]
+    if thin:
+        return no_rows(f"too few timed clips ({', '.join(thin)}); {LEAST_TRIALS} are needed")
+    signs = [compare(faster, slower) for faster, slower in itertools.pairwise(rates.values())]
+    verdict: Verdict = "inconclusive"
+    reason = "intervals overlap"
+    if -1 in signs:
+        verdict, reason = "refuted", "a size that is said to be slower is faster"
+    elif all(sign == 1 for sign in signs):
+        verdict, reason = "supported", "the real-time factors fall in this order"
+    return run.result(
+        verdict,
+        reason,
+        measured=", ".join(
+            f"{size} {rate.value:.3g} [{rate.low:.3g}, {rate.high:.3g}] x real time, n = {rate.n}"
+            for size, rate in rates.items()
+        ),
+        case_ids=trials[trials["asr_model"].isin(sizes)]["case_id"],
+    )

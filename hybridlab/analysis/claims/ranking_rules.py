@@ -9,12 +9,14 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import pandas as pd
 from pydantic import Field
 
-from hybridlab import catalog
+from hybridlab import catalog, planner
 from hybridlab.analysis.arms import (
+    CONTROL,
     LEAST_TRIALS,
     ArmStats,
     compare,
@@ -25,17 +27,30 @@ from hybridlab.analysis.arms import (
     timed_trials,
 )
 from hybridlab.analysis.claims.evidence import ClaimResult, RunData, Verdict, no_rows, supported_if
-from hybridlab.analysis.claims.memory_and_time_rules import model_times
+from hybridlab.analysis.claims.memory_and_time_rules import (
+    Share,
+    Stated,
+    arm_trials,
+    in_range,
+    model_spans,
+    plain_arm,
+    show_stated,
+    with_model_times,
+)
 from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import Interval, bootstrap_interval
-from hybridlab.units import format_bytes, format_number
+from hybridlab.catalog import Card
+from hybridlab.units import GB, format_bytes, format_number
 
-#: The strategies that the original analysis compares.
+#: The strategies that the document compares.
 COMPARED = ("sequential", "parallel", "swapping")
 RESIDENCY_TOLERANCE = 0.1
+#: Beyond it two models are at work together: spans are read a moment apart.
+MOST_OVERLAP_SHARE = 0.01
 
 Figure = Literal["peak_bytes", "latency", "throughput"]
 Patterns = Annotated[list[str], Field(min_length=1)]
+Limit = Annotated[float, Field(ge=1)]
 
 # -------------------------------------------------------------------------------------- order
 
@@ -62,39 +77,8 @@ def extreme(
     )
 
 
-@rule("safest")
-def safest(run: RunData, *, strategy: str) -> ClaimResult:
-    """A strategy never fails, and none that never fails has a lower peak."""
-    ended = _ended(run, ("oom", "crashed", "timeout"))
-    failed = {name for name, (bad, _) in ended.items() if bad}
-    counts = ", ".join(f"{name} {bad} of {n} failed" for name, (bad, n) in ended.items())
-    if strategy in failed and failed < set(ended):
-        return ClaimResult(
-            verdict="refuted",
-            measured=counts,
-            reason=f"{strategy} failed where another strategy did not, on {run.place}",
-        )
-    # a strategy that failed is out of the comparison: its peak, where it lived, is no safety
-    safe = [arm for arm in run.standings if arm.strategy not in failed]
-    arms = _extremes(safe, "peak_bytes", -1)
-    if strategy in failed or strategy not in arms or not set(COMPARED) <= {*ended, strategy}:
-        needed = ", ".join(COMPARED)
-        return no_rows(f"no finished race cases of {needed} to compare ({counts or 'none'})")
-    own = arms.pop(strategy)
-    return _against_others(
-        run,
-        own,
-        arms,
-        "peak_bytes",
-        -1,
-        supported=f"{own.arm} never failed and has the lowest peak",
-        refuted="never failed either and with a lower peak: ",
-        counts=f"{counts}; ",
-    )
-
-
 def _compared(strategy: str) -> list[str]:
-    """Arms of a strategy as the original analysis means it: its claims say nothing of batches, an
+    """Arms of a strategy as the document means it: its claims say nothing of batches, an
     orchestrator or weights that wait in host memory."""
     known = catalog.strategy(strategy)
     return [f"{strategy}/{own.name}" for own in known if not (own.streams or own.host_copy)]
@@ -119,7 +103,6 @@ def _against_others(
     *,
     supported: str,
     refuted: str,
-    counts: str = "",
 ) -> ClaimResult:
     """Whether no other strategy's arm lies farther towards the `wanted` end than this one;
     `refuted` is followed by those that do."""
@@ -134,7 +117,7 @@ def _against_others(
     return _ordered(
         run,
         signs,
-        measured=counts + "; ".join(_figure_text(arm, figure) for arm in arms),
+        measured="; ".join(_figure_text(arm, figure) for arm in arms),
         supported=supported,
         refuted=refuted + " and ".join(beyond),
         arms=arms,
@@ -213,12 +196,11 @@ def faster(
 # ---------------------------------------------------------------------------- memory and failures
 
 
-@rule("residency")
-def residency(run: RunData, *, strategy: str) -> ClaimResult:
-    """A strategy holds only the larger of the two models: the steady state above the bare process
+@rule("both-resident")
+def both_resident(run: RunData, *, strategy: str) -> ClaimResult:
+    """A strategy holds both models between requests: the steady state above the bare process
     against one model's bytes and against both."""
-    cases = race_cases(run.cases, run.trials)
-    cases = cases[cases["strategy"] == strategy]
+    cases = _race(run, strategy)
     above = numbers(cases, "idle_bytes") - numbers(cases, "process_baseline_bytes").fillna(0)
     weights = [numbers(cases, f"{role}_weights_bytes") for role in ("llm", "asr")]
     known = above.notna() & weights[0].notna() & weights[1].notna()
@@ -239,76 +221,198 @@ def _residency(steady: float, *, larger: float, both: float) -> tuple[Verdict, s
     """Bytes beyond both models are the process' own; where they outweigh the smaller model, the
     steady state cannot tell one model from two."""
     if steady <= larger * (1 + RESIDENCY_TOLERANCE) and steady < both:
-        return "supported", "only the larger model's bytes are held"
+        return "refuted", "only the larger model's bytes are held"
     if steady - both > both - larger:
         return "inconclusive", "the process' own bytes outweigh the smaller model"
     if steady >= both * (1 - RESIDENCY_TOLERANCE / 5):
-        return "refuted", "both models stay resident, only their work takes turns"
+        return "supported", "both models stay resident"
     return "inconclusive", "the steady state lies between one model and both"
 
 
+def _race(run: RunData, strategy: str) -> pd.DataFrame:
+    """Finished race cases of the arms that the document means by a strategy."""
+    cases = race_cases(run.cases, run.trials)
+    return cases[(cases["strategy"] + "/" + cases["variant"]).isin(_compared(strategy))]
+
+
+def predict_in_use(run: RunData, card: Card, *, strategy: str, sizes: list[str], **_: Any) -> str:
+    """The planner's total for both models resident; of swapping it knows no such total."""
+    if strategy == "swapping":
+        return ""
+    llm = catalog.voxtral("mini-3b")
+    plans = [
+        planner.plan_pair(card, catalog.whisper(size), llm, backend="transformers", dtype="float16")
+        for size in sizes
+    ]
+    totals = ", ".join(f"{plan.asr_model} {plan.total_bytes / GB:.1f} GB" for plan in plans)
+    return f"predicted for the {card.title}, transformers float16: {totals}"
+
+
+@rule("memory-in-use", predict=predict_in_use)
+def memory_in_use(
+    run: RunData,
+    *,
+    strategy: str,
+    sizes: Annotated[list[str], Field(min_length=1)],
+    figure: Literal["peak", "idle"] = "peak",
+    stated: Stated,
+    tolerance: Share,
+) -> ClaimResult:
+    """So many bytes of the card are in use under a strategy with one of these Whispers: all of
+    them, whoever holds them."""
+    cases = _race(run, strategy)
+    cases = cases[cases["asr_model"].isin(sizes)]
+    if figure == "peak":
+        in_use = numbers(cases, "capacity_bytes") - numbers(cases, "margin_bytes")
+    else:
+        in_use = numbers(cases, "idle_bytes") + numbers(cases, "external_bytes")
+    in_use = in_use.dropna()
+    if in_use.empty:
+        return no_rows(f"no finished {strategy} case with {' or '.join(sizes)} knows them")
+    low, high = float(in_use.min()), float(in_use.max())
+    held = in_range(low, high, stated, tolerance)
+    return run.result(
+        supported_if(bool(held)),
+        f"{show_stated(stated)} holds in {' and '.join(held)}"
+        if held
+        else f"{show_stated(stated)} is off by more than {tolerance:.0%} in GB and in GiB",
+        measured=f"{low / GB:.2f}-{high / GB:.2f} GB",
+        case_ids=cases.loc[in_use.index, "case_id"],
+    )
+
+
 @rule("oom-risk")
-def oom_risk(run: RunData, *, strategy: str) -> ClaimResult:
-    """A strategy runs out of memory in the largest share of its cases."""
-    counts = _ended(run, ("oom",))
-    if strategy not in counts or len(counts) < len(COMPARED):
-        return no_rows(f"needs race cases of {', '.join(COMPARED)}")
-    shares = {name: bad / n for name, (bad, n) in counts.items()}
-    own = shares.pop(strategy)
-    worst = max(shares.values())
+def oom_risk(run: RunData, *, strategy: str, than: str) -> ClaimResult:
+    """A strategy runs out of memory in a larger share of its cases than another."""
+    race = main_pair(run.cases[run.cases["experiment"] == "strategy_comparison"])
+    race = race[race["status"] != "skipped"]
+    arms = race["strategy"] + "/" + race["variant"]
+    counts = {}
+    for name in (strategy, than):
+        own = race[arms.isin(_compared(name))]
+        if own.empty:
+            return no_rows(f"no race case of {name}")
+        counts[name] = int((own["status"] == "oom").sum()), len(own)
+    own_share, other_share = (bad / n for bad, n in counts.values())
     verdict: Verdict = "inconclusive"
-    reason = "no strategy ran out of memory here" if own == worst == 0 else "as often as another"
-    if own != worst:
-        verdict = supported_if(own > worst)
-        reason = f"{strategy} ran out of memory {'more' if own > worst else 'less'} often"
-    race = run.cases[run.cases["experiment"] == "strategy_comparison"]
-    race = race[race["status"] == "oom"]
+    reason = "as often as the other"
+    if own_share == other_share == 0:
+        reason = "neither ran out of memory here; notebook 03 finds where each does"
+    elif own_share != other_share:
+        verdict = supported_if(own_share > other_share)
+        how = "more" if own_share > other_share else "less"
+        reason = f"{strategy} ran out of memory {how} often"
     return run.result(
         verdict,
         reason,
         measured=", ".join(f"{name} {bad} of {n} cases" for name, (bad, n) in counts.items()),
-        case_ids=race["case_id"],
+        case_ids=race[race["status"] == "oom"]["case_id"],
     )
 
 
-def _ended(run: RunData, statuses: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """By compared strategy: cases of the race that ended in one of these ways, and all that were
-    run."""
-    race = main_pair(run.cases[run.cases["experiment"] == "strategy_comparison"])
-    race = race[race["status"] != "skipped"]
-    arms = race["strategy"] + "/" + race["variant"]
-    found = {}
-    for name in sorted(COMPARED):
-        own = race[arms.isin(_compared(name))]
-        if len(own):
-            found[name] = int(own["status"].isin(statuses).sum()), len(own)
-    return found
+# ------------------------------------------------------------------------------- at the same time
+
+
+@rule("one-at-a-time", subject="times")
+def one_at_a_time(run: RunData, *, strategy: str) -> ClaimResult:
+    """The two models are at work together in no request of a strategy's plainest arm."""
+    trials = arm_trials(run, plain_arm(strategy))
+    spans = model_spans(run).unstack("role")
+    if trials.empty or not {("start", "llm"), ("start", "asr")} <= set(spans.columns):
+        return no_rows(f"no {strategy} case with spans of both models")
+    keys = ["notebook", "case_id", "request_id"]
+    spans = spans[spans.index.isin(pd.MultiIndex.from_frame(trials[keys]))].dropna()
+    start, end = spans["start"], spans["end"]
+    together = (end.min(axis=1) - start.max(axis=1)).clip(lower=0)
+    share = together / (end - start).min(axis=1)
+    if len(share) < LEAST_TRIALS:
+        return no_rows(
+            f"{len(share)} requests with spans of both models, {LEAST_TRIALS} are needed"
+        )
+    worst = float(share.max())
+    return run.result(
+        supported_if(worst <= MOST_OVERLAP_SHARE),
+        "the models take turns" if worst <= MOST_OVERLAP_SHARE else "they are at work together",
+        measured=f"together for {worst:.1%} of the shorter one's time at most, n = {len(share)}",
+        case_ids=trials["case_id"],
+    )
 
 
 @rule("full-speed", subject="times")
-def full_speed(run: RunData, *, strategy: str, limit: Annotated[float, Field(ge=1)]) -> ClaimResult:
+def full_speed(run: RunData, *, strategy: str, limit: Limit) -> ClaimResult:
     """A request takes at most `limit` times its slower model's time for the same request in the
     control arm of the same notebook: 1 would be two models that do not slow each other."""
-    cases = race_cases(run.cases, run.trials)
-    cases = cases[cases["strategy"] == strategy]
-    served, alone = timed_trials(cases, run.trials), model_times(run)
-    if served.empty or not {"llm", "asr"} <= set(alone.columns):
+    served, alone = _served_and_alone(run, strategy)
+    if served.empty or alone.empty:
         return no_rows(f"no {strategy} case, or no control with spans of both models")
     alone = alone.assign(ideal=alone[["llm", "asr"]].max(axis=1))
     ideal = alone.groupby(["notebook", "request_id"])["ideal"].median().reset_index()
     paired = served.merge(ideal, on=["notebook", "request_id"])
-    ratio = bootstrap_interval(paired["latency_s"] / paired["ideal"])
-    if ratio.n < LEAST_TRIALS:
-        return no_rows(f"{ratio.n} paired requests, {LEAST_TRIALS} are needed")
+    return _within(
+        run,
+        {"the slower model's time": bootstrap_interval(paired["latency_s"] / paired["ideal"])},
+        limit,
+        supported="a request takes no longer than its slower half",
+        refuted="both models share one device and slow each other",
+        case_ids=paired["case_id"],
+    )
+
+
+@rule("own-speed", subject="times")
+def own_speed(run: RunData, *, strategy: str, limit: Limit) -> ClaimResult:
+    """Each model is at work at most `limit` times as long as for the same request in the control
+    arm of the same notebook, where it works alone."""
+    served, alone = _served_and_alone(run, strategy)
+    served = with_model_times(run, served)
+    if alone.empty or not {"llm", "asr"} <= set(served.columns) or served.empty:
+        return no_rows(f"no {strategy} case, or no control, with spans of both models")
+    roles = ["llm", "asr"]
+    usual = alone.groupby(["notebook", "request_id"])[roles].median().reset_index()
+    paired = served.merge(usual, on=["notebook", "request_id"], suffixes=("", "_alone"))
+    return _within(
+        run,
+        {
+            f"{role}'s own time": bootstrap_interval(paired[role] / paired[f"{role}_alone"])
+            for role in roles
+        },
+        limit,
+        supported="neither model slows the other",
+        refuted="both models share one device, whose units and memory serve one at a time",
+        case_ids=paired["case_id"],
+    )
+
+
+def _served_and_alone(run: RunData, strategy: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Timed requests of a strategy, and those of the control arm with each model's own time, which
+    is its time alone since the two take turns there; empty without spans of both."""
+    served = timed_trials(_race(run, strategy), run.trials)
+    alone = with_model_times(run, arm_trials(run, "/".join(CONTROL)))
+    return served, alone if {"llm", "asr"} <= set(alone.columns) else alone.iloc[:0]
+
+
+def _within(
+    run: RunData,
+    ratios: dict[str, Interval],
+    limit: float,
+    *,
+    supported: str,
+    refuted: str,
+    case_ids: Iterable[str],
+) -> ClaimResult:
+    """Whether all ratios stay within the limit, their intervals with them."""
+    n = min(ratio.n for ratio in ratios.values())
+    if n < LEAST_TRIALS:
+        return no_rows(f"{n} paired requests, {LEAST_TRIALS} are needed")
     verdict: Verdict = "inconclusive"
-    reason = f"the interval holds {limit:g}"
-    if ratio.low > limit:
-        verdict, reason = "refuted", "both models share one device and slow each other"
-    elif ratio.high <= limit:
-        verdict, reason = "supported", "a request takes no longer than its slower half"
+    reason = f"an interval holds {limit:g}"
+    if any(ratio.low > limit for ratio in ratios.values()):
+        verdict, reason = "refuted", refuted
+    elif all(ratio.high <= limit for ratio in ratios.values()):
+        verdict, reason = "supported", supported
     return run.result(
         verdict,
         reason,
-        measured=f"{show_ratio(ratio)} the slower model's time, n = {ratio.n}",
-        case_ids=cases["case_id"],
+        measured=", ".join(f"{show_ratio(ratio)} {what}" for what, ratio in ratios.items())
+        + f", n = {n}",
+        case_ids=case_ids,
     )

@@ -20,7 +20,7 @@ from hybridlab import catalog
 from hybridlab.analysis.claims.evidence import ClaimResult, Needs, RunData, filter_rows
 from hybridlab.simulation import NO_TEXTS, NO_TIMES
 
-#: The card of the original analysis: predictions speak of it where a claim names no other.
+#: The card of the document: predictions speak of it where a claim names no other.
 CLAIMED_CARD = "t4"
 #: What a rule judges; a simulated card has bytes alone.
 Subject = Literal["bytes", "times", "texts"]

@@ -26,7 +26,7 @@ MOST_LINKS = 4
 
 
 def claims_table(run: Run) -> Table:
-    """What became of each sentence of the original analysis."""
+    """What became of each statement of the document."""
     rows = run.tables["claims"]
     targets = dict(zip(run.cases["case_id"], anchors(run.cases), strict=True))
     arms = {
@@ -37,8 +37,8 @@ def claims_table(run: Run) -> Table:
     return table(
         [
             {
-                "Claim": text(row.get("sentence"), empty=text(row["claim"])),
-                "Expected": text(row["expected"]),
+                "The document's words": quoted(row),
+                "Judged": text(row["expected"]),
                 "Measured": text(row["measured"]),
                 "Verdict": badge(text_of(row, "verdict")),
                 "Reason": text(row["reason"]),
@@ -49,6 +49,14 @@ def claims_table(run: Run) -> Table:
         empty="No claim was judged: 07_verdict did not finish.",
         anchors=[f"claim-{text(name, empty=str(i))}" for i, name in enumerate(rows["claim"])],
     )
+
+
+def quoted(row: pd.Series[Any]) -> str:
+    """'“3-4GB” (line 15)'; the id where a run holds no quotation."""
+    if pd.isna(row.get("quote")):
+        return text(row["claim"])
+    where = "" if pd.isna(row.get("line")) else f" (line {int(row['line'])})"
+    return f"“{row['quote']}”{where}"
 
 
 def _evidence(

@@ -141,10 +141,10 @@ def change(before: Sequence[float], after: Sequence[float], column: str) -> tupl
 def claims_of(runs: Runs) -> list[dict[str, str]]:
     """Claims whose verdict is not the same in every run that judged them."""
     claims = pd.concat({letter: run.tables["claims"] for letter, run in runs.items()}, names=["r"])
-    told = claims.assign(sentence=claims["sentence"].fillna(claims["claim"])).reset_index("r")
-    verdicts = told.pivot(index="sentence", columns="r", values="verdict")
+    told = claims.assign(judged=claims["expected"].fillna(claims["claim"])).reset_index("r")
+    verdicts = told.pivot(index=["claim", "judged"], columns="r", values="verdict")
     differing = verdicts[verdicts.nunique(axis=1) > 1]
     return [
-        {"Claim": str(sentence), **{str(letter): badge(text(word)) for letter, word in own.items()}}
-        for sentence, own in differing.to_dict("index").items()
+        {"Claim": str(judged), **{str(letter): badge(text(word)) for letter, word in own.items()}}
+        for (_, judged), own in differing.to_dict("index").items()
     ]

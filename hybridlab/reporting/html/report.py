@@ -23,7 +23,7 @@ SECTIONS = (
         *("strategies", "Strategies: how the two share the device"),
         *(tables.strategies_block, "Strategies"),
     ),
-    Section("claims", "Claims of the original analysis", claims.claims_table, "Claims"),
+    Section("claims", "Claims of the document", claims.claims_table, "Claims"),
     Section("traces", "Over time: memory and phases", traces.traces_block, "Over time"),
     Section("figures", "Figures", figures.pictures_block, "Figures"),
     Section("cases", "Cases", tables.cases_table, "Cases"),
