@@ -327,24 +327,25 @@ def _tried(run: RunData, whisper: str) -> pd.DataFrame:
 
 
 def _by_backend(run: RunData, cases: pd.DataFrame, verdict: Verdict, reason: str) -> ClaimResult:
-    rows = zip(_backend_and_dtype(cases), cases.iterrows(), strict=True)
+    capacity, peak = numbers(cases, "capacity_bytes"), numbers(cases, "peak_bytes")
+    used = (capacity - numbers(cases, "margin_bytes")).fillna(peak)
+    needed = numbers(cases, "predicted_bytes")
+    rows = zip(_backend_and_dtype(cases), cases["status"], used, capacity, needed, strict=True)
     return run.result(
         verdict,
         reason,
-        measured="; ".join(f"{label}: {_fit(row)}" for label, (_, row) in rows),
+        measured="; ".join(f"{label}: {_fit(*figures)}" for label, *figures in rows),
         case_ids=cases["case_id"],
     )
 
 
-def _fit(row: pd.Series) -> str:
-    if row["status"] == "oom":
+def _fit(status: str, used: float, capacity: float, needed: float) -> str:
+    if status == "oom":
         return "out of memory"
-    capacity = float(row.get("capacity_bytes", math.nan))
-    if row["status"] == "skipped":
-        return f"not tried, {float(row['predicted_bytes']) / GB:.2f} GB predicted"
-    used = capacity - float(row.get("margin_bytes", math.nan))
+    if status == "skipped":
+        return f"not tried, {needed / GB:.2f} GB predicted"
     if math.isnan(used):
-        used = float(row.get("peak_bytes", math.nan))
+        return "fits"
     return f"fits, {used / GB:.2f} of {capacity / GB:.2f} GB in use ({used / capacity:.0%})"
 
 

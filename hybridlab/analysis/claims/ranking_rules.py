@@ -317,12 +317,13 @@ def oom_risk(run: RunData, *, strategy: str, than: str) -> ClaimResult:
 def one_at_a_time(run: RunData, *, strategy: str) -> ClaimResult:
     """The two models are at work together in no request of a strategy's plainest arm."""
     trials = arm_trials(run, plain_arm(strategy))
-    spans = model_spans(run).unstack("role")
-    if trials.empty or not {("start", "llm"), ("start", "asr")} <= set(spans.columns):
+    spans = model_spans(run)
+    start, end = spans["start"].unstack("role"), spans["end"].unstack("role")
+    if trials.empty or not {"llm", "asr"} <= set(start.columns):
         return no_rows(f"no {strategy} case with spans of both models")
     keys = ["notebook", "case_id", "request_id"]
-    spans = spans[spans.index.isin(pd.MultiIndex.from_frame(trials[keys]))].dropna()
-    start, end = spans["start"], spans["end"]
+    served = start.index.isin(pd.MultiIndex.from_frame(trials[keys]))
+    start, end = start[served].dropna(), end[served].dropna()
     together = (end.min(axis=1) - start.max(axis=1)).clip(lower=0)
     share = together / (end - start).min(axis=1)
     if len(share) < LEAST_TRIALS:

@@ -142,9 +142,13 @@ def claims_of(runs: Runs) -> list[dict[str, str]]:
     """Claims whose verdict is not the same in every run that judged them."""
     claims = pd.concat({letter: run.tables["claims"] for letter, run in runs.items()}, names=["r"])
     told = claims.assign(judged=claims["expected"].fillna(claims["claim"])).reset_index("r")
-    verdicts = told.pivot(index=["claim", "judged"], columns="r", values="verdict")
+    verdicts = told.pivot(index="claim", columns="r", values="verdict")
+    words = told.set_index("claim")["judged"].to_dict()
     differing = verdicts[verdicts.nunique(axis=1) > 1]
     return [
-        {"Claim": str(judged), **{str(letter): badge(text(word)) for letter, word in own.items()}}
-        for (_, judged), own in differing.to_dict("index").items()
+        {
+            "Claim": str(words[claim]),
+            **{str(letter): badge(text(word)) for letter, word in own.items()},
+        }
+        for claim, own in differing.to_dict("index").items()
     ]
