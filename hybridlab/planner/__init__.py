@@ -16,7 +16,6 @@ from hybridlab.planner.activations import (
     whisper_request_bytes,
 )
 from hybridlab.planner.estimate import Estimate, largest, total
-from hybridlab.planner.limits import longest_audio_s
 from hybridlab.planner.memory_plan import (
     PairPlan,
     context_bytes,
@@ -41,7 +40,6 @@ __all__ = [
     "default_voxtral_dtype",
     "largest",
     "ledger_by_strategy",
-    "longest_audio_s",
     "memory_by_strategy",
     "plan_pair",
     "plan_table",

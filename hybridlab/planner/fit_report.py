@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -99,14 +99,18 @@ def evaluate_fit(
         for other in catalog.CARDS.values()
         if (backend, dtype) in native_combinations(other)
     ]
-    # only a request's own bytes grow with it: the peak while loading does not bound the audio
-    spare = plan.capacity_bytes - plan.moment("idle").expected
-    room = spare if plan.load_peak_bytes <= plan.capacity_bytes else 0
-    longest = partial(longest_audio_s, card, voxtral, spare_bytes=room)
+
+    def longest(attention: Attention) -> float:
+        return longest_audio_s(
+            lambda seconds: (
+                pair(request=replace(request, audio_s=seconds), attention=attention).fits
+            )
+        )
+
     return FitReport(
         plan=plan,
-        longest_audio_s=longest(attention=attention),
-        longest_audio_expanded_kv_s=longest(attention="expanded_kv"),
+        longest_audio_s=longest(attention),
+        longest_audio_expanded_kv_s=longest("expanded_kv"),
         largest_batch=most_served(lambda r: pair(request=r), request, "batch"),
         most_beams=most_served(lambda r: pair(request=r), request, "beams"),
         host_bytes=host_bytes,

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Literal
 
 from hybridlab import catalog
-from hybridlab.catalog import Attention, Card, VoxtralModel
-from hybridlab.planner.activations import Request, voxtral_request_bytes
-from hybridlab.planner.memory_plan import PairPlan, default_voxtral_dtype
+from hybridlab.planner.activations import Request
+from hybridlab.planner.memory_plan import PairPlan
 
 #: Where doubling stops: more rows or beams than this are not served on one card.
 MOST = 4096
@@ -32,25 +31,11 @@ def largest_fitting(fits: Callable[[int], bool], *, most: int = MOST) -> int:
     return good
 
 
-def longest_audio_s(
-    card: Card,
-    voxtral: VoxtralModel,
-    *,
-    spare_bytes: int,
-    attention: Attention = "auto",
-) -> float:
-    """Longest audio in seconds (whole windows) whose Voxtral request fits into `spare_bytes`."""
-    dtype = default_voxtral_dtype(card)
-
-    def fits(windows: int) -> bool:
-        request = Request(audio_s=windows * catalog.WINDOW_S)
-        needed = voxtral_request_bytes(
-            voxtral, request, dtype=dtype, card=card, attention=attention
-        )
-        return needed <= spare_bytes
-
+def longest_audio_s(fits: Callable[[float], bool]) -> float:
+    """Longest audio in seconds, in whole windows, for which `fits`: a plan of the pair, so that
+    what a recogniser's windows take counts as well. 0 where not even one window does."""
     most = int(catalog.VOXTRAL_MAX_ANSWER_S // catalog.WINDOW_S)
-    return largest_fitting(fits, most=most) * catalog.WINDOW_S
+    return largest_fitting(lambda n: fits(n * catalog.WINDOW_S), most=most) * catalog.WINDOW_S
 
 
 def most_served(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hybridlab import catalog, planner
 from hybridlab.devices import CpuDevice, card_of
 from hybridlab.errors import ParameterError
-from hybridlab.planner.limits import largest_fitting
+from hybridlab.planner.limits import longest_audio_s
 from hybridlab.planner.memory_plan import MemoryByOwner, fit_of
 from hybridlab.reporting.labels import MOMENTS, counted, percent, spare
 from hybridlab.reporting.memory_stack import planned_stack
@@ -72,11 +72,7 @@ class Choice(Combination):
     def longest_audio_s(self) -> float:
         """Longest audio (s) in whole windows that is expected to fit; 0 where none does."""
         capacity = capacity_of(self.card)
-        windows = largest_fitting(
-            lambda n: self.worst(audio_s=n * catalog.WINDOW_S).expected <= capacity.expected,
-            most=int(catalog.VOXTRAL_MAX_ANSWER_S // catalog.WINDOW_S),
-        )
-        return windows * catalog.WINDOW_S
+        return longest_audio_s(lambda s: self.worst(audio_s=s).expected <= capacity.expected)
 
     def matches(self, point: Point) -> bool:
         """Whether this was measured: on this card, these models and dtypes, this way, as many

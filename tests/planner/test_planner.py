@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hybridlab.errors import ParameterError
 from hybridlab.planner.activations import kernel_of
 from hybridlab.planner.estimate import Estimate
 from hybridlab.planner.fit_report import evaluate_fit
-from hybridlab.planner.limits import largest_fitting
+from hybridlab.planner.limits import MOST, largest_fitting
 from hybridlab.planner.weights import voxtral_host_bytes, whisper_host_bytes
 from hybridlab.units import MIB
 
@@ -62,15 +63,6 @@ def test_one_score_matrix_is_as_large_as_in_public_reports(
     assert planner.attention_bytes(MINI, length, 1, 2, "flash").high == 0
 
 
-def test_expanded_kv_makes_long_audio_possible_on_a_t4() -> None:
-    spare = int(2.8 * 2**30)
-    math, expanded = (
-        planner.longest_audio_s(T4, MINI, spare_bytes=spare, attention=kind)
-        for kind in ("auto", "expanded_kv")
-    )
-    assert math < 600 < expanded
-
-
 @given(
     size=st.sampled_from(catalog.WHISPER_SIZES),
     card=st.sampled_from(sorted(catalog.CARDS)),
@@ -103,12 +95,24 @@ def test_a_longer_audio_never_takes_less(one: float, other: float) -> None:
     assert few <= many
 
 
-def test_longest_audio_fills_the_spare_bytes() -> None:
-    spare = 2 * 2**30
-    seconds = planner.longest_audio_s(T4, MINI, spare_bytes=spare)
-    assert seconds % catalog.WINDOW_S == 0
-    longer = planner.Request(audio_s=seconds + catalog.WINDOW_S)
-    assert planner.voxtral_request_bytes(MINI, longer, dtype="float16", card=T4) > spare
+@pytest.mark.parametrize("card", catalog.CARDS)
+def test_what_fit_names_fits_by_the_plan_and_one_step_more_does_not(card: str) -> None:
+    """Audio, batch and beams, of every Whisper, backend and dtype that the card computes in."""
+    steps = {
+        "longest_audio_s": ("audio_s", catalog.WINDOW_S, catalog.VOXTRAL_MAX_ANSWER_S),
+        "largest_batch": ("batch", 1, MOST),
+        "most_beams": ("beams", 1, MOST),
+    }
+    for pair in planner.plan_table(catalog.card(card)):
+        whisper = catalog.whisper(pair.asr_model)
+        kept = {"backend": pair.asr_backend, "dtype": pair.asr_dtype}
+        found = evaluate_fit(catalog.card(card), whisper, MINI, **kept, host_bytes=0)
+        planned = partial(planner.plan_pair, catalog.card(card), whisper, MINI, **kept)
+        for limit, (name, step, most) in steps.items():
+            named = getattr(found, limit)
+            at, beyond = (planner.Request(**{name: n}) for n in (named or step, named + step))
+            assert planned(request=at).fits == (named > 0), (kept, limit)
+            assert named + step > most or not planned(request=beyond).fits, (kept, limit)
 
 
 def test_every_combination_once() -> None:
