@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 comma := ,
-# uv takes a minute where pip takes four, but reads no pip.conf; where it fails, pip tries
+# uv takes a minute where pip takes four, but reads no pip.conf; where it fails, pip tries. Without
+# bytecode each process would compile what it imports, where Python may write none
 define INSTALL
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	UV_FIND_LINKS="$${PIP_FIND_LINKS-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)}" \
-		$(BIN)/python -m uv pip install --quiet --python $(BIN)/python \
+		$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python \
 		--constraint constraints.txt --editable $(1) || \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable $(1)

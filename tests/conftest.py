@@ -98,9 +98,12 @@ def project() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped, with the reason, where there is no CUDA device."""
+    """Files with slow tests come first, so that pytest's processes end together. Tests marked `gpu`
+    are skipped, with the reason, where there is no CUDA device."""
     import torch
 
+    slow = {item.path for item in items if "slow" in item.keywords}
+    items.sort(key=lambda item: item.path not in slow)
     if torch.cuda.is_available():
         return
     for item in items:

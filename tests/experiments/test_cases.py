@@ -41,6 +41,7 @@ from tests.sessions import arms, assert_ok, closed, later, open_session, raced
 pytestmark = pytest.mark.usefixtures("case_server")
 
 
+@pytest.mark.slow
 def test_a_race_of_all_strategies_passes_the_parity_gate(tmp_path: Path) -> None:
     session = open_session(tmp_path)
     raced_arms = [
@@ -150,6 +151,7 @@ def test_models_that_work_at_once_are_told_apart(variant: str, tmp_path: Path) -
     assert "their requests held" in key_findings.at_once(ledgers)[0]
 
 
+@pytest.mark.slow
 def test_the_edge_is_found_with_real_failures(tmp_path: Path) -> None:
     session = open_session(
         tmp_path,

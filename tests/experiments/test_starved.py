@@ -72,6 +72,7 @@ def said(case_server: CaseServer, tmp_path_factory: pytest.TempPathFactory) -> A
     return json.loads((folder / "said.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_an_allocation_failure_in_a_phase(phase: str, said: Any) -> None:
     assert said[phase]["oom"], said[phase]

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
 from benchmarks.endurance.server import Running, started
 from hybridlab.audio import Clip, load_clips
@@ -140,6 +141,7 @@ def test_a_decoder_that_is_killed_costs_nobody_a_request_and_is_counted(server: 
     assert server.metrics("hybridlab_decoder_restarts_total") == {"": 1}
 
 
+@pytest.mark.slow
 def test_sigterm_under_load_loses_nothing_that_was_accepted() -> None:
     """Each request gets a text or 'stopping'; a connection that comes later is refused or reset by
     the kernel; none that was accepted is cut. `--only asr` has no LLM to wait for."""

@@ -302,6 +302,7 @@ def test_workers_on_a_card_answer_and_their_case_holds_nothing_of_it(
     assert found["neighbours"] in (0, None)  # a container may hide who computes
 
 
+@pytest.mark.slow
 def test_a_case_whose_worker_is_killed_goes_on_and_says_so(tmp_path: Path) -> None:
     session = open_session(tmp_path, ParallelParams, trials=20)
     trials = session.part.folder / "trials.jsonl"
@@ -371,6 +372,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_race_ends_its_case_and_workers(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != ADDRESS_VARIABLE}
     session = subprocess.Popen(

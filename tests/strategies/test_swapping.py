@@ -117,6 +117,7 @@ def test_texts_are_those_of_each_model_alone(
     assert not any(model.loaded for model in made.models)
 
 
+@pytest.mark.slow
 def test_a_thousand_swaps_leave_every_bit_and_the_text(
     clip: Samples, alone: dict[str, tuple[int, ...]]
 ) -> None:
