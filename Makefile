@@ -40,7 +40,7 @@ test: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m hybridlab.cli simulate \
 		$(BIN)/python -m pytest -m gpu --numprocesses logical --maxprocesses 4 \
 		--dist loadfile --no-loadscope-reorder \
-		$(shell grep -rl --include='test_*.py' 'mark\.gpu' tests)
+		$(sort $(shell grep -rl --include='test_*.py' 'mark\.gpu' tests))
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check --fix .

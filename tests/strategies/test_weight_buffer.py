@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import gc
 import itertools
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,7 @@ def test_what_was_kept_for_later_goes_back() -> None:
     from hybridlab.devices.cuda import CudaDevice
 
     device = CudaDevice()
+    gc.collect()  # what tracebacks of earlier tests hold of the card
     device.release_caches()
     allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     pinned = pinned_now()
