@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import gc
 import itertools
 from pathlib import Path
 from typing import Any
