@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import Field
 
 from hybridlab import catalog, planner
-from hybridlab.analysis.arms import LEAST_TRIALS, compare, numbers, race_cases, timed_trials
+from hybridlab.analysis.arms import LEAST_TRIALS, numbers, race_cases, timed_trials
 from hybridlab.analysis.claims.evidence import ClaimResult, RunData, Verdict, no_rows, supported_if
 from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import Interval, bootstrap_interval
@@ -79,9 +79,7 @@ def card_memory(run: RunData, *, card: str, stated: Positive, tolerance: Share) 
     return ClaimResult(
         verdict=supported_if(bool(held)),
         measured=f"{usable / GB:.2f} GB, which are {usable / GIB:.2f} GiB",
-        reason=f"{stated:g} holds as {' and '.join(held)}"
-        if held
-        else f"{stated:g} is off by more than {tolerance:.0%} in GB and in GiB",
+        reason=held_words(held, [stated], tolerance),
         basis=f"what the driver of a {catalog.card(card).title} gives",
     )
 
@@ -96,9 +94,32 @@ def in_range(low: float, high: float, stated: Sequence[float], tolerance: float)
     ]
 
 
-def show_stated(stated: Sequence[float]) -> str:
-    """'9.6' or '3-4'."""
-    return "-".join(f"{figure:g}" for figure in stated)
+def range_result(
+    run: RunData,
+    n_bytes: pd.Series,
+    stated: Sequence[float],
+    tolerance: float,
+    *,
+    where: str = "",
+    case_ids: Iterable[str],
+) -> ClaimResult:
+    """Whether what was read, from the least to the most, touches the stated figure or range."""
+    low, high = float(n_bytes.min()), float(n_bytes.max())
+    held = in_range(low, high, stated, tolerance)
+    return run.result(
+        supported_if(bool(held)),
+        held_words(held, stated, tolerance),
+        measured=f"{low / GB:.2f}-{high / GB:.2f} GB{where}",
+        case_ids=case_ids,
+    )
+
+
+def held_words(held: Sequence[str], stated: Sequence[float], tolerance: float) -> str:
+    """'9.6 holds in GB', '3-4 is off by more than 5% in GB and in GiB'."""
+    figure = "-".join(f"{number:g}" for number in stated)
+    if not held:
+        return f"{figure} is off by more than {tolerance:.0%} in GB and in GiB"
+    return f"{figure} holds in {' and '.join(held)}"
 
 
 @rule("package")
@@ -176,15 +197,13 @@ def footprint(
     if not ranges:
         return no_rows(f"no finished case with {model}")
     held = [
-        f"{label} as {unit}"
+        f"{unit} for {label}"
         for label, (low, high, _) in ranges.items()
         for unit in in_range(low, high, stated, tolerance)
     ]
     return run.result(
         supported_if(bool(held)),
-        f"{show_stated(stated)} holds for {', '.join(held)}"
-        if held
-        else f"{show_stated(stated)} is off by more than {tolerance:.0%} in GB and in GiB",
+        held_words(held, stated, tolerance),
         measured="; ".join(
             f"{label}: {low / GB:.2f}-{high / GB:.2f} GB"
             for label, (low, high, _) in ranges.items()
@@ -357,14 +376,12 @@ def overhead(run: RunData, *, stated: Positive, tolerance: Share) -> ClaimResult
     outside = numbers(cases, "external_bytes").dropna()
     if outside.empty:
         return no_rows("no case beside Voxtral knows the bytes outside torch")
-    low, high = float(outside.min()), float(outside.max())
-    held = in_range(low, high, [stated], tolerance)
-    return run.result(
-        supported_if(bool(held)),
-        f"{stated:g} holds in {' and '.join(held)}"
-        if held
-        else f"{stated:g} is off by more than {tolerance:.0%} in GB and in GiB",
-        measured=f"{low / GB:.2f}-{high / GB:.2f} GB outside torch, one process",
+    return range_result(
+        run,
+        outside,
+        [stated],
+        tolerance,
+        where=" outside torch, one process",
         case_ids=cases.loc[outside.index, "case_id"],
     )
 
@@ -448,33 +465,3 @@ def show_seconds(values: Interval) -> str:
     """'median 0.41 s [0.39, 0.43], n = 16'."""
     low, high = format_seconds(values.low), format_seconds(values.high)
     return f"median {format_seconds(values.value)} [{low}, {high}], n = {values.n}"
-
-
-@rule("size-speed", subject="times")
-def size_speed(run: RunData, *, sizes: Sizes) -> ClaimResult:
-    """Sizes from the one that transcribes most audio per second to the one that does least."""
-    cases = run.of("quality")[["notebook", "case_id", "asr_model"]].drop_duplicates()
-    trials = run.trials.drop(columns="asr_model", errors="ignore")
-    trials = trials.merge(cases, on=["notebook", "case_id"])
-    trials = trials.assign(rtfx=numbers(trials, "rtfx")).dropna(subset=["rtfx"])
-    own = {size: trials[trials["asr_model"] == size] for size in sizes}
-    rates = {size: bootstrap_interval(rows["rtfx"]) for size, rows in own.items()}
-    thin = [f"{size} {rate.n}" for size, rate in rates.items() if rate.n < LEAST_TRIALS]
-    if thin:
-        return no_rows(f"too few timed clips ({', '.join(thin)}); {LEAST_TRIALS} are needed")
-    signs = [compare(faster, slower) for faster, slower in itertools.pairwise(rates.values())]
-    verdict: Verdict = "inconclusive"
-    reason = "intervals overlap"
-    if -1 in signs:
-        verdict, reason = "refuted", "a size that is said to be slower is faster"
-    elif all(sign == 1 for sign in signs):
-        verdict, reason = "supported", "the real-time factors fall in this order"
-    return run.result(
-        verdict,
-        reason,
-        measured=", ".join(
-            f"{size} {rate.value:.3g} [{rate.low:.3g}, {rate.high:.3g}] x real time, n = {rate.n}"
-            for size, rate in rates.items()
-        ),
-        case_ids=trials[trials["asr_model"].isin(sizes)]["case_id"],
-    )

@@ -31,10 +31,9 @@ from hybridlab.analysis.claims.memory_and_time_rules import (
     Share,
     Stated,
     arm_trials,
-    in_range,
     model_spans,
     plain_arm,
-    show_stated,
+    range_result,
     with_model_times,
 )
 from hybridlab.analysis.claims.rules import rule
@@ -269,16 +268,7 @@ def memory_in_use(
     in_use = in_use.dropna()
     if in_use.empty:
         return no_rows(f"no finished {strategy} case with {' or '.join(sizes)} knows them")
-    low, high = float(in_use.min()), float(in_use.max())
-    held = in_range(low, high, stated, tolerance)
-    return run.result(
-        supported_if(bool(held)),
-        f"{show_stated(stated)} holds in {' and '.join(held)}"
-        if held
-        else f"{show_stated(stated)} is off by more than {tolerance:.0%} in GB and in GiB",
-        measured=f"{low / GB:.2f}-{high / GB:.2f} GB",
-        case_ids=cases.loc[in_use.index, "case_id"],
-    )
+    return range_result(run, in_use, stated, tolerance, case_ids=cases.loc[in_use.index, "case_id"])
 
 
 @rule("oom-risk")

@@ -1,9 +1,9 @@
-"""Rules about memory growth over many requests, and about the quality of transcripts."""
+"""Rules about memory growth over many requests, and about quality and speed by size."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -102,31 +102,69 @@ def growth(x: Sequence[float], y: Sequence[float], *, limit: float) -> tuple[Tre
 @rule("quality", subject="texts")
 def quality_order(run: RunData, *, sizes: Sizes) -> ClaimResult:
     """Sizes from the lowest word error rate per clip to the highest."""
+    trials = _sized_trials(run).dropna(subset=["transcript", "reference"])
+    return _size_order(
+        run,
+        trials,
+        {size: _error_rates(trials[trials["asr_model"] == size]) for size in sizes},
+        rising=True,
+        clips="transcripts with a reference",
+        words=("the word error rates rise in this order", "worse has the lower rate"),
+        show=lambda rate: f"{rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}]",
+    )
+
+
+@rule("size-speed", subject="times")
+def size_speed(run: RunData, *, sizes: Sizes) -> ClaimResult:
+    """Sizes from the one that transcribes most audio per second to the one that does least."""
+    trials = _sized_trials(run)
+    trials = trials.assign(rtfx=numbers(trials, "rtfx")).dropna(subset=["rtfx"])
+    return _size_order(
+        run,
+        trials,
+        {size: bootstrap_interval(trials[trials["asr_model"] == size]["rtfx"]) for size in sizes},
+        rising=False,
+        clips="timed clips",
+        words=("the real-time factors fall in this order", "slower is faster"),
+        show=lambda rate: f"{rate.value:.3g} [{rate.low:.3g}, {rate.high:.3g}] x real time",
+    )
+
+
+def _sized_trials(run: RunData) -> pd.DataFrame:
+    """Clips that a Whisper transcribed alone, each with that Whisper's size."""
     cases = run.of("quality")[["notebook", "case_id", "asr_model"]].drop_duplicates()
     trials = run.trials.drop(columns="asr_model", errors="ignore")
-    trials = trials.merge(cases, on=["notebook", "case_id"])
-    trials = trials.dropna(subset=["transcript", "reference"])
-    rates = {size: _error_rates(trials[trials["asr_model"] == size]) for size in sizes}
+    return trials.merge(cases, on=["notebook", "case_id"])
+
+
+def _size_order(
+    run: RunData,
+    trials: pd.DataFrame,
+    rates: dict[str, Interval],
+    *,
+    rising: bool,
+    clips: str,
+    words: tuple[str, str],
+    show: Callable[[Interval], str],
+) -> ClaimResult:
+    """Whether each size's rate lies beyond the one before it, with intervals apart; `words`: what
+    holds then, and what a size that is said to be ... does else."""
     thin = [f"{size} {rate.n}" for size, rate in rates.items() if rate.n < LEAST_TRIALS]
     if thin:
-        return no_rows(
-            f"too few transcripts with a reference ({', '.join(thin)}); {LEAST_TRIALS} are needed"
-        )
-    signs = [compare(better, worse) for better, worse in itertools.pairwise(rates.values())]
+        return no_rows(f"too few {clips} ({', '.join(thin)}); {LEAST_TRIALS} are needed")
+    expected = -1 if rising else 1
+    signs = [compare(one, next_one) for one, next_one in itertools.pairwise(rates.values())]
     verdict: Verdict = "inconclusive"
     reason = "intervals overlap"
-    if 1 in signs:
-        verdict, reason = "refuted", "a size that is said to be worse has the lower rate"
-    elif all(sign == -1 for sign in signs):
-        verdict, reason = "supported", "the word error rates rise in this order"
+    if -expected in signs:
+        verdict, reason = "refuted", f"a size that is said to be {words[1]}"
+    elif all(sign == expected for sign in signs):
+        verdict, reason = "supported", words[0]
     return run.result(
         verdict,
         reason,
-        measured=", ".join(
-            f"{size} {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}], n = {rate.n}"
-            for size, rate in rates.items()
-        ),
-        case_ids=trials[trials["asr_model"].isin(sizes)]["case_id"],
+        measured=", ".join(f"{size} {show(rate)}, n = {rate.n}" for size, rate in rates.items()),
+        case_ids=trials[trials["asr_model"].isin(list(rates))]["case_id"],
     )
 
 
