@@ -60,7 +60,6 @@ class ArmStats:
     #: Every request's latency over the control's.
     relatives: tuple[float, ...]
     #: Every request's latency in seconds.
-    latencies_s: tuple[float, ...]
     case_ids: tuple[str, ...]
 
     @property
@@ -184,7 +183,6 @@ def _standing(strategy: str, variant: str, cases: pd.DataFrame, trials: pd.DataF
         p95_s=quantile(trials["latency_s"], 0.95),
         wer=_word_error_rate(trials),
         relatives=tuple(trials["relative"].dropna()),
-        latencies_s=tuple(trials["latency_s"]),
         case_ids=tuple(cases["case_id"]),
     )
 

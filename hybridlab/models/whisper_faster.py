@@ -125,13 +125,13 @@ def unusable_on_card() -> str:
     elif found[0] and found[0] == found[1]:
         return ""
     else:
-        reason = f"it hears {found[1]!r} where the host hears {found[0]!r}"
+        reason = f"it transcribes {found[1]!r} where the host transcribes {found[0]!r}"
     driver = nvml_facts().get("driver")
     return f"{reason} (ctranslate2 {version('ctranslate2')}, driver {driver or 'unknown'})"
 
 
 def transcripts(model: Path, *devices: str) -> list[str] | str:
-    """What a program of its own hears on each of the devices, or how it ended."""
+    """What a program of its own transcribes on each of the devices, or how it ended."""
     command = [sys.executable, "-m", "hybridlab.models.whisper_faster", str(model), *devices]
     try:
         ended = subprocess.run(
@@ -146,7 +146,7 @@ def transcripts(model: Path, *devices: str) -> list[str] | str:
 
 
 def main(folder: str, *devices: str) -> None:
-    """Print what is heard of the first clip on each of the devices."""
+    """Print the first clip's transcript on each of the devices."""
     from faster_whisper import WhisperModel
 
     samples, said = load_clips()[0].samples(), []

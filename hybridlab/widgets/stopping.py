@@ -1,4 +1,4 @@
-"""A request to stop, by the kernel's interrupt: every front end has one, and the kernel hears it
+"""A request to stop, by the kernel's interrupt: every front end has one, and the kernel gets it
 while a cell is at work."""
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def transcript(model: SpeechRecognizer) -> str:
     return model.transcribe([load_clips()[0].samples()], max_new_tokens=64)[0].text
 
 
-def test_the_program_hears_what_the_model_hears_or_says_why_not(
+def test_the_program_transcribes_as_the_model_does_or_says_why_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whisper: Callable[[str], SpeechRecognizer]
 ) -> None:
     model: Any = on(CpuDevice())
@@ -65,8 +65,8 @@ def test_the_program_hears_what_the_model_hears_or_says_why_not(
     ("said", "reason"),
     [
         (["a word", "a word"], ""),
-        (["a word", ""], "it hears '' where the host hears 'a word'"),
-        (["", ""], "it hears ''"),
+        (["a word", ""], "it transcribes '' where the host transcribes 'a word'"),
+        (["", ""], "it transcribes ''"),
     ],
 )
 def test_an_empty_or_another_text_is_a_failure(
