@@ -59,7 +59,6 @@ class ArmStats:
     wer: float
     #: Every request's latency over the control's.
     relatives: tuple[float, ...]
-    #: Every request's latency in seconds.
     case_ids: tuple[str, ...]
 
     @property
