@@ -16,8 +16,8 @@ from hybridlab.analysis.pick import (
     candidates,
     pick,
     plan_leaves,
+    recognizer_name,
     remedy,
-    words,
 )
 from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
 from hybridlab.errors import ParameterError
@@ -84,7 +84,10 @@ class FitReport:
                 f"{format_bytes(plan.capacity.low)} to {format_bytes(plan.capacity.high)}",
             ),
             *([("remedy", self.remedy)] if self.remedy else []),
-            ("pick", f"{words(self.pick) if self.pick else 'none'}, with {free} left free"),
+            (
+                "pick",
+                f"{recognizer_name(self.pick) if self.pick else 'none'}, with {free} left free",
+            ),
             (
                 "longest audio",
                 f"{format_seconds(self.longest_audio_s)}; with expanded_kv "

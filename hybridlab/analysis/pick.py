@@ -30,7 +30,7 @@ RULE = (
 SIGNIFICAND_BITS = {"float32": 24, "float16": 11, "bfloat16": 8, "int8": 7, "int4": 3}
 RELEASED_BITS = SIGNIFICAND_BITS["float16"]
 #: What each place of `rank` says of the one that comes later.
-WHY_LATER = ("higher WER", "smaller model", "lower precision", "later backend")
+WHY_LATER = ("higher WER", "smaller model", "less precise", "later backend")
 #: For a size, backend or dtype that is left open.
 AUTO = "auto"
 #: The kernel that a remedy tries.
@@ -109,7 +109,7 @@ def why_not(plan: PairPlan, best: PairPlan | None, margin_bytes: int = DEFAULT_M
     if plan.fit != "fits":
         return plan.fit
     if not plan_leaves(plan, margin_bytes):
-        return "below the margin"
+        return "below margin"
     assert best is not None  # this pair at least leaves the margin
     if plan == best:
         return "pick"
@@ -122,7 +122,7 @@ def _order(plan: PairPlan) -> tuple[float, ...]:
     return *rank(plan.asr_model, plan.asr_backend, plan.asr_dtype), plan.total_bytes
 
 
-def words(plan: PairPlan) -> str:
+def recognizer_name(plan: PairPlan) -> str:
     """'large-v3 (transformers, float16)'."""
     return f"{plan.asr_model} ({plan.asr_backend}, {plan.asr_dtype})"
 

@@ -13,10 +13,10 @@ from hybridlab.analysis.pick import (
     best_by_size,
     checked_margin_bytes,
     pick_of,
+    recognizer_name,
     remedy,
     serve_options,
     why_not,
-    words,
 )
 from hybridlab.catalog import Attention, Card
 from hybridlab.errors import ParameterError
@@ -108,8 +108,8 @@ class PlanReport:
             return f"No Whisper fits on {self.card.title} and leaves {free} free."
         wer, _ = published(best.asr_model)
         return (
-            f"On {self.card.title}: {words(best)}, the lowest WER ({wer}) of what fits and leaves "
-            f"{free}; {format_bytes(best.margin_bytes)} to spare."
+            f"On {self.card.title}: {recognizer_name(best)}, the lowest WER ({wer}) of what fits "
+            f"and leaves {free}; {format_bytes(best.margin_bytes)} to spare."
         )
 
     def remedies(self) -> list[str]:

@@ -16,7 +16,7 @@ from hybridlab.analysis.arms import is_value, main_pair, numbers
 from hybridlab.analysis.claims.claims_file import Claim
 from hybridlab.analysis.claims.evidence import RunData
 from hybridlab.analysis.claims.rules import RULES
-from hybridlab.analysis.pick import pick, words
+from hybridlab.analysis.pick import pick, recognizer_name
 from hybridlab.analysis.recommendation import Recommendation, Requirements, recommend
 from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
@@ -188,7 +188,7 @@ def _foresight_text(card: Card) -> str:
     if best is None:
         return f"on a {title} the planner predicts that no Whisper fits beside Voxtral-Mini-3B"
     return (
-        f"on a {title} the planner picks {words(best)} beside Voxtral-Mini-3B in "
+        f"on a {title} the planner picks {recognizer_name(best)} beside Voxtral-Mini-3B in "
         f"{best.llm_dtype}: predicted to fit with {format_bytes(best.margin_bytes)} to spare"
     )
 
