@@ -134,9 +134,9 @@ class PlanReport:
 
 
 def published(size: str) -> tuple[str, str]:
-    """Published word error rate and relative speed: '7.4 %' and '8x', '-' where there is none."""
+    """Published word error rate and relative speed: '7.4%' and '8x', '-' where there is none."""
     model = catalog.whisper(size)
-    wer = "-" if model.published_wer is None else f"{model.published_wer:.1%}".replace("%", " %")
+    wer = "-" if model.published_wer is None else f"{model.published_wer:.1%}"
     return wer, "-" if model.relative_speed is None else f"{model.relative_speed:g}x"
 
 

@@ -37,7 +37,7 @@ PLAIN_WIDTH = 80
 #: Least cells that a bar is readable with.
 LEAST_BAR = 12
 #: What the other columns of the bars take.
-BESIDE_BAR = 57
+BESIDE_BAR = 63
 #: Cards that stand side by side within `PLAIN_WIDTH`.
 CARDS_ABREAST = 6
 
@@ -106,7 +106,7 @@ def drawn(report: PlanReport, *, every: bool) -> None:
     console = printing.console()
     pairs = report.pairs if every else report.by_size
     console.print(report.heading(), bars.legend(format_bytes(pairs[0].capacity_bytes)), sep="\n")
-    console.print(bar_table(pairs, width=console.width))
+    console.print(bar_table(pairs, width=console.width, pick=report.pick))
     _echo(*answer(report))
 
 
@@ -154,13 +154,14 @@ def fit_word(fit: str) -> Text:
     return printing.styled(*FITS[fit])
 
 
-def bar_table(plans: Sequence[PairPlan], *, width: int) -> Table:
+def bar_table(plans: Sequence[PairPlan], *, width: int, pick: PairPlan | None = None) -> Table:
     """A bar for each pair at its worst moment, all on one scale; sizes and backends are named
     where they change."""
+    from hybridlab.analysis.plan_report import published
     from hybridlab.cli import bars
 
-    columns = ("asr", "backend", "dtype", "at the worst moment", "GiB", "card", "verdict")
-    table = printing.table(columns, right=("GiB", "card"))
+    columns = ("asr", "WER", "speed", "backend", "dtype", "at the worst moment", "GiB", "verdict")
+    table = printing.table(columns, right=("WER", "speed", "GiB"))
     scale = max(max(row.total_bytes, row.capacity_bytes) for row in plans)
     cells = max(LEAST_BAR, width - BESIDE_BAR)
     before: tuple[str, str] = ("", "")
@@ -172,14 +173,14 @@ def bar_table(plans: Sequence[PairPlan], *, width: int) -> Table:
             scale_bytes=scale,
             width=cells,
         )
+        size = (row.asr_model, *published(row.asr_model))
         table.add_row(
-            row.asr_model if row.asr_model != before[0] else "",
+            *(size if row.asr_model != before[0] else ("", "", "")),
             row.asr_backend if now != before else "",
             row.asr_dtype,
             drawn,
             f"{gib(row.total_bytes):.2f}",
-            f"{row.utilization:.0%}",
-            fit_word(row.fit),
+            printing.styled("pick", "bold green") if row == pick else fit_word(row.fit),
         )
         before = now
     return table
