@@ -120,19 +120,9 @@ def evaluate_fit(
     for this size; `ParameterError` where no backend keeps it so on this card."""
     request = Request(audio_s=audio_s)
     if AUTO in (backend, dtype):
-        asked: dict[str, Any] = {
-            "size": whisper.name,
-            "backend": backend,
-            "dtype": dtype,
-            "voxtral": voxtral,
-        }
-        found = candidates(card, **asked, request=request, attention=attention)
-        if not found:
-            raise ParameterError(
-                f"no backend that was asked for keeps Whisper in {dtype!r} on {card.title}, which "
-                f"computes in {', '.join(card.native_dtypes)}; leave --backend or --dtype out"
-            )
-        best = best_by_size(found, margin_bytes)[0]
+        asked: dict[str, Any] = {"size": whisper.name, "backend": backend, "dtype": dtype}
+        asked |= {"voxtral": voxtral, "request": request, "attention": attention}
+        best = _best(card, margin_bytes, **asked)
         backend, dtype = best.asr_backend, best.asr_dtype
     kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
     pair = partial(plan_pair, card, whisper, voxtral, **kept)
@@ -166,3 +156,14 @@ def evaluate_fit(
             card, whisper, voxtral, **kept, request=request, attention=attention
         ),
     )
+
+
+def _best(card: Card, margin_bytes: int, **asked: Any) -> PairPlan:
+    """What `plan` has for a size, among what was left open; `ParameterError` where nothing is."""
+    found = candidates(card, **asked)
+    if not found:
+        raise ParameterError(
+            f"no backend that was asked for keeps Whisper in {asked['dtype']!r} on {card.title}, "
+            f"which computes in {', '.join(card.native_dtypes)}; leave --backend or --dtype out"
+        )
+    return best_by_size(found, margin_bytes)[0]

@@ -46,11 +46,11 @@ def checked_margin_bytes(margin_gb: float) -> int:
 
 def rank(size: str, backend: str, dtype: str) -> tuple[float, ...]:
     """Sorts recognisers by `RULE`, the best first; sizes without a published word error rate come
-    after all others, the largest first."""
+    after all others, the largest first, and so do names of older runs."""
     model = catalog.whisper(size)
     wer = math.inf if model.published_wer is None else model.published_wer
-    lost_bits = RELEASED_BITS - min(SIGNIFICAND_BITS[dtype], RELEASED_BITS)
-    return wer, -model.parameters, lost_bits, list(catalog.BACKENDS).index(backend)
+    lost_bits = RELEASED_BITS - min(SIGNIFICAND_BITS.get(dtype, 0), RELEASED_BITS)
+    return wer, -model.parameters, lost_bits, [*catalog.BACKENDS, backend].index(backend)
 
 
 def leaves(needed: Estimate, capacity: Estimate, margin_bytes: int = DEFAULT_MARGIN_BYTES) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hybridlab import catalog
-from hybridlab.analysis.pick import DEFAULT_MARGIN_GB, serve_options
+from hybridlab.analysis.pick import DEFAULT_MARGIN_GB, RULE, serve_options
 from hybridlab.cli import printing
 from hybridlab.cli.app import (
     AsJson,
@@ -42,7 +42,9 @@ BESIDE_BAR = 63
 CARDS_ABREAST = 6
 
 
-@app.command()
+@app.command(
+    help=f"Say which Whisper fits beside Voxtral on a card, and what each takes. The pick: {RULE}."
+)
 def plan(
     card: Annotated[
         list[str] | None,
@@ -59,7 +61,6 @@ def plan(
     every: Annotated[bool, typer.Option("--all", help="every backend and dtype")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say which Whisper fits beside Voxtral on a card, and what each one takes."""
     from hybridlab import api
 
     with cli_errors():

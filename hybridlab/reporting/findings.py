@@ -15,7 +15,7 @@ import pandas as pd
 from hybridlab import catalog
 from hybridlab.analysis import memory_growth, queueing
 from hybridlab.analysis.arms import ArmStats, numbers
-from hybridlab.analysis.pick import DEFAULT_MARGIN_BYTES, SIGNIFICAND_BITS, rank
+from hybridlab.analysis.pick import DEFAULT_MARGIN_BYTES, rank
 from hybridlab.analysis.stats import Interval, bootstrap_interval
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting import labels
@@ -28,9 +28,8 @@ from hybridlab.units import MIB, format_bytes, format_number, format_seconds
 
 @dataclass(frozen=True, kw_only=True)
 class PickedCase:
-    """Of the cases that ran the one with the Whisper to pick, by the planner's rule and with its
-    margin, or with the same Whisper in all of them the one with the highest peak (`by` says which);
-    and how many ran and did not."""
+    """Of the cases that ran the one with the Whisper to pick, by the rule of a plan, or where all
+    have the same the one with the highest peak (`by` says which); how many ran and did not."""
 
     label: str
     asr_model: str
@@ -65,17 +64,11 @@ def picked_case(cases: pd.DataFrame) -> PickedCase | None:
 
 
 def _pick_order(row: pd.Series[Any]) -> tuple[float, ...]:
-    """Sorts rows as plans are: first what leaves the margin, then by `pick.rank`; last what has no
-    Whisper."""
-    names = {name: labels.text_of(row, f"asr_{name}") for name in ("model", "backend", "dtype")}
-    if names["model"] not in catalog.WHISPERS:
+    """Sorts rows as plans are: what leaves the margin first, what has no Whisper last."""
+    names = [labels.text_of(row, f"asr_{name}") for name in ("model", "backend", "dtype")]
+    if names[0] not in catalog.WHISPERS:
         return (math.inf,)
-    known = rank(
-        names["model"],
-        names["backend"] if names["backend"] in catalog.BACKENDS else next(iter(catalog.BACKENDS)),
-        names["dtype"] if names["dtype"] in SIGNIFICAND_BITS else "float16",
-    )
-    return not labels.number_of(row, "margin_bytes") >= DEFAULT_MARGIN_BYTES, *known
+    return not labels.number_of(row, "margin_bytes") >= DEFAULT_MARGIN_BYTES, *rank(*names)
 
 
 def memory_finding(cases: pd.DataFrame) -> str:

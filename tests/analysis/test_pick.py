@@ -21,6 +21,7 @@ from hybridlab.analysis.fit_report import evaluate_fit
 from hybridlab.analysis.pick import (
     DEFAULT_MARGIN_BYTES,
     DEFAULT_MARGIN_GB,
+    RULE,
     best_by_size,
     candidates,
     leaves,
@@ -98,6 +99,13 @@ def test_the_margin_is_left_beyond_what_the_range_leaves_open() -> None:
     assert not leaves(Estimate.exact(100 * GB - DEFAULT_MARGIN_BYTES + 1), capacity)
     assert leaves(Estimate.exact(100 * GB), capacity, 0)
     assert not leaves(Estimate(90 * GB, 90 * GB, 101 * GB), capacity, 0)  # 'depends'
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/method.md"])
+def test_the_pages_state_the_rule_and_the_margin(project: Path, page: str) -> None:
+    text = " ".join((project / page).read_text(encoding="utf-8").split())
+    assert RULE in text
+    assert f"{DEFAULT_MARGIN_GB:g} GB" in text.split(RULE)[1][:300]
 
 
 @pytest.mark.parametrize("card", catalog.CARDS)
