@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hybridlab import catalog
 from hybridlab.analysis.pick import AUTO
-from hybridlab.catalog.device_names import check_device, spellings
+from hybridlab.catalog.device_names import check_device, simulated_card, spellings
 from hybridlab.config.choices import AsrDtype, LlmDtype, LlmModel, OneOf
 from hybridlab.config.pair import check_asr, check_fallbacks, check_weights
 from hybridlab.config.params import Count, CountOrZero, WeightsSource, first_problem
 from hybridlab.devices import card_of, resolve_device
+from hybridlab.devices.visible import gpu_count
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.server.recognizer import POCKET, Recognizer, chosen
 from hybridlab.units import GB
@@ -226,9 +227,13 @@ class Settings(BaseModel):
 
     @property
     def _asr_card(self) -> catalog.Card | None:
-        """The catalog's card that the ASR is on; None for a host and for one that is not known."""
-        on_card = self.device != "cpu" and self.served_variant.shares_device
-        return card_of(resolve_device(self.device)) if on_card else None
+        """The catalog's card that the ASR is on; None for a host and for one that is not known.
+        Torch, which `resolve_device` asks about a GPU, is not imported where there is none."""
+        if self.device == "cpu" or not self.served_variant.shares_device:
+            return None
+        if self.device == "auto" and not gpu_count():
+            return None
+        return simulated_card(self.device) or card_of(resolve_device(self.device))
 
     @property
     def fallback_models(self) -> tuple[str, ...]:

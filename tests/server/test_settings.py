@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +124,17 @@ def test_an_asr_that_is_left_open_is_the_pick_for_the_card() -> None:
     }.items():
         with pytest.raises(ParameterError, match=f"{why}, so none is picked; name one with"):
             asr(**options)
+
+
+def test_the_pick_for_a_card_imports_no_torch() -> None:
+    code = (
+        "import sys; from hybridlab.server.settings import Settings\n"
+        "Settings.from_mapping({'llm_model': 'mini-3b', 'device': 'simulated:t4'})\n"
+        "Settings.from_mapping({'asr_model': 'base'})\n"
+        "assert not {'torch', 'pandas'} & set(sys.modules)"
+    )
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, env=hidden)
 
 
 @pytest.mark.parametrize(
