@@ -2,7 +2,7 @@
 
     import hybridlab
 
-    hybridlab.plan("t4").largest(margin_gb=1)
+    hybridlab.plan("t4", margin_gb=1).pick
     run = hybridlab.run("params/pocket.yaml", only=["02"])
     hybridlab.load_run("outputs/reference/t4-simulated").cases
 
@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridlab.planner.plan_report import PlanReport, plan
+from hybridlab.analysis.plan_report import PlanReport, plan
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hybridlab import catalog, planner
+from hybridlab import catalog
+from hybridlab.analysis.pick import pick, plan_leaves, recognizer_name
+from hybridlab.analysis.plan_report import plan, published
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.config.preset_files import presets
 from hybridlab.units import format_bytes
@@ -47,35 +49,29 @@ def presets_table(project: Path) -> str:
 
 
 def plan_table(_: Path) -> str:
-    """What the planner predicts beside Voxtral-Mini-3B on a T4, at each backend's default dtype."""
+    """What the planner predicts beside Voxtral-Mini-3B on a T4: the best combination of each size,
+    and openai-whisper as it is by default."""
+    report, default = plan("t4"), catalog.backend("openai-whisper")
     rows = [
         (
-            plan.asr_model,
-            plan.asr_backend,
-            plan.asr_dtype,
-            format_bytes(plan.load_peak_bytes),
-            format_bytes(plan.request_peak_bytes),
-            f"{plan.utilization:.0%}",
-            "fits" if plan.fits else "**does not fit**",
+            pair.asr_model,
+            *published(pair.asr_model),
+            pair.asr_backend,
+            pair.asr_dtype,
+            *map(format_bytes, (pair.load_peak_bytes, pair.request_peak_bytes)),
+            f"{pair.utilization:.0%}",
+            f"fits, {why}" if plan_leaves(pair) and why != "pick" else f"**{why}**",
         )
-        for plan in planner.plan_table(catalog.card("t4"))
-        if plan.asr_dtype == catalog.backend(plan.asr_backend).default_dtype
-        and plan.asr_backend != "faster-whisper"
+        for pair, why in ((pair, report.why_not(pair)) for pair in report.pairs)
+        if pair in report.by_size
+        or (pair.asr_backend, pair.asr_dtype) == (default.name, default.default_dtype)
     ]
-    header = (
-        "Whisper",
-        "backend",
-        "kept in",
-        "load peak",
-        "request peak",
-        "of the card",
-        "verdict",
-    )
-    return _table(header, rows)
+    header = ("Whisper", "WER", "speed", "backend", "kept in", "load peak", "request peak")
+    return _table((*header, "of the card", "verdict"), rows)
 
 
 def cards_table(_: Path) -> str:
-    """The catalog's cards with the bytes that CUDA reports as usable."""
+    """The catalog's cards with the bytes that CUDA reports as usable, and the pick for each."""
     rows = [
         (
             f"`{card.name}`",
@@ -83,10 +79,12 @@ def cards_table(_: Path) -> str:
             format_bytes(card.usable_bytes),
             f"{card.memory_bandwidth / 1e9:.0f} GB/s",
             ", ".join(card.native_dtypes),
+            recognizer_name(best) if (best := pick(card)) else "none",
         )
         for card in catalog.CARDS.values()
     ]
-    return _table(("card", "name", "usable", "memory bandwidth", "native dtypes"), rows)
+    header = ("card", "name", "usable", "memory bandwidth", "native dtypes", "the pick (predicted)")
+    return _table(header, rows)
 
 
 def strategies_table(_: Path) -> str:

@@ -16,6 +16,7 @@ from hybridlab.analysis.arms import is_value, main_pair, numbers
 from hybridlab.analysis.claims.claims_file import Claim
 from hybridlab.analysis.claims.evidence import RunData
 from hybridlab.analysis.claims.rules import RULES
+from hybridlab.analysis.pick import pick, recognizer_name
 from hybridlab.analysis.recommendation import Recommendation, Requirements, recommend
 from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
@@ -181,14 +182,14 @@ def _winner_text(found: Recommendation) -> str:
 
 
 def _foresight_text(card: Card) -> str:
-    medium = _plan(card, "medium", "transformers", "float16")
-    default = catalog.backend("openai-whisper").default_dtype
-    large = _plan(card, "large-v3", "openai-whisper", default)
+    """Which Whisper the card would have."""
     title = card.title.removeprefix("NVIDIA ")
+    best = pick(card)
+    if best is None:
+        return f"on a {title} the planner predicts that no Whisper fits beside Voxtral-Mini-3B"
     return (
-        f"on a {title} the planner predicts that medium {_fit(medium)} "
-        f"beside Voxtral-Mini-3B in float16 and that large-v3 {_fit(large)} through "
-        f"openai-whisper's default, {default}"
+        f"on a {title} the planner picks {recognizer_name(best)} beside Voxtral-Mini-3B in "
+        f"{best.llm_dtype}: predicted to fit with {format_bytes(best.margin_bytes)} to spare"
     )
 
 
@@ -196,12 +197,6 @@ def _plan(card: Card, size: str, backend: str, dtype: str) -> PairPlan:
     return planner.plan_pair(
         card, catalog.whisper(size), catalog.voxtral("mini-3b"), backend=backend, dtype=dtype
     )
-
-
-def _fit(plan: PairPlan) -> str:
-    if plan.fits:
-        return f"fits with {format_bytes(plan.margin_bytes)} to spare"
-    return f"does not fit ({format_bytes(-plan.margin_bytes)} too much)"
 
 
 # ----------------------------------------------------------------------------------------- files

@@ -69,9 +69,21 @@ class Backend:
             )
 
 
+#: In the order in which a pick prefers them at the same size and precision: transformers reads its
+#: weights straight into the dtype; openai-whisper builds them in float32 first; CTranslate2 is an
+#: extra and holds memory that no allocator here sees.
 BACKENDS: Registry[Backend] = Registry(
     "asr_backend",
     [
+        # encoder (modeling_whisper.py, WhisperEncoderLayer): fc1's output and its GELU (4 each),
+        # the layer's input, residual, normed input and the caller's input
+        Backend(
+            name="transformers",
+            recognizer="hybridlab.models.whisper_transformers:WhisperTransformers",
+            module="transformers",
+            dtypes=("float32", "bfloat16", "float16"),
+            default_dtype="float16",
+        ),
         # its default casts per operation (fp16=True except on a CPU); its float16 is `.half()` with
         # the LayerNorms back in float32. Encoder (whisper/model.py, ResidualAttentionBlock): fc1's
         # output and its GELU (4 each), x, its norm and the caller's x
@@ -88,15 +100,6 @@ BACKENDS: Registry[Backend] = Registry(
             host_windows_in_turn=True,
             openai_buffers=True,
             float32_build=True,
-        ),
-        # encoder (modeling_whisper.py, WhisperEncoderLayer): fc1's output and its GELU (4 each),
-        # the layer's input, residual, normed input and the caller's input
-        Backend(
-            name="transformers",
-            recognizer="hybridlab.models.whisper_transformers:WhisperTransformers",
-            module="transformers",
-            dtypes=("float32", "bfloat16", "float16"),
-            default_dtype="float16",
         ),
         Backend(
             name="faster-whisper",

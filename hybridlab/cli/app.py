@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 
 Card = Annotated[str, typer.Option(help="card to plan for, as t4 or l4")]
+MarginGb = Annotated[float, typer.Option(help="GB that must stay free for other programs")]
 LlmModel = Annotated[str, typer.Option(help=" or ".join(catalog.VOXTRALS))]
 Attention = Annotated[
     str, typer.Option(help=f"{', '.join(catalog.ATTENTIONS)}; auto: what transformers does")

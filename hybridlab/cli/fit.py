@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hybridlab import catalog
+from hybridlab.analysis.pick import AUTO, DEFAULT_MARGIN_GB, checked_margin_bytes
 from hybridlab.cli import bars, printing
 from hybridlab.cli.app import (
     AsJson,
@@ -14,18 +15,20 @@ from hybridlab.cli.app import (
     AudioS,
     Card,
     LlmModel,
+    MarginGb,
     app,
     cli_errors,
     print_json,
 )
 from hybridlab.errors import ParameterError
-from hybridlab.units import format_bytes
+from hybridlab.units import GB, format_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hybridlab.planner.fit_report import FitReport
+    from hybridlab.analysis.fit_report import FitReport
 
+BACKEND_HELP = f"{', '.join(catalog.BACKENDS)}; auto: the best for this card"
 #: What the other columns of the bars take.
 BESIDE_BAR = 50
 
@@ -34,30 +37,33 @@ BESIDE_BAR = 50
 def fit(
     whisper: Annotated[str, typer.Argument(help=", ".join(catalog.WHISPERS))],
     card: Card = "t4",
-    backend: Annotated[str, typer.Option(help=", ".join(catalog.BACKENDS))] = "openai-whisper",
-    dtype: Annotated[str, typer.Option(help="what the backend keeps; auto: its default")] = "auto",
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = AUTO,
+    dtype: Annotated[str, typer.Option(help="what the backend keeps; auto: chosen too")] = AUTO,
     llm_model: LlmModel = "mini-3b",
     audio_s: AudioS = 30.0,
     attention: Attention = "auto",
+    margin_gb: MarginGb = DEFAULT_MARGIN_GB,
     host_gb: Annotated[float, typer.Option(help="host memory in GB (Colab's T4: 12.7)")] = 12.7,
     as_json: AsJson = False,
 ) -> None:
     """Ask about one pair: how much of everything fits, and on which cards?"""
-    from hybridlab.planner.fit_report import evaluate_fit
+    from hybridlab.analysis.fit_report import evaluate_fit
 
     with cli_errors():
         if attention not in catalog.ATTENTIONS:
             raise ParameterError.unknown_name("attention", attention, catalog.ATTENTIONS)
-        default_dtype = catalog.backend(backend).default_dtype
+        if backend != AUTO:
+            catalog.backend(backend)
         answers = evaluate_fit(
             catalog.card(card),
             catalog.whisper(whisper),
             catalog.voxtral(llm_model),
             backend=backend,
-            dtype=default_dtype if dtype == "auto" else dtype,
+            dtype=dtype,
             audio_s=audio_s,
             attention=attention,
-            host_bytes=int(host_gb * 10**9),
+            margin_bytes=checked_margin_bytes(margin_gb),
+            host_bytes=int(host_gb * GB),
         )
     if as_json:
         print_json(answers.as_dict())

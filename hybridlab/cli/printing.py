@@ -47,6 +47,17 @@ def plain_table(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -
     return "\n".join(lines)
 
 
+def command(options: Sequence[str], *, width: int) -> str:
+    """A line of the shell that may be copied, continued where it would be too wide."""
+    lines = ["  hybridlab"]
+    for option in options:
+        if len(lines[-1]) + 1 + len(option) + len(" \\") > width:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {option}"
+    return "\n".join(lines)
+
+
 def styled(text: str, style: str) -> Text:
     """A cell in this style."""
     from rich.text import Text

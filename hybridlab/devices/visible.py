@@ -43,6 +43,14 @@ def visible_gpus() -> tuple[Gpu, ...]:
     return found
 
 
+def gpu_count() -> int:
+    """How many GPUs CUDA shows; 0 also where nothing can be asked."""
+    try:
+        return len(visible_gpus())
+    except UnavailableError:
+        return 0
+
+
 @cache
 def _visible(wanted: str | None, order: str) -> tuple[Gpu, ...] | str:
     """The visible GPUs, or why they are unknown."""

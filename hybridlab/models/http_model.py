@@ -37,12 +37,12 @@ def command(
     other variants have them."""
     options = {"device": device, "port": "0", "host": "127.0.0.1", "fallback": "none", "batch": "1"}
     if llm is not None:
-        if (llm.attention, llm.decoding, llm.load_path) != ("auto", "loop", "direct"):
+        if (llm.decoding, llm.load_path) != ("loop", "direct"):
             raise UnavailableError(
-                "a server has attention auto, decoding loop and load_path direct; use these, or "
-                "the variant processes"
+                "a server has decoding loop and load_path direct; use these, or the variant "
+                "processes"
             )
-        options |= _options("llm", llm) | {"seed": str(llm.seed)}
+        options |= _options("llm", llm) | {"seed": str(llm.seed), "attention": llm.attention}
     if asr is not None:
         options |= _options("asr", asr) | {"seed": str(asr.seed - 1)}
         options["asr-backend"] = asr.backend

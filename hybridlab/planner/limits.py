@@ -8,7 +8,6 @@ from typing import Literal
 
 from hybridlab import catalog
 from hybridlab.planner.activations import Request
-from hybridlab.planner.memory_plan import PairPlan
 
 #: Where doubling stops: more rows or beams than this are not served on one card.
 MOST = 4096
@@ -39,7 +38,7 @@ def longest_audio_s(fits: Callable[[float], bool]) -> float:
 
 
 def most_served(
-    plan: Callable[[Request], PairPlan], request: Request, what: Literal["batch", "beams"]
+    fits: Callable[[Request], bool], request: Request, what: Literal["batch", "beams"]
 ) -> int:
-    """Most requests at once, or beams of the recogniser, that the pair is expected to serve."""
-    return largest_fitting(lambda n: plan(replace(request, **{what: n})).fits)
+    """Most requests at once, or beams of the recogniser, for which `fits`."""
+    return largest_fitting(lambda n: fits(replace(request, **{what: n})))

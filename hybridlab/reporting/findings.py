@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pandas as pd
 from hybridlab import catalog
 from hybridlab.analysis import memory_growth, queueing
 from hybridlab.analysis.arms import ArmStats, numbers
+from hybridlab.analysis.pick import DEFAULT_MARGIN_BYTES, rank
 from hybridlab.analysis.stats import Interval, bootstrap_interval
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting import labels
@@ -25,38 +27,53 @@ from hybridlab.units import MIB, format_bytes, format_number, format_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class LargestCase:
-    """Of the cases that ran the one with the highest peak, and how many ran and did not."""
+class PickedCase:
+    """Of the cases that ran the one with the Whisper to pick, by the rule of a plan, or where all
+    have the same the one with the highest peak (`by` says which); how many ran and did not."""
 
     label: str
     asr_model: str
     peak_bytes: float
     margin_bytes: float
+    by: str
     ran: int
     lost: int
 
 
-def largest_case(cases: pd.DataFrame) -> LargestCase | None:
+def picked_case(cases: pd.DataFrame) -> PickedCase | None:
     """None where no case has a peak."""
     labelled = cases.assign(label=case_labels(cases), peak_bytes=numbers(cases, "peak_bytes"))
     fine = measured(labelled)
-    fine = fine[fine["peak_bytes"].notna()]
+    fine = fine[fine["peak_bytes"].notna()].sort_values("peak_bytes", ascending=False)
     if fine.empty:
         return None
-    top = fine.iloc[int(fine["peak_bytes"].to_numpy().argmax())]
-    return LargestCase(
+    sizes, top = present(fine, "asr_model").nunique(), fine.iloc[0]
+    if sizes > 1:
+        top = min((row for _, row in fine.iterrows()), key=_pick_order)
+    known = catalog.WHISPERS.get(labels.text_of(top, "asr_model"))
+    rated = sizes > 1 and known is not None and known.published_wer is not None
+    return PickedCase(
         label=top["label"],
         asr_model=labels.text(top.get("asr_model")),
         peak_bytes=top["peak_bytes"],
         margin_bytes=labels.number_of(top, "margin_bytes"),
+        by="the lowest published WER" if rated else "the largest",
         ran=len(fine),
         lost=len(cases) - len(fine),
     )
 
 
+def _pick_order(row: pd.Series[Any]) -> tuple[float, ...]:
+    """Sorts rows as plans are: what leaves the margin first, what has no Whisper last."""
+    names = [labels.text_of(row, f"asr_{name}") for name in ("model", "backend", "dtype")]
+    if names[0] not in catalog.WHISPERS:
+        return (math.inf,)
+    return not labels.number_of(row, "margin_bytes") >= DEFAULT_MARGIN_BYTES, *rank(*names)
+
+
 def memory_finding(cases: pd.DataFrame) -> str:
-    """'medium fits with 3.10 GiB to spare', of the largest case that ran."""
-    top = largest_case(cases)
+    """'large-v3 fits with 2.43 GiB to spare, the lowest published WER of 6 that ran'."""
+    top = picked_case(cases)
     if top is None:
         return f"Not one of {labels.counted(len(cases), 'case')} could be measured"
     words = f"{top.label} peaks at {format_bytes(top.peak_bytes)}"
@@ -64,7 +81,7 @@ def memory_finding(cases: pd.DataFrame) -> str:
         words = f"{top.label} ran, yet is {labels.spare(top.margin_bytes)} of what others leave"
     elif math.isfinite(top.margin_bytes):
         words = f"{top.label} fits with {labels.spare(top.margin_bytes)}"
-    words += f", the largest of {top.ran} that ran" if top.ran > 1 else ""
+    words += f", {top.by} of {top.ran} that ran" if top.ran > 1 else ""
     return words + (f"; {top.lost} could not be measured" if top.lost else "")
 
 

@@ -73,7 +73,7 @@ def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def beside(cases: pd.DataFrame) -> list[str]:
-    """02: the largest size that was measured beside Voxtral, and what it left over."""
+    """02: the Whisper to pick of those that were measured, and what it left over."""
     rows = worst_per_label(cases)
     finding = f"{findings.simulated_words(rows)}{findings.memory_finding(rows)}."
     return ([finding] if len(measured(rows)) else []) + unmeasured(cases)

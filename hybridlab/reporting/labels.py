@@ -44,6 +44,7 @@ PLANNER_OWNERS = {
     "asr request": "request",
 }
 #: What a search for a limit varies.
+FIT_SIGNS = {"fits": "✓", "does not fit": "✗", "depends": "?"}
 LIMITS = {"audio_s": "longest audio", "batch": "largest batch", "beams": "most beams"}
 STATUSES = {"oom": "out of memory", "": "no status"}
 

@@ -47,7 +47,7 @@ def probe_device(settings: Settings) -> DeviceInfo:
                 settings.llm_dtype, backend="transformers", device=device, role="llm"
             ),
             "asr": resolve_dtype(
-                settings.asr_dtype, backend=settings.backend, device=asr_device, role="asr"
+                settings.asr.dtype, backend=settings.asr.backend, device=asr_device, role="asr"
             ),
         },
     )
@@ -123,7 +123,8 @@ class ModelPool:
         settings = self.settings
         return ModelSpec(
             model=model,
-            backend="transformers" if role == "llm" else settings.backend,
+            backend="transformers" if role == "llm" else settings.asr.backend,
+            attention=settings.attention if role == "llm" else "auto",
             weights=settings.source(role, model),
             dtype=self.info.dtypes[role],
             path=settings.llm_path if role == "llm" else settings.asr_path,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -13,11 +14,15 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hybridlab import catalog
-from hybridlab.catalog.device_names import check_device, spellings
-from hybridlab.config.choices import AsrDtype, AsrModel, Backend, LlmDtype, LlmModel, OneOf
+from hybridlab.analysis.pick import AUTO
+from hybridlab.catalog.device_names import check_device, simulated_card, spellings
+from hybridlab.config.choices import AsrDtype, LlmDtype, LlmModel, OneOf
 from hybridlab.config.pair import check_asr, check_fallbacks, check_weights
 from hybridlab.config.params import Count, CountOrZero, WeightsSource, first_problem
+from hybridlab.devices import card_of, resolve_device
+from hybridlab.devices.visible import gpu_count
 from hybridlab.errors import ParameterError, UnavailableError
+from hybridlab.server.recognizer import POCKET, Recognizer, chosen
 from hybridlab.units import GB
 
 Role = Literal["asr", "llm"]
@@ -26,6 +31,7 @@ UPSTREAM_TOKEN_VARIABLE = "HYBRIDLAB_UPSTREAM_TOKEN"
 #: Smaller models to fall back to, of the released sizes and of those that ship with the package.
 FALLBACK_SIZES = ("large-v3", "medium", "base")
 POCKET_FALLBACK_SIZES = ("pocket-m", "pocket-s")
+AUTO_ASR = f"auto: the pick of hybridlab plan for the card; beside a pocket model {POCKET}"
 MB = 10**6
 #: Why a variant of the lab is not served.
 ONE_PROCESS = "works on one request within one process, and the server has a worker for each model"
@@ -50,8 +56,13 @@ class Settings(BaseModel):
     llm_path: str = _option("", "folder of its local weights")
     llm_dtype: LlmDtype = _option("auto", "dtype of its weights; auto: the device's own")
     llm_url: str = _option("", "use the LLM of another hybridlab serve at this address")
-    asr_model: AsrModel = _option("pocket-m", "speech recogniser, a size of Whisper")
-    asr_backend: Backend = _option("openai-whisper", "library that runs it")
+    attention: catalog.Attention = _option("auto", "how the LLM computes attention")
+    asr_model: Annotated[str, OneOf(lambda: ["auto", *catalog.WHISPERS])] = _option(
+        "auto", f"speech recogniser, a size of Whisper; {AUTO_ASR}"
+    )
+    asr_backend: Annotated[str, OneOf(lambda: ["auto", *catalog.BACKENDS])] = _option(
+        "auto", "library that runs it; auto: chosen with the size"
+    )
     asr_weights: Literal["auto"] | WeightsSource = _option(
         "auto", "where its weights come from, as of --llm-weights"
     )
@@ -109,9 +120,9 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self._check_urls()
         self._check_models()
         self._check_variant()
-        self._check_urls()
         check_device(self.device)
         token = self.token  # whatever the address: a file that is not there is an error
         if not self.loopback and not token:
@@ -129,8 +140,8 @@ class Settings(BaseModel):
                 size,
                 self.source("asr", size),
                 self.asr_path,
-                backend=self.asr_backend,
-                dtype=self.asr_dtype,
+                backend=self.asr.backend,
+                dtype=self.asr.dtype,
             )
         check_fallbacks(sizes, self.asr_weights)
 
@@ -140,7 +151,7 @@ class Settings(BaseModel):
             raise ParameterError(
                 f"only {self.only} shares with no other model; leave --strategy and --variant out"
             )
-        if served.from_disk and self.source("asr", self.asr_model) == "random":
+        if served.from_disk and self.source("asr", self.asr.model) == "random":
             raise ParameterError("random weights have no files; use swapping/reload-cached")
 
     def _check_urls(self) -> None:
@@ -196,12 +207,33 @@ class Settings(BaseModel):
 
     def models(self, role: Role) -> tuple[str, ...]:
         """The model of this role, and smaller ones that can take its place, from large to small."""
-        return (self.llm_model,) if role == "llm" else (self.asr_model, *self.fallback_models)
+        return (self.llm_model,) if role == "llm" else (self.asr.model, *self.fallback_models)
+
+    @cached_property
+    def asr(self) -> Recognizer:
+        """The ASR that is served, `auto` filled in. `ParameterError` where no size is named and
+        none can be picked."""
+        backend = catalog.variant(self.strategy, self.variant).backend or self.asr_backend
+        asked = Recognizer(self.asr_model, backend, self.asr_dtype)
+        here = "asr" in self.roles and "asr" not in self.urls
+        voxtral = catalog.voxtral(self.llm_model)
+        if asked.model == AUTO and (voxtral.shipped or not here):
+            asked = asked._replace(model=POCKET)
+        if AUTO not in asked or not here or asked.model in catalog.POCKET_SIZES:
+            return asked.elsewhere()
+        llm_dtype = None if self.llm_dtype == AUTO else self.llm_dtype
+        kept = {"voxtral": voxtral, "llm_dtype": llm_dtype, "attention": self.attention}
+        return chosen(asked, self._asr_card, **kept)
 
     @property
-    def backend(self) -> str:
-        """The ASR's, which some variants name themselves."""
-        return catalog.variant(self.strategy, self.variant).backend or self.asr_backend
+    def _asr_card(self) -> catalog.Card | None:
+        """The catalog's card that the ASR is on; None for a host and for one that is not known.
+        Torch, which `resolve_device` asks about a GPU, is not imported where there is none."""
+        if self.device == "cpu" or not self.served_variant.shares_device:
+            return None
+        if self.device == "auto" and not gpu_count():
+            return None
+        return simulated_card(self.device) or card_of(resolve_device(self.device))
 
     @property
     def fallback_models(self) -> tuple[str, ...]:
@@ -209,7 +241,7 @@ class Settings(BaseModel):
         if self.fallback == "auto":
             if self.asr_weights == "local":
                 return ()
-            own = catalog.whisper(self.asr_model)
+            own = catalog.whisper(self.asr.model)
             known = POCKET_FALLBACK_SIZES if own.shipped else FALLBACK_SIZES
             return tuple(n for n in known if catalog.whisper(n).parameters < own.parameters)
         names = [name.strip() for name in self.fallback.split(",") if name.strip()]

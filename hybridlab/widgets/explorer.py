@@ -8,11 +8,12 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from hybridlab import catalog, planner
+from hybridlab.analysis.pick import pick, recognizer_name
 from hybridlab.devices import CpuDevice, card_of
 from hybridlab.errors import ParameterError
 from hybridlab.planner.limits import longest_audio_s
 from hybridlab.planner.memory_plan import MemoryByOwner, fit_of
-from hybridlab.reporting.labels import MOMENTS, counted, percent, spare
+from hybridlab.reporting.labels import FIT_SIGNS, MOMENTS, counted, percent, spare
 from hybridlab.reporting.memory_stack import planned_stack
 from hybridlab.units import format_bytes, format_seconds
 from hybridlab.widgets.bars import Bar, bars_html
@@ -52,9 +53,6 @@ class Choice(Combination):
 
     def moments(self, *, audio_s: float | None = None) -> dict[str, MemoryByOwner]:
         """The planner's owners at each moment of the chosen way."""
-        request = planner.Request(
-            audio_s=audio_s or self.audio_s, beams=self.beams, batch=self.batch
-        )
         return planner.ledger_by_strategy(
             card_named(self.card),
             catalog.whisper(self.whisper),
@@ -62,7 +60,7 @@ class Choice(Combination):
             backend=self.backend,
             dtype=self.dtype,
             llm_dtype=self.llm_dtype,
-            request=request,
+            request=self.request(audio_s or self.audio_s),
         )[self.way]
 
     def worst(self, *, audio_s: float | None = None) -> planner.Estimate:
@@ -73,6 +71,18 @@ class Choice(Combination):
         """Longest audio (s) in whole windows that is expected to fit; 0 where none does."""
         capacity = capacity_of(self.card)
         return longest_audio_s(lambda s: self.worst(audio_s=s).expected <= capacity.expected)
+
+    def pick(self) -> planner.PairPlan | None:
+        """The Whisper for this card, Voxtral and request."""
+        return pick(
+            card_named(self.card),
+            self.request(self.audio_s),
+            voxtral=catalog.voxtral(self.voxtral),
+            llm_dtype=self.llm_dtype,
+        )
+
+    def request(self, audio_s: float) -> planner.Request:
+        return planner.Request(audio_s=audio_s, beams=self.beams, batch=self.batch)
 
     def matches(self, point: Point) -> bool:
         """Whether this was measured: on this card, these models and dtypes, this way, as many
@@ -155,12 +165,14 @@ def _verdict(
         "margin": spare(capacity.expected - needed.expected),
         "longest audio": _longest(choice.longest_audio_s()),
     }
+    if choice.card != catalog.HOST.name:
+        best = choice.pick()
+        facts["pick with both resident"] = recognizer_name(best) if best else "none"
     cells = "".join(
         f'<span style="display:inline-block;margin-right:1.6em">{name}: <b>{words}</b></span>'
         for name, words in facts.items()
     )
-    sign = {"fits": "✓", "does not fit": "✗", "depends": "?"}[fit]
-    return f'<p><b class="verdict">{sign} {fit}</b></p><p>{cells}</p>'
+    return f'<p><b class="verdict">{FIT_SIGNS[fit]} {fit}</b></p><p>{cells}</p>'
 
 
 def _longest(seconds: float) -> str:
@@ -261,17 +273,20 @@ def _controls() -> dict[str, Any]:
         )
 
     wide = {"description_width": "110px"}
+    first = catalog.card("t4")
+    best = pick(first)
+    assert best is not None
     pocket = catalog.whisper("tiny"), catalog.voxtral("pocket")
     ways = planner.ledger_by_strategy(
         catalog.HOST, *pocket, backend="transformers", dtype="float32"
     )
     return {
-        "card": menu("card", [*catalog.CARDS, catalog.HOST.name], "t4"),
+        "card": menu("card", [*catalog.CARDS, catalog.HOST.name], first.name),
         "voxtral": menu("Voxtral", catalog.VOXTRALS, "mini-3b"),
-        "llm_dtype": menu("Voxtral dtype", catalog.LLM_DTYPES, "float16"),
-        "whisper": menu("Whisper", catalog.WHISPERS, "medium"),
-        "backend": menu("backend", catalog.BACKENDS, "transformers"),
-        "dtype": menu("Whisper dtype", catalog.backend("transformers").dtypes, "float16"),
+        "llm_dtype": menu("Voxtral dtype", catalog.LLM_DTYPES, best.llm_dtype),
+        "whisper": menu("Whisper", catalog.WHISPERS, best.asr_model),
+        "backend": menu("backend", catalog.BACKENDS, best.asr_backend),
+        "dtype": menu("Whisper dtype", catalog.backend(best.asr_backend).dtypes, best.asr_dtype),
         "audio_s": slider("audio (s)", int(catalog.VOXTRAL_MAX_ANSWER_S), 30),
         "beams": slider("beams", 8),
         "batch": slider("batch", 16),

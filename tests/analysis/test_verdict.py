@@ -773,8 +773,8 @@ def test_the_answer_names_device_weights_and_prediction() -> None:
     assert answer.startswith("On this CPU with the pocket pair (pocket weights), parallel/threads")
     assert "is the fastest (median" in answer
     assert "n = 10" in answer
-    assert "on a T4 the planner predicts that medium fits with 4.10 GiB to spare" in answer
-    assert "large-v3 does not fit" in answer
+    assert "on a T4 the planner picks large-v3 (transformers, float16)" in answer
+    assert "predicted to fit with 2.54 GiB to spare" in answer
     empty = verdict.answer_sentence(Rows().tables["cases"], None, device="cuda:0", card="h100")
     assert "H100" in empty
     assert "no strategies were measured" in empty

@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from hybridlab import catalog, planner
+from hybridlab.analysis.fit_report import evaluate_fit
 from hybridlab.analysis.verdict import NOTHING_KEEPS, read_verdict
 from hybridlab.cli import bars
 from hybridlab.cli import fit as fit_command
@@ -24,7 +25,6 @@ from hybridlab.cli import plan as plan_command
 from hybridlab.cli.app import join_overrides
 from hybridlab.cli.commands import app
 from hybridlab.cli.verdict import claim_table, goal_table
-from hybridlab.planner.fit_report import evaluate_fit
 from tests.synthetic import write_run
 
 PRESET = "params/pocket.yaml"
@@ -40,8 +40,8 @@ def test_plan_prints_all_six_sizes_beside_voxtral() -> None:
     assert code == 0
     for size in ("tiny", "base", "small", "medium", "large-v3", "turbo"):
         assert size in text
-    assert "does not fit" in text
     assert "predicted" in text
+    assert "does not fit" in run("plan", "--card", "t4", "--all")[1]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,10 @@ def test_plan_prints_all_six_sizes_beside_voxtral() -> None:
         (("plan", "--card", "t44"), "did you mean 't4'"),
         (("plan", "--beams", "0"), "above zero"),
         (("plan", "--llm-dtype", "fp8"), "unknown llm_dtype"),
+        (("plan", "--margin-gb", "-1"), "margin_gb is -1"),
+        (("fit", "base", "--margin-gb", "-1"), "margin_gb is -1"),
+        (("fit", "base", "--backend", "faster"), "did you mean 'faster-whisper'"),
+        (("fit", "base", "--dtype", "bfloat16"), "leave --backend or --dtype out"),
         (("run", "params/none.yaml"), "does not exist"),
         (("run", PRESET, "-p", "trails=3"), "did you mean 'trials'"),
         (("run", PRESET, "-p", "trials=many"), "trials = 'many'"),
@@ -159,7 +163,15 @@ def seen(view: object, *, width: int = 80) -> list[str]:
     return console.export_text().splitlines()
 
 
-@pytest.mark.parametrize("arguments", [("plan",), ("fit", "large-v3"), ("plan", "--card", "h200")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan",),
+        ("fit", "large-v3"),
+        ("plan", "--card", "h200", "--all"),
+        ("plan", "--audio-s", "1800"),
+    ],
+)
 def test_a_pipe_gets_plain_columns_of_80(arguments: tuple[str, ...]) -> None:
     code, text = run(*arguments)
     assert code == 0
@@ -222,7 +234,9 @@ def test_a_terminal_gets_colours_and_no_color_takes_them_away(project: Path) -> 
     coloured = on_a_terminal(project, {})
     assert "\x1b[" in coloured and "48;2;1;115;178m" in coloured
     plain = on_a_terminal(project, {"NO_COLOR": "1"})
-    assert "\x1b" not in plain and "does not fit" in plain
+    assert "\x1b" not in plain and "higher WER" in plain
+    for text in (coloured, plain):
+        assert "pick" in text and "7.4%" in text
 
 
 def on_a_terminal(project: Path, environment: dict[str, str]) -> str:

@@ -48,7 +48,7 @@ def test_importing_and_planning_load_neither_torch_nor_pandas() -> None:
         "assert not [name for name in before if name.startswith('hybridlab.')]\n"
         "from hybridlab.cli.commands import app\n"
         "app(['plan', '--json'], standalone_mode=False)\n"
-        "assert hybridlab.plan('t4').largest() is not None\n"
+        "assert hybridlab.plan('t4').pick is not None\n"
         "assert not {'torch', 'pandas', 'transformers', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -59,13 +59,13 @@ def test_a_plan_is_what_the_command_prints() -> None:
     printed = CliRunner().invoke(
         app, ["plan", "--card", "l4", "--audio-s", "60", "--beams", "2", "--json"]
     )
-    assert json.loads(printed.output) == report.as_dicts()
+    assert json.loads(printed.output) == report.as_dict()
     assert list(report.frame["total_bytes"]) == [pair.total_bytes for pair in report.pairs]
-    best = report.largest(margin_gb=5)
+    best = hybridlab.plan("l4", margin_gb=5).pick
     assert best is not None and best.margin_bytes >= 5 * GB
-    assert report.largest(margin_gb=500) is None
-    assert len(repr(report).splitlines()) == len(report.pairs) + 2
-    assert report._repr_html_().count("<tr") == len(report.pairs) + 1
+    assert hybridlab.plan("l4", margin_gb=500).pick is None
+    assert len(repr(report).splitlines()) == len(report.by_size) + 2
+    assert report._repr_html_().count("<tr") == len(report.by_size) + 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,6 +104,39 @@ def test_smaller_models_are_those_below_the_asr_s_own_size() -> None:
             sizes("small", fallback=chain)
 
 
+def test_an_asr_that_is_left_open_is_the_pick_for_the_card() -> None:
+    def asr(**options: str) -> tuple[str, str, str]:
+        return Settings.from_mapping({"llm_model": "mini-3b", **options}).asr
+
+    card = {"device": "simulated:t4"}
+    assert asr(**card) == ("large-v3", "transformers", "float16")
+    assert asr(**card, asr_dtype="int8") == ("large-v3", "faster-whisper", "int8")
+    assert asr(**card, asr_model="large-v3", asr_backend="openai-whisper")[2] == "float16"
+    assert asr(**card, strategy="parallel", variant="ctranslate2")[1] == "faster-whisper"
+    # no plan is for these: the backend's own, and a size that is named
+    assert asr(device="cpu", asr_model="base") == ("base", "openai-whisper", "auto")
+    assert asr(**card, asr_model="base", strategy="parallel", variant="whisper-on-cpu")[2] == "auto"
+    assert asr(device="cpu", only="llm")[0] == asr(asr_url="http://a:1")[0] == "pocket-m"
+    assert Settings().asr[0] == "pocket-m"
+    for why, options in {
+        "no plan is for this device": {"device": "cpu"},
+        "no Whisper fits on NVIDIA T4": {**card, "llm_dtype": "float32"},
+    }.items():
+        with pytest.raises(ParameterError, match=f"{why}, so none is picked; name one with"):
+            asr(**options)
+
+
+def test_the_pick_for_a_card_imports_no_torch() -> None:
+    code = (
+        "import sys; from hybridlab.server.settings import Settings\n"
+        "Settings.from_mapping({'llm_model': 'mini-3b', 'device': 'simulated:t4'})\n"
+        "Settings.from_mapping({'asr_model': 'base'})\n"
+        "assert not {'torch', 'pandas'} & set(sys.modules)"
+    )
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, env=hidden)
+
+
 @pytest.mark.parametrize(
     ("options", "roles"),
     [
@@ -122,7 +158,7 @@ def test_every_option_has_a_help_and_the_type_of_its_default() -> None:
     for name, field in Settings.model_fields.items():
         assert params[name].help.startswith(field.description)
         assert params[name].default == field.default
-    assert "openai-whisper, transformers, faster-whisper" in params["asr_backend"].help
+    assert ", ".join(["auto", *catalog.BACKENDS]) in params["asr_backend"].help
 
 
 @pytest.mark.parametrize(

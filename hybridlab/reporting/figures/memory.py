@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.pick import DEFAULT_MARGIN_GB, pick_of
 from hybridlab.planner import PairPlan
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
@@ -114,8 +115,10 @@ def plan_bars(plans: Sequence[PairPlan]) -> Figure:
     names = [f"{plan.asr_model} {plan.asr_backend} {plan.asr_dtype}" for plan in plans]
     elements.name_rows(ax, names)
     elements.draw_capacity(ax, {plan.capacity_bytes for plan in plans}, longest(stacks))
-    fit = {True: "✓ fits", False: "✗ does not fit"}
-    notes = [f"{fit[plan.fits]}, {labels.spare(plan.margin_bytes)}" for plan in plans]
+    notes = [
+        f"{labels.FIT_SIGNS[plan.fit]} {plan.fit}, {labels.spare(plan.margin_bytes)}"
+        for plan in plans
+    ]
     elements.note_column(ax, enumerate(notes))
     ax.set_xlabel("predicted memory (GiB)")
     elements.stack_legend(ax, stacks)
@@ -135,20 +138,19 @@ def _planned(plan: PairPlan) -> dict[str, float]:
 
 
 def _plan_finding(plans: Sequence[PairPlan]) -> str:
-    fitting = [plan for plan in plans if plan.fits]
-    if not fitting:
+    best = pick_of(plans)
+    if best is None:
         least = min(plans, key=lambda plan: plan.total_bytes)
-        short = labels.spare(least.margin_bytes)
-        return f"No pair is predicted to fit: {least.asr_model} is {short}"
-    largest = max(fitting, key=lambda plan: plan.total_bytes)
-    words, margin = (
-        f"{largest.asr_model} in {largest.asr_dtype}",
-        labels.spare(largest.margin_bytes),
-    )
+        spare = labels.spare(least.margin_bytes)
+        free = f"{DEFAULT_MARGIN_GB:g} GB free"
+        return f"No pair is predicted to fit and leave {free}: {least.asr_model} is {spare}"
+    words = f"{best.asr_model} in {best.asr_dtype}"
+    margin = labels.spare(best.margin_bytes)
     if len(plans) == 1:
         return f"{words} is predicted to fit with {margin}"
-    some = f"{len(fitting)} of {len(plans)} pairs are predicted to fit"
-    return f"{some}; the largest of them, {words}, has {margin}"
+    fitting = sum(plan.fit == "fits" for plan in plans)
+    some = f"{fitting} of {len(plans)} pairs are predicted to fit"
+    return f"{some}; the pick of them, {words}, has {margin}"
 
 
 # --------------------------------------------------------------------------------- three numbers

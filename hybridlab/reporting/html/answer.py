@@ -14,8 +14,8 @@ from hybridlab.reporting import labels
 from hybridlab.reporting.findings import (
     fastest_arm,
     fastest_words,
-    largest_case,
     memory_finding,
+    picked_case,
     pooled_words,
     simulated_words,
 )
@@ -186,13 +186,13 @@ def cards(run: Run) -> list[Card]:
 
 
 def _fit_card(run: Run) -> Card | None:
-    top = largest_case(cases_of(run.cases, "co_residency"))
+    top = picked_case(cases_of(run.cases, "co_residency"))
     if top is None:
         return None
     note = f"peaks at {labels.n_bytes(top.peak_bytes)}"
     if not is_missing(top.margin_bytes):
         note += f", {labels.spare(top.margin_bytes)}"
-    return ("Largest Whisper that ran beside Voxtral", top.asr_model, note)
+    return ("Whisper to pick of those that ran", top.asr_model, note)
 
 
 def _margin_card(run: Run) -> Card | None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from hybridlab.analysis.pick import DEFAULT_MARGIN_GB
 from hybridlab.analysis.stats import Interval
 from hybridlab.reporting import figures
 from hybridlab.reporting.figures.predictions import prediction_points
@@ -112,12 +113,31 @@ def test_of_several_capacities_each_has_a_name_of_its_own_and_a_far_one_no_line(
     assert len({text.xyann[1] for text in named}) == 3  # type: ignore[attr-defined]
 
 
-def test_finding_names_the_largest_that_fits(tables: Tables) -> None:
+def test_finding_names_the_whisper_to_pick(tables: Tables) -> None:
     assert memory_finding(worst_per_label(of(tables, "co_residency"))) == (
-        "turbo fits with 2.45 GiB to spare, the largest of 5 that ran; 1 could not be measured"
+        "turbo fits with 2.45 GiB to spare, the lowest published WER of 5 that ran; "
+        "1 could not be measured"
     )
     row = case("one", "co_residency", status="skipped", reason="no memory")
     assert memory_finding(pd.DataFrame([row])) == "Not one of 1 case could be measured"
+
+
+def test_a_measured_whisper_is_picked_by_the_rule_of_a_plan() -> None:
+    """Accuracy before size; what leaves less than the margin comes after all that leaves it."""
+
+    def said(*sizes: tuple[str, float]) -> str:
+        rows = [
+            case(size, "co_residency", asr_model=size) | memory(0.3) | {"margin_bytes": gb * 1e9}
+            for size, gb in sizes
+        ]
+        return memory_finding(pd.DataFrame(rows)).split(" fits")[0]
+
+    margin_gb = DEFAULT_MARGIN_GB
+    assert said(("medium", 4), ("turbo", 4), ("large-v3", 2)) == "large-v3"
+    assert said(("medium", 4), ("turbo", 4), ("large-v3", 0.9 * margin_gb)) == "turbo"
+    assert said(("medium", 0.1), ("turbo", 0.2), ("large-v3", 0.1)) == "large-v3"
+    assert said(("pocket-s", 4), ("pocket-m", 4)) == "pocket-m"
+    assert said(("pocket-m", 4), ("tiny", 4)) == "tiny"
 
 
 def test_repeated_cases_are_merged_to_the_worst() -> None:

@@ -1,4 +1,4 @@
-"""Everything the planner can say about one pair, as figures and as text."""
+"""One pair on one card: whether it fits, how much of everything, and what would help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from functools import partial
 from typing import Any
 
 from hybridlab import catalog
+from hybridlab.analysis.pick import (
+    AUTO,
+    DEFAULT_MARGIN_BYTES,
+    EXPANDED,
+    best_by_size,
+    candidates,
+    pick,
+    plan_leaves,
+    recognizer_name,
+    remedy,
+)
 from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
+from hybridlab.errors import ParameterError
 from hybridlab.planner.activations import Request
 from hybridlab.planner.estimate import Estimate
 from hybridlab.planner.limits import longest_audio_s, most_served
@@ -22,6 +34,10 @@ class FitReport:
     """What fits of one pair on one card: predicted, never measured."""
 
     plan: PairPlan
+    margin_bytes: int
+    #: The Whisper for this card and request, and what would make this one fit.
+    pick: PairPlan | None
+    remedy: str | None
     longest_audio_s: float
     longest_audio_expanded_kv_s: float
     largest_batch: int
@@ -32,7 +48,8 @@ class FitReport:
     sharing: Mapping[str, Estimate]
 
     def as_dict(self) -> dict[str, Any]:
-        figures = {name: v for name, v in asdict(self).items() if name not in ("plan", "sharing")}
+        apart = ("plan", "pick", "sharing")
+        figures = {name: v for name, v in asdict(self).items() if name not in apart}
         sharing = {
             way: {
                 "total_bytes": needed.expected,
@@ -43,7 +60,9 @@ class FitReport:
             for way, needed in self.sharing.items()
         }
         fits_host = self.plan.fits_host(self.host_bytes)
-        return {**self.plan.as_dict(), **figures, "fits_host": fits_host, "sharing": sharing}
+        pick = self.pick.as_dict() if self.pick else None
+        told = {"fits_host": fits_host, "sharing": sharing, "pick": pick}
+        return {**self.plan.as_dict(), **figures, **told}
 
     def heading(self) -> str:
         plan = self.plan
@@ -56,12 +75,18 @@ class FitReport:
         """Everything but the bytes of moments and ways of sharing, as label and words."""
         plan = self.plan
         spread = f"{format_bytes(plan.total.low)} to {format_bytes(plan.total.high)}"
+        free = f"{self.margin_bytes / GB:g} GB"
         host = "loads" if plan.fits_host(self.host_bytes) else "cannot load"
         rows = [
             (
                 "verdict",
                 f"{plan.fit}: {format_bytes(plan.total_bytes)} ({spread}) of "
                 f"{format_bytes(plan.capacity.low)} to {format_bytes(plan.capacity.high)}",
+            ),
+            *([("remedy", self.remedy)] if self.remedy else []),
+            (
+                "pick",
+                f"{recognizer_name(self.pick) if self.pick else 'none'}, with {free} left free",
             ),
             (
                 "longest audio",
@@ -83,40 +108,62 @@ def evaluate_fit(
     whisper: WhisperModel,
     voxtral: VoxtralModel,
     *,
-    backend: str,
-    dtype: str,
+    backend: str = AUTO,
+    dtype: str = AUTO,
     audio_s: float = catalog.WINDOW_S,
     attention: Attention = "auto",
+    margin_bytes: int = DEFAULT_MARGIN_BYTES,
     host_bytes: int,
 ) -> FitReport:
-    """The pair on this card, its limits, and the cards of the catalog that it fits on."""
+    """The pair on this card, the most of everything that leaves the margin, and the cards of the
+    catalog on which the pair does. A backend or dtype that is left open is the one that `plan` has
+    for this size; `ParameterError` where no backend keeps it so on this card."""
     request = Request(audio_s=audio_s)
+    if AUTO in (backend, dtype):
+        asked: dict[str, Any] = {"size": whisper.name, "backend": backend, "dtype": dtype}
+        asked |= {"voxtral": voxtral, "request": request, "attention": attention}
+        best = _best(card, margin_bytes, **asked)
+        backend, dtype = best.asr_backend, best.asr_dtype
     kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
-    pair = partial(plan_pair, card, whisper, voxtral, **kept, attention=attention)
-    plan = pair(request=request)
-    elsewhere = [
-        plan_pair(other, whisper, voxtral, **kept, request=request)
+    pair = partial(plan_pair, card, whisper, voxtral, **kept)
+    plan = pair(request=request, attention=attention)
+    elsewhere = {
+        other.name: plan_pair(other, whisper, voxtral, **kept, request=request)
         for other in catalog.CARDS.values()
         if (backend, dtype) in native_combinations(other)
-    ]
+    }
+    cards = {name: plan_leaves(found, margin_bytes) for name, found in elsewhere.items()}
+
+    def fits(request: Request, attention: Attention = attention) -> bool:
+        return plan_leaves(pair(request=request, attention=attention), margin_bytes)
 
     def longest(attention: Attention) -> float:
-        return longest_audio_s(
-            lambda seconds: (
-                pair(request=replace(request, audio_s=seconds), attention=attention).fits
-            )
-        )
+        return longest_audio_s(lambda s: fits(replace(request, audio_s=s), attention))
 
     return FitReport(
         plan=plan,
+        margin_bytes=margin_bytes,
+        pick=pick(card, request, margin_bytes, voxtral=voxtral, attention=attention),
+        remedy=remedy(plan, request, margin_bytes),
         longest_audio_s=longest(attention),
-        longest_audio_expanded_kv_s=longest("expanded_kv"),
-        largest_batch=most_served(lambda r: pair(request=r), request, "batch"),
-        most_beams=most_served(lambda r: pair(request=r), request, "beams"),
+        longest_audio_expanded_kv_s=longest(EXPANDED),
+        largest_batch=most_served(fits, request, "batch"),
+        most_beams=most_served(fits, request, "beams"),
         host_bytes=host_bytes,
-        fits_cards=tuple(p.card for p in elsewhere if p.fits),
-        fits_not_cards=tuple(p.card for p in elsewhere if not p.fits),
+        fits_cards=tuple(name for name, fit in cards.items() if fit),
+        fits_not_cards=tuple(name for name, fit in cards.items() if not fit),
         sharing=memory_by_strategy(
             card, whisper, voxtral, **kept, request=request, attention=attention
         ),
     )
+
+
+def _best(card: Card, margin_bytes: int, **asked: Any) -> PairPlan:
+    """What `plan` has for a size, among what was left open; `ParameterError` where nothing is."""
+    found = candidates(card, **asked)
+    if not found:
+        raise ParameterError(
+            f"no backend that was asked for keeps Whisper in {asked['dtype']!r} on {card.title}, "
+            f"which computes in {', '.join(card.native_dtypes)}; leave --backend or --dtype out"
+        )
+    return best_by_size(found, margin_bytes)[0]
