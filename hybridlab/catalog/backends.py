@@ -67,6 +67,8 @@ class Backend:
     #: loaded straight to the device has the checkpoint there.
     float32_build: bool = False
     reads_whole_file: bool = False
+    #: What its own library holds on a card beside torch's context: lowest, expected, highest.
+    library_bytes: tuple[int, int, int] = (0, 0, 0)
 
     def check_dtype(self, dtype: str) -> None:
         """`ParameterError` where it cannot keep weights in this dtype."""
@@ -120,6 +122,7 @@ BACKENDS: Registry[Backend] = Registry(
             engine="ctranslate2",
             windows_in_turn=True,
             reads_whole_file=True,
+            library_bytes=(500_000_000, 675_000_000, 850_000_000),
         ),
     ],
 )

@@ -21,25 +21,25 @@ def attention_kernel(
     attention: Attention = "auto",
     grouped: bool = False,
     masked: bool = False,
-    engine: str = "torch",
+    engine: Literal["torch", "ctranslate2"] = "torch",
 ) -> Kernel:
-    """torch's choice for activations of this dtype. `grouped`: fewer heads in K and V, passed as
-    they are (`enable_gqa`); `masked`: a mask is passed, as for a padded batch. Asked of torch itself
-    for every such call on simulated cards of compute capability 7.5 to 9.0
-    (`tests/simulation/test_attention.py`)."""
+    """torch's choice for activations of this dtype, or the one that is pinned. `grouped`: K and V
+    have fewer heads and are passed so (`enable_gqa`); `masked`: a mask is passed, as for rows of
+    unlike length. Tested against torch's own answers on simulated cards of compute capability 7.5
+    to 9.0 (`tests/simulation/test_attention.py`)."""
     if engine == "ctranslate2":
         return "scores"
     if attention in ("math", "efficient", "flash"):
         return attention
     if not card.is_gpu:
         return "flash"
-    if dtype != "float32" and card.compute_capability >= (9, 0):
-        return "cudnn"
-    if dtype != "float32" and card.compute_capability >= (8, 0) and not masked:
-        return "flash"
-    if not grouped and (dtype != "bfloat16" or card.compute_capability >= (8, 0)):
-        return "efficient"
-    return "math"
+    is_half, capability = dtype != "float32", card.compute_capability
+    choices: tuple[tuple[Kernel, bool], ...] = (
+        ("cudnn", is_half and capability >= (9, 0)),
+        ("flash", is_half and capability >= (8, 0) and not masked),
+        ("efficient", not grouped and (dtype != "bfloat16" or capability >= (8, 0))),
+    )
+    return next((kernel for kernel, is_taken in choices if is_taken), "math")
 
 
 @cache

@@ -18,6 +18,7 @@ from hybridlab.units import BYTES_PER_DTYPE
 
 FLOAT32 = BYTES_PER_DTYPE["float32"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """The request for which the peak is predicted."""
@@ -51,6 +52,25 @@ def compute_dtype(dtype: str, backend: str, card: Card) -> str:
     if catalog.backend(backend).half_activations and "float16" in card.native_dtypes:
         return "float16"
     return dtype
+
+
+def whisper_kernel(card: Card, *, backend: str, dtype: str) -> Kernel:
+    """In a Whisper's encoder."""
+    computes_in = compute_dtype(dtype, backend, card)
+    return attention_kernel(card, computes_in, engine=catalog.backend(backend).engine)
+
+
+def voxtral_kernel(
+    card: Card, request: Request, *, dtype: str, attention: Attention = "auto"
+) -> Kernel:
+    """For the prompt of a Voxtral: with a mask, or with expanded K and V, no heads are grouped."""
+    return attention_kernel(
+        card,
+        compute_dtype(dtype, "transformers", card),
+        attention=attention,
+        grouped=attention != "expanded_kv" and not request.padded,
+        masked=request.padded,
+    )
 
 
 def math_bytes(
@@ -119,8 +139,8 @@ def encoder_bytes(
     encoder: AudioEncoder, *, rows: int, width: float, backend: str, kernel: Kernel = "flash"
 ) -> Estimate:
     """Peak of the encoder for `rows` windows beside its features: its feed-forward block
-    (`Backend.encoder_tensors`), or attention where that builds scores, beside the caller's input, q,
-    k, v and two residuals."""
+    (`Backend.encoder_tensors`), or attention where that builds scores, beside the caller's input,
+    two residuals, q, k and v."""
     unit = encoder.positions * encoder.d_model * width
     feed_forward = Estimate.exact(rows * catalog.backend(backend).encoder_tensors * unit)
     attending = Estimate.exact(rows * 6 * unit)
@@ -166,18 +186,23 @@ def whisper_phases(
     Decode holds the encoder's output, cross-attention K and V of every decoder layer, those that
     the last layer has just computed, the self-attention cache, and the logits in float32 twice
     (log-softmax). transformers copies the encoder's output, and with it K and V, for each beam; the
-    other libraries let beams share them. CTranslate2 runs a clip's windows one after the other, and
-    the lab has openai-whisper encode them so on a host.
+    other libraries let beams share them, and the lab gives openai-whisper, which can do so for one
+    window only, one after the other then. CTranslate2 always gets them so, and on a host
+    openai-whisper's encoder.
     """
     known = catalog.backend(backend)
     computes_in = compute_dtype(dtype, backend, card)
     width = BYTES_PER_DTYPE[computes_in]
-    rows = request.batch * (1 if known.windows_in_turn else request.whisper_windows)
+    windows = request.batch * request.whisper_windows
+    in_turn = known.windows_in_turn or (request.beams > 1 and not known.copies_audio_per_beam)
+    rows = 1 if in_turn else windows
     d, mel_bins = model.encoder.d_model, model.encoder.mel_bins
     unit = model.encoder.positions * d * width
     features = features_bytes(rows, mel_bins, width=width, backend=backend)
+    if known.features_on_device:
+        features += (windows - rows) * mel_bins * catalog.MEL_FRAMES_PER_WINDOW * FLOAT32
     at_once = 1 if known.host_windows_in_turn and card is catalog.HOST else rows
-    kernel = attention_kernel(card, computes_in, engine=known.engine)
+    kernel = whisper_kernel(card, backend=backend, dtype=dtype)
     encode = encoder_bytes(model.encoder, rows=at_once, width=width, backend=backend, kernel=kernel)
     encode = encode + Estimate.exact((rows - at_once) * unit + features)
     tokens = min(request.new_tokens + 4, catalog.WHISPER_MAX_TARGET_POSITIONS)
@@ -192,7 +217,7 @@ def whisper_phases(
         decode += model.vocab_size * d * width
         encode = encode + Estimate(0, 0, int(4 * d * d * width))
     return {
-        "prepare": prepare_bytes(rows, mel_bins, backend=backend, card=card),
+        "prepare": prepare_bytes(windows, mel_bins, backend=backend, card=card),
         "encode": encode,
         "decode": Estimate.exact(decode),
     }
@@ -249,9 +274,7 @@ def voxtral_phases(
     feed_forward = Estimate.exact(4 * hidden + 3 * length * text.ffn * width * rows)
     query = length * text.heads * text.head_dim * width * rows
     grouped = attention != "expanded_kv" and not request.padded
-    kernel = attention_kernel(
-        card, computes_in, attention=attention, grouped=grouped, masked=request.padded
-    )
+    kernel = voxtral_kernel(card, request, dtype=dtype, attention=attention)
     attending = Estimate.exact(3 * hidden + query) + attention_bytes(
         model, length, rows, width, kernel, grouped=grouped, padded=request.padded
     )

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from hybridlab import catalog, planner
 from hybridlab.errors import ParameterError
-from hybridlab.planner.activations import kernel_of
+from hybridlab.planner.allocator import resident_cache_bytes
 from hybridlab.planner.estimate import Estimate
 from hybridlab.planner.fit_report import evaluate_fit
 from hybridlab.planner.limits import MOST, largest_fitting
+from hybridlab.planner.memory_plan import context_bytes, workspace_bytes
 from hybridlab.planner.weights import voxtral_host_bytes, whisper_host_bytes
 from hybridlab.units import MIB
 
@@ -44,12 +45,6 @@ def test_bytes_of_the_released_voxtral() -> None:
     assert n_bytes / 2**30 == pytest.approx(2.58, abs=0.01)
 
 
-def test_grouped_attention_falls_to_the_math_kernel_on_a_t4_only() -> None:
-    assert kernel_of("auto", T4) == "math"
-    assert kernel_of("auto", catalog.card("l4")) == "flash"
-    assert kernel_of("expanded_kv", T4) == "expanded_kv"
-
-
 @pytest.mark.parametrize(
     ("audio_s", "scores_mib"), [(30, 18), (300, 1.7 * 1024), (1800, 60 * 1024)]
 )
@@ -57,10 +52,12 @@ def test_one_score_matrix_is_as_large_as_in_public_reports(
     audio_s: float, scores_mib: float
 ) -> None:
     length = 375 * planner.Request(audio_s=audio_s).windows + 8
-    math = planner.attention_bytes(MINI, length, 1, 2, "math")
-    copies = (3 * 4 + 2 * 2) * length * MINI.text.heads * MINI.text.head_dim
-    assert (math.low - copies) / 2 / MIB == pytest.approx(scores_mib, rel=0.06)
-    assert planner.attention_bytes(MINI, length, 1, 2, "flash").high == 0
+    math, flash = (
+        planner.attention_bytes(MINI, length, 1, 2, kernel).low for kernel in ("math", "flash")
+    )
+    copies = 18 * length * MINI.text.heads * MINI.text.head_dim + 4 * length**2
+    assert (math - copies) * 4 / 9 / MIB == pytest.approx(scores_mib, rel=0.06)
+    assert flash == 2 * length * MINI.text.heads * MINI.text.head_dim  # its output alone
 
 
 @given(
@@ -189,7 +186,8 @@ def test_a_process_each_costs_a_context_each() -> None:
     known = {"backend": "transformers", "dtype": "float16"}
     found = planner.memory_by_strategy(T4, catalog.whisper("base"), MINI, **known)
     one, two = (found[f"parallel, {count}"].expected for count in ("one process", "two processes"))
-    assert two - one == planner.context_bytes(T4).expected
+    of_a_process = (context_bytes(T4), workspace_bytes(T4), resident_cache_bytes(T4))
+    assert two - one == sum(part.expected for part in of_a_process)
 
 
 def test_quantised_voxtral_keeps_head_and_embedding() -> None:
