@@ -41,6 +41,8 @@ Fit = Literal["fits", "depends", "does not fit"]
 MemoryByOwner = dict[str, Estimate]
 #: What the allocator has reserved and nobody uses.
 CACHE = "allocator cache"
+#: Moments that are read from an allocator.
+MOMENTS = ("load_peak", "idle", "request_peak")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +64,22 @@ class PairPlan:
     capacity: Estimate
     host_bytes: int
     ledger: Mapping[str, Mapping[str, Estimate]]
+    #: Segments that requests before this moment have left in the allocator, which it gives up
+    #: before it runs out of memory.
+    left: Mapping[str, Estimate]
 
     def moment(self, name: str) -> Estimate:
         """A moment's bytes: `load_peak`, `idle`, `request_peak`, `swap_peak`."""
         return total(list(self.ledger[name].values()))
+
+    def allocated(self, name: str) -> Estimate:
+        """What torch's `memory_allocated` says of a moment, or `max_memory_allocated`."""
+        owners = self.ledger[name].items()
+        return total([size for owner, size in owners if owner not in ("context", CACHE)])
+
+    def reserved(self, name: str) -> Estimate:
+        """The same of `memory_reserved`, where nothing else wants the memory."""
+        return total([self.allocated(name), self.ledger[name][CACHE], self.left.get(name, ZERO)])
 
     def expected(self, name: str) -> dict[str, int]:
         """A moment's owners and their expected bytes."""
@@ -130,6 +144,7 @@ class PairPlan:
         )
         return {
             **{name: getattr(self, name) for name in (*named, "attention", *derived, "host_bytes")},
+            **{f"{name}_reserved_bytes": self.reserved(name).expected for name in MOMENTS},
             "swap_peak_bytes": self.moment("swap_peak").expected,
             "total_low_bytes": self.total.low,
             "total_high_bytes": self.total.high,
@@ -184,11 +199,24 @@ class PairParts:
     def resident(self) -> MemoryByOwner:
         return self.process | self.llm | self.asr
 
+    @property
+    def loading(self) -> MemoryByOwner:
+        """cuBLAS' workspaces come with the first request."""
+        loaded = self.resident | self.second_copy
+        return {owner: size for owner, size in loaded.items() if owner != "workspaces"}
+
     def working(self, *roles: str) -> MemoryByOwner:
         """Requests to these roles that are served together."""
         sizes, caches = zip(*(self.requests[role] for role in roles), strict=True)
         named = {f"{role} request": size for role, size in zip(roles, sizes, strict=True)}
         return {**named, CACHE: total([self.process[CACHE], *caches])}
+
+    def left_by(self, *roles: str) -> Estimate:
+        """What loading and requests to these roles may leave reserved: nothing, or all that they
+        took."""
+        taken = total([part for role in roles for part in self.requests[role]])
+        loading = total(list(self.second_copy.values()))
+        return Estimate(0, taken.expected // 2, taken.high + loading.high)
 
     def working_in_turn(self) -> MemoryByOwner:
         """One model at work at a time."""
@@ -272,10 +300,13 @@ def plan_pair(
         attention=attention,
         load_path=load_path,
     )
-    load = parts.resident | parts.second_copy
+    load = parts.loading
     if load_order == "asr-first":  # the recogniser's copy has gone before the LLM comes
-        alone = parts.process | parts.asr | parts.second_copy
-        load = max(alone, parts.resident, key=lambda own: total(list(own.values())).expected)
+        alone, both = (
+            {owner: size for owner, size in load.items() if owner not in later}
+            for later in (parts.llm, parts.second_copy)
+        )
+        load = max(alone, both, key=lambda own: total(list(own.values())).expected)
     at_work = parts.working_in_turn()
     capacity = Estimate(card.usable_bytes, card.usable_bytes, card.usable_bytes_max)
     if capacity_bytes is not None:
@@ -299,6 +330,12 @@ def plan_pair(
             "request_peak": parts.resident | at_work,
             # the recogniser comes in beside an LLM that works at the same time
             "swap_peak": parts.resident | parts.second_copy | {"request": at_work["request"]},
+        },
+        left={
+            "idle": parts.left_by(*parts.requests),
+            "request_peak": parts.left_by(
+                min(parts.requests, key=lambda role: parts.requests[role][0].expected)
+            ),
         },
     )
 

@@ -58,7 +58,7 @@ def _two_processes(parts: PairParts) -> Moments:
 
 
 def _loaded(parts: PairParts) -> Moments:
-    return {"loading": parts.resident | parts.second_copy, "at rest": parts.resident}
+    return {"loading": parts.loading, "at rest": parts.resident}
 
 
 def _swapping_asr(parts: PairParts) -> Moments:
