@@ -236,8 +236,11 @@ def test_sharing_less_never_takes_more(size: str, card: str, audio_s: float, bat
     found = planner.memory_by_strategy(*pair, **kept, request=request)
     bytes_of = {way: needed.expected for way, needed in found.items()}
     assert bytes_of["swapping both"] <= bytes_of["swapping both, fixed block"]
-    assert bytes_of["swapping both"] <= bytes_of["swapping Whisper"] <= bytes_of["sequential"]
-    assert bytes_of["swapping both, fixed block"] <= bytes_of["sequential"]
+    assert bytes_of["swapping both"] <= bytes_of["swapping Whisper"]
+    # what comes in at work finds a workspace of cuBLAS there, which a first loading does not
+    at_first = bytes_of["sequential"] + workspace_bytes(catalog.card(card)).expected
+    assert bytes_of["swapping Whisper"] <= at_first
+    assert bytes_of["swapping both, fixed block"] <= at_first
     assert bytes_of["sequential"] <= bytes_of["parallel, one process"]
     assert bytes_of["parallel, one process"] < bytes_of["parallel, two processes"]
     assert bytes_of["swapping Whisper"] <= bytes_of["swapping Whisper, overlapped"]
