@@ -49,6 +49,14 @@ class Backend:
     #: Computes in float16 whatever it keeps the weights in, where the card has it in hardware.
     half_activations: bool = False
     features_on_device: bool = False
+    #: Whose attention: torch's, or its own.
+    engine: Literal["torch", "ctranslate2"] = "torch"
+    #: `generate` cuts the segment that it works on out of the features, also where that is all.
+    copies_segment: bool = False
+    #: Each beam has the encoder's output, and the cross-attention's K and V, for itself.
+    copies_audio_per_beam: bool = False
+    #: Of K and V that a layer has just computed, those that are not yet the cache's own.
+    fresh_cross_kv: int = 0
     #: Windows of a clip go through the model one after the other.
     windows_in_turn: bool = False
     #: The lab has it encode them so where the device is the host.
@@ -59,6 +67,8 @@ class Backend:
     #: loaded straight to the device has the checkpoint there.
     float32_build: bool = False
     reads_whole_file: bool = False
+    #: What its own library holds on a card beside torch's context: lowest, expected, highest.
+    library_bytes: tuple[int, int, int] = (0, 0, 0)
 
     def check_dtype(self, dtype: str) -> None:
         """`ParameterError` where it cannot keep weights in this dtype."""
@@ -83,6 +93,9 @@ BACKENDS: Registry[Backend] = Registry(
             module="transformers",
             dtypes=("float32", "bfloat16", "float16"),
             default_dtype="float16",
+            copies_segment=True,
+            copies_audio_per_beam=True,
+            fresh_cross_kv=2,
         ),
         # its default casts per operation (fp16=True except on a CPU); its float16 is `.half()` with
         # the LayerNorms back in float32. Encoder (whisper/model.py, ResidualAttentionBlock): fc1's
@@ -109,8 +122,10 @@ BACKENDS: Registry[Backend] = Registry(
             dtypes=("float32", "float16", "int8"),
             default_dtype="float16",
             checkpoints="ctranslate2",
+            engine="ctranslate2",
             windows_in_turn=True,
             reads_whole_file=True,
+            library_bytes=(500_000_000, 675_000_000, 850_000_000),
         ),
     ],
 )

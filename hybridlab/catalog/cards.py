@@ -39,13 +39,6 @@ class Card:
         return ("float32", "bfloat16", "float16")
 
     @property
-    def fused_gqa(self) -> bool:
-        """Whether SDPA has a fused kernel for grouped-query attention; without one (compute
-        capability 7.5) transformers' `enable_gqa` falls to the math kernel, which builds float32
-        scores."""
-        return not self.is_gpu or self.compute_capability >= (8, 0)
-
-    @property
     def context_bytes(self) -> tuple[int, int, int]:
         """Driver context, loaded kernels and libraries of one process outside PyTorch's allocator:
         lowest, expected, highest. Turing: 0.11-0.16 GiB in public out-of-memory texts of T4s. Later

@@ -133,11 +133,11 @@ class VoxtralModel:
 
     @property
     def matrix_parameters(self) -> int:
-        """Weights of the linear layers that a quantiser replaces (embeddings and head stay)."""
-        text, encoder = self.text, self.encoder
+        """Weights of the linear layers that a quantiser replaces: the text model's. Encoder,
+        projector, embeddings and head stay."""
+        text = self.text
         attention = text.hidden * text.head_dim * (2 * text.heads + 2 * text.kv_heads)
-        text_part = text.layers * (attention + 3 * text.hidden * text.ffn)
-        return text_part + 12 * encoder.layers * encoder.d_model**2 + self.projector_parameters
+        return text.layers * (attention + 3 * text.hidden * text.ffn)
 
 
 def whisper_of(

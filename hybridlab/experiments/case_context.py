@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab.audio import Samples
+from hybridlab.catalog import kernels
 from hybridlab.devices import Device
 from hybridlab.devices.base import SLACK
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.live_feed import LiveFeed
 from hybridlab.models.base import AudioLanguageModel, Model, PhaseSpan
-from hybridlab.planner.activations import kernel_of
 from hybridlab.profiling.memory_profiler import MemoryProfiler, thin
 from hybridlab.results.manifest import now
 from hybridlab.results.writer import TableWriter
@@ -123,7 +123,11 @@ class CaseContext:
 def attention_kernel(case: Case, device: Device) -> str | None:
     """Which kernel grouped heads got; None for a device that the catalog does not know."""
     card = case.card_on(device)
-    return None if card is None else kernel_of(case.llm.attention, card)
+    if card is None:
+        return None
+    return kernels.attention_kernel(
+        card, case.llm.dtype, attention=case.llm.attention, grouped=True
+    )
 
 
 def trial_identity(context: CaseContext, spec: RequestSpec) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hybridlab import catalog
 from hybridlab.catalog import Attention, VoxtralModel
+from hybridlab.catalog.kernels import attention_kernel
 from hybridlab.devices import Device
 from hybridlab.errors import UnavailableError
 
@@ -80,8 +81,8 @@ def check_card(attention: Attention, card: str) -> None:
 
 
 def has_fused_grouped(card: str) -> bool:
-    """Whether grouped heads have a fused kernel on this card; True for ''."""
-    return not card or catalog.card(card).fused_gqa
+    """Whether grouped heads of 16 bit have a fused kernel on this card; True for ''."""
+    return not card or attention_kernel(catalog.card(card), "float16", grouped=True) != "math"
 
 
 @contextmanager

@@ -23,8 +23,8 @@ SILENT_HOPS = 5
 
 
 class WhisperOpenai(LocalModel, WindowedRecognizer):
-    """All windows of a call run as one batch; padded with zeros in the log-mel domain, as
-    `whisper.transcribe` does."""
+    """All windows of a call run as one batch, with beams one after the other; padded with zeros in
+    the log-mel domain, as `whisper.transcribe` does."""
 
     def _build(self) -> nn.Module:
         build = {"random": self._random, "hub": self._released}.get(
@@ -116,10 +116,15 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
         import whisper
 
         with self._probe.call():
-            mel = torch.stack([self.mel(piece) for piece in pieces])
-            results = whisper.decode(
-                self._model, self.encoded(mel), self._options(language, max_new_tokens, beams)
-            )
+            heard = self.encoded(torch.stack([self.mel(piece) for piece in pieces]))
+            options = self._options(language, max_new_tokens, beams)
+            # beams share the encoder's output in the library, which has it for one window only
+            at_once = len(heard) if beams == 1 else 1
+            results = [
+                result
+                for windows in heard.split(at_once)
+                for result in whisper.decode(self._model, windows, options)
+            ]
         return [GenerationResult(result.text.strip(), tuple(result.tokens)) for result in results]
 
     def mel(self, samples: Samples) -> Tensor:

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 from hybridlab import catalog
 from hybridlab.catalog import Attention, AudioEncoder, Card, VoxtralModel, WhisperModel
-from hybridlab.planner.estimate import ZERO, Estimate, largest, total
+from hybridlab.catalog.kernels import Kernel, attention_kernel, math_bytes_per_score
+from hybridlab.planner.estimate import ZERO, Estimate, largest
 from hybridlab.units import BYTES_PER_DTYPE
 
-#: Bytes per score of the math kernel: it upcasts to float32; scores and their softmax are alive
-#: together at least; `_safe_softmax` may hold a mask (1 byte) and its `where` (4) beside them
-#: (aten/native/transformers/attention.cpp). Measured on a CPU with torch 2.13: 9.1 to 11.0.
-MATH_BYTES_PER_SCORE = Estimate(8, 10, 13)
+FLOAT32 = BYTES_PER_DTYPE["float32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +28,8 @@ class Request:
     prompt_tokens: int = 32  # text of a question and the control tokens around it
     beams: int = 1
     batch: int = 1
+    #: Rows of a batch differ in length, and a mask says where each ends.
+    padded: bool = False
 
     @property
     def windows(self) -> int:
@@ -44,22 +44,55 @@ class Request:
         return math.ceil(self.audio_s / (catalog.WINDOW_S - catalog.WINDOW_REACH_S))
 
 
-def compute_width(dtype: str, backend: str, card: Card) -> float:
-    """Bytes per activation. openai-whisper computes in float16 from float32 weights (fp16=True)
-    except on a CPU; quantised models compute in 16 bit."""
+def compute_dtype(dtype: str, backend: str, card: Card) -> str:
+    """Of activations. openai-whisper computes in float16 from float32 weights (fp16=True) except on
+    a CPU; quantised models compute in 16 bit."""
     if dtype in ("int8", "int4"):
-        return 2.0
+        return "float16"
     if catalog.backend(backend).half_activations and "float16" in card.native_dtypes:
-        return 2.0
-    return BYTES_PER_DTYPE[dtype]
+        return "float16"
+    return dtype
 
 
-def kernel_of(attention: Attention, card: Card) -> Attention:
-    """The kernel that grouped-query attention gets. transformers passes `enable_gqa`, for which
-    compute capability 7.5 has no fused kernel: `auto` is `math` there and `flash` elsewhere."""
-    if attention != "auto":
-        return attention
-    return "flash" if card.fused_gqa else "math"
+def whisper_kernel(card: Card, *, backend: str, dtype: str) -> Kernel:
+    """In a Whisper's encoder."""
+    computes_in = compute_dtype(dtype, backend, card)
+    return attention_kernel(card, computes_in, engine=catalog.backend(backend).engine)
+
+
+def voxtral_kernel(
+    card: Card, request: Request, *, dtype: str, attention: Attention = "auto"
+) -> Kernel:
+    """For the prompt of a Voxtral: with a mask, or with expanded K and V, no heads are grouped."""
+    return attention_kernel(
+        card,
+        compute_dtype(dtype, "transformers", card),
+        attention=attention,
+        grouped=attention != "expanded_kv" and not request.padded,
+        masked=request.padded,
+    )
+
+
+def math_bytes(
+    *,
+    rows: int,
+    length: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    width: float,
+    causal: bool,
+) -> Estimate:
+    """What torch's math kernel holds beside its caller's q, k and v while it computes the softmax:
+    scores, q scaled, K and V of all heads, from 16 bit also q, k and v upcast, and a causal mask
+    (aten/native/transformers/attention.cpp)."""
+    one = 4 * rows * heads * head_dim * length
+    copies = float(one) if kv_heads == heads else 3.0 * one
+    if width < FLOAT32:
+        copies = 4.0 * one if kv_heads == heads else 4.0 * one + 2 * one * kv_heads / heads
+    mask = FLOAT32 * length**2 if causal else 0
+    scores = Estimate(*math_bytes_per_score()) * (rows * heads * length**2)
+    return scores + Estimate.exact(copies + mask)
 
 
 # ------------------------------------------------------------------------------------ features
@@ -103,18 +136,38 @@ def carried_audio_bytes(request: Request, *, card: Card) -> Estimate:
 
 
 def encoder_bytes(
-    encoder: AudioEncoder, *, rows: int, width: float, backend: str, attention: Attention = "auto"
+    encoder: AudioEncoder, *, rows: int, width: float, backend: str, kernel: Kernel = "flash"
 ) -> Estimate:
-    """Peak of the encoder for `rows` windows: its feed-forward block (`Backend.encoder_tensors`)
-    beside the features, or, with the math kernel pinned, heads x positions^2 scores per window.
-    Multi-head attention has a fused kernel on every card: `auto` never means `math` here."""
+    """Peak of the encoder for `rows` windows beside its features: its feed-forward block
+    (`Backend.encoder_tensors`), or attention where that builds scores, beside the caller's input,
+    two residuals, q, k and v."""
     unit = encoder.positions * encoder.d_model * width
-    features = encoder.mel_bins * catalog.MEL_FRAMES_PER_WINDOW * width
-    plain = Estimate.exact(rows * (catalog.backend(backend).encoder_tensors * unit + features))
-    if attention != "math":
-        return plain
-    scores = MATH_BYTES_PER_SCORE * (rows * encoder.heads * encoder.positions**2)
-    return largest([plain, scores + Estimate.exact(rows * 8 * unit)])
+    feed_forward = Estimate.exact(rows * catalog.backend(backend).encoder_tensors * unit)
+    attending = Estimate.exact(rows * 6 * unit)
+    if kernel == "scores":
+        scores = rows * encoder.heads * encoder.positions**2 * width
+        return largest([feed_forward, attending + Estimate.exact(scores)])
+    if kernel != "math":
+        return feed_forward
+    scores_and_copies = math_bytes(
+        rows=rows,
+        length=encoder.positions,
+        heads=encoder.heads,
+        kv_heads=encoder.heads,
+        head_dim=encoder.d_model // encoder.heads,
+        width=width,
+        causal=False,
+    )
+    return largest([feed_forward, attending + scores_and_copies])
+
+
+def features_bytes(rows: int, mel_bins: int, *, width: float, backend: str) -> float:
+    """Features of so many windows while a Whisper works: as they came, in float32; cast to what it
+    computes in; and the segment that transformers' `generate` cuts out of them."""
+    values = rows * mel_bins * catalog.MEL_FRAMES_PER_WINDOW
+    cast = width if width < FLOAT32 else 0
+    segment = width if catalog.backend(backend).copies_segment else 0
+    return values * (FLOAT32 + cast + segment)
 
 
 # ------------------------------------------------------------------------------------- Whisper
@@ -130,32 +183,41 @@ def whisper_phases(
 ) -> dict[str, Estimate]:
     """Transient bytes of a Whisper call above its weights, by phase.
 
-    Decode holds the encoder's output, cross-attention K and V of every decoder layer for each
-    hypothesis, their self-attention cache, one temporary of a layer's K or V, and the logits in
-    float32 twice (log-softmax). CTranslate2 runs a clip's windows one after the other, and the lab
-    has openai-whisper encode them so on a host.
+    Decode holds the encoder's output, cross-attention K and V of every decoder layer, those that
+    the last layer has just computed, the self-attention cache, and the logits in float32 twice
+    (log-softmax). transformers copies the encoder's output, and with it K and V, for each beam; the
+    other libraries let beams share them, and the lab gives openai-whisper, which can do so for one
+    window only, one after the other then. CTranslate2 always gets them so, and on a host
+    openai-whisper's encoder.
     """
-    width = compute_width(dtype, backend, card)
     known = catalog.backend(backend)
-    rows = request.batch * (1 if known.windows_in_turn else request.whisper_windows)
-    d = model.encoder.d_model
+    computes_in = compute_dtype(dtype, backend, card)
+    width = BYTES_PER_DTYPE[computes_in]
+    windows = request.batch * request.whisper_windows
+    in_turn = known.windows_in_turn or (request.beams > 1 and not known.copies_audio_per_beam)
+    rows = 1 if in_turn else windows
+    d, mel_bins = model.encoder.d_model, model.encoder.mel_bins
     unit = model.encoder.positions * d * width
-    features = model.encoder.mel_bins * catalog.MEL_FRAMES_PER_WINDOW * width
+    features = features_bytes(rows, mel_bins, width=width, backend=backend)
+    if known.features_on_device:
+        features += (windows - rows) * mel_bins * catalog.MEL_FRAMES_PER_WINDOW * FLOAT32
     at_once = 1 if known.host_windows_in_turn and card is catalog.HOST else rows
-    encode = encoder_bytes(model.encoder, rows=at_once, width=width, backend=backend)
-    encode = encode + Estimate.exact((rows - at_once) * (unit + features))
+    kernel = whisper_kernel(card, backend=backend, dtype=dtype)
+    encode = encoder_bytes(model.encoder, rows=at_once, width=width, backend=backend, kernel=kernel)
+    encode = encode + Estimate.exact((rows - at_once) * unit + features)
     tokens = min(request.new_tokens + 4, catalog.WHISPER_MAX_TARGET_POSITIONS)
     hypotheses = rows * request.beams
-    cross_kv = model.cross_kv_values * hypotheses * width
+    heard = hypotheses if known.copies_audio_per_beam else rows
+    cross_kv = model.cross_kv_values * heard * width
     self_kv = model.self_kv_values_per_token * tokens * hypotheses * width
-    logits = 2 * 4 * model.vocab_size * hypotheses
-    decode = rows * unit + cross_kv + hypotheses * unit + self_kv + logits
+    logits = 2 * FLOAT32 * model.vocab_size * hypotheses
+    decode = (heard + known.fresh_cross_kv * heard) * unit + features + cross_kv + self_kv + logits
     if width < BYTES_PER_DTYPE[dtype]:
         # casts per operation: the head's whole embedding while decoding, fc1 while encoding
         decode += model.vocab_size * d * width
         encode = encode + Estimate(0, 0, int(4 * d * d * width))
     return {
-        "prepare": prepare_bytes(rows, model.encoder.mel_bins, backend=backend, card=card),
+        "prepare": prepare_bytes(windows, mel_bins, backend=backend, card=card),
         "encode": encode,
         "decode": Estimate.exact(decode),
     }
@@ -182,37 +244,51 @@ def voxtral_phases(
 ) -> dict[str, Estimate]:
     """Transient bytes of a Voxtral request above its weights, by phase.
 
-    All windows of the audio pass the encoder in one batch. Prefill holds the KV cache so far, the
-    features, five tensors of (tokens, hidden), and three of (tokens, ffn) in the SwiGLU block or
-    whatever attention needs, the larger. `generate` computes the head on the last position only;
-    logits are kept in float32 beside the 16-bit ones. Decode appends to the cache with `cat`,
-    which holds one layer's K twice, and with the math kernel expands K and V to float32.
+    All windows of the audio pass the encoder in one batch, beside the prompt's embeddings. Prefill
+    holds the KV cache so far, features, the audio's embeddings and rotary tables, and then either
+    four tensors of (tokens, hidden) and the SwiGLU block's three of (tokens, ffn), or three, q and
+    whatever attention needs. `generate` computes the head on the last position only; logits are
+    kept in float32 beside the 16-bit ones. Decode appends to the cache with `cat`, which holds one
+    layer's K twice, and with the math kernel copies K and V in float32.
     """
-    width = compute_width(dtype, "transformers", card)
-    windows, text = request.windows * request.batch, model.text
+    computes_in = compute_dtype(dtype, "transformers", card)
+    width = BYTES_PER_DTYPE[computes_in]
+    windows, text, rows = request.windows * request.batch, model.text, request.batch
     encode = encoder_bytes(
-        model.encoder, rows=windows, width=width, backend="transformers", attention=attention
+        model.encoder,
+        rows=windows,
+        width=width,
+        backend="transformers",
+        kernel=attention_kernel(card, computes_in, attention=attention),
     )
     features = windows * model.encoder.mel_bins * catalog.MEL_FRAMES_PER_WINDOW * width
     length = catalog.VOXTRAL_TOKENS_PER_WINDOW * request.windows + request.prompt_tokens
-    rows, every = request.batch, length + request.new_tokens
-    prompt_kv = voxtral_kv_bytes(model, tokens=length, width=width) * rows
+    every = length + request.new_tokens
     whole_kv = voxtral_kv_bytes(model, tokens=every, width=width) * rows
-    hidden = 5 * length * text.hidden * width * rows
-    feed_forward = Estimate.exact(3 * length * text.ffn * width * rows)
-    prefill = largest(
-        [feed_forward, attention_bytes(model, length, rows, width, kernel_of(attention, card))]
+    hidden = length * text.hidden * width * rows
+    heard = catalog.VOXTRAL_TOKENS_PER_WINDOW * windows * text.hidden * width
+    rotary = 2 * length * text.head_dim * width
+    mask = rows * length**2 if request.padded else 0
+    prompt_kv = voxtral_kv_bytes(model, tokens=length, width=width) * rows
+    kept = prompt_kv + features + heard + rotary + mask
+    feed_forward = Estimate.exact(4 * hidden + 3 * length * text.ffn * width * rows)
+    query = length * text.heads * text.head_dim * width * rows
+    grouped = attention != "expanded_kv" and not request.padded
+    kernel = voxtral_kernel(card, request, dtype=dtype, attention=attention)
+    attending = Estimate.exact(3 * hidden + query) + attention_bytes(
+        model, length, rows, width, kernel, grouped=grouped, padded=request.padded
     )
-    logits = (4 + width) * text.vocab_size * rows
+    logits = (FLOAT32 + width) * text.vocab_size * rows
     step = whole_kv / (2 * text.layers) + logits
-    if kernel_of(attention, card) == "math":  # K and V of one layer, all heads, in float32
-        step += 2 * 4 * text.heads * text.head_dim * every * rows
+    if kernel == "math":
+        upcast = text.kv_heads if width < FLOAT32 else 0
+        step += 2 * FLOAT32 * (text.heads + upcast) * text.head_dim * every * rows
     mel_bins = model.encoder.mel_bins
     return {
         "prepare": prepare_bytes(windows, mel_bins, backend="transformers", card=card)
         + carried_audio_bytes(request, card=card),
-        "encode": encode,
-        "prefill": Estimate.exact(prompt_kv + features + hidden + logits) + prefill,
+        "encode": encode + Estimate.exact(features + hidden),
+        "prefill": Estimate.exact(kept) + largest([feed_forward, attending]),
         "decode": Estimate.exact(whole_kv + features + step),
         "head": Estimate.exact(whole_kv + features + logits + _repacked_head(model, dtype, card)),
     }
@@ -245,19 +321,31 @@ def voxtral_kv_bytes(model: VoxtralModel, *, tokens: int, width: float) -> int:
 
 
 def attention_bytes(
-    model: VoxtralModel, length: int, rows: int, width: float, kernel: Attention
+    model: VoxtralModel,
+    length: int,
+    rows: int,
+    width: float,
+    kernel: Kernel,
+    *,
+    grouped: bool = True,
+    padded: bool = False,
 ) -> Estimate:
-    """What one layer's attention holds during prefill beside its output.
-
-    `flash` reads grouped heads as they are. `efficient` and `expanded_kv` need K and V of all
-    heads. `math` upcasts q and the expanded K and V to float32 and builds heads x L x L scores
-    (facts: one matrix is 18 MiB at 383 tokens and 1.7 GiB at 5 min of audio).
-    """
+    """What one layer's attention holds during prefill beside q and the cache: its output, K and V
+    of all heads where they are not read as groups, the mask of padded rows, and what `math_bytes`
+    says (facts: one score matrix is 18 MiB at 383 tokens and 1.7 GiB at 5 min of audio)."""
     text = model.text
-    one = length * text.heads * text.head_dim * rows
-    if kernel == "flash":
-        return ZERO
-    if kernel in ("efficient", "expanded_kv"):
-        return Estimate.exact(2 * one * width)
-    scores = MATH_BYTES_PER_SCORE * (text.heads * length * length * rows)
-    return total([scores, Estimate.exact(3 * 4 * one + 2 * one * width)])
+    one = length * text.heads * text.head_dim * width * rows
+    mask = rows * length**2 * width if padded else 0  # in the kernel's dtype, beside its booleans
+    expanded = 0 if grouped else 2 * one
+    if kernel != "math":
+        return Estimate.exact(one + expanded + mask)
+    held = math_bytes(
+        rows=rows,
+        length=length,
+        heads=text.heads,
+        kv_heads=text.kv_heads if grouped else text.heads,
+        head_dim=text.head_dim,
+        width=width,
+        causal=not padded,
+    )
+    return held + Estimate.exact(expanded + mask)

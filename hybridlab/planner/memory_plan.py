@@ -15,8 +15,15 @@ from hybridlab.catalog import (
     VoxtralModel,
     WhisperModel,
 )
-from hybridlab.planner.activations import Request, voxtral_phases, whisper_phases
-from hybridlab.planner.estimate import Estimate, largest, total
+from hybridlab.planner.activations import (
+    Request,
+    voxtral_kernel,
+    voxtral_phases,
+    whisper_kernel,
+    whisper_phases,
+)
+from hybridlab.planner.allocator import request_cache_bytes, resident_cache_bytes
+from hybridlab.planner.estimate import ZERO, Estimate, largest, total
 from hybridlab.planner.weights import (
     voxtral_host_bytes,
     voxtral_weights_bytes,
@@ -26,17 +33,16 @@ from hybridlab.planner.weights import (
 )
 from hybridlab.units import GB, MIB
 
-#: Blocks that the caching allocator holds unused, as a share of the transient bytes.
-#: GMLake (ASPLOS 2024) measured 15 % on average for training: an upper bound for inference.
-SLACK_HIGHEST_SHARE = 0.15
-SLACK_SEGMENT_BYTES = 20 * MIB  # small and middle blocks come from segments of 2 and 20 MiB
-
 #: What an operating system, Python and the imported libraries leave of a host for weights.
 HOST_BASE_BYTES = int(2.5 * GB)
 
 Fit = Literal["fits", "depends", "does not fit"]
 #: Bytes by owner.
 MemoryByOwner = dict[str, Estimate]
+#: What the allocator has reserved and nobody uses.
+CACHE = "allocator cache"
+#: Moments that are read from an allocator.
+MOMENTS = ("load_peak", "idle", "request_peak")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +64,22 @@ class PairPlan:
     capacity: Estimate
     host_bytes: int
     ledger: Mapping[str, Mapping[str, Estimate]]
+    #: Segments that requests before this moment have left in the allocator, which it gives up
+    #: before it runs out of memory.
+    left: Mapping[str, Estimate]
 
     def moment(self, name: str) -> Estimate:
         """A moment's bytes: `load_peak`, `idle`, `request_peak`, `swap_peak`."""
         return total(list(self.ledger[name].values()))
+
+    def allocated(self, name: str) -> Estimate:
+        """What torch's `memory_allocated` says of a moment, or `max_memory_allocated`."""
+        owners = self.ledger[name].items()
+        return total([size for owner, size in owners if owner not in ("context", CACHE)])
+
+    def reserved(self, name: str) -> Estimate:
+        """The same of `memory_reserved`, where nothing else wants the memory."""
+        return total([self.allocated(name), self.ledger[name][CACHE], self.left.get(name, ZERO)])
 
     def expected(self, name: str) -> dict[str, int]:
         """A moment's owners and their expected bytes."""
@@ -126,6 +144,7 @@ class PairPlan:
         )
         return {
             **{name: getattr(self, name) for name in (*named, "attention", *derived, "host_bytes")},
+            **{f"{name}_reserved_bytes": self.reserved(name).expected for name in MOMENTS},
             "swap_peak_bytes": self.moment("swap_peak").expected,
             "total_low_bytes": self.total.low,
             "total_high_bytes": self.total.high,
@@ -141,11 +160,15 @@ def fit_of(needed: Estimate, capacity: Estimate) -> Fit:
 
 
 def context_bytes(card: Card) -> Estimate:
-    """Driver context, libraries and cuBLAS workspace of one process."""
+    """Driver context and libraries of one process, outside torch's allocator."""
+    return ZERO if card is catalog.HOST else Estimate(*card.context_bytes)
+
+
+def workspace_bytes(card: Card) -> Estimate:
+    """cuBLAS' workspace, which torch allocates for each thread's stream."""
     if card is catalog.HOST:
-        return Estimate.exact(0)
-    workspace = cublas_workspace_bytes(card.compute_capability)
-    return Estimate(*card.context_bytes) + Estimate.exact(workspace)
+        return ZERO
+    return Estimate.exact(cublas_workspace_bytes(card.compute_capability))
 
 
 def cublas_workspace_bytes(capability: tuple[int, int]) -> int:
@@ -163,29 +186,43 @@ class PairParts:
     """What the bytes of a pair are made of, each part by its owner, and transient ones of a request
     to either model."""
 
-    card: Card
-    context: MemoryByOwner
+    #: Of one process: the driver's, cuBLAS' and the allocator's.
+    process: MemoryByOwner
     llm: MemoryByOwner
     asr: MemoryByOwner
     #: Beside the recogniser's weights while it is loaded.
     second_copy: MemoryByOwner
-    llm_request: Estimate
-    asr_request: Estimate
+    #: By role: transient bytes of a request, and what the allocator holds unused beside them.
+    requests: Mapping[str, tuple[Estimate, Estimate]]
 
     @property
     def resident(self) -> MemoryByOwner:
-        return self.context | self.llm | self.asr
+        return self.process | self.llm | self.asr
 
-    def working(self, **requests: Estimate) -> MemoryByOwner:
-        """The transient bytes of requests that are served together, and what the allocator holds
-        beside them."""
-        named = {name.replace("_", " "): size for name, size in requests.items()}
-        cache = total([allocator_cache_bytes(self.card, size) for size in requests.values()])
-        return {**named, "allocator cache": cache}
+    @property
+    def loading(self) -> MemoryByOwner:
+        """cuBLAS' workspaces come with the first request."""
+        loaded = self.resident | self.second_copy
+        return {owner: size for owner, size in loaded.items() if owner != "workspaces"}
+
+    def working(self, *roles: str) -> MemoryByOwner:
+        """Requests to these roles that are served together."""
+        sizes, caches = zip(*(self.requests[role] for role in roles), strict=True)
+        named = {f"{role} request": size for role, size in zip(roles, sizes, strict=True)}
+        return {**named, CACHE: total([self.process[CACHE], *caches])}
+
+    def left_by(self, *roles: str) -> Estimate:
+        """What loading and requests to these roles may leave reserved: nothing, or all that they
+        took."""
+        taken = total([part for role in roles for part in self.requests[role]])
+        loading = total(list(self.second_copy.values()))
+        return Estimate(0, taken.expected // 2, taken.high + loading.high)
 
     def working_in_turn(self) -> MemoryByOwner:
         """One model at work at a time."""
-        return self.working(request=largest([self.llm_request, self.asr_request]))
+        sizes, caches = zip(*self.requests.values(), strict=True)
+        cache = self.process[CACHE] + largest(list(caches))
+        return {"request": largest(list(sizes)), CACHE: cache}
 
 
 def pair_parts(
@@ -206,16 +243,30 @@ def pair_parts(
     kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
     asr_bytes = whisper_weights_bytes(whisper, **kept)
     load_bytes = whisper_load_peak_bytes(whisper, **kept, path=load_path)
-    llm_phases = voxtral_phases(voxtral, request, dtype=llm_dtype, card=card, attention=attention)
-    asr_phases = whisper_phases(whisper, request, **kept, card=card)
+    llm_request = largest(
+        list(
+            voxtral_phases(
+                voxtral, request, dtype=llm_dtype, card=card, attention=attention
+            ).values()
+        )
+    )
+    asr_request = largest(list(whisper_phases(whisper, request, **kept, card=card).values()))
+    llm_scores = voxtral_kernel(card, request, dtype=llm_dtype, attention=attention) == "math"
+    asr_scores = whisper_kernel(card, **kept) == "math"
+    library = catalog.backend(backend).library_bytes if card is not catalog.HOST else (0, 0, 0)
     return PairParts(
-        card=card,
-        context={"context": context_bytes(card)},
+        process={
+            "context": context_bytes(card) + Estimate(*library),
+            "workspaces": workspace_bytes(card),
+            CACHE: resident_cache_bytes(card),
+        },
         llm={"llm weights": Estimate.exact(voxtral_weights_bytes(voxtral, dtype=llm_dtype))},
         asr={"asr weights": Estimate.exact(asr_bytes)},
         second_copy={"second copy": Estimate.exact(load_bytes - asr_bytes)},
-        llm_request=largest(list(llm_phases.values())),
-        asr_request=largest(list(asr_phases.values())),
+        requests={
+            "llm": (llm_request, request_cache_bytes(card, llm_request, scores=llm_scores)),
+            "asr": (asr_request, request_cache_bytes(card, asr_request, scores=asr_scores)),
+        },
     )
 
 
@@ -249,10 +300,13 @@ def plan_pair(
         attention=attention,
         load_path=load_path,
     )
-    load = parts.resident | parts.second_copy
+    load = parts.loading
     if load_order == "asr-first":  # the recogniser's copy has gone before the LLM comes
-        alone = parts.context | parts.asr | parts.second_copy
-        load = max(alone, parts.resident, key=lambda own: total(list(own.values())).expected)
+        alone, both = (
+            {owner: size for owner, size in load.items() if owner not in later}
+            for later in (parts.llm, parts.second_copy)
+        )
+        load = max(alone, both, key=lambda own: total(list(own.values())).expected)
     at_work = parts.working_in_turn()
     capacity = Estimate(card.usable_bytes, card.usable_bytes, card.usable_bytes_max)
     if capacity_bytes is not None:
@@ -277,15 +331,13 @@ def plan_pair(
             # the recogniser comes in beside an LLM that works at the same time
             "swap_peak": parts.resident | parts.second_copy | {"request": at_work["request"]},
         },
+        left={
+            "idle": parts.left_by(*parts.requests),
+            "request_peak": parts.left_by(
+                min(parts.requests, key=lambda role: parts.requests[role][0].expected)
+            ),
+        },
     )
-
-
-def allocator_cache_bytes(card: Card, served: Estimate) -> Estimate:
-    """What a caching allocator holds beside so many transient bytes without using it."""
-    if card is catalog.HOST:  # no caching allocator
-        return Estimate.exact(0)
-    highest = int(SLACK_HIGHEST_SHARE * served.high) + SLACK_SEGMENT_BYTES
-    return Estimate(0, SLACK_SEGMENT_BYTES, highest)
 
 
 def plan_table(

@@ -7,7 +7,7 @@ from typing import Any
 
 from hybridlab.catalog import Card, VoxtralModel, WhisperModel
 from hybridlab.planner.estimate import largest, total
-from hybridlab.planner.memory_plan import MemoryByOwner, PairParts, pair_parts
+from hybridlab.planner.memory_plan import CACHE, MemoryByOwner, PairParts, pair_parts
 
 #: Owners of every byte at each moment that could be a ledger's worst.
 Moments = dict[str, MemoryByOwner]
@@ -33,8 +33,8 @@ def ledger_by_strategy(
 
 def _solo(parts: PairParts) -> Moments:
     """The LLM alone does both jobs."""
-    alone = parts.context | parts.llm
-    return {"at rest": alone, "at work": alone | parts.working(llm_request=parts.llm_request)}
+    alone = parts.process | parts.llm
+    return {"at rest": alone, "at work": alone | parts.working("llm")}
 
 
 def _sequential(parts: PairParts) -> Moments:
@@ -44,47 +44,49 @@ def _sequential(parts: PairParts) -> Moments:
 
 def _parallel(parts: PairParts) -> Moments:
     """Both at work at once, in one process."""
-    both = parts.working(llm_request=parts.llm_request, asr_request=parts.asr_request)
+    both = parts.working("llm", "asr")
     return {**_loaded(parts), "both at work": parts.resident | both}
 
 
 def _two_processes(parts: PairParts) -> Moments:
-    """The same with a second driver context."""
-    contexts = {"context": parts.context["context"] * 2}
-    return {moment: owners | contexts for moment, owners in _parallel(parts).items()}
+    """The same with a second driver context, workspace and allocator."""
+    second = {owner: size + size for owner, size in parts.process.items() if owner != CACHE}
+    return {
+        moment: owners | second | {CACHE: owners[CACHE] + parts.process[CACHE]}
+        for moment, owners in _parallel(parts).items()
+    }
 
 
 def _loaded(parts: PairParts) -> Moments:
-    return {"loading": parts.resident | parts.second_copy, "at rest": parts.resident}
+    return {"loading": parts.loading, "at rest": parts.resident}
 
 
 def _swapping_asr(parts: PairParts) -> Moments:
     """The LLM stays, the recogniser comes and goes."""
-    alone = parts.context | parts.llm
+    alone = parts.process | parts.llm
     return {
         "at rest": alone,
-        "Voxtral at work": alone | parts.working(llm_request=parts.llm_request),
+        "Voxtral at work": alone | parts.working("llm"),
         "Whisper comes in": parts.resident | parts.second_copy,
-        "Whisper at work": parts.resident | parts.working(asr_request=parts.asr_request),
+        "Whisper at work": parts.resident | parts.working("asr"),
     }
 
 
 def _swapping_overlapped(parts: PairParts) -> Moments:
     """The recogniser comes in while the LLM works."""
     moments = _swapping_asr(parts)
-    at_work = parts.working(llm_request=parts.llm_request)
+    at_work = parts.working("llm")
     comes_in = {"Whisper comes in": moments["Whisper comes in"] | at_work}
     return {**{n: owners for n, owners in moments.items() if n != "Voxtral at work"}, **comes_in}
 
 
 def _swapping_both(parts: PairParts) -> Moments:
     """One model at a time is there at all."""
-    asr = parts.context | parts.asr
-    llm_works = parts.working(llm_request=parts.llm_request)
+    asr = parts.process | parts.asr
     return {
-        "Voxtral at work": parts.context | parts.llm | llm_works,
+        "Voxtral at work": parts.process | parts.llm | parts.working("llm"),
         "Whisper comes in": asr | parts.second_copy,
-        "Whisper at work": asr | parts.working(asr_request=parts.asr_request),
+        "Whisper at work": asr | parts.working("asr"),
     }
 
 
@@ -92,7 +94,7 @@ def _fixed_block(parts: PairParts) -> Moments:
     """The same in a block of the larger model's size, which is never given back."""
     larger = max(parts.llm, parts.asr, key=lambda part: total(list(part.values())).expected)
     return {
-        "at work": parts.context | larger | parts.working_in_turn(),
+        "at work": parts.process | larger | parts.working_in_turn(),
         "Whisper comes in": _swapping_both(parts)["Whisper comes in"],
     }
 

@@ -37,10 +37,9 @@ def whisper_weights_bytes(model: WhisperModel, *, backend: str, dtype: str) -> i
 def voxtral_weights_bytes(model: VoxtralModel, *, dtype: str) -> int:
     """Bytes of Voxtral's weights.
 
-    int8 and int4 are bitsandbytes': the linear layers of encoder, projector and text model are
-    quantised (int8: one float32 scale per output row; int4: one per block of 64 values); embedding,
-    head, norms, biases and convolutions stay in float16 (transformers' bitsandbytes integration
-    leaves the output head alone).
+    int8 and int4 are bitsandbytes': the linear layers of the text model are quantised (int8: one
+    float32 scale per output row; int4: one per block of 64 values). All else stays in float16:
+    `QUANTISER_SKIPS` names encoder, projector and head, as published quantised Voxtrals do.
     """
     if dtype not in ("int8", "int4"):
         return int(model.parameters * BYTES_PER_DTYPE[dtype])
@@ -52,10 +51,10 @@ def voxtral_weights_bytes(model: VoxtralModel, *, dtype: str) -> int:
 
 def _voxtral_rows(model: VoxtralModel) -> int:
     """Output rows of the layers that a quantiser replaces."""
-    text, encoder = model.text, model.encoder
+    text = model.text
     attention = text.head_dim * (text.heads + 2 * text.kv_heads) + text.hidden
     layer = attention + 2 * text.ffn + text.hidden
-    return text.layers * layer + 9 * encoder.d_model * encoder.layers + 2 * text.hidden
+    return text.layers * layer
 
 
 def whisper_load_peak_bytes(

@@ -35,6 +35,7 @@ OWNERS = {
 #: The planner's owners by the owner that they are shown as.
 PLANNER_OWNERS = {
     "context": "base",
+    "workspaces": "base",
     "llm weights": "llm",
     "asr weights": "asr",
     "second copy": "load",

@@ -16,9 +16,9 @@ from hybridlab.planner import (
     whisper_request_bytes,
     whisper_weights_bytes,
 )
+from hybridlab.planner.allocator import request_cache_bytes, resident_cache_bytes
 from hybridlab.planner.estimate import Estimate
 from hybridlab.planner.limits import largest_fitting
-from hybridlab.planner.memory_plan import allocator_cache_bytes
 from hybridlab.server.errors import too_long
 from hybridlab.server.jobs import InferenceJob, Kind
 from hybridlab.server.memory import MemoryBudget
@@ -65,8 +65,10 @@ class Admission:
         )
 
     def with_slack(self, n_bytes: int) -> int:
-        """What the device may have to give for so many bytes: an allocator takes whole segments."""
-        return n_bytes + allocator_cache_bytes(self.card, Estimate.exact(n_bytes)).high
+        """What the device may have to give for so many bytes: an allocator takes whole segments,
+        those of a matrix of scores with less beside them, which is not counted on."""
+        beside = request_cache_bytes(self.card, Estimate.exact(n_bytes), scores=False)
+        return n_bytes + (beside + resident_cache_bytes(self.card)).expected
 
     @property
     def weights_bytes(self) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hybridlab.experiments.session import Session
 
 #: Owners that a measured peak does not have: an allocator's own peak stands without them.
-UNSEEN = ("context", "allocator cache")
+UNSEEN = ("context", "workspaces", "allocator cache")
 
 
 # ------------------------------------------------------------------------------------ the choice

@@ -51,6 +51,18 @@ def test_a_batch_says_what_its_clips_say_alone(
     assert phases == ["prepare", "encode", "prefill", "decode"]
 
 
+def test_beams_of_a_batch_say_what_its_clips_say_alone(
+    clips: list[Clip], whisper: Callable[[str], SpeechRecognizer]
+) -> None:
+    """openai-whisper itself lets the beams of one window share the encoder's output."""
+    model = whisper("openai-whisper")
+    batch = [clip.samples() for clip in clips[:2]]
+    together = model.transcribe(batch, beams=2)
+    assert [row.tokens for row in together] == [
+        model.transcribe([samples], beams=2)[0].tokens for samples in batch
+    ]
+
+
 def test_openai_transcribe_itself_says_the_same(
     clips: list[Clip], said: dict[str, list[str]], whisper: Callable[[str], SpeechRecognizer]
 ) -> None:
