@@ -122,7 +122,7 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
             at_once = len(heard) if beams == 1 else 1
             results = [
                 result
-                for windows in heard.split(at_once)
+                for windows in torch.split(heard, at_once)
                 for result in whisper.decode(self._model, windows, options)
             ]
         return [GenerationResult(result.text.strip(), tuple(result.tokens)) for result in results]
