@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from hybridlab import catalog
 from hybridlab.analysis.pick import (
@@ -18,7 +18,7 @@ from hybridlab.analysis.pick import (
     serve_options,
     why_not,
 )
-from hybridlab.catalog import Attention, Card
+from hybridlab.catalog import Card
 from hybridlab.errors import ParameterError
 from hybridlab.planner import PairPlan, Request, plan_table
 from hybridlab.units import GB, format_bytes, gib
@@ -159,14 +159,8 @@ def plan(
     `batch` the requests at once. `ParameterError` for a name that the catalog does not know, for a
     request without audio, tokens, beams or batch, and for a margin below zero.
     """
-    if min(audio_s, new_tokens, beams, batch) <= 0:
-        raise ParameterError("audio_s, new_tokens, beams and batch must be above zero")
-    for name, value, known in (
-        ("llm_dtype", llm_dtype, LLM_DTYPES),
-        ("attention", attention, catalog.ATTENTIONS),
-    ):
-        if value not in known:
-            raise ParameterError.unknown_name(name, value, known)
+    if llm_dtype not in LLM_DTYPES:
+        raise ParameterError.unknown_name("llm_dtype", llm_dtype, LLM_DTYPES)
     margin_bytes = checked_margin_bytes(margin_gb)
     request = Request(audio_s=audio_s, new_tokens=new_tokens, beams=beams, batch=batch)
     pairs = plan_table(
@@ -174,7 +168,7 @@ def plan(
         voxtral=catalog.voxtral(llm_model),
         llm_dtype=None if llm_dtype == "auto" else llm_dtype,
         request=request,
-        attention=cast(Attention, attention),
+        attention=catalog.attention(attention),
     )
     return PlanReport(
         card=catalog.card(card),

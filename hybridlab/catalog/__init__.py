@@ -10,6 +10,7 @@ from hybridlab.catalog.backends import (
     LoadOrder,
     LoadPath,
     asr_dtypes,
+    attention,
     backend,
 )
 from hybridlab.catalog.cards import CARDS, HOST, Card, card
@@ -78,6 +79,7 @@ __all__ = [
     "VoxtralModel",
     "WhisperModel",
     "asr_dtypes",
+    "attention",
     "backend",
     "card",
     "model_named",

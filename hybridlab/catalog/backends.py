@@ -59,6 +59,8 @@ class Backend:
     fresh_cross_kv: int = 0
     #: Windows of a clip go through the model one after the other.
     windows_in_turn: bool = False
+    #: Beams share the encoder's output, and the lab gives it one window after the other then.
+    beams_window_by_window: bool = False
     #: The lab has it encode them so where the device is the host.
     host_windows_in_turn: bool = False
     #: Keeps the decoder's mask as a buffer, and the LayerNorms in float32 beside float16 weights.
@@ -110,6 +112,7 @@ BACKENDS: Registry[Backend] = Registry(
             encoder_tensors=11,
             half_activations=True,
             features_on_device=True,
+            beams_window_by_window=True,
             host_windows_in_turn=True,
             openai_buffers=True,
             float32_build=True,
@@ -137,6 +140,13 @@ LLM_DTYPES = tuple(BYTES_PER_DTYPE)
 def backend(name: str) -> Backend:
     """The backend of that name; `ParameterError` lists the good names."""
     return BACKENDS[name]
+
+
+def attention(name: str) -> Attention:
+    """The way of that name; `ParameterError` lists the good names."""
+    if name not in ATTENTIONS:
+        raise ParameterError.unknown_name("attention", name, ATTENTIONS)
+    return name
 
 
 def asr_dtypes() -> list[str]:

@@ -47,6 +47,8 @@ class WhisperModel:
     hub_id: str = ""
     #: Weights come with the package, as the source `pocket`, and from nowhere else but a folder.
     shipped: bool = False
+    #: One of the sizes that tables and presets have by default.
+    compared: bool = True
     #: As `WER_SOURCE` and `SPEED_SOURCE` have them: words wrong of words said, and how many times
     #: as fast as large. None where nothing is published.
     published_wer: float | None = None
@@ -163,6 +165,7 @@ def whisper_of(
 
 
 _LARGE: dict[str, Any] = {"mel_bins": 128, "vocab_size": 51_866}
+_OTHER: dict[str, Any] = {"compared": False}
 _POCKET: dict[str, Any] = {"mel_bins": 128, "shipped": True}
 
 #: The public leaderboard's table of short English audio, `scripts/data/en_shortform.csv` at commit
@@ -180,8 +183,8 @@ def _released(hub_name: str, wer_percent: float, speed: float) -> dict[str, Any]
     return {"hub_id": f"openai/whisper-{hub_name}", "published_wer": wer, "relative_speed": speed}
 
 
-#: Released sizes from small to large, turbo (large-v3 with a small decoder) after them, then those
-#: that ship with the package.
+#: Released sizes from small to large, turbo (large-v3 with a small decoder) after them, then others
+#: that public measurements are about, and those that ship with the package.
 WHISPERS: Registry[WhisperModel] = Registry(
     "asr_model",
     [
@@ -191,11 +194,17 @@ WHISPERS: Registry[WhisperModel] = Registry(
         whisper_of("medium", 1024, 24, 24, 16, **_released("medium", 8.09, 2)),
         whisper_of("large-v3", 1280, 32, 32, 20, **_LARGE, **_released("large-v3", 7.44, 1)),
         whisper_of("turbo", 1280, 32, 4, 20, **_LARGE, **_released("large-v3-turbo", 7.83, 8)),
+        whisper_of("large-v2", 1280, 32, 32, 20, **_OTHER, hub_id="openai/whisper-large-v2"),
+        whisper_of(
+            *("distil-large-v3", 1280, 32, 2, 20),
+            **(_LARGE | _OTHER),
+            hub_id="distil-whisper/distil-large-v3",
+        ),
         whisper_of("pocket-s", 64, 2, 2, 2, **_POCKET),
         whisper_of("pocket-m", 96, 3, 2, 2, **_POCKET),
     ],
 )
-WHISPER_SIZES = tuple(model.name for model in WHISPERS.values() if not model.shipped)
+WHISPER_SIZES = tuple(m.name for m in WHISPERS.values() if m.compared and not m.shipped)
 POCKET_SIZES = tuple(model.name for model in WHISPERS.values() if model.shipped)
 
 VOXTRALS: Registry[VoxtralModel] = Registry(
@@ -214,6 +223,20 @@ VOXTRALS: Registry[VoxtralModel] = Registry(
                 vocab_size=131_072,
             ),
             hub_id="mistralai/Voxtral-Mini-3B-2507",
+        ),
+        VoxtralModel(
+            name="small-24b",
+            encoder=WHISPERS["large-v3"].encoder,
+            text=LlamaText(
+                hidden=5120,
+                layers=40,
+                heads=32,
+                kv_heads=8,
+                head_dim=128,
+                ffn=32_768,
+                vocab_size=131_072,
+            ),
+            hub_id="mistralai/Voxtral-Small-24B-2507",
         ),
         VoxtralModel(
             name="pocket",

@@ -18,6 +18,7 @@ from hybridlab.errors import HybridlabError
 #: Each is a module of this package.
 COMMANDS = [
     "doctor",
+    "estimate",
     "fit",
     "migrate",
     "new",

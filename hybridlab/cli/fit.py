@@ -20,7 +20,6 @@ from hybridlab.cli.app import (
     cli_errors,
     print_json,
 )
-from hybridlab.errors import ParameterError
 from hybridlab.units import GB, format_bytes
 
 if TYPE_CHECKING:
@@ -50,8 +49,6 @@ def fit(
     from hybridlab.analysis.fit_report import evaluate_fit
 
     with cli_errors():
-        if attention not in catalog.ATTENTIONS:
-            raise ParameterError.unknown_name("attention", attention, catalog.ATTENTIONS)
         if backend != AUTO:
             catalog.backend(backend)
         answers = evaluate_fit(
@@ -61,7 +58,7 @@ def fit(
             backend=backend,
             dtype=dtype,
             audio_s=audio_s,
-            attention=attention,
+            attention=catalog.attention(attention),
             margin_bytes=checked_margin_bytes(margin_gb),
             host_bytes=int(host_gb * GB),
         )

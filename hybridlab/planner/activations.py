@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hybridlab import catalog
 from hybridlab.catalog import Attention, AudioEncoder, Card, VoxtralModel, WhisperModel
 from hybridlab.catalog.kernels import Kernel, attention_kernel, math_bytes_per_score
+from hybridlab.errors import ParameterError
 from hybridlab.planner.estimate import ZERO, Estimate, largest
 from hybridlab.units import BYTES_PER_DTYPE
 
@@ -30,6 +31,10 @@ class Request:
     batch: int = 1
     #: Rows of a batch differ in length, and a mask says where each ends.
     padded: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.audio_s, self.new_tokens, self.beams, self.batch) <= 0:
+            raise ParameterError("audio_s, new_tokens, beams and batch must be above zero")
 
     @property
     def windows(self) -> int:
@@ -194,8 +199,9 @@ def whisper_phases(
     computes_in = compute_dtype(dtype, backend, card)
     width = BYTES_PER_DTYPE[computes_in]
     windows = request.batch * request.whisper_windows
-    in_turn = known.windows_in_turn or (request.beams > 1 and not known.copies_audio_per_beam)
-    rows = 1 if in_turn else windows
+    rows = request.batch if known.windows_in_turn else windows
+    if known.beams_window_by_window and request.beams > 1:
+        rows = 1
     d, mel_bins = model.encoder.d_model, model.encoder.mel_bins
     unit = model.encoder.positions * d * width
     features = features_bytes(rows, mel_bins, width=width, backend=backend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hybridlab import catalog
 from hybridlab.catalog import Card
+from hybridlab.catalog.kernels import Kernel
 from hybridlab.planner.estimate import ZERO, Estimate
 from hybridlab.units import MIB
 
@@ -23,12 +24,12 @@ def resident_cache_bytes(card: Card) -> Estimate:
     return ZERO if card is catalog.HOST else Estimate(*RESIDENT_CACHE_BYTES)
 
 
-def request_cache_bytes(card: Card, transient: Estimate, *, scores: bool) -> Estimate:
-    """What is reserved and unused beside a request of so many transient bytes, most of which are a
-    matrix of attention scores or are not."""
-    if card is catalog.HOST:  # no caching allocator
+def request_cache_bytes(card: Card, transient: Estimate, *, kernel: Kernel) -> Estimate:
+    """What is reserved and unused beside a request of so many transient bytes: nothing on a host,
+    and in CTranslate2, whose memory is the driver's own pool."""
+    if card is catalog.HOST or kernel == "scores":
         return ZERO
-    low, expected, high = SHARE_WITH_SCORES if scores else SHARE_WITHOUT_SCORES
+    low, expected, high = SHARE_WITH_SCORES if kernel == "math" else SHARE_WITHOUT_SCORES
     return Estimate(
         int(low * transient.low), int(expected * transient.expected), int(high * transient.high)
     )

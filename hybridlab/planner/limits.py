@@ -41,4 +41,8 @@ def most_served(
     fits: Callable[[Request], bool], request: Request, what: Literal["batch", "beams"]
 ) -> int:
     """Most requests at once, or beams of the recogniser, for which `fits`."""
-    return largest_fitting(lambda n: fits(replace(request, **{what: n})))
+
+    def of(n: int) -> Request:
+        return replace(request, batch=n) if what == "batch" else replace(request, beams=n)
+
+    return largest_fitting(lambda n: fits(of(n)))

@@ -164,6 +164,11 @@ def context_bytes(card: Card) -> Estimate:
     return ZERO if card is catalog.HOST else Estimate(*card.context_bytes)
 
 
+def library_bytes(card: Card, backend: str) -> Estimate:
+    """What a recogniser's own library holds there beside."""
+    return ZERO if card is catalog.HOST else Estimate(*catalog.backend(backend).library_bytes)
+
+
 def workspace_bytes(card: Card) -> Estimate:
     """cuBLAS' workspace, which torch allocates for each thread's stream."""
     if card is catalog.HOST:
@@ -251,12 +256,11 @@ def pair_parts(
         )
     )
     asr_request = largest(list(whisper_phases(whisper, request, **kept, card=card).values()))
-    llm_scores = voxtral_kernel(card, request, dtype=llm_dtype, attention=attention) == "math"
-    asr_scores = whisper_kernel(card, **kept) == "math"
-    library = catalog.backend(backend).library_bytes if card is not catalog.HOST else (0, 0, 0)
+    llm_kernel = voxtral_kernel(card, request, dtype=llm_dtype, attention=attention)
+    asr_kernel = whisper_kernel(card, **kept)
     return PairParts(
         process={
-            "context": context_bytes(card) + Estimate(*library),
+            "context": context_bytes(card) + library_bytes(card, backend),
             "workspaces": workspace_bytes(card),
             CACHE: resident_cache_bytes(card),
         },
@@ -264,8 +268,8 @@ def pair_parts(
         asr={"asr weights": Estimate.exact(asr_bytes)},
         second_copy={"second copy": Estimate.exact(load_bytes - asr_bytes)},
         requests={
-            "llm": (llm_request, request_cache_bytes(card, llm_request, scores=llm_scores)),
-            "asr": (asr_request, request_cache_bytes(card, asr_request, scores=asr_scores)),
+            "llm": (llm_request, request_cache_bytes(card, llm_request, kernel=llm_kernel)),
+            "asr": (asr_request, request_cache_bytes(card, asr_request, kernel=asr_kernel)),
         },
     )
 

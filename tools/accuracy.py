@@ -1,0 +1,108 @@
+"""`docs/accuracy.md`: what `hybridlab estimate` predicts beside what others measured and published:
+`python -m tools.accuracy` writes it, a test checks it."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybridlab import catalog
+from hybridlab.planner import Estimate, Request
+from hybridlab.planner.model_estimate import QUANTITIES, estimate_model
+from hybridlab.units import GB
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "accuracy.md"
+PUBLISHED = ROOT / "outputs" / "reference" / "public_measurements.csv"
+HEAD = """# How right are the predictions?
+
+`hybridlab estimate` predicts what one model takes by itself; `plan` and `fit` put two of them on a
+card by the same formulas. Each term is derived: dimensions of the released models, tensors that the
+libraries keep alive together (`hybridlab/planner/activations.py`), torch's choice of an attention
+kernel (`hybridlab/catalog/kernels.py`), and what a caching allocator holds beside them, measured on
+simulated cards (`hybridlab/planner/allocator.py`). No constant is fitted to a row of this page.
+
+## Beside what others published
+
+GB are 10⁹ bytes; a range is the prediction's lowest and highest. What a driver counts
+(`device peak`) holds the context and what a library keeps for itself as well, which are known as
+ranges only. Where a reading names no number of tokens, 100 a window are assumed of speech.
+"""
+FOOT = """
+## Beside a simulated card
+
+Tests ask torch's own allocator and kernels (`docs/simulated-card.md`) for the same figures: each
+Whisper beside Voxtral-Mini-3B at load, idle and at a request, allocated bytes within 16 MiB (96 MiB
+where openai-whisper builds in float32) and reserved bytes inside the predicted range
+(`tests/simulation/test_full_size_pair.py`); the kernel for every dtype, mask and kind of heads on
+compute capability 7.5 to 9.0, and the bytes of the math kernel within 0.5 %
+(`tests/simulation/test_attention.py`); the tensors of each phase on true shapes
+(`tests/planner/test_live_tensors.py`).
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One published reading and its prediction, in bytes."""
+
+    id: str
+    published: str
+    quantity: str
+    backend: str
+    measured_bytes: int
+    predicted: Estimate
+    source: str
+    note: str
+
+    @property
+    def error(self) -> float:
+        """Of the expected bytes, as a share of the published ones."""
+        return self.predicted.expected / self.measured_bytes - 1
+
+
+def rows() -> list[Row]:
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        return [_row(fields) for fields in csv.DictReader(file)]
+
+
+def _row(fields: dict[str, str]) -> Row:
+    request = Request(**{name: int(fields[name]) for name in ("batch", "beams", "new_tokens")})
+    assert fields["quantity"] in QUANTITIES, fields["quantity"]
+    figures = estimate_model(
+        fields["model"],
+        catalog.card(fields["card"]) if fields["card"] else catalog.card("t4"),
+        request,
+        backend=fields["backend"],
+        dtype=fields["dtype"],
+    )
+    same = ("id", "published", "quantity", "backend", "source", "note")
+    return Row(
+        **{name: fields[name] for name in same},
+        measured_bytes=int(fields["measured_bytes"]),
+        predicted=figures[fields["quantity"]],
+    )
+
+
+def page() -> str:
+    lines = [
+        "| published | quantity | GB | predicted | range | error | note |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows():
+        low, expected, high = (
+            f"{size / GB:.2f}"
+            for size in (row.predicted.low, row.predicted.expected, row.predicted.high)
+        )
+        quantity = row.quantity.removesuffix("_bytes").replace("_", " ")
+        reading = f"{row.published}. {row.source} ({row.id})"
+        spread = low if low == high else f"{low} to {high}"
+        lines.append(
+            f"| {reading} | {quantity} | {row.measured_bytes / GB:.2f} | {expected} | {spread} | "
+            f"{row.error:+.1%} | {row.note} |"
+        )
+    return HEAD + "\n" + "\n".join(lines) + "\n" + FOOT
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
