@@ -16,7 +16,6 @@ from hybridlab.devices.base import SLACK
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.live_feed import LiveFeed
 from hybridlab.models.base import AudioLanguageModel, Model, PhaseSpan
-from hybridlab.planner.activations import kernel_of
 from hybridlab.profiling.memory_profiler import MemoryProfiler, thin
 from hybridlab.results.manifest import now
 from hybridlab.results.writer import TableWriter
@@ -51,6 +50,8 @@ class CaseContext:
     #: Audio of the requests by clip.
     clips: dict[str, Samples] = field(default_factory=dict)
     broadcast: LiveFeed = field(default_factory=LiveFeed)
+    #: All that were followed so far.
+    models: list[Model] = field(default_factory=list)
     _held: Callable[[], Mapping[str, int]] = dict
 
     def since_start(self, stamp_s: float) -> float:
@@ -90,6 +91,7 @@ class CaseContext:
         a request (`moving`), it is asked at each phase.
         """
         self._held = held
+        self.models += models
         current: dict[str, str] = {}
 
         def enter(model: str, phase: str) -> None:
@@ -118,12 +120,6 @@ class CaseContext:
             model = owner.partition(" ")[0]
             owners[model] = owners.get(model, 0) + n_bytes
         return owners
-
-
-def attention_kernel(case: Case, device: Device) -> str | None:
-    """Which kernel grouped heads got; None for a device that the catalog does not know."""
-    card = case.card_on(device)
-    return None if card is None else kernel_of(case.llm.attention, card)
 
 
 def trial_identity(context: CaseContext, spec: RequestSpec) -> dict[str, Any]:
@@ -238,9 +234,9 @@ def write_samples(context: CaseContext) -> None:
         )
 
 
-def memory_columns(context: CaseContext) -> dict[str, Any]:
-    """What the meter read at each moment, and what was outside the allocator and free at the moment
-    when least was."""
+def case_columns(context: CaseContext) -> dict[str, Any]:
+    """What the meter read at each moment, what was outside the allocator and free at the moment
+    when least was, and how the case was run."""
     meter, device = context.meter, context.device
     known = [peak for stage in ("load", "request") if (peak := meter.peak_bytes(stage)) is not None]
     return {
@@ -254,6 +250,9 @@ def memory_columns(context: CaseContext) -> dict[str, Any]:
         "peak_bytes": max(known) if known else None,
         "capacity_bytes": device.capacity_bytes(),
         **_least_free(context),
+        "attention_kernel": next(
+            (model.attention_kernel for model in context.models if model.attention_kernel), None
+        ),
         "started": context.started,
         "duration_s": context.since_start(time.perf_counter()),
         "sampler_interval_s": meter.sampler.achieved_interval_s(),

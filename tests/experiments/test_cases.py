@@ -255,6 +255,8 @@ def test_pinned_attention_says_the_same(tmp_path: Path) -> None:
     assert lacking["status"] == "skipped"
     assert "no memory-efficient attention kernel" in lacking["reason"]
     assert_ok(list(pinned.values()), 3)
+    taken = {kind: row["attention_kernel"] for kind, row in pinned.items()}
+    assert taken == {"auto": "flash", "math": "math", "expanded_kv": "flash"}
     said = session.table("trials")[["transcript", "answer"]]
     assert len(said) == 3 and len(said.drop_duplicates()) == 1
 
