@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hybridlab.audio import Samples
 from hybridlab.devices import Device
 from hybridlab.devices.base import SLACK
@@ -17,7 +19,6 @@ from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.live_feed import LiveFeed
 from hybridlab.models.base import AudioLanguageModel, Model, PhaseSpan
 from hybridlab.profiling.memory_profiler import MemoryProfiler, thin
-from hybridlab.results.manifest import now
 from hybridlab.results.writer import TableWriter
 from hybridlab.strategies import CompletedRequest
 
@@ -39,8 +40,6 @@ class CaseContext:
     meter: MemoryProfiler
     writer: TableWriter
     started_s: float
-    #: The same moment on the calendar, ISO 8601 in UTC.
-    started: str = field(default_factory=now)
     phase: str = "load"
     stage: str = "load"
     result: dict[str, Any] = field(default_factory=dict)
@@ -253,7 +252,8 @@ def case_columns(context: CaseContext) -> dict[str, Any]:
         "attention_kernel": next(
             (model.attention_kernel for model in context.models if model.attention_kernel), None
         ),
-        "started": context.started,
+        "compute_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "duration_s": context.since_start(time.perf_counter()),
         "sampler_interval_s": meter.sampler.achieved_interval_s(),
         "sampler_longest_gap_s": meter.sampler.longest_gap_s(),

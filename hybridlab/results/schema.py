@@ -61,10 +61,14 @@ class CaseRow(Row):
     asr_backend: Annotated[str | None, "the library that runs it"]
     asr_weights: Annotated[str | None, "`hub`, `local`, `random` or `pocket`"]
     asr_dtype: Annotated[str | None, "what its weights are kept in"]
+    llm_revision: Annotated[str | None, "the hub's commit, the files' SHA-256, or the seed"] = None
+    asr_revision: Annotated[str | None, "the same of the recogniser's"] = None
     status: Annotated[CaseStatus, "what became of the case"]
     reason: Annotated[str | None, "why it is not `ok`"]
     attention: Annotated[str | None, "the attention kernel that was asked for"] = None
-    attention_kernel: Annotated[str | None, "the one that grouped heads got"] = None
+    attention_kernel: Annotated[
+        str | None, "the one that the LLM's first prompt got; empty where it is in a server"
+    ] = None
     decoding: Annotated[str | None, "the lab's own loop, or `generate`"] = None
     load_order: Annotated[str | None, "which model is loaded first"] = None
     load_path: Annotated[str | None, "`direct` onto the device, or `staged` on the host"] = None
@@ -119,7 +123,9 @@ class CaseRow(Row):
     gpu_utilization_reason: Annotated[str | None, "why that is not known"] = None
     process_cpu_s: Annotated[float | None, "CPU time of the case's own processes"] = None
     duration_s: Annotated[float | None, "from start to end of the case"] = None
-    started: Annotated[str | None, "when the case began, ISO 8601 in UTC"] = None
+    started: Annotated[str | None, "when the case was begun, ISO 8601 in UTC"] = None
+    compute_threads: Annotated[int | None, "threads of torch's operations on the CPU"] = None
+    cpu_capability: Annotated[str | None, "vector instructions of torch's CPU kernels"] = None
     sampler_interval_s: Annotated[float | None, "between two readings of memory"] = None
     sampler_longest_gap_s: Annotated[float | None, "the longest such time"] = None
     times_reason: Annotated[str | None, "why a simulated card's times are empty"] = None

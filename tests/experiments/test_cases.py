@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -293,6 +294,7 @@ def test_a_case_that_breaks_is_recorded_with_its_reason(tmp_path: Path) -> None:
     ):
         row = session.runner.run(broken)
         assert row["status"] == status and reason in row["reason"]
+        assert datetime.fromisoformat(row["started"]).tzinfo is not None
     table.unlink()
     assert_ok([session.runner.run(case)], 1)
     assert len(session.table("trials")) == 1

@@ -14,6 +14,7 @@ from hybridlab.config.params import BesideParams
 from hybridlab.experiments.plans import co_residency, setup
 from hybridlab.experiments.session import Session
 from hybridlab.processes.fork_server import ADDRESS_VARIABLE
+from hybridlab.results.manifest import read_manifest
 from hybridlab.units import GIB, MIB
 from tests.fake_nvml import FakeNvml
 
@@ -34,6 +35,9 @@ def test_opening_and_planning_on_a_card_use_no_cuda(
     session = Session.open(BesideParams.from_mapping(values))
     assert session.device.name == "cuda:0"
     assert session.card is not None and session.card.name == "t4"
+    told = read_manifest(session.part.folder)["gpu"]
+    assert (told["driver"], told["cuda"], told["power_limit_w"]) == ("580.82.07", "13.0", 70.0)
+    assert told["sm_clock_mhz"] is None and told["sm_clock_mhz_reason"] == "Not Supported"
     assert session.budget_bytes == 3 * GIB - 447 * MIB
     assert setup.machine_facts(session)["native dtypes"] == "float32, float16"
     assert co_residency.skip_reason(session, co_residency._case(session, "tiny")) == ""
