@@ -14,11 +14,11 @@ import torch
 
 from hybridlab.audio import Samples
 from hybridlab.devices import Device
-from hybridlab.devices.base import SLACK
+from hybridlab.devices.base import SLACK, UNTRACKED
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.live_feed import LiveFeed
 from hybridlab.models.base import AudioLanguageModel, Model, PhaseSpan
-from hybridlab.profiling.memory_profiler import MemoryProfiler, thin
+from hybridlab.profiling.memory_profiler import MemoryProfiler, Rest, thin
 from hybridlab.results.writer import TableWriter
 from hybridlab.strategies import CompletedRequest
 
@@ -48,6 +48,9 @@ class CaseContext:
     log: Path | None = None
     #: Audio of the requests by clip.
     clips: dict[str, Samples] = field(default_factory=dict)
+    #: Weights and buffers by owner when all was loaded, and when all was warm.
+    loaded_owners: Mapping[str, int] = field(default_factory=dict)
+    idle_owners: Mapping[str, int] = field(default_factory=dict)
     broadcast: LiveFeed = field(default_factory=LiveFeed)
     #: All that were followed so far.
     models: list[Model] = field(default_factory=list)
@@ -57,8 +60,9 @@ class CaseContext:
         return stamp_s - self.started_s
 
     @property
-    def idle_bytes(self) -> int:
-        return self.meter.idle_bytes or 0
+    def loaded(self) -> Rest:
+        """As all was when it was loaded; nothing before that."""
+        return self.meter.loaded or Rest()
 
     def enter(self, stage: str) -> None:
         """Begin a stage of the case ('load', 'request' …): the phase of a failure,
@@ -70,7 +74,7 @@ class CaseContext:
                 stage=stage,
                 phase=stage,
                 owners=owners,
-                unnamed_bytes=max(0, self.idle_bytes - sum(owners.values())),
+                unnamed_bytes=max(0, self.loaded.used_bytes - sum(owners.values())),
                 workers={
                     str(member.pid): member.shared_bytes for member in self.device.tracked_processes
                 },
@@ -241,10 +245,11 @@ def case_columns(context: CaseContext) -> dict[str, Any]:
     return {
         "process_baseline_bytes": meter.process_baseline_bytes,
         "load_peak_bytes": meter.peak_bytes("load"),
-        "idle_bytes": meter.idle_bytes,
+        "loaded_bytes": meter.loaded.used_bytes if meter.loaded else None,
+        "idle_bytes": meter.idle.used_bytes if meter.idle else None,
         "request_peak_bytes": meter.peak_bytes("request"),
         "load_peak_reserved_bytes": meter.peak_reserved_bytes("load"),
-        "idle_reserved_bytes": meter.idle_reserved_bytes,
+        "idle_reserved_bytes": meter.idle.reserved_bytes if meter.idle else None,
         "request_peak_reserved_bytes": meter.peak_reserved_bytes("request"),
         "peak_bytes": max(known) if known else None,
         "capacity_bytes": device.capacity_bytes(),
@@ -264,8 +269,12 @@ def _least_free(context: CaseContext) -> dict[str, Any]:
     """The margin: the ledger's own `free` at the peak of the region that left least."""
     device, capacity_bytes = context.device, context.device.capacity_bytes()
     found: dict[str, Any] = {"external_bytes": None, "external_reason": "", "margin_bytes": None}
+    found["untracked_children_bytes"] = None
     for region in context.meter.regions:
         account = region.peak_account
+        if UNTRACKED in account.external:
+            most = max(found["untracked_children_bytes"] or 0, account.external[UNTRACKED])
+            found["untracked_children_bytes"] = most
         outside = [n_bytes for owner, n_bytes in account.external.items() if owner != SLACK]
         if not outside:  # no reading: a margin without it would be too large
             return {**found, "external_reason": device.external_bytes().reason}

@@ -86,7 +86,8 @@ class CaseRow(Row):
     load: Annotated[float | None, "that rate as a share of what the control served"] = None
     process_baseline_bytes: Annotated[int | None, "in use before any model was loaded"] = None
     load_peak_bytes: Annotated[int | None, "highest in use while loading"] = None
-    idle_bytes: Annotated[int | None, "in use when both are loaded and warm"] = None
+    loaded_bytes: Annotated[int | None, "in use when all was loaded, before a request"] = None
+    idle_bytes: Annotated[int | None, "in use between requests, all warm: after the last"] = None
     request_peak_bytes: Annotated[int | None, "highest in use while serving"] = None
     peak_bytes: Annotated[int | None, "the higher of load peak and request peak"] = None
     load_peak_reserved_bytes: Annotated[int | None, "the same as the allocator reserved it"] = None
@@ -95,6 +96,9 @@ class CaseRow(Row):
     capacity_bytes: Annotated[int | None, "the device's memory, or its limit"] = None
     external_bytes: Annotated[int | None, "outside the allocator when least was free"] = None
     external_reason: Annotated[str | None, "why that is not known"] = None
+    untracked_children_bytes: Annotated[
+        int | None, "most that uncounted child processes held; of a GPU's, part of its contexts"
+    ] = None
     margin_bytes: Annotated[int | None, "free at the moment when least was"] = None
     llm_weights_bytes: Annotated[int | None, "the LLM's weights on the device"] = None
     asr_weights_bytes: Annotated[int | None, "the recogniser's weights on the device"] = None

@@ -51,6 +51,7 @@ def run(context: CaseContext) -> None:
         longest = max(case.requests, key=lambda spec: spec.audio_s)
         request = common.request_of(context, longest)
         common.measured_request(context, strategy, request, phases=True)
+    common.rest(context, strategy)
     write_ledgers(context, strategy)
     context.enter("close")
     strategy.close()
@@ -73,7 +74,7 @@ def run_arrivals(context: CaseContext) -> None:
             write_trial(context, spec, served, is_first_request=False, due_s=due_s)
     last = max(due[-1], time.perf_counter())
     context.result |= {"throughput_rps": len(due) / (last - due[0]), "n_trials": len(due)}
-    strategy.close()
+    common.close(context, strategy)
 
 
 def _served(context: CaseContext, strategy: Strategy) -> Iterable[CompletedRequest]:
