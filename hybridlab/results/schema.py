@@ -84,6 +84,7 @@ class CaseRow(Row):
     cycles: Annotated[int | None, "cycles of a soak"] = None
     rate_rps: Annotated[float | None, "requests that arrive, as planned"] = None
     load: Annotated[float | None, "that rate as a share of what the control served"] = None
+    arrival_rate_rps: Annotated[float | None, "requests that arrived, as they really came"] = None
     process_baseline_bytes: Annotated[int | None, "in use before any model was loaded"] = None
     load_peak_bytes: Annotated[int | None, "highest in use while loading"] = None
     loaded_bytes: Annotated[int | None, "in use when all was loaded, before a request"] = None

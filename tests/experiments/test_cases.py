@@ -92,6 +92,10 @@ def test_requests_at_their_own_times_wait_for_each_other(tmp_path: Path) -> None
     queued = later(trials[trials["experiment"] == "load_sweep"])
     assert len(queued) == 8
     assert (queued["latency_s"] >= queued["queue_time_s"]).all()
+    for row in rows:  # four arrivals of a Poisson process are not on their long average
+        assert row["arrival_rate_rps"] != pytest.approx(row["rate_rps"], rel=0.01)
+        assert 0 < row["throughput_rps"] < row["arrival_rate_rps"]
+    assert rows[0]["arrival_rate_rps"] == pytest.approx(rows[1]["arrival_rate_rps"])
     last = queued.groupby("case_id")["queue_time_s"].last()
     assert (last > 0.01).all()  # five times as many requests as can be served
     services = queueing.service_times(trials)

@@ -42,13 +42,11 @@ def run(context: CaseContext) -> None:
             },
         )
     context.meter.idle = idle = context.meter.settle()
-    predicted = _predicted_bytes(context, audio_s, len(batch))
     context.result |= {
         "n_trials": 2,
         "request_bytes": region.peak_above_start_bytes,
         "audio_s": audio_s,
-        "predicted_bytes": context.meter.idle.used_bytes
-        + _predicted_bytes(context, audio_s, len(batch)),
+        "predicted_bytes": idle.used_bytes + _predicted_bytes(context, audio_s, len(batch)),
     }
 
 
