@@ -135,7 +135,7 @@ def _version_words(project: Path, run: str) -> str:
 ABOVE_WEIGHTS = ("of it above weights", "predicted", "error of that")
 
 
-def _above_weights(case: Mapping[str, Any]) -> tuple[str, str, str]:
+def _above_weights(case: Mapping[Any, Any]) -> tuple[str, str, str]:
     """The part of the peak that is predicted: without the process as it was before any model, which
     is measured, and without the weights, which are counted."""
     known = [case[name] for name in ("process_baseline_bytes", *WEIGHTS) if case[name] > 0]

@@ -127,11 +127,10 @@ def break_even(services: pd.DataFrame, *, control: str) -> pd.DataFrame:
     intervals = np.geomspace(means.min(), 30 * means.max(), 8)
     rows = []
     for _, pair in pairs.iterrows():
+        enough = min(pair["n"], pair["n_control"]) >= LEAST_READINGS
         drawn = _drawn_ratios(pair["seconds"], pair["seconds_control"], intervals)
         for interval_s, ratios in zip(intervals, drawn, strict=True):
-            told = (
-                _interval(ratios) if min(pair["n"], pair["n_control"]) >= LEAST_READINGS else NONE
-            )
+            told = _interval(ratios) if enough else UNKNOWN
             rows.append((pair["arm"], pair["audio_s"], interval_s, *told))
     return pd.DataFrame(rows, columns=columns)
 

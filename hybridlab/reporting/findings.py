@@ -246,20 +246,21 @@ def load_finding(points: pd.DataFrame) -> str:
     there are too few requests for that, how long they wait."""
     if points["p95_s"].isna().any():
         return _wait_finding(points)
-    held, most = queueing.knees(points), points.groupby("arm")["rate_rps"].max()
-    known = {arm: rate for arm, rate in held.items() if np.isfinite(rate)}
-    if not known:
-        return "No arm holds any of these rates"
-    if all(known.get(arm) == highest for arm, highest in most.items()):
-        asked = format_number(most.max())
+    held = queueing.knees(points)
+    most = {str(arm): rate for arm, rate in points.groupby("arm")["rate_rps"].max().items()}
+    highest = max(most.values())
+    if held == most:
+        asked = format_number(highest)
         return f"No arm reaches its knee, asked for up to {asked} requests per second"
     # an arm without a knee that was asked for less at most has shown less, not held less
-    known = {a: rate for a, rate in known.items() if rate < most[a] or most[a] == most.max()}
+    known = {a: rate for a, rate in held.items() if rate < most[a] or rate == highest}
+    if not known:
+        return "No arm holds any of these rates"
     best, worst = max(known, key=lambda arm: known[arm]), min(known, key=lambda arm: known[arm])
     words = f"{best} holds {format_number(known[best])} requests per second before its knee"
-    if known[best] == known[worst]:
-        return words if len(known) == 1 else f"All {len(known)} arms hold the same rate: {words}"
-    return f"{words}, {worst} {format_number(known[worst])}"
+    if known[best] != known[worst]:
+        return f"{words}, {worst} {format_number(known[worst])}"
+    return words if len(known) == 1 else f"All {len(known)} arms hold the same rate: {words}"
 
 
 def _wait_finding(points: pd.DataFrame) -> str:
