@@ -12,6 +12,7 @@ from typing import Any
 
 from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.devices import Device
+from hybridlab.devices.nvml import nvml_facts
 from hybridlab.models import ModelSpec
 from hybridlab.models.base import Role, resolve_dtype
 from hybridlab.results.manifest import now, provenance
@@ -72,6 +73,6 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 def publish(**results: Any) -> str:
     """The results as JSON on stdout, behind the code, the machine and the time they are of."""
-    text = json.dumps({**provenance(), "ended": now(), **results}, indent=2)
+    text = json.dumps({**provenance(), "gpu": nvml_facts(), "ended": now(), **results}, indent=2)
     print(text)
     return text

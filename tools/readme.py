@@ -117,7 +117,7 @@ def measured_table(project: Path) -> str:
                 *_above_weights(case),
             )
         )
-    header = ("Whisper", "kept in", "at rest", "peak at work", *ABOVE_WEIGHTS)
+    header = ("Whisper", "kept in", "idle", "request peak", *ABOVE_WEIGHTS)
     return _table(header, rows) + _version_words(project, "full-cpu")
 
 

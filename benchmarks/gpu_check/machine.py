@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from hybridlab.devices import card_of, resolve_device
+from hybridlab.devices.nvml import nvml_facts
 from hybridlab.results.manifest import provenance
 from hybridlab.simulation import STATE_VARIABLE
 
@@ -39,4 +40,5 @@ class Machine:
             "card": self.card or None,
             "evidence": "simulated" if self.simulated else "measured",
             **provenance(),
+            "readings": nvml_facts(),
         }

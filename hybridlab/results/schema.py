@@ -105,7 +105,9 @@ class CaseRow(Row):
     asr_weights_bytes: Annotated[int | None, "the recogniser's weights on the device"] = None
     host_copy_bytes: Annotated[int | None, "host memory in which weights wait"] = None
     request_bytes: Annotated[int | None, "a request's peak above idle"] = None
-    predicted_bytes: Annotated[int | None, "what the planner predicts for `peak_bytes`"] = None
+    predicted_bytes: Annotated[
+        int | None, "`peak_bytes` by the planner, above the measured process baseline"
+    ] = None
     requested_bytes: Annotated[int | None, "what the allocation that failed asked for"] = None
     load_s: Annotated[float | None, "loading all models that stay loaded"] = None
     link_bytes_per_s: Annotated[float | None, "the link's own speed, host to device"] = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 import benchmarks
 from benchmarks.report import publish
 from hybridlab.config.params import SequentialParams
-from hybridlab.devices.system_info import settings
+from hybridlab.devices.system_info import git_commit, settings
 from hybridlab.results.manifest import read_manifest, run_manifest, write_json
 from tests.sessions import open_session
 
@@ -42,6 +41,13 @@ def test_a_manifest_says_commit_settings_and_the_hash_of_every_clip(tmp_path: Pa
     assert "gpu" not in told  # a CPU
 
 
+def test_of_a_simulated_card_the_manifest_says_what_the_catalog_knows(tmp_path: Path) -> None:
+    session = open_session(tmp_path, SequentialParams, device="simulated:t4")
+    told = read_manifest(session.part.folder)["gpu"]
+    assert told["name"] == "NVIDIA T4 (simulated)"
+    assert (told["compute_capability"], "driver" in told) == ("7.5", False)
+
+
 def test_a_run_s_manifest_keeps_what_its_parts_were_measured_on(tmp_path: Path) -> None:
     for name, own in {"01_a": {"gpu": {"driver": "1"}}, "02_b": {"audio": {"c": "f"}}}.items():
         (tmp_path / "parts" / name).mkdir(parents=True)
@@ -54,6 +60,8 @@ def test_benchmarks_publish_the_commit(capsys: pytest.CaptureFixture[str]) -> No
     publish(figure=1)
     told = json.loads(capsys.readouterr().out)
     assert re.fullmatch(r"[0-9a-f]{12}\+?", told["git_commit"])
-    assert {"measurement_version", "machine", "versions", "environment", "ended"} <= set(told)
+    assert {"measurement_version", "machine", "versions", "environment", "gpu", "ended"} <= set(
+        told
+    )
     for path in Path(*benchmarks.__path__).rglob("*.py"):  # nobody has a header of his own
         assert "system_info import" not in path.read_text(encoding="utf-8"), path
