@@ -12,9 +12,10 @@ from typing import Any
 
 from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.devices import Device
-from hybridlab.devices.system_info import machine, versions
+from hybridlab.devices.nvml import nvml_facts
 from hybridlab.models import ModelSpec
 from hybridlab.models.base import Role, resolve_dtype
+from hybridlab.results.manifest import now, provenance
 
 
 def options(
@@ -71,7 +72,7 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 
 def publish(**results: Any) -> str:
-    """The results as JSON on stdout, behind the machine and the versions they are of."""
-    text = json.dumps({"machine": machine(), "versions": versions(), **results}, indent=2)
+    """The results as JSON on stdout, behind the code, the machine and the time they are of."""
+    text = json.dumps({**provenance(), "gpu": nvml_facts(), "ended": now(), **results}, indent=2)
     print(text)
     return text

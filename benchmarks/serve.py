@@ -10,7 +10,6 @@ workers. No other work should run.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
@@ -24,10 +23,10 @@ from http.client import HTTPConnection
 from typing import Any
 
 from benchmarks.endurance.server import started
+from benchmarks.report import publish
 from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.audio import Clip, load_clips
 from hybridlab.devices import CpuDevice
-from hybridlab.devices.system_info import machine, versions
 from hybridlab.models import AudioLanguageModel, ModelSpec, SpeechRecognizer, make_asr, make_llm
 from hybridlab.server.run import LIBRARIES
 from hybridlab.strategies import ArrivalQueue, Request, Strategy, make_strategy
@@ -202,8 +201,6 @@ def main() -> None:
         _at_once(served.hybrid, clips * 2)
         _stream(batched, clips)
         results = {
-            "machine": machine(),
-            "versions": versions(),
             "cores_usable": len(os.sched_getaffinity(0)),
             "clips": len(clips),
             "audio_median_s": statistics.median(clip.audio_s for clip in clips),
@@ -213,7 +210,7 @@ def main() -> None:
             "micro_batches": batching(served, single, clips),
             "micro_batches_transformers": batching(*others, clips),
         }
-    print(json.dumps(results, indent=2))
+    publish(**results)
 
 
 if __name__ == "__main__":

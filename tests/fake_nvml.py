@@ -84,6 +84,15 @@ class FakeNvml(SimpleNamespace):
     def nvmlDeviceGetClockInfo(self, handle: int, kind: int) -> int:  # noqa: N802
         raise self.NVMLError("Not Supported")
 
+    def nvmlDeviceGetMaxClockInfo(self, handle: int, kind: int) -> int:  # noqa: N802
+        return 1_590
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: int) -> int:  # noqa: N802
+        return 70_000
+
+    def nvmlDeviceGetEccMode(self, handle: int) -> list[int]:  # noqa: N802
+        return [1, 1]
+
     def nvmlDeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
         return 30_000
 

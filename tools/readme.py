@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hybridlab import catalog
+from hybridlab import MEASUREMENT_VERSION, catalog
 from hybridlab.analysis.pick import pick, plan_leaves, recognizer_name
 from hybridlab.analysis.plan_report import plan, published
 from hybridlab.config.params import NOTEBOOKS
@@ -105,20 +105,45 @@ def measured_table(project: Path) -> str:
     for case in cases[cases["experiment"] == "co_residency"].to_dict("records"):
         name = (str(case["asr_model"]), str(case["asr_dtype"]))
         if case["status"] != "ok":
-            rows.append((*name, "–", "–", "–", str(case["reason"])))
+            rows.append((*name, "–", "–", "–", "–", str(case["reason"])))
             continue
-        error = case["request_peak_bytes"] / case["predicted_bytes"] - 1
         rows.append(
             (
                 *name,
                 format_bytes(case["idle_bytes"]),
                 format_bytes(case["request_peak_bytes"]),
-                format_bytes(case["predicted_bytes"]),
-                f"{error:+.1%}",
+                *_above_weights(case),
             )
         )
-    header = ("Whisper", "kept in", "at rest", "peak at work", "predicted peak", "error")
-    return _table(header, rows)
+    header = ("Whisper", "kept in", "idle", "request peak", *ABOVE_WEIGHTS)
+    return _table(header, rows) + _version_words(project, "full-cpu")
+
+
+def _version_words(project: Path, run: str) -> str:
+    """By which version of the method a published run was measured."""
+    path = project / "outputs" / "reference" / run / "manifest.json"
+    version = json.loads(path.read_text(encoding="utf-8"))["measurement_version"]
+    now = MEASUREMENT_VERSION
+    return (
+        f"\n\nMeasured by version {version} of the [method](docs/method.md); the code's is {now}."
+    )
+
+
+#: Headers of `_above_weights`.
+ABOVE_WEIGHTS = ("of it above weights", "predicted", "error of that")
+
+
+def _above_weights(case: Mapping[Any, Any]) -> tuple[str, str, str]:
+    """The part of the peak that is predicted: without the process as it was before any model, which
+    is measured, and without the weights, which are counted."""
+    known = [case[name] for name in ("process_baseline_bytes", *WEIGHTS) if case[name] > 0]
+    measured, predicted = (
+        case[name] - sum(known) for name in ("request_peak_bytes", "predicted_bytes")
+    )
+    return format_bytes(measured), format_bytes(predicted), f"{measured / predicted - 1:+.0%}"
+
+
+WEIGHTS = ("llm_weights_bytes", "asr_weights_bytes")
 
 
 def simulated_table(project: Path) -> str:
@@ -134,13 +159,13 @@ def simulated_table(project: Path) -> str:
                 f"{format_bytes(case[f'{moment}_reserved_bytes'])}"
                 for moment in ("load_peak", "idle", "request_peak")
             ),
-            f"{case['request_peak_bytes'] / case['predicted_bytes'] - 1:+.1%}",
+            *_above_weights(case),
             format_bytes(case["margin_bytes"]),
         )
-        for _, case in cases[cases["experiment"] == "co_residency"].iterrows()
+        for case in cases[cases["experiment"] == "co_residency"].to_dict("records")
     ]
-    header = ("Whisper", "load peak", "idle", "request peak", "against predicted", "to spare")
-    return _table(header, rows)
+    header = ("Whisper", "load peak", "idle", "request peak", *ABOVE_WEIGHTS, "to spare")
+    return _table(header, rows) + _version_words(project, "t4-simulated")
 
 
 def peers_table(project: Path) -> str:

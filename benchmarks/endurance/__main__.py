@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import time
@@ -28,9 +27,9 @@ from benchmarks.endurance.server import Running, started
 from benchmarks.endurance.strangers import SLOW, VANISHING, beside, hostile
 from benchmarks.endurance.verdict import failures
 from benchmarks.endurance.watch import at_rest
+from benchmarks.report import publish
 from benchmarks.serve import pocket_pair
 from hybridlab.audio import load_clips
-from hybridlab.devices.system_info import machine, versions
 
 SHORT_S = 8.0
 SEED = 0
@@ -105,15 +104,13 @@ def main() -> None:
     with started() as server:
         found = asyncio.run(endure(server, asks, minutes))
     found = {
-        "machine": machine(),
-        "versions": versions(),
         "cores_usable": len(os.sched_getaffinity(0)),
         "load_shares_the_cores": True,
         "kinds": sorted({ask.kind for ask in asks}),
         **found,
     }
     failed = failures(found)
-    print(json.dumps({**found, "failures": failed}, indent=2))
+    publish(**found, failures=failed)
     for line in failed:
         print(line, file=sys.stderr)
     sys.exit(1 if failed else 0)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from hybridlab.devices import card_of, resolve_device
-from hybridlab.devices.system_info import machine, versions
+from hybridlab.devices.nvml import nvml_facts
+from hybridlab.results.manifest import provenance
 from hybridlab.simulation import STATE_VARIABLE
 
 
@@ -38,6 +39,6 @@ class Machine:
             "capacity_bytes": self.capacity_bytes,
             "card": self.card or None,
             "evidence": "simulated" if self.simulated else "measured",
-            "machine": machine(),
-            "versions": versions(),
+            **provenance(),
+            "readings": nvml_facts(),
         }

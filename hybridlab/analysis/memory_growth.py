@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hybridlab.analysis.stats import Interval, bootstrap_interval, quantile, slope_with_interval
+from hybridlab.analysis.stats import Interval, bootstrap_interval, slope_with_interval, tail
 from hybridlab.catalog.device_names import PREFIX
 
 SETTLING_SHARE = 0.2
@@ -79,9 +79,9 @@ class Arm:
         return "reserved_bytes" if on_gpu else "resident_bytes"
 
     def latency(self) -> tuple[Interval, float]:
-        """Median with its interval, and the 95th percentile, in seconds."""
+        """Median with its interval, and the 95th percentile (not-a-number of few), in seconds."""
         seconds = self.settled["latency_s"]
-        return bootstrap_interval(seconds), quantile(seconds, 0.95)
+        return bootstrap_interval(seconds), tail(seconds)
 
     def maintenance_s(self) -> float:
         """Seconds of maintenance per cycle, on the average of all cycles."""

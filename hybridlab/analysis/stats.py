@@ -84,6 +84,18 @@ def quantile(values: Iterable[float], share: float) -> float:
     return float(np.quantile(sample, share)) if len(sample) else math.nan
 
 
+#: A quantile near the top is told by the values above it: of fewer than these it is any of them.
+LEAST_ABOVE = 5
+
+
+def tail(values: Iterable[float], share: float = 0.95) -> float:
+    """A quantile near the top; not-a-number where fewer than `LEAST_ABOVE` values lie above it: a
+    p95 takes 100 values, a p99 500."""
+    sample = _finite(values)
+    enough = round(len(sample) * (1 - share), 9) >= LEAST_ABOVE
+    return float(np.quantile(sample, share)) if enough else math.nan
+
+
 def is_stable(values: Iterable[float]) -> bool:
     """At least 5 values and a bootstrap interval within 10 % of the median on either side."""
     interval = bootstrap_interval(values)

@@ -218,7 +218,7 @@ def _fits_here(params: Any) -> str:
     """Where the pair runs and what it takes there; `UnavailableError` where it cannot."""
     from hybridlab import catalog, planner
     from hybridlab.catalog.device_names import simulated_card
-    from hybridlab.devices import card_of, resolve_device
+    from hybridlab.devices import planned_card, resolve_device
     from hybridlab.devices.cpu import check_host_memory
     from hybridlab.models.pair import pair_of
     from hybridlab.simulation import build
@@ -226,7 +226,7 @@ def _fits_here(params: Any) -> str:
     device = resolve_device(params.device)
     pair = pair_of(params, device)
     plan = planner.plan_pair(
-        card_of(device) or catalog.HOST,
+        planned_card(device),
         catalog.whisper(pair.asr.model),
         catalog.voxtral(pair.llm.model),
         backend=pair.asr.backend,

@@ -272,7 +272,7 @@ class SwappingParams(RaceParams):
     swapping_variants: list[Annotated[str, variants("swapping")]] = defaults("swapping")
     swap: Swap = "asr"
     break_even_audio_s: list[Positive] = [15.0, 30.0, 60.0]
-    break_even_repeats: Count = 4
+    break_even_repeats: Count = 5
 
 
 class VerdictParams(Params):

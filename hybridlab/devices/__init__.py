@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from hybridlab import catalog
@@ -24,6 +25,7 @@ __all__ = [
     "Reading",
     "SimulatedCard",
     "card_of",
+    "planned_card",
     "resolve_device",
 ]
 
@@ -66,8 +68,26 @@ def open_cuda(name: str) -> CudaDevice:
     return CudaDevice(index)
 
 
+def planned_card(device: Device) -> catalog.Card:
+    """The card that predictions for this device are made for: the catalog's, or one with the
+    device's own numbers (a card that the catalog does not know, an instance of a divided one, a
+    larger one under a memory limit); the host for a CPU."""
+    if device.capability is None:
+        return catalog.HOST
+    total = device.capacity_bytes()
+    return card_of(device) or catalog.Card(
+        name=device.title().lower().replace(" ", "-"),
+        title=device.title(),
+        nominal_bytes=total,
+        usable_bytes=total,
+        usable_bytes_max=total,
+        compute_capability=device.capability,
+        memory_bandwidth=math.nan,
+    )
+
+
 def card_of(device: Device) -> catalog.Card | None:
-    """The catalog's card with this device's name, if any."""
+    """The catalog's card with this device's name and size, if any."""
     if device.capability is None:
         return None
     words = device.title().lower().replace("-", " ").split()

@@ -26,6 +26,8 @@ class Reading:
 
 #: The owner of what a caching allocator holds beside what is in use.
 SLACK = "allocator cache"
+#: The owner of what processes hold that the case's own has started and nobody counts.
+UNTRACKED = "untracked children"
 
 
 @dataclass(frozen=True)

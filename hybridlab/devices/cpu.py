@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from hybridlab.devices import procfs
-from hybridlab.devices.base import AllocatorStats, Device, MemoryOwners, Reading
+from hybridlab.devices.base import UNTRACKED, AllocatorStats, Device, MemoryOwners, Reading
 from hybridlab.devices.process_memory import ProcessMemory, RssProcess
 from hybridlab.devices.system_info import machine
 from hybridlab.errors import UnavailableError
@@ -121,7 +121,7 @@ class CpuDevice(Device):
     def memory_owners(self) -> MemoryOwners:
         """`libraries`: resident pages of mapped files; `free heap`: what malloc holds, unowned;
         `workers`: what members hold without their work: their own interpreters' pages and copies of
-        pages that they had inherited."""
+        pages that they had inherited. Children that no member counts are outside."""
         inside = {"libraries": procfs.status_bytes("RssFile")}
         heap = procfs.heap()
         if heap is not None:
@@ -130,8 +130,13 @@ class CpuDevice(Device):
             here = [member for member in self.tracked_processes if member.alive]
             inside["libraries"] += sum(member.library_bytes for member in here)
             inside["workers"] = sum(member.overhead_bytes for member in here)
-        others = self.external_bytes().value
-        return MemoryOwners(inside, {"other processes": max(0, int(others or 0))})
+        others = max(0, int(self.external_bytes().value or 0))
+        counted = {pid for member in self.tracked_processes for pid in member.pids}
+        children = procfs.children_bytes(counted)
+        if children is None:
+            return MemoryOwners(inside, {"other processes": others})
+        own = min(others, children)
+        return MemoryOwners(inside, {UNTRACKED: own, "other processes": others - own})
 
     def unattributed_bytes(self) -> int:
         return self.used_bytes() - sum(self.memory_owners().in_process.values())

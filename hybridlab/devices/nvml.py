@@ -46,21 +46,29 @@ def nvml_used_bytes(index: int = 0) -> Reading:
 
 
 def nvml_facts(index: int = 0) -> dict[str, Any]:
-    """Driver, name, temperature and clocks; missing readings carry their reason."""
+    """Driver, CUDA, name, temperature, clocks and power; missing readings carry their reason."""
     import pynvml
 
     try:
-        card = nvml_handle(index)
+        card, gpu = nvml_handle(index), visible_gpus()[index]
     except pynvml.NVMLError as error:
         return {"reason": f"no NVML: {error}"}
     except UnavailableError as error:
         return {"reason": str(error)}
     queries = {
         "driver": pynvml.nvmlSystemGetDriverVersion,
+        "cuda": lambda: "{}.{}".format(*divmod(gpu.cuda_version // 10, 100)),
         "name": lambda: pynvml.nvmlDeviceGetName(card),
+        "compute_capability": lambda: "{}.{}".format(*gpu.capability),
+        "capacity_bytes": lambda: gpu.capacity_bytes,
         "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU),
         "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM),
+        "highest_sm_clock_mhz": lambda: pynvml.nvmlDeviceGetMaxClockInfo(
+            card, pynvml.NVML_CLOCK_SM
+        ),
         "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(card) / 1e3,
+        "power_limit_w": lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(card) / 1e3,
+        "ecc": lambda: bool(pynvml.nvmlDeviceGetEccMode(card)[0]),
     }
     facts: dict[str, Any] = {}
     for name, query in queries.items():

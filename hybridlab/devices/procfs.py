@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -112,6 +113,29 @@ def process_tree(pid: int) -> list[int]:
         return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     except psutil.NoSuchProcess:
         return [pid]
+
+
+def children(pid: int) -> list[int]:
+    """Processes that this one has started and that have not ended."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            found += map(int, path.read_text(encoding="ascii").split())
+    return found
+
+
+def children_bytes(counted: Collection[int]) -> int | None:
+    """Memory of the processes that descend from this one, each of their pages by its share, but for
+    those that are `counted` elsewhere; None where this kernel names no children
+    (CONFIG_PROC_CHILDREN)."""
+    if not Path(f"/proc/self/task/{os.getpid()}/children").is_file():
+        return None
+    left, found = children(os.getpid()), 0
+    while left:
+        pid = left.pop()
+        left += children(pid)
+        found += 0 if pid in counted else proportional_bytes(pid)
+    return found
 
 
 def reset_peak(pid: int | str) -> None:

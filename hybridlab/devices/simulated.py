@@ -7,6 +7,7 @@ any other; this process has the user's own torch and cannot touch it.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import PREFIX
@@ -37,6 +38,14 @@ class SimulatedCard(CudaDevice):
 
     def free_bytes(self) -> int:
         return self.card.usable_bytes
+
+    def facts(self) -> dict[str, Any]:
+        """The catalog's: NVML here would speak of another card."""
+        return {
+            "name": self.title(),
+            "compute_capability": "{}.{}".format(*self.capability),
+            "capacity_bytes": self.card.usable_bytes,
+        }
 
     def other_processes(self) -> Reading:
         return Reading(0.0)

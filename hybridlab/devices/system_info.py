@@ -15,13 +15,29 @@ import psutil
 _PACKAGES = (
     "torch",
     "transformers",
+    "tokenizers",
+    "accelerate",
+    "safetensors",
+    "huggingface-hub",
     "openai-whisper",
     "faster-whisper",
+    "ctranslate2",
+    "bitsandbytes",
     "mistral-common",
+    "soundfile",
+    "soxr",
     "nvidia-ml-py",
     "papermill",
     "pandas",
     "numpy",
+)
+
+#: How the names of variables begin that change how much memory is taken, or how fast it goes:
+#: allocators, threads, kernels, visible cards.
+_SETTINGS = (
+    *("PYTORCH_", "TORCH_", "ATEN_", "CUBLAS_", "CUDA_", "NVIDIA_TF32_OVERRIDE"),
+    *("OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "ONEDNN_", "DNNL_"),
+    *("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "TRANSFORMERS_", "HF_HUB_OFFLINE", "CT2_"),
 )
 
 
@@ -58,6 +74,13 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[package] = None
     return found
+
+
+def settings() -> dict[str, str]:
+    """The environment's settings of allocators, threads, kernels and libraries; of paths the last
+    part alone, which names no user."""
+    found = {name: text for name, text in os.environ.items() if name.startswith(_SETTINGS)}
+    return {name: Path(text).name if "/" in text else text for name, text in sorted(found.items())}
 
 
 def git_commit() -> str | None:

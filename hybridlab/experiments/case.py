@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from hybridlab import catalog
 from hybridlab.catalog import LoadOrder
-from hybridlab.devices import Device, card_of
+from hybridlab.devices import Device, planned_card
 from hybridlab.models.base import ModelSpec
 from hybridlab.results.run_folder import NotebookRun
 
@@ -88,10 +88,10 @@ class Case:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.experiment}-{self.strategy}-{self.variant}-{size}-r{self.round}-{digest}"
 
-    def card_on(self, device: Device) -> catalog.Card | None:
+    def card_on(self, device: Device) -> catalog.Card:
         """The card that the case's bytes speak for on this device: the one that it stands in for,
-        or its own. None where it is no card of the catalog."""
-        return catalog.card(self.llm.card) if self.llm.card else card_of(device)
+        or its own."""
+        return catalog.card(self.llm.card) if self.llm.card else planned_card(device)
 
     def common(self) -> dict[str, Any]:
         """What stands in every row of this case, in whatever table."""

@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hybridlab.audio import Samples
-from hybridlab.catalog import kernels
 from hybridlab.devices import Device
-from hybridlab.devices.base import SLACK
+from hybridlab.devices.base import SLACK, UNTRACKED
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.live_feed import LiveFeed
 from hybridlab.models.base import AudioLanguageModel, Model, PhaseSpan
-from hybridlab.profiling.memory_profiler import MemoryProfiler, thin
-from hybridlab.results.manifest import now
+from hybridlab.profiling.memory_profiler import MemoryProfiler, Rest, thin
 from hybridlab.results.writer import TableWriter
 from hybridlab.strategies import CompletedRequest
 
@@ -40,8 +40,6 @@ class CaseContext:
     meter: MemoryProfiler
     writer: TableWriter
     started_s: float
-    #: The same moment on the calendar, ISO 8601 in UTC.
-    started: str = field(default_factory=now)
     phase: str = "load"
     stage: str = "load"
     result: dict[str, Any] = field(default_factory=dict)
@@ -50,15 +48,21 @@ class CaseContext:
     log: Path | None = None
     #: Audio of the requests by clip.
     clips: dict[str, Samples] = field(default_factory=dict)
+    #: Weights and buffers by owner when all was loaded, and when all was warm.
+    loaded_owners: Mapping[str, int] = field(default_factory=dict)
+    idle_owners: Mapping[str, int] = field(default_factory=dict)
     broadcast: LiveFeed = field(default_factory=LiveFeed)
+    #: All that were followed so far.
+    models: list[Model] = field(default_factory=list)
     _held: Callable[[], Mapping[str, int]] = dict
 
     def since_start(self, stamp_s: float) -> float:
         return stamp_s - self.started_s
 
     @property
-    def idle_bytes(self) -> int:
-        return self.meter.idle_bytes or 0
+    def loaded(self) -> Rest:
+        """As all was when it was loaded; nothing before that."""
+        return self.meter.loaded or Rest()
 
     def enter(self, stage: str) -> None:
         """Begin a stage of the case ('load', 'request' …): the phase of a failure,
@@ -70,7 +74,7 @@ class CaseContext:
                 stage=stage,
                 phase=stage,
                 owners=owners,
-                unnamed_bytes=max(0, self.idle_bytes - sum(owners.values())),
+                unnamed_bytes=max(0, self.loaded.used_bytes - sum(owners.values())),
                 workers={
                     str(member.pid): member.shared_bytes for member in self.device.tracked_processes
                 },
@@ -90,6 +94,7 @@ class CaseContext:
         a request (`moving`), it is asked at each phase.
         """
         self._held = held
+        self.models += models
         current: dict[str, str] = {}
 
         def enter(model: str, phase: str) -> None:
@@ -118,16 +123,6 @@ class CaseContext:
             model = owner.partition(" ")[0]
             owners[model] = owners.get(model, 0) + n_bytes
         return owners
-
-
-def attention_kernel(case: Case, device: Device) -> str | None:
-    """Which kernel grouped heads got; None for a device that the catalog does not know."""
-    card = case.card_on(device)
-    if card is None:
-        return None
-    return kernels.attention_kernel(
-        card, case.llm.dtype, attention=case.llm.attention, grouped=True
-    )
 
 
 def trial_identity(context: CaseContext, spec: RequestSpec) -> dict[str, Any]:
@@ -242,23 +237,28 @@ def write_samples(context: CaseContext) -> None:
         )
 
 
-def memory_columns(context: CaseContext) -> dict[str, Any]:
-    """What the meter read at each moment, and what was outside the allocator and free at the moment
-    when least was."""
+def case_columns(context: CaseContext) -> dict[str, Any]:
+    """What the meter read at each moment, what was outside the allocator and free at the moment
+    when least was, and how the case was run."""
     meter, device = context.meter, context.device
     known = [peak for stage in ("load", "request") if (peak := meter.peak_bytes(stage)) is not None]
     return {
         "process_baseline_bytes": meter.process_baseline_bytes,
         "load_peak_bytes": meter.peak_bytes("load"),
-        "idle_bytes": meter.idle_bytes,
+        "loaded_bytes": meter.loaded.used_bytes if meter.loaded else None,
+        "idle_bytes": meter.idle.used_bytes if meter.idle else None,
         "request_peak_bytes": meter.peak_bytes("request"),
         "load_peak_reserved_bytes": meter.peak_reserved_bytes("load"),
-        "idle_reserved_bytes": meter.idle_reserved_bytes,
+        "idle_reserved_bytes": meter.idle.reserved_bytes if meter.idle else None,
         "request_peak_reserved_bytes": meter.peak_reserved_bytes("request"),
         "peak_bytes": max(known) if known else None,
         "capacity_bytes": device.capacity_bytes(),
         **_least_free(context),
-        "started": context.started,
+        "attention_kernel": next(
+            (model.attention_kernel for model in context.models if model.attention_kernel), None
+        ),
+        "compute_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "duration_s": context.since_start(time.perf_counter()),
         "sampler_interval_s": meter.sampler.achieved_interval_s(),
         "sampler_longest_gap_s": meter.sampler.longest_gap_s(),
@@ -269,8 +269,12 @@ def _least_free(context: CaseContext) -> dict[str, Any]:
     """The margin: the ledger's own `free` at the peak of the region that left least."""
     device, capacity_bytes = context.device, context.device.capacity_bytes()
     found: dict[str, Any] = {"external_bytes": None, "external_reason": "", "margin_bytes": None}
+    found["untracked_children_bytes"] = None
     for region in context.meter.regions:
         account = region.peak_account
+        if UNTRACKED in account.external:
+            most = max(found["untracked_children_bytes"] or 0, account.external[UNTRACKED])
+            found["untracked_children_bytes"] = most
         outside = [n_bytes for owner, n_bytes in account.external.items() if owner != SLACK]
         if not outside:  # no reading: a margin without it would be too large
             return {**found, "external_reason": device.external_bytes().reason}

@@ -13,14 +13,17 @@ from typing import Any
 from hybridlab.errors import CaseFailedError, HybridlabError
 from hybridlab.experiments.case import Case, CaseObserver
 from hybridlab.models.factory import prepare
+from hybridlab.models.source import revision
 from hybridlab.processes.fork_server import STOPPED, shared_server
-from hybridlab.results.manifest import write_json
+from hybridlab.results.manifest import now, write_json
 from hybridlab.results.reader import read_rows
 from hybridlab.results.run_folder import NotebookRun
 from hybridlab.results.writer import TableWriter
 
 #: What a resumed run tries again, beside what the reader has stopped.
 REPEATED = ("crashed", "timeout", "invalid")
+#: What became of a case that had its weights.
+WITH_WEIGHTS = ("ok", "invalid", "oom")
 #: Of cases that failed, how many are named in one line.
 NAMED_FAILURES = 3
 STOPPED_RESULT = {"status": "skipped", "reason": STOPPED}
@@ -81,8 +84,11 @@ class CaseRunner:
         result_path.unlink(missing_ok=True)
         forget_rows(self.part.folder, case.id)
         self._report_progress(case)
+        started = now()
         result = dict(STOPPED_RESULT) if self._no_more else self._in_process(case, result_path)
-        row = {**case.identity(), **result}
+        row = {**case.identity(), "started": started, **result}
+        if row["status"] in WITH_WEIGHTS:
+            row |= _revisions(case)
         if was_stopped(row):  # half of a case is no evidence
             forget_rows(self.part.folder, case.id)
         row = self.part.writer.append("cases", row)
@@ -133,6 +139,14 @@ def _execute(case: Case, writer: TableWriter, result_path: Path, *told: Path) ->
     from hybridlab.experiments.case_worker import execute
 
     execute(case, writer, result_path, *told)
+
+
+def _revisions(case: Case) -> dict[str, str | None]:
+    """Which weights ran: asked afterwards, when the first case has fetched what was missing."""
+    return {
+        "llm_revision": revision(case.llm),
+        "asr_revision": revision(case.asr) if case.asr is not None else None,
+    }
 
 
 def was_stopped(row: Mapping[str, Any]) -> bool:

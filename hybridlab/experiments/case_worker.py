@@ -19,8 +19,7 @@ from hybridlab.errors import UnavailableError
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.case_context import (
     CaseContext,
-    attention_kernel,
-    memory_columns,
+    case_columns,
     write_samples,
 )
 from hybridlab.experiments.live_feed import LiveFeed
@@ -109,8 +108,7 @@ def _measured(
                 work.run(context)
             except Exception as error:
                 outcome = _as_result(error, context.phase)
-            columns = memory_columns(context) | monitor.columns()
-            columns["attention_kernel"] = attention_kernel(case, device)
+            columns = case_columns(context) | monitor.columns()
     disturbed = contention_reason(columns, max_other_cpu_share=case.max_other_cpu_share)
     timed = device.keeps_times and not (work.about_bytes or case.phases)
     if disturbed and timed and outcome["status"] == "ok":

@@ -20,17 +20,15 @@ from hybridlab.strategies import Strategy
 
 
 def write_ledgers(context: CaseContext, strategy: Strategy) -> None:
-    """Rows at the peak while loading, at rest, at the peak while serving, and in each phase."""
+    """Rows at the peak while loading, when idle, at the peak while serving, and in each phase."""
     ledger = _Ledger(context, strategy, predictions(context))
-    # a model that swaps may be in now, but was not before the first request
-    weights = strategy.bytes_by_owner(strategy.resident)
-    regions, meter = context.meter.regions, context.meter
+    regions = context.meter.regions
     loads = [region for region in regions if region.name == "load"]
     if loads:
         loaded = max(loads, key=lambda region: region.peak_bytes)
-        owners = {**weights, "loading": loaded.peak_bytes - loaded.ended.used_bytes}
+        owners = {**context.loaded_owners, "loading": loaded.peak_bytes - loaded.ended.used_bytes}
         ledger.write("load_peak", loaded.peak_bytes, owners, now=loaded.peak_account)
-    ledger.write("idle", context.idle_bytes, weights, now=meter.idle_account)
+    ledger.write_idle()
     served = _largest_request(regions)
     if served is not None:
         ledger.write_request(served)
@@ -76,6 +74,15 @@ class _Ledger:
                 row = {"moment": moment, "owner": owner, "bytes": n_bytes, "in_process": side}
                 self.context.writer.append("ledgers", {**row, "predicted_bytes": known.get(owner)})
 
+    def write_idle(self) -> None:
+        """`retained` is what the requests have left, beside what came in with them by name."""
+        idle, owners = self.context.meter.idle, self.context.idle_owners
+        if idle is None:
+            return
+        came = sum(owners.values()) - sum(self.context.loaded_owners.values())
+        kept = max(0, self._grown(Ended(idle.used_bytes, 0, idle.account)) - came)
+        self.write("idle", idle.used_bytes, {**owners, "retained": kept}, now=idle.account)
+
     def write_request(self, served: Region) -> None:
         """Its peak, and that of each of its phases."""
         phases, predicted = served.phases, self.predicted["phases"]
@@ -88,18 +95,21 @@ class _Ledger:
     def _write_phase(
         self, served: Region, name: str, moment: str, peak_bytes: int, predicted: int | None
     ) -> None:
-        """A phase's peak by owner. What is not a tensor and not the device's to name, but stays
-        when the phase has ended, is `retained`: code that kernels compiled, thread arenas, caches.
+        """A phase's peak by owner. What is not a tensor and not the device's to name is `retained`
+        where it stays when the phase has ended (code that kernels compiled, thread arenas, caches),
+        and `request buffers` where it goes (arrays, what a library copies).
         """
         phase = served.phases.get(name)  # None: phases were not followed
         end = (phase or served).ended
         kept = self._kept(served, end)
         owners = {**self.strategy.bytes_by_owner(self.strategy.models), "retained": kept}
         if phase and phase.live_bytes is not None:
-            owners["request"] = phase.live_bytes + self._unseen_bytes(name)
-        else:  # not traced: what came above rest and went again
+            owners["request"] = phase.live_bytes
+            gone = peak_bytes - end.used_bytes + (end.live_bytes or 0)
+            owners["request buffers"] = max(0, gone - phase.live_bytes)
+        else:  # not traced: what came above the loaded pair and went again
             grown = self._named_growth(end)
-            owners["request"] = max(0, peak_bytes - self.context.idle_bytes - grown - kept)
+            owners["request"] = max(0, peak_bytes - self.context.loaded.used_bytes - grown - kept)
         now = (phase or served).peak_account
         self.write(moment, peak_bytes, owners, now=now, predicted={"request": predicted})
 
@@ -120,8 +130,8 @@ class _Ledger:
         self.write(AT_ONCE, served.peak_bytes, owners, now=served.peak_account, predicted=most)
 
     def _named_growth(self, end: Ended) -> int:
-        """Growth since rest of what the device itself can name (libraries, free heap)."""
-        rest = self.context.meter.idle_account.in_process
+        """Growth since loading of what the device itself can name (libraries, free heap)."""
+        rest = self.context.loaded.account.in_process
         found = end.account.in_process
         return sum(n_bytes - rest.get(owner, 0) for owner, n_bytes in found.items())
 
@@ -134,18 +144,8 @@ class _Ledger:
         return max(0, kept)
 
     def _grown(self, end: Ended) -> int:
-        grown = end.used_bytes - (end.live_bytes or 0) - self.context.idle_bytes
+        grown = end.used_bytes - (end.live_bytes or 0) - self.context.loaded.used_bytes
         return grown - self._named_growth(end)
-
-    def _unseen_bytes(self, phase: str) -> int:
-        """What a tracer of tensors does not see, derived: the audio as arrays before it is a
-        tensor, and the copy that oneDNN makes of a bfloat16 head."""
-        if phase == "llm prepare":
-            return planner.audio_array_bytes(_longest_request(self.context))
-        if phase == "llm head" and self.context.case.llm.dtype == "bfloat16":
-            module: Any = self.strategy.llm.module()
-            return int(module.lm_head.weight.nbytes)
-        return 0
 
     def predicted_total(self) -> int:
         """The process as it began, and the planner's weights and largest phase."""
@@ -164,7 +164,7 @@ def _longest_request(context: CaseContext) -> planner.Request:
 def predictions(context: CaseContext) -> dict[str, Any]:
     """What the planner says of each owner, for the longest clip of this case; `phases` by phase."""
     case, request = context.case, _longest_request(context)
-    card, llm = case.card_on(context.device) or catalog.HOST, case.llm
+    card, llm = case.card_on(context.device), case.llm
     voxtral = catalog.voxtral(llm.model)
     found: dict[str, Any] = {"llm weights": planner.voxtral_weights_bytes(voxtral, dtype=llm.dtype)}
     found["loading"] = 0

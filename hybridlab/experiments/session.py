@@ -20,6 +20,7 @@ from hybridlab.experiments.case import Case, CaseObserver, RequestSpec
 from hybridlab.experiments.case_runner import CaseRunner, failures, was_stopped
 from hybridlab.models.base import ModelSpec
 from hybridlab.models.pair import Pair, asr_spec, pair_of
+from hybridlab.results.manifest import sha256_of
 from hybridlab.results.run_folder import NotebookRun, open_part
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB
@@ -55,7 +56,8 @@ class Session:
         except UnavailableError as error:
             _skip(open_part(params, device=params.device), str(error))
         _say_defaults(params, device)
-        part = open_part(params, device=device.name)
+        gpu = {} if device.is_host else {"gpu": device.facts()}
+        part = open_part(params, device=device.name, inputs=gpu)
         runner = CaseRunner(
             part=part,
             timeout_s=params.timeout_s,
@@ -94,7 +96,9 @@ class Session:
 
     @cached_property
     def clips(self) -> list[Clip]:
-        return load_clips(self.params.audio)
+        clips = load_clips(self.params.audio)
+        self.part.inputs["audio"] = {clip.id: sha256_of(Path(clip.path)) for clip in clips}
+        return clips
 
     @cached_property
     def pair(self) -> Pair:

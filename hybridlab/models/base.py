@@ -125,6 +125,9 @@ class Model(ABC):
         self.on_text: TokenCallback | None = None
         #: What the processor (tokenizer, mel filters) took where the host is the device.
         self.processor_bytes: int | None = None
+        #: The attention kernel that the prompt of its first request got; None before one, and where
+        #: nobody looks.
+        self.attention_kernel: str | None = None
         #: How often its process was lost in mid-request and started again.
         self.restarts = 0
 

@@ -6,8 +6,10 @@ torch's weights-only unpickler after checking their SHA-256.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +18,10 @@ from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.models.base import ModelSpec
 from hybridlab.models.hub import HUB_TIMEOUT_S, check_hub
 from hybridlab.models.pocket import pocket_dir
+from hybridlab.units import MIB
+
+#: Read at a time for a sum over files.
+_HASHED_BYTES = 4 * MIB
 
 
 def check_source(spec: ModelSpec) -> None:
@@ -94,13 +100,48 @@ def weight_files(spec: ModelSpec) -> list[Path]:
 
 
 def _hub_files(spec: ModelSpec) -> list[Path]:
-    """What the hub's cache holds of it: the folder beside its configuration."""
+    """What the hub's cache holds of it."""
+    converted = catalog.backend(spec.backend).checkpoints == "ctranslate2"
+    pattern = "model.bin" if converted else "*.safetensors"
+    snapshot = _snapshot(spec)
+    return sorted(snapshot.glob(pattern)) if snapshot is not None else []
+
+
+def _snapshot(spec: ModelSpec) -> Path | None:
+    """The folder of the hub's cache with this spec's configuration, named by its commit; None where
+    nothing is cached."""
     from huggingface_hub import try_to_load_from_cache
 
-    converted = catalog.backend(spec.backend).checkpoints == "ctranslate2"
     config = try_to_load_from_cache(_repository(spec), "config.json")
-    pattern = "model.bin" if converted else "*.safetensors"
-    return sorted(Path(config).parent.glob(pattern)) if isinstance(config, str) else []
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def revision(spec: ModelSpec) -> str | None:
+    """What tells these weights from others of their name: the hub's commit, or the SHA-256 of what
+    the files hold; of random ones the seed. None where they are not on this disk. `WeightsError`
+    for what nobody publishes."""
+    if spec.weights == "random":
+        return f"seed {spec.seed}"
+    if spec.weights == "hub" and catalog.backend(spec.backend).checkpoints == "openai":
+        # the library refuses a file with another sum than the one in its address
+        return f"sha256:{Path(_published(spec)).parent.name}"
+    if spec.weights == "hub":
+        snapshot = _snapshot(spec)
+        return f"commit {snapshot.name}" if snapshot is not None else None
+    files = sorted(Path(folder_or_id(spec)).glob("*.safetensors"))
+    stamps = [(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return f"sha256:{_sum_of(tuple(stamps))}" if files else None
+
+
+@cache
+def _sum_of(stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    """One sum over these files in their order; size and time of each are there for the cache."""
+    total = hashlib.sha256()
+    for path, _, _ in stamps:
+        with open(path, "rb") as file:
+            while block := file.read(_HASHED_BYTES):
+                total.update(block)
+    return total.hexdigest()
 
 
 def _check_folder(folder: Path, model: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from hybridlab.models.attention import (
     kernels_of,
     pinned_attention,
 )
+from hybridlab.models.attention_kernels import KernelRecorder
 from hybridlab.models.base import AudioLanguageModel, GenerationResult, PrefilledAudio, TokenUsage
 from hybridlab.models.greedy_decoding import DecodeState, GreedyDecoder
 from hybridlab.models.local_model import TransformersModel
@@ -106,13 +108,25 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
     def prefill(self, samples: Samples) -> PrefilledAudio:
         return _VoxtralPrefill(self, samples)
 
+    @contextmanager
+    def _attention(self) -> Iterator[None]:
+        """Attention inside is computed as the spec says; which kernel the first request got is kept
+        in `attention_kernel`."""
+        with kernels_of(self.spec.card), pinned_attention(self.spec.attention):
+            if self.attention_kernel is not None:
+                yield
+                return
+            with KernelRecorder() as recorder:
+                yield
+            self.attention_kernel = " + ".join(recorder.seen) or None
+
     @torch.inference_mode()
     def _generate(
         self, inputs: Any, max_new_tokens: int, *, beams: int = 1
     ) -> list[GenerationResult]:
         asked = inputs["attention_mask"].sum(dim=1).tolist()
         inputs = inputs.to(self.device.torch_name, dtype=self._model.dtype)
-        with kernels_of(self.spec.card), pinned_attention(self.spec.attention):
+        with self._attention():
             if self.spec.decoding == "loop" and beams == 1:
                 heading = self._loop.prefill(inputs)
                 rows = self._loop.say(heading, max_new_tokens, self._on_step(len(asked)))
@@ -174,7 +188,7 @@ class _VoxtralPrefill(PrefilledAudio):
             for name in ("input_ids", "attention_mask"):
                 inputs[name] = inputs[name][:, : self._length]
             inputs = inputs.to(model.device.torch_name, dtype=model._model.dtype)
-            with torch.inference_mode(), pinned_attention(model.spec.attention):
+            with torch.inference_mode(), model._attention():
                 self._heading: DecodeState = model._loop.prefill(inputs)
 
     def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> GenerationResult:
@@ -190,7 +204,7 @@ class _VoxtralPrefill(PrefilledAudio):
     @torch.inference_mode()
     def _continue(self, prompt: list[int], max_new_tokens: int) -> GenerationResult:
         model, loop = self._model, self._model._loop
-        with model._probe.call(), pinned_attention(model.spec.attention):
+        with model._probe.call(), model._attention():
             loop.rewind(self._heading, self._length)
             loop.extend(self._heading, torch.tensor([prompt], device=model.device.torch_name))
             (row,) = loop.say(self._heading, max_new_tokens)

@@ -41,6 +41,7 @@ class _Answer:
     loaded: bool
     weights_bytes: int | None
     processor_bytes: int | None
+    attention_kernel: str | None
     report: Report
 
 
@@ -177,6 +178,7 @@ class _Remote(Model):
         self._loaded = answer.loaded
         self._weights_bytes = answer.weights_bytes
         self.processor_bytes = answer.processor_bytes
+        self.attention_kernel = answer.attention_kernel
         self.member.update(answer.report)
         self.spans.extend(answer.spans)
         return answer.value
@@ -290,6 +292,7 @@ def _ask(
         loaded=model.loaded,
         weights_bytes=hosted.weights_bytes,
         processor_bytes=model.processor_bytes,
+        attention_kernel=model.attention_kernel,
         report=_report(device),
     )
 

@@ -8,7 +8,6 @@ stays, `activations` what a request adds in each phase, `memory_plan` puts both 
 from hybridlab.planner.activations import (
     Request,
     attention_bytes,
-    audio_array_bytes,
     voxtral_kv_bytes,
     voxtral_phases,
     voxtral_request_bytes,
@@ -35,7 +34,6 @@ __all__ = [
     "PairPlan",
     "Request",
     "attention_bytes",
-    "audio_array_bytes",
     "context_bytes",
     "default_voxtral_dtype",
     "largest",

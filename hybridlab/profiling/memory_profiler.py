@@ -123,6 +123,16 @@ class Ended:
     account: MemoryOwners = NO_OWNERS
 
 
+@dataclass(frozen=True)
+class Rest:
+    """Nothing is at work: bytes in use, what a caching allocator holds (None: there is none), and
+    the owners that are not models."""
+
+    used_bytes: int = 0
+    reserved_bytes: int | None = None
+    account: MemoryOwners = NO_OWNERS
+
+
 @dataclass
 class Phase:
     """The highest bytes in a piece of work, and what there was when it ended."""
@@ -197,19 +207,20 @@ class MemoryProfiler:
 
     >>> with MemoryProfiler(device) as meter:  # doctest: +SKIP
     ...     with meter.region("load"): load()
-    ...     meter.settle()
+    ...     meter.loaded = meter.settle()
     ...     with meter.region("request"): serve()
-    >>> meter.peak_bytes("load"), meter.idle_bytes, meter.peak_bytes("request")
+    ...     meter.idle = meter.settle()
+    >>> meter.peak_bytes("load"), meter.idle.used_bytes, meter.peak_bytes("request")
     """
 
     device: Device
     regions: list[Region] = field(default_factory=list)
     process_baseline_bytes: int = 0
-    idle_bytes: int | None = None
-    idle_reserved_bytes: int | None = None
-    #: Owners that are not models, before anything was loaded and at rest.
+    #: Owners that are not models, before anything was loaded.
     base_account: MemoryOwners = NO_OWNERS
-    idle_account: MemoryOwners = NO_OWNERS
+    #: All is loaded and nothing was served yet; and all is warm. None before that.
+    loaded: Rest | None = None
+    idle: Rest | None = None
 
     def __enter__(self) -> Self:
         self.device.release()
@@ -241,8 +252,7 @@ class MemoryProfiler:
     def forget(self) -> None:
         """What was measured up to now is of something else: keep nothing of it but the base."""
         self.regions.clear()
-        self.idle_bytes = self.idle_reserved_bytes = None
-        self.idle_account = NO_OWNERS
+        self.loaded = self.idle = None
 
     @contextmanager
     def phases(self, region: Region, models: Sequence[Listened]) -> Iterator[None]:
@@ -291,14 +301,12 @@ class MemoryProfiler:
             yield around
         region.at_once = tally
 
-    def settle(self) -> int:
-        """Give freed memory back and read the steady state."""
+    def settle(self) -> Rest:
+        """Give freed memory back and read what stays."""
         self.device.synchronize()
         self.device.release()
-        self.idle_bytes = self.device.used_bytes()
-        self.idle_reserved_bytes = self.device.reserved_bytes()
-        self.idle_account = self.device.memory_owners()
-        return self.idle_bytes
+        device = self.device
+        return Rest(device.used_bytes(), device.reserved_bytes(), device.memory_owners())
 
     def peak_bytes(self, name: str) -> int | None:
         """Highest peak over all regions of that name; None where none was measured."""

@@ -259,25 +259,35 @@ def survival_finding(needs: Mapping[str, Interval]) -> str:
 
 
 def load_finding(points: pd.DataFrame) -> str:
-    """Which arm holds most requests before its knee, of rows as `arrival_points` has them."""
-    most = points.groupby("arm")["rate_rps"].max().to_dict()
+    """Which arm holds most requests before its knee, of rows as `arrival_points` has them; where
+    there are too few requests for that, how long they wait."""
+    if points["p95_s"].isna().any():
+        return _wait_finding(points)
+    held = queueing.knees(points)
+    most = {str(arm): rate for arm, rate in points.groupby("arm")["rate_rps"].max().items()}
     highest = max(most.values())
-    # an arm without a knee that was asked for less at most has shown less, not held less
-    knees = queueing.knees(points)
-    held = {a: rate for a, rate in knees.items() if rate < most[a] or most[a] == highest}
-    if min(held.values()) == highest:
+    if held == most:
         asked = format_number(highest)
         return f"No arm reaches its knee, asked for up to {asked} requests per second"
-    best, worst = max(held, key=lambda arm: held[arm]), min(held, key=lambda arm: held[arm])
-    if len(held) == 1:
-        return f"{best} holds {format_number(held[best])} requests per second before its knee"
-    if held[best] == held[worst]:
-        same = format_number(held[best])
-        return f"All {len(held)} arms hold the same rate, {same} requests per second"
-    return (
-        f"{best} holds {format_number(held[best])} requests per second before its knee, "
-        f"{worst} {format_number(held[worst])}"
-    )
+    # an arm without a knee that was asked for less at most has shown less, not held less
+    known = {a: rate for a, rate in held.items() if rate < most[a] or rate == highest}
+    if not known:
+        return "No arm holds any of these rates"
+    best, worst = max(known, key=lambda arm: known[arm]), min(known, key=lambda arm: known[arm])
+    words = f"{best} holds {format_number(known[best])} requests per second before its knee"
+    if known[best] != known[worst]:
+        return f"{words}, {worst} {format_number(known[worst])}"
+    return words if len(known) == 1 else f"All {len(known)} arms hold the same rate: {words}"
+
+
+def _wait_finding(points: pd.DataFrame) -> str:
+    """Of the arm that waits least at the highest rate, and of the one that waits most."""
+    last = points.sort_values("rate_rps").groupby("arm").last()["queue_time_s"]
+    best, worst = str(last.idxmin()), str(last.idxmax())
+    words = f"At the highest rate half of the requests wait {format_seconds(last[best])} ({best})"
+    if best != worst:
+        words += f" to {format_seconds(last[worst])} ({worst})"
+    return f"{words} or longer; too few requests for a p95 and a knee"
 
 
 #: Variants whose copies run behind other work.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.config.params import Params
-from hybridlab.devices.system_info import git_commit, machine, versions
+from hybridlab.devices.system_info import git_commit, machine, settings, versions
 from hybridlab.results.reader import read_object
 from hybridlab.results.schema import SCHEMA_VERSION
 from hybridlab.results.writer import plain, replace
@@ -39,15 +39,30 @@ def run_manifest(
     *, params: Mapping[str, Any], started: str, status: Status, artefacts: list[Path], base: Path
 ) -> dict[str, Any]:
     """The manifest of a whole run; `artefacts` stand in it with their hashes."""
-    hashes = {str(p.relative_to(base)): hashlib.sha256(p.read_bytes()) for p in artefacts}
     return {
         **_origin(params),
+        **_inputs(base),
         "run_id": base.name,
         "status": status,
         "started": started,
         "ended": now(),
-        "artefacts": {name: digest.hexdigest() for name, digest in hashes.items()},
+        "artefacts": {str(path.relative_to(base)): sha256_of(path) for path in artefacts},
     }
+
+
+def sha256_of(path: Path) -> str:
+    """Of a whole file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _inputs(run_dir: Path) -> dict[str, Any]:
+    """What the run's parts say of their card and their clips: of each the first that says it."""
+    found: dict[str, Any] = {}
+    for path in sorted((run_dir / "parts").glob("*/manifest.json")):
+        part = read_manifest(path.parent)
+        found = {name: part[name] for name in ("gpu", "audio") if name in part} | found
+    return found
 
 
 def origin(params: Params) -> dict[str, Any]:
@@ -57,12 +72,21 @@ def origin(params: Params) -> dict[str, Any]:
 
 def _origin(params: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "measurement_version": MEASUREMENT_VERSION,
         "schema_version": SCHEMA_VERSION,
         "params": dict(params),
         "params_hash": params_hash(params),
+        **provenance(),
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """The code and the machine that figures come from: what every manifest and every benchmark's
+    JSON says."""
+    return {
+        "measurement_version": MEASUREMENT_VERSION,
         "machine": machine(),
         "versions": versions(),
+        "environment": settings(),
         "git_commit": git_commit(),
     }
 

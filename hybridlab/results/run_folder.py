@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from io import FileIO
 from pathlib import Path
@@ -38,6 +39,8 @@ class NotebookRun:
     params: Params
     device: str
     started: str = ""
+    #: What else its manifest says: the card's readings (`gpu`), the hashes of its clips (`audio`).
+    inputs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -73,6 +76,7 @@ class NotebookRun:
             self.folder / "manifest.json",
             {
                 **origin(self.params),
+                **self.inputs,
                 "notebook": self.notebook,
                 "run_id": self.run_dir.name,
                 "status": status,
@@ -94,7 +98,9 @@ class NotebookRun:
         self.close("skipped", reason)
 
 
-def open_part(params: Params, *, device: str) -> NotebookRun:
+def open_part(
+    params: Params, *, device: str, inputs: Mapping[str, Any] | None = None
+) -> NotebookRun:
     """Open (or go on with) this notebook's part of the run folder that `output_dir` names.
 
     An empty `output_dir` makes `outputs/<notebook>-<time>/`. A part that is complete is never
@@ -109,6 +115,7 @@ def open_part(params: Params, *, device: str) -> NotebookRun:
         params=params,
         device=device,
         started=now(),
+        inputs=dict(inputs or {}),
     )
     if read_manifest(part.folder).get("status") == "completed":
         raise RunFolderError(

@@ -61,10 +61,14 @@ class CaseRow(Row):
     asr_backend: Annotated[str | None, "the library that runs it"]
     asr_weights: Annotated[str | None, "`hub`, `local`, `random` or `pocket`"]
     asr_dtype: Annotated[str | None, "what its weights are kept in"]
+    llm_revision: Annotated[str | None, "the hub's commit, the files' SHA-256, or the seed"] = None
+    asr_revision: Annotated[str | None, "the same of the recogniser's"] = None
     status: Annotated[CaseStatus, "what became of the case"]
     reason: Annotated[str | None, "why it is not `ok`"]
     attention: Annotated[str | None, "the attention kernel that was asked for"] = None
-    attention_kernel: Annotated[str | None, "the one that grouped heads got"] = None
+    attention_kernel: Annotated[
+        str | None, "the one that the LLM's first prompt got; empty where it is in a server"
+    ] = None
     decoding: Annotated[str | None, "the lab's own loop, or `generate`"] = None
     load_order: Annotated[str | None, "which model is loaded first"] = None
     load_path: Annotated[str | None, "`direct` onto the device, or `staged` on the host"] = None
@@ -80,9 +84,11 @@ class CaseRow(Row):
     cycles: Annotated[int | None, "cycles of a soak"] = None
     rate_rps: Annotated[float | None, "requests that arrive, as planned"] = None
     load: Annotated[float | None, "that rate as a share of what the control served"] = None
+    arrival_rate_rps: Annotated[float | None, "requests that arrived, as they really came"] = None
     process_baseline_bytes: Annotated[int | None, "in use before any model was loaded"] = None
     load_peak_bytes: Annotated[int | None, "highest in use while loading"] = None
-    idle_bytes: Annotated[int | None, "in use when both are loaded and warm"] = None
+    loaded_bytes: Annotated[int | None, "in use when all was loaded, before a request"] = None
+    idle_bytes: Annotated[int | None, "in use between requests, all warm: after the last"] = None
     request_peak_bytes: Annotated[int | None, "highest in use while serving"] = None
     peak_bytes: Annotated[int | None, "the higher of load peak and request peak"] = None
     load_peak_reserved_bytes: Annotated[int | None, "the same as the allocator reserved it"] = None
@@ -91,12 +97,17 @@ class CaseRow(Row):
     capacity_bytes: Annotated[int | None, "the device's memory, or its limit"] = None
     external_bytes: Annotated[int | None, "outside the allocator when least was free"] = None
     external_reason: Annotated[str | None, "why that is not known"] = None
+    untracked_children_bytes: Annotated[
+        int | None, "most that uncounted child processes held; of a GPU's, part of its contexts"
+    ] = None
     margin_bytes: Annotated[int | None, "free at the moment when least was"] = None
     llm_weights_bytes: Annotated[int | None, "the LLM's weights on the device"] = None
     asr_weights_bytes: Annotated[int | None, "the recogniser's weights on the device"] = None
     host_copy_bytes: Annotated[int | None, "host memory in which weights wait"] = None
     request_bytes: Annotated[int | None, "a request's peak above idle"] = None
-    predicted_bytes: Annotated[int | None, "what the planner predicts for `peak_bytes`"] = None
+    predicted_bytes: Annotated[
+        int | None, "`peak_bytes` by the planner, above the measured process baseline"
+    ] = None
     requested_bytes: Annotated[int | None, "what the allocation that failed asked for"] = None
     load_s: Annotated[float | None, "loading all models that stay loaded"] = None
     link_bytes_per_s: Annotated[float | None, "the link's own speed, host to device"] = None
@@ -119,7 +130,9 @@ class CaseRow(Row):
     gpu_utilization_reason: Annotated[str | None, "why that is not known"] = None
     process_cpu_s: Annotated[float | None, "CPU time of the case's own processes"] = None
     duration_s: Annotated[float | None, "from start to end of the case"] = None
-    started: Annotated[str | None, "when the case began, ISO 8601 in UTC"] = None
+    started: Annotated[str | None, "when the case was begun, ISO 8601 in UTC"] = None
+    compute_threads: Annotated[int | None, "threads of torch's operations on the CPU"] = None
+    cpu_capability: Annotated[str | None, "vector instructions of torch's CPU kernels"] = None
     sampler_interval_s: Annotated[float | None, "between two readings of memory"] = None
     sampler_longest_gap_s: Annotated[float | None, "the longest such time"] = None
     times_reason: Annotated[str | None, "why a simulated card's times are empty"] = None

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from hybridlab import catalog
-from hybridlab.devices import CpuDevice, card_of, resolve_device
+from hybridlab.devices import CpuDevice, planned_card, resolve_device
 from hybridlab.errors import UnavailableError
 from hybridlab.models.base import ModelSpec, resolve_dtype
 from hybridlab.models.worker_model import WorkerLanguageModel, WorkerRecognizer
@@ -27,8 +27,8 @@ class DeviceInfo:
     """The device as a worker sees it: this process imports no torch and touches no GPU."""
 
     device: str
-    #: The catalog's card, '' for a host or a card that it does not know.
-    card: str
+    #: What requests are predicted for; None for a host.
+    card: catalog.Card | None
     capacity_bytes: int
     dtypes: dict[Role, str]
 
@@ -36,11 +36,10 @@ class DeviceInfo:
 def probe_device(settings: Settings) -> DeviceInfo:
     """In a worker. `UnavailableError` for a device or a dtype that is not there."""
     device = resolve_device(settings.device)
-    card = card_of(device)
     asr_device = device if settings.served_variant.shares_device else CpuDevice()
     return DeviceInfo(
         device=device.name,
-        card=card.name if card is not None else "",
+        card=None if device.is_host else planned_card(device),
         capacity_bytes=device.capacity_bytes(),
         dtypes={
             "llm": resolve_dtype(
@@ -146,7 +145,7 @@ class ModelPool:
         self, client: WorkerModelClient, lock: asyncio.Lock | None
     ) -> ModelScheduler:
         settings, budget = self.settings, self._budgets[client.role]
-        card = catalog.CARDS.get(self.info.card, catalog.HOST)
+        card = self.info.card or catalog.HOST
         admissions = [
             Admission(
                 role=client.role,

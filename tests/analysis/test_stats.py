@@ -12,6 +12,7 @@ from hybridlab.analysis.stats import (
     bootstrap_interval,
     is_stable,
     slope_with_interval,
+    tail,
     word_error_rate,
 )
 
@@ -109,3 +110,10 @@ def test_word_error_rate_pools_words_and_skips_empty_references() -> None:
     assert word_error_rate(["a b c", "d", "..."], ["a b c", "x", "noise"]) == 0.25
     assert word_error_rate(["one two"], [""]) == 1
     assert math.isnan(word_error_rate([""], ["noise"]))
+
+
+def test_a_quantile_near_the_top_takes_five_values_above_it() -> None:
+    assert math.isnan(tail(range(99)))
+    assert tail(range(100)) == pytest.approx(94.05)
+    assert math.isnan(tail(range(499), 0.99))
+    assert tail([7.0] * 500, 0.99) == 7.0

@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
+from hybridlab import catalog, planner
 from hybridlab import devices as device
+from hybridlab.devices import CpuDevice, visible
 from hybridlab.devices import nvml as nvml_module
-from hybridlab.devices import visible
-from hybridlab.devices.base import SLACK
+from hybridlab.devices.base import SLACK, UNTRACKED
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.profiling.contention import ContentionMonitor, contention_reason
 from hybridlab.units import MIB
@@ -248,7 +249,34 @@ def test_a_card_is_recognised_by_name_and_size(
     found = device.card_of(t4)
     assert found is not None
     assert found.name == "t4"
+    assert device.planned_card(t4) is found
     assert device.card_of(device.CpuDevice()) is None
+    assert device.planned_card(device.CpuDevice()) is catalog.HOST
+
+
+def test_an_unknown_card_is_planned_by_its_own_numbers(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slice of a divided card is one: a prediction is made for it, and never for the CPU."""
+    own = visible.Gpu(
+        uuid="MIG-1",
+        name="NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        capacity_bytes=10 * 2**30,
+        capability=(9, 0),
+        cuda_version=13_000,
+    )
+    monkeypatch.setattr(device.CudaDevice, "gpu", own)
+    part = device.CudaDevice(0)
+    assert device.card_of(part) is None
+    card = device.planned_card(part)
+    assert (card.usable_bytes, card.compute_capability) == (10 * 2**30, (9, 0))
+    pair = (catalog.whisper("base"), catalog.voxtral("mini-3b"))
+    plan = planner.plan_pair(card, *pair, backend="transformers", dtype="float16")
+    h100 = planner.plan_pair(catalog.card("h100"), *pair, backend="transformers", dtype="float16")
+    assert plan.total == h100.total  # with its context, slack and kernels
+    assert plan.capacity_bytes == 10 * 2**30
+    part.set_memory_limit(8 * 2**30)
+    assert device.planned_card(part).usable_bytes == 8 * 2**30
 
 
 @pytest.mark.gpu
@@ -342,3 +370,22 @@ def test_a_ballast_makes_a_real_card_run_out_of_memory_and_its_owners_add_up() -
         assert free == pytest.approx(torch.cuda.mem_get_info()[0], abs=32 * MIB)
     assert torch.empty(3 * 2**30, dtype=torch.uint8, device=gpu.name).numel() == 3 * 2**30
     assert kept.numel() == 64 * MIB
+
+
+def test_memory_of_a_child_that_nobody_counts_is_seen() -> None:
+    """A process that a case starts by itself: 200 MiB, outside of the case's own bytes."""
+    n_bytes = 200 * MIB
+    hold = f"kept = bytearray(b'x') * {n_bytes}; print('held', flush=True); input()"
+    cpu = CpuDevice()
+    before = cpu.memory_owners().external[UNTRACKED]
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "held\n"
+        used, outside = cpu.used_bytes(), cpu.memory_owners().external
+        assert outside[UNTRACKED] - before == pytest.approx(n_bytes, abs=32 * MIB)
+        total = cpu.total_used_bytes().value or 0.0
+        assert sum(outside.values()) == pytest.approx(total - used, abs=64 * MIB)
+        cpu.track_process("child", child.pid, lambda: None)
+        assert cpu.memory_owners().external[UNTRACKED] == pytest.approx(before, abs=MIB)
+        child.communicate("\n")

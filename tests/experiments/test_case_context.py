@@ -13,12 +13,7 @@ from hybridlab.devices import CpuDevice, MemoryOwners, Reading
 from hybridlab.devices.base import SLACK
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.case import Case
-from hybridlab.experiments.case_context import (
-    CaseContext,
-    _token_columns,
-    attention_kernel,
-    memory_columns,
-)
+from hybridlab.experiments.case_context import CaseContext, _token_columns, case_columns
 from hybridlab.experiments.case_runner import failures
 from hybridlab.experiments.placement import Site, place
 from hybridlab.models.base import GenerationResult, PhaseSpan
@@ -81,7 +76,7 @@ def test_the_margin_is_what_was_free_when_least_was() -> None:
         with meter.region("request"):
             card.take(3_500, held=5_200, then=3_000)
         card.servers, card.used, card.reserved = 0, 0, 0  # servers are stopped when all is said
-        columns = memory_columns(seen)
+        columns = case_columns(seen)
     assert columns["request_peak_bytes"] == 5_000
     assert columns["external_bytes"] == 600
     assert columns["margin_bytes"] == 10_000 - 5_200 - 600
@@ -121,7 +116,7 @@ def test_what_was_measured_of_a_pair_that_failed_is_forgotten() -> None:
             card.servers, card.reserved = 1, 0
             card.reset_peak()
             card.take(2_000, held=2_000, then=2_000)
-        columns = memory_columns(seen)
+        columns = case_columns(seen)
     assert columns["load_peak_bytes"] == 2_000
     assert columns["margin_bytes"] == 7_700
 
@@ -138,24 +133,20 @@ def test_without_a_reading_of_what_is_outside_there_is_no_margin() -> None:
     with seen.meter as meter:
         with meter.region("load"):
             pass
-        columns = memory_columns(seen)
+        columns = case_columns(seen)
     assert columns["margin_bytes"] is None
     assert columns["external_bytes"] is None
     assert columns["external_reason"] == "no NVML"
 
 
-def standing_for(card: str, *, attention: Any = "auto") -> Case:
+def standing_for(card: str) -> Case:
     own = case()
-    return replace(own, llm=replace(own.llm, card=card, attention=attention))
+    return replace(own, llm=replace(own.llm, card=card))
 
 
-def test_a_case_that_stands_for_a_card_has_that_card_s_kernel_and_word() -> None:
+def test_a_case_that_stands_for_a_card_has_that_card_s_word() -> None:
     newer = Card()
     assert standing_for("t4").card_on(newer) == catalog.card("t4")
-    assert attention_kernel(standing_for("t4"), newer) == "math"
-    assert attention_kernel(standing_for("l4"), newer) == "flash"
-    assert attention_kernel(standing_for("t4", attention="expanded_kv"), newer) == "expanded_kv"
-    assert attention_kernel(standing_for(""), CpuDevice()) is None
     assert standing_for("t4").identity()["card"] == "t4"
 
 

@@ -15,7 +15,7 @@ from hybridlab.devices import CpuDevice, MemoryOwners
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.case_context import CaseContext
 from hybridlab.experiments.memory_breakdown import write_ledgers
-from hybridlab.profiling.memory_profiler import Ended, MemoryProfiler, Phase, Region
+from hybridlab.profiling.memory_profiler import Ended, MemoryProfiler, Phase, Region, Rest
 from hybridlab.results.writer import TableWriter
 from hybridlab.strategies import Strategy
 from tests.sessions import VOXTRAL, WHISPER
@@ -109,6 +109,7 @@ def case() -> Case:
 @given(
     capacity_bytes=N_BYTES,
     process_baseline_bytes=N_BYTES,
+    loaded_bytes=N_BYTES,
     idle_bytes=N_BYTES,
     at_base=accounts,
     at_rest=accounts,
@@ -119,6 +120,7 @@ def case() -> Case:
 def test_rows_sum_to_what_was_used_and_to_the_device(
     capacity_bytes: int,
     process_baseline_bytes: int,
+    loaded_bytes: int,
     idle_bytes: int,
     at_base: MemoryOwners,
     at_rest: MemoryOwners,
@@ -128,9 +130,10 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
 ) -> None:
     device, writer = Machine(capacity_bytes), Kept()
     meter = MemoryProfiler(
-        device, regions=seen, process_baseline_bytes=process_baseline_bytes, idle_bytes=idle_bytes
+        device, regions=seen, process_baseline_bytes=process_baseline_bytes, base_account=at_base
     )
-    meter.base_account, meter.idle_account = at_base, at_rest
+    meter.loaded = Rest(loaded_bytes, None, at_base)
+    meter.idle = Rest(idle_bytes, None, at_rest)
     strategy = cast(
         Strategy,
         SimpleNamespace(
@@ -141,7 +144,10 @@ def test_rows_sum_to_what_was_used_and_to_the_device(
             bytes_by_owner=lambda models: Strategy.bytes_by_owner(strategy, models),
         ),
     )
-    write_ledgers(CaseContext(case(), device, meter, writer, 0.0), strategy)
+    context = CaseContext(case(), device, meter, writer, 0.0)
+    context.loaded_owners = held
+    context.idle_owners = strategy.bytes_by_owner(pair)
+    write_ledgers(context, strategy)
     table = pd.DataFrame(writer.rows)
     used = {"idle": idle_bytes}
     loads = [region.peak_bytes for region in seen if region.name == "load"]

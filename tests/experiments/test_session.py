@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from hybridlab import catalog
 from hybridlab import devices as device_module
 from hybridlab.config.params import BesideParams
+from hybridlab.config.preset_files import read_yaml
 from hybridlab.experiments.plans import co_residency, setup
 from hybridlab.experiments.session import Session
 from hybridlab.processes.fork_server import ADDRESS_VARIABLE
+from hybridlab.results.manifest import read_manifest
 from hybridlab.units import GIB, MIB
 from tests.fake_nvml import FakeNvml
 
@@ -34,6 +37,9 @@ def test_opening_and_planning_on_a_card_use_no_cuda(
     session = Session.open(BesideParams.from_mapping(values))
     assert session.device.name == "cuda:0"
     assert session.card is not None and session.card.name == "t4"
+    told = read_manifest(session.part.folder)["gpu"]
+    assert (told["driver"], told["cuda"], told["power_limit_w"]) == ("580.82.07", "13.0", 70.0)
+    assert told["sm_clock_mhz"] is None and told["sm_clock_mhz_reason"] == "Not Supported"
     assert session.budget_bytes == 3 * GIB - 447 * MIB
     assert setup.machine_facts(session)["native dtypes"] == "float32, float16"
     assert co_residency.skip_reason(session, co_residency._case(session, "tiny")) == ""
@@ -81,3 +87,21 @@ def test_a_kernel_its_doctor_and_its_case_server_hold_nothing_of_the_card(tmp_pa
         env=own,
     )
     assert told.stdout.strip().endswith("untouched"), told.stderr
+
+
+def test_a_larger_card_that_stands_for_a_t4_has_its_kernels(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`kernels_of` pins what the LLM's spec names; arms and limits are cases of the same spec."""
+    monkeypatch.setattr(device_module, "cuda_lack", lambda: "")
+    nvml.names, nvml.total, nvml.used = ["NVIDIA H100 80GB HBM3"], 80 * GIB, 0
+    monkeypatch.setattr(nvml, "nvmlDeviceGetCudaComputeCapability", lambda handle: (9, 0))
+    values = read_yaml(Path(__file__).parents[2] / "params" / "t4-memory-limit.yaml")
+    values |= {"output_dir": str(tmp_path), "headless": True}
+    own = {key: value for key, value in values.items() if key in BesideParams.model_fields}
+    session = Session.open(BesideParams.from_mapping(own))
+    case = co_residency._case(session, "tiny")
+    assert session.device.capability == (9, 0)
+    assert (session.llm.card, case.llm.card) == ("t4", "t4")
+    assert case.card_on(session.device) == catalog.card("t4")
+    assert case.memory_limit_bytes == catalog.card("t4").usable_bytes

@@ -128,3 +128,33 @@ def test_grouped_heads_build_all_scores_as_on_a_t4_and_others_do_not() -> None:
     peak_bytes(key, grouped=True)  # a workspace comes with the first product
     assert peak_bytes(key, grouped=True) >= SCORES_BYTES
     assert peak_bytes(query, grouped=False) < SCORES_BYTES
+
+
+def test_the_kernel_that_a_prompt_got_is_told() -> None:
+    assert kernel_taken("auto") == "flash"
+    assert kernel_taken("math") == "math"
+    assert kernel_taken("auto", card="t4") == "math"  # a CPU has no memory-efficient kernel
+
+
+@pytest.mark.gpu
+def test_on_a_card_the_kernel_is_the_card_s() -> None:
+    assert kernel_taken("math", CudaDevice(), "float16") == "math"
+    assert kernel_taken("auto", CudaDevice(), "float16", card="t4") == "math"
+    assert kernel_taken("expanded_kv", CudaDevice(), "float16", card="t4") == "efficient"
+
+
+def kernel_taken(
+    attention: str, device: Device | None = None, dtype: str = "float32", card: str = ""
+) -> str | None:
+    """By a whole request, and by one whose prompt is prefilled for several jobs."""
+    own = spec("pocket", dtype=dtype, attention=attention, card=card)
+    model = make_llm(own, device or CpuDevice())
+    model.load()
+    samples = load_clips()[0].samples()
+    assert model.attention_kernel is None
+    model.transcribe([samples], max_new_tokens=2)
+    told, model.attention_kernel = model.attention_kernel, None
+    model.prefill(samples)
+    assert model.attention_kernel == told
+    model.unload()
+    return told

@@ -22,6 +22,7 @@ from hybridlab.devices import CpuDevice
 from hybridlab.models import make_asr, make_llm
 from hybridlab.models.base import AudioLanguageModel, SpeechRecognizer
 from hybridlab.models.pocket import pocket_dir
+from hybridlab.models.source import revision
 from tests.models.conftest import spec
 
 REVISION = "0" * 40
@@ -88,3 +89,21 @@ def test_openai_whisper_by_its_own_name(
     released.load()
     samples = load_clips()[0].samples()
     assert released.transcribe([samples]) == model.transcribe([samples])
+
+
+def test_weights_are_told_apart_by_commit_hash_or_seed(cache: Path, tmp_path: Path) -> None:
+    released = spec("mini-3b", weights="hub")
+    assert revision(released) is None  # nothing is there yet
+    put(cache, catalog.voxtral("mini-3b").hub_id, pocket_dir("pocket"))
+    assert revision(released) == f"commit {REVISION}"
+    assert revision(spec("tiny", weights="random")) == "seed 0"
+    own = (pocket_dir("pocket-s") / "model.safetensors").read_bytes()
+    assert revision(spec("pocket-s")) == f"sha256:{hashlib.sha256(own).hexdigest()}"
+    file = tmp_path / "model.safetensors"
+    local = spec("tiny", weights="local", path=str(tmp_path))
+    for content in (b"one", b"other"):  # a file that changed is read anew
+        file.write_bytes(content)
+        assert revision(local) == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    # openai-whisper's addresses hold the sum that its library checks
+    address = revision(spec("base", "openai-whisper", weights="hub"))
+    assert address == "sha256:ed3a0b6b1c0edf879ad9b11b1af5a0e6ab5db9205f891f668f8b0e6c6326e34e"

@@ -22,13 +22,13 @@ def measure_known_allocation(result: str) -> None:
     with MemoryProfiler(CpuDevice()) as meter:
         with meter.region("load") as load:
             kept = np.ones(KNOWN_BYTES // 8)
-        meter.settle()
+        loaded = meter.settle()
         with meter.region("request") as request:
             np.ones(KNOWN_BYTES // 16)
         del kept
     readings = [
         load.peak_above_start_bytes,
-        (meter.idle_bytes or 0) - meter.process_baseline_bytes,
+        loaded.used_bytes - meter.process_baseline_bytes,
         request.peak_above_start_bytes,
     ]
     with open(result, "w") as file:

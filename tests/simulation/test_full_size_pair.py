@@ -139,6 +139,8 @@ def test_each_attention_kernel_runs_or_says_why_not(tmp_path: Path) -> None:
         "expanded_kv": "ok",
     }, [row["reason"] for row in rows.values()]
     assert all(rows[kind]["reason"] for kind in ("efficient", "flash"))
+    taken = {kind: rows[kind]["attention_kernel"] for kind in ("auto", "math", "expanded_kv")}
+    assert taken == {"auto": "math", "math": "math", "expanded_kv": "efficient"}
     needs = [rows[kind]["request_bytes"] for kind in ("expanded_kv", "auto", "math")]
     assert needs[0] < needs[2]
     assert needs == sorted(needs)

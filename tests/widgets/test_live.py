@@ -87,7 +87,7 @@ def test_a_watched_case_names_its_phases_and_owners(
     assert served.owners["base"] >= row["process_baseline_bytes"] > 0
     for role in ("llm", "asr"):  # the processor's bytes are its model's, too
         assert served.owners[role] >= row[f"{role}_weights_bytes"] > 0
-    assert row["idle_bytes"] == sum(served.owners.values()) + served.unnamed_bytes
+    assert row["loaded_bytes"] == sum(served.owners.values()) + served.unnamed_bytes
     assert served.capacity_bytes == session.device.capacity_bytes()
     assert watcher.places == ["1 of 1"]
     assert watcher.rows == [row]

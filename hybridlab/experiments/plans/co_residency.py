@@ -82,7 +82,7 @@ def planned(session: Session, case: Case) -> planner.PairPlan:
     """What the planner says of this case's pair on this device."""
     assert case.asr is not None
     return planner.plan_pair(
-        case.card_on(session.device) or catalog.HOST,
+        case.card_on(session.device),
         catalog.whisper(case.asr.model),
         catalog.voxtral(case.llm.model),
         backend=case.asr.backend,

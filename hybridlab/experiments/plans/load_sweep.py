@@ -18,7 +18,7 @@ def measure(session: Session, arms: list[Arm], params: RaceParams) -> list[dict[
     """The control and the fastest others at every load, a share of what `sequential/plain` served
     in this notebook's race with no pause between requests; arms whose models are servers, which
     take seconds to start, at the loads that `container_loads` names too. All meet the same
-    arrivals."""
+    arrivals, and a higher load meets them faster."""
     capacity = capacity_rps(session)
     lacks_clock = session.lacks_clock("requests at their own times")
     if not params.arrival_loads or lacks_clock or not capacity:
@@ -37,11 +37,7 @@ def measure(session: Session, arms: list[Arm], params: RaceParams) -> list[dict[
                 work="poisson_arrivals",
                 requests=requests,
                 round=number,
-                options={
-                    "rate_rps": load * capacity,
-                    "load": load,
-                    "seed": params.seed + number,
-                },
+                options={"rate_rps": load * capacity, "load": load, "seed": params.seed},
             )
             for number, load in enumerate(params.arrival_loads)
             for arm in (*contenders, *(served if load in loads else []))

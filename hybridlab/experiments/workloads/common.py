@@ -51,7 +51,8 @@ def load(context: CaseContext, strategy: Strategy) -> None:
     before = context.device.memory_owners()
     with context.meter.region("load") as region:
         strategy.open()
-    context.meter.settle()
+    context.meter.loaded = context.meter.settle()
+    context.loaded_owners = strategy.bytes_by_owner(strategy.resident)
     context.result["load_s"] = region.seconds
     context.result["link_bytes_per_s"] = strategy.link_bytes_per_s
     context.result["host_copy_bytes"] = strategy.host_copy_bytes()
@@ -69,7 +70,7 @@ def load_alone(context: CaseContext, model: Model) -> None:
     context.enter(f"load {model.name}")
     with context.meter.region("load"):
         model.load()
-    context.meter.settle()
+    context.meter.loaded = context.meter.settle()
     context.result[f"{model.name}_weights_bytes"] = model.weights_bytes()
 
 
@@ -127,6 +128,20 @@ def measured_request(
                 return strategy.serve(request, around=around)
         with context.meter.phases(region, strategy.models):
             return strategy.serve(request)
+
+
+def rest(context: CaseContext, strategy: Strategy) -> None:
+    """Read what is in use between requests: after the last, when all is warm, since giving memory
+    back before one would cost it time."""
+    context.meter.idle = context.meter.settle()
+    context.idle_owners = strategy.bytes_by_owner(strategy.models)
+
+
+def close(context: CaseContext, strategy: Strategy) -> None:
+    """The end of a work that has served what it had to."""
+    rest(context, strategy)
+    context.enter("close")
+    strategy.close()
 
 
 @contextmanager

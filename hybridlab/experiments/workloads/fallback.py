@@ -26,6 +26,7 @@ def run(context: CaseContext) -> None:
         if failed is None:
             context.result |= {"n_trials": len(case.requests), "fallbacks": steps}
             context.result["served_by_model"] = candidate.model
+            common.rest(context, strategy)
             if not steps:  # a ledger is one pair's, and the peaks would be another's
                 write_ledgers(context, strategy)
             strategy.close()

@@ -54,7 +54,7 @@ def run(context: CaseContext) -> None:
             for spec_id, spans in _together(case.requests, two, repeats):
                 write_spans(context, f"{one}+{other}:{spec_id}", spans)
     context.result["n_trials"] = repeats * len(case.requests)
-    strategy.close()
+    common.close(context, strategy)
 
 
 def _copying(device: Device, n_bytes: int) -> Party:

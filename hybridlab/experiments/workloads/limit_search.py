@@ -92,7 +92,7 @@ def find_largest(context: CaseContext) -> None:
     found = largest_fitting(fits, most=most)
     context.result["limit_found"] = found * unit
     context.result["limit_hit"] = found < most  # else nothing failed up to the most that was tried
-    strategy.close()
+    common.close(context, strategy)
 
 
 def _sized_request(case: Case, strategy: Strategy, samples: Samples, ask: str, count: int) -> None:
@@ -116,14 +116,13 @@ def find_minimum_headroom(context: CaseContext) -> None:
     """How little room above the resident pair a request can live with, once per request."""
     case, strategy = context.case, common.strategy_of(context)
     common.bring_up(context, strategy)
-    enough = max(
-        LEAST_ENOUGH_BYTES, 2 * ((context.meter.peak_bytes("request") or 0) - context.idle_bytes)
-    )
+    needed = (context.meter.peak_bytes("request") or 0) - context.loaded.used_bytes
+    enough = max(LEAST_ENOUGH_BYTES, 2 * needed)
     with make_memory_limit(context.device) as limit:
         for number, spec in enumerate(case.requests):
             request = common.request_of(context, spec)
             _least_room(context, limit, strategy, request, number, enough)
-    strategy.close()
+    common.close(context, strategy)
 
 
 def _least_room(

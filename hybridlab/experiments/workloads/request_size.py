@@ -41,11 +41,12 @@ def run(context: CaseContext) -> None:
                 "output_matches_reference": None,
             },
         )
+    context.meter.idle = idle = context.meter.settle()
     context.result |= {
         "n_trials": 2,
         "request_bytes": region.peak_above_start_bytes,
         "audio_s": audio_s,
-        "predicted_bytes": context.idle_bytes + _predicted_bytes(context, audio_s, len(batch)),
+        "predicted_bytes": idle.used_bytes + _predicted_bytes(context, audio_s, len(batch)),
     }
 
 
@@ -58,6 +59,6 @@ def _predicted_bytes(context: CaseContext, audio_s: float, batch: int) -> int:
         catalog.voxtral(case.llm.model),
         request,
         dtype=case.llm.dtype,
-        card=case.card_on(context.device) or catalog.HOST,
+        card=case.card_on(context.device),
         attention=case.llm.attention,
     )

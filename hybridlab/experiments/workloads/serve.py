@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def run(context: CaseContext) -> None:
         longest = max(case.requests, key=lambda spec: spec.audio_s)
         request = common.request_of(context, longest)
         common.measured_request(context, strategy, request, phases=True)
+    common.rest(context, strategy)
     write_ledgers(context, strategy)
     context.enter("close")
     strategy.close()
@@ -68,12 +69,23 @@ def run_arrivals(context: CaseContext) -> None:
         due = (time.perf_counter() + LEAD_S + np.cumsum(gaps)).tolist()
         asked = common.requests_of(context)
         by_id = {spec.id: (spec, due_s) for spec, due_s in zip(case.requests, due, strict=True)}
+        ends = []
         for served in strategy.stream(ArrivalQueue(asked, due)):
             spec, due_s = by_id[served.request.id]
             write_trial(context, spec, served, is_first_request=False, due_s=due_s)
-    last = max(due[-1], time.perf_counter())
-    context.result |= {"throughput_rps": len(due) / (last - due[0]), "n_trials": len(due)}
-    strategy.close()
+            ends.append(served.end_s)
+    context.result |= {
+        "arrival_rate_rps": rate_rps(due),
+        "throughput_rps": rate_rps(ends),
+        "n_trials": len(due),
+    }
+    common.close(context, strategy)
+
+
+def rate_rps(times_s: Sequence[float]) -> float | None:
+    """Events per second as they came; None where all came at once."""
+    lasted = max(times_s) - min(times_s)
+    return (len(times_s) - 1) / lasted if lasted > 0 else None
 
 
 def _served(context: CaseContext, strategy: Strategy) -> Iterable[CompletedRequest]:

@@ -41,7 +41,7 @@ def run(context: CaseContext) -> None:
         _write_cycle(context, cycle, served, maintenance_s=maintenance_s, output_unchanged=same)
         maintenance_s = 0.0
     context.result["n_trials"] = int(case.options["cycles"])
-    strategy.close()
+    common.close(context, strategy)
 
 
 def _tokens(served: CompletedRequest) -> list[tuple[int, ...]]:

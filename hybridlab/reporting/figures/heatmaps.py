@@ -15,13 +15,12 @@ from matplotlib.figure import Figure
 from hybridlab.analysis.phase_slowdown import slowdowns
 from hybridlab.analysis.queueing import break_even as ratios_of
 from hybridlab.analysis.queueing import service_times
+from hybridlab.analysis.stats import LEAST_READINGS
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import theme
 from hybridlab.reporting.palette import PHASE_LOOK
 from hybridlab.reporting.rows import CONTROL, strategies_first
 
-#: Latencies closer than this ratio are called even.
-EVEN = 1.05
 PARTIES = {**labels.ROLES, "copy": "weights"}
 _NAMES = [f"{party} {phase}" for party in PARTIES.values() for phase in PHASE_LOOK]
 
@@ -61,7 +60,7 @@ def break_even(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figur
     if cells.empty:
         return theme.nothing_to_show("No requests of several lengths were timed, so no break-even.")
     arms = strategies_first(list(cells["arm"].unique()))
-    figure = theme.new_figure(1.5 + len(arms) * (0.9 + 0.42 * cells["audio_s"].nunique()))
+    figure = theme.new_figure(1.5 + len(arms) * (0.9 + 0.56 * cells["audio_s"].nunique()))
     axes = figure.subplots(len(arms), 1, squeeze=False, sharex=True)[:, 0]
     for ax, arm in zip(axes, arms, strict=True):
         _draw_arm(ax, arm, cells[cells["arm"] == arm])
@@ -73,32 +72,46 @@ def break_even(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figur
         trials[trials["experiment"] == "service_times"],
         cases,
         n=f"{requests}, {int(services['n'].min())} or more for each length",
-        interval="no interval: derived from mean service times by the Pollaczek-Khinchine formula",
+        interval=f"in brackets: {theme.BOOTSTRAP} of the requests of one case",
         notes=(
-            "∞: requests come faster than this arm serves them; 0: than only the control does; "
-            "–: than both do",
+            "derived from service times by the Pollaczek-Khinchine formula",
+            "∞: requests come faster than this arm serves them; 0: than only the control does",
+            f"–: than both do, the interval does not say, or fewer than {LEAST_READINGS} requests",
         ),
     )
 
 
 def _draw_arm(ax: Axes, arm: str, cells: pd.DataFrame) -> None:
-    table = cells.pivot(index="audio_s", columns="interval_s", values="ratio").sort_index()
-    table.index = pd.Index([f"{seconds:g} s of audio" for seconds in table.index])
-    table.columns = pd.Index([f"{seconds:.2g}" for seconds in table.columns])
-    draw_ratios(ax, table, table.map(ratio_words), most=2.0)
+    cells = cells.assign(words=[_break_even_words(cell) for _, cell in cells.iterrows()])
+    ratios, words = (
+        cells.pivot(index="audio_s", columns="interval_s", values=name).sort_index()
+        for name in ("ratio", "words")
+    )
+    for table in (ratios, words):
+        table.index = pd.Index([f"{seconds:g} s of audio" for seconds in table.index])
+        table.columns = pd.Index([f"{seconds:.2g}" for seconds in table.columns])
+    draw_ratios(ax, ratios, words, most=2.0)
     ax.set_title(f"{arm}: mean latency over that of {CONTROL}", loc="left")
+
+
+def _break_even_words(cell: pd.Series[Any]) -> str:
+    """The ratio over its interval."""
+    if not 0 < cell["ratio"] < np.inf:
+        return ratio_words(cell["ratio"])
+    return f"{cell['ratio']:.2f}\n[{cell['low']:.2f}–{cell['high']:.2f}]"
 
 
 def _break_even_finding(arm: str, own: pd.DataFrame) -> str:
     known = own[own["ratio"].notna()]
-    better, even = known[known["ratio"] < 1 / EVEN], known[known["ratio"] <= EVEN]
-    if len(better):
-        return f"{arm} beats {CONTROL} in {len(better)} of {len(known)} cells"
-    if len(even):
-        share = f"in {len(even)} of {len(known)} cells" if len(even) < len(known) else "everywhere"
-        return f"{arm} is within {100 * (EVEN - 1):.0f} % of {CONTROL} {share}"
-    lowest = known["ratio"].min()
-    return f"{arm} beats {CONTROL} nowhere ({lowest:.2f} times its latency at best)"
+    if known.empty:
+        return f"Too few requests to tell where {arm} beats {CONTROL}"
+    better, worse = (int(found.sum()) for found in (known["high"] < 1, known["low"] > 1))
+    cells = labels.counted(len(known), "cell")
+    if not better and not worse:
+        return f"{arm} is not told from {CONTROL} in any of {cells}"
+    if not better:
+        return f"{arm} beats {CONTROL} in none of {cells} and is beaten in {worse}"
+    return f"{arm} beats {CONTROL} in {better} of {cells}"
 
 
 # ---------------------------------------------------------------------------------- interference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -23,12 +24,12 @@ FILLS: tuple[Any, ...] = ("full", "none", "left", "top", "right")
 
 @theme.styled(timed=True)
 def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
-    """Throughput and p95 latency of each arm at each offered rate; a ring marks the last rate
-    before the knee."""
+    """Throughput and p95 latency of each arm at each rate at which requests came, a ring at the
+    last rate before the knee; with too few requests for a p95 the median wait."""
     points = arrival_points(trials[trials["latency_s"].notna()], cases)
-    points = points[points["rate_rps"].notna()] if len(points) else points
     if points.empty:
         return theme.nothing_to_show("No requests came at their own times, so there is no knee.")
+    late_by = "queue_time_s" if points["p95_s"].isna().any() else "p95_s"
     held = knees(points)
     figure = theme.new_figure(4.6)
     served, late = figure.subplots(1, 2, sharex=True)
@@ -42,11 +43,13 @@ def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         look: dict[str, Any] = {"marker": marker, "lw": 2, "ms": 7, "color": colour}
         # a single point has no dash
         look |= {"ls": DASHES[place], "fillstyle": FILLS[place]}
-        words = _knee_words(held[arm], ranked["rate_rps"].to_list())
-        served.plot(ranked["rate_rps"], ranked["served_rps"], label=f"{arm} ({words})", **look)
-        late.plot(ranked["rate_rps"], ranked["p95_s"], **look)
-        _rings(served, late, ranked[ranked["rate_rps"] == held[arm]], colour)
-    _axes(served, late, points)
+        words = f" ({_knee_words(held[arm], ranked)})" if late_by == "p95_s" else ""
+        served.plot(ranked["rate_rps"], ranked["served_rps"], label=f"{arm}{words}", **look)
+        late.plot(ranked["rate_rps"], ranked[late_by], **look)
+        knee = ranked[ranked["rate_rps"] == held[arm]]
+        for ax, quantity in ((served, "served_rps"), (late, late_by)):
+            ax.plot(knee["rate_rps"], knee[quantity], "o", mfc="none", mec=colour, markersize=15)
+    _axes(served, late, points, late_by)
     elements.legend_below(served, columns=2)
     requests = labels.counted(int(points["n"].sum()), "request")
     return theme.captioned(
@@ -55,33 +58,43 @@ def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         trials[trials["experiment"] == "load_sweep"],
         cases,
         n=f"{requests}, {int(points['n'].min())} or more for each point",
-        interval="no interval: each point is the p95 of one case",
-        notes=(
-            f"ring: last rate with p95 within {KNEE_RATIO:g} times that at the lowest",
-            "dashed: all that is offered on the long average; a few arrivals may come slower",
-        ),
+        interval="no interval: each point is one case",
+        notes=("dashed: all that comes is served", *NOTES[late_by]),
     )
 
 
-def _rings(served: Axes, late: Axes, knee: pd.DataFrame, colour: str) -> None:
-    for ax, quantity in ((served, "served_rps"), (late, "p95_s")):
-        ax.plot(knee["rate_rps"], knee[quantity], "o", mfc="none", mec=colour, markersize=15)
+NOTES = {
+    "p95_s": (
+        f"ring: last rate with p95 within {KNEE_RATIO:g} times that at the lowest, below what the "
+        "arm serves at most",
+    ),
+    "queue_time_s": ("a p95 and a knee need 100 requests at each rate (arrival_requests)",),
+}
+LATE = {
+    "p95_s": "p95 latency with waiting (s), logarithmic",
+    "queue_time_s": "median wait until a request is begun (s)",
+}
 
 
-def _axes(served: Axes, late: Axes, points: pd.DataFrame) -> None:
+def _axes(served: Axes, late: Axes, points: pd.DataFrame, late_by: str) -> None:
     highest = float(points["rate_rps"].max()) * 1.06
     served.plot([0, highest], [0, highest], color=GUIDE, linestyle="--", linewidth=1.2)
     most = max(highest, float(points["served_rps"].max()) * 1.06)
     served.set(xlim=(0, highest), ylim=(0, most), ylabel="served (requests / s)")
-    late.set(yscale="log", ylabel="p95 latency with waiting (s), logarithmic")
-    late.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    narrow = points["p95_s"].max() < 10 * points["p95_s"].min()
-    late.yaxis.set_minor_formatter((lambda v, _: f"{v:g}") if narrow else NullFormatter())
+    late.set(ylabel=LATE[late_by])
+    if late_by == "p95_s":
+        late.set(yscale="log")
+        late.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        narrow = points["p95_s"].max() < 10 * points["p95_s"].min()
+        late.yaxis.set_minor_formatter((lambda v, _: f"{v:g}") if narrow else NullFormatter())
     for ax in (served, late):
-        ax.set_xlabel("offered (requests / s, Poisson)")
+        ax.set_xlabel("came (requests / s, Poisson)")
 
 
-def _knee_words(knee: float, rates: list[float]) -> str:
+def _knee_words(knee: float, ranked: pd.DataFrame) -> str:
+    rates = ranked["rate_rps"].to_list()
+    if not math.isfinite(knee):
+        return "holds none of these"
     if len(rates) == 1:
         return f"{format_number(knee)} / s alone"
     found = "no knee up to" if knee == rates[-1] else "knee at"

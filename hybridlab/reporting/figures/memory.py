@@ -74,7 +74,9 @@ def case_stack(row: pd.Series[Any], moment: str) -> dict[str, float]:
     total = number_of(row, f"{moment}_bytes")
     if text_of(row, "status") not in ("ok", "oom") or not total > 0:
         return {}
-    idle = min(np.nan_to_num(number_of(row, "idle_bytes")), total)
+    # a case that ran out of memory was never warm
+    readings = (number_of(row, name) for name in ("idle_bytes", "loaded_bytes"))
+    idle = min(next(filter(np.isfinite, readings), 0.0), total)
     above = total - idle if moment == "request_peak" and idle > 0 else 0.0
     columns = {
         "base": "process_baseline_bytes",

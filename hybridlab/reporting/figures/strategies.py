@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from hybridlab.analysis.arms import numbers, standings
-from hybridlab.analysis.stats import bootstrap_interval, quantile
+from hybridlab.analysis.stats import bootstrap_interval, tail
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.findings import (
@@ -131,13 +131,13 @@ def latency_ecdf(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Fig
     if rows.empty:
         return theme.nothing_to_show("No request was timed beyond the first, so no distribution.")
     figure, ax = theme.new_axes(4.8)
-    p95: dict[str, float] = {}
     seen: list[str] = []
     for arm in strategies_first(list(rows["arm"].unique())):
         own = rows[rows["arm"] == arm]
         strategy = str(own["strategy"].iloc[0])
-        p95[arm] = quantile(own["latency_s"], 0.95)
-        label = f"{arm} (n = {len(own)}, p95 {format_seconds(p95[arm])})"
+        p95_s = tail(own["latency_s"])
+        late = "" if np.isnan(p95_s) else f", p95 {format_seconds(p95_s)}"
+        label = f"{arm} (n = {len(own)}{late})"
         draw_ecdf(ax, own["latency_s"], strategy, seen.count(strategy), label)
         seen.append(strategy)
     ax.axhline(95, color=GUIDE, linewidth=1, linestyle=":")
@@ -149,7 +149,7 @@ def latency_ecdf(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Fig
     elements.legend_below(ax, columns=2)
     return theme.captioned(
         figure,
-        _ecdf_finding(p95),
+        _ecdf_finding(rows),
         rows,
         cases,
         n=f"{labels.counted(len(rows), 'request')}, first ones left out",
@@ -170,11 +170,16 @@ def draw_ecdf(
     sns.ecdfplot(x=values, stat="percent", ax=ax, color=colour, label=label, **look)
 
 
-def _ecdf_finding(p95: dict[str, float]) -> str:
-    best, worst = min(p95, key=p95.__getitem__), max(p95, key=p95.__getitem__)
-    title = f"95 % of requests finish within {format_seconds(p95[best])} ({best})"
+def _ecdf_finding(rows: pd.DataFrame) -> str:
+    """By p95 where every arm has requests enough for one, else by the median."""
+    seconds = rows.groupby("arm")["latency_s"]
+    late, words = seconds.agg(tail), "95 % of requests finish"
+    if late.isna().any():
+        late, words = seconds.median(), "Half of the requests finish"
+    best, worst = str(late.idxmin()), str(late.idxmax())
+    title = f"{words} within {format_seconds(late[best])} ({best})"
     if best != worst:
-        title += f" to {format_seconds(p95[worst])} ({worst})"
+        title += f" to {format_seconds(late[worst])} ({worst})"
     return title
 
 

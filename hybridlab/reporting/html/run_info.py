@@ -143,6 +143,8 @@ def machine_facts(run: Run) -> dict[str, str]:
         **_monitor_facts(run.cases),
         "System": f"{system}, Python {python}",
         **{name.replace("_", " ").capitalize(): text(item) for name, item in machine.items()},
+        "GPU readings": _pairs(run.origin("gpu")),
+        "Environment": _pairs(run.origin("environment")),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()) or EMPTY,
         "Started": moment(run.origin("started")),
         "Ended": moment(run.origin("ended")),
@@ -152,6 +154,11 @@ def machine_facts(run: Run) -> dict[str, str]:
         "Parameters' hash": text(run.origin("params_hash")),
     }
     return {label: words for label, words in facts.items() if words != EMPTY}
+
+
+def _pairs(values: Any) -> str:
+    """'A=1, B=2'."""
+    return ", ".join(f"{name}={value}" for name, value in (values or {}).items()) or EMPTY
 
 
 def _monitor_facts(cases: pd.DataFrame) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.queueing import arrival_points, knees
-from hybridlab.analysis.stats import bootstrap_interval, is_stable, quantile, word_error_rate
+from hybridlab.analysis.stats import bootstrap_interval, is_stable, tail, word_error_rate
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import (
     RACE,
@@ -40,8 +40,8 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "strategy": arm,
                 "n": len(own),
                 "median s": labels.interval(bootstrap_interval(own["latency_s"])),
-                "p95 s": labels.number(quantile(own["latency_s"], 0.95)),
-                "p99 s": labels.number(quantile(own["latency_s"], 0.99)),
+                "p95 s": labels.number(tail(own["latency_s"])),
+                "p99 s": labels.number(tail(own["latency_s"], 0.99)),
                 "first s": labels.number(first.median()),
                 # audio over time on the clock: requests of a batch share theirs
                 "RTFx": labels.number(own["audio_s"].mean() * served_rps),
@@ -115,7 +115,8 @@ def phase_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
 
 @timed_table
 def arrivals_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
-    """One row per arm and offered rate, and whether it lies before the knee."""
+    """One row per arm and rate at which requests came, and whether it lies before the knee; empty
+    where there are too few requests for a p95 and a knee."""
     points = arrival_points(trials, cases)
     if points.empty:
         return pd.DataFrame(columns=["strategy", "rate /s", "n", "median s", "p95 s", "wait s"])
@@ -125,13 +126,15 @@ def arrivals_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
             {
                 "strategy": row["arm"],
                 "rate /s": labels.number(row["rate_rps"]),
-                "of sequential's": f"{row['load']:.0%}",
                 "n": row["n"],
                 "median s": labels.interval(bootstrap_interval(row["latencies"])),
                 "p95 s": labels.number(row["p95_s"]),
                 "wait s": labels.number(row["queue_time_s"]),
                 "served /s": labels.number(row["served_rps"]),
-                "before the knee": "yes" if row["rate_rps"] <= held[row["arm"]] else "no",
+                "at most /s": labels.number(row["capacity_rps"]),
+                "before the knee": labels.EMPTY
+                if np.isnan(row["p95_s"])
+                else labels.text(bool(row["rate_rps"] <= held[row["arm"]])),
             }
             for _, row in points.sort_values(["arm", "rate_rps"]).iterrows()
         ]

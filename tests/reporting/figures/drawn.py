@@ -54,14 +54,14 @@ def more_rows() -> dict[str, list[dict[str, Any]]]:
         arm = {"strategy": strategy, "variant": variant, "notebook": "05_parallel"}
         for rate in (1.0, 2.0, 4.0):
             name = f"arrivals-{strategy}-{rate:g}"
-            own = {"rate_rps": rate, "load": rate / 5, "throughput_rps": 0.9 * rate}
+            own = {"arrival_rate_rps": rate, "load": rate / 5, "throughput_rps": 0.9 * rate}
             cases.append(case(name, "load_sweep", **arm) | memory(3.06) | own)
-            waits = [rate * seconds * share for share in np.linspace(0, 1, 8)]
+            waits = [rate * seconds * share for share in np.linspace(0, 1, 100)]
             trials += [_trial(name, "load_sweep", arm, seconds + w, queue_time_s=w) for w in waits]
         name = f"lengths-{strategy}"
         cases.append(case(name, "service_times", **arm) | memory(3.06))
         for audio_s in (15.0, 30.0):
-            times = [seconds * audio_s / 15 * (1 + 0.1 * n) for n in range(3)]
+            times = [seconds * audio_s / 15 * (1 + 0.1 * n) for n in range(5)]
             trials += [_trial(name, "service_times", arm, took, audio_s=audio_s) for took in times]
         name = f"edge-{strategy}"
         cases.append(case(name, "memory_limits", limit_kind="headroom", **arm) | memory(3.06))
