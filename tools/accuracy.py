@@ -67,12 +67,12 @@ def rows() -> list[Row]:
 
 
 def _row(fields: dict[str, str]) -> Row:
-    request = Request(**{name: int(fields[name]) for name in ("batch", "beams", "new_tokens")})
+    batch, beams, new_tokens = (int(fields[name]) for name in ("batch", "beams", "new_tokens"))
     assert fields["quantity"] in QUANTITIES, fields["quantity"]
     figures = estimate_model(
         fields["model"],
         catalog.card(fields["card"]) if fields["card"] else catalog.card("t4"),
-        request,
+        Request(batch=batch, beams=beams, new_tokens=new_tokens),
         backend=fields["backend"],
         dtype=fields["dtype"],
     )

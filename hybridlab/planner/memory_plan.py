@@ -248,15 +248,9 @@ def pair_parts(
     kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
     asr_bytes = whisper_weights_bytes(whisper, **kept)
     load_bytes = whisper_load_peak_bytes(whisper, **kept, path=load_path)
-    llm_request = largest(
-        list(
-            voxtral_phases(
-                voxtral, request, dtype=llm_dtype, card=card, attention=attention
-            ).values()
-        )
-    )
-    asr_request = largest(list(whisper_phases(whisper, request, **kept, card=card).values()))
+    llm_phases = voxtral_phases(voxtral, request, dtype=llm_dtype, card=card, attention=attention)
     llm_kernel = voxtral_kernel(card, request, dtype=llm_dtype, attention=attention)
+    asr_phases = whisper_phases(whisper, request, **kept, card=card)
     asr_kernel = whisper_kernel(card, **kept)
     return PairParts(
         process={
@@ -268,8 +262,11 @@ def pair_parts(
         asr={"asr weights": Estimate.exact(asr_bytes)},
         second_copy={"second copy": Estimate.exact(load_bytes - asr_bytes)},
         requests={
-            "llm": (llm_request, request_cache_bytes(card, llm_request, kernel=llm_kernel)),
-            "asr": (asr_request, request_cache_bytes(card, asr_request, kernel=asr_kernel)),
+            role: (largest(list(phases.values())), request_cache_bytes(card, phases, kernel))
+            for role, phases, kernel in (
+                ("llm", llm_phases, llm_kernel),
+                ("asr", asr_phases, asr_kernel),
+            )
         },
     )
 

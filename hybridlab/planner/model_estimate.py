@@ -77,7 +77,7 @@ def estimate_model(
         outside = context_bytes(card) + library_bytes(card, backend)
     at_work = largest(list(phases.values()))
     idle = total([Estimate.exact(weights), workspace_bytes(card)])
-    cache = request_cache_bytes(card, at_work, kernel=kernel)
+    cache = request_cache_bytes(card, phases, kernel)
     reserved = total([idle, at_work, cache, resident_cache_bytes(card)])
     return {
         "weights_bytes": Estimate.exact(weights),

@@ -66,8 +66,8 @@ class Admission:
 
     def with_slack(self, n_bytes: int) -> int:
         """What the device may have to give for so many bytes: an allocator takes whole segments,
-        those of a matrix of scores with less beside them, which is not counted on."""
-        beside = request_cache_bytes(self.card, Estimate.exact(n_bytes), kernel="efficient")
+        for long audio most beside a prompt."""
+        beside = request_cache_bytes(self.card, {"prefill": Estimate.exact(n_bytes)}, "flash")
         return n_bytes + (beside + resident_cache_bytes(self.card)).expected
 
     @property
