@@ -268,7 +268,8 @@ def test_cards_stand_side_by_side() -> None:
     told = json.loads(printed("plan", *asked, "--json"))
     assert [one["card"] for one in told] == cards
     starred = re.findall(r"\*(\d+\.\d\d)", text)
-    assert starred == [f"{one['pick']['margin_bytes'] / 2**30:.2f}" for one in told]
+    spare = [f"{one['pick']['margin_bytes'] / 2**30:.2f}" for one in told]
+    assert sorted(starred) == sorted(spare)  # one of each card, in its size's row
     # once for each, however often it is named
     assert printed("plan", "--card", "l4", "--card", "l4") == printed("plan", "--card", "l4")
 
@@ -313,17 +314,22 @@ def test_what_fit_names_fits_by_the_plan_and_one_step_more_does_not(card: str) -
 
 
 def test_answers_about_one_pair() -> None:
-    found = evaluate_fit(
-        T4,
-        catalog.whisper("large-v3"),
-        MINI,
-        backend="transformers",
-        dtype="float16",
-        host_bytes=int(12.7e9),
+    medium, found = (
+        evaluate_fit(
+            T4,
+            catalog.whisper(size),
+            MINI,
+            backend="transformers",
+            dtype="float16",
+            host_bytes=int(12.7e9),
+        )
+        for size in ("medium", "large-v3")
     )
     assert "rtx-3060" in found.fits_not_cards
     assert {"t4", "l4"} <= set(found.fits_cards)
-    assert found.longest_audio_s < found.longest_audio_expanded_kv_s
+    # beside large-v3 it is Whisper's own windows that take what is left
+    assert found.longest_audio_s == found.longest_audio_expanded_kv_s
+    assert medium.longest_audio_s < medium.longest_audio_expanded_kv_s
     assert found.largest_batch >= 1
     assert found.most_beams >= 5
     assert dict(found.facts())["verdict"].startswith("fits: ")
