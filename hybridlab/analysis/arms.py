@@ -1,26 +1,39 @@
 """How each arm of a race stood, comparable across notebooks.
 
-The notebooks 04, 05 and 06 run at different times, so their seconds must not be compared: a machine
-that drifts would decide. Each of them therefore runs the same control arm (sequential/plain) in
-turn with its own arms, and an arm's latency counts as a multiple of the control's median for the
-same request in the same notebook. The control itself stands at 1 by construction.
+The case is the unit. The notebooks 04, 05 and 06 run at different times, so their seconds must not
+be compared: a machine that drifts would decide. Each of them therefore runs the same control arm
+(sequential/plain) in every round beside its own arms, and a case counts by the logarithm of its
+latency and throughput over those of the control's case in the same notebook and round, request by
+request (their median). An arm has as many of these readings as it has rounds; they hold the
+control's own error, and what slowed a whole round is in none of them. The control itself stands at 1 by construction.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from hybridlab.analysis.stats import Interval, bootstrap_interval, quantile, word_error_rate
+from hybridlab.analysis.stats import (
+    LEAST_READINGS,
+    Estimate,
+    Interval,
+    holm,
+    quantile,
+    student,
+    word_error_rate,
+)
 from hybridlab.results.reader import has_clock
 from hybridlab.units import MIB
 
 CONTROL = ("sequential", "plain")
-LEAST_TRIALS = 5
+#: Below so many rounds nothing is said of a difference.
+LEAST_ROUNDS = LEAST_READINGS
 #: The parts of `cases` that name a pair.
 PAIR_COLUMNS = (
     "llm_model",
@@ -34,31 +47,44 @@ PAIR_COLUMNS = (
 #: Differences between peaks below this are the allocator's rounding, not a finding.
 LEAST_DIFFERENCE_BYTES = 1 * MIB
 LEAST_DIFFERENCE_SHARE = 0.005
+#: What became of a case that bars its arm, in words.
+FAILURES = {"oom": "out of memory", "crashed": "crashed", "timeout": "timed out"}
 _KEY = ["notebook", "case_id"]
+_ARM = ["strategy", "variant"]
+_ROUND = ["notebook", "round"]
+
+Figure = Literal["latency", "throughput", "peak_bytes", "margin_bytes", "wer"]
+Arm = tuple[str, str]
+#: One reading each of a notebook's round, or of a clip where texts are read.
+Readings = Mapping[tuple[str, float], float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ArmStats:
-    """One arm: `relative` is latency over the control's, `rate` is throughput over the control's.
-
-    `peak` spans the smallest to the largest peak over the arm's cases; its n counts the trials.
-    """
+    """One arm: `relative` is latency over the control's, `rate` is throughput over the control's;
+    the intervals' n counts rounds, `n` those that ended well of `asked`."""
 
     strategy: str
     variant: str
     n: int
+    asked: int
     latency_s: Interval
     relative: Interval
     throughput_rps: float
     rate: Interval
-    peak: Interval
+    #: The highest peak that was seen: what has to fit.
+    peak_bytes: float
     margin_bytes: float
     #: Seconds within which 95 % of the requests were served.
     p95_s: float
     #: Word error rate of all transcripts that have a reference; not-a-number without any.
     wer: float
-    #: Every request's latency over the control's.
-    relatives: tuple[float, ...]
+    #: What bars the arm: rounds that ran out of memory, crashed, timed out or said something else
+    #: than each model says alone. '' where none did.
+    failed: str
+    #: Rounds with a text that could not be held against the model's alone.
+    unchecked: int
+    readings: Mapping[Figure, Readings]
     case_ids: tuple[str, ...]
 
     @property
@@ -66,39 +92,97 @@ class ArmStats:
         return f"{self.strategy}/{self.variant}"
 
     @property
-    def peak_bytes(self) -> float:
-        """The highest peak that was seen: what has to fit."""
-        return self.peak.high
+    def few(self) -> bool:
+        """Whether it has too few rounds to be told from another."""
+        return self.n < LEAST_ROUNDS
+
+    @property
+    def caveats(self) -> str:
+        """What must be said before anything else of this arm; '' where there is nothing."""
+        lost = self.asked - self.n
+        found = [
+            self.failed,
+            f"texts unchecked in {self.unchecked} of {self.n} rounds" if self.unchecked else "",
+            f"{lost} of {self.asked} rounds lost" if lost and not self.failed else "",
+        ]
+        return ", ".join(words for words in found if words)
 
 
 def standings(cases: pd.DataFrame, trials: pd.DataFrame) -> list[ArmStats]:
-    """Each arm of the race with the pair that has most trials; first requests, failed cases and
-    cases with a broken parity are left out. Of a simulated card an arm stands with its bytes alone.
-    """
-    good = race_cases(cases, trials)
+    """Each arm of the race with the pair that has most cases, those that are barred too; what it
+    is compared by comes from its cases that ended well, first requests left out. Of a simulated
+    card an arm stands with its bytes alone."""
+    raced = race(cases)
+    good = raced[raced["status"] == "ok"]
     served = timed_trials(good, trials) if has_clock(good) else later_trials(good, trials)
     if good.empty or served.empty:
         return []
-    served = served.assign(relative=_relative(served, served["latency_s"]))
-    good = good.assign(rate=_relative(good, numbers(good, "throughput_rps")))
-    found = []
-    for (strategy, variant), own in good.groupby(["strategy", "variant"], sort=True):
-        mine = served[(served["strategy"] == strategy) & (served["variant"] == variant)]
-        if len(mine):
-            found.append(_standing(str(strategy), str(variant), own, mine))
-    return found
+    failed, unchecked = _failures(raced, trials), _unchecked(good, trials)
+    readings: dict[Figure, dict[Arm, Readings]] = {
+        "latency": _by_arm(served, _over_control(served, served["latency_s"])),
+        "throughput": _by_arm(good, _over_control(good, numbers(good, "throughput_rps"))),
+        "peak_bytes": _by_arm(good, np.log(numbers(good, "peak_bytes"))),
+        "margin_bytes": _by_arm(good, numbers(good, "margin_bytes")),
+    }
+    asked = raced[raced["status"] != "skipped"].groupby(_ARM).size()
+    requests = dict(list(served.groupby(_ARM)))
+    return [
+        _standing(
+            arm,
+            own,
+            requests[arm],
+            {figure: known.get(arm, {}) for figure, known in readings.items()},
+            asked=int(asked[arm]),
+            failed=failed.get(arm, ""),
+            unchecked=unchecked.get(arm, 0),
+        )
+        for arm, own in good.groupby(_ARM, sort=True)
+        if arm in requests
+    ]
+
+
+def race(cases: pd.DataFrame) -> pd.DataFrame:
+    """Every race case of the main pair with its notebook and round, whatever became of it."""
+    found = main_pair(with_notebook(cases[cases["experiment"] == "strategy_comparison"]))
+    at = found.groupby(["notebook", *_ARM], dropna=False).cumcount().astype(float)
+    return found.assign(round=numbers(found, "round").fillna(at))
 
 
 def race_cases(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Race cases of the main pair that ended well and said what each model says alone."""
-    race = main_pair(with_notebook(cases[cases["experiment"] == "strategy_comparison"]))
-    race = race[race["status"] == "ok"]
-    broken = with_notebook(trials)
-    broken = broken[is_value(broken["output_matches_reference"], False)]
-    wrong = set(zip(broken["notebook"], broken["case_id"], strict=True))
-    keep = [key not in wrong for key in zip(race["notebook"], race["case_id"], strict=True)]
-    race = race[pd.Series(keep, index=race.index, dtype=bool)]
-    return race.assign(peak_bytes=numbers(race, "peak_bytes"))
+    """Race cases that ended well, of the arms that nothing bars."""
+    raced = race(cases)
+    good = raced[raced["status"] == "ok"]
+    barred = _failures(raced, trials)
+    keep = [arm not in barred for arm in zip(good["strategy"], good["variant"], strict=True)]
+    good = good[pd.Series(keep, index=good.index, dtype=bool)]
+    return good.assign(peak_bytes=numbers(good, "peak_bytes"))
+
+
+def failures(cases: pd.DataFrame, trials: pd.DataFrame) -> dict[str, str]:
+    """The arms that are barred, by name, and what bars each."""
+    found = _failures(race(cases), trials)
+    return {"/".join(arm): words for arm, words in sorted(found.items())}
+
+
+def _failures(raced: pd.DataFrame, trials: pd.DataFrame) -> dict[Arm, str]:
+    texts = with_notebook(trials)
+    texts = texts[is_value(texts["output_matches_reference"], False)][_KEY].drop_duplicates()
+    counts: dict[Arm, list[str]] = {}
+    rows = [(words, raced[raced["status"] == status]) for status, words in FAILURES.items()]
+    rows += [("other words than alone", raced[raced["status"] == "ok"].merge(texts, on=_KEY))]
+    asked = raced.groupby(_ARM).size()
+    for words, bad in rows:
+        for arm, n in bad.groupby(_ARM).size().items():
+            counts.setdefault(arm, []).append(f"{words} in {n} of {asked[arm]} rounds")
+    return {arm: ", ".join(found) for arm, found in counts.items()}
+
+
+def _unchecked(good: pd.DataFrame, trials: pd.DataFrame) -> dict[Arm, int]:
+    """Rounds of each arm with a text that nothing was held against."""
+    rows = later_trials(good, trials)
+    rows = rows[rows["output_matches_reference"].isna()]
+    keys = rows[[*_KEY, *_ARM]].drop_duplicates()
+    return {arm: int(n) for arm, n in keys.groupby(_ARM).size().items()}
 
 
 def main_pair(cases: pd.DataFrame) -> pd.DataFrame:
@@ -118,12 +202,13 @@ def timed_trials(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def later_trials(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Trials of these cases without first requests."""
+    """Trials of these cases with their rounds, without first requests."""
     rows = with_notebook(trials)
     rows = rows[~is_value(rows["is_first_request"], True)].assign(
         latency_s=numbers(rows, "latency_s")
     )
-    return rows.merge(cases[_KEY].drop_duplicates(), on=_KEY)
+    about = cases[[*_KEY, "round"]].drop_duplicates(_KEY)
+    return rows.drop(columns="round", errors="ignore").merge(about, on=_KEY)
 
 
 def with_notebook(rows: pd.DataFrame) -> pd.DataFrame:
@@ -148,75 +233,123 @@ def is_control(rows: pd.DataFrame) -> pd.Series:
     return (rows["strategy"] == CONTROL[0]) & (rows["variant"] == CONTROL[1])
 
 
-def _relative(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
-    """`values` over the control's median of the same request, else of the same notebook.
+def _over_control(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
+    """The logarithm of `values` over the control's of the same notebook, round and request.
 
-    A single notebook without a control is compared with its own median; of several, those without
-    one cannot be compared and become not-a-number.
+    A single notebook without a control is compared with the median of its arms; of several, those
+    without one cannot be compared and become not-a-number.
     """
-    control = values[is_control(rows)]
-    at = rows.loc[control.index]
-    if control.empty and rows["notebook"].nunique() == 1:
-        return values / values.median()
-    by_notebook = control.groupby(at["notebook"]).median()
-    reference = rows["notebook"].map(by_notebook)
-    if "request_id" in rows:
-        by_request = control.groupby([at["notebook"], at["request_id"]]).median().to_dict()
-        keys = zip(rows["notebook"], rows["request_id"], strict=True)
-        paired = pd.Series([by_request.get(key, math.nan) for key in keys], index=rows.index)
-        reference = paired.fillna(reference)
-    return values / reference
+    by = [*_ROUND, "request_id"] if "request_id" in rows else _ROUND
+    control = is_control(rows)
+    if not control.any() and rows["notebook"].nunique() == 1:
+        control[:] = True
+    usual = values[control].groupby([rows.loc[control, name] for name in by]).median()
+    keys = pd.MultiIndex.from_frame(rows[by])
+    over = np.log(values.to_numpy() / usual.reindex(keys).to_numpy(dtype=float))
+    return pd.Series(over, index=rows.index)
 
 
-def _standing(strategy: str, variant: str, cases: pd.DataFrame, trials: pd.DataFrame) -> ArmStats:
+def _by_arm(rows: pd.DataFrame, values: pd.Series) -> dict[Arm, Readings]:
+    """The median of each arm in each notebook and round."""
+    by = [rows[name] for name in (*_ARM, *_ROUND)]
+    found: dict[Arm, dict[tuple[str, float], float]] = {}
+    for (strategy, variant, *key), value in values.dropna().groupby(by).median().items():
+        found.setdefault((strategy, variant), {})[tuple(key)] = float(value)  # type: ignore[index]
+    return dict(found)
+
+
+def _standing(
+    arm: Arm,
+    cases: pd.DataFrame,
+    trials: pd.DataFrame,
+    readings: dict[Figure, Readings],
+    *,
+    asked: int,
+    failed: str,
+    unchecked: int,
+) -> ArmStats:
+    strategy, variant = arm
+    medians_s = trials.groupby(_KEY)["latency_s"].median()
+    said = _said(trials)
     return ArmStats(
         strategy=strategy,
         variant=variant,
-        n=len(trials),
-        latency_s=bootstrap_interval(trials["latency_s"]),
-        relative=bootstrap_interval(trials["relative"]),
+        n=len(cases),
+        asked=asked,
+        latency_s=student(np.log(medians_s)).interval().exponential(),
+        relative=student(readings["latency"].values()).interval().exponential(),
         throughput_rps=float(numbers(cases, "throughput_rps").median()),
-        rate=span(cases["rate"], n=len(trials)),
-        peak=span(cases["peak_bytes"], n=len(trials)),
+        rate=student(readings["throughput"].values()).interval().exponential(),
+        peak_bytes=float(numbers(cases, "peak_bytes").max()),
         margin_bytes=float(numbers(cases, "margin_bytes").min()),
         p95_s=quantile(trials["latency_s"], 0.95),
-        wer=_word_error_rate(trials),
-        relatives=tuple(trials["relative"].dropna()),
+        wer=word_error_rate(list(said["reference"]), list(said["transcript"])),
+        failed=failed,
+        unchecked=unchecked,
+        readings={**readings, "wer": _clip_errors(said)},
         case_ids=tuple(cases["case_id"]),
     )
 
 
-def _word_error_rate(trials: pd.DataFrame) -> float:
+def _said(trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials with a transcript and its reference."""
     if not {"transcript", "reference"} <= set(trials.columns):
-        return math.nan
-    said = trials[trials["transcript"].notna() & trials["reference"].notna()]
-    if said.empty:
-        return math.nan
-    return word_error_rate(list(said["reference"]), list(said["transcript"]))
+        return pd.DataFrame(columns=["transcript", "reference"])
+    return trials[trials["transcript"].notna() & trials["reference"].notna()]
 
 
-def span(values: Iterable[float], *, n: int) -> Interval:
-    """Smallest to largest of a few readings: too few for a bootstrap, and all of them count."""
-    known = [float(value) for value in values if not pd.isna(value)]
-    if not known:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    return Interval(float(np.median(known)), min(known), max(known), n)
+def _clip_errors(said: pd.DataFrame) -> Readings:
+    """The word error rate of each clip, by its reference: a round more is no other clip."""
+    return {
+        (str(reference), 0.0): word_error_rate(list(own["reference"]), list(own["transcript"]))
+        for reference, own in said.groupby("reference")
+    }
 
 
-def compare(left: Interval, right: Interval, *, least: float = 0.0) -> int | None:
-    """-1 where left is clearly smaller, 1 where clearly larger, 0 where the two overlap or are
-    less than `least` apart; None where either is unknown or stands on too few trials."""
-    bounds = (left.low, left.high, right.low, right.high)
-    if any(math.isnan(bound) for bound in bounds) or min(left.n, right.n) < LEAST_TRIALS:
-        return None
-    if left.high + least < right.low:
-        return -1
-    if right.high + least < left.low:
-        return 1
-    return 0
+# ------------------------------------------------------------------------------- arms held apart
 
 
-def least_difference_bytes(*peaks: Interval) -> float:
-    """The difference between these peaks that counts as one."""
-    largest = max((peak.high for peak in peaks if not math.isnan(peak.high)), default=0.0)
-    return max(LEAST_DIFFERENCE_BYTES, LEAST_DIFFERENCE_SHARE * largest)
+def difference(left: ArmStats, right: ArmStats, figure: Figure) -> Estimate:
+    """Mean of left's readings less right's, paired by notebook and round (of notebooks that ran
+    only one of the two: by round); logarithms of latency, throughput and peak, bytes of margin."""
+    one, other = left.readings[figure], right.readings[figure]
+    if not one.keys() & other.keys():
+        one, other = _by_round(one), _by_round(other)
+    return student(one[key] - other[key] for key in sorted(one.keys() & other.keys()))
+
+
+def _by_round(readings: Readings) -> Readings:
+    rounds: dict[tuple[str, float], list[float]] = {}
+    for (_, number), value in readings.items():
+        rounds.setdefault(("", number), []).append(value)
+    return {key: sum(values) / len(values) for key, values in rounds.items()}
+
+
+def least_difference(left: ArmStats, right: ArmStats, figure: Figure) -> float:
+    """What counts as a difference in this figure, in the unit of its readings."""
+    if figure == "margin_bytes":
+        return LEAST_DIFFERENCE_BYTES
+    if figure != "peak_bytes":
+        return 0.0
+    return max(
+        LEAST_DIFFERENCE_SHARE, LEAST_DIFFERENCE_BYTES / max(left.peak_bytes, right.peak_bytes)
+    )
+
+
+def held_apart(arms: Sequence[ArmStats], figure: Figure) -> Collection[frozenset[str]]:
+    """The pairs of these arms that differ in a figure, by name. All pairs are one family: whoever
+    is best is found by looking at all of them."""
+    return holm(
+        {
+            frozenset((one.arm, other.arm)): difference(one, other, figure).beyond(
+                least_difference(one, other, figure)
+            )
+            for one, other in itertools.combinations(arms, 2)
+        }
+    )
+
+
+def ties(best: ArmStats, arms: Sequence[ArmStats], figure: Figure) -> list[ArmStats]:
+    """The others of these arms that cannot be told from the best, in their order."""
+    apart = held_apart(arms, figure)
+    return [arm for arm in arms if arm is not best and frozenset((best.arm, arm.arm)) not in apart]

@@ -170,7 +170,7 @@ def growth_finding(arms: Sequence[memory_growth.Arm]) -> str:
     known = {name: slope for name, slope in slopes.items() if np.isfinite(slope.value)}
     if not known:
         return "Too few cycles to see a trend"
-    growing = [name for name, slope in known.items() if slope.low > 0]
+    growing = [arm.name for arm in memory_growth.growing(arms)]
     if not growing:
         return "No growth can be told from zero, under any strategy and remedy"
     worst = max(growing, key=lambda name: known[name].value)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pydantic import Field
@@ -77,14 +78,20 @@ class Rows:
         output_matches_reference: bool | None = True,
         requests: Sequence[float] = BASE_S,
         audio_s: float = 30.0,
+        rounds: int = 5,
+        noise: float = 0.0,
         **values: Any,
     ) -> None:
-        """Two rounds of an arm; the second is 1 % slower."""
-        for number in range(2):
+        """Rounds of an arm; each is 1 % slower than the one before for all arms, and `noise` is how
+        much slower or faster one case of this arm is than another."""
+        rng = np.random.default_rng(len(self.rows["cases"]))
+        for number in range(rounds):
             name = f"{notebook}-{strategy}-{variant}-r{number}"
+            case = 1 + noise * rng.normal()
             memory = {"load_peak_bytes": peak - MIB, "request_peak_bytes": peak}
             where = {"notebook": notebook, "strategy": strategy, "variant": variant}
             rate = {"throughput_rps": 1 / factor, "margin_bytes": T4_CAPACITY - peak}
+            rate["round"] = number
             self.case(name, "strategy_comparison", **{**where, **memory, **rate, **values})
             for index, seconds in enumerate([9.0, *requests]):
                 self.add(
@@ -93,7 +100,7 @@ class Rows:
                     case_id=name,
                     experiment="strategy_comparison",
                     request_id="first" if index == 0 else f"q{index}",
-                    latency_s=seconds * factor * (1 + 0.01 * number),
+                    latency_s=seconds * factor * case * (1 + 0.01 * number),
                     is_first_request=index == 0,
                     output_matches_reference=None if index == 0 else output_matches_reference,
                     audio_s=audio_s,
