@@ -49,6 +49,8 @@ LEAST_DIFFERENCE_BYTES = 1 * MIB
 LEAST_DIFFERENCE_SHARE = 0.005
 #: What became of a case that bars its arm, in words.
 FAILURES = {"oom": "out of memory", "crashed": "crashed", "timeout": "timed out"}
+#: How sure it is that an arm is the best: it is, or there is no other.
+BEYOND, ONLY = "beyond all others", "the only one"
 _KEY = ["notebook", "case_id"]
 _ARM = ["strategy", "variant"]
 _ROUND = ["notebook", "round"]
@@ -353,3 +355,19 @@ def ties(best: ArmStats, arms: Sequence[ArmStats], figure: Figure) -> list[ArmSt
     """The others of these arms that cannot be told from the best, in their order."""
     apart = held_apart(arms, figure)
     return [arm for arm in arms if arm is not best and frozenset((best.arm, arm.arm)) not in apart]
+
+
+def how_sure(best: ArmStats, arms: Sequence[ArmStats], figure: Figure) -> str:
+    """'beyond all others', 'a tie with a and 2 more', or why that cannot be told."""
+    if len(arms) == 1:
+        return ONLY
+    if len(best.readings[figure]) < LEAST_READINGS:
+        return f"too few {'clips' if figure == 'wer' else 'rounds'} to tell"
+    alike = [arm.arm for arm in ties(best, arms, figure)]
+    return f"a tie with {_names(alike)}" if alike else BEYOND
+
+
+def _names(names: list[str]) -> str:
+    """'a', 'a and b', 'a and 3 more'."""
+    more = len(names) - 1
+    return names[0] + ("" if not more else f" and {names[1] if more == 1 else f'{more} more'}")

@@ -17,6 +17,7 @@ from hybridlab.analysis.arms import (
     ArmStats,
     Figure,
     failures,
+    how_sure,
     race,
     standings,
     ties,
@@ -125,7 +126,7 @@ class Recommendation:
         return [firm, *alone, *(f"Barred: {words}." for words in self.barred)]
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "notes": self.notes}
 
 
 def recommend(
@@ -258,28 +259,12 @@ def _goals(arms: list[ArmStats]) -> tuple[Objective, ...]:
                     goal=goal,
                     arm=best.arm,
                     figure=text(best),
-                    how_sure=_how_sure(best, known, figure),
+                    how_sure=how_sure(best, known, figure),
                     runner_up=second.arm if second else "",
                     runner_up_figure=text(second) if second else "",
                 )
             )
     return tuple(found)
-
-
-def _how_sure(best: ArmStats, arms: list[ArmStats], figure: Figure) -> str:
-    """'a tie with a and 2 more', that it is beyond all others, or why that cannot be told."""
-    if len(arms) == 1:
-        return "the only one"
-    if len(best.readings[figure]) < LEAST_ROUNDS:
-        return f"too few {'clips' if figure == 'wer' else 'rounds'} to tell"
-    alike = [arm.arm for arm in ties(best, arms, figure)]
-    return f"a tie with {_names(alike)}" if alike else "beyond all others"
-
-
-def _names(names: list[str]) -> str:
-    """'a', 'a and b', 'a and 3 more'."""
-    more = len(names) - 1
-    return names[0] + ("" if not more else f" and {names[1] if more == 1 else f'{more} more'}")
 
 
 def _latency_figure(arm: ArmStats) -> str:

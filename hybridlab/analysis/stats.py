@@ -21,7 +21,6 @@ RESAMPLES = 2_000
 #: Of every interval.
 LEVEL = 0.95
 STABLE_HALF_WIDTH = 0.10  # of the median
-STABLE_LEAST_N = 5
 #: Fewer readings than these have no interval, and nothing is said of a difference.
 LEAST_READINGS = 5
 
@@ -94,6 +93,17 @@ def student(values: Iterable[float]) -> Estimate:
     return Estimate(value, float(known.std(ddof=1)) / math.sqrt(n), n - 1, n)
 
 
+def welch(after: Iterable[float], before: Iterable[float]) -> Estimate:
+    """The mean of one sample less that of an independent one (Welch 1947, Biometrika 34, 28); n is
+    that of the smaller."""
+    one, other = student(after), student(before)
+    squares = [one.error**2, other.error**2]
+    scatter = sum(square**2 / part.freedom for square, part in zip(squares, (one, other)) if square)
+    freedom = sum(squares) ** 2 / scatter if scatter else one.freedom + other.freedom
+    n = min(one.n, other.n)
+    return Estimate(one.value - other.value, math.sqrt(sum(squares)), freedom, n)
+
+
 def holm(chances: Mapping[K, float]) -> set[K]:
     """Which of several findings, each with the chance that it comes by itself, hold together: in
     95 % of runs without any effect none does (Holm 1979, Scand. J. Statist. 6, 65)."""
@@ -137,30 +147,14 @@ def _finite(values: Iterable[float]) -> Array:
 
 def bootstrap_interval(values: Iterable[float], statistic: Statistic = np.median) -> Interval:
     """Percentile bootstrap of `statistic`, not-a-number left out; NaN bounds without two values."""
-    return _bootstrap([_finite(values)], statistic)
-
-
-def ratio_interval(before: Iterable[float], after: Iterable[float]) -> Interval:
-    """Median of `after` over that of `before`, both drawn again independently (percentile
-    bootstrap); n is the smaller sample. NaN bounds where either has fewer than two values."""
-
-    def ratio(before: Array, after: Array, axis: int | None = None) -> Any:
-        below, above = np.median(before, axis=axis), np.median(after, axis=axis)
-        return np.divide(above, below, out=np.full_like(above, math.nan), where=below != 0)
-
-    return _bootstrap([_finite(before), _finite(after)], ratio)
-
-
-def _bootstrap(samples: Sequence[Array], statistic: Statistic) -> Interval:
-    """Of a statistic of these samples, each drawn again by itself."""
-    n = min(len(sample) for sample in samples)
-    value = float(statistic(*samples)) if n else math.nan
+    sample = _finite(values)
+    n = len(sample)
+    value = float(statistic(sample)) if n else math.nan
     if n < 2 or math.isnan(value):
         return Interval(value, math.nan, math.nan, n)
-    rng = np.random.default_rng(0)
-    drawn = [sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))] for sample in samples]
+    drawn = sample[np.random.default_rng(0).integers(0, n, (RESAMPLES, n))]
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(statistic(*drawn, axis=-1), (tail, 1 - tail))
+    low, high = np.quantile(statistic(drawn, axis=-1), (tail, 1 - tail))
     return Interval(value, float(low), float(high), n)
 
 
@@ -170,11 +164,8 @@ def quantile(values: Iterable[float], share: float) -> float:
     return float(np.quantile(sample, share)) if len(sample) else math.nan
 
 
-def is_stable(values: Iterable[float]) -> bool:
-    """At least 5 values and a bootstrap interval within 10 % of the median on either side."""
-    interval = bootstrap_interval(values)
-    if interval.n < STABLE_LEAST_N:
-        return False
+def is_stable(interval: Interval) -> bool:
+    """Whether it is known and no wider than 10 % of the value on either side."""
     return interval.half_width <= STABLE_HALF_WIDTH * abs(interval.value)
 
 

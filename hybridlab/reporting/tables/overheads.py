@@ -8,10 +8,10 @@ import math
 import pandas as pd
 
 from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import (
     RACE,
+    case_interval,
     cases_of,
     complete_tables,
     measured,
@@ -51,7 +51,7 @@ def _each(own: pd.DataFrame, usual: pd.Series) -> tuple[str, str]:
     """Median and interval of seconds, and of their ratios request by request."""
     keys = own.set_index(["asr_backend", "role", "request_id"]).index
     ratios = own["seconds"] / usual.reindex(keys).to_numpy()
-    seconds, times = (bootstrap_interval(values) for values in (own["seconds"], ratios))
+    seconds, times = (case_interval(own, values) for values in (own["seconds"], ratios))
     return labels.interval(seconds), labels.interval(times)
 
 
@@ -107,10 +107,10 @@ def containers_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "strategy": labels.arm_name(str(strategy), str(variant)),
-                "n": len(served),
-                "median s": labels.interval(bootstrap_interval(served["latency_s"])),
-                "HTTP ms": labels.interval(bootstrap_interval(1000 * http_s)),
-                "gateway ms": labels.interval(bootstrap_interval(1000 * gateway_s.dropna())),
+                "n": len(own),
+                "median s": labels.interval(case_interval(served, served["latency_s"])),
+                "HTTP ms": labels.interval(case_interval(served, 1000 * http_s)),
+                "gateway ms": labels.interval(case_interval(served, 1000 * gateway_s)),
                 "of latency": labels.percent(added.median()),
                 "servers": int(own["servers"].iloc[0]),
                 "beside weights MiB": _mib(held[str(variant)]),
