@@ -5,7 +5,8 @@ be compared: a machine that drifts would decide. Each of them therefore runs the
 (sequential/plain) in every round beside its own arms, and a case counts by the logarithm of its
 latency and throughput over those of the control's case in the same notebook and round, request by
 request (their median). An arm has as many of these readings as it has rounds; they hold the
-control's own error, and what slowed a whole round is in none of them. The control itself stands at 1 by construction.
+control's own error, and what slowed a whole round is in none of them. The control itself stands at
+1 by construction.
 """
 
 from __future__ import annotations
@@ -52,11 +53,9 @@ FAILURES = {"oom": "out of memory", "crashed": "crashed", "timeout": "timed out"
 #: How sure it is that an arm is the best: it is, or there is no other.
 BEYOND, ONLY = "beyond all others", "the only one"
 _KEY = ["notebook", "case_id"]
-_ARM = ["strategy", "variant"]
 _ROUND = ["notebook", "round"]
 
 Figure = Literal["latency", "throughput", "peak_bytes", "margin_bytes", "wer"]
-Arm = tuple[str, str]
 #: One reading each of a notebook's round, or of a clip where texts are read.
 Readings = Mapping[tuple[str, float], float]
 
@@ -120,33 +119,31 @@ def standings(cases: pd.DataFrame, trials: pd.DataFrame) -> list[ArmStats]:
     if good.empty or served.empty:
         return []
     failed, unchecked = _failures(raced, trials), _unchecked(good, trials)
-    readings: dict[Figure, dict[Arm, Readings]] = {
+    readings: dict[Figure, dict[str, Readings]] = {
         "latency": _by_arm(served, _over_control(served, served["latency_s"])),
         "throughput": _by_arm(good, _over_control(good, numbers(good, "throughput_rps"))),
         "peak_bytes": _by_arm(good, np.log(numbers(good, "peak_bytes"))),
         "margin_bytes": _by_arm(good, numbers(good, "margin_bytes")),
     }
-    asked = raced[raced["status"] != "skipped"].groupby(_ARM).size()
-    requests = dict(list(served.groupby(_ARM)))
+    asked = _counts(raced[raced["status"] != "skipped"])
     return [
         _standing(
-            arm,
-            own,
-            requests[arm],
+            good[good["arm"] == arm],
+            requests,
             {figure: known.get(arm, {}) for figure, known in readings.items()},
-            asked=int(asked[arm]),
+            asked=asked[arm],
             failed=failed.get(arm, ""),
             unchecked=unchecked.get(arm, 0),
         )
-        for arm, own in good.groupby(_ARM, sort=True)
-        if arm in requests
+        for arm, requests in ((str(arm), rows) for arm, rows in served.groupby("arm"))
     ]
 
 
 def race(cases: pd.DataFrame) -> pd.DataFrame:
-    """Every race case of the main pair with its notebook and round, whatever became of it."""
+    """Every race case of the main pair with its notebook, arm and round, whatever became of it."""
     found = main_pair(with_notebook(cases[cases["experiment"] == "strategy_comparison"]))
-    at = found.groupby(["notebook", *_ARM], dropna=False).cumcount().astype(float)
+    found = found.assign(arm=found["strategy"].astype(str) + "/" + found["variant"].astype(str))
+    at = found.groupby(["notebook", "arm"]).cumcount().astype(float)
     return found.assign(round=numbers(found, "round").fillna(at))
 
 
@@ -154,37 +151,37 @@ def race_cases(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Race cases that ended well, of the arms that nothing bars."""
     raced = race(cases)
     good = raced[raced["status"] == "ok"]
-    barred = _failures(raced, trials)
-    keep = [arm not in barred for arm in zip(good["strategy"], good["variant"], strict=True)]
-    good = good[pd.Series(keep, index=good.index, dtype=bool)]
+    good = good[~good["arm"].isin(_failures(raced, trials))]
     return good.assign(peak_bytes=numbers(good, "peak_bytes"))
 
 
 def failures(cases: pd.DataFrame, trials: pd.DataFrame) -> dict[str, str]:
     """The arms that are barred, by name, and what bars each."""
-    found = _failures(race(cases), trials)
-    return {"/".join(arm): words for arm, words in sorted(found.items())}
+    return _failures(race(cases), trials)
 
 
-def _failures(raced: pd.DataFrame, trials: pd.DataFrame) -> dict[Arm, str]:
+def _failures(raced: pd.DataFrame, trials: pd.DataFrame) -> dict[str, str]:
     texts = with_notebook(trials)
     texts = texts[is_value(texts["output_matches_reference"], False)][_KEY].drop_duplicates()
-    counts: dict[Arm, list[str]] = {}
     rows = [(words, raced[raced["status"] == status]) for status, words in FAILURES.items()]
     rows += [("other words than alone", raced[raced["status"] == "ok"].merge(texts, on=_KEY))]
-    asked = raced.groupby(_ARM).size()
+    asked = _counts(raced)
+    found: dict[str, list[str]] = {}
     for words, bad in rows:
-        for arm, n in bad.groupby(_ARM).size().items():
-            counts.setdefault(arm, []).append(f"{words} in {n} of {asked[arm]} rounds")
-    return {arm: ", ".join(found) for arm, found in counts.items()}
+        for arm, n in _counts(bad).items():
+            found.setdefault(arm, []).append(f"{words} in {n} of {asked[arm]} rounds")
+    return {arm: ", ".join(found[arm]) for arm in sorted(found)}
 
 
-def _unchecked(good: pd.DataFrame, trials: pd.DataFrame) -> dict[Arm, int]:
+def _unchecked(good: pd.DataFrame, trials: pd.DataFrame) -> dict[str, int]:
     """Rounds of each arm with a text that nothing was held against."""
     rows = later_trials(good, trials)
     rows = rows[rows["output_matches_reference"].isna()]
-    keys = rows[[*_KEY, *_ARM]].drop_duplicates()
-    return {arm: int(n) for arm, n in keys.groupby(_ARM).size().items()}
+    return _counts(rows.drop_duplicates(_KEY))
+
+
+def _counts(rows: pd.DataFrame) -> dict[str, int]:
+    return {str(arm): int(n) for arm, n in rows["arm"].value_counts().items()}
 
 
 def main_pair(cases: pd.DataFrame) -> pd.DataFrame:
@@ -204,13 +201,13 @@ def timed_trials(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def later_trials(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Trials of these cases with their rounds, without first requests."""
+    """Trials of these cases of a race with their arms and rounds, without first requests."""
     rows = with_notebook(trials)
     rows = rows[~is_value(rows["is_first_request"], True)].assign(
         latency_s=numbers(rows, "latency_s")
     )
-    about = cases[[*_KEY, "round"]].drop_duplicates(_KEY)
-    return rows.drop(columns="round", errors="ignore").merge(about, on=_KEY)
+    about = cases[[*_KEY, "arm", "round"]].drop_duplicates(_KEY)
+    return rows.drop(columns=["arm", "round"], errors="ignore").merge(about, on=_KEY)
 
 
 def with_notebook(rows: pd.DataFrame) -> pd.DataFrame:
@@ -251,17 +248,17 @@ def _over_control(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
     return pd.Series(over, index=rows.index)
 
 
-def _by_arm(rows: pd.DataFrame, values: pd.Series) -> dict[Arm, Readings]:
+def _by_arm(rows: pd.DataFrame, values: pd.Series) -> dict[str, Readings]:
     """The median of each arm in each notebook and round."""
-    by = [rows[name] for name in (*_ARM, *_ROUND)]
-    found: dict[Arm, dict[tuple[str, float], float]] = {}
-    for (strategy, variant, *key), value in values.dropna().groupby(by).median().items():
-        found.setdefault((strategy, variant), {})[tuple(key)] = float(value)  # type: ignore[index]
+    by = ["arm", *_ROUND]
+    medians = values.dropna().groupby([rows[name] for name in by]).median().rename("value")
+    found: dict[str, dict[tuple[str, float], float]] = {}
+    for arm, notebook, number, value in medians.reset_index().to_numpy():
+        found.setdefault(str(arm), {})[str(notebook), float(number)] = float(value)
     return dict(found)
 
 
 def _standing(
-    arm: Arm,
     cases: pd.DataFrame,
     trials: pd.DataFrame,
     readings: dict[Figure, Readings],
@@ -270,12 +267,11 @@ def _standing(
     failed: str,
     unchecked: int,
 ) -> ArmStats:
-    strategy, variant = arm
     medians_s = trials.groupby(_KEY)["latency_s"].median()
     said = _said(trials)
     return ArmStats(
-        strategy=strategy,
-        variant=variant,
+        strategy=str(cases["strategy"].iloc[0]),
+        variant=str(cases["variant"].iloc[0]),
         n=len(cases),
         asked=asked,
         latency_s=student(np.log(medians_s)).interval().exponential(),
@@ -296,15 +292,15 @@ def _standing(
 def _said(trials: pd.DataFrame) -> pd.DataFrame:
     """Trials with a transcript and its reference."""
     if not {"transcript", "reference"} <= set(trials.columns):
-        return pd.DataFrame(columns=["transcript", "reference"])
+        return pd.DataFrame(columns=["clip_id", "transcript", "reference"])
     return trials[trials["transcript"].notna() & trials["reference"].notna()]
 
 
 def _clip_errors(said: pd.DataFrame) -> Readings:
-    """The word error rate of each clip, by its reference: a round more is no other clip."""
+    """The word error rate of each clip: a round more is no other clip."""
     return {
-        (str(reference), 0.0): word_error_rate(list(own["reference"]), list(own["transcript"]))
-        for reference, own in said.groupby("reference")
+        (str(clip), 0.0): word_error_rate(list(own["reference"]), list(own["transcript"]))
+        for clip, own in said.groupby("clip_id")
     }
 
 

@@ -32,13 +32,14 @@ def slowdowns(spans: pd.DataFrame) -> pd.DataFrame:
     labelled = _labelled(spans)
     alone = labelled[labelled["pairing"] == ALONE].groupby(["role", "phase", "spec"])["seconds"]
     usual = pd.DataFrame({"mean": alone.mean(), "n": alone.size(), "squares": alone.var(ddof=0)})
+    usual = usual.reset_index()
     rows: list[dict[str, Any]] = []
     for pairing, both in labelled[labelled["pairing"] != ALONE].groupby("pairing", sort=False):
         for role in str(pairing).split("+"):
             mine, theirs = both[both["role"] == role], both[both["role"] != role]
             for phase, own in mine.groupby("phase", sort=False):
-                if (role, phase) in usual.index:
-                    rows += _rates(own, theirs, usual.loc[(role, phase)])
+                mine_alone = usual[(usual["role"] == role) & (usual["phase"] == phase)]
+                rows += _rates(own, theirs, mine_alone.set_index("spec"))
     columns = ["role", "phase", "other", "other_phase", "slowdown", "low", "high", "n", "chance"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -98,7 +99,7 @@ def _solve(beside: Array, done: Array, specs: pd.Series, usual: pd.DataFrame) ->
     scatter = float(((done - beside @ rates) ** 2).sum()) / spare
     share = float((usual["n"] * usual["squares"] / usual["mean"] ** 2).sum()) / alone_spare
     ones = specs.to_numpy()[:, None] == usual.index.to_numpy()[None, :]
-    errors = ones * np.sqrt(share * usual["mean"] ** 2 / usual["n"]).to_numpy()
+    errors = ones * np.sqrt(share / usual["n"].to_numpy(dtype=float)) * usual["mean"].to_numpy()
     variances = (solved**2).sum(axis=1) * scatter + ((solved @ errors) ** 2).sum(axis=1)
     freedom = min(float(spare), alone_spare)
     return [

@@ -294,7 +294,9 @@ def _selection_instability(arms: list[ArmStats]) -> float:
         for (_, number), value in arm.readings["latency"].items():
             table[row, rounds.index(number)] = value
     drawn = np.random.default_rng(0).integers(0, len(rounds), (RESAMPLES, len(rounds)))
-    means = np.ma.masked_invalid(table[:, drawn]).mean(axis=2).filled(math.inf)
+    known = ~np.isnan(table[:, drawn])
+    totals = np.where(known, table[:, drawn], 0.0).sum(axis=2)
+    means = np.where(known.any(axis=2), totals / np.maximum(known.sum(axis=2), 1), math.inf)
     return float((means.argmin(axis=0) != 0).mean())
 
 

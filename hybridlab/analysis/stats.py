@@ -1,5 +1,5 @@
-"""Statistics of small samples: means with Student's interval, several findings at once, medians with
-bootstrap intervals, trends, word error rate."""
+"""Statistics of small samples: means with Student's interval, several findings at once, medians
+with bootstrap intervals, trends, word error rate."""
 
 from __future__ import annotations
 
@@ -37,10 +37,6 @@ class Interval:
     @property
     def half_width(self) -> float:
         return (self.high - self.low) / 2
-
-    def overlaps(self, other: Interval) -> bool:
-        """Whether the two intervals share a point: then neither is clearly the larger."""
-        return self.low <= other.high and other.low <= self.high
 
     def exponential(self) -> Interval:
         """Of logarithms: the interval of what they are the logarithms of."""
@@ -98,7 +94,7 @@ def welch(after: Iterable[float], before: Iterable[float]) -> Estimate:
     that of the smaller."""
     one, other = student(after), student(before)
     squares = [one.error**2, other.error**2]
-    scatter = sum(square**2 / part.freedom for square, part in zip(squares, (one, other)) if square)
+    scatter = squares[0] ** 2 / one.freedom + squares[1] ** 2 / other.freedom if any(squares) else 0
     freedom = sum(squares) ** 2 / scatter if scatter else one.freedom + other.freedom
     n = min(one.n, other.n)
     return Estimate(one.value - other.value, math.sqrt(sum(squares)), freedom, n)

@@ -152,7 +152,7 @@ def answer_sentence(
     predicts for the target card."""
     where = f"On {_device_text(device, card)} with {_pair_text(cases)}"
     if recommendation is None:
-        found = f"{where}, no way with a Whisper was measured that nothing bars and that can be compared"
+        found = f"{where}, no way with a Whisper that nothing bars was measured beside a control"
     else:
         found = f"{where}, {_winner_text(recommendation)}"
     return f"{found}; {_foresight_text(catalog.card(target))}."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Annotated, Any, Literal
 
@@ -133,7 +134,7 @@ def held_words(held: Sequence[str], stated: Sequence[float], tolerance: float) -
 @rule("package")
 def package(run: RunData, *, named: str, module: str) -> ClaimResult:
     """A module is of the package that is named, as far as this environment's packages tell."""
-    owners = metadata.packages_distributions().get(module, [])
+    owners = _distributions().get(module, [])
     if not owners:
         return no_rows(f"no package here has a module {module}")
     return ClaimResult(
@@ -142,6 +143,11 @@ def package(run: RunData, *, named: str, module: str) -> ClaimResult:
         reason=f"the module {module} is of {' and '.join(sorted(set(owners)))}",
         basis="the packages that are installed here",
     )
+
+
+@functools.cache  # it reads the metadata of everything that is installed
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
 
 
 @rule("dtype-bytes")

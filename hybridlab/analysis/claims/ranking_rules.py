@@ -187,7 +187,7 @@ def faster(
     figure: Literal["latency", "throughput"] = "latency",
 ) -> ClaimResult:
     """An arm of those named by 'strategy/variant' patterns beats every one of others."""
-    sides = []
+    sides: list[list[ArmStats]] = []
     for patterns in (arms, than):
         if not any(_matches(arm, patterns) for arm in run.standings):
             return no_rows(f"no finished race case of {' or '.join(patterns)}")
@@ -199,7 +199,7 @@ def faster(
         sides.append(own)
     wanted: Direction = -1 if figure == "latency" else 1
     words = "faster" if figure == "latency" else "higher in throughput"
-    return _against(run, *sides, figure, wanted, words=words)
+    return _against(run, sides[0], sides[1], figure, wanted, words=words)
 
 
 # ---------------------------------------------------------------------------- memory and failures
@@ -339,7 +339,7 @@ def one_at_a_time(run: RunData, *, strategy: str) -> ClaimResult:
     start, end = start[served].dropna(), end[served].dropna()
     together = (end.min(axis=1) - start.max(axis=1)).clip(lower=0)
     share = together / (end - start).min(axis=1)
-    rounds = share.index.droplevel("request_id").nunique()
+    rounds = share.reset_index()["case_id"].nunique()
     if rounds < LEAST_ROUNDS:
         return no_rows(f"{rounds} cases with spans of both models, {LEAST_ROUNDS} are needed")
     worst = float(share.max())

@@ -125,8 +125,8 @@ def quality_order(run: RunData, *, sizes: Sizes) -> ClaimResult:
     trials = trials[trials["asr_model"].isin(sizes)]
     rates = {
         size: {
-            str(text): word_error_rate(list(clip["reference"]), list(clip["transcript"]))
-            for text, clip in trials[trials["asr_model"] == size].groupby("reference")
+            str(clip): word_error_rate(list(own["reference"]), list(own["transcript"]))
+            for clip, own in trials[trials["asr_model"] == size].groupby("clip_id")
         }
         for size in sizes
     }

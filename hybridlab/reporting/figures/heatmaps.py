@@ -151,8 +151,8 @@ def _cell_words(cell: pd.Series[float]) -> str:
 
 
 def _interference_finding(cells: pd.DataFrame) -> str:
-    held = holm({place: 2 * chance for place, chance in cells["chance"].items()})
-    sure = cells.loc[sorted(held)]
+    held = holm({place: 2 * chance for place, chance in enumerate(cells["chance"])})
+    sure = cells.iloc[sorted(held)]
     if sure.empty:
         return "No phase is slowed beyond the noise by what runs beside it"
     worst = sure.sort_values("low").iloc[-1]

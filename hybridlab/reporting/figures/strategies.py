@@ -98,7 +98,7 @@ def _draw_medians(ax: Axes, intervals: list[Interval]) -> None:
 
 
 def _arm_name(arm: str, rows: pd.DataFrame, n: int) -> str:
-    """'sequential/plain (n = 5 rounds)', and whether its texts differ from those of a model alone."""
+    """'sequential/plain (n = 5 rounds)', and whether its texts differ from a model's alone."""
     matches = present(rows[rows["arm"] == arm], "output_matches_reference")
     return f"{arm}\n(n = {n} rounds{'' if matches.astype(bool).all() else ', texts differ'})"
 
