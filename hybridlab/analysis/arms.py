@@ -227,11 +227,6 @@ def numbers(rows: pd.DataFrame, column: str) -> pd.Series:
     return pd.to_numeric(rows[column], errors="coerce").astype(float)
 
 
-def is_control(rows: pd.DataFrame) -> pd.Series:
-    """Where a row is one of the control arm."""
-    return (rows["strategy"] == CONTROL[0]) & (rows["variant"] == CONTROL[1])
-
-
 def _over_control(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
     """The logarithm of `values` over the control's of the same notebook, round and request.
 
@@ -239,7 +234,7 @@ def _over_control(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
     without one cannot be compared and become not-a-number.
     """
     by = [*_ROUND, "request_id"] if "request_id" in rows else _ROUND
-    control = is_control(rows)
+    control = rows["arm"] == "/".join(CONTROL)
     if not control.any() and rows["notebook"].nunique() == 1:
         control[:] = True
     usual = values[control].groupby([rows.loc[control, name] for name in by]).median()
@@ -291,7 +286,7 @@ def _standing(
 
 def _said(trials: pd.DataFrame) -> pd.DataFrame:
     """Trials with a transcript and its reference."""
-    if not {"transcript", "reference"} <= set(trials.columns):
+    if not {"clip_id", "transcript", "reference"} <= set(trials.columns):
         return pd.DataFrame(columns=["clip_id", "transcript", "reference"])
     return trials[trials["transcript"].notna() & trials["reference"].notna()]
 

@@ -65,17 +65,6 @@ class Arm:
         """The 95 % interval of that trend."""
         return self.trend(quantity).interval()
 
-    def single_step(self, quantity: str) -> float | None:
-        """The one change from a cycle to the next that makes up more than half of what the settled
-        cycles gained: a step, which has no pace. None where the gain is spread, or nothing is
-        gained."""
-        values = pd.to_numeric(self.settled[quantity], errors="coerce").to_numpy(dtype=float)
-        gained = values[-1] - values[0] if len(values) > 1 else math.nan
-        if not gained > 0:
-            return None
-        step = float(np.diff(values).max())
-        return step if step > gained / 2 else None
-
     @property
     def occupied(self) -> str:
         """The quantity that fills the device: torch's reserve on a GPU, the process on a CPU."""

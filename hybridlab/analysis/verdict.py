@@ -60,11 +60,11 @@ def judge(
             **claim.model_dump(include={"quote", "line", "kind", "expected"}),
             **{name: value for name, value in asdict(found).items() if name != "chance"},
         }
-        for claim, found in zip(claims, _together(results), strict=True)
+        for claim, found in zip(claims, together(results), strict=True)
     ]
 
 
-def _together(found: list[ClaimResult]) -> list[ClaimResult]:
+def together(found: list[ClaimResult]) -> list[ClaimResult]:
     """Verdicts that hold though so many were looked for at once; the others are inconclusive."""
     chances = {n: one.chance for n, one in enumerate(found) if one.chance is not None}
     held = holm(chances)

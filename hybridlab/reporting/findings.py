@@ -162,7 +162,7 @@ def pooled_words(rows: pd.DataFrame) -> str:
 
 
 def growth_finding(arms: Sequence[memory_growth.Arm]) -> str:
-    """Which arms leave memory growing, judged by the interval of the trend."""
+    """Which arms leave memory growing, judged together by their trends."""
     slopes = {arm.name: arm.slope(arm.occupied) for arm in arms}
     known = {name: slope for name, slope in slopes.items() if np.isfinite(slope.value)}
     if not known:
@@ -172,9 +172,6 @@ def growth_finding(arms: Sequence[memory_growth.Arm]) -> str:
         return "No growth can be told from zero, under any strategy and remedy"
     worst = max(growing, key=lambda name: known[name].value)
     words = f"{known[worst].value / MIB:.3g} MiB per {memory_growth.PER_CYCLES} cycles ({worst})"
-    step = next(arm for arm in arms if arm.name == worst).single_step(arms[0].occupied)
-    if step is not None:
-        words += f", most of it in one step of {step / MIB:.3g} MiB"
     if len(known) == 1:
         return f"Memory grows by {words}"
     most = "by" if len(growing) == 1 else "at most by"
