@@ -115,10 +115,11 @@ def standings(cases: pd.DataFrame, trials: pd.DataFrame) -> list[ArmStats]:
     card an arm stands with its bytes alone."""
     raced = race(cases)
     good = raced[raced["status"] == "ok"]
-    served = timed_trials(good, trials) if has_clock(good) else later_trials(good, trials)
+    later = later_trials(good, trials)
+    served = later[later["latency_s"] > 0] if has_clock(good) else later
     if good.empty or served.empty:
         return []
-    failed, unchecked = _failures(raced, trials), _unchecked(good, trials)
+    failed, unchecked = _failures(raced, trials), _unchecked(later)
     readings: dict[Figure, dict[str, Readings]] = {
         "latency": _by_arm(served, _over_control(served, served["latency_s"])),
         "throughput": _by_arm(good, _over_control(good, numbers(good, "throughput_rps"))),
@@ -173,10 +174,9 @@ def _failures(raced: pd.DataFrame, trials: pd.DataFrame) -> dict[str, str]:
     return {arm: ", ".join(found[arm]) for arm in sorted(found)}
 
 
-def _unchecked(good: pd.DataFrame, trials: pd.DataFrame) -> dict[str, int]:
+def _unchecked(later: pd.DataFrame) -> dict[str, int]:
     """Rounds of each arm with a text that nothing was held against."""
-    rows = later_trials(good, trials)
-    rows = rows[rows["output_matches_reference"].isna()]
+    rows = later[later["output_matches_reference"].isna()]
     return _counts(rows.drop_duplicates(_KEY))
 
 
@@ -189,7 +189,8 @@ def main_pair(cases: pd.DataFrame) -> pd.DataFrame:
     paired = cases[cases["asr_model"].notna()]
     if paired.empty:
         return cases
-    names = paired[list(PAIR_COLUMNS)].astype(str).agg("|".join, axis=1)
+    first, *others = (paired[name].astype(str) for name in PAIR_COLUMNS)
+    names = first.str.cat(others, sep="|")
     chosen = names.value_counts().sort_index().idxmax()
     return cases[cases["asr_model"].isna() | cases.index.isin(names.index[names == chosen])]
 

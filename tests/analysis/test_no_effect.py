@@ -1,4 +1,4 @@
-"""A against A: tables of a run in which no arm differs from another, judged by what the report calls.
+"""A against A: tables of a run in which no arm differs from another, judged as the report does.
 
 Every case has an effect of its own (5 %, heavy tails, or one of two modes of the machine), every
 round and notebook another speed, every request its length and noise.
@@ -18,7 +18,7 @@ from hybridlab.analysis.arms import ArmStats, held_apart
 from hybridlab.analysis.claims.claims_file import load_claims
 from hybridlab.analysis.claims.evidence import RunData
 from hybridlab.analysis.claims.rules import RULES
-from hybridlab.analysis.recommendation import pair_of, select
+from hybridlab.analysis.recommendation import select
 from hybridlab.analysis.verdict import together
 from hybridlab.reporting import findings
 from hybridlab.units import MIB
@@ -87,10 +87,10 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> tuple[list[str], list[ArmStats]
     """What is said of a difference, by kind; and the arms."""
     run = RunData(tables=tables, device="cpu", card=None)
     arms, said = run.standings, []
-    chosen = select(arms, pair=pair_of(tables["cases"]))
+    chosen = select(arms, pair="the pair")
     assert chosen is not None
     others = [arm for arm in arms if arm.strategy != "solo"]
-    said += ["recommendation"] if not chosen.tie else []
+    said += [] if chosen.tie or chosen.few else ["recommendation"]
     said += [goal.goal for goal in chosen.goals if goal.how_sure == "beyond all others"]
     for figure in ("latency", "throughput", "peak_bytes"):
         said += [f"{figure} of two arms"] if held_apart(others, figure) else []
