@@ -28,7 +28,7 @@ COLUMNS = ["strategy", "role", "n", "at work s", "times as long as alone"]
 @timed_table
 def slowdown_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per arm and model: median seconds at work for a request, and how many times as long
-    as alone for the same request.
+    as alone for the same request; n counts cases.
 
     First requests are left out. Solo arms have no row:
     there Voxtral does both jobs. Where several requests share one call (`batched`) its seconds are
@@ -43,7 +43,8 @@ def slowdown_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     ):
         served = int(cases.loc[cases["case_id"].isin(own["case_id"]), "n_trials"].sum())
         seconds, ratio = _shared(own, usual, served) if len(own) < served else _each(own, usual)
-        rows.append((labels.arm_name(str(strategy), str(variant)), role, served, seconds, ratio))
+        name, n = labels.arm_name(str(strategy), str(variant)), own["case_id"].nunique()
+        rows.append((name, role, n, seconds, ratio))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

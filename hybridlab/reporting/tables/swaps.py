@@ -25,7 +25,7 @@ ONCE_STAGES = ("host", "pin")
 MOVING = ("disk", "host", "copy-in", "copy-out")
 #: Of them, those that cross the link.
 LINKED = ("copy-in", "copy-out")
-COLUMNS = ["variant", "role", "stage", "once", "seconds", "bytes", "link_bytes_per_s"]
+COLUMNS = ["case_id", "variant", "role", "stage", "once", "seconds", "bytes", "link_bytes_per_s"]
 
 
 @complete_tables
