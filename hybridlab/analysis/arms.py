@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,13 +57,13 @@ _ROUND = ["notebook", "round"]
 
 Figure = Literal["latency", "throughput", "peak_bytes", "margin_bytes", "wer"]
 #: One reading each of a notebook's round, or of a clip where texts are read.
-Readings = Mapping[tuple[str, float], float]
+Readings = Mapping[tuple[str, Hashable], float]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArmStats:
     """One arm: `relative` is latency over the control's, `rate` is throughput over the control's;
-    the intervals' n counts rounds, `n` those that ended well of `asked`."""
+    the intervals' n counts rounds, `n` the cases that ended well of those `asked` for."""
 
     strategy: str
     variant: str
@@ -95,7 +95,7 @@ class ArmStats:
     @property
     def few(self) -> bool:
         """Whether it has too few rounds to be told from another."""
-        return self.n < LEAST_ROUNDS
+        return _count(self.readings["peak_bytes"]) < LEAST_ROUNDS
 
     @property
     def caveats(self) -> str:
@@ -103,8 +103,8 @@ class ArmStats:
         lost = self.asked - self.n
         found = [
             self.failed,
-            f"texts unchecked in {self.unchecked} of {self.n} rounds" if self.unchecked else "",
-            f"{lost} of {self.asked} rounds lost" if lost and not self.failed else "",
+            f"texts unchecked in {self.unchecked} of {self.n} cases" if self.unchecked else "",
+            f"{lost} of {self.asked} cases lost" if lost and not self.failed else "",
         ]
         return ", ".join(words for words in found if words)
 
@@ -170,7 +170,7 @@ def _failures(raced: pd.DataFrame, trials: pd.DataFrame) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for words, bad in rows:
         for arm, n in _counts(bad).items():
-            found.setdefault(arm, []).append(f"{words} in {n} of {asked[arm]} rounds")
+            found.setdefault(arm, []).append(f"{words} in {n} of {asked[arm]} cases")
     return {arm: ", ".join(found[arm]) for arm in sorted(found)}
 
 
@@ -248,7 +248,7 @@ def _by_arm(rows: pd.DataFrame, values: pd.Series) -> dict[str, Readings]:
     """The median of each arm in each notebook and round."""
     by = ["arm", *_ROUND]
     medians = values.dropna().groupby([rows[name] for name in by]).median().rename("value")
-    found: dict[str, dict[tuple[str, float], float]] = {}
+    found: dict[str, dict[tuple[str, Hashable], float]] = {}
     for arm, notebook, number, value in medians.reset_index().to_numpy():
         found.setdefault(str(arm), {})[str(notebook), float(number)] = float(value)
     return dict(found)
@@ -295,7 +295,7 @@ def _said(trials: pd.DataFrame) -> pd.DataFrame:
 def _clip_errors(said: pd.DataFrame) -> Readings:
     """The word error rate of each clip: a round more is no other clip."""
     return {
-        (str(clip), 0.0): word_error_rate(list(own["reference"]), list(own["transcript"]))
+        ("", str(clip)): word_error_rate(list(own["reference"]), list(own["transcript"]))
         for clip, own in said.groupby("clip_id")
     }
 
@@ -309,11 +309,16 @@ def difference(left: ArmStats, right: ArmStats, figure: Figure) -> Estimate:
     one, other = left.readings[figure], right.readings[figure]
     if not one.keys() & other.keys():
         one, other = _by_round(one), _by_round(other)
-    return student(one[key] - other[key] for key in sorted(one.keys() & other.keys()))
+    return student(one[key] - other[key] for key in one if key in other)
+
+
+def _count(readings: Readings) -> int:
+    """Of rounds, not of the notebooks that ran each, or of clips."""
+    return len({place for _, place in readings})
 
 
 def _by_round(readings: Readings) -> Readings:
-    rounds: dict[tuple[str, float], list[float]] = {}
+    rounds: dict[tuple[str, Hashable], list[float]] = {}
     for (_, number), value in readings.items():
         rounds.setdefault(("", number), []).append(value)
     return {key: sum(values) / len(values) for key, values in rounds.items()}
@@ -353,7 +358,7 @@ def how_sure(best: ArmStats, arms: Sequence[ArmStats], figure: Figure) -> str:
     """'beyond all others', 'a tie with a and 2 more', or why that cannot be told."""
     if len(arms) == 1:
         return ONLY
-    if len(best.readings[figure]) < LEAST_READINGS:
+    if _count(best.readings[figure]) < LEAST_READINGS:
         return f"too few {'clips' if figure == 'wer' else 'rounds'} to tell"
     alike = [arm.arm for arm in ties(best, arms, figure)]
     return f"a tie with {_names(alike)}" if alike else BEYOND

@@ -89,7 +89,7 @@ class Recommendation:
     runner_up: str
     why_not: str
     tie: bool
-    #: Of rounds.
+    #: Of cases.
     n: int
     few: bool
     median_s: float
@@ -288,7 +288,7 @@ def _selection_instability(arms: list[ArmStats]) -> float:
     replacement, the same ones for all arms; not-a-number with too few rounds."""
     if arms[0].few:
         return math.nan
-    rounds = sorted({number for arm in arms for _, number in arm.readings["latency"]})
+    rounds = list({number: None for arm in arms for _, number in arm.readings["latency"]})
     table = np.full((len(arms), len(rounds)), math.nan)
     for row, arm in enumerate(arms):
         for (_, number), value in arm.readings["latency"].items():
@@ -324,7 +324,7 @@ def pair_of(cases: pd.DataFrame) -> str:
 def _latency_text(arm: ArmStats) -> str:
     return (
         f"median {_seconds(arm.latency_s)}, {_ratio(arm.relative)} the control of its notebook, "
-        f"n = {arm.n} rounds"
+        f"n = {arm.n} cases"
     )
 
 
@@ -346,7 +346,7 @@ def _why(arm: ArmStats, figure: Figure, *, tie: bool) -> str:
     what = "smallest peak" if figure == "peak_bytes" else "lowest latency"
     lead = f"tied for the {what}, with the smallest peak" if tie else what
     if arm.few:
-        lead = f"{what} so far, but {arm.n} of the {LEAST_ROUNDS} rounds that it takes to tell"
+        lead = f"{what} so far, in fewer than the {LEAST_ROUNDS} rounds that it takes to tell"
     if figure == "peak_bytes":
         said = f"{lead}: {_peak_and_margin(arm)}; {NO_TIMES}, so bytes alone decide"
     else:

@@ -184,11 +184,12 @@ def _pair_text(cases: pd.DataFrame) -> str:
 
 
 def _winner_text(found: Recommendation) -> str:
-    name, what = f"{found.strategy}/{found.variant}", "fastest"
-    figures = f"median {format_seconds(found.median_s)}, n = {found.n} rounds"
+    name = f"{found.strategy}/{found.variant}"
     if found.by_bytes:
-        what = "smallest"
-        figures = f"peak {format_bytes(found.peak_bytes)}, n = {found.n} rounds; {NO_TIMES}"
+        what, figures = "smallest", f"peak {format_bytes(found.peak_bytes)}; {NO_TIMES}"
+    else:
+        what, figures = "fastest", f"median {format_seconds(found.median_s)}"
+    figures += f", n = {found.n} {'case' if found.n == 1 else 'cases'}"
     if not found.runner_up:
         said = f"{name} is the only way with a Whisper that was measured ({figures})"
     elif found.few:

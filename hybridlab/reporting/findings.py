@@ -114,7 +114,7 @@ def pareto_finding(front: Sequence[ArmStats], arms: Sequence[ArmStats]) -> str:
     """What the smallest arm of the front saves against the fastest, and what it costs in time, as
     far as the rounds say."""
     fastest, smallest, count = front[0], front[-1], len(arms)
-    if min(fastest.n, smallest.n) < LEAST_ROUNDS:
+    if fastest.few or smallest.few:
         return f"{fastest.arm} is the fastest of {count} arms so far, in too few rounds to tell"
     if len(front) == 1:
         sure = {how_sure(fastest, arms, figure) for figure in ("latency", "peak_bytes")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -706,6 +707,107 @@ def test_a_tie_goes_to_the_smaller_peak() -> None:
     assert "2.00 GiB higher" in found.why_not
 
 
+@pytest.mark.parametrize("status", ["oom", "crashed", "timeout"])
+def test_one_failure_in_any_round_bars_an_arm(status: str) -> None:
+    rows = race()
+    about = {"strategy": "parallel", "variant": "threads", "notebook": "05"}
+    rows.case("lost", "strategy_comparison", **about, status=status, round=5)
+    found = recommended(rows)
+    assert (found.strategy, found.variant) == ("sequential", "plain")
+    words = {"oom": "out of memory", "crashed": "crashed", "timeout": "timed out"}[status]
+    assert found.barred == (f"parallel/threads, {words} in 1 of 6 cases",)
+    assert f"Barred: {found.barred[0]}." in found.notes
+    lowest = judged(rows)["swapping-lowest-memory"]
+    assert lowest["verdict"] == "inconclusive"  # nothing is left of parallel
+
+
+def test_one_other_text_in_any_round_bars_an_arm() -> None:
+    rows = race()
+    texts = [row for row in rows.rows["trials"] if row["strategy"] == "parallel"]
+    texts[-1]["output_matches_reference"] = False
+    found = recommended(rows)
+    assert found.strategy == "sequential"
+    assert found.barred == ("parallel/threads, other words than alone in 1 of 5 cases",)
+
+
+def test_unchecked_texts_and_lost_rounds_stand_first() -> None:
+    rows = race()
+    for row in rows.rows["trials"]:
+        if row["case_id"] == "05-parallel-threads-r0":
+            row["output_matches_reference"] = None
+    assert recommended(rows).strategy == "sequential"  # all of its texts were checked
+    for row in rows.rows["trials"]:
+        row["output_matches_reference"] = None
+    found = recommended(rows)
+    assert found.why.startswith("texts unchecked in 5 of 5 cases; lowest latency")
+    rows = race()
+    about = {"strategy": "parallel", "variant": "threads", "notebook": "05"}
+    rows.case("lost", "strategy_comparison", **about, status="invalid", round=5)
+    found = recommended(rows)
+    assert found.why.startswith("1 of 6 cases lost; lowest latency")
+    answer = verdict.answer_sentence(rows.tables["cases"], found, device="cpu")
+    assert "1 of 6 cases lost: parallel/threads is the fastest" in answer
+
+
+def test_an_arm_of_one_round_is_not_preferred_to_one_of_five() -> None:
+    rows = race()
+    rows.arm("parallel", "processes", "05", factor=0.1, rounds=1)
+    found = recommended(rows)
+    assert found.variant == "threads"
+    few = Rows()
+    few.arm("sequential", "plain", "04", rounds=2)
+    few.arm("sequential", "plain", "05", rounds=2)
+    few.arm("sequential", "plain", "06", rounds=2)
+    few.arm("parallel", "threads", "05", factor=0.5, rounds=2)
+    found = recommended(few)
+    assert (found.variant, found.few, found.tie) == ("threads", True, False)
+    assert "so far, in fewer than the 5 rounds" in found.why
+    assert {goal.how_sure for goal in found.goals} == {"too few rounds to tell"}
+    assert math.isnan(found.selection_instability)
+
+
+def test_what_is_recommended_has_a_whisper() -> None:
+    rows = race()
+    rows.arm("solo", "shared-prefix", "04", factor=0.4, peak=7 * GIB)
+    found = recommended(rows)
+    assert found.strategy == "parallel"
+    assert found.alone.startswith("solo/shared-prefix, median")
+    assert all("solo" not in goal.arm + goal.runner_up for goal in found.goals)
+    only = Rows()
+    only.arm("solo", "shared-prefix", "04")
+    assert recommended(only) is None
+
+
+def test_ties_are_said_as_ties() -> None:
+    rows = Rows()
+    rows.arm("sequential", "plain", "05", noise=0.05)
+    for variant in ("threads", "processes"):
+        rows.arm("parallel", variant, "05", noise=0.05)
+    goals = {goal.goal: goal for goal in recommended(rows).goals}
+    assert goals["lowest latency"].how_sure.startswith("a tie with ")
+    assert goals["safest margin"].how_sure.startswith("a tie with ")
+
+
+def test_claims_judged_at_once_must_be_clearer() -> None:
+    near = [ClaimResult(verdict="supported", reason="so", chance=0.04)]
+    sure = ClaimResult(verdict="refuted", reason="not so", chance=0.001)
+    assert [one.verdict for one in verdict.together(near)] == ["supported"]
+    both = verdict.together([*near, sure, ClaimResult(verdict="supported", reason="a sum")])
+    assert [one.verdict for one in both] == ["supported", "refuted", "supported"]
+    open_one = ClaimResult(verdict="inconclusive", reason="unclear", chance=0.7)
+    many = verdict.together([*near, sure, open_one])
+    assert [one.verdict for one in many] == ["inconclusive", "refuted", "inconclusive"]
+    assert "3 claims are judged at once: so" in many[0].reason
+
+
+def test_what_is_left_out_of_a_verdict_is_named() -> None:
+    rows = race()
+    rows.arm("sequential", "batched", "04", peak=7 * GIB)
+    rows.arm("parallel", "processes", "05", factor=2.0, rounds=1)
+    reason = judged(rows)["swapping-lowest-memory"]["reason"]
+    assert "judged without parallel/processes (1 cases), sequential/batched" in reason
+
+
 def test_an_arm_without_enough_margin_is_not_recommended() -> None:
     rows = race()
     found = recommended(rows, Requirements(min_margin_bytes=4 * GIB))
@@ -779,7 +881,7 @@ def test_the_answer_names_device_weights_and_prediction() -> None:
     answer = verdict.answer_sentence(rows.tables["cases"], found, device="cpu")
     assert answer.startswith("On this CPU with the pocket pair (pocket weights), parallel/threads")
     assert "is the fastest way with a Whisper (median" in answer
-    assert "n = 5 rounds" in answer
+    assert "n = 5 cases" in answer
     assert "on a T4 the planner predicts that medium fits with 4.10 GiB to spare" in answer
     assert "large-v3 does not fit" in answer
     empty = verdict.answer_sentence(Rows().tables["cases"], None, device="cuda:0", card="h100")

@@ -272,7 +272,7 @@ def test_a_race_is_told_by_its_fastest_arm_its_ratios_and_its_texts() -> None:
     rows.arm("parallel", "processes", "05", factor=0.1, output_matches_reference=False)
     assert told()[0].startswith("parallel/threads is fastest")
     assert told()[2:] == [
-        "Barred: parallel/processes, other words than alone in 5 of 5 rounds.",
+        "Barred: parallel/processes, other words than alone in 5 of 5 cases.",
         "25 of 75 texts differ from what the models say alone: parallel/processes (25).",
     ]
 

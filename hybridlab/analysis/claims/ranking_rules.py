@@ -109,7 +109,7 @@ def _left_out(run: RunData, judged: Iterable[ArmStats], strategies: Iterable[str
     """'; judged without a, b': what raced under these strategies and is not among the judged."""
     known = {arm.arm for arm in judged}
     lost = [
-        f"{arm.arm} ({arm.failed or f'{arm.n} rounds'})" if arm.failed or arm.few else arm.arm
+        f"{arm.arm} ({arm.failed or f'{arm.n} cases'})" if arm.failed or arm.few else arm.arm
         for arm in run.standings
         if arm.strategy in strategies and arm.arm not in known
     ]
@@ -170,7 +170,7 @@ def _figure_text(arm: ArmStats, figure: Figure) -> str:
         "throughput": f"{format_number(arm.throughput_rps)} requests/s, "
         f"{show_ratio(arm.rate)} of its control",
     }
-    return f"{arm.arm} {shown[figure]}, n = {arm.n} rounds"
+    return f"{arm.arm} {shown[figure]}, n = {arm.n} cases"
 
 
 def show_ratio(values: Interval) -> str:
