@@ -189,8 +189,8 @@ def main_pair(cases: pd.DataFrame) -> pd.DataFrame:
     paired = cases[cases["asr_model"].notna()]
     if paired.empty:
         return cases
-    first, *others = (paired[name].astype(str) for name in PAIR_COLUMNS)
-    names = first.str.cat(others, sep="|")
+    parts = paired[list(PAIR_COLUMNS)].astype(str)
+    names = parts.iloc[:, 0].str.cat(parts.iloc[:, 1:], sep="|")
     chosen = names.value_counts().sort_index().idxmax()
     return cases[cases["asr_model"].isna() | cases.index.isin(names.index[names == chosen])]
 
