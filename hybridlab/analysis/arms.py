@@ -11,9 +11,8 @@ control's own error, and what slowed a whole round is in none of them. The contr
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,15 +21,12 @@ import pandas as pd
 
 from hybridlab.analysis.stats import (
     LEAST_READINGS,
-    Estimate,
     Interval,
-    holm,
     quantile,
     student,
     word_error_rate,
 )
 from hybridlab.results.reader import has_clock
-from hybridlab.units import MIB
 
 CONTROL = ("sequential", "plain")
 #: Below so many rounds nothing is said of a difference.
@@ -45,13 +41,8 @@ PAIR_COLUMNS = (
     "asr_weights",
     "asr_dtype",
 )
-#: Differences between peaks below this are the allocator's rounding, not a finding.
-LEAST_DIFFERENCE_BYTES = 1 * MIB
-LEAST_DIFFERENCE_SHARE = 0.005
 #: What became of a case that bars its arm, in words.
 FAILURES = {"oom": "out of memory", "crashed": "crashed", "timeout": "timed out"}
-#: How sure it is that an arm is the best: it is, or there is no other.
-BEYOND, ONLY = "beyond all others", "the only one"
 _KEY = ["notebook", "case_id"]
 _ROUND = ["notebook", "round"]
 
@@ -95,7 +86,7 @@ class ArmStats:
     @property
     def few(self) -> bool:
         """Whether it has too few rounds to be told from another."""
-        return _count(self.readings["peak_bytes"]) < LEAST_ROUNDS
+        return count(self.readings["peak_bytes"]) < LEAST_ROUNDS
 
     @property
     def caveats(self) -> str:
@@ -300,71 +291,6 @@ def _clip_errors(said: pd.DataFrame) -> Readings:
     }
 
 
-# ------------------------------------------------------------------------------- arms held apart
-
-
-def difference(left: ArmStats, right: ArmStats, figure: Figure) -> Estimate:
-    """Mean of left's readings less right's, paired by notebook and round (of notebooks that ran
-    only one of the two: by round); logarithms of latency, throughput and peak, bytes of margin."""
-    one, other = left.readings[figure], right.readings[figure]
-    if not one.keys() & other.keys():
-        one, other = _by_round(one), _by_round(other)
-    return student(one[key] - other[key] for key in one if key in other)
-
-
-def _count(readings: Readings) -> int:
+def count(readings: Readings) -> int:
     """Of rounds, not of the notebooks that ran each, or of clips."""
     return len({place for _, place in readings})
-
-
-def _by_round(readings: Readings) -> Readings:
-    rounds: dict[tuple[str, Hashable], list[float]] = {}
-    for (_, number), value in readings.items():
-        rounds.setdefault(("", number), []).append(value)
-    return {key: sum(values) / len(values) for key, values in rounds.items()}
-
-
-def least_difference(left: ArmStats, right: ArmStats, figure: Figure) -> float:
-    """What counts as a difference in this figure, in the unit of its readings."""
-    if figure == "margin_bytes":
-        return LEAST_DIFFERENCE_BYTES
-    if figure != "peak_bytes":
-        return 0.0
-    return max(
-        LEAST_DIFFERENCE_SHARE, LEAST_DIFFERENCE_BYTES / max(left.peak_bytes, right.peak_bytes)
-    )
-
-
-def held_apart(arms: Sequence[ArmStats], figure: Figure) -> Collection[frozenset[str]]:
-    """The pairs of these arms that differ in a figure, by name. All pairs are one family: whoever
-    is best is found by looking at all of them."""
-    return holm(
-        {
-            frozenset((one.arm, other.arm)): difference(one, other, figure).beyond(
-                least_difference(one, other, figure)
-            )
-            for one, other in itertools.combinations(arms, 2)
-        }
-    )
-
-
-def ties(best: ArmStats, arms: Sequence[ArmStats], figure: Figure) -> list[ArmStats]:
-    """The others of these arms that cannot be told from the best, in their order."""
-    apart = held_apart(arms, figure)
-    return [arm for arm in arms if arm is not best and frozenset((best.arm, arm.arm)) not in apart]
-
-
-def how_sure(best: ArmStats, arms: Sequence[ArmStats], figure: Figure) -> str:
-    """'beyond all others', 'a tie with a and 2 more', or why that cannot be told."""
-    if len(arms) == 1:
-        return ONLY
-    if _count(best.readings[figure]) < LEAST_READINGS:
-        return f"too few {'clips' if figure == 'wer' else 'rounds'} to tell"
-    alike = [arm.arm for arm in ties(best, arms, figure)]
-    return f"a tie with {_names(alike)}" if alike else BEYOND
-
-
-def _names(names: list[str]) -> str:
-    """'a', 'a and b', 'a and 3 more'."""
-    more = len(names) - 1
-    return names[0] + ("" if not more else f" and {names[1] if more == 1 else f'{more} more'}")

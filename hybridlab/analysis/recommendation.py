@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,14 +16,13 @@ from hybridlab.analysis.arms import (
     ArmStats,
     Figure,
     failures,
-    how_sure,
     race,
     standings,
-    ties,
 )
-from hybridlab.analysis.stats import Interval
+from hybridlab.analysis.differences import ties
+from hybridlab.analysis.goals import Objective, doubts, goals_of, known_or, latency_text
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import format_bytes, format_number, format_seconds
+from hybridlab.units import format_bytes, format_seconds
 
 #: So often the rounds are drawn again to see whether the choice stays.
 RESAMPLES = 500
@@ -60,18 +58,6 @@ class Requirements:
         if not math.isinf(self.max_wer) and not arm.wer <= self.max_wer:
             found.append(f"word error rate above {self.max_wer:.1%}")
         return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """The best arm for one goal, those that cannot be told from it, and the one behind it."""
-
-    goal: str
-    arm: str
-    figure: str
-    how_sure: str
-    runner_up: str
-    runner_up_figure: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +144,12 @@ def select(
     kept = [arm for arm in kept if not math.isnan(_cost(arm, figure))]
     if not kept:
         return None
-    kept.sort(key=lambda arm: (_doubts(arm), _cost(arm, figure), arm.arm))
-    first, peers = kept[0], [arm for arm in kept if _doubts(arm) == _doubts(kept[0])]
+    kept.sort(key=lambda arm: (doubts(arm), _cost(arm, figure), arm.arm))
+    first, peers = kept[0], [arm for arm in kept if doubts(arm) == doubts(kept[0])]
     tied = [] if first.few else ties(first, peers, figure)
-    best = min([first, *tied], key=lambda arm: (_or(arm.peak_bytes, math.inf), _cost(arm, figure)))
+    best = min(
+        [first, *tied], key=lambda arm: (known_or(arm.peak_bytes, math.inf), _cost(arm, figure))
+    )
     rest = [arm for arm in kept if arm is not best]
     rest.sort(key=lambda arm: arm is not first and arm not in tied)
     return _recommendation(
@@ -180,11 +168,6 @@ def _has_asr(arm: ArmStats) -> bool:
     return catalog.strategy(arm.strategy).has_asr
 
 
-def _doubts(arm: ArmStats) -> tuple[bool, bool]:
-    """Why an arm comes behind all others: texts that nobody checked, too few rounds."""
-    return arm.unchecked > 0, arm.few
-
-
 def _cost(arm: ArmStats, figure: Figure) -> float:
     return arm.peak_bytes if figure == "peak_bytes" else arm.relative.value
 
@@ -193,11 +176,11 @@ def _alone(arms: list[ArmStats]) -> str:
     """What the control of the whole question takes, Voxtral without a Whisper; '' unmeasured."""
     if not arms:
         return ""
-    best = min(arms, key=lambda arm: (_or(arm.relative.value, math.inf), arm.peak_bytes))
+    best = min(arms, key=lambda arm: (known_or(arm.relative.value, math.inf), arm.peak_bytes))
     peak = "" if math.isnan(best.peak_bytes) else f"; peak {_peak_and_margin(best)}"
     if math.isnan(best.latency_s.value):
         return f"{best.arm}{peak}"
-    return f"{best.arm}, {_latency_text(best)}{peak}"
+    return f"{best.arm}, {latency_text(best)}{peak}"
 
 
 def _recommendation(
@@ -233,54 +216,9 @@ def _recommendation(
         margin_bytes=best.margin_bytes,
         alone=alone,
         barred=(),
-        goals=_goals(ranked),
+        goals=goals_of(ranked),
         selection_instability=instability,
     )
-
-
-def _goals(arms: list[ArmStats]) -> tuple[Objective, ...]:
-    """Each goal's best and second arm, and whether the best can be told from the others. A goal
-    without figures is not there."""
-    wanted: tuple[tuple[str, Figure, Callable[[ArmStats], float], Callable[[ArmStats], str]], ...]
-    wanted = (
-        ("lowest latency", "latency", lambda arm: arm.relative.value, _latency_figure),
-        ("highest throughput", "throughput", lambda arm: -arm.rate.value, _rate_text),
-        ("safest margin", "margin_bytes", lambda arm: -arm.margin_bytes, _margin_text),
-        ("best quality", "wer", lambda arm: arm.wer, _wer_text),
-    )
-    found = []
-    for goal, figure, cost, text in wanted:
-        known = [arm for arm in arms if not math.isnan(cost(arm))]
-        if known:
-            known.sort(key=lambda arm: (_doubts(arm), cost(arm), _or(arm.relative.value, 0.0)))
-            best, second = known[0], known[1] if len(known) > 1 else None
-            found.append(
-                Objective(
-                    goal=goal,
-                    arm=best.arm,
-                    figure=text(best),
-                    how_sure=how_sure(best, known, figure),
-                    runner_up=second.arm if second else "",
-                    runner_up_figure=text(second) if second else "",
-                )
-            )
-    return tuple(found)
-
-
-def _latency_figure(arm: ArmStats) -> str:
-    return _seconds(arm.latency_s)
-
-
-def _rate_text(arm: ArmStats) -> str:
-    return f"{format_number(arm.throughput_rps)} requests/s, {arm.rate.value:.2f} x its control"
-
-
-def _margin_text(arm: ArmStats) -> str:
-    return f"{format_bytes(arm.margin_bytes)} to spare"
-
-
-def _wer_text(arm: ArmStats) -> str:
-    return f"word error rate {arm.wer:.1%}"
 
 
 def _selection_instability(arms: list[ArmStats]) -> float:
@@ -300,10 +238,6 @@ def _selection_instability(arms: list[ArmStats]) -> float:
     return float((means.argmin(axis=0) != 0).mean())
 
 
-def _or(value: float, instead: float) -> float:
-    return instead if math.isnan(value) else value
-
-
 def pair_of(cases: pd.DataFrame) -> str:
     """The raced pair: 'Voxtral mini-3b (random weights, float16) + Whisper medium (...)'; '' where
     none raced."""
@@ -321,26 +255,6 @@ def pair_of(cases: pd.DataFrame) -> str:
     return f"{first} + Whisper {size} ({backend}, {whisper_source} weights, {asr_dtype})"
 
 
-def _latency_text(arm: ArmStats) -> str:
-    return (
-        f"median {_seconds(arm.latency_s)}, {_ratio(arm.relative)} the control of its notebook, "
-        f"n = {arm.n} cases"
-    )
-
-
-def _seconds(values: Interval) -> str:
-    if math.isnan(values.low):
-        return format_seconds(values.value)
-    low, high = format_seconds(values.low), format_seconds(values.high)
-    return f"{format_seconds(values.value)} (95 % interval {low} to {high})"
-
-
-def _ratio(values: Interval) -> str:
-    if math.isnan(values.low):
-        return f"{values.value:.2f} x"
-    return f"{values.value:.2f} x ({values.low:.2f} to {values.high:.2f})"
-
-
 def _why(arm: ArmStats, figure: Figure, *, tie: bool) -> str:
     caveats = f"{arm.caveats}; " if arm.caveats else ""
     what = "smallest peak" if figure == "peak_bytes" else "lowest latency"
@@ -351,7 +265,7 @@ def _why(arm: ArmStats, figure: Figure, *, tie: bool) -> str:
         said = f"{lead}: {_peak_and_margin(arm)}; {NO_TIMES}, so bytes alone decide"
     else:
         memory = "" if math.isnan(arm.peak_bytes) else f"; peak {_peak_and_margin(arm)}"
-        said = f"{lead}: {_latency_text(arm)}{memory}"
+        said = f"{lead}: {latency_text(arm)}{memory}"
     return f"{caveats}{said}"
 
 
@@ -372,4 +286,4 @@ def _why_not(arm: ArmStats, best: ArmStats, figure: Figure, *, tied: list[ArmSta
     lead = "a tie in latency" if arm in tied else "slower"
     if arm.few:
         lead = "too few rounds to tell"
-    return f"{caveats}{lead}: {_latency_text(arm)}" + (f"; {memory}" if memory else "")
+    return f"{caveats}{lead}: {latency_text(arm)}" + (f"; {memory}" if memory else "")

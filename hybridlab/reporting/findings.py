@@ -13,15 +13,8 @@ import pandas as pd
 
 from hybridlab import catalog
 from hybridlab.analysis import memory_growth, queueing
-from hybridlab.analysis.arms import (
-    BEYOND,
-    LEAST_ROUNDS,
-    ONLY,
-    ArmStats,
-    how_sure,
-    numbers,
-    ties,
-)
+from hybridlab.analysis.arms import LEAST_ROUNDS, ArmStats, numbers
+from hybridlab.analysis.differences import BEYOND, ONLY, how_sure, ties
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import case_labels, measured, present

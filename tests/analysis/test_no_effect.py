@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hybridlab.analysis.arms import ArmStats, held_apart
+from hybridlab.analysis.arms import ArmStats
 from hybridlab.analysis.claims.claims_file import load_claims
 from hybridlab.analysis.claims.evidence import RunData
 from hybridlab.analysis.claims.rules import RULES
+from hybridlab.analysis.differences import held_apart
 from hybridlab.analysis.recommendation import select
+from hybridlab.analysis.stats import student
 from hybridlab.analysis.verdict import together
 from hybridlab.reporting import findings
 from hybridlab.units import MIB
@@ -133,6 +135,14 @@ def test_the_interval_of_a_ratio_holds_the_truth(
     ratios = [ratio for arm in others for ratio in (arm.relative, arm.rate)]
     assert len(ratios) > 600
     assert 0.92 <= np.mean([ratio.low <= 1 <= ratio.high for ratio in ratios]) <= 0.98
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_the_interval_of_seconds_holds_the_mean_of_cases(effect: str) -> None:
+    rng = np.random.default_rng(0)
+    truth = np.log(1.2) / 2 if effect == "two modes" else 0.0
+    found = [student(EFFECTS[effect](rng, ROUNDS)).interval() for _ in range(1000)]
+    assert 0.92 <= np.mean([own.low <= truth <= own.high for own in found]) <= 0.98
 
 
 def test_a_difference_that_is_there_is_told() -> None:

@@ -59,6 +59,15 @@ def test_a_race_of_all_strategies_passes_the_parity_gate(tmp_path: Path) -> None
     assert json.loads((session.part.folder / "manifest.json").read_text())["status"] == "completed"
 
 
+def test_over_as_many_rounds_as_arms_each_has_every_place_once() -> None:
+    arms = [Arm("sequential", "plain"), Arm("parallel", "threads"), Arm("solo", "shared-prefix")]
+    orders = [strategy_comparison.rotated(arms, number) for number in range(6)]
+    assert orders[:3] == orders[3:]
+    for place in range(3):
+        assert all(arm in [order[place] for order in orders[:3]] for arm in arms)
+    assert strategy_comparison.rotated([], 4) == []
+
+
 def test_the_ledger_at_rest_knows_nothing_of_weights_that_came_with_a_request(
     tmp_path: Path,
 ) -> None:

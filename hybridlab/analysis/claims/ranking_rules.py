@@ -22,8 +22,6 @@ from hybridlab.analysis.arms import (
     LEAST_ROUNDS,
     ArmStats,
     Figure,
-    difference,
-    least_difference,
     main_pair,
     numbers,
     race_cases,
@@ -47,6 +45,7 @@ from hybridlab.analysis.claims.memory_and_time_rules import (
     with_model_times,
 )
 from hybridlab.analysis.claims.rules import rule
+from hybridlab.analysis.differences import difference, least_difference
 from hybridlab.analysis.stats import Estimate, Interval
 from hybridlab.catalog import Card
 from hybridlab.units import GB, format_bytes, format_number

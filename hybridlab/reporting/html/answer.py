@@ -7,7 +7,8 @@ from typing import Any
 from markupsafe import Markup
 
 from hybridlab import MEASUREMENT_VERSION
-from hybridlab.analysis.arms import how_sure, numbers
+from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.differences import how_sure
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.reporting import labels
 from hybridlab.reporting.findings import (
