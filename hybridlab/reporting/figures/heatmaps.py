@@ -112,7 +112,7 @@ def interference(spans: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figu
     own = spans[(spans["experiment"] == "interference") & spans["end_s"].notna()]
     cells = slowdowns(own)
     if cells.empty:
-        return theme.nothing_to_show("No two parties were measured at once, so no interference.")
+        return theme.nothing_to_show("Too few spans of two parties at once to tell a slowdown.")
     cells = cells.assign(
         slowed=cells["role"].map(PARTIES) + " " + cells["phase"],
         by=cells["other"].map(PARTIES) + " " + cells["other_phase"],
