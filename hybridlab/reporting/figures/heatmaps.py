@@ -112,7 +112,7 @@ def interference(spans: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figu
     own = spans[(spans["experiment"] == "interference") & spans["end_s"].notna()]
     cells = slowdowns(own)
     if cells.empty:
-        return theme.nothing_to_show("Too few spans of two parties at once to tell a slowdown.")
+        return theme.nothing_to_show("No slowdown can be told: too few spans of two at once.")
     cells = cells.assign(
         slowed=cells["role"].map(PARTIES) + " " + cells["phase"],
         by=cells["other"].map(PARTIES) + " " + cells["other_phase"],
