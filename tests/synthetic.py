@@ -17,6 +17,8 @@ from hybridlab.units import GIB, MIB
 
 SIZES = {"tiny": 0.15, "base": 0.29, "small": 0.97, "medium": 3.06, "turbo": 3.24}
 CAPACITY = int(15.6 * GIB)
+#: Of a race: as many as tell a difference.
+ROUNDS = 5
 RACES: dict[str, list[tuple[str, str, float]]] = {
     "04_sequential": [
         ("solo", "two-requests", 1.62),
@@ -279,7 +281,7 @@ def _race(writer: TableWriter, name: str) -> None:
                 "trials",
                 _trial("reference", model, clip, 0.7 + 0.01 * clip, is_first_request=clip == 0),
             )
-    for number in range(2):
+    for number in range(ROUNDS):
         for strategy, variant, seconds in RACES[name]:
             case_id = f"race-{strategy}-{variant}-{name}-r{number}"
             row = case(

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.endurance.server import Running
-from hybridlab.analysis.claims.trend_rules import LEAST_CYCLES, LEAST_GROWTH_SHARE, growth
+from hybridlab.analysis.claims.evidence import decided
+from hybridlab.analysis.claims.trend_rules import LEAST_CYCLES, LEAST_GROWTH_SHARE, gained
 from hybridlab.analysis.memory_growth import SETTLING_SHARE
 from hybridlab.devices import procfs
 
@@ -72,12 +73,14 @@ def _trend(values: list[int]) -> dict[str, Any]:
     }
     if len(values) < LEAST_CYCLES:
         return {**found, "trend": "unclear"}
-    trend, gain = growth(range(len(values)), values, limit=LEAST_GROWTH_SHARE * median)
+    gain, limit = gained(range(len(values)), values), LEAST_GROWTH_SHARE * median
+    shown = gain.interval()
+    verdict, _ = decided(gain.above(limit), gain.below(limit))
     return {
         **found,
-        "gain_bytes": gain.value,
-        "gain_interval_bytes": [gain.low, gain.high],
-        "trend": trend,
+        "gain_bytes": shown.value,
+        "gain_interval_bytes": [shown.low, shown.high],
+        "trend": {"supported": "grows", "refuted": "flat"}.get(verdict, "unclear"),
     }
 
 

@@ -7,13 +7,20 @@ is allocated only once is allocated there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from hybridlab.analysis.stats import Interval, bootstrap_interval, slope_with_interval, tail
+from hybridlab.analysis.stats import (
+    Estimate,
+    Interval,
+    bootstrap_interval,
+    holm,
+    slope,
+    tail,
+)
 from hybridlab.catalog.device_names import PREFIX
 
 SETTLING_SHARE = 0.2
@@ -54,23 +61,16 @@ class Arm:
         """Mean seconds of a cycle, maintenance included."""
         return float((self.cycles["latency_s"] + self.cycles["maintenance_s"]).mean())
 
-    def slope(self, quantity: str) -> Interval:
+    def trend(self, quantity: str) -> Estimate:
         """Trend of a quantity per 100 cycles; not-a-number where it has no readings."""
         rows = self.settled
         values = pd.to_numeric(rows[quantity], errors="coerce")
-        fit = slope_with_interval(list(rows["cycle"]), list(values))
-        return Interval(fit.value * PER_CYCLES, fit.low * PER_CYCLES, fit.high * PER_CYCLES, fit.n)
+        fit = slope(list(rows["cycle"]), list(values))
+        return Estimate(fit.value * PER_CYCLES, fit.error * PER_CYCLES, fit.freedom, fit.n)
 
-    def single_step(self, quantity: str) -> float | None:
-        """The one change from a cycle to the next that makes up more than half of what the settled
-        cycles gained: a step, which has no pace. None where the gain is spread, or nothing is
-        gained."""
-        values = pd.to_numeric(self.settled[quantity], errors="coerce").to_numpy(dtype=float)
-        gained = values[-1] - values[0] if len(values) > 1 else math.nan
-        if not gained > 0:
-            return None
-        step = float(np.diff(values).max())
-        return step if step > gained / 2 else None
+    def slope(self, quantity: str) -> Interval:
+        """The 95 % interval of that trend."""
+        return self.trend(quantity).interval()
 
     @property
     def occupied(self) -> str:
@@ -107,6 +107,13 @@ def arms(cycles: pd.DataFrame) -> Iterator[Arm]:
         yield Arm(
             strategy=str(strategy), mitigation=str(mitigation), cycles=own.sort_values("cycle")
         )
+
+
+def growing(found: Iterable[Arm]) -> list[Arm]:
+    """Those of several arms whose memory grows, judged at once."""
+    own = {arm.name: arm for arm in found}
+    held = holm({name: 2 * arm.trend(arm.occupied).above() for name, arm in own.items()})
+    return [arm for name, arm in own.items() if name in held]
 
 
 @dataclass(frozen=True)

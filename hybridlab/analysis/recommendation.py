@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hybridlab import catalog
 from hybridlab.analysis.arms import (
-    LEAST_TRIALS,
+    LEAST_ROUNDS,
     PAIR_COLUMNS,
     ArmStats,
-    race_cases,
+    Figure,
+    failures,
+    race,
     standings,
 )
-from hybridlab.analysis.stats import Interval
+from hybridlab.analysis.differences import ties
+from hybridlab.analysis.goals import Objective, doubts, goals_of, known_or, latency_text
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import format_bytes, format_number, format_seconds
+from hybridlab.units import format_bytes, format_seconds
 
-#: So often the trials are drawn again to see whether the choice stays.
+#: So often the rounds are drawn again to see whether the choice stays.
 RESAMPLES = 500
 
 
@@ -58,29 +61,23 @@ class Requirements:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
-    """The best arm for one goal, and the one behind it."""
-
-    goal: str
-    arm: str
-    figure: str
-    runner_up: str
-    runner_up_figure: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """The strategy to pick for the pair that was raced; seconds and bytes inside. On a simulated
-    card, which has no clock, it is picked by its bytes alone and all times are not-a-number."""
+    """The way of sharing to pick for the pair that was raced; seconds and bytes inside. On a
+    simulated card, which has no clock, it is picked by its bytes alone and all times are
+    not-a-number. `alone` is what Voxtral takes without a Whisper, in words."""
 
     pair: str
     strategy: str
     variant: str
+    #: What stands before all else of it: rounds lost, texts unchecked; '' where nothing does.
+    caveats: str
     why: str
     runner_up: str
     why_not: str
     tie: bool
+    #: Of cases.
     n: int
+    few: bool
     median_s: float
     low_s: float
     high_s: float
@@ -88,8 +85,11 @@ class Recommendation:
     throughput_rps: float
     peak_bytes: float
     margin_bytes: float
+    alone: str
+    barred: tuple[str, ...]
     goals: tuple[Objective, ...]
-    #: Share of resamples of the trials in which another arm has the lowest median.
+    #: Share of resamples of the rounds in which another arm has the lowest latency; not-a-number
+    #: with too few of them.
     selection_instability: float
 
     @property
@@ -98,78 +98,101 @@ class Recommendation:
         return math.isnan(self.median_s)
 
     @property
-    def flip_words(self) -> str:
-        """How firm the choice is, in a sentence."""
-        if self.by_bytes:
-            return f"Bytes alone decide: {NO_TIMES}."
-        return (
-            f"When the trials are drawn again, another way has the lowest median in "
-            f"{self.selection_instability:.0%} of {RESAMPLES} draws."
-        )
+    def notes(self) -> list[str]:
+        """How firm the choice is, what it is held against and what was barred, in sentences."""
+        firm = f"Bytes alone decide: {NO_TIMES}."
+        if not self.by_bytes:
+            firm = (
+                f"When the rounds are drawn again, another way has the lowest latency in "
+                f"{self.selection_instability:.0%} of {RESAMPLES} draws."
+            )
+            if math.isnan(self.selection_instability):
+                firm = f"How firm the choice is takes {LEAST_ROUNDS} rounds to tell."
+        alone = [f"Without a Whisper: {self.alone}."] if self.alone else []
+        return [firm, *alone, *(f"Barred: {words}." for words in self.barred)]
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "notes": self.notes}
 
 
 def recommend(
     cases: pd.DataFrame, trials: pd.DataFrame, constraints: Requirements | None = None
 ) -> Recommendation | None:
     """The arm to pick of those that keep the constraints; None where none can be compared."""
-    asked = constraints or Requirements()
-    arms = [arm for arm in standings(cases, trials) if not asked.broken_by(arm)]
-    return select(arms, pair=pair_of(cases, trials)) if arms else None
-
-
-def select(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
-    """The arm with the lowest median latency.
-
-    Latencies count as multiples of the control arm (sequential/plain) of their own notebook, since
-    the notebooks are not interleaved with each other; seconds are shown beside them. Arms whose
-    95 % intervals overlap the fastest one's are a tie, which goes to the smaller peak. First
-    requests, failed cases and cases whose texts differ from each model's alone are in no standing.
-    Without any latency, as on a simulated card, the smallest peak is picked. None where no arm has
-    a control to be held against.
-    """
-    if all(math.isnan(arm.latency_s.value) for arm in arms):
-        return _least_bytes(arms, pair=pair)
-    arms = [arm for arm in arms if not math.isnan(arm.relative.value)]
-    if not arms:
+    found = select(standings(cases, trials), pair=pair_of(cases), asked=constraints)
+    if found is None:
         return None
-    arms.sort(key=lambda arm: (arm.relative.value, arm.arm))
-    tied = [arm for arm in arms if _ties(arms[0], arm)]
-    best = min(tied, key=lambda arm: (_or(arm.peak_bytes, math.inf), arm.relative.value))
-    rest = [arm for arm in tied if arm is not best] + [arm for arm in arms if arm not in tied]
-    tie = len(tied) > 1
+    barred = tuple(f"{arm}, {why}" for arm, why in failures(cases, trials).items())
+    return replace(found, barred=barred)
+
+
+def select(
+    arms: list[ArmStats], *, pair: str, asked: Requirements | None = None
+) -> Recommendation | None:
+    """The arm with a Whisper that has the lowest latency.
+
+    Latencies count as multiples of the control arm (sequential/plain) in the same round of the same
+    notebook; seconds are shown beside them. Arms that cannot be told from the fastest are a tie,
+    which goes to the smaller peak. An arm that failed in any round is not picked; one whose texts
+    were not all checked, or that has too few rounds, only where there is no other. Without any
+    latency, as on a simulated card, the smallest peak is picked. None where no arm is left.
+    """
+    asked = asked or Requirements()
+    kept = [arm for arm in arms if _has_asr(arm) and not arm.failed and not asked.broken_by(arm)]
+    by_bytes = all(math.isnan(arm.latency_s.value) for arm in kept)
+    figure: Figure = "peak_bytes" if by_bytes else "latency"
+    kept = [arm for arm in kept if not math.isnan(_cost(arm, figure))]
+    if not kept:
+        return None
+    kept.sort(key=lambda arm: (doubts(arm), _cost(arm, figure), arm.arm))
+    first, peers = kept[0], [arm for arm in kept if doubts(arm) == doubts(kept[0])]
+    tied = [] if first.few else ties(first, peers, figure)
+    best = min(
+        [first, *tied], key=lambda arm: (known_or(arm.peak_bytes, math.inf), _cost(arm, figure))
+    )
+    rest = [arm for arm in kept if arm is not best]
+    rest.sort(key=lambda arm: arm is not first and arm not in tied)
     return _recommendation(
         [best, *rest],
+        figure,
         pair=pair,
-        why=_why(best, tie=tie),
-        why_not=_why_not(rest[0], best, tie=rest[0] in tied) if rest else "",
-        tie=tie,
-        instability=_selection_instability(best, arms),
+        why=_why(best, figure, tie=bool(tied)),
+        why_not=_why_not(rest[0], best, figure, tied=[first, *tied]) if rest else "",
+        tie=bool(tied),
+        alone=_alone([arm for arm in arms if not _has_asr(arm)]),
+        instability=_selection_instability(peers) if figure == "latency" else math.nan,
     )
 
 
-def _least_bytes(arms: list[ArmStats], *, pair: str) -> Recommendation | None:
-    """The arm with the smallest peak of those with one; of equal ones the first by name."""
-    known = [arm for arm in arms if not math.isnan(arm.peak_bytes)]
-    if not known:
-        return None
-    known.sort(key=lambda arm: (arm.peak_bytes, arm.arm))
-    best, *rest = known
-    more = rest[0].peak_bytes - best.peak_bytes if rest else 0
-    return _recommendation(
-        known,
-        pair=pair,
-        why=f"smallest peak: {_peak_and_margin(best)}; {NO_TIMES}, so bytes alone decide",
-        why_not=f"its peak is {format_bytes(more)} higher" if rest else "",
-        tie=bool(rest) and not more,
-        instability=math.nan,
-    )
+def _has_asr(arm: ArmStats) -> bool:
+    return catalog.strategy(arm.strategy).has_asr
+
+
+def _cost(arm: ArmStats, figure: Figure) -> float:
+    return arm.peak_bytes if figure == "peak_bytes" else arm.relative.value
+
+
+def _alone(arms: list[ArmStats]) -> str:
+    """What the control of the whole question takes, Voxtral without a Whisper; '' unmeasured."""
+    if not arms:
+        return ""
+    best = min(arms, key=lambda arm: (known_or(arm.relative.value, math.inf), arm.peak_bytes))
+    peak = "" if math.isnan(best.peak_bytes) else f"; peak {_peak_and_margin(best)}"
+    if math.isnan(best.latency_s.value):
+        return f"{best.arm}{peak}"
+    return f"{best.arm}, {latency_text(best)}{peak}"
 
 
 def _recommendation(
-    ranked: list[ArmStats], *, pair: str, why: str, why_not: str, tie: bool, instability: float
+    ranked: list[ArmStats],
+    figure: Figure,
+    *,
+    pair: str,
+    why: str,
+    why_not: str,
+    tie: bool,
+    alone: str,
+    instability: float,
 ) -> Recommendation:
     """For the first of these arms, with the second behind it."""
     best, *rest = ranked
@@ -177,11 +200,13 @@ def _recommendation(
         pair=pair,
         strategy=best.strategy,
         variant=best.variant,
+        caveats=best.caveats,
         why=why,
         runner_up=rest[0].arm if rest else "",
         why_not=why_not,
         tie=tie,
         n=best.n,
+        few=best.few,
         median_s=best.latency_s.value,
         low_s=best.latency_s.low,
         high_s=best.latency_s.high,
@@ -189,73 +214,37 @@ def _recommendation(
         throughput_rps=best.throughput_rps,
         peak_bytes=best.peak_bytes,
         margin_bytes=best.margin_bytes,
-        goals=_goals(ranked),
+        alone=alone,
+        barred=(),
+        goals=goals_of(ranked),
         selection_instability=instability,
     )
 
 
-def _goals(arms: list[ArmStats]) -> tuple[Objective, ...]:
-    """Each goal's best and second arm; of equal ones the faster. A goal without figures is not
-    there."""
-    wanted: tuple[tuple[str, Callable[[ArmStats], float], Callable[[ArmStats], str]], ...] = (
-        ("lowest latency", lambda arm: arm.relative.value, lambda arm: _seconds(arm.latency_s)),
-        ("highest throughput", lambda arm: -arm.rate.value, _rate_text),
-        (
-            "safest margin",
-            lambda arm: -arm.margin_bytes,
-            lambda arm: f"{format_bytes(arm.margin_bytes)} to spare",
-        ),
-        ("best quality", lambda arm: arm.wer, lambda arm: f"word error rate {arm.wer:.1%}"),
-    )
-    found = []
-    for goal, cost, text in wanted:
-        known = [arm for arm in arms if not math.isnan(cost(arm))]
-        if known:
-            known.sort(key=lambda arm: (cost(arm), _or(arm.relative.value, 0.0)))
-            best, second = known[0], known[1] if len(known) > 1 else None
-            found.append(
-                Objective(
-                    goal=goal,
-                    arm=best.arm,
-                    figure=text(best),
-                    runner_up=second.arm if second else "",
-                    runner_up_figure=text(second) if second else "",
-                )
-            )
-    return tuple(found)
+def _selection_instability(arms: list[ArmStats]) -> float:
+    """How often another arm than the fastest of these is, when the rounds are drawn again with
+    replacement, the same ones for all arms; not-a-number with too few rounds."""
+    if arms[0].few:
+        return math.nan
+    rounds = list({number: None for arm in arms for _, number in arm.readings["latency"]})
+    table = np.full((len(arms), len(rounds)), math.nan)
+    for row, arm in enumerate(arms):
+        for (_, number), value in arm.readings["latency"].items():
+            table[row, rounds.index(number)] = value
+    drawn = np.random.default_rng(0).integers(0, len(rounds), (RESAMPLES, len(rounds)))
+    known = ~np.isnan(table[:, drawn])
+    totals = np.where(known, table[:, drawn], 0.0).sum(axis=2)
+    means = np.where(known.any(axis=2), totals / np.maximum(known.sum(axis=2), 1), math.inf)
+    return float((means.argmin(axis=0) != 0).mean())
 
 
-def _rate_text(arm: ArmStats) -> str:
-    return f"{format_number(arm.throughput_rps)} requests/s, {arm.rate.value:.2f} x its control"
-
-
-def _selection_instability(best: ArmStats, arms: list[ArmStats]) -> float:
-    """How often another arm wins when every arm's trials are drawn again, with replacement."""
-    rng = np.random.default_rng(0)
-    medians = np.array(
-        [
-            np.median(rng.choice(arm.relatives, (RESAMPLES, len(arm.relatives))), axis=1)
-            for arm in arms
-        ]
-    )
-    return float((medians.argmin(axis=0) != arms.index(best)).mean())
-
-
-def _ties(fastest: ArmStats, arm: ArmStats) -> bool:
-    """Whether this arm cannot be told from the fastest; one value alone has no interval and so
-    can never be told apart."""
-    unknown = math.isnan(fastest.relative.low) or math.isnan(arm.relative.low)
-    return arm is fastest or unknown or fastest.relative.overlaps(arm.relative)
-
-
-def _or(value: float, instead: float) -> float:
-    return instead if math.isnan(value) else value
-
-
-def pair_of(cases: pd.DataFrame, trials: pd.DataFrame) -> str:
-    """The raced pair: 'Voxtral mini-3b (random weights, float16) + Whisper medium (...)'."""
-    raced = race_cases(cases, trials)
+def pair_of(cases: pd.DataFrame) -> str:
+    """The raced pair: 'Voxtral mini-3b (random weights, float16) + Whisper medium (...)'; '' where
+    none raced."""
+    raced = race(cases)
     paired = raced[raced["asr_model"].notna()]
+    if raced.empty:
+        return ""
     row = (paired if len(paired) else raced).iloc[0]
     voxtral, source, dtype, size, backend, whisper_source, asr_dtype = (
         row[name] for name in PAIR_COLUMNS
@@ -266,31 +255,18 @@ def pair_of(cases: pd.DataFrame, trials: pd.DataFrame) -> str:
     return f"{first} + Whisper {size} ({backend}, {whisper_source} weights, {asr_dtype})"
 
 
-def _latency_text(arm: ArmStats) -> str:
-    return (
-        f"median {_seconds(arm.latency_s)}, {_ratio(arm.relative)} the control of its notebook, "
-        f"n = {arm.n}"
-    )
-
-
-def _seconds(values: Interval) -> str:
-    if math.isnan(values.low):
-        return format_seconds(values.value)
-    low, high = format_seconds(values.low), format_seconds(values.high)
-    return f"{format_seconds(values.value)} (95 % interval {low} to {high})"
-
-
-def _ratio(values: Interval) -> str:
-    if math.isnan(values.low):
-        return f"{values.value:.2f} x"
-    return f"{values.value:.2f} x ({values.low:.2f} to {values.high:.2f})"
-
-
-def _why(arm: ArmStats, *, tie: bool) -> str:
-    lead = "tied for the lowest latency, with the smallest peak" if tie else "lowest latency"
-    few = f"; fewer than {LEAST_TRIALS} trials, so take it as a hint"
-    memory = "" if math.isnan(arm.peak_bytes) else f"; peak {_peak_and_margin(arm)}"
-    return f"{lead}: {_latency_text(arm)}{memory}{few if arm.n < LEAST_TRIALS else ''}"
+def _why(arm: ArmStats, figure: Figure, *, tie: bool) -> str:
+    caveats = f"{arm.caveats}; " if arm.caveats else ""
+    what = "smallest peak" if figure == "peak_bytes" else "lowest latency"
+    lead = f"tied for the {what}, with the smallest peak" if tie else what
+    if arm.few:
+        lead = f"{what} so far, in fewer than the {LEAST_ROUNDS} rounds that it takes to tell"
+    if figure == "peak_bytes":
+        said = f"{lead}: {_peak_and_margin(arm)}; {NO_TIMES}, so bytes alone decide"
+    else:
+        memory = "" if math.isnan(arm.peak_bytes) else f"; peak {_peak_and_margin(arm)}"
+        said = f"{lead}: {latency_text(arm)}{memory}"
+    return f"{caveats}{said}"
 
 
 def _peak_and_margin(arm: ArmStats) -> str:
@@ -298,9 +274,16 @@ def _peak_and_margin(arm: ArmStats) -> str:
     return f"{format_bytes(arm.peak_bytes)}{margin}"
 
 
-def _why_not(arm: ArmStats, best: ArmStats, *, tie: bool) -> str:
-    if not tie:
-        return f"slower: {_latency_text(arm)}"
+def _why_not(arm: ArmStats, best: ArmStats, figure: Figure, *, tied: list[ArmStats]) -> str:
+    """What speaks against the runner-up."""
+    caveats = f"{arm.caveats}; " if arm.caveats else ""
     more = arm.peak_bytes - best.peak_bytes
-    memory = "" if math.isnan(more) else f"; its peak is {format_bytes(more)} higher"
-    return f"a tie in latency: {_latency_text(arm)}{memory}"
+    memory = "" if math.isnan(more) else f"its peak is {format_bytes(more)} higher"
+    if more < 0:
+        memory = f"its peak is {format_bytes(-more)} lower"
+    if figure == "peak_bytes":
+        return f"{caveats}{memory}"
+    lead = "a tie in latency" if arm in tied else "slower"
+    if arm.few:
+        lead = "too few rounds to tell"
+    return f"{caveats}{lead}: {latency_text(arm)}" + (f"; {memory}" if memory else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import pandas as pd
 from hybridlab import catalog, planner
 from hybridlab.analysis.arms import is_value, main_pair, numbers
 from hybridlab.analysis.claims.claims_file import Claim
-from hybridlab.analysis.claims.evidence import RunData
+from hybridlab.analysis.claims.evidence import ClaimResult, RunData
 from hybridlab.analysis.claims.rules import RULES
 from hybridlab.analysis.pick import pick, recognizer_name
 from hybridlab.analysis.recommendation import Recommendation, Requirements, recommend
+from hybridlab.analysis.stats import holm
 from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.errors import RunFolderError
@@ -52,13 +53,28 @@ def judge(
     judged only on rows of a T4, elsewhere 'not testable here' with what the planner predicts.
     """
     run = RunData(tables=tables, device=device, card=card)
+    claims = list(claims)
+    results = [RULES[claim.rule.test].evaluate(run, claim.needs, claim.rule) for claim in claims]
     return [
         {
             "claim": claim.id,
             **claim.model_dump(include={"quote", "line", "kind", "expected"}),
-            **asdict(RULES[claim.rule.test].evaluate(run, claim.needs, claim.rule)),
+            **{name: value for name, value in asdict(found).items() if name != "chance"},
         }
-        for claim in claims
+        for claim, found in zip(claims, together(results), strict=True)
+    ]
+
+
+def together(found: list[ClaimResult]) -> list[ClaimResult]:
+    """Verdicts that hold though so many were looked for at once; the others are inconclusive."""
+    chances = {n: one.chance for n, one in enumerate(found) if one.chance is not None}
+    held = holm(chances)
+    lack = f"not clear enough where {len(chances)} claims are judged at once"
+    return [
+        replace(one, verdict="inconclusive", reason=f"{lack}: {one.reason}")
+        if n in chances.keys() - held and one.verdict != "inconclusive"
+        else one
+        for n, one in enumerate(found)
     ]
 
 
@@ -137,7 +153,7 @@ def answer_sentence(
     predicts for the target card."""
     where = f"On {_device_text(device, card)} with {_pair_text(cases)}"
     if recommendation is None:
-        found = f"{where}, no strategies were measured that can be compared"
+        found = f"{where}, no way with a Whisper that nothing bars was measured beside a control"
     else:
         found = f"{where}, {_winner_text(recommendation)}"
     return f"{found}; {_foresight_text(catalog.card(target))}."
@@ -171,14 +187,21 @@ def _pair_text(cases: pd.DataFrame) -> str:
 def _winner_text(found: Recommendation) -> str:
     name = f"{found.strategy}/{found.variant}"
     if found.by_bytes:
-        return (
-            f"{name} has the smallest peak ({format_bytes(found.peak_bytes)}, n = {found.n}; "
-            f"{NO_TIMES})"
+        what, figures = "smallest", f"peak {format_bytes(found.peak_bytes)}; {NO_TIMES}"
+    else:
+        what, figures = "fastest", f"median {format_seconds(found.median_s)}"
+    figures += f", n = {found.n} {'case' if found.n == 1 else 'cases'}"
+    if not found.runner_up:
+        said = f"{name} is the only way with a Whisper that was measured ({figures})"
+    elif found.few:
+        said = (
+            f"{name} is the {what} way with a Whisper so far, in too few rounds to tell ({figures})"
         )
-    figures = f"median {format_seconds(found.median_s)}, n = {found.n}"
-    if found.tie:
-        return f"{name} ties with {found.runner_up} and is picked for its memory ({figures})"
-    return f"{name} is the {'fastest' if found.runner_up else 'only one measured'} ({figures})"
+    elif found.tie:
+        said = f"{name} ties with {found.runner_up} and is picked for its memory ({figures})"
+    else:
+        said = f"{name} is the {what} way with a Whisper ({figures})"
+    return f"{found.caveats}: {said}" if found.caveats else said
 
 
 def _foresight_text(card: Card) -> str:

@@ -45,6 +45,7 @@ def verdict(
         console.print("", goal_table(best), f"Why: {best['why']}.", sep="\n")
         if best["runner_up"]:
             console.print(f"Runner-up {best['runner_up']}: {best['why_not']}.")
+        console.print(*best.get("notes", []), sep="\n")
     console.print()
     console.print(claim_table(found["claims"]))
 

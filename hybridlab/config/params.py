@@ -71,7 +71,7 @@ class Params(BaseModel):
     language: str = "en"
     question: str = FROM_MANIFEST
     max_new_tokens: Count = 64
-    trials: Count = 8
+    trials: Count = 4
     warmup: CountOrZero = 1
     seed: CountOrZero = 0
     timeout_s: Positive = 1800.0
@@ -232,9 +232,9 @@ class LimitsParams(Params):
 
 
 class StrategyParams(Params):
-    """A race."""
+    """A race; below five rounds nothing is said of a difference."""
 
-    rounds: Count = 2
+    rounds: Count = 5
 
 
 class RaceParams(StrategyParams):

@@ -5,7 +5,7 @@ of the report say the same. No torch, no matplotlib.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,9 @@ import pandas as pd
 
 from hybridlab import catalog
 from hybridlab.analysis import memory_growth, queueing
-from hybridlab.analysis.arms import ArmStats, numbers
+from hybridlab.analysis.arms import LEAST_ROUNDS, ArmStats, numbers
+from hybridlab.analysis.differences import BEYOND, ONLY, how_sure, ties
 from hybridlab.analysis.pick import DEFAULT_MARGIN_BYTES, rank
-from hybridlab.analysis.stats import Interval, bootstrap_interval
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import case_labels, measured, present
@@ -95,58 +95,20 @@ def simulated_words(cases: pd.DataFrame) -> str:
 # ----------------------------------------------------------------------------- which is fastest
 
 
-@dataclass(frozen=True, kw_only=True)
-class FastestArm:
-    """The arm with the lowest median latency; `ties` are the arms whose intervals overlap its own,
-    `ratio` the runner-up's median over its own. `sure`: both have an interval."""
-
-    arm: str
-    latency_s: Interval
-    runner_up: str
-    ratio: float
-    ties: Sequence[str]
-    sure: bool
-
-
-def fastest_arm(intervals: Mapping[str, Interval]) -> FastestArm:
-    """From the median latency (s) of at least one arm."""
-    first, *others = sorted(intervals, key=lambda arm: intervals[arm].value)
-    best = intervals[first]
-    second = intervals[others[0]] if others else best
-    return FastestArm(
-        arm=first,
-        latency_s=best,
-        runner_up=others[0] if others else "",
-        ratio=second.value / best.value,
-        ties=[arm for arm in others if best.overlaps(intervals[arm])],
-        sure=math.isfinite(best.low) and math.isfinite(second.low),
-    )
-
-
-def fastest_words(intervals: Mapping[str, Interval], *, pooled: bool = False) -> str:
-    """Which arm is fastest, or that the intervals do not say.
-
-    Arms `pooled` over notebooks did not take turns with each other, so no ratio is claimed.
-    """
-    best = fastest_arm(intervals)
+def fastest_words(arms: Sequence[ArmStats]) -> str:
+    """Which of these arms, fastest first, is fastest, or that the rounds do not say."""
+    best, *others = arms
     value = format_seconds(best.latency_s.value)
-    if not best.runner_up:
+    if not others:
         return f"{best.arm} takes {value} per request"
-    lowest = f"{best.arm} has the lowest median, {value}"
-    if not best.sure:
-        return f"{lowest}, of too few requests for an interval"
-    if best.ties:
-        return f"{lowest}, {overlapping(best.ties)}"
-    if pooled:
-        return f"{lowest} per request; arms took turns within a notebook only"
-    fast = f"{best.arm} is fastest: {value} per request"
-    return f"{fast}, {best.ratio:.3g} times as fast as {best.runner_up}"
-
-
-def overlapping(names: Sequence[str]) -> str:
-    """Why no order is claimed: 'but its interval overlaps that of a and 2 more'."""
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"but its interval overlaps that of {names[0]}{more}"
+    sure = how_sure(best, arms, "latency")
+    if sure == BEYOND:
+        ratio = others[0].relative.value / best.relative.value
+        return (
+            f"{best.arm} is fastest: {value} per request, {ratio:.3g} times as fast as "
+            f"{others[0].arm}"
+        )
+    return f"{best.arm} has the lowest median, {value}, {sure}"
 
 
 def pareto_front(arms: Iterable[ArmStats]) -> list[ArmStats]:
@@ -158,17 +120,45 @@ def pareto_front(arms: Iterable[ArmStats]) -> list[ArmStats]:
     return front
 
 
-def pareto_finding(front: Sequence[ArmStats], count: int) -> str:
-    """What the smallest arm of the front saves against the fastest, and what it costs in time."""
-    fastest, smallest = front[0], front[-1]
+def pareto_finding(front: Sequence[ArmStats], arms: Sequence[ArmStats]) -> str:
+    """What the smallest arm of the front saves against the fastest, and what it costs in time, as
+    far as the rounds say."""
+    fastest, smallest, count = front[0], front[-1], len(arms)
+    if fastest.few or smallest.few:
+        return f"{fastest.arm} is the fastest of {count} arms so far, in too few rounds to tell"
     if len(front) == 1:
-        return f"{fastest.arm} is both the fastest and the smallest of {count} arms"
+        sure = {how_sure(fastest, arms, figure) for figure in ("latency", "peak_bytes")}
+        tie = "; ".join(sorted(sure - {BEYOND, ONLY}))
+        both = f"{fastest.arm} is both the fastest and the smallest of {count} arms"
+        return f"{both}, {tie}" if tie else both
     saved = fastest.peak_bytes - smallest.peak_bytes
     slower = smallest.relative.value / fastest.relative.value
+    words = f"saves {format_bytes(saved)} against {fastest.arm}"
+    if smallest in ties(fastest, arms, "peak_bytes"):
+        words = f"ties with {fastest.arm} in memory"
+    if smallest in ties(fastest, arms, "latency"):
+        return f"{smallest.arm} {words} and ties with it in latency, of {count} arms"
     return (
-        f"{len(front)} of {count} arms are not beaten in both: {smallest.arm} saves "
-        f"{format_bytes(saved)} against {fastest.arm} and takes {slower:.2f} times as long"
+        f"{len(front)} of {count} arms are not beaten in both: {smallest.arm} {words} and takes "
+        f"{slower:.2f} times as long"
     )
+
+
+def throughput_finding(arms: Sequence[ArmStats]) -> str:
+    """Which arm serves most, as far as the rounds say; '' without a rate."""
+    known = sorted(
+        (arm for arm in arms if not math.isnan(arm.rate.value)), key=lambda arm: -arm.rate.value
+    )
+    if not known:
+        return ""
+    best = known[0]
+    served = f"{format_number(60 * best.throughput_rps)} requests per minute"
+    sure = how_sure(best, known, "throughput")
+    if sure == ONLY:
+        return f"{best.arm} serves {served}"
+    if sure == BEYOND:
+        return f"{best.arm} serves most, {served}"
+    return f"{best.arm} has the highest throughput, {served}, {sure}"
 
 
 def pooled_words(rows: pd.DataFrame) -> str:
@@ -182,19 +172,16 @@ def pooled_words(rows: pd.DataFrame) -> str:
 
 
 def growth_finding(arms: Sequence[memory_growth.Arm]) -> str:
-    """Which arms leave memory growing, judged by the interval of the trend."""
+    """Which arms leave memory growing, judged together by their trends."""
     slopes = {arm.name: arm.slope(arm.occupied) for arm in arms}
     known = {name: slope for name, slope in slopes.items() if np.isfinite(slope.value)}
     if not known:
         return "Too few cycles to see a trend"
-    growing = [name for name, slope in known.items() if slope.low > 0]
+    growing = [arm.name for arm in memory_growth.growing(arms)]
     if not growing:
         return "No growth can be told from zero, under any strategy and remedy"
     worst = max(growing, key=lambda name: known[name].value)
     words = f"{known[worst].value / MIB:.3g} MiB per {memory_growth.PER_CYCLES} cycles ({worst})"
-    step = next(arm for arm in arms if arm.name == worst).single_step(arms[0].occupied)
-    if step is not None:
-        words += f", most of it in one step of {step / MIB:.3g} MiB"
     if len(known) == 1:
         return f"Memory grows by {words}"
     most = "by" if len(growing) == 1 else "at most by"
@@ -238,23 +225,15 @@ def scaling_finding(rows: pd.DataFrame) -> str:
     return title + (f"; {lost} of {len(rows)} sizes failed" if lost else "")
 
 
-def headroom_intervals(headrooms: pd.DataFrame) -> dict[str, Interval]:
-    """The median of the least headroom in bytes by strategy, of rows as `least_headrooms` has
-    them."""
-    groups = headrooms.groupby("strategy", sort=False)["headroom_bytes"]
-    return {str(strategy): bootstrap_interval(own.astype(float)) for strategy, own in groups}
-
-
-def survival_finding(needs: Mapping[str, Interval]) -> str:
-    """Which strategy breaks first, or that the intervals do not say."""
-    first, *others = sorted(needs, key=lambda name: -needs[name].value)
-    room = f"{format_bytes(needs[first].value)} above the resident pair"
-    ties = [name for name in others if needs[first].overlaps(needs[name])]
-    if ties:
-        return labels.capital(f"{first} needs most in the median, {room}, {overlapping(ties)}")
-    words = f"{first} breaks first: it needs {room}"
-    if others:
-        words += f", {others[-1]} {format_bytes(needs[others[-1]].value)}"
+def survival_finding(headrooms: pd.DataFrame) -> str:
+    """What each strategy needs above the resident pair, of rows as `least_headrooms` has them."""
+    needs = headrooms.groupby("strategy", sort=False)["headroom_bytes"].median().sort_values()
+    cases = int(headrooms.groupby("strategy")["case_id"].nunique().min())
+    most, least = str(needs.index[-1]), str(needs.index[0])
+    words = f"{most} needs {format_bytes(needs[most])} above the resident pair in the median"
+    if least != most:
+        words += f", {least} {format_bytes(needs[least])}; {labels.counted(cases, 'case')} each"
+        words += ", too few to tell" if cases < LEAST_ROUNDS else ""
     return labels.capital(words)
 
 

@@ -9,19 +9,20 @@ from collections.abc import Iterable
 import pandas as pd
 
 from hybridlab.analysis import memory_growth, queueing
-from hybridlab.analysis.stats import bootstrap_interval
-from hybridlab.reporting import findings, tables
+from hybridlab.analysis.arms import failures
+from hybridlab.analysis.stats import quantile
+from hybridlab.reporting import findings, labels, tables
 from hybridlab.reporting.labels import EMPTY, percent, role_name
 from hybridlab.reporting.rows import (
     CONTROL,
     RACE,
-    arm_intervals,
     case_labels,
     cases_of,
     complete_tables,
     is_first,
     measured,
     present,
+    race_standings,
     race_trials,
     worst_per_label,
 )
@@ -59,11 +60,11 @@ def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
             f"{format_bytes(extra)} more while it works."
         )
         own = trials[(trials["case_id"] == row["case_id"]) & ~is_first(trials)]
-        estimate = bootstrap_interval(own["latency_s"])
-        if estimate.n:
+        median_s, n = quantile(own["latency_s"], 0.5), int(own["latency_s"].notna().sum())
+        if n:
             sentences.append(
-                f"Transcription and one answer together take {format_seconds(estimate.value)} at "
-                f"the median (n = {estimate.n})."
+                f"Transcription and one answer together take {format_seconds(median_s)} at "
+                f"the median (n = {n} requests of one case)."
             )
         accuracy = tables.answer_accuracy(own)
         if accuracy is not None:
@@ -98,8 +99,8 @@ def memory_limits(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
         for kind, row in zip(asked, rows, strict=True)
         if kind in _LIMIT_WORDS
     ]
-    needs = findings.headroom_intervals(tables.least_headrooms(probes, cases))
-    sentences += [f"{findings.survival_finding(needs)}."] if needs else []
+    needs = tables.least_headrooms(probes, cases)
+    sentences += [f"{findings.survival_finding(needs)}."] if len(needs) else []
     if len(probes):
         lost = int((~probes["succeeded"].astype(bool)).sum())
         sentences.append(f"{lost} of {len(probes)} probes ran out of memory, each on purpose.")
@@ -173,15 +174,18 @@ def soak(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
 def strategy_comparison(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     """04-06: which arm of this notebook is fastest, what the others take, and whether they passed
     the parity gate."""
-    served = race_trials(trials)
-    estimates = {arm: known for arm, known in arm_intervals(served).items() if known.n}
+    served, arms = race_trials(trials), race_standings(cases, trials)
     sentences = []
-    if estimates:
-        sentences.append(f"{findings.fastest_words(estimates)}.")
-    if CONTROL in estimates and len(estimates) > 1:
-        control = estimates.pop(CONTROL).value
-        ratios = [f"{arm} {known.value / control:.2f}" for arm, known in estimates.items()]
-        sentences.append(f"Times as long as {CONTROL} in this run: {', '.join(ratios)}.")
+    if arms:
+        sentences.append(f"{findings.fastest_words(arms)}.")
+    ratios = [
+        f"{arm.arm} {labels.bracketed(arm.relative, '{:.2f}'.format)}"
+        for arm in arms
+        if arm.arm != CONTROL
+    ]
+    if CONTROL in [arm.arm for arm in arms] and ratios:
+        sentences.append(f"Times as long as {CONTROL} in the same rounds: {', '.join(ratios)}.")
+    sentences += [f"Barred: {arm}, {why}." for arm, why in failures(cases, trials).items()]
     if not has_clock(cases):
         sentences.append(f"{findings.memory_finding(cases_of(cases, RACE))}; {NO_TIMES}.")
     return sentences + _parity(served) + unmeasured(cases)

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from hybridlab import catalog
 from hybridlab.analysis import arms
 from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import Interval, bootstrap_interval
+from hybridlab.analysis.stats import Interval, student
 from hybridlab.reporting.labels import EMPTY, arm_name, arm_of, case_name
 from hybridlab.reporting.palette import STRATEGY_LOOK
 from hybridlab.results.reader import has_clock
@@ -145,12 +147,31 @@ def _with_arm(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def arm_intervals(trials: pd.DataFrame) -> dict[str, Interval]:
-    """Median latency in seconds with its interval per arm, first requests left out."""
+    """The typical latency of a case in seconds with its interval per arm, first requests left
+    out."""
     later = trials[~is_first(trials)]
     return {
-        str(arm): bootstrap_interval(own["latency_s"])
+        str(arm): case_interval(own, own["latency_s"])
         for arm, own in later.groupby("arm", sort=False)
     }
+
+
+def case_interval(rows: pd.DataFrame, values: pd.Series[float]) -> Interval:
+    """The mean of the cases' medians on a scale of ratios, with Student's interval; n counts
+    cases."""
+    keys = [rows[name] for name in ("notebook", "case_id") if name in rows]
+    medians = values.astype(float).groupby(keys).median()
+    return student(np.log(medians[medians > 0])).interval().exponential()
+
+
+def race_standings(cases: pd.DataFrame, trials: pd.DataFrame) -> list[arms.ArmStats]:
+    """The arms of a race that nothing bars and that have a latency to be held against a control's,
+    fastest first; empty without a race or a clock."""
+    if cases.empty or trials.empty:
+        return []
+    found = [arm for arm in arms.standings(cases, trials) if not arm.failed]
+    known = [arm for arm in found if not math.isnan(arm.relative.value)]
+    return sorted(known, key=lambda arm: (arm.relative.value, arm.arm))
 
 
 def merged_bands(spans: pd.DataFrame, *, gap_s: float) -> dict[str, list[tuple[float, float]]]:

@@ -32,7 +32,8 @@ def whatif_html(arms: list[ArmStats], pair: str, asked: Requirements) -> str:
     """The pick in a sentence, and every arm with what it costs and what it does not keep."""
     if not arms:
         return "<p>No race case can be compared: run the notebooks 04 to 06 first.</p>"
-    kept = [arm for arm in arms if not asked.broken_by(arm)]
+    lacks = {arm.arm: [*filter(None, [arm.failed]), *asked.broken_by(arm)] for arm in arms}
+    kept = [arm for arm in arms if not lacks[arm.arm]]
     front = pareto_front([arm for arm in kept if not math.isnan(arm.peak_bytes)])
     shown = table(
         {
@@ -43,11 +44,11 @@ def whatif_html(arms: list[ArmStats], pair: str, asked: Requirements) -> str:
             "p95 s": number(arm.p95_s),
             "margin GiB": gib(arm.margin_bytes),
             "WER": percent(arm.wer).replace(" ", "&nbsp;"),
-            "what it does not keep": escape("; ".join(asked.broken_by(arm))) or EMPTY,
+            "what it does not keep": escape("; ".join(lacks[arm.arm])) or EMPTY,
         }
         for arm in arms
     )
-    pick = _pick(select(kept, pair=pair) if kept else None)
+    pick = _pick(select(arms, pair=pair, asked=asked))
     return framed(pick, f"<p>{escape(pair)}. {RULES}</p>", shown)
 
 
@@ -57,7 +58,7 @@ def _pick(pick: Recommendation | None) -> str:
     behind = f"Behind it: {pick.runner_up}, {pick.why_not}." if pick.runner_up else ""
     return (
         f'<p role="status">Recommended: <b class="pick">{pick.strategy}/{pick.variant}</b>, '
-        f"{escape(pick.why)}.<br>{escape(behind)}<br>{escape(pick.flip_words)}</p>"
+        f"{escape(pick.why)}.<br>{escape(behind)}<br>{escape(' '.join(pick.notes))}</p>"
     )
 
 
@@ -66,7 +67,7 @@ def what_if(cases: pd.DataFrame, trials: pd.DataFrame) -> Any:
     import ipywidgets as widgets
 
     arms = comparable_arms(cases, trials)
-    pair = pair_of(cases, trials) if arms else ""
+    pair = pair_of(cases) if arms else ""
     view = output()
     most_p95 = 1.05 * _highest([arm.p95_s for arm in arms])
     most_margin = _highest([arm.margin_bytes for arm in arms]) / GIB

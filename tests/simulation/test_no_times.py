@@ -151,7 +151,7 @@ def test_the_verdict_rests_on_bytes_alone(run: Path, rows: Tables) -> None:
     found = recommend(rows["cases"], rows["trials"])
     assert found is not None
     assert found.by_bytes
-    check([found.why, found.why_not, found.flip_words, *(str(goal) for goal in found.goals)])
+    check([found.why, found.why_not, *found.notes, *(str(goal) for goal in found.goals)])
     assert NO_TIMES in found.why
     written = json.loads((run / "verdict.json").read_text(encoding="utf-8"))
     check([written["answer"], written["recommendation"]["why"]])

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from hybridlab import catalog
 from hybridlab.analysis.arms import ArmStats, is_value, numbers, standings, with_notebook
+from hybridlab.analysis.stats import LEVEL
 from hybridlab.catalog import Card
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.errors import ParameterError
@@ -25,12 +26,14 @@ CAPACITY_SLACK_BYTES = 256 * MIB
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimResult:
-    """A verdict with its figures, its reason, and the case ids or formula behind it."""
+    """A verdict with its figures, its reason, and the case ids or formula behind it; `chance` is
+    how often rows without any effect lie so far on its side, None where nothing varies."""
 
     verdict: Verdict
     measured: str = ""
     reason: str
     basis: str = ""
+    chance: float | None = None
 
 
 def no_rows(reason: str) -> ClaimResult:
@@ -40,6 +43,15 @@ def no_rows(reason: str) -> ClaimResult:
 
 def supported_if(true: bool) -> Verdict:
     return "supported" if true else "refuted"
+
+
+def decided(supported: float, refuted: float) -> tuple[Verdict, float]:
+    """The side that the rows are on at 5 %, from the chance of rows so far on either side without
+    an effect; and the chance of them on whichever."""
+    chance = min(1.0, 2 * min(supported, refuted))
+    if chance > 1 - LEVEL:
+        return "inconclusive", chance
+    return supported_if(supported < refuted), chance
 
 
 class Needs(BaseModel):
@@ -121,7 +133,13 @@ class RunData:
         return f"{where} with {'/'.join(map(str, weights)) or 'no'} weights"
 
     def result(
-        self, verdict: Verdict, reason: str, *, measured: str, case_ids: Iterable[str] = ()
+        self,
+        verdict: Verdict,
+        reason: str,
+        *,
+        measured: str,
+        case_ids: Iterable[str] = (),
+        chance: float | None = None,
     ) -> ClaimResult:
         """A measured verdict: the reason names where, the basis each case once."""
         return ClaimResult(
@@ -129,6 +147,7 @@ class RunData:
             measured=measured,
             reason=f"{reason}, on {self.place}",
             basis=", ".join(dict.fromkeys(case_ids)),
+            chance=chance,
         )
 
 

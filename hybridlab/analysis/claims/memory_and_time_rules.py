@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from hybridlab import catalog, planner
-from hybridlab.analysis.arms import LEAST_TRIALS, numbers, race_cases, timed_trials
-from hybridlab.analysis.claims.evidence import ClaimResult, RunData, Verdict, no_rows, supported_if
+from hybridlab.analysis.arms import LEAST_ROUNDS, numbers, race_cases, timed_trials
+from hybridlab.analysis.claims.evidence import (
+    ClaimResult,
+    RunData,
+    Verdict,
+    decided,
+    no_rows,
+    supported_if,
+)
 from hybridlab.analysis.claims.rules import rule
-from hybridlab.analysis.stats import Interval, bootstrap_interval
+from hybridlab.analysis.stats import Estimate, Interval, student
 from hybridlab.catalog import Card
 from hybridlab.units import GB, GIB, format_bytes, format_seconds
 
@@ -125,7 +134,7 @@ def held_words(held: Sequence[str], stated: Sequence[float], tolerance: float) -
 @rule("package")
 def package(run: RunData, *, named: str, module: str) -> ClaimResult:
     """A module is of the package that is named, as far as this environment's packages tell."""
-    owners = metadata.packages_distributions().get(module, [])
+    owners = _distributions().get(module, [])
     if not owners:
         return no_rows(f"no package here has a module {module}")
     return ClaimResult(
@@ -134,6 +143,11 @@ def package(run: RunData, *, named: str, module: str) -> ClaimResult:
         reason=f"the module {module} is of {' and '.join(sorted(set(owners)))}",
         basis="the packages that are installed here",
     )
+
+
+@functools.cache  # it reads the metadata of everything that is installed
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
 
 
 @rule("dtype-bytes")
@@ -416,21 +430,30 @@ def latency(
     trials = arm_trials(run, arm)
     times = trials if who == "request" else with_model_times(run, trials)
     times = times[times["audio_s"].between(*WINDOW_RANGE_S)]
-    values = bootstrap_interval(times.get("latency_s" if who == "request" else who, []))
-    if values.n < LEAST_TRIALS:
+    seconds = case_logs(times, numbers(times, "latency_s" if who == "request" else who))
+    if seconds.n < LEAST_ROUNDS:
         return no_rows(
-            f"{values.n} requests of {arm} with 25 to 30 s of audio, {LEAST_TRIALS} are needed: "
-            "name a folder of such clips as `audio`"
+            f"{seconds.n} cases of {arm} with clips of 25 to 30 s, {LEAST_ROUNDS} are needed: name "
+            "a folder of such clips as `audio`, and as many rounds"
         )
     low, high = (stated_s * (1 + sign * tolerance) for sign in (-1, 1))
-    inside = low <= values.low and values.high <= high
-    outside = values.high < low or values.low > high
-    return run.result(
-        "supported" if inside else "refuted" if outside else "inconclusive",
-        f"{stated_s:g} s within {tolerance:.0%} is {low:.3g}-{high:.3g} s",
-        measured=f"{arm}: {show_seconds(values)}",
-        case_ids=times["case_id"],
+    verdict, chance = decided(
+        max(seconds.above(math.log(low)), seconds.below(math.log(high))),
+        min(seconds.below(math.log(low)), seconds.above(math.log(high))),
     )
+    return run.result(
+        verdict,
+        f"{stated_s:g} s within {tolerance:.0%} is {low:.3g}-{high:.3g} s",
+        measured=f"{arm}: {show_seconds(seconds.interval().exponential())}",
+        case_ids=times["case_id"],
+        chance=chance,
+    )
+
+
+def case_logs(rows: pd.DataFrame, values: pd.Series) -> Estimate:
+    """The mean over cases of the logarithm of each case's median."""
+    keys = [rows["notebook"], rows["case_id"]]
+    return student(np.log(values.dropna().groupby(keys).median()))
 
 
 def plain_arm(strategy: str) -> str:
@@ -462,6 +485,6 @@ def model_spans(run: RunData) -> pd.DataFrame:
 
 
 def show_seconds(values: Interval) -> str:
-    """'median 0.41 s [0.39, 0.43], n = 16'."""
+    """'median 0.41 s [0.39, 0.43], n = 5 cases'."""
     low, high = format_seconds(values.low), format_seconds(values.high)
-    return f"median {format_seconds(values.value)} [{low}, {high}], n = {values.n}"
+    return f"median {format_seconds(values.value)} [{low}, {high}], n = {values.n} cases"

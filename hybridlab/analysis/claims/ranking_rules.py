@@ -1,14 +1,16 @@
 """Rules that hold strategies against each other.
 
 They speak of the device and the weights that were measured and of nothing else; every reason
-names both. Fewer than five trials, overlapping intervals and missing arms are inconclusive.
+names both, and the arms that were left out. One arm of a side has to lie beyond every arm of the
+other, so that none is picked before it is compared. Fewer than five rounds, differences that
+chance would show too and missing arms are inconclusive.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import pandas as pd
@@ -17,27 +19,34 @@ from pydantic import Field
 from hybridlab import catalog, planner
 from hybridlab.analysis.arms import (
     CONTROL,
-    LEAST_TRIALS,
+    LEAST_ROUNDS,
     ArmStats,
-    compare,
-    least_difference_bytes,
+    Figure,
     main_pair,
     numbers,
     race_cases,
-    timed_trials,
 )
-from hybridlab.analysis.claims.evidence import ClaimResult, RunData, Verdict, no_rows, supported_if
+from hybridlab.analysis.claims.evidence import (
+    ClaimResult,
+    RunData,
+    Verdict,
+    decided,
+    no_rows,
+    supported_if,
+)
 from hybridlab.analysis.claims.memory_and_time_rules import (
     Share,
     Stated,
     arm_trials,
+    case_logs,
     model_spans,
     plain_arm,
     range_result,
     with_model_times,
 )
 from hybridlab.analysis.claims.rules import rule
-from hybridlab.analysis.stats import Interval, bootstrap_interval
+from hybridlab.analysis.differences import difference, least_difference
+from hybridlab.analysis.stats import Estimate, Interval
 from hybridlab.catalog import Card
 from hybridlab.units import GB, format_bytes, format_number
 
@@ -47,7 +56,10 @@ RESIDENCY_TOLERANCE = 0.1
 #: Beyond it two models are at work together: spans are read a moment apart.
 MOST_OVERLAP_SHARE = 0.01
 
-Figure = Literal["peak_bytes", "latency", "throughput"]
+#: What names one and the same request in the cases of a round.
+SAME_REQUEST = ["notebook", "round", "request_id"]
+#: Towards the highest, or the lowest.
+Direction = Literal[1, -1]
 Patterns = Annotated[list[str], Field(min_length=1)]
 Limit = Annotated[float, Field(ge=1)]
 
@@ -62,18 +74,17 @@ def extreme(
     figure: Literal["peak_bytes", "latency"],
     end: Literal["highest", "lowest"],
 ) -> ClaimResult:
-    """A strategy is the highest or the lowest of the three in one figure: its own extreme variant
-    against the extreme variant of each of the others."""
-    wanted = 1 if end == "highest" else -1
-    arms = _extremes(run.standings, figure, wanted)
-    lack = [name for name in COMPARED if name not in arms]
+    """A strategy is the highest or the lowest of the three in one figure: one of its arms lies
+    beyond every arm of the others."""
+    wanted: Direction = 1 if end == "highest" else -1
+    sides = {name: _judged(run, _compared(name)) for name in COMPARED}
+    lack = [name for name, arms in sides.items() if not arms]
     if lack:
-        return no_rows(f"no finished race case of {', '.join(lack)}")
-    own = arms.pop(strategy)
-    lead = f"beyond {own.arm}: "
-    return _against_others(
-        run, own, arms, figure, wanted, supported=f"{own.arm} is {end}", refuted=lead
-    )
+        return no_rows(f"no race of {', '.join(lack)} with {LEAST_ROUNDS} good rounds")
+    own = sides.pop(strategy)
+    others = [arm for arms in sides.values() for arm in arms]
+    words = {"latency": ("slower", "faster"), "peak_bytes": ("larger", "smaller")}[figure]
+    return _against(run, own, others, figure, wanted, words=words[end == "lowest"])
 
 
 def _compared(strategy: str) -> list[str]:
@@ -83,85 +94,87 @@ def _compared(strategy: str) -> list[str]:
     return [f"{strategy}/{own.name}" for own in known if not (own.streams or own.host_copy)]
 
 
-def _extremes(arms: Iterable[ArmStats], figure: Figure, wanted: int) -> dict[str, ArmStats]:
-    """Each strategy's variant with the highest (1) or lowest (-1) figure."""
-    known = [arm for arm in arms if not math.isnan(_value(arm, figure).value)]
-    return {
-        name: max(own, key=lambda arm: wanted * _value(arm, figure).value)
-        for name in COMPARED
-        if (own := [arm for arm in known if arm.arm in _compared(name)])
-    }
+def _judged(run: RunData, patterns: Iterable[str]) -> list[ArmStats]:
+    """The arms of these names that nothing bars and that have enough rounds."""
+    sound = [arm for arm in run.standings if not (arm.failed or arm.few)]
+    return [arm for arm in sound if _matches(arm, patterns)]
 
 
-def _against_others(
+def _matches(arm: ArmStats, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatch(arm.arm, pattern) for pattern in patterns)
+
+
+def _left_out(run: RunData, judged: Iterable[ArmStats], strategies: Iterable[str]) -> str:
+    """'; judged without a, b': what raced under these strategies and is not among the judged."""
+    known = {arm.arm for arm in judged}
+    lost = [
+        f"{arm.arm} ({arm.failed or f'{arm.n} cases'})" if arm.failed or arm.few else arm.arm
+        for arm in run.standings
+        if arm.strategy in strategies and arm.arm not in known
+    ]
+    return f"; judged without {', '.join(lost)}" if lost else ""
+
+
+def _against(
     run: RunData,
-    own: ArmStats,
-    others: dict[str, ArmStats],
+    own: list[ArmStats],
+    others: list[ArmStats],
     figure: Figure,
-    wanted: int,
+    wanted: Direction,
     *,
-    supported: str,
-    refuted: str,
+    words: str,
 ) -> ClaimResult:
-    """Whether no other strategy's arm lies farther towards the `wanted` end than this one;
-    `refuted` is followed by those that do."""
-    signs: list[int | None] = []
-    for other in others.values():
-        left, right = _value(own, figure), _value(other, figure)
-        least = 0.0 if figure == "latency" else least_difference_bytes(left, right)
-        sign = compare(left, right, least=least)
-        signs.append(None if sign is None else sign * wanted)
-    beyond = [name for name, sign in zip(others, signs, strict=True) if sign == -1]
-    arms = [own, *others.values()]
-    return _ordered(
-        run,
-        signs,
+    """Whether an arm of `own` lies farther towards the `wanted` end than every one of the others,
+    or one of those farther than all of `own`."""
+    ahead, behind = _farthest(own, others, figure, wanted), _farthest(others, own, figure, wanted)
+    verdict, chance = decided(ahead[0], behind[0])
+    reason = "no difference can be told, or it is too small to count"
+    if verdict == "supported":
+        reason = f"{ahead[1].arm} is {words} than {_names(others)}"
+    elif verdict == "refuted":
+        reason = f"{behind[1].arm} is {words} than {_names(own)}"
+    arms = [*own, *others]
+    return run.result(
+        verdict,
+        reason + _left_out(run, arms, {arm.strategy for arm in arms}),
         measured="; ".join(_figure_text(arm, figure) for arm in arms),
-        supported=supported,
-        refuted=refuted + " and ".join(beyond),
-        arms=arms,
+        case_ids=[case_id for arm in arms for case_id in arm.case_ids],
+        chance=chance,
     )
 
 
-def _value(arm: ArmStats, figure: Figure) -> Interval:
-    return {"peak_bytes": arm.peak, "latency": arm.relative, "throughput": arm.rate}[figure]
+def _names(arms: list[ArmStats]) -> str:
+    return " and ".join(arm.arm for arm in arms)
+
+
+def _farthest(
+    arms: list[ArmStats], others: list[ArmStats], figure: Figure, wanted: Direction
+) -> tuple[float, ArmStats]:
+    """The arm that is most clearly beyond all of the others, and the chance that one of them seems
+    so without an effect: beyond all is an intersection, one of several is a union (Bonferroni)."""
+    chances = [max(_beyond(arm, other, figure, wanted) for other in others) for arm in arms]
+    least = min(range(len(arms)), key=chances.__getitem__)
+    return min(1.0, len(arms) * chances[least]), arms[least]
+
+
+def _beyond(arm: ArmStats, other: ArmStats, figure: Figure, wanted: Direction) -> float:
+    gap, least = difference(arm, other, figure), least_difference(arm, other, figure)
+    return gap.above(least) if wanted == 1 else gap.below(-least)
 
 
 def _figure_text(arm: ArmStats, figure: Figure) -> str:
     shown = {
         "peak_bytes": format_bytes(arm.peak_bytes),
         "latency": f"{show_ratio(arm.relative)} of its control",
-        "throughput": f"{format_number(arm.throughput_rps)} requests/s",
+        "throughput": f"{format_number(arm.throughput_rps)} requests/s, "
+        f"{show_ratio(arm.rate)} of its control",
     }
-    return f"{arm.arm} {shown[figure]}, n = {arm.n}"
+    return f"{arm.arm} {shown[figure]}, n = {arm.n} cases"
 
 
 def show_ratio(values: Interval) -> str:
     """'1.24 x [1.20, 1.29]'."""
     return f"{values.value:.2f} x [{values.low:.2f}, {values.high:.2f}]"
-
-
-def _ordered(
-    run: RunData,
-    signs: Sequence[int | None],
-    *,
-    measured: str,
-    supported: str,
-    refuted: str,
-    arms: Iterable[ArmStats],
-) -> ClaimResult:
-    """An order from comparisons that are 1 for it, -1 against it, 0 for no difference."""
-    verdict: Verdict = "inconclusive"
-    if -1 in signs:
-        verdict, reason = "refuted", refuted
-    elif None in signs:
-        reason = f"a figure is missing or stands on fewer than {LEAST_TRIALS} trials"
-    elif 0 in signs:
-        reason = "intervals overlap, or the difference is too small to count"
-    else:
-        verdict, reason = "supported", supported
-    ids = [case_id for arm in arms for case_id in arm.case_ids]
-    return run.result(verdict, reason, measured=measured, case_ids=ids)
 
 
 @rule("faster", subject="times")
@@ -172,24 +185,20 @@ def faster(
     than: Patterns,
     figure: Literal["latency", "throughput"] = "latency",
 ) -> ClaimResult:
-    """The best arm of those named by 'strategy/variant' patterns beats the best of others."""
-    wanted, better = (-1, "faster") if figure == "latency" else (1, "higher in throughput")
-    best = []
+    """An arm of those named by 'strategy/variant' patterns beats every one of others."""
+    sides: list[list[ArmStats]] = []
     for patterns in (arms, than):
-        own = [a for a in run.standings if any(fnmatch.fnmatch(a.arm, p) for p in patterns)]
-        if not own:
+        if not any(_matches(arm, patterns) for arm in run.standings):
             return no_rows(f"no finished race case of {' or '.join(patterns)}")
-        best.append(max(own, key=lambda arm: wanted * _value(arm, figure).value))
-    praised, warned = best
-    sign = compare(_value(praised, figure), _value(warned, figure))
-    return _ordered(
-        run,
-        [None if sign is None else sign * wanted],
-        measured="; ".join(_figure_text(arm, figure) for arm in best),
-        supported=f"{praised.arm} is {better} than {warned.arm}",
-        refuted=f"{warned.arm} is {better} than {praised.arm}",
-        arms=best,
-    )
+        if not (own := _judged(run, patterns)):
+            return no_rows(
+                f"too few rounds to tell: {LEAST_ROUNDS} good ones of {' or '.join(patterns)} are "
+                "needed"
+            )
+        sides.append(own)
+    wanted: Direction = -1 if figure == "latency" else 1
+    words = "faster" if figure == "latency" else "higher in throughput"
+    return _against(run, sides[0], sides[1], figure, wanted, words=words)
 
 
 # ---------------------------------------------------------------------------- memory and failures
@@ -283,21 +292,34 @@ def oom_risk(run: RunData, *, strategy: str, than: str) -> ClaimResult:
         if own.empty:
             return no_rows(f"no race case of {name}")
         counts[name] = int((own["status"] == "oom").sum()), len(own)
-    own_share, other_share = (bad / n for bad, n in counts.values())
-    verdict: Verdict = "inconclusive"
-    reason = "as often as the other"
-    if own_share == other_share == 0:
+    (own_bad, own_n), (other_bad, other_n) = counts.values()
+    verdict, chance = decided(
+        _more_often(own_bad, own_n, other_bad, other_n),
+        _more_often(other_bad, other_n, own_bad, own_n),
+    )
+    reason = "no difference can be told"
+    if not own_bad + other_bad:
         reason = "neither ran out of memory here; notebook 03 finds where each does"
-    elif own_share != other_share:
-        verdict = supported_if(own_share > other_share)
-        how = "more" if own_share > other_share else "less"
+    elif verdict != "inconclusive":
+        how = "more" if verdict == "supported" else "less"
         reason = f"{strategy} ran out of memory {how} often"
     return run.result(
         verdict,
         reason,
         measured=", ".join(f"{name} {bad} of {n} cases" for name, (bad, n) in counts.items()),
         case_ids=race[race["status"] == "oom"]["case_id"],
+        chance=chance,
     )
+
+
+def _more_often(bad: int, n: int, other_bad: int, other_n: int) -> float:
+    """The chance of so many bad ones here, were each as likely there: Fisher's exact test."""
+    together = math.comb(n + other_n, bad + other_bad)
+    ways = (
+        math.comb(n, k) * math.comb(other_n, bad + other_bad - k)
+        for k in range(bad, min(n, bad + other_bad) + 1)
+    )
+    return sum(ways) / together
 
 
 # ------------------------------------------------------------------------------- at the same time
@@ -316,94 +338,95 @@ def one_at_a_time(run: RunData, *, strategy: str) -> ClaimResult:
     start, end = start[served].dropna(), end[served].dropna()
     together = (end.min(axis=1) - start.max(axis=1)).clip(lower=0)
     share = together / (end - start).min(axis=1)
-    if len(share) < LEAST_TRIALS:
-        return no_rows(
-            f"{len(share)} requests with spans of both models, {LEAST_TRIALS} are needed"
-        )
+    rounds = share.reset_index()["case_id"].nunique()
+    if rounds < LEAST_ROUNDS:
+        return no_rows(f"{rounds} cases with spans of both models, {LEAST_ROUNDS} are needed")
     worst = float(share.max())
     return run.result(
         supported_if(worst <= MOST_OVERLAP_SHARE),
         "the models take turns" if worst <= MOST_OVERLAP_SHARE else "they are at work together",
-        measured=f"together for {worst:.1%} of the shorter one's time at most, n = {len(share)}",
+        measured=f"together for {worst:.1%} of the shorter one's time at most, n = {rounds} cases",
         case_ids=trials["case_id"],
     )
 
 
 @rule("full-speed", subject="times")
 def full_speed(run: RunData, *, strategy: str, limit: Limit) -> ClaimResult:
-    """A request takes at most `limit` times its slower model's time for the same request in the
-    control arm of the same notebook: 1 would be two models that do not slow each other."""
+    """A request of a strategy's plainest arm takes at most `limit` times its slower model's time
+    for the same request in the control's case of the same round: 1 would be two models that do not
+    slow each other."""
     served, alone = _served_and_alone(run, strategy)
     if served.empty or alone.empty:
         return no_rows(f"no {strategy} case, or no control with spans of both models")
     alone = alone.assign(ideal=alone[["llm", "asr"]].max(axis=1))
-    ideal = alone.groupby(["notebook", "request_id"])["ideal"].median().reset_index()
-    paired = served.merge(ideal, on=["notebook", "request_id"])
+    paired = served.merge(alone[[*SAME_REQUEST, "ideal"]], on=SAME_REQUEST)
     return _within(
         run,
-        {"the slower model's time": bootstrap_interval(paired["latency_s"] / paired["ideal"])},
+        {"the slower model's time": case_logs(paired, paired["latency_s"] / paired["ideal"])},
         limit,
         supported="a request takes no longer than its slower half",
         refuted="both models share one device and slow each other",
-        case_ids=paired["case_id"],
+        paired=paired,
     )
 
 
 @rule("own-speed", subject="times")
 def own_speed(run: RunData, *, strategy: str, limit: Limit) -> ClaimResult:
-    """Each model is at work at most `limit` times as long as for the same request in the control
-    arm of the same notebook, where it works alone."""
+    """Each model of a strategy's plainest arm is at work at most `limit` times as long as for the
+    same request in the control's case of the same round, where it works alone."""
     served, alone = _served_and_alone(run, strategy)
     served = with_model_times(run, served)
     if alone.empty or not {"llm", "asr"} <= set(served.columns) or served.empty:
         return no_rows(f"no {strategy} case, or no control, with spans of both models")
     roles = ["llm", "asr"]
-    usual = alone.groupby(["notebook", "request_id"])[roles].median().reset_index()
-    paired = served.merge(usual, on=["notebook", "request_id"], suffixes=("", "_alone"))
+    paired = served.merge(alone[[*SAME_REQUEST, *roles]], on=SAME_REQUEST, suffixes=("", "_alone"))
     return _within(
         run,
         {
-            f"{role}'s own time": bootstrap_interval(paired[role] / paired[f"{role}_alone"])
+            f"{role}'s own time": case_logs(paired, paired[role] / paired[f"{role}_alone"])
             for role in roles
         },
         limit,
         supported="neither model slows the other",
         refuted="both models share one device, whose units and memory serve one at a time",
-        case_ids=paired["case_id"],
+        paired=paired,
     )
 
 
 def _served_and_alone(run: RunData, strategy: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Timed requests of a strategy, and those of the control arm with each model's own time, which
-    is its time alone since the two take turns there; empty without spans of both."""
-    served = timed_trials(_race(run, strategy), run.trials)
+    """Timed requests of a strategy's plainest arm, and those of the control with each model's own
+    time, which is its time alone since the two take turns there; empty without spans of both."""
     alone = with_model_times(run, arm_trials(run, "/".join(CONTROL)))
-    return served, alone if {"llm", "asr"} <= set(alone.columns) else alone.iloc[:0]
+    both = {"llm", "asr"} <= set(alone.columns)
+    return arm_trials(run, plain_arm(strategy)), alone if both else alone.iloc[:0]
 
 
 def _within(
     run: RunData,
-    ratios: dict[str, Interval],
+    ratios: dict[str, Estimate],
     limit: float,
     *,
     supported: str,
     refuted: str,
-    case_ids: Iterable[str],
+    paired: pd.DataFrame,
 ) -> ClaimResult:
-    """Whether all ratios stay within the limit, their intervals with them."""
+    """Whether all ratios, of logarithms here, stay within the limit."""
     n = min(ratio.n for ratio in ratios.values())
-    if n < LEAST_TRIALS:
-        return no_rows(f"{n} paired requests, {LEAST_TRIALS} are needed")
-    verdict: Verdict = "inconclusive"
-    reason = f"an interval holds {limit:g}"
-    if any(ratio.low > limit for ratio in ratios.values()):
-        verdict, reason = "refuted", refuted
-    elif all(ratio.high <= limit for ratio in ratios.values()):
-        verdict, reason = "supported", supported
+    if n < LEAST_ROUNDS:
+        return no_rows(f"too few rounds to tell: {n} paired ones, {LEAST_ROUNDS} are needed")
+    most = math.log(limit)
+    verdict, chance = decided(
+        max(ratio.below(most) for ratio in ratios.values()),
+        len(ratios) * min(ratio.above(most) for ratio in ratios.values()),
+    )
+    reason = {"supported": supported, "refuted": refuted}.get(verdict, f"no side of {limit:g}")
+    arm = "/".join(paired[["strategy", "variant"]].iloc[0])
+    shown = {what: ratio.interval().exponential() for what, ratio in ratios.items()}
     return run.result(
         verdict,
-        reason,
-        measured=", ".join(f"{show_ratio(ratio)} {what}" for what, ratio in ratios.items())
-        + f", n = {n}",
-        case_ids=case_ids,
+        f"{reason} (judged by {arm} alone)",
+        measured=", ".join(f"{show_ratio(ratio)} {what}" for what, ratio in shown.items())
+        + f", n = {n} rounds",
+        case_ids=paired["case_id"],
+        chance=chance,
     )

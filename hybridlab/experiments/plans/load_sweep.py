@@ -82,12 +82,12 @@ def lengths(session: Session, arms: list[Arm], params: SwappingParams) -> list[d
 
 def fastest(session: Session, arms: list[Arm], most: int) -> list[Arm]:
     """Up to `most` of these arms with the lowest latency over the control's in this notebook's
-    race; one whose cases failed or whose texts differ is not among them."""
+    race; one that failed in any round or whose texts differ is not among them."""
     raced = {(arm.strategy, arm.variant): arm for arm in arms}
     found = [
         standing
         for standing in standings(session.table("cases"), session.table("trials"))
-        if (standing.strategy, standing.variant) in raced
+        if (standing.strategy, standing.variant) in raced and not standing.failed
     ]
     found.sort(key=lambda standing: standing.relative.value)
     return [raced[standing.strategy, standing.variant] for standing in found[:most]]

@@ -46,8 +46,9 @@ def arms_of(params: StrategyParams, strategy: str) -> list[Arm]:
 def run(
     session: Session, arms: list[Arm], *, rounds: int, container_rounds: int | None = None
 ) -> list[dict[str, Any]]:
-    """Measure each model alone, then `rounds` times all arms in turn (A B C A B C ...), so that a
-    machine that drifts slows all arms alike. An arm with a Whisper of another backend has the texts
+    """Measure each model alone, then `rounds` times all arms in turn, each round beginning with
+    another (A B C, B C A, ...), so that no arm has a place of its own and a machine that drifts
+    slows all arms alike. An arm with a Whisper of another backend has the texts
     of that one alone to equal. Arms whose models are servers, which take seconds to start, are in
     the first `container_rounds` alone."""
     own = session.asr.backend
@@ -56,7 +57,7 @@ def run(
     turns = [
         (number, arm)
         for number in range(rounds)
-        for arm in arms
+        for arm in rotated(arms, number)
         if number < most or not arm.facts.in_servers
     ]
     session.runner.total = len(backends) + len(turns)
@@ -75,6 +76,12 @@ def run(
         for number, arm in turns
     ]
     return rows
+
+
+def rotated(arms: list[Arm], number: int) -> list[Arm]:
+    """The arms in the order of a round: over as many rounds as arms each has every place once."""
+    start = number % max(1, len(arms))
+    return arms[start:] + arms[:start]
 
 
 def _recognizer(session: Session, arm: Arm) -> ModelSpec:

@@ -9,12 +9,14 @@ from typing import Any, cast
 
 import pandas as pd
 
+from hybridlab.analysis.arms import failures
 from hybridlab.analysis.claims.claims_file import load_claims
 from hybridlab.analysis.recommendation import Recommendation, Requirements, recommend
 from hybridlab.analysis.verdict import TARGET, judge, write_verdict
 from hybridlab.config.params import VerdictParams
 from hybridlab.devices import card_of
 from hybridlab.experiments.session import Session
+from hybridlab.reporting import labels
 from hybridlab.reporting.labels import EMPTY
 from hybridlab.results.reader import read_rows, run_table
 from hybridlab.results.schema import TABLES
@@ -38,7 +40,13 @@ class Conclusion:
         counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
         sentences = [self.answer, f"Of {len(self.claims)} claims: {counts}."]
         if self.recommendation is not None:
-            sentences[1:1] = [self.recommendation.why, self.recommendation.flip_words]
+            sentences[1:1] = [
+                f"{labels.capital(self.recommendation.why)}.",
+                *self.recommendation.notes,
+            ]
+        else:
+            barred = failures(self.tables["cases"], self.tables["trials"])
+            sentences[1:1] = [f"Barred: {arm}, {why}." for arm, why in barred.items()]
         return sentences
 
     @property
@@ -51,12 +59,13 @@ class Conclusion:
                     "goal": goal.goal,
                     "pick": goal.arm,
                     "its figure": goal.figure,
+                    "how sure": goal.how_sure,
                     "runner-up": goal.runner_up or EMPTY,
                     "the runner-up's": goal.runner_up_figure or EMPTY,
                 }
                 for goal in goals
             ],
-            columns=["goal", "pick", "its figure", "runner-up", "the runner-up's"],
+            columns=["goal", "pick", "its figure", "how sure", "runner-up", "the runner-up's"],
         )
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from hybridlab.analysis.phase_slowdown import slowdowns
 from hybridlab.analysis.queueing import break_even as ratios_of
 from hybridlab.analysis.queueing import service_times
-from hybridlab.analysis.stats import LEAST_READINGS
+from hybridlab.analysis.stats import LEAST_READINGS, holm
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import theme
 from hybridlab.reporting.palette import PHASE_LOOK
@@ -123,9 +123,8 @@ def interference(spans: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figu
     interval. Rows: who is slowed; columns: by whom."""
     own = spans[(spans["experiment"] == "interference") & spans["end_s"].notna()]
     cells = slowdowns(own)
-    cells = cells[np.isfinite(cells["high"].astype(float))]  # the others could be anything
     if cells.empty:
-        return theme.nothing_to_show("No two parties were measured at once, so no interference.")
+        return theme.nothing_to_show("No slowdown can be told: too few spans of two at once.")
     cells = cells.assign(
         slowed=cells["role"].map(PARTIES) + " " + cells["phase"],
         by=cells["other"].map(PARTIES) + " " + cells["other_phase"],
@@ -145,8 +144,8 @@ def interference(spans: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figu
         _interference_finding(cells),
         own,
         cases,
-        n=f"{int(cells['n'].min())} spans or more for each row",
-        interval=f"in brackets: {theme.BOOTSTRAP}",
+        n=f"{int(cells['n'].min())} spans of one case or more for each row",
+        interval=f"in brackets: {theme.STUDENT}",
         notes=(
             "rows: times as long as alone, beside what heads the column, by least squares",
             "–: too seldom at once to tell",
@@ -164,7 +163,8 @@ def _cell_words(cell: pd.Series[float]) -> str:
 
 
 def _interference_finding(cells: pd.DataFrame) -> str:
-    sure = cells[cells["low"] > 1]
+    held = holm({place: 2 * chance for place, chance in enumerate(cells["chance"])})
+    sure = cells.iloc[sorted(held)]
     if sure.empty:
         return "No phase is slowed beyond the noise by what runs beside it"
     worst = sure.sort_values("low").iloc[-1]

@@ -14,7 +14,7 @@ from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.figures.strategies import draw_ecdf
-from hybridlab.reporting.findings import headroom_intervals, scaling_finding, survival_finding
+from hybridlab.reporting.findings import scaling_finding, survival_finding
 from hybridlab.reporting.palette import MUTED, OWNER_COLOURS
 from hybridlab.reporting.rows import measured, strategies_first
 from hybridlab.reporting.tables import least_headrooms, request_sizes
@@ -103,11 +103,9 @@ def survival(probes: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     if found.empty:
         return theme.nothing_to_show("No request was squeezed, so there is no survival to show.")
     figure, ax = theme.new_axes(4.8)
-    needs = headroom_intervals(found)
-    for place, strategy in enumerate(strategies_first(list(needs))):
+    for place, strategy in enumerate(strategies_first(list(found["strategy"].unique()))):
         own = found.loc[found["strategy"] == strategy, "headroom_bytes"].astype(float)
-        need = labels.bracketed(needs[strategy], format_bytes)
-        label = f"{strategy} (n = {len(own)}): half fail below {need}"
+        label = f"{strategy} (n = {len(own)}): half fail below {format_bytes(own.median())}"
         draw_ecdf(ax, own / MIB, strategy, place, label, most=len(own))
     most = float(found["headroom_bytes"].max()) * 1.25 or float(MIB)
     ax.set(xlim=(most / MIB, 0), ylim=(-3, 106), ylabel="requests that survive (%)")
@@ -115,10 +113,10 @@ def survival(probes: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     elements.legend_below(ax, columns=1)
     return theme.captioned(
         figure,
-        survival_finding(needs),
+        survival_finding(found),
         found,
         cases,
         n=f"{labels.counted(len(found), 'request')}, each bisected with real failures",
-        interval=f"brackets: {theme.BOOTSTRAP} of the median",
+        interval="no interval: every request is a step",
         notes=("mark: a request fails with less room than this",),
     )

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from hybridlab.analysis.arms import numbers, standings
-from hybridlab.analysis.stats import bootstrap_interval, tail
+from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.stats import Interval, tail
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.findings import (
@@ -22,6 +22,7 @@ from hybridlab.reporting.findings import (
     pareto_finding,
     pareto_front,
     pooled_words,
+    throughput_finding,
 )
 from hybridlab.reporting.palette import CAPACITY_COLOUR, DASHES, GUIDE, strategy_look, tint
 from hybridlab.reporting.rows import (
@@ -33,6 +34,7 @@ from hybridlab.reporting.rows import (
     is_first,
     ordered,
     present,
+    race_standings,
     strategies_first,
 )
 from hybridlab.units import format_bytes, format_number, format_seconds
@@ -56,23 +58,23 @@ def latency(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
     figure, ax = theme.new_axes(theme.rows_height(len(arms), each_in=0.66))
     for y, arm in enumerate(arms):
         _draw_requests(ax, y, rows[rows["arm"] == arm])
-    _draw_medians(ax, rows, arms)
+    _draw_medians(ax, [intervals[arm] for arm in arms])
     best = min(range(len(arms)), key=lambda y: intervals[arms[y]].value)
     elements.name_rows(ax, [_arm_name(arm, rows, intervals[arm].n) for arm in arms], best=best)
     notes = [labels.bracketed(intervals[arm], format_seconds, "\n") for arm in arms]
     elements.note_column(ax, enumerate(notes))
     time_axis(ax, rows["latency_s"], "latency of a request (s)")
     served = labels.counted(len(rows), "request")
-    pooled = pooled_words(rows)
+    standings = race_standings(cases, trials) if cases is not None else []
     return theme.captioned(
         figure,
-        fastest_words(intervals, pooled=bool(pooled)),
+        fastest_words(standings) if standings else "Every request of every arm",
         rows,
         cases,
         n=f"{served} in {labels.counted(len(arms), 'arm')}, first ones left out",
-        interval=f"bar and brackets: {theme.BOOTSTRAP} of the median",
+        interval=f"bar and brackets: {theme.STUDENT} of the cases' medians",
         notes=(
-            pooled,
+            pooled_words(rows),
             "a dot is a request: a clip and a question in, a transcript and an answer out",
         ),
     )
@@ -86,24 +88,19 @@ def _draw_requests(ax: Axes, y: float, rows: pd.DataFrame) -> None:
     ax.plot(rows["latency_s"], y + spread, marker, color=colour, **dots)
 
 
-def _draw_medians(ax: Axes, rows: pd.DataFrame, arms: list[str]) -> None:
-    def bounds(values: pd.Series[float]) -> tuple[float, float]:
-        interval = bootstrap_interval(values)
-        return interval.low, interval.high
-
+def _draw_medians(ax: Axes, intervals: list[Interval]) -> None:
     look: dict[str, Any] = {"marker": "|", "markersize": 34, "markeredgewidth": 2.4}
-    look |= {"linestyle": "none", "color": "black", "zorder": 5}
-    data: dict[str, Any] = {"data": rows, "x": "latency_s", "y": "arm", "order": arms}
-    sns.pointplot(
-        **data, estimator="median", errorbar=bounds, err_kws={"linewidth": 3.2}, ax=ax, **look
-    )
-    ax.set_ylabel("")
+    look |= {"color": "black", "zorder": 5}
+    for y, own in enumerate(intervals):
+        ax.plot(own.value, y, linestyle="none", **look)
+        if not math.isnan(own.low):
+            ax.hlines(y, own.low, own.high, color="black", linewidth=3.2, zorder=5)
 
 
 def _arm_name(arm: str, rows: pd.DataFrame, n: int) -> str:
-    """'sequential/plain (n = 16)', and whether its texts differ from those of a model alone."""
+    """'sequential/plain (n = 5 rounds)', and whether its texts differ from a model's alone."""
     matches = present(rows[rows["arm"] == arm], "output_matches_reference")
-    return f"{arm}\n(n = {n}{'' if matches.astype(bool).all() else ', texts differ'})"
+    return f"{arm}\n(n = {n} rounds{'' if matches.astype(bool).all() else ', texts differ'})"
 
 
 def time_axis(ax: Axes, values: pd.Series[float], label: str) -> None:
@@ -187,8 +184,9 @@ def _ecdf_finding(rows: pd.DataFrame) -> str:
 
 
 @theme.styled(timed=True)
-def throughput(cases: pd.DataFrame) -> Figure:
+def throughput(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     """Requests per minute of each arm: a dot per case, a bar at their median."""
+    finding = throughput_finding(race_standings(cases, trials))
     rows = cases.assign(per_minute=numbers(cases, "throughput_rps") * 60)
     rows = rows[rows["per_minute"].notna()]
     race = cases_of(rows, RACE)
@@ -215,19 +213,12 @@ def throughput(cases: pd.DataFrame) -> Figure:
     elements.note_column(ax, enumerate(notes))
     return theme.captioned(
         figure,
-        _throughput_finding(medians.sort_values(ascending=False)),
+        finding or "Requests per minute of every arm",
         rows,
         cases,
         n=labels.counted(len(rows), "case"),
         interval="no interval: every case is a dot, their median a bar",
     )
-
-
-def _throughput_finding(ranked: pd.Series[float]) -> str:
-    title = f"{ranked.index[0]} serves most: {format_number(ranked.iloc[0])} requests per minute"
-    if len(ranked) > 1:
-        title += f", {ranked.index[-1]} least: {format_number(ranked.iloc[-1])}"
-    return title
 
 
 # ------------------------------------------------------------------------ latency against memory
@@ -237,8 +228,7 @@ def _throughput_finding(ranked: pd.Series[float]) -> str:
 def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     """Every arm of the races: latency as a multiple of the control's, with its peak memory; the
     filled ones are not beaten in both by another."""
-    found = standings(cases, trials) if len(cases) and len(trials) else []
-    arms = [a for a in found if not math.isnan(a.relative.value) and not math.isnan(a.peak_bytes)]
+    arms = [arm for arm in race_standings(cases, trials) if not math.isnan(arm.peak_bytes)]
     if not arms:
         return theme.nothing_to_show("No race case can be compared, so there is no trade.")
     race = cases_of(cases, RACE)
@@ -258,13 +248,16 @@ def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     ax.axvline(1.0, color=CAPACITY_COLOUR, linestyle="--", linewidth=1.2)
     ax.set_xlim(left=0)
     ax.set_xlabel("latency over that of sequential/plain in the same notebook")
-    requests = labels.counted(sum(arm.n for arm in arms), "request")
+    rounds = labels.counted(sum(arm.n for arm in arms), "case")
     return theme.captioned(
         figure,
-        pareto_finding(front, len(arms)),
+        pareto_finding(front, arms),
         race,
         cases,
-        n=f"{requests} in {labels.counted(len(arms), 'arm')}",
-        interval=f"bar: {theme.BOOTSTRAP} of the median",
-        notes=("filled: no other arm is both faster and smaller", "peak: the highest of any case"),
+        n=f"{rounds} of {labels.counted(len(arms), 'arm')}",
+        interval=f"bar: {theme.STUDENT} over rounds",
+        notes=(
+            "filled: no other's mean is both faster and smaller",
+            "peak: the highest of any case",
+        ),
     )

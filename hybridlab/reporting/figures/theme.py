@@ -134,6 +134,7 @@ def nothing_to_show(what: str) -> Figure:
 # ------------------------------------------------------------------------------------- small print
 
 BOOTSTRAP = "bootstrap 95 % interval"
+STUDENT = "Student's 95 % interval"
 MEMORY_LIMITED = "inside a memory limit (bytes speak for the smaller card, times do not)"
 
 

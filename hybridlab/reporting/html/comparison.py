@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hybridlab.analysis.arms import LEAST_TRIALS, numbers, race_cases, timed_trials
-from hybridlab.analysis.stats import ratio_interval
+from hybridlab.analysis.arms import LEAST_ROUNDS, numbers, race_cases, timed_trials
+from hybridlab.analysis.stats import Estimate, holm, welch
 from hybridlab.errors import ParameterError
 from hybridlab.reporting import labels
 from hybridlab.reporting.html import run_info
@@ -21,15 +22,14 @@ from hybridlab.reporting.html.view_model import Run, badge, bullets, table
 from hybridlab.reporting.labels import EMPTY, text
 from hybridlab.reporting.rows import case_labels, cases_of, measured, present
 
-#: Of ratios: between cases, and of times that a run has one case of.
-NOISE, UNKNOWN_NOISE = 0.02, 0.1
+#: Of ratios: what does not count as a change.
+NOISE = 0.02
 RULE = (
-    "A figure is marked as changed only where the 95 % interval of its ratio to run A, from the "
-    f"medians of the cases, lies wholly outside {NOISE:.0%} around 1, and where a run has only one "
-    f"case of it, a time outside {UNKNOWN_NOISE:.0%}. Latencies count of cases with "
-    f"{LEAST_TRIALS} requests."
+    "A figure is marked as changed only where its ratio to run A, from the medians of the cases, "
+    f"lies outside {NOISE:.0%} around 1 by more than chance gives among all figures of that run "
+    f"(Welch's t, Holm). Below {LEAST_ROUNDS} cases in both runs nothing is said."
 )
-CHANGED, SAME = "changed", "no change"
+CHANGED, SAME, FEW = "changed", "no change", "too few cases"
 Runs = Mapping[str, Run]
 
 
@@ -92,7 +92,6 @@ def measures(run: Run) -> pd.Series[float]:
     good = race_cases(run.cases, run.trials)
     good = good.assign(whose=[labels.arm_of(row) for _, row in good.iterrows()])
     served = timed_trials(good, run.trials).merge(good[[*key, "whose"]])
-    served = served[served.groupby(key)["whose"].transform("size") >= LEAST_TRIALS]
     beside = measured(cases_of(run.cases, "baseline", "co_residency"))
     beside = beside.assign(whose=case_labels(beside))
     sources = [(served, "latency", "latency_s"), (good, "requests/s", "throughput_rps")]
@@ -111,31 +110,50 @@ def changes_of(runs: Runs, refused: Mapping[str, str]) -> list[dict[str, Any]]:
     """Every quantity in every run in words, its ratio to the first one, and whether it changed."""
     shown = {"latency_s": labels.seconds, "throughput_rps": labels.number}
     known = pd.concat({letter: measures(run) for letter, run in runs.items()}, names=["run"])
+    values = {
+        (str(what), str(column)): {
+            letter: list(own[own.index.get_level_values("run") == letter]) for letter in runs
+        }
+        for (what, column), own in known.groupby(["what", "column"], sort=False)
+    }
     rows = []
-    for (what, column), own in known.groupby(["what", "column"], sort=False):
-        show = shown.get(str(column), labels.n_bytes)
-        values = {letter: list(own[own.index.get_level_values("run") == letter]) for letter in runs}
-        row = {"What": str(what)}
-        for letter, cases in values.items():
-            median = np.median(cases) if cases else None
-            row[letter] = f"{show(median)}, n = {len(cases)}"
-        for letter in list(runs)[1:]:
-            compared = [] if letter in refused else values[letter]
-            ratio, word = change(values["A"], compared, str(column))
-            row |= {f"{letter} over A": ratio, f"{letter}: beyond noise?": badge(word)}
+    for (what, column), cases in values.items():
+        show = shown.get(column, labels.n_bytes)
+        row = {"What": what}
+        for letter, own in cases.items():
+            row[letter] = f"{show(np.median(own) if own else None)}, n = {len(own)}"
         rows.append(row)
+    for letter in list(runs)[1:]:
+        compared = [(own["A"], [] if letter in refused else own[letter]) for own in values.values()]
+        for row, (ratio, word) in zip(rows, changes(compared), strict=True):
+            row |= {f"{letter} over A": ratio, f"{letter}: beyond noise?": badge(word)}
     return rows
 
 
-def change(before: Sequence[float], after: Sequence[float], column: str) -> tuple[str, str]:
-    """The ratio in words, and 'changed' as `RULE` has it."""
-    if not (before and after):
-        return EMPTY, "not compared"
-    ratio = ratio_interval(before, after)
-    low, high = np.nan_to_num([ratio.low, ratio.high], nan=ratio.value)
-    words = f"× {ratio.value:.2f}" + (f" ({low:.2f} to {high:.2f})" if ratio.n > 1 else "")
-    noise = NOISE if ratio.n > 1 or column.endswith("_bytes") else UNKNOWN_NOISE
-    return words, CHANGED if low > 1 + noise or high < 1 / (1 + noise) else SAME
+def changes(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[tuple[str, str]]:
+    """Of each figure's values before and after: their ratio in words, and 'changed' as `RULE` has
+    it."""
+    ratios = [welch(np.log(after), np.log(before)) for before, after in pairs]
+    chances = {n: ratio.beyond(math.log1p(NOISE)) for n, ratio in enumerate(ratios)}
+    held = holm({n: chance for n, chance in chances.items() if not math.isnan(ratios[n].error)})
+    return [
+        (_ratio_words(ratio), CHANGED if n in held else _unchanged(ratio))
+        for n, ratio in enumerate(ratios)
+    ]
+
+
+def _ratio_words(ratio: Estimate) -> str:
+    shown = ratio.interval().exponential()
+    if math.isnan(shown.value):
+        return EMPTY
+    bounds = "" if math.isnan(shown.low) else f" ({shown.low:.2f} to {shown.high:.2f})"
+    return f"× {shown.value:.2f}{bounds}"
+
+
+def _unchanged(ratio: Estimate) -> str:
+    if math.isnan(ratio.value):
+        return "not compared"
+    return FEW if math.isnan(ratio.error) else SAME
 
 
 def claims_of(runs: Runs) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import RESAMPLES, STABLE_HALF_WIDTH, STABLE_LEAST_N
+from hybridlab.analysis.stats import LEAST_READINGS, STABLE_HALF_WIDTH
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.reporting.html.page import render
 from hybridlab.reporting.html.view_model import Run, Table, badge, link, table
@@ -206,11 +206,10 @@ def method_block(run: Run) -> Markup:
         asked=default_params() | run.params,
         cases=f"{counted(len(run.cases), 'case')}{': ' + counts if counts else ''}",
         control=CONTROL,
-        draws=f"{RESAMPLES:,}",
         no_times="" if has_clock(run.cases) else NO_TIMES,
         own_version=MEASUREMENT_VERSION,
         percent=percent,
-        stable_n=STABLE_LEAST_N,
+        least=LEAST_READINGS,
         stable_width=f"{STABLE_HALF_WIDTH:.0%}",
         version=text(run.origin("measurement_version"), empty="unknown"),
     )

@@ -23,6 +23,7 @@ from hybridlab.reporting.rows import (
     cases_of,
     is_first,
     present,
+    race_standings,
     worst_per_label,
 )
 from hybridlab.results.schema import TIMELINES
@@ -185,6 +186,10 @@ def strategies_table(run: Run) -> Table:
     summary = tables.latency_table(run.trials, run.cases)
     known = {_arm(row): row for row in summary.to_dict("records")}
     medians = {arm: estimate.value for arm, estimate in arm_intervals(timed).items()}
+    against = {
+        arm.arm: f"× {labels.bracketed(arm.relative, '{:.2f}'.format)}"
+        for arm in race_standings(run.cases, run.trials)
+    }
     rows: list[dict[str, Any]] = []
     arms = dict.fromkeys([*known, *race["arm"]])
     for arm in sorted(arms, key=lambda arm: medians.get(arm, math.inf)):
@@ -192,7 +197,7 @@ def strategies_table(run: Run) -> Table:
         served = run.trials[run.trials["case_id"].isin(own["case_id"])]
         row: dict[Any, Any] = {"strategy": arm, **known.get(arm, {})}
         row |= {
-            f"against {CONTROL}": _against_control(arm, timed),
+            f"against {CONTROL}": against.get(arm, EMPTY),
             "output_matches_reference": _parity_badge(served),
             "status": _status_badge(own["status"]),
         }
@@ -202,16 +207,6 @@ def strategies_table(run: Run) -> Table:
 
 def _arm(row: Mapping[Any, Any]) -> str:
     return str(row["strategy"]).removesuffix(" (stepped down)")
-
-
-def _against_control(arm: str, trials: pd.DataFrame) -> str:
-    """Latency over the control's of the same notebooks, since only those were interleaved."""
-    later = trials[~is_first(trials)]
-    own, control = (later[later["arm"] == name] for name in (arm, CONTROL))
-    control = control[control["notebook"].isin(own["notebook"])]
-    if control.empty or own.empty:
-        return EMPTY
-    return f"× {own['latency_s'].median() / control['latency_s'].median():.2f}"
 
 
 def _parity_badge(trials: pd.DataFrame) -> Any:

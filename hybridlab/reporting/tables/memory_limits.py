@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 
 from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import cases_of, complete_tables, measured
 from hybridlab.units import MIB
@@ -44,7 +43,7 @@ def memory_limits_table(cases: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFra
 
 def _found_words(case: pd.Series, headrooms: pd.Series[float]) -> str:
     if case["limit_kind"] == "headroom":
-        least = labels.interval(bootstrap_interval(headrooms / MIB))
+        least = labels.number((headrooms / MIB).median())
         return f"{least} MiB above the resident pair"
     if case["limit_kind"] == "fallback":
         steps = labels.counted(int(case["fallbacks"]), "step")

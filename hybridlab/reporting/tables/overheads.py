@@ -8,10 +8,10 @@ import math
 import pandas as pd
 
 from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import (
     RACE,
+    case_interval,
     cases_of,
     complete_tables,
     measured,
@@ -28,7 +28,7 @@ COLUMNS = ["strategy", "role", "n", "at work s", "times as long as alone"]
 @timed_table
 def slowdown_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """One row per arm and model: median seconds at work for a request, and how many times as long
-    as alone for the same request.
+    as alone for the same request; n counts cases.
 
     First requests are left out. Solo arms have no row:
     there Voxtral does both jobs. Where several requests share one call (`batched`) its seconds are
@@ -43,7 +43,8 @@ def slowdown_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     ):
         served = int(cases.loc[cases["case_id"].isin(own["case_id"]), "n_trials"].sum())
         seconds, ratio = _shared(own, usual, served) if len(own) < served else _each(own, usual)
-        rows.append((labels.arm_name(str(strategy), str(variant)), role, served, seconds, ratio))
+        name, n = labels.arm_name(str(strategy), str(variant)), own["case_id"].nunique()
+        rows.append((name, role, n, seconds, ratio))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -51,7 +52,7 @@ def _each(own: pd.DataFrame, usual: pd.Series) -> tuple[str, str]:
     """Median and interval of seconds, and of their ratios request by request."""
     keys = own.set_index(["asr_backend", "role", "request_id"]).index
     ratios = own["seconds"] / usual.reindex(keys).to_numpy()
-    seconds, times = (bootstrap_interval(values) for values in (own["seconds"], ratios))
+    seconds, times = (case_interval(own, values) for values in (own["seconds"], ratios))
     return labels.interval(seconds), labels.interval(times)
 
 
@@ -107,10 +108,10 @@ def containers_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "strategy": labels.arm_name(str(strategy), str(variant)),
-                "n": len(served),
-                "median s": labels.interval(bootstrap_interval(served["latency_s"])),
-                "HTTP ms": labels.interval(bootstrap_interval(1000 * http_s)),
-                "gateway ms": labels.interval(bootstrap_interval(1000 * gateway_s.dropna())),
+                "n": len(own),
+                "median s": labels.interval(case_interval(served, served["latency_s"])),
+                "HTTP ms": labels.interval(case_interval(served, 1000 * http_s)),
+                "gateway ms": labels.interval(case_interval(served, 1000 * gateway_s)),
                 "of latency": labels.percent(added.median()),
                 "servers": int(own["servers"].iloc[0]),
                 "beside weights MiB": _mib(held[str(variant)]),

@@ -63,8 +63,6 @@ def _forecast_words(arm: memory_growth.Arm, cases: pd.DataFrame) -> str:
     ahead = memory_growth.forecast(arm, float(margins.min()))
     earliest = _ahead(ahead.earliest_cycles, arm)
     if np.isfinite(ahead.expected_cycles):
-        if arm.single_step(arm.occupied) is not None:
-            return "grew in one step: no pace to forecast by"
         return f"in {_ahead(ahead.expected_cycles, arm)} at this pace, {earliest} at the least"
     if np.isnan(ahead.earliest_cycles):
         return "too few cycles for a forecast"

@@ -10,11 +10,12 @@ import pandas as pd
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.queueing import arrival_points, knees
-from hybridlab.analysis.stats import bootstrap_interval, is_stable, tail, word_error_rate
+from hybridlab.analysis.stats import is_stable, quantile, tail, word_error_rate
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import (
     RACE,
     arms_of,
+    case_interval,
     cases_of,
     complete_tables,
     is_first,
@@ -26,7 +27,8 @@ from hybridlab.results.reader import has_clock
 
 @complete_tables
 def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
-    """One row per arm of a race: latency, throughput, energy, peak, margin, parity, quality."""
+    """One row per arm of a race: latency, throughput, energy, peak, margin, parity, quality; n
+    counts cases."""
     race = cases_of(cases, RACE)
     firsts = arms_of(trials[is_first(trials)])
     rows = []
@@ -38,8 +40,8 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "strategy": arm,
-                "n": len(own),
-                "median s": labels.interval(bootstrap_interval(own["latency_s"])),
+                "n": own["case_id"].nunique(),
+                "median s": labels.interval(case_interval(own, own["latency_s"])),
                 "p95 s": labels.number(tail(own["latency_s"])),
                 "p99 s": labels.number(tail(own["latency_s"], 0.99)),
                 "first s": labels.number(first.median()),
@@ -54,7 +56,7 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 ),
                 "WER": labels.percent(_wer(own)),
                 "answers right": labels.percent(answer_accuracy(own)),
-                "stable": labels.text(bool(is_stable(list(own["latency_s"]))))
+                "stable": labels.text(is_stable(case_interval(own, own["latency_s"])))
                 if has_clock(own)
                 else labels.EMPTY,
             }
@@ -96,7 +98,7 @@ def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
                 "clips": own["clip_id"].nunique(),
                 "WER": labels.percent(_wer(own)),
                 "answers right": labels.percent(answer_accuracy(own)),
-                "median s": labels.interval(bootstrap_interval(own[~is_first(own)]["latency_s"])),
+                "median s": labels.number(own[~is_first(own)]["latency_s"].median()),
             }
             for role, own in alone.groupby("variant", sort=False)
         ]
@@ -108,7 +110,7 @@ def phase_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Median seconds of each phase of each model in these cases."""
     rows = []
     for (role, phase), own in spans.groupby(["role", "phase"], sort=False):
-        took = labels.interval(bootstrap_interval(own["end_s"] - own["start_s"]))
+        took = labels.interval(case_interval(own, own["end_s"] - own["start_s"]))
         rows.append((role, phase, len(own), took))
     return pd.DataFrame(rows, columns=["role", "phase", "n", "median s"])
 
@@ -127,7 +129,7 @@ def arrivals_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "strategy": row["arm"],
                 "rate /s": labels.number(row["rate_rps"]),
                 "n": row["n"],
-                "median s": labels.interval(bootstrap_interval(row["latencies"])),
+                "median s": labels.number(quantile(row["latencies"], 0.5)),
                 "p95 s": labels.number(row["p95_s"]),
                 "wait s": labels.number(row["queue_time_s"]),
                 "served /s": labels.number(row["served_rps"]),

@@ -6,9 +6,15 @@ import numpy as np
 import pandas as pd
 
 from hybridlab.analysis.arms import numbers
-from hybridlab.analysis.stats import bootstrap_interval
 from hybridlab.reporting import labels
-from hybridlab.reporting.rows import RACE, cases_of, complete_tables, measured, timed_table
+from hybridlab.reporting.rows import (
+    RACE,
+    case_interval,
+    cases_of,
+    complete_tables,
+    measured,
+    timed_table,
+)
 from hybridlab.units import GB
 
 #: Stages of every swap in their order; a reload's `load` is one, an arena's is paid once.
@@ -19,7 +25,7 @@ ONCE_STAGES = ("host", "pin")
 MOVING = ("disk", "host", "copy-in", "copy-out")
 #: Of them, those that cross the link.
 LINKED = ("copy-in", "copy-out")
-COLUMNS = ["variant", "role", "stage", "once", "seconds", "bytes", "link_bytes_per_s"]
+COLUMNS = ["case_id", "variant", "role", "stage", "once", "seconds", "bytes", "link_bytes_per_s"]
 
 
 @complete_tables
@@ -66,7 +72,7 @@ def swap_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "stage": stage,
                 "when": "once" if once else "each swap",
                 "n": len(own),
-                "median s": labels.interval(bootstrap_interval(own["seconds"])),
+                "median s": labels.interval(case_interval(own, own["seconds"])),
                 "MB": labels.EMPTY if np.isnan(n_bytes) else f"{n_bytes / GB * 1e3:,.1f}",
                 "GB/s": labels.number(rate / GB),
                 "of the link": labels.percent(rate / link),

@@ -148,7 +148,7 @@ DRAWN: dict[str, Callable[[Tables], Figure]] = {
     "all_lanes": lambda t: figures.request_lanes(t["spans"], t["cases"], every_variant=True),
     "latency": lambda t: figures.latency(t["trials"], t["cases"]),
     "latency_ecdf": lambda t: figures.latency_ecdf(t["trials"], t["cases"]),
-    "throughput": lambda t: figures.throughput(t["cases"]),
+    "throughput": lambda t: figures.throughput(t["cases"], t["trials"]),
     "load_sweep": lambda t: figures.load_sweep(t["trials"], t["cases"]),
     "break_even": lambda t: figures.break_even(t["trials"], t["cases"]),
     "interference": lambda t: figures.interference(t["spans"], t["cases"]),

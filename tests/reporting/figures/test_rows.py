@@ -94,6 +94,7 @@ def test_a_single_arm_has_no_runner_up(tables: Tables) -> None:
         else rows
         for name, rows in tables.items()
     }
-    assert figures.latency(only["trials"]).get_suptitle().startswith("sequential/plain takes 1.2")
+    title = figures.latency(only["trials"], only["cases"]).get_suptitle()
+    assert title.startswith("sequential/plain takes 1.2")
     assert " under sequential/plain" in DRAWN["request_lanes"](only).get_suptitle()
-    assert "least" not in figures.throughput(only["cases"]).get_suptitle()
+    assert "least" not in figures.throughput(only["cases"], only["trials"]).get_suptitle()
