@@ -22,7 +22,6 @@ import pandas as pd
 from hybridlab.analysis.stats import (
     LEAST_READINGS,
     Interval,
-    quantile,
     student,
     word_error_rate,
 )
@@ -267,7 +266,7 @@ def _standing(
         rate=student(readings["throughput"].values()).interval().exponential(),
         peak_bytes=float(numbers(cases, "peak_bytes").max()),
         margin_bytes=float(numbers(cases, "margin_bytes").min()),
-        p95_s=quantile(trials["latency_s"], 0.95),
+        p95_s=tail(trials["latency_s"]),
         wer=word_error_rate(list(said["reference"]), list(said["transcript"])),
         failed=failed,
         unchecked=unchecked,

@@ -54,7 +54,9 @@ class Requirements:
         if self.min_margin_bytes and not arm.margin_bytes >= self.min_margin_bytes:
             found.append(f"margin below {format_bytes(self.min_margin_bytes)}")
         if not math.isinf(self.max_p95_s) and not arm.p95_s <= self.max_p95_s:
-            found.append(f"p95 above {format_seconds(self.max_p95_s)}")
+            unknown = math.isnan(arm.p95_s)
+            above = f"p95 above {format_seconds(self.max_p95_s)}"
+            found.append("too few requests for a p95" if unknown else above)
         if not math.isinf(self.max_wer) and not arm.wer <= self.max_wer:
             found.append(f"word error rate above {self.max_wer:.1%}")
         return found
