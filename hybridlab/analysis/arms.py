@@ -23,6 +23,7 @@ from hybridlab.analysis.stats import (
     LEAST_READINGS,
     Interval,
     student,
+    tail,
     word_error_rate,
 )
 from hybridlab.results.reader import has_clock
