@@ -15,17 +15,19 @@ import pandas as pd
 import pytest
 from pydantic import Field
 
+from hybridlab import catalog
 from hybridlab.analysis import verdict
 from hybridlab.analysis.arms import standings
 from hybridlab.analysis.claims import claims_file, evidence, rules
 from hybridlab.analysis.claims.claims_file import CLAIMS_FILE, Claim, load_claims
 from hybridlab.analysis.claims.evidence import ClaimResult
+from hybridlab.analysis.pick import pick
 from hybridlab.analysis.recommendation import Requirements, recommend
 from hybridlab.errors import ParameterError
 from hybridlab.reporting import figures
 from hybridlab.reporting.findings import pareto_front
 from hybridlab.results.schema import TABLES, required_columns
-from hybridlab.units import GB, GIB, MIB
+from hybridlab.units import GB, GIB, MIB, format_bytes
 
 VERDICTS = {"supported", "refuted", "inconclusive", "not testable here"}
 T4_CAPACITY = int(14.56 * GIB)
@@ -883,7 +885,9 @@ def test_the_answer_names_device_weights_and_prediction() -> None:
     assert "is the fastest way with a Whisper (median" in answer
     assert "n = 5 cases" in answer
     assert "on a T4 the planner picks large-v3 (transformers, float16)" in answer
-    assert "predicted to fit with 2.54 GiB to spare" in answer
+    best = pick(catalog.card("t4"))
+    assert best is not None
+    assert f"predicted to fit with {format_bytes(best.margin_bytes)} to spare" in answer
     empty = verdict.answer_sentence(Rows().tables["cases"], None, device="cuda:0", card="h100")
     assert "H100" in empty
     assert "no way with a Whisper that nothing bars was measured" in empty

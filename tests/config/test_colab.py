@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -145,7 +146,8 @@ class T4:
 
 def test_voxtral_is_not_staged_on_a_host_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"preset": "colab-t4", "device": "cuda"}
-    session = Session(BesideParams.from_mapping(values), T4(), None, None)  # type: ignore[arg-type]
+    part: Any = SimpleNamespace(inputs={})
+    session = Session(BesideParams.from_mapping(values), T4(), part, None)  # type: ignore[arg-type]
     direct = session.case("loading", requests=())
     staged = session.case("loading", requests=(), llm=replace(direct.llm, load_path="staged"))
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: HOST_BYTES - HOST_BASE_BYTES)
