@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hybridlab import catalog, planner
@@ -53,6 +54,11 @@ class _Ledger:
     strategy: Strategy
     predicted: Mapping[str, Any]
 
+    @cached_property
+    def held(self) -> dict[str, int]:
+        """What models and strategy hold now, counted once: that walks through all parameters."""
+        return self.strategy.bytes_by_owner(self.strategy.models)
+
     def write(
         self,
         moment: str,
@@ -94,7 +100,7 @@ class _Ledger:
         phase = served.phases.get(name)  # None: phases were not followed
         end = (phase or served).ended
         kept = self._kept(served, end)
-        owners = {**self.strategy.bytes_by_owner(self.strategy.models), "retained": kept}
+        owners = {**self.held, "retained": kept}
         if phase and phase.live_bytes is not None:
             owners["request"] = phase.live_bytes + self._unseen_bytes(name)
         else:  # not traced: what came above rest and went again
@@ -106,7 +112,7 @@ class _Ledger:
     def write_at_once(self, served: Region, tracker: PeakTracker) -> None:
         """Both models at work: each one's share of the moment when they held most together."""
         owners = {
-            **self.strategy.bytes_by_owner(self.strategy.models),
+            **self.held,
             "retained": self._kept(served, served.ended),
             **{f"{role} request": n_bytes for role, n_bytes in tracker.at_peak.items()},
         }
