@@ -123,8 +123,8 @@ def _nvml_gpu(nvml: Any, handle: Any) -> Gpu:
 
 
 def cuda_lack() -> str:
-    """Why torch can use no GPU here; '' where it can. Without one torch, which takes seconds, is not
-    imported."""
+    """Why torch can use no GPU here; '' where it can. torch, which takes seconds, is imported only
+    where there is one."""
     installed = distribution("torch")
     built_for = cuda_version(Path(str(installed.locate_file(""))))
     if built_for is None:

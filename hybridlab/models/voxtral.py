@@ -198,8 +198,8 @@ class _VoxtralPrefill(PrefilledAudio):
 
 
 def _audio(samples: Samples) -> dict[str, str]:
-    """An audio chunk of a chat message; WAV as the transcription request writes it. Without its kind
-    in front the library would first look for a file of that name, all of it."""
+    """An audio chunk of a chat message; WAV as the transcription request writes it. Without the
+    prefix the library would first look for a file of that name."""
     import soundfile
 
     buffer = io.BytesIO()

@@ -118,7 +118,9 @@ def test_what_torch_cannot_use_is_a_lack_in_words(
 
 def test_a_machine_without_a_card_is_known_without_torch() -> None:
     """A notebook's kernel and the command line resolve their device so."""
-    code = "import sys; from hybridlab.devices import resolve_device as found; found('auto').title()"
+    code = (
+        "import sys; from hybridlab.devices import resolve_device as found; found('auto').title()"
+    )
     hidden = {**os.environ, visible.VISIBLE_VARIABLE: ""}
     ended = subprocess.run(
         [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], env=hidden, check=False
