@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -31,10 +32,21 @@ from hybridlab.audio import Samples
 from hybridlab.devices import cuda, visible
 from hybridlab.devices import nvml as nvml_module
 from hybridlab.processes.fork_server import CaseServer
+from hybridlab.processes.imports import without_iri_parsers
 from tests.fake_nvml import FakeNvml
+
+with without_iri_parsers():
+    import jsonschema  # noqa: F401 - as notebooks and models have it, whatever imports it first
 
 # a shell lets its background jobs, and all that they start, ignore Ctrl-C, which is tested here
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_there_stays() -> None:
+    """Each release of a device is a full collection, which need not walk all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
 from hybridlab.devices.driver import ask_driver
 from hybridlab.errors import UnavailableError
+from hybridlab.simulation.cuda_torch import cuda_version
 
 ORDER_VARIABLE = "CUDA_DEVICE_ORDER"
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -128,13 +131,13 @@ def _nvml_gpu(nvml: Any, handle: Any) -> Gpu:
 
 
 def cuda_lack() -> str:
-    """Why torch can use no GPU here; '' where it can."""
-    import torch
-
-    built_for = torch.version.cuda
+    """Why torch can use no GPU here; '' where it can. torch, which takes seconds, is imported only
+    where there is one."""
+    installed = distribution("torch")
+    built_for = cuda_version(Path(str(installed.locate_file(""))))
     if built_for is None:
-        return f"torch {torch.__version__} is built without CUDA"
-    if torch.cuda._is_in_bad_fork():
+        return f"torch {installed.version} is built without CUDA"
+    if "torch" in sys.modules and sys.modules["torch"].cuda._is_in_bad_fork():
         return "CUDA was used by the process that this one was forked from, and cannot be here"
     try:
         gpus = visible_gpus()
@@ -145,6 +148,8 @@ def cuda_lack() -> str:
     major, minor = divmod(gpus[0].cuda_version // 10, 100)
     if major < int(built_for.partition(".")[0]):
         return f"the driver supports CUDA {major}.{minor}, torch is built for CUDA {built_for}"
+    import torch
+
     # torch.cuda.get_arch_list() would start CUDA's driver here where there is no NVML
     flags: Any = torch._C._cuda_getArchFlags()
     return _kernel_lack(gpus[0], str(flags or "").split())

@@ -173,13 +173,14 @@ def failures(rows: Iterable[Mapping[str, Any]]) -> str:
 def forget_rows(folder: Path, case_id: str) -> None:
     """Take the rows of an interrupted try out of a part's tables, so that a repeat does not mix."""
     for path in folder.glob("*.jsonl"):
-        rows = read_rows(path)
-        if any(row.get("case_id") == case_id for row in rows):
-            kept = [row for row in rows if row.get("case_id") != case_id]
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+        # a new case has none, which is found without parsing in a hundredth of the time
+        if not path.is_file() or case_id.encode() not in path.read_bytes():
+            continue
+        kept = [row for row in read_rows(path) if row.get("case_id") != case_id]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
 
 
 def _reason(summary: str, log: Path) -> str:

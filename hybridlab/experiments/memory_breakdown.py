@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hybridlab import catalog, planner
@@ -50,6 +51,11 @@ class _Ledger:
     context: CaseContext
     strategy: Strategy
     predicted: Mapping[str, Any]
+
+    @cached_property
+    def held(self) -> dict[str, int]:
+        """What models and strategy hold now, counted once: that walks through all parameters."""
+        return self.strategy.bytes_by_owner(self.strategy.models)
 
     def write(
         self,
@@ -102,7 +108,7 @@ class _Ledger:
         phase = served.phases.get(name)  # None: phases were not followed
         end = (phase or served).ended
         kept = self._kept(served, end)
-        owners = {**self.strategy.bytes_by_owner(self.strategy.models), "retained": kept}
+        owners = {**self.held, "retained": kept}
         if phase and phase.live_bytes is not None:
             owners["request"] = phase.live_bytes
             gone = peak_bytes - end.used_bytes + (end.live_bytes or 0)
@@ -116,7 +122,7 @@ class _Ledger:
     def write_at_once(self, served: Region, tracker: PeakTracker) -> None:
         """Both models at work: each one's share of the moment when they held most together."""
         owners = {
-            **self.strategy.bytes_by_owner(self.strategy.models),
+            **self.held,
             "retained": self._kept(served, served.ended),
             **{f"{role} request": n_bytes for role, n_bytes in tracker.at_peak.items()},
         }

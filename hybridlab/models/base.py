@@ -14,7 +14,7 @@ from hybridlab.audio import Samples, windows
 from hybridlab.catalog import Attention, Decoding, LoadPath
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.errors import UnavailableError
-from hybridlab.simulation import COPY_LIMIT_VARIABLE, STATE_VARIABLE
+from hybridlab.simulation import COPY_LIMIT_VARIABLE, STATE_VARIABLE, values
 from hybridlab.units import MIB
 
 if TYPE_CHECKING:
@@ -45,17 +45,20 @@ class ModelSpec:
         return self.weights != "random"
 
 
-def compute_values(*specs: ModelSpec | None) -> None:
-    """In a process that was started with a simulated card, let it have values: all of them where
-    every model is small and says real words, else only those that sizes and decisions hang on.
-    Nothing anywhere else."""
-    if STATE_VARIABLE in os.environ:
-        from hybridlab.simulation import values
+def values_of(*specs: ModelSpec | None) -> values.Mode:
+    """Which values a simulated card needs for these: all where every model is small and says real
+    words, else only those that sizes and decisions hang on."""
+    return "all" if all(spec is None or spec.weights == "pocket" for spec in specs) else "sizes"
 
-        small = all(spec is None or spec.weights == "pocket" for spec in specs)
-        if not small:
+
+def compute_values(*specs: ModelSpec | None) -> None:
+    """In a process that was started with a simulated card, let it have the values that these models
+    need. Nothing anywhere else."""
+    if STATE_VARIABLE in os.environ:
+        mode = values_of(*specs)
+        if mode == "sizes":
             os.environ[COPY_LIMIT_VARIABLE] = str(MIB)  # larger tensors have no values to copy
-        values.install("all" if small else "sizes")
+        values.install(mode)
 
 
 #: Called with the new words of each clip of a batch while they are decoded. False: the rest is not

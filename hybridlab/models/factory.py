@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 from hybridlab import catalog
 from hybridlab.catalog.registry import load
 from hybridlab.devices import Device
-from hybridlab.models.base import AudioLanguageModel, ModelSpec, SpeechRecognizer
+from hybridlab.models.base import AudioLanguageModel, ModelSpec, SpeechRecognizer, values_of
+from hybridlab.simulation import STATE_VARIABLE, values
 
 
 def make_asr(spec: ModelSpec, device: Device) -> SpeechRecognizer:
@@ -29,6 +31,8 @@ def prepare(device: str, asr: ModelSpec | None, llm: ModelSpec | None) -> None:
     loading takes: left to the case."""
     from hybridlab.models import processors
 
+    if STATE_VARIABLE in os.environ:
+        values.prepare(values_of(asr, llm))
     with suppress(ImportError):  # a transformers that keeps no such table has none to build
         from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 

@@ -212,12 +212,14 @@ class _VoxtralPrefill(PrefilledAudio):
 
 
 def _audio(samples: Samples) -> dict[str, str]:
-    """An audio chunk of a chat message; WAV as the transcription request writes it."""
+    """An audio chunk of a chat message; WAV as the transcription request writes it. Without the
+    prefix the library would first look for a file of that name."""
     import soundfile
 
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, catalog.SAMPLE_RATE_HZ, format="WAV")
-    return {"type": "audio", "base64": base64.b64encode(buffer.getvalue()).decode()}
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return {"type": "audio", "base64": f"data:audio/wav;base64,{encoded}"}
 
 
 def _check_length(batch: Sequence[Samples], longest_s: float, job: str) -> None:

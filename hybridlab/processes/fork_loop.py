@@ -1,8 +1,9 @@
-"""The server that forks cases: `python -m hybridlab.processes.fork_loop ADDRESS`.
+"""The server that forks cases: `python -m hybridlab.processes.fork_loop ADDRESS [MODULE ...]`.
 
-It imports what every case needs, touches no GPU, and then forks a child for each job that comes in
-on the unix socket ADDRESS. It ends its children's process groups when their clients go away, and
-all of them when its own stdin closes, which is the end of the process that started it.
+It imports these modules, or what every case needs, touches no GPU, and then forks a child for each
+job that comes in on the unix socket ADDRESS. It ends its children's process groups when their
+clients go away, and all of them when its own stdin closes, which is the end of the process that
+started it.
 """
 
 from __future__ import annotations
@@ -194,18 +195,18 @@ def _prefer_to_be_killed() -> None:
         file.write("1000")
 
 
-def main(address: str) -> None:
-    """Import everything, then serve until the owner's end of our stdin closes."""
+def main(address: str, *modules: str) -> None:
+    """Import everything, or these modules, then serve until the owner's end of our stdin closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides, by closing our stdin
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with without_iri_parsers():
-        for module in PRELOAD:
+        for module in modules or PRELOAD:
             importlib.import_module(module)
     _freeze()
     ForkLoop(address).serve()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise HybridlabError("usage: python -m hybridlab.processes.fork_loop ADDRESS")
-    main(sys.argv[1])
+    if len(sys.argv) < 2:
+        raise HybridlabError("usage: python -m hybridlab.processes.fork_loop ADDRESS [MODULE ...]")
+    main(*sys.argv[1:])

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -64,10 +64,12 @@ class ExitStatus:
 
 class CaseServer:
     """Owns the server process, or borrows one for the same card whose address stands in the
-    environment. `card` is a simulated one; without it cases find the devices of this machine."""
+    environment. `card` is a simulated one; without it cases find the devices of this machine.
+    `modules`: what it imports, in place of all that cases need."""
 
-    def __init__(self, card: str = "") -> None:
+    def __init__(self, card: str = "", *, modules: Sequence[str] = ()) -> None:
         self.card = card
+        self.modules = modules
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._prepared: set[bytes] = set()
@@ -86,7 +88,7 @@ class CaseServer:
         self._folder = tempfile.TemporaryDirectory(prefix="hybridlab-")
         self.address = str(Path(self._folder.name) / self._name)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hybridlab.processes.fork_loop", self.address],
+            [sys.executable, "-m", "hybridlab.processes.fork_loop", self.address, *self.modules],
             stdin=subprocess.PIPE,  # its end of file tells the server that we are gone
             env={**os.environ, **self._environment(), ADDRESS_VARIABLE: self.address},
         )
@@ -241,12 +243,13 @@ _shared: dict[str, CaseServer] = {}
 _sharing = threading.Lock()
 
 
-def shared_server(device: str = "") -> CaseServer:
-    """This process' server for cases of this device, started at the first call; any thread may ask.
-    A process that was started with a simulated card shares the server that it comes from."""
+def shared_server(device: str = "", *, modules: Sequence[str] = ()) -> CaseServer:
+    """This process' server for cases of this device, started at the first call, with these modules
+    (`CaseServer`); any thread may ask. A process that was started with a simulated card shares the
+    server that it comes from."""
     card = simulated_card(device)
     name = card.name if card else Path(os.environ.get(ADDRESS_VARIABLE, "")).name.partition("-")[2]
     with _sharing:
         if not (name in _shared and _shared[name].address):
-            _shared[name] = CaseServer(name)
+            _shared[name] = CaseServer(name, modules=modules)
         return _shared[name].start()

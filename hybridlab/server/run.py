@@ -53,6 +53,8 @@ EXTRA = {
     "multipart": "python-multipart",
     "prometheus_client": "prometheus-client",
 }
+#: What is imported for the processes of a server whose models are all elsewhere: no torch.
+DECODING = ("hybridlab.server.audio_decoder",)
 
 
 def run(values: Mapping[str, Any]) -> None:
@@ -69,7 +71,10 @@ def run(values: Mapping[str, Any]) -> None:
     for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)
     # its imports take the longest: they begin now, beside this process' own
-    threading.Thread(target=shared_server, name="case-server", daemon=True).start()
+    modules = DECODING if settings.urls.keys() == set(settings.roles) else ()
+    threading.Thread(
+        target=shared_server, kwargs={"modules": modules}, name="case-server", daemon=True
+    ).start()
     start_log()
     asyncio.run(_serve(settings, listener, began))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from functools import lru_cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import Any
 
 import torch
@@ -103,21 +103,29 @@ _DISTINCT = frozenset({"multinomial", "topk"})
 
 def register(*, every_value: bool) -> None:
     """Put a step of ours around every operation of the card; for `every_value` see `values`."""
-    # torch's own kernels in Python are compiled for the card when they are first called
-    deregister_op_overrides(disable_dispatch_keys="CUDA")
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():  # torch warns that kernels are replaced, which is what we do
         warnings.filterwarnings("ignore", message=".*[Oo]verriding a previously registered kernel")
-        for key in ("CUDA", "SparseCUDA", "SparseCsrCUDA"):
-            listed = torch._C._dispatch_get_registrations_for_dispatch_key(key)
-            names = {name for name in listed if name.startswith("aten::")}
-            for name in sorted(names.union(_OF_ALL_BACKENDS if key == "CUDA" else ())):
-                kind = _kind(name, key)
-                is_checked = every_value or not name.startswith("aten::_assert_async")
-                if kind is not Kind.UNTOUCHED and is_checked:  # zeros pass no check
-                    step = Operation(name, key, kind, every_value=every_value)
-                    library.impl(name, step, key, with_keyset=True)  # type: ignore[no-untyped-call]
+        for name, key, step in steps(every_value=every_value):
+            library.impl(name, step, key, with_keyset=True)  # type: ignore[no-untyped-call]
     _libraries.append(library)
+
+
+@cache
+def steps(*, every_value: bool) -> tuple[tuple[str, str, Operation], ...]:
+    """The steps by the operation's name and the dispatch key of the kernel that each replaces."""
+    # torch's own kernels in Python are compiled for the card when they are first called
+    deregister_op_overrides(disable_dispatch_keys="CUDA")
+    found = []
+    for key in ("CUDA", "SparseCUDA", "SparseCsrCUDA"):
+        listed = torch._C._dispatch_get_registrations_for_dispatch_key(key)
+        names = {name for name in listed if name.startswith("aten::")}
+        for name in sorted(names.union(_OF_ALL_BACKENDS if key == "CUDA" else ())):
+            kind = _kind(name, key)
+            is_checked = every_value or not name.startswith("aten::_assert_async")
+            if kind is not Kind.UNTOUCHED and is_checked:  # zeros pass no check
+                found.append((name, key, Operation(name, key, kind, every_value=every_value)))
+    return tuple(found)
 
 
 _libraries: list[torch.library.Library] = []  # what a library registered ends with it

@@ -43,6 +43,13 @@ def install(mode: Mode) -> None:
         _installed = mode
 
 
+def prepare(mode: Mode) -> None:
+    """Find out about every operation what `install` needs, once for all processes forked later."""
+    from hybridlab.simulation import operations
+
+    operations.steps(every_value=mode == "all")
+
+
 def installed() -> Mode | None:
     """Which values this process computes, `None` where it computes none."""
     return _installed

@@ -109,17 +109,29 @@ def test_what_torch_cannot_use_is_a_lack_in_words(
 ) -> None:
     import torch
 
-    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.setattr(visible, "cuda_version", lambda folder: built_for)
     monkeypatch.setattr(torch._C, "_cuda_getArchFlags", lambda: flags, raising=False)
     monkeypatch.setattr(visible, "visible_gpus", lambda: (gpu,))
     said = visible.cuda_lack()
     assert lack in said and bool(said) == bool(lack)
 
 
+def test_a_machine_without_a_card_is_known_without_torch() -> None:
+    """A notebook's kernel and the command line resolve their device so."""
+    code = (
+        "import sys; from hybridlab.devices import resolve_device as found; found('auto').title()"
+    )
+    hidden = {**os.environ, visible.VISIBLE_VARIABLE: ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], env=hidden, check=False
+    )
+    assert ended.returncode == 0
+
+
 def test_no_visible_card_and_a_fork_after_cuda_are_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(visible, "cuda_version", lambda folder: "13.0")
     monkeypatch.setattr(visible, "visible_gpus", tuple)
     monkeypatch.setenv(visible.VISIBLE_VARIABLE, "")
     assert "CUDA_VISIBLE_DEVICES=''" in visible.cuda_lack()

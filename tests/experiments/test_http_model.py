@@ -40,6 +40,7 @@ from tests.workers_at_work import alive, wait_until
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("case_server")
 def test_servers_say_what_the_models_say_alone_and_their_cost_is_measured(tmp_path: Path) -> None:
     """Two servers in a race (a closed loop), one server under arrivals (an open one)."""
     session = open_session(tmp_path, ParallelParams, device="cpu")

@@ -4,6 +4,7 @@ tests in one without."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hybridlab.models.factory import make_asr, make_llm
 from hybridlab.planner.limits import longest_audio_s
 from hybridlab.processes.fork_server import shared_server
 from hybridlab.reporting import key_findings
+from hybridlab.simulation import STATE_VARIABLE, state
 from hybridlab.units import GIB, MIB, format_bytes
 from tests.simulation.conftest import has_no_times, open_session
 
@@ -170,8 +172,10 @@ def test_each_attention_kernel_runs_or_says_why_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("card", ["l4", "a100-40", "h100"])
 def test_all_sizes_live_beside_voxtral_on_larger_cards(card: str, tmp_path: Path) -> None:
-    found = tmp_path / "found.json"
-    ended = shared_server(f"simulated:{card}").run(coreside, str(found), log=tmp_path / "log")
+    own, found = tmp_path / "card", tmp_path / "found.json"
+    state.create(own, [card])
+    server = shared_server("simulated:t4")  # has touched no card yet, nor have those that it forks
+    ended = server.run(coreside, str(own), str(found), log=tmp_path / "log")
     assert ended.ok, (tmp_path / "log").read_text()
     measured = json.loads(found.read_text())
     assert list(measured) == list(catalog.WHISPER_SIZES)
@@ -191,12 +195,14 @@ def test_all_sizes_live_beside_voxtral_on_larger_cards(card: str, tmp_path: Path
             assert abs(n_bytes - planned) <= 16 * MIB, told
 
 
-def coreside(path: str) -> None:
-    """In a process with a card: each Whisper in turn beside one Voxtral, allocated bytes by size
+def coreside(card: str, path: str) -> None:
+    """In a process with this card: each Whisper in turn beside one Voxtral, allocated bytes by size
     and moment."""
+    os.environ[STATE_VARIABLE] = card
     voxtral = ModelSpec(model="mini-3b", backend="transformers", weights="random", dtype="float16")
     compute_values(voxtral)
     device = resolve_device("cuda")
+    assert device.capacity_bytes() == state.read(Path(card))[0].usable_bytes
     llm = make_llm(voxtral, device)
     llm.load()
     samples = np.zeros(5 * catalog.SAMPLE_RATE_HZ, np.float32)

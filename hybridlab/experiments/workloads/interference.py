@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from hybridlab.analysis.phase_slowdown import ALONE
 from hybridlab.devices import Device
 from hybridlab.experiments.case import RequestSpec
 from hybridlab.experiments.case_context import CaseContext, write_spans
@@ -25,6 +24,8 @@ Party = Callable[[RequestSpec], list[PhaseSpan]]
 def run(context: CaseContext) -> None:
     """Spans of every party alone and of every two parties at once, labelled in `request_id`: each
     model with its share of a request, and a thread that copies a block as large as Whisper."""
+    from hybridlab.analysis.phase_slowdown import ALONE  # with pandas, which no other case needs
+
     case = context.case
     strategy = common.strategy_of(context)
     common.bring_up(context, strategy)

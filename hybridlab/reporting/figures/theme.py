@@ -231,6 +231,6 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 def _settle(figure: Figure) -> None:
     """Lay the axes out once, to a millionth of the figure: the solver's last digits vary."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # the placeholder of "none" has each file drawn twice
     for ax in figure.axes:
         ax.set_position(Bbox.from_bounds(*(round(value, 6) for value in ax.get_position().bounds)))
