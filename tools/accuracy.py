@@ -42,8 +42,9 @@ compute capability 7.5 to 9.0, and the bytes of the math kernel within 0.5 %
 (`tests/simulation/test_attention.py`); the tensors of each phase on true shapes
 (`tests/planner/test_live_tensors.py`).
 
-`python -m benchmarks.planner_accuracy --card t4` asks for requests of 30 s to 10 min, alone and four
-at once, of every size, backend and dtype: expected allocated peaks count as met within 3 % or 64 MiB.
+`python -m benchmarks.planner_accuracy --card t4` asks for requests of 30 s to 10 min, alone and
+four at once, of every size, backend and dtype: expected allocated peaks count as met within 3 % or
+64 MiB.
 """
 
 
