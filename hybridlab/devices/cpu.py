@@ -123,7 +123,7 @@ class CpuDevice(Device):
         procfs.set_mmap_threshold(EXACT_BLOCK_BYTES)
 
     def memory_owners(self) -> MemoryOwners:
-        """`libraries`: resident pages of mapped files; `free heap`: what malloc has free again since
+        """`libraries`: resident pages of mapped files; `free heap`: what malloc has got free since
         its last release; `workers`: what members hold without their work: their own interpreters'
         pages and copies of pages that they had inherited. Children that no member counts are
         outside."""
