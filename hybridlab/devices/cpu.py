@@ -32,6 +32,8 @@ class CpuDevice(Device):
     name = kind = "cpu"
     allocator = "rss"
     is_host = True
+    #: What malloc has free but gave back when it was last asked to: no memory of this process.
+    _given_back_bytes = 0
 
     def title(self) -> str:
         return str(machine()["processor"])
@@ -97,6 +99,8 @@ class CpuDevice(Device):
     def release(self) -> None:
         gc.collect()
         procfs.trim_heap()
+        if (heap := procfs.heap()) is not None:
+            self._given_back_bytes = heap.free_bytes
         for member in self.tracked_processes:
             member.release()
 
@@ -119,13 +123,14 @@ class CpuDevice(Device):
         procfs.set_mmap_threshold(EXACT_BLOCK_BYTES)
 
     def memory_owners(self) -> MemoryOwners:
-        """`libraries`: resident pages of mapped files; `free heap`: what malloc holds, unowned;
-        `workers`: what members hold without their work: their own interpreters' pages and copies of
-        pages that they had inherited. Children that no member counts are outside."""
+        """`libraries`: resident pages of mapped files; `free heap`: what malloc has got free since
+        its last release; `workers`: what members hold without their work: their own interpreters'
+        pages and copies of pages that they had inherited. Children that no member counts are
+        outside."""
         inside = {"libraries": procfs.status_bytes("RssFile")}
         heap = procfs.heap()
         if heap is not None:
-            inside["free heap"] = heap.free_bytes
+            inside["free heap"] = max(0, heap.free_bytes - self._given_back_bytes)
         if self.tracked_processes:
             here = [member for member in self.tracked_processes if member.alive]
             inside["libraries"] += sum(member.library_bytes for member in here)

@@ -166,6 +166,20 @@ def test_a_second_case_in_one_process_does_not_count_the_first_ones_context(
     assert second.memory_owners().external["context"] == 800
 
 
+def test_what_malloc_gave_back_is_no_free_heap() -> None:
+    host = CpuDevice()
+    blocks = [bytearray(60_000) for _ in range(1_000)]  # small enough for the heap, 60 MB together
+    kept, last = blocks[:-1:2], blocks[-1]  # above all others, so that these stay malloc's
+    del blocks
+    host.release()
+    assert host.memory_owners().in_process["free heap"] < MIB
+    del kept
+    assert host.memory_owners().in_process["free heap"] > 20 * MIB
+    host.release()
+    assert host.memory_owners().in_process["free heap"] < MIB
+    del last
+
+
 def test_without_nvml_owners_outside_torch_cannot_be_told_apart(
     nvml: FakeNvml, allocator: FakeAllocator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
