@@ -4,9 +4,12 @@ with bootstrap intervals, trends, word error rate."""
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
+import runpy
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -229,15 +232,26 @@ def _worth(residuals: Array) -> float:
     return max(float(LEAST_READINGS), n * (1 - lagged) / (1 + lagged))
 
 
+@functools.cache
+def _normaliser() -> Callable[[str], str]:
+    """openai-whisper's `BasicTextNormalizer`, its file loaded by itself: the package imports torch,
+    which a kernel and a report do without."""
+    package = importlib.util.find_spec("whisper")
+    assert package is not None  # required
+    assert package.origin is not None
+    file = Path(package.origin).parent / "normalizers" / "basic.py"
+    normalise: Callable[[str], str] = runpy.run_path(str(file))["BasicTextNormalizer"]()
+    return normalise
+
+
 def aligned_words(reference: str, hypothesis: str) -> Any:
     """jiwer's alignment of the two (`WordOutput`), both through Whisper's own normaliser for any
     language (lower case, no punctuation, nothing in brackets). Its English one would join spoken
     digits to one number, a single word. None without a word in the reference.
     """
     import jiwer
-    from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-    normalise = BasicTextNormalizer()
+    normalise = _normaliser()
     expected = normalise(reference).strip()
     return jiwer.process_words(expected, normalise(hypothesis).strip()) if expected else None
 
