@@ -22,7 +22,11 @@ from hybridlab.planner.activations import (
     whisper_kernel,
     whisper_phases,
 )
-from hybridlab.planner.allocator import request_cache_bytes, resident_cache_bytes
+from hybridlab.planner.allocator import (
+    loading_cache_bytes,
+    request_cache_bytes,
+    resident_cache_bytes,
+)
 from hybridlab.planner.estimate import ZERO, Estimate, largest, total
 from hybridlab.planner.weights import (
     voxtral_host_bytes,
@@ -197,6 +201,8 @@ class PairParts:
     asr: MemoryByOwner
     #: Beside the recogniser's weights while it is loaded.
     second_copy: MemoryByOwner
+    #: Unused then beside that copy.
+    loading_cache: Estimate
     #: By role: transient bytes of a request, and what the allocator holds unused beside them.
     requests: Mapping[str, tuple[Estimate, Estimate]]
 
@@ -207,7 +213,8 @@ class PairParts:
     @property
     def loading(self) -> MemoryByOwner:
         """cuBLAS' workspaces come with the first request."""
-        loaded = self.resident | self.second_copy
+        cache = {CACHE: self.process[CACHE] + self.loading_cache}
+        loaded = self.resident | self.second_copy | cache
         return {owner: size for owner, size in loaded.items() if owner != "workspaces"}
 
     def working(self, *roles: str) -> MemoryByOwner:
@@ -261,6 +268,7 @@ def pair_parts(
         llm={"llm weights": Estimate.exact(voxtral_weights_bytes(voxtral, dtype=llm_dtype))},
         asr={"asr weights": Estimate.exact(asr_bytes)},
         second_copy={"second copy": Estimate.exact(load_bytes - asr_bytes)},
+        loading_cache=loading_cache_bytes(card, load_bytes - asr_bytes),
         requests={
             role: (largest(list(phases.values())), request_cache_bytes(card, phases, kernel))
             for role, phases, kernel in (
