@@ -14,12 +14,13 @@ from hybridlab.units import MIB
 #: blocks come from segments of 2 and 20 MiB, and some of what loading held is kept.
 RESIDENT_CACHE_BYTES = (2 * MIB, 40 * MIB, 200 * MIB)
 #: Unused while a request's peak is reached, as a share of its transient bytes: lowest, expected,
-#: highest, by the phase of the peak, or `scores` where attention builds them; and of a second copy
-#: of weights while they are loaded. Measured on simulated cards over sizes, backends, dtypes, 30 s
-#: to 10 min and one or four rows: an encoder's blocks of unlike sizes fit into each other's segments
-#: worst, a matrix of scores has a segment for itself.
+#: highest, by the phase of the peak, or `scores` where attention builds them; and of weights that
+#: are allocated tensor by tensor. Measured on simulated cards over sizes, backends, dtypes, 30 s to
+#: 10 min and one or four rows: an encoder's blocks of unlike sizes fit into each other's segments
+#: worst, a matrix of scores has a segment for itself, and so has a tensor of 10 MiB and more,
+#: rounded up to 2 MiB.
 SHARES = {
-    "loading": (0.0, 0.03, 0.10),
+    "tensors": (0.0, 0.03, 0.10),
     "scores": (0.0, 0.06, 0.13),
     "encode": (0.0, 0.32, 0.50),
     "prefill": (0.0, 0.20, 0.27),
@@ -32,9 +33,12 @@ def resident_cache_bytes(card: Card) -> Estimate:
     return ZERO if card is catalog.HOST else Estimate(*RESIDENT_CACHE_BYTES)
 
 
-def loading_cache_bytes(card: Card, second_copy: int) -> Estimate:
-    """What is reserved and unused while a second copy of weights is there."""
-    return ZERO if card is catalog.HOST else times(Estimate.exact(second_copy), SHARES["loading"])
+def tensors_cache_bytes(card: Card, backend: str, n_bytes: int) -> Estimate:
+    """The same beside so many bytes of a recogniser's weights, where its library allocates them one
+    by one; transformers reserves one block for all."""
+    if card is catalog.HOST or not catalog.backend(backend).float32_build:
+        return ZERO
+    return times(Estimate.exact(n_bytes), SHARES["tensors"])
 
 
 def request_cache_bytes(card: Card, phases: Mapping[str, Estimate], kernel: Kernel) -> Estimate:

@@ -23,9 +23,9 @@ from hybridlab.planner.activations import (
     whisper_phases,
 )
 from hybridlab.planner.allocator import (
-    loading_cache_bytes,
     request_cache_bytes,
     resident_cache_bytes,
+    tensors_cache_bytes,
 )
 from hybridlab.planner.estimate import ZERO, Estimate, largest, total
 from hybridlab.planner.weights import (
@@ -263,12 +263,12 @@ def pair_parts(
         process={
             "context": context_bytes(card) + library_bytes(card, backend),
             "workspaces": workspace_bytes(card),
-            CACHE: resident_cache_bytes(card),
+            CACHE: resident_cache_bytes(card) + tensors_cache_bytes(card, backend, asr_bytes),
         },
         llm={"llm weights": Estimate.exact(voxtral_weights_bytes(voxtral, dtype=llm_dtype))},
         asr={"asr weights": Estimate.exact(asr_bytes)},
         second_copy={"second copy": Estimate.exact(load_bytes - asr_bytes)},
-        loading_cache=loading_cache_bytes(card, load_bytes - asr_bytes),
+        loading_cache=tensors_cache_bytes(card, backend, load_bytes - asr_bytes),
         requests={
             role: (largest(list(phases.values())), request_cache_bytes(card, phases, kernel))
             for role, phases, kernel in (

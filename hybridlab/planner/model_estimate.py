@@ -12,8 +12,12 @@ from hybridlab.planner.activations import (
     whisper_kernel,
     whisper_phases,
 )
-from hybridlab.planner.allocator import request_cache_bytes, resident_cache_bytes
-from hybridlab.planner.estimate import Estimate, largest, total
+from hybridlab.planner.allocator import (
+    request_cache_bytes,
+    resident_cache_bytes,
+    tensors_cache_bytes,
+)
+from hybridlab.planner.estimate import ZERO, Estimate, largest, total
 from hybridlab.planner.memory_plan import (
     context_bytes,
     default_voxtral_dtype,
@@ -68,17 +72,18 @@ def estimate_model(
         weights = load = voxtral_weights_bytes(model, dtype=dtype)
         phases = voxtral_phases(model, request, dtype=dtype, card=card, attention=attention)
         kernel = voxtral_kernel(card, request, dtype=dtype, attention=attention)
-        outside = context_bytes(card)
+        outside, tensors = context_bytes(card), ZERO
     else:
         weights = whisper_weights_bytes(model, backend=backend, dtype=dtype)
         load = whisper_load_peak_bytes(model, backend=backend, dtype=dtype)
         phases = whisper_phases(model, request, backend=backend, dtype=dtype, card=card)
         kernel = whisper_kernel(card, backend=backend, dtype=dtype)
         outside = context_bytes(card) + library_bytes(card, backend)
+        tensors = tensors_cache_bytes(card, backend, weights)
     at_work = largest(list(phases.values()))
     idle = total([Estimate.exact(weights), workspace_bytes(card)])
     cache = request_cache_bytes(card, phases, kernel)
-    reserved = total([idle, at_work, cache, resident_cache_bytes(card)])
+    reserved = total([idle, at_work, cache, resident_cache_bytes(card), tensors])
     return {
         "weights_bytes": Estimate.exact(weights),
         "load_peak_bytes": Estimate.exact(load),
