@@ -23,7 +23,6 @@ from benchmarks.report import options, publish
 from hybridlab import catalog, planner
 from hybridlab.catalog.device_names import PREFIX
 from hybridlab.devices import resolve_device
-from hybridlab.errors import ParameterError
 from hybridlab.models import ModelSpec
 from hybridlab.models.base import compute_values
 from hybridlab.models.factory import make_asr, make_llm
@@ -164,7 +163,7 @@ def main() -> None:
             timeout_s=LONGEST_S,
         )
         if not ended.ok:
-            raise ParameterError(log.read_text(encoding="utf-8")[-2000:])
+            raise RuntimeError(log.read_text(encoding="utf-8")[-2000:])
         rows = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()]
     rows = list(compared(given.card, rows))
     publish(card=given.card, summary=summary(rows), rows=rows)

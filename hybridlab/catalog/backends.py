@@ -69,7 +69,9 @@ class Backend:
     #: loaded straight to the device has the checkpoint there.
     float32_build: bool = False
     reads_whole_file: bool = False
-    #: What its own library holds on a card beside torch's context: lowest, expected, highest.
+    #: What its own library holds on a card beside torch's context: lowest, expected, highest. Not
+    #: derived: public readings of whole devices less weights, a context and a request
+    #: (SYSTRAN/faster-whisper's README and #1030).
     library_bytes: tuple[int, int, int] = (0, 0, 0)
 
     def check_dtype(self, dtype: str) -> None:

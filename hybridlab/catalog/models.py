@@ -11,6 +11,7 @@ from typing import Any
 
 from hybridlab.catalog.constants import ENCODER_POSITIONS, WHISPER_MAX_TARGET_POSITIONS
 from hybridlab.catalog.registry import Registry
+from hybridlab.errors import ParameterError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +265,9 @@ def voxtral(name: str) -> VoxtralModel:
 
 
 def model_named(name: str) -> WhisperModel | VoxtralModel:
-    """The Whisper or the Voxtral of that name."""
+    """The Whisper or the Voxtral of that name; `ParameterError` lists the good names."""
+    if name not in VOXTRALS and name not in WHISPERS:
+        raise ParameterError.unknown_name("model", name, [*WHISPERS, *VOXTRALS])
     return VOXTRALS[name] if name in VOXTRALS else WHISPERS[name]
 
 

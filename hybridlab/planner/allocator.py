@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hybridlab import catalog
-from hybridlab.catalog import Card
+from hybridlab.catalog import Attention, Card, VoxtralModel, WhisperModel
 from hybridlab.catalog.kernels import Kernel
+from hybridlab.planner.activations import (
+    Request,
+    voxtral_kernel,
+    voxtral_phases,
+    whisper_kernel,
+    whisper_phases,
+)
 from hybridlab.planner.estimate import ZERO, Estimate, largest
 from hybridlab.units import MIB
 
@@ -39,6 +46,25 @@ def tensors_cache_bytes(card: Card, backend: str, n_bytes: int) -> Estimate:
     if card is catalog.HOST or not catalog.backend(backend).float32_build:
         return ZERO
     return times(Estimate.exact(n_bytes), SHARES["tensors"])
+
+
+def request_bytes(
+    model: WhisperModel | VoxtralModel,
+    request: Request,
+    card: Card,
+    *,
+    backend: str,
+    dtype: str,
+    attention: Attention = "auto",
+) -> tuple[Estimate, Estimate]:
+    """Transient bytes of one request to a model, and what is reserved and unused at their peak."""
+    if isinstance(model, VoxtralModel):
+        phases = voxtral_phases(model, request, dtype=dtype, card=card, attention=attention)
+        kernel = voxtral_kernel(card, request, dtype=dtype, attention=attention)
+    else:
+        phases = whisper_phases(model, request, backend=backend, dtype=dtype, card=card)
+        kernel = whisper_kernel(card, backend=backend, dtype=dtype)
+    return largest(list(phases.values())), request_cache_bytes(card, phases, kernel)
 
 
 def request_cache_bytes(card: Card, phases: Mapping[str, Estimate], kernel: Kernel) -> Estimate:

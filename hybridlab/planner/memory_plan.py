@@ -15,15 +15,9 @@ from hybridlab.catalog import (
     VoxtralModel,
     WhisperModel,
 )
-from hybridlab.planner.activations import (
-    Request,
-    voxtral_kernel,
-    voxtral_phases,
-    whisper_kernel,
-    whisper_phases,
-)
+from hybridlab.planner.activations import Request
 from hybridlab.planner.allocator import (
-    request_cache_bytes,
+    request_bytes,
     resident_cache_bytes,
     tensors_cache_bytes,
 )
@@ -255,10 +249,6 @@ def pair_parts(
     kept: dict[str, Any] = {"backend": backend, "dtype": dtype}
     asr_bytes = whisper_weights_bytes(whisper, **kept)
     load_bytes = whisper_load_peak_bytes(whisper, **kept, path=load_path)
-    llm_phases = voxtral_phases(voxtral, request, dtype=llm_dtype, card=card, attention=attention)
-    llm_kernel = voxtral_kernel(card, request, dtype=llm_dtype, attention=attention)
-    asr_phases = whisper_phases(whisper, request, **kept, card=card)
-    asr_kernel = whisper_kernel(card, **kept)
     return PairParts(
         process={
             "context": context_bytes(card) + library_bytes(card, backend),
@@ -270,11 +260,15 @@ def pair_parts(
         second_copy={"second copy": Estimate.exact(load_bytes - asr_bytes)},
         loading_cache=tensors_cache_bytes(card, backend, load_bytes - asr_bytes),
         requests={
-            role: (largest(list(phases.values())), request_cache_bytes(card, phases, kernel))
-            for role, phases, kernel in (
-                ("llm", llm_phases, llm_kernel),
-                ("asr", asr_phases, asr_kernel),
-            )
+            "llm": request_bytes(
+                voxtral,
+                request,
+                card,
+                backend="transformers",
+                dtype=llm_dtype,
+                attention=attention,
+            ),
+            "asr": request_bytes(whisper, request, card, **kept),
         },
     )
 

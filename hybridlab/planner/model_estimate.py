@@ -5,19 +5,13 @@ from __future__ import annotations
 from hybridlab import catalog
 from hybridlab.catalog import Attention, Card, VoxtralModel
 from hybridlab.errors import ParameterError
-from hybridlab.planner.activations import (
-    Request,
-    voxtral_kernel,
-    voxtral_phases,
-    whisper_kernel,
-    whisper_phases,
-)
+from hybridlab.planner.activations import Request
 from hybridlab.planner.allocator import (
-    request_cache_bytes,
+    request_bytes,
     resident_cache_bytes,
     tensors_cache_bytes,
 )
-from hybridlab.planner.estimate import ZERO, Estimate, largest, total
+from hybridlab.planner.estimate import ZERO, Estimate, total
 from hybridlab.planner.memory_plan import (
     context_bytes,
     default_voxtral_dtype,
@@ -49,6 +43,8 @@ def checked_dtype(name: str, card: Card, backend: str, dtype: str) -> str:
         dtype = known.default_dtype if dtype == "auto" else dtype
         known.check_dtype(dtype)
         return dtype
+    if backend != "transformers":
+        raise ParameterError(f"{name} runs through transformers alone; leave out --backend")
     if dtype == "auto":
         return default_voxtral_dtype(card)
     if dtype not in catalog.LLM_DTYPES:
@@ -67,22 +63,18 @@ def estimate_model(
 ) -> dict[str, Estimate]:
     """`QUANTITIES` of a Whisper or a Voxtral and one request. `ParameterError` for a dtype that the
     backend cannot keep."""
-    model = catalog.model_named(name)
+    model, outside, tensors = catalog.model_named(name), context_bytes(card), ZERO
     if isinstance(model, VoxtralModel):
         weights = load = voxtral_weights_bytes(model, dtype=dtype)
-        phases = voxtral_phases(model, request, dtype=dtype, card=card, attention=attention)
-        kernel = voxtral_kernel(card, request, dtype=dtype, attention=attention)
-        outside, tensors = context_bytes(card), ZERO
     else:
         weights = whisper_weights_bytes(model, backend=backend, dtype=dtype)
         load = whisper_load_peak_bytes(model, backend=backend, dtype=dtype)
-        phases = whisper_phases(model, request, backend=backend, dtype=dtype, card=card)
-        kernel = whisper_kernel(card, backend=backend, dtype=dtype)
-        outside = context_bytes(card) + library_bytes(card, backend)
+        outside = outside + library_bytes(card, backend)
         tensors = tensors_cache_bytes(card, backend, weights)
-    at_work = largest(list(phases.values()))
+    at_work, cache = request_bytes(
+        model, request, card, backend=backend, dtype=dtype, attention=attention
+    )
     idle = total([Estimate.exact(weights), workspace_bytes(card)])
-    cache = request_cache_bytes(card, phases, kernel)
     reserved = total([idle, at_work, cache, resident_cache_bytes(card), tensors])
     return {
         "weights_bytes": Estimate.exact(weights),

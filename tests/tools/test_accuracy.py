@@ -36,3 +36,15 @@ def test_every_model_is_estimated_in_order(model: str) -> None:
         assert figures[name]["low"] <= figures[name]["expected"] <= figures[name]["high"]
     expected = [figures[name]["expected"] for name in QUANTITIES if name != "load_peak_bytes"]
     assert expected == sorted(expected)
+
+
+def test_what_cannot_be_estimated_is_one_line() -> None:
+    for arguments, words in (
+        (["foo"], "unknown model 'foo'"),
+        (["mini-3b", "--backend", "faster-whisper"], "leave out --backend"),
+        (["tiny", "--dtype", "int4"], "cannot keep 'int4'"),
+        (["tiny", "--audio-s", "0"], "above zero"),
+    ):
+        done = CliRunner().invoke(app, ["estimate", *arguments])
+        assert (done.exit_code, done.output.count("\n")) == (2, 1)
+        assert words in done.output
