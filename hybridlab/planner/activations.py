@@ -65,15 +65,21 @@ def whisper_kernel(card: Card, *, backend: str, dtype: str) -> Kernel:
     return attention_kernel(card, computes_in, engine=catalog.backend(backend).engine)
 
 
+def reads_groups(request: Request, attention: Attention) -> bool:
+    """Whether Voxtral's K and V are passed with their fewer heads: transformers expands them for a
+    mask, and where that is asked for."""
+    return attention != "expanded_kv" and not request.padded
+
+
 def voxtral_kernel(
     card: Card, request: Request, *, dtype: str, attention: Attention = "auto"
 ) -> Kernel:
-    """For the prompt of a Voxtral: with a mask, or with expanded K and V, no heads are grouped."""
+    """For the prompt of a Voxtral."""
     return attention_kernel(
         card,
         compute_dtype(dtype, "transformers", card),
         attention=attention,
-        grouped=attention != "expanded_kv" and not request.padded,
+        grouped=reads_groups(request, attention),
         masked=request.padded,
     )
 
@@ -279,7 +285,7 @@ def voxtral_phases(
     kept = prompt_kv + features + heard + rotary + mask
     feed_forward = Estimate.exact(4 * hidden + 3 * length * text.ffn * width * rows)
     query = length * text.heads * text.head_dim * width * rows
-    grouped = attention != "expanded_kv" and not request.padded
+    grouped = reads_groups(request, attention)
     kernel = voxtral_kernel(card, request, dtype=dtype, attention=attention)
     attending = Estimate.exact(3 * hidden + query) + attention_bytes(
         model, length, rows, width, kernel, grouped=grouped, padded=request.padded
