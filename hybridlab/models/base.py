@@ -199,8 +199,8 @@ class SpeechRecognizer(Model):
     ) -> list[GenerationResult]:
         """Transcribe clips of any length together.
 
-        batch: float32 mono at 16 kHz, each of shape (n,). language: ISO 639-1 code, '' detects it.
-        beams: 1 is greedy.
+        batch: float32 mono at 16 kHz, each of shape (n,). language: as `catalog.language_for` reads
+        it, which raises for one that the model does not know; '' detects it. beams: 1 is greedy.
         With random weights exactly `max_new_tokens` tokens are generated per window.
         """
 
@@ -216,6 +216,7 @@ class WindowedRecognizer(SpeechRecognizer):
         max_new_tokens: int = 224,
         beams: int = 1,
     ) -> list[GenerationResult]:
+        language = catalog.language_for(self.spec.model, language)
         pieces = [windows(samples) for samples in batch]
         cut = [piece for clip in pieces for piece in clip]
         rows = iter(self._transcribe_windows(cut, language, max_new_tokens, beams))

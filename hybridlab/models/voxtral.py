@@ -80,6 +80,7 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
         beams: int = 1,
     ) -> list[GenerationResult]:
         _check_length(batch, catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
+        language = catalog.language_for(self.spec.model, language)
         with self._probe.call():
             inputs = self._transcription(batch, language)
             return self._generate(inputs, max_new_tokens, beams=beams)
@@ -192,7 +193,8 @@ class _VoxtralPrefill(PrefilledAudio):
                 self._heading: DecodeState = model._loop.prefill(inputs)
 
     def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> GenerationResult:
-        spoken = self._ids(f"lang:{language}") if language else []
+        code = catalog.language_for(self._model.spec.model, language)
+        spoken = self._ids(f"lang:{code}") if code else []
         return self._continue([INST_END, *spoken, TRANSCRIBE], max_new_tokens)
 
     def answer(self, question: str, *, max_new_tokens: int = 200) -> GenerationResult:

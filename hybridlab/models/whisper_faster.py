@@ -50,6 +50,11 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
             return WhisperModel(str(self.converted(Path(folder))), **options)
 
+    @property
+    def _end_of_text(self) -> int:
+        end: int = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
+        return end
+
     def _check_card(self) -> None:
         """`UnavailableError` where CTranslate2 cannot compute on the card, or not in this dtype: it
         looks for CUDA 12's cuBLAS at the first encoder pass, whichever CUDA torch brought."""
@@ -90,7 +95,7 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
     def _window(
         self, samples: Samples, language: str, max_new_tokens: int, beams: int
     ) -> GenerationResult:
-        fixed = {} if self.spec.has_text else {"suppress_tokens": [-1, 50_257]}
+        fixed = {} if self.spec.has_text else {"suppress_tokens": [-1, self._end_of_text]}
         started = self.device.stamp()
         self.tell_phase("decode")
         segments, _ = self._model.transcribe(

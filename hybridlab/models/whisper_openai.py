@@ -14,7 +14,7 @@ from hybridlab.audio import Samples
 from hybridlab.errors import WeightsError
 from hybridlab.models.base import GenerationResult, WindowedRecognizer
 from hybridlab.models.local_model import LocalModel
-from hybridlab.models.processors import hf_to_openai_state_dict
+from hybridlab.models.processors import hf_to_openai_state_dict, openai_tokenizer
 from hybridlab.models.source import folder_or_id
 from hybridlab.models.weights import empty_weights_on, fill_random
 
@@ -153,11 +153,10 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
 
     def _options(self, language: str, max_new_tokens: int, beams: int) -> Any:
         from whisper.decoding import DecodingOptions
-        from whisper.tokenizer import get_tokenizer
 
         suppress = "-1"
         if not self.spec.has_text:  # fixed work: never end early
-            suppress = f"-1,{get_tokenizer(True).eot}"
+            suppress = f"-1,{openai_tokenizer(self._model.dims.n_vocab).eot}"
         return DecodingOptions(
             language=language or None,
             without_timestamps=True,

@@ -64,16 +64,18 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
                 return_attention_mask=True,
                 return_tensors="pt",
             ).to(self.device.torch_name)
+            asked: dict[str, Any] = {}
+            if catalog.whisper(self.spec.model).multilingual:
+                asked = {"language": language or None, "task": "transcribe"}
             fixed = {} if self.spec.has_text else {"min_new_tokens": max_new_tokens}
             output = self._model.generate(
                 inputs.input_features.to(self._model.dtype),
                 attention_mask=inputs.attention_mask,
-                language=language or None,
-                task="transcribe",
                 return_timestamps=False,
                 do_sample=False,
                 num_beams=beams,
                 max_new_tokens=max_new_tokens,
+                **asked,
                 **fixed,
             )
             return [self._text(row) for row in output.tolist()]

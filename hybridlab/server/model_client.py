@@ -153,12 +153,18 @@ class WorkerModelClient(ModelClient):
         texts: list[GenerationResult] = await self.remote.ask_async(
             "transcribe",
             [window for own in windows for window in own],
-            language=jobs[0].params.language,
+            language=self._language(jobs[0].params.language),
             max_new_tokens=jobs[0].max_new_tokens,
             on_text=on_text,
         )
         rows = iter(texts)
         return [tuple(next(rows) for _ in own) for own in windows]
+
+    def _language(self, asked: str) -> str:
+        """A smaller model in another's place detects the language where it lacks the one that was
+        asked for, as all but the newest lack Cantonese."""
+        known = catalog.model_named(self.specs[self.active].model).languages
+        return asked if self.active == 0 or asked in known else ""
 
     def offload(self) -> None:
         if self._on_device:
