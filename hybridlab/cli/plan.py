@@ -54,9 +54,7 @@ def plan(
     llm_dtype: Annotated[str, typer.Option(help=", ".join(["auto", *catalog.LLM_DTYPES]))] = "auto",
     asr_model: Annotated[
         list[str] | None,
-        typer.Option(
-            help=f"a Whisper to plan for, as base.en; repeatable; else {', '.join(catalog.WHISPER_SIZES)}"
-        ),
+        typer.Option(help="a Whisper to plan for, as base.en; repeatable; else the six sizes"),
     ] = None,
     audio_s: AudioS = 30.0,
     new_tokens: Annotated[int, typer.Option(help="tokens generated per request")] = 200,

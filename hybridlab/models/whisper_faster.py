@@ -18,10 +18,15 @@ from hybridlab.devices import CpuDevice
 from hybridlab.devices.nvml import nvml_facts
 from hybridlab.errors import UnavailableError
 from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, WindowedRecognizer
+from hybridlab.models.ctranslate2_folder import is_ctranslate2
 from hybridlab.models.local_model import LocalModel
+from hybridlab.models.processors import whisper_processor
+from hybridlab.models.source import folder_or_id
 from hybridlab.models.whisper_transformers import WhisperTransformers
 
 NAME = "faster-whisper"
+#: What the library reads of a folder beside CTranslate2's own files.
+PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer.json")
 #: The small model that ships with hybridlab, in which host and card have to say the same, and the
 #: seconds after which a card that has not answered will not.
 PROBED, PROBE_TIMEOUT_S = "pocket-m", 120.0
@@ -48,7 +53,31 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         if self.spec.weights == "hub":
             return WhisperModel(self.spec.model, **options)
         with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
-            return WhisperModel(str(self.converted(Path(folder))), **options)
+            return WhisperModel(str(self._model_folder(Path(folder))), **options)
+
+    def _model_folder(self, scratch: Path) -> Path:
+        """The reader's own folder in CTranslate2's format as it is, or what `converted` makes."""
+        source = Path(folder_or_id(self.spec)) if self.spec.weights == "local" else None
+        if source is None or not is_ctranslate2(source):
+            return self.converted(scratch)
+        return self._with_processor(source, scratch)
+
+    def _with_processor(self, source: Path, scratch: Path) -> Path:
+        """This folder, or links to its files beside the tokenizer and the features' description
+        that it lacks: the library would ask the hub for the one, and take 80 mel bins for the
+        other."""
+        lacking = [name for name in PROCESSOR_FILES if not (source / name).is_file()]
+        if not lacking:
+            return source
+        for file in source.iterdir():
+            (scratch / file.name).symlink_to(file.resolve())
+        known = catalog.whisper(self.spec.model)
+        made = whisper_processor(vocab_size=known.vocab_size, num_mel_bins=known.encoder.mel_bins)
+        write = (made.feature_extractor.to_json_file, made.tokenizer.backend_tokenizer.save)
+        for name, save in zip(PROCESSOR_FILES, write, strict=True):
+            if name in lacking:
+                save(str(scratch / name))
+        return scratch
 
     @property
     def _end_of_text(self) -> int:
@@ -82,9 +111,7 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         model.load()
         model.save(source)
         model.unload()
-        TransformersConverter(
-            str(source), copy_files=["preprocessor_config.json", "tokenizer.json"]
-        ).convert(str(target))
+        TransformersConverter(str(source), copy_files=list(PROCESSOR_FILES)).convert(str(target))
         return target
 
     def _transcribe_windows(
