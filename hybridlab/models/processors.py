@@ -18,7 +18,7 @@ from hybridlab import catalog
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import GenerationConfig, VoxtralProcessor, WhisperProcessor
+    from transformers import GenerationConfig, VoxtralProcessor, WhisperProcessor, WhisperTokenizer
 
 TEKKEN_CONTROL_TOKENS = 1000
 TEKKEN_FILE = "tekken_240911.json"
@@ -49,7 +49,15 @@ def _last_pair(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
 @functools.cache
 def whisper_processor(*, vocab_size: int, num_mel_bins: int) -> WhisperProcessor:
     """Whisper's processor; its ids equal openai-whisper's."""
-    from transformers import AddedToken, WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
+    from transformers import WhisperFeatureExtractor, WhisperProcessor
+
+    features = WhisperFeatureExtractor(feature_size=num_mel_bins)
+    return WhisperProcessor(features, whisper_tokenizer(vocab_size))
+
+
+def whisper_tokenizer(vocab_size: int) -> WhisperTokenizer:
+    """The tokenizer of `whisper_processor`."""
+    from transformers import AddedToken, WhisperTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = bytes_to_unicode()
@@ -73,7 +81,7 @@ def whisper_processor(*, vocab_size: int, num_mel_bins: int) -> WhisperProcessor
     tokenizer.pad_token = tokenizer.eos_token = "<|endoftext|>"
     # the constructor set its prefix while the control tokens were still unknown to it
     tokenizer.set_prefix_tokens()
-    return WhisperProcessor(WhisperFeatureExtractor(feature_size=num_mel_bins), tokenizer)
+    return tokenizer
 
 
 def load_whisper_processor(folder_or_id: str, model: catalog.WhisperModel) -> WhisperProcessor:

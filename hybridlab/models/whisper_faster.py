@@ -20,7 +20,7 @@ from hybridlab.errors import UnavailableError
 from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, WindowedRecognizer
 from hybridlab.models.ctranslate2_folder import is_ctranslate2
 from hybridlab.models.local_model import LocalModel
-from hybridlab.models.processors import whisper_processor
+from hybridlab.models.processors import whisper_tokenizer
 from hybridlab.models.source import folder_or_id
 from hybridlab.models.whisper_transformers import WhisperTransformers
 
@@ -66,17 +66,21 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         """This folder, or links to its files beside the tokenizer and the features' description
         that it lacks: the library would ask the hub for the one, and take 80 mel bins for the
         other."""
+        features, tokenizer = PROCESSOR_FILES
         lacking = [name for name in PROCESSOR_FILES if not (source / name).is_file()]
         if not lacking:
             return source
         for file in source.iterdir():
             (scratch / file.name).symlink_to(file.resolve())
         known = catalog.whisper(self.spec.model)
-        made = whisper_processor(vocab_size=known.vocab_size, num_mel_bins=known.encoder.mel_bins)
-        write = (made.feature_extractor.to_json_file, made.tokenizer.backend_tokenizer.save)
-        for name, save in zip(PROCESSOR_FILES, write, strict=True):
-            if name in lacking:
-                save(str(scratch / name))
+        if features in lacking:
+            from transformers import WhisperFeatureExtractor
+
+            extractor = WhisperFeatureExtractor(feature_size=known.encoder.mel_bins)
+            extractor.to_json_file(str(scratch / features))
+        if tokenizer in lacking:
+            made = whisper_tokenizer(known.vocab_size)
+            made.backend_tokenizer.save(str(scratch / tokenizer))
         return scratch
 
     @property
