@@ -106,6 +106,8 @@ class WindowedRecognizer(SpeechRecognizer):
     def transcribe(
         self, batch: Sequence[Samples], options: TranscribeOptions = DEFAULT_OPTIONS
     ) -> list[GenerationResult]:
+        language = catalog.language_for(self.spec.model, options.language)
+        options = replace(options, language=language)
         clips = [windows(samples) for samples in batch]
         pieces = [window for clip in clips for window in clip]
         read = self._read if self.spec.timestamps else self._plain
