@@ -13,8 +13,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hybridlab.audio import Samples, read_audio
 from hybridlab.catalog import SAMPLE_RATE_HZ
@@ -39,6 +41,27 @@ class Recording:
     @property
     def audio_s(self) -> float:
         return self.samples.size / SAMPLE_RATE_HZ
+
+    def normalised(self, text: str) -> str:
+        """Through Whisper's own normaliser of the language: in English 'mr' is 'mister', elsewhere
+        only case and punctuation go."""
+        return _normaliser(self.language)(text).strip()
+
+    def alignment(self, transcript: str) -> Any:
+        """jiwer's `WordOutput` of this recording's text and a transcript of it, both normalised."""
+        import jiwer
+
+        return jiwer.process_words(self.normalised(self.text), self.normalised(transcript))
+
+
+@functools.cache
+def _normaliser(language: str) -> Callable[[str], str]:
+    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
+
+    made: Callable[[str], str] = (
+        EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
+    )
+    return made
 
 
 def check_packages() -> None:
@@ -91,6 +114,14 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "It takes about twenty minutes to drive from the station to the hospital.",
         "He opened the letter slowly, because he knew what was written inside.",
         "In winter the lake is frozen and people come here to skate.",
+        "Two farmers were standing at the gate and talking about the price of wheat.",
+        "The doctor said that she should rest for a week and drink plenty of water.",
+        "Our neighbours have painted their garden fence green.",
+        "I forgot my umbrella in the restaurant, so I had to go back.",
+        "Every Friday the choir practises in the small church behind the school.",
+        "The museum opens at nine o'clock and closes at six in the evening.",
+        "When the lights went out, somebody began to sing quietly.",
+        "They sold the house last spring and moved to the mountains.",
     ),
     "de": (
         "Guten Morgen, heute ist Dienstag und das Wetter ist schön.",
@@ -101,6 +132,14 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "Am Wochenende besuchen wir unsere Großeltern auf dem Land.",
         "Können Sie mir bitte sagen, wo der Bahnhof ist?",
         "Im Winter ist es hier sehr kalt und die Straßen sind glatt.",
+        "Der Arzt sagt, ich soll eine Woche im Bett bleiben und viel Wasser trinken.",
+        "Unsere Nachbarn haben ihren Zaun grün gestrichen.",
+        "Gestern Abend haben wir zusammen einen alten Film gesehen.",
+        "Das Museum öffnet um neun Uhr und schließt am Abend um sechs.",
+        "Die Kinder spielen im Garten, bis es dunkel wird.",
+        "Mein Vater kocht jeden Sonntag eine große Suppe.",
+        "Ich habe meinen Schlüssel im Büro vergessen.",
+        "Im Herbst fallen die bunten Blätter von den Bäumen.",
     ),
     "fr": (
         "Bonjour, je voudrais une table pour deux personnes, s'il vous plaît.",
@@ -133,12 +172,12 @@ WORDS_PER_MINUTE, PITCH = 150, 50
 
 
 @functools.cache
-def spoken(language: str) -> tuple[Recording, ...]:
-    """The sentences of one language, read by espeak-ng."""
-    voice = VOICES.get(language, language)
+def spoken(language: str, variant: str = "") -> tuple[Recording, ...]:
+    """The sentences of one language, read by espeak-ng, by one of its variants of the voice."""
+    voice = VOICES.get(language, language) + (f"+{variant}" if variant else "")
     return tuple(
         Recording(
-            f"{language}-{i}",
+            f"{voice}-{i}",
             0.5 * speak(sentence, voice, WORDS_PER_MINUTE, PITCH).samples,
             sentence,
             language,
@@ -154,18 +193,20 @@ def _count(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE_HZ)
 
 
-def _times(seconds: float) -> Samples:
-    """The second at which each sample lies, as float64."""
-    return np.arange(_count(seconds)) / SAMPLE_RATE_HZ  # type: ignore[return-value]
+def _times(seconds: float) -> NDArray[np.float64]:
+    """The second at which each sample lies."""
+    times: NDArray[np.float64] = np.arange(_count(seconds)) / SAMPLE_RATE_HZ
+    return times
 
 
-def _at_level(samples: Samples, level_db: float) -> Samples:
+def _at_level(samples: NDArray[Any], level_db: float) -> Samples:
     """With a root mean square so many dB above full scale (below, where negative)."""
     rms = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
-    return np.clip(samples * (10 ** (level_db / 20) / rms), -1, 1).astype(np.float32)
+    scaled: Samples = np.clip(samples * (10 ** (level_db / 20) / rms), -1, 1).astype(np.float32)
+    return scaled
 
 
-def _coloured(seconds: float, exponent: float, seed: int) -> Samples:
+def _coloured(seconds: float, exponent: float, seed: int) -> NDArray[np.float64]:
     """Noise whose power falls with frequency to this exponent, from 20 Hz up."""
     n = _count(seconds)
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(n))
@@ -220,7 +261,7 @@ def clicks(seconds: float) -> Samples:
     samples = np.zeros(_count(seconds))
     burst = np.exp(-np.arange(160) / 30)
     for start_s in np.arange(0.2, seconds - 0.1, 0.5):
-        start = _count(start_s + rng.uniform(0, 0.2))
+        start = _count(float(start_s) + rng.uniform(0, 0.2))
         room = samples[start : start + burst.size]
         room += (burst * rng.standard_normal(burst.size))[: room.size] * 0.3
     return np.clip(samples, -1, 1).astype(np.float32)
@@ -229,7 +270,7 @@ def clicks(seconds: float) -> Samples:
 def hum(seconds: float) -> Samples:
     """Mains at 50 Hz with its odd harmonics."""
     t = _times(seconds)
-    return _at_level(sum(np.sin(2 * np.pi * 50 * k * t) / k for k in (1, 3, 5, 7)), -30)
+    return _at_level(sum((np.sin(2 * np.pi * 50 * k * t) / k for k in (1, 3, 5, 7)), 0 * t), -30)
 
 
 def silence(seconds: float) -> Samples:
@@ -294,10 +335,10 @@ def shuffled(
     """All of them in one new order after the other, until it lasts at least so long."""
     rng = np.random.default_rng(7)
     order: list[Recording] = []
-    total_s = 0.0
-    while total_s < seconds:
-        order += [recordings[i] for i in rng.permutation(len(recordings))]
-        total_s = sum(one.audio_s + pause_s for one in order) - pause_s
+    while sum(one.audio_s + pause_s for one in order) - pause_s < seconds:
+        if len(order) % len(recordings) == 0:
+            turn = rng.permutation(len(recordings))
+        order.append(recordings[turn[len(order) % len(recordings)]])
     return joined(name, order, pauses_s=pause_s)
 
 
@@ -320,9 +361,7 @@ def pauses() -> Recording:
 def leading_noise() -> Recording:
     """40 s of pink noise, then two sentences."""
     first, second = librivox()[:2]
-    return joined(
-        "leading-noise-40s", [of_noise("pink", 40), first, second], pauses_s=[0, PAUSE_S]
-    )
+    return joined("leading-noise-40s", [of_noise("pink", 40), first, second], pauses_s=[0, PAUSE_S])
 
 
 def gap() -> Recording:
@@ -333,14 +372,15 @@ def gap() -> Recording:
 
 @functools.cache
 def long_recordings() -> tuple[Recording, ...]:
-    """Two minutes and more each: read speech, clean, in noise and with long gaps, and three
-    synthesised languages."""
+    """Two minutes and more each: read speech, clean, in noise and with long gaps, and two languages
+    by two synthetic voices each."""
     read = shuffled("librivox", librivox(), 130)
     text = shuffled("librivox-text", librivox(), 40)
     quiet, gap_noise, end = of_noise("pink", 35), of_noise("dither", 70), of_noise("white", 45)
+    voices = {language: spoken(language) + spoken(language, "f2") for language in ("en", "de")}
     return (
         read,
         noisy(read, 8),
         joined("librivox-gaps", [quiet, text, gap_noise, text, end], pauses_s=0),
-        *(shuffled(f"espeak-{name}", spoken(name), 130) for name in ("en", "de", "es")),
+        *(shuffled(f"espeak-{language}", own, 120) for language, own in voices.items()),
     )

