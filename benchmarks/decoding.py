@@ -20,6 +20,7 @@ from hybridlab.audio import load_clips
 from hybridlab.devices import Device, resolve_device
 from hybridlab.models import make_llm
 from hybridlab.models.base import AudioLanguageModel, compute_values
+from hybridlab.models.transcription import TranscribeOptions
 
 REPEATS = 5
 COPIED_BYTES = 2**28
@@ -30,9 +31,13 @@ def token_seconds(model: AudioLanguageModel, tokens: int) -> float:
     samples = [load_clips()[0].samples()]
     if not model.loaded:
         model.load()
-        model.transcribe(samples, max_new_tokens=tokens)  # compiles where there is a compiler
+        model.transcribe(
+            samples, TranscribeOptions(max_new_tokens=tokens)
+        )  # compiles where there is a compiler
     one, many = (
-        seconds(lambda n=n: model.transcribe(samples, max_new_tokens=n), model.device)
+        seconds(
+            lambda n=n: model.transcribe(samples, TranscribeOptions(max_new_tokens=n)), model.device
+        )
         for n in (1, tokens)
     )
     return (many - one) / (tokens - 1)

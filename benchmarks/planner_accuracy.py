@@ -26,6 +26,7 @@ from hybridlab.devices import resolve_device
 from hybridlab.models import ModelSpec
 from hybridlab.models.base import compute_values
 from hybridlab.models.factory import make_asr, make_llm
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.planner.memory_plan import PairPlan, native_combinations
 from hybridlab.processes.fork_server import shared_server
 from hybridlab.units import MIB
@@ -65,7 +66,7 @@ def measure(path: str, card: str, sizes: list[str], cells: list[Cell]) -> None:
             try:
                 if not asr.loaded:
                     asr.load()
-                asr.transcribe(clips, language="en", max_new_tokens=NEW_TOKENS)
+                asr.transcribe(clips, TranscribeOptions(language="en", max_new_tokens=NEW_TOKENS))
                 llm.answer(clips, [QUESTION] * batch, max_new_tokens=NEW_TOKENS)
             except torch.OutOfMemoryError:
                 return False

@@ -29,6 +29,7 @@ from hybridlab.models import GenerationResult, ModelSpec, SpeechRecognizer, make
 from hybridlab.models.base import resolve_dtype
 from hybridlab.models.phase_hooks import PhaseProbe
 from hybridlab.models.source import folder_or_id
+from hybridlab.models.transcription import DEFAULT_OPTIONS, TranscribeOptions
 from hybridlab.models.voxtral import VoxtralTransformers
 from hybridlab.models.weights import torch_dtype
 from hybridlab.models.whisper_openai import WhisperOpenai
@@ -178,14 +179,11 @@ class PeerWhisper(SpeechRecognizer):
     def transcribe(
         self,
         batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
+        options: TranscribeOptions = DEFAULT_OPTIONS,
     ) -> list[GenerationResult]:
-        texts = []
+        texts, most = [], options.max_new_tokens or catalog.MOST_TRANSCRIPT_TOKENS_PER_WINDOW
         for samples in batch:
-            said = [self._say(piece, language, max_new_tokens) for piece in windows(samples)]
+            said = [self._say(piece, options.language, most) for piece in windows(samples)]
             texts.append(GenerationResult(" ".join(words for words in said if words), ()))
         return texts
 
@@ -289,15 +287,10 @@ class OffloadedWhisper(WhisperTransformers):
     def transcribe(
         self,
         batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
+        options: TranscribeOptions = DEFAULT_OPTIONS,
     ) -> list[GenerationResult]:
         try:
-            return super().transcribe(
-                batch, language=language, max_new_tokens=max_new_tokens, beams=beams
-            )
+            return super().transcribe(batch, options)
         finally:
             self._offload.offload()
 

@@ -1,10 +1,12 @@
 """Facts about cards, models, backends and strategies, each kind in one registry: no torch."""
 
 from hybridlab.catalog.backends import (
+    ASR_DECODINGS,
     ATTENTIONS,
     BACKENDS,
     DECODINGS,
     LLM_DTYPES,
+    AsrDecoding,
     Attention,
     Decoding,
     LoadOrder,
@@ -18,6 +20,7 @@ from hybridlab.catalog.constants import (
     ENCODER_POSITIONS,
     LANGUAGES,
     MEL_FRAMES_PER_WINDOW,
+    MOST_TRANSCRIPT_TOKENS_PER_WINDOW,
     SAMPLE_RATE_HZ,
     VOXTRAL_MAX_ANSWER_S,
     VOXTRAL_MAX_TRANSCRIBE_S,
@@ -25,6 +28,7 @@ from hybridlab.catalog.constants import (
     WHISPER_MAX_TARGET_POSITIONS,
     WINDOW_REACH_S,
     WINDOW_S,
+    transcript_tokens,
 )
 from hybridlab.catalog.models import (
     FAMILIES,
@@ -45,6 +49,7 @@ from hybridlab.catalog.models import (
 from hybridlab.catalog.strategies import STRATEGIES, Variant, strategy, variant
 
 __all__ = [
+    "ASR_DECODINGS",
     "ATTENTIONS",
     "BACKENDS",
     "CARDS",
@@ -55,6 +60,7 @@ __all__ = [
     "LANGUAGES",
     "LLM_DTYPES",
     "MEL_FRAMES_PER_WINDOW",
+    "MOST_TRANSCRIPT_TOKENS_PER_WINDOW",
     "POCKET_SIZES",
     "SAMPLE_RATE_HZ",
     "SPEED_SOURCE",
@@ -69,6 +75,7 @@ __all__ = [
     "WHISPER_SIZES",
     "WINDOW_REACH_S",
     "WINDOW_S",
+    "AsrDecoding",
     "Attention",
     "AudioEncoder",
     "Card",
@@ -85,6 +92,7 @@ __all__ = [
     "model_named",
     "source_of",
     "strategy",
+    "transcript_tokens",
     "variant",
     "voxtral",
     "whisper",

@@ -19,6 +19,13 @@ ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 Decoding = Literal["generate", "static", "loop"]
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 
+#: How Whisper's tokens are decoded. `timestamps`: with them, so that no audio is left unread, with
+#: openai-whisper's thresholds for silence, loops and improbable text. `plain`: one pass over each
+#: window without either, for measurements of fixed work. `auto`: timestamps where the weights are
+#: released ones.
+AsrDecoding = Literal["auto", "timestamps", "plain"]
+ASR_DECODINGS: tuple[AsrDecoding, ...] = get_args(AsrDecoding)
+
 #: How weights reach the device. `direct`: as the backend loads with a device given. `staged`: built
 #: on the host, then moved.
 LoadPath = Literal["direct", "staged"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 SAMPLE_RATE_HZ = 16_000
 WINDOW_S = 30.0  # both models see audio in windows of 30 s
 #: For Whisper the lab cuts long audio evenly; a border may move so far to a quiet place.
@@ -21,3 +23,11 @@ _CODES = (
 #: Codes of ISO 639-1 that Whisper of every size and Voxtral both take. Whisper's 'haw', 'jw' and
 #: 'yue' are no such codes.
 LANGUAGES = _CODES.split()
+
+#: As dense as speech is: read by a fast synthesiser, 30 s of English have 167 tokens.
+MOST_TRANSCRIPT_TOKENS_PER_WINDOW = 224
+
+
+def transcript_tokens(audio_s: float) -> int:
+    """Most tokens that an LLM's transcript of so many seconds may need."""
+    return MOST_TRANSCRIPT_TOKENS_PER_WINDOW * max(1, math.ceil(audio_s / WINDOW_S))

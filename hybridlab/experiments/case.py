@@ -81,6 +81,11 @@ class Case:
     candidates: tuple[ModelSpec, ...] = ()
 
     @property
+    def asr_max_new_tokens(self) -> int | None:
+        """Of a window. None: as many as Whisper has room for; random weights would never end."""
+        return None if self.asr is None or self.asr.has_text else self.max_new_tokens
+
+    @property
     def id(self) -> str:
         """Readable, and the same for the same description: how a resumed run finds its work."""
         text = json.dumps(asdict(self), sort_keys=True, default=str)

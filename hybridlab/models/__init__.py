@@ -8,6 +8,7 @@ from hybridlab.models.base import (
     SpeechRecognizer,
 )
 from hybridlab.models.factory import make_asr, make_llm
+from hybridlab.models.transcription import TranscribeOptions
 
 __all__ = [
     "AudioLanguageModel",
@@ -15,6 +16,7 @@ __all__ = [
     "Model",
     "ModelSpec",
     "SpeechRecognizer",
+    "TranscribeOptions",
     "make_asr",
     "make_llm",
 ]

@@ -10,10 +10,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hybridlab import catalog
-from hybridlab.audio import Samples, windows
-from hybridlab.catalog import Attention, Decoding, LoadPath
+from hybridlab.audio import Samples
+from hybridlab.catalog import AsrDecoding, Attention, Decoding, LoadPath
 from hybridlab.devices import CpuDevice, Device
 from hybridlab.errors import UnavailableError
+from hybridlab.models.transcription import (
+    DEFAULT_OPTIONS,
+    FinishReason,
+    Segment,
+    TranscribeOptions,
+    worst,
+)
 from hybridlab.simulation import COPY_LIMIT_VARIABLE, STATE_VARIABLE, values
 from hybridlab.units import MIB
 
@@ -35,7 +42,10 @@ class ModelSpec:
     seed: int = 0
     attention: Attention = "auto"
     load_path: LoadPath = "direct"
+    #: Of a language model.
     decoding: Decoding = "loop"
+    #: Of a recogniser.
+    asr_decoding: AsrDecoding = "auto"
     #: The card that a GPU stands in for, whose attention kernels are then used; '' for itself.
     card: str = ""
 
@@ -43,6 +53,14 @@ class ModelSpec:
     def has_text(self) -> bool:
         """Whether the words mean anything: random weights give real bytes and times only."""
         return self.weights != "random"
+
+    @property
+    def timestamps(self) -> bool:
+        """Whether a recogniser decodes with timestamps: where that is left open, whatever was
+        released does; random weights cannot, and the small models of this package never learned."""
+        if self.asr_decoding != "auto":
+            return self.asr_decoding == "timestamps"
+        return self.weights in ("hub", "local")
 
 
 def values_of(*specs: ModelSpec | None) -> values.Mode:
@@ -69,21 +87,50 @@ TokenCallback = Callable[[Sequence[str]], bool]
 @dataclass(frozen=True)
 class TokenUsage:
     """Tokens of one text: of its prompt (audio counts, padding does not), and as many as were
-    decoded, the end's own among them. `ended`: the model itself came to the end."""
+    decoded, the end's own among them."""
 
     prompt_tokens: int
     completion_tokens: int
-    ended: bool
 
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """A text and the token ids behind it (specials removed)."""
+    """A text, the token ids behind it (specials and timestamps removed), and how it ended."""
 
     text: str
     tokens: tuple[int, ...]
+    finish_reason: FinishReason = "stop"
     #: None where the library behind the model does not tell.
     usage: TokenUsage | None = field(default=None, compare=False)
+    #: Of a transcript by Whisper: stretches with their times, those without words left out.
+    segments: tuple[Segment, ...] = field(default=(), compare=False)
+    #: Whisper's code of the language that was asked for or detected; '' where nobody tells.
+    language: str = field(default="", compare=False)
+    #: How each window ended that the audio was cut into.
+    windows: tuple[FinishReason, ...] = field(default=(), compare=False)
+    #: Length of the audio of a transcript by Whisper.
+    audio_s: float = field(default=0.0, compare=False)
+
+
+def joined(rows: Sequence[GenerationResult]) -> GenerationResult:
+    """One text of those of successive windows."""
+    segments, at_s = [], 0.0
+    for row in rows:
+        segments += [segment.later(at_s) for segment in row.segments]
+        at_s += row.audio_s
+    spoken: dict[str, float] = {}
+    for row in rows:
+        if row.text:
+            spoken[row.language] = spoken.get(row.language, 0.0) + row.audio_s
+    return GenerationResult(
+        " ".join(row.text for row in rows if row.text),
+        tuple(token for row in rows for token in row.tokens),
+        worst([row.finish_reason for row in rows]),
+        segments=tuple(segments),
+        language=max(spoken, key=spoken.__getitem__, default=rows[0].language),
+        windows=tuple(reason for row in rows for reason in row.windows),
+        audio_s=at_s,
+    )
 
 
 @dataclass(frozen=True)
@@ -190,47 +237,12 @@ class SpeechRecognizer(Model):
 
     @abstractmethod
     def transcribe(
-        self,
-        batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
+        self, batch: Sequence[Samples], options: TranscribeOptions = DEFAULT_OPTIONS
     ) -> list[GenerationResult]:
         """Transcribe clips of any length together.
 
-        batch: float32 mono at 16 kHz, each of shape (n,). language: ISO 639-1 code, '' detects it.
-        beams: 1 is greedy.
-        With random weights exactly `max_new_tokens` tokens are generated per window.
+        batch: float32 mono at 16 kHz, each of shape (n,).
         """
-
-
-class WindowedRecognizer(SpeechRecognizer):
-    """Transcribes windows of at most 30 s."""
-
-    def transcribe(
-        self,
-        batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
-    ) -> list[GenerationResult]:
-        pieces = [windows(samples) for samples in batch]
-        cut = [piece for clip in pieces for piece in clip]
-        rows = iter(self._transcribe_windows(cut, language, max_new_tokens, beams))
-        found = []
-        for clip in pieces:
-            own = [next(rows) for _ in clip]
-            text = " ".join(row.text for row in own if row.text)
-            found.append(GenerationResult(text, tuple(t for row in own for t in row.tokens)))
-        return found
-
-    @abstractmethod
-    def _transcribe_windows(
-        self, pieces: list[Samples], language: str, max_new_tokens: int, beams: int
-    ) -> list[GenerationResult]:
-        """One text for each window."""
 
 
 class AudioLanguageModel(SpeechRecognizer):
@@ -258,7 +270,7 @@ class PrefilledAudio(ABC):
     """A clip in an LLM's memory, until this object goes."""
 
     @abstractmethod
-    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> GenerationResult:
+    def transcribe(self, options: TranscribeOptions = DEFAULT_OPTIONS) -> GenerationResult:
         """As `SpeechRecognizer.transcribe` of this clip."""
 
     @abstractmethod

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from hybridlab.models.base import (
     SpeechRecognizer,
 )
 from hybridlab.models.server_process import FrontServer, Server
+from hybridlab.models.transcription import DEFAULT_OPTIONS, Segment, TranscribeOptions
 
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 COMPLETIONS = "/v1/chat/completions"
@@ -69,14 +70,45 @@ def server_timing(header: str) -> dict[str, float]:
     return {name: float(milliseconds) / 1000 for name, milliseconds in found}
 
 
-def transcription_form(model: str, *, language: str, max_tokens: int) -> dict[str, str]:
-    """The fields beside the file."""
-    return {
-        "model": model,
-        "language": language,
-        "max_tokens": str(max_tokens),
+def transcription_form(model: str, options: TranscribeOptions) -> dict[str, str]:
+    """The fields beside the file. Raises UnavailableError for what no field asks for."""
+    if options.beams != 1 or options.task != "transcribe" or options.words:
+        raise UnavailableError("a server is asked for plain transcripts, with its own beams")
+    fields = {"model": model, "language": options.language or "auto"}
+    if options.max_new_tokens is not None:
+        fields["max_tokens"] = str(options.max_new_tokens)
+    if options.prompt:
+        fields["prompt"] = options.prompt
+    return fields | {
+        "temperature": f"{options.temperature:g}",
         "response_format": "verbose_json",
     }
+
+
+def transcript_of(body: Mapping[str, Any]) -> GenerationResult:
+    """A transcript as the server's verbose_json tells it. `KeyError` and the like for a body that
+    is none."""
+    segments = tuple(
+        Segment(
+            float(one["start"]),
+            float(one["end"]),
+            str(one["text"]),
+            tuple(one["tokens"]),
+            temperature=float(one["temperature"]),
+            avg_logprob=one["avg_logprob"],
+            no_speech_prob=one["no_speech_prob"],
+            compression_ratio=one["compression_ratio"],
+        )
+        for one in body["segments"]
+    )
+    return GenerationResult(
+        str(body["text"]),
+        tuple(body["token_ids"]),
+        body["finish_reason"],
+        segments=segments,
+        language=str(body["language"] or ""),
+        audio_s=float(body["duration"]),
+    )
 
 
 class OverHttp(Model):
@@ -149,24 +181,16 @@ class HttpRecognizer(OverHttp, SpeechRecognizer):
     """A Whisper behind `/v1/audio/transcriptions`."""
 
     def transcribe(
-        self,
-        batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
+        self, batch: Sequence[Samples], options: TranscribeOptions = DEFAULT_OPTIONS
     ) -> list[GenerationResult]:
-        if beams != 1:
-            raise UnavailableError("a server decodes greedily; use beams=1")
-        return [self._transcript(samples, language, max_new_tokens) for samples in batch]
+        return [self._transcript(samples, options) for samples in batch]
 
-    def _transcript(self, samples: Samples, language: str, max_new_tokens: int) -> GenerationResult:
+    def _transcript(self, samples: Samples, options: TranscribeOptions) -> GenerationResult:
         began = time.perf_counter()
-        fields = transcription_form(self.name, language=language, max_tokens=max_new_tokens)
+        fields = transcription_form(self.name, options)
         sound = {"file": ("sound.wav", wav(samples))}
         body = self._post(TRANSCRIPTIONS, began, data=fields, files=sound)
-        tokens = [token for segment in body["segments"] for token in segment["tokens"]]
-        return GenerationResult(cast(str, body["text"]), tuple(tokens))
+        return transcript_of(body)
 
 
 class HttpLanguageModel(HttpRecognizer, AudioLanguageModel):
@@ -183,7 +207,9 @@ class HttpLanguageModel(HttpRecognizer, AudioLanguageModel):
         content = chat_body(self.name, wav(samples), question, max_tokens=max_new_tokens)
         headers = {"Content-Type": "application/json"}
         (choice,) = self._post(COMPLETIONS, began, content=content, headers=headers)["choices"]
-        return GenerationResult(choice["message"]["content"], tuple(choice["token_ids"]))
+        return GenerationResult(
+            choice["message"]["content"], tuple(choice["token_ids"]), choice["finish_reason"]
+        )
 
 
 def wav(samples: Samples) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import json
 import operator
 import tempfile
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import GenerationConfig, VoxtralProcessor, WhisperProcessor
 
+#: A window's first timestamp is at most the first second, in steps of 0.02 s.
+MOST_INITIAL_TIMESTAMP = 50
 TEKKEN_CONTROL_TOKENS = 1000
 TEKKEN_FILE = "tekken_240911.json"
 #: Those of Voxtral's control tokens that older models lack, by rank (its tekken.json).
@@ -86,13 +89,12 @@ def load_whisper_processor(folder_or_id: str, model: catalog.WhisperModel) -> Wh
     return processor
 
 
-def openai_tokenizer(vocab_size: int) -> Any:
-    """The tokenizer that openai-whisper decodes English with; it keeps it, by these arguments."""
+def openai_tokenizer(vocab_size: int, *, language: str = "en", task: str = "transcribe") -> Any:
+    """The tokenizer that openai-whisper decodes this language with; it keeps it, by these
+    arguments."""
     from whisper.tokenizer import get_tokenizer
 
-    tokenizer = get_tokenizer(
-        True, num_languages=vocab_size - 51_766, language="en", task="transcribe"
-    )
+    tokenizer = get_tokenizer(True, num_languages=vocab_size - 51_766, language=language, task=task)
     assert tokenizer.non_speech_tokens  # found once, and kept
     return tokenizer
 
@@ -105,7 +107,7 @@ def _special_ids(vocab_size: int) -> dict[str, int]:
 
 
 @functools.cache
-def _suppressed(vocab_size: int) -> list[int]:
+def suppressed(vocab_size: int) -> list[int]:
     """What the released models never say: openai-whisper's non-speech tokens and task tokens."""
     tokenizer = openai_tokenizer(vocab_size)
     tasks = (tokenizer.transcribe, tokenizer.translate, tokenizer.sot, tokenizer.sot_prev)
@@ -126,7 +128,7 @@ def whisper_generation_config(*, vocab_size: int) -> GenerationConfig:
         pad_token_id=ids["<|endoftext|>"],
         decoder_start_token_id=ids["<|startoftranscript|>"],
         max_length=catalog.WHISPER_MAX_TARGET_POSITIONS,
-        suppress_tokens=_suppressed(vocab_size),
+        suppress_tokens=suppressed(vocab_size),
         begin_suppress_tokens=[220, ids["<|endoftext|>"]],
     )
     config.is_multilingual = True
@@ -134,9 +136,23 @@ def whisper_generation_config(*, vocab_size: int) -> GenerationConfig:
     config.task_to_id = tasks
     config.no_timestamps_token_id = ids["<|notimestamps|>"]
     config.prev_sot_token_id = ids["<|startofprev|>"]
-    config.max_initial_timestamp_index = 50
+    config.max_initial_timestamp_index = MOST_INITIAL_TIMESTAMP
     config.return_timestamps = False
     return config
+
+
+def alignment_heads(model: catalog.WhisperModel) -> list[tuple[int, int]]:
+    """Layer and head of the decoder's cross-attention that follows the words: as openai-whisper has
+    them for its releases, else all of the later half of the layers, as it has for others."""
+    import numpy as np
+    from whisper import _ALIGNMENT_HEADS
+
+    layers, heads = model.decoder_layers, model.encoder.heads
+    if (dump := _ALIGNMENT_HEADS.get(model.name)) is None:
+        mask = np.repeat(np.arange(layers) >= layers // 2, heads)
+    else:
+        mask = np.frombuffer(gzip.decompress(base64.b85decode(dump)), dtype=bool)
+    return [(n // heads, n % heads) for n in np.flatnonzero(mask).tolist()]
 
 
 def hf_to_openai_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from hybridlab.models.local_model import TransformersModel
 from hybridlab.models.processors import TEKKEN_CONTROL_TOKENS, voxtral_processor
 from hybridlab.models.source import hub_id
 from hybridlab.models.text_streaming import StreamDetokenizer
+from hybridlab.models.transcription import DEFAULT_OPTIONS, FinishReason, TranscribeOptions
 from hybridlab.models.weights import computing_dtype, voxtral_config
 
 #: Control tokens of Voxtral's tokenizer: the end of an instruction, and the wish for a transcript.
@@ -72,17 +73,14 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
         super().unload()
 
     def transcribe(
-        self,
-        batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
+        self, batch: Sequence[Samples], options: TranscribeOptions = DEFAULT_OPTIONS
     ) -> list[GenerationResult]:
         _check_length(batch, catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
         with self._probe.call():
-            inputs = self._transcription(batch, language)
-            return self._generate(inputs, max_new_tokens, beams=beams)
+            inputs = self._transcription(batch, options.language)
+            longest_s = max(samples.size for samples in batch) / catalog.SAMPLE_RATE_HZ
+            most = options.max_new_tokens or catalog.transcript_tokens(longest_s)
+            return self._generate(inputs, most, beams=options.beams)
 
     def _transcription(self, batch: Sequence[Samples], language: str) -> Any:
         return self._processor.apply_transcription_request(
@@ -171,7 +169,10 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
         tokens = tuple(token for token in row if token >= TEKKEN_CONTROL_TOKENS)
         text = self._processor.tokenizer.decode(tokens).strip() if tokens else ""
         ended = len(row) < max_new_tokens
-        return GenerationResult(text, tokens, TokenUsage(prompt_tokens, len(row) + ended, ended))
+        # random weights do the work that they are given
+        finish: FinishReason = "stop" if ended or not self.spec.has_text else "length"
+        usage = TokenUsage(prompt_tokens, len(row) + ended)
+        return GenerationResult(text, tokens, finish, usage=usage)
 
 
 class _VoxtralPrefill(PrefilledAudio):
@@ -181,6 +182,7 @@ class _VoxtralPrefill(PrefilledAudio):
     def __init__(self, model: VoxtralTransformers, samples: Samples) -> None:
         _check_length([samples], catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
         self._model = model
+        self._audio_s = samples.size / catalog.SAMPLE_RATE_HZ
         with model._probe.call():
             inputs = model._transcription([samples], "")
             audio = (inputs["input_ids"][0] == model._model.config.audio_token_id).nonzero()
@@ -191,9 +193,11 @@ class _VoxtralPrefill(PrefilledAudio):
             with torch.inference_mode(), model._attention():
                 self._heading: DecodeState = model._loop.prefill(inputs)
 
-    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> GenerationResult:
+    def transcribe(self, options: TranscribeOptions = DEFAULT_OPTIONS) -> GenerationResult:
+        language = options.language
         spoken = self._ids(f"lang:{language}") if language else []
-        return self._continue([INST_END, *spoken, TRANSCRIBE], max_new_tokens)
+        most = options.max_new_tokens or catalog.transcript_tokens(self._audio_s)
+        return self._continue([INST_END, *spoken, TRANSCRIBE], most)
 
     def answer(self, question: str, *, max_new_tokens: int = 200) -> GenerationResult:
         return self._continue([*self._ids(question), INST_END], max_new_tokens)

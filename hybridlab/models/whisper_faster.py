@@ -6,20 +6,28 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybridlab import catalog
 from hybridlab.audio import Samples, load_clips
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.nvml import nvml_facts
 from hybridlab.errors import UnavailableError
-from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, WindowedRecognizer
+from hybridlab.models.base import ModelSpec, PhaseSpan
 from hybridlab.models.local_model import LocalModel
+from hybridlab.models.processors import MOST_INITIAL_TIMESTAMP, suppressed
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.whisper_transformers import WhisperTransformers
+from hybridlab.models.windowed import SEED, Pass, WindowedRecognizer
+
+if TYPE_CHECKING:
+    from whisper.timing import WordTiming
 
 NAME = "faster-whisper"
 #: The small model that ships with hybridlab, in which host and card have to say the same, and the
@@ -82,33 +90,101 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         ).convert(str(target))
         return target
 
-    def _transcribe_windows(
-        self, pieces: list[Samples], language: str, max_new_tokens: int, beams: int
-    ) -> list[GenerationResult]:
-        return [self._window(piece, language, max_new_tokens, beams) for piece in pieces]
-
-    def _window(
-        self, samples: Samples, language: str, max_new_tokens: int, beams: int
-    ) -> GenerationResult:
-        fixed = {} if self.spec.has_text else {"suppress_tokens": [-1, 50_257]}
-        started = self.device.stamp()
-        self.tell_phase("decode")
-        segments, _ = self._model.transcribe(
-            samples,
-            language=language or None,
-            beam_size=beams,
-            temperature=0.0,
-            without_timestamps=True,
-            condition_on_previous_text=False,
-            max_new_tokens=max_new_tokens,
-            **fixed,
-        )
-        found = list(segments)  # the generator does the work
-        start_s, end_s = map(self.device.seconds, (started, self.device.stamp()))
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        yield
         self.tell_phase("")
-        self.spans.append(PhaseSpan(self.name, "decode", start_s, end_s))
-        tokens = tuple(token for segment in found for token in segment.tokens)
-        return GenerationResult(" ".join(segment.text.strip() for segment in found), tokens)
+
+    @contextmanager
+    def _phase(self, phase: str) -> Iterator[None]:
+        started = self.device.stamp()
+        self.tell_phase(phase)
+        yield
+        start_s, end_s = map(self.device.seconds, (started, self.device.stamp()))
+        self.spans.append(PhaseSpan(self.name, phase, start_s, end_s))
+
+    def _encode(self, pieces: list[Samples]) -> list[Any]:
+        with self._phase("encode"):
+            return [self._encoded(piece) for piece in pieces]
+
+    def _encoded(self, samples: Samples) -> Any:
+        """One window, padded with zeros in the log-mel domain as openai-whisper pads."""
+        from faster_whisper.audio import pad_or_trim
+
+        return self._model.encode(pad_or_trim(self._model.feature_extractor(samples)))
+
+    def _detect(self, encoded: list[Any], row: int) -> str:
+        ((likeliest, _), *_) = self._model.model.detect_language(encoded[row])[0]
+        return str(likeliest[2:-2])
+
+    def _decode(
+        self,
+        encoded: list[Any],
+        rows: list[int],
+        languages: list[str],
+        options: TranscribeOptions,
+        *,
+        timestamps: bool,
+    ) -> list[Pass]:
+        with self._phase("decode"):
+            return [
+                self._decoded(
+                    encoded[row], self._prompt(language, options, timestamps=timestamps), options
+                )
+                for row, language in zip(rows, languages, strict=True)
+            ]
+
+    def _decoded(self, encoded: Any, prompt: list[int], options: TranscribeOptions) -> Pass:
+        import ctranslate2
+
+        most = options.max_new_tokens or 0
+        drawn: dict[str, Any] = {"beam_size": options.beams}
+        if options.temperature > 0:
+            ctranslate2.set_random_seed(SEED)
+            drawn = {
+                "beam_size": 1,
+                "sampling_topk": 0,
+                "sampling_temperature": options.temperature,
+            }
+        (result,) = self._model.model.generate(
+            encoded,
+            [prompt],
+            # the library halves it
+            max_length=2 * most,
+            return_scores=True,
+            return_no_speech_prob=True,
+            suppress_tokens=self._suppressed,
+            max_initial_timestamp_index=MOST_INITIAL_TIMESTAMP,
+            **drawn,
+        )
+        tokens = tuple(result.sequences_ids[0])
+        # a score is the mean over the tokens, openai-whisper's counts the end among them
+        avg_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
+        return Pass(
+            tokens,
+            len(tokens) < most,
+            options.temperature,
+            float(avg_logprob),
+            float(result.no_speech_prob),
+        )
+
+    @property
+    def _suppressed(self) -> list[int]:
+        ids = suppressed(catalog.whisper(self.spec.model).vocab_size)
+        return ids if self.spec.has_text else [*ids, self._tokenizer.eot]
+
+    def _timings(
+        self, encoded: list[Any], row: int, tokens: list[int], language: str, seconds: float
+    ) -> list[WordTiming]:
+        from faster_whisper.tokenizer import Tokenizer
+        from whisper.timing import WordTiming
+
+        known = Tokenizer(
+            self._model.hf_tokenizer, self._model.model.is_multilingual, "transcribe", language
+        )
+        frames = round(seconds * self._model.frames_per_second)
+        (found,) = self._model.find_alignment(known, [tokens], encoded[row], frames)
+        return [WordTiming(**timing) for timing in found]
 
 
 @cache

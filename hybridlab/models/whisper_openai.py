@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,26 @@ from torch import Tensor, nn
 from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.errors import WeightsError
-from hybridlab.models.base import GenerationResult, WindowedRecognizer
 from hybridlab.models.local_model import LocalModel
 from hybridlab.models.processors import hf_to_openai_state_dict
 from hybridlab.models.source import folder_or_id
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.weights import empty_weights_on, fill_random
+from hybridlab.models.windowed import Pass, WindowedRecognizer, drawn_alike
+
+if TYPE_CHECKING:
+    from whisper.timing import WordTiming
 
 #: Silence behind a window while its features are computed, at least what a frame reaches ahead.
 SILENT_HOPS = 5
+
+
+class Encoded(NamedTuple):
+    """Windows of one batch: log-mel features, (n, mel_bins, 3000), and the encoder's output, (n,
+    1500, d_model)."""
+
+    mel: Tensor
+    heard: Tensor
 
 
 class WhisperOpenai(LocalModel, WindowedRecognizer):
@@ -27,10 +40,11 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
     the log-mel domain, as `whisper.transcribe` does."""
 
     def _build(self) -> nn.Module:
-        build = {"random": self._random, "hub": self._released}.get(
+        build: Callable[[], nn.Module] = {"random": self._random, "hub": self._released}.get(
             self.spec.weights, self._converted
         )
-        return build().to(self.device.torch_name).eval()
+        model = build()
+        return model.to(self.device.torch_name).eval()
 
     def _watched(self) -> Mapping[str, nn.Module]:
         return {"encoder": self._model.encoder, "decoder": self._model.decoder}
@@ -48,6 +62,7 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
 
     def _converted(self) -> nn.Module:
         """A folder in hub format, its tensors renamed."""
+        import whisper
         from safetensors.torch import load_file
 
         folder = Path(folder_or_id(self.spec))
@@ -55,11 +70,13 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
         for file in sorted(folder.glob("*.safetensors")):
             state |= load_file(file)
         with empty_weights_on("cpu"):
-            model = self._architecture()
+            model: Any = self._architecture()
         missing, unexpected = model.load_state_dict(hf_to_openai_state_dict(state), strict=False)
         # the encoder's positions are a computed buffer in one library and stored in the other
         if set(missing) - {"encoder.positional_embedding"} or unexpected:
             raise WeightsError(f"{folder} does not hold a Whisper: {[*missing, *unexpected][:3]}")
+        if (heads := whisper._ALIGNMENT_HEADS.get(self.spec.model)) is not None:
+            model.set_alignment_heads(heads)
         return half_with_float_norms(model) if self.spec.dtype == "float16" else model
 
     def _random(self) -> nn.Module:
@@ -109,23 +126,76 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
         mel_filters.cache_clear()  # the library keeps them on the device for good
         super().unload()
 
-    @torch.inference_mode()
-    def _transcribe_windows(
-        self, pieces: list[Samples], language: str, max_new_tokens: int, beams: int
-    ) -> list[GenerationResult]:
-        import whisper
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        with self._probe.call(), torch.inference_mode():
+            yield
 
-        with self._probe.call():
-            heard = self.encoded(torch.stack([self.mel(piece) for piece in pieces]))
-            options = self._options(language, max_new_tokens, beams)
+    def _encode(self, pieces: list[Samples]) -> Encoded:
+        """On a host the encoder is given one window after the other, which keeps its cores busy:
+        the buffers of a whole batch are mapped anew at every layer, and the page faults took a
+        tenth of a call's time beside the memory."""
+        mel = torch.stack([self.mel(piece) for piece in pieces])
+        if not self.device.is_host:
+            mel = mel.half()
+            return Encoded(mel, self._model.encoder(mel))
+        return Encoded(mel, torch.cat([self._model.encoder(window[None]) for window in mel]))
+
+    def _detect(self, encoded: Encoded, row: int) -> str:
+        _, (likely,) = self._model.detect_language(encoded.heard[row][None], self._tokenizer)
+        return str(max(likely, key=likely.__getitem__))
+
+    def _decode(
+        self,
+        encoded: Encoded,
+        rows: list[int],
+        languages: list[str],
+        options: TranscribeOptions,
+        *,
+        timestamps: bool,
+    ) -> list[Pass]:
+        from whisper.decoding import DecodingTask
+
+        found: dict[int, Pass] = {}
+        for language in dict.fromkeys(languages):
+            own = [row for row, of in zip(rows, languages, strict=True) if of == language]
+            asked = self._options(language, options, timestamps=timestamps)
             # beams share the encoder's output in the library, which has it for one window only
-            at_once = len(heard) if beams == 1 else 1
-            results = [
-                result
-                for windows in torch.split(heard, at_once)
-                for result in whisper.decode(self._model, windows, options)
-            ]
-        return [GenerationResult(result.text.strip(), tuple(result.tokens)) for result in results]
+            at_once = len(own) if options.beams == 1 else 1
+            for first in range(0, len(own), at_once):
+                some = own[first : first + at_once]
+                heard = encoded.heard if len(some) == len(encoded.heard) else encoded.heard[some]
+                with drawn_alike(heard.device, options.temperature):
+                    results = DecodingTask(self._model, asked).run(heard)
+                found |= dict(zip(some, map(self._said(options), results), strict=True))
+        return [found[row] for row in rows]
+
+    def _said(self, options: TranscribeOptions) -> Callable[[Any], Pass]:
+        most = options.max_new_tokens or 0
+
+        def said(result: Any) -> Pass:
+            return Pass(
+                tuple(result.tokens),
+                len(result.tokens) < most,
+                options.temperature,
+                float(result.avg_logprob),
+                float(result.no_speech_prob),
+            )
+
+        return said
+
+    def _timings(
+        self, encoded: Encoded, row: int, tokens: list[int], language: str, seconds: float
+    ) -> list[WordTiming]:
+        from whisper.audio import FRAMES_PER_SECOND
+        from whisper.timing import find_alignment
+
+        frames = round(seconds * FRAMES_PER_SECOND)
+        tokenizer = self._tokenizer_of(language)
+        found: list[WordTiming] = find_alignment(
+            self._model, tokenizer, tokens, encoded.mel[row], frames
+        )
+        return found
 
     def mel(self, samples: Samples) -> Tensor:
         """(mel_bins, 3000), zero after the audio's own frames. `whisper.transcribe` appends 30 s of
@@ -142,28 +212,21 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
         window: Tensor = pad_or_trim(mel[:, :-SILENT_HOPS], N_FRAMES)
         return window
 
-    def encoded(self, mel: Tensor) -> Tensor:
-        """What `whisper.decode` takes for these windows: the encoder's output, or on a GPU the
-        features as they are. On a host the encoder is given one window after the other, which keeps
-        its cores busy: the buffers of a whole batch are mapped anew at every layer, and the page
-        faults took a tenth of a call's time beside the memory."""
-        if not self.device.is_host:
-            return mel
-        return torch.cat([self._model.encoder(window[None]) for window in mel])
-
-    def _options(self, language: str, max_new_tokens: int, beams: int) -> Any:
+    def _options(self, language: str, options: TranscribeOptions, *, timestamps: bool) -> Any:
         from whisper.decoding import DecodingOptions
-        from whisper.tokenizer import get_tokenizer
 
         suppress = "-1"
         if not self.spec.has_text:  # fixed work: never end early
-            suppress = f"-1,{get_tokenizer(True).eot}"
+            suppress = f"-1,{self._tokenizer.eot}"
         return DecodingOptions(
-            language=language or None,
-            without_timestamps=True,
+            task=options.task,
+            language=language,
+            prompt=options.prompt.strip() or None,
+            temperature=options.temperature,
+            without_timestamps=not timestamps,
             suppress_tokens=suppress,
-            sample_len=max_new_tokens,
-            beam_size=beams if beams > 1 else None,
+            sample_len=options.max_new_tokens,
+            beam_size=options.beams if options.beams > 1 else None,
             fp16=not self.device.is_host,  # its CPU path is float32 only
         )
 

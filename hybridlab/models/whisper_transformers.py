@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hybridlab import catalog
-from hybridlab.audio import Samples
-from hybridlab.models.base import GenerationResult, WindowedRecognizer
+from hybridlab.audio import Samples, log_mel
 from hybridlab.models.local_model import TransformersModel
 from hybridlab.models.processors import (
+    alignment_heads,
     load_whisper_processor,
     whisper_generation_config,
     whisper_processor,
 )
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.weights import whisper_config
+from hybridlab.models.windowed import Pass, WindowedRecognizer, drawn_alike
+
+if TYPE_CHECKING:
+    from whisper.timing import WordTiming
 
 
 class WhisperTransformers(TransformersModel, WindowedRecognizer):
@@ -53,33 +59,241 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         self._processor.feature_extractor.save_pretrained(folder)
         self._processor.tokenizer.save_pretrained(folder)
 
-    @torch.inference_mode()
-    def _transcribe_windows(
-        self, pieces: list[Samples], language: str, max_new_tokens: int, beams: int
-    ) -> list[GenerationResult]:
-        with self._probe.call():
-            inputs = self._processor.feature_extractor(
-                pieces,
-                sampling_rate=catalog.SAMPLE_RATE_HZ,
-                return_attention_mask=True,
-                return_tensors="pt",
-            ).to(self.device.torch_name)
-            fixed = {} if self.spec.has_text else {"min_new_tokens": max_new_tokens}
-            output = self._model.generate(
-                inputs.input_features.to(self._model.dtype),
-                attention_mask=inputs.attention_mask,
-                language=language or None,
-                task="transcribe",
-                return_timestamps=False,
-                do_sample=False,
-                num_beams=beams,
-                max_new_tokens=max_new_tokens,
-                **fixed,
-            )
-            return [self._text(row) for row in output.tolist()]
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        with self._probe.call(), torch.inference_mode():
+            yield
 
-    def _text(self, row: list[int]) -> GenerationResult:
-        first_special = self._model.generation_config.eos_token_id
-        tokens = tuple(token for token in row if token < first_special)
-        text = self._processor.decode(tokens, skip_special_tokens=True).strip()
-        return GenerationResult(text, tokens)
+    def _features(self, pieces: list[Samples]) -> Any:
+        """Padded with silence to 30 s."""
+        inputs = self._processor.feature_extractor(
+            pieces,
+            sampling_rate=catalog.SAMPLE_RATE_HZ,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(self.device.torch_name)
+        inputs["input_features"] = inputs.input_features.to(self._model.dtype)
+        return inputs
+
+    def _pass_over(
+        self, pieces: list[Samples], options: TranscribeOptions
+    ) -> tuple[list[Pass], list[str]]:
+        """As whoever calls `generate` has it, memory included."""
+        if options.prompt or options.temperature or not options.language:
+            return super()._pass_over(pieces, options)
+        inputs, most = self._features(pieces), options.max_new_tokens or 0
+        fixed = {} if self.spec.has_text else {"min_new_tokens": most}
+        output = self._model.generate(
+            inputs.input_features,
+            attention_mask=inputs.attention_mask,
+            language=options.language,
+            task=options.task,
+            return_timestamps=False,
+            do_sample=False,
+            num_beams=options.beams,
+            max_new_tokens=most,
+            **fixed,
+        )
+        return [self._said(row, most) for row in output.tolist()], [options.language] * len(pieces)
+
+    def _said(self, row: list[int], most: int, **scores: float) -> Pass:
+        """row: what was decoded, padded with ends."""
+        end = self._model.generation_config.eos_token_id
+        tokens = tuple(row[: row.index(end)] if end in row else row)
+        return Pass(tokens, len(tokens) < most, **scores)
+
+    def _encode(self, pieces: list[Samples]) -> Any:
+        """Padded with zeros in the log-mel domain, as both other libraries pad, so that all hear
+        the same; transformers by itself pads with silence."""
+        bins = catalog.whisper(self.spec.model).encoder.mel_bins
+        features = torch.zeros(len(pieces), bins, catalog.MEL_FRAMES_PER_WINDOW)
+        for row, piece in zip(features, pieces, strict=True):
+            heard = torch.from_numpy(log_mel(piece, mel_bins=bins))
+            row[:, : heard.shape[1]] = heard
+        return self._model.model.encoder(features.to(self.device.torch_name, self._model.dtype))
+
+    def _detect(self, encoded: Any, row: int) -> str:
+        config = self._model.generation_config
+        (token,) = self._model.detect_language(
+            encoder_outputs=self._rows(encoded, [row]), generation_config=config
+        ).tolist()
+        return str(next(name for name, own in config.lang_to_id.items() if own == token))[2:-2]
+
+    @staticmethod
+    def _rows(encoded: Any, rows: list[int]) -> Any:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        heard = encoded.last_hidden_state
+        return encoded if len(rows) == len(heard) else BaseModelOutput(heard[rows])
+
+    def _decode(
+        self,
+        encoded: Any,
+        rows: list[int],
+        languages: list[str],
+        options: TranscribeOptions,
+        *,
+        timestamps: bool,
+    ) -> list[Pass]:
+        """One pass of transformers' plain `generate`, with Whisper's own rules for timestamps:
+        Whisper's `generate` would add a loop over windows of its own."""
+        from transformers import GenerationConfig, GenerationMixin
+        from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
+
+        prompts = torch.tensor(
+            [self._prompt(language, options, timestamps=timestamps) for language in languages],
+            device=self.device.torch_name,
+        )
+        heard, most = self._rows(encoded, rows), options.max_new_tokens or 0
+        begin = prompts.shape[1]
+        # openai-whisper's, whatever a folder says
+        rules = whisper_generation_config(vocab_size=catalog.whisper(self.spec.model).vocab_size)
+        drawn: dict[str, Any] = {"do_sample": False}
+        if options.temperature > 0:
+            drawn = {"do_sample": True, "temperature": options.temperature, "top_k": 0}
+        config = GenerationConfig(
+            bos_token_id=rules.bos_token_id,
+            eos_token_id=rules.eos_token_id,
+            pad_token_id=rules.pad_token_id,
+            # counted with the prompt
+            max_length=begin + most,
+            min_length=0 if self.spec.has_text else begin + most,
+            suppress_tokens=rules.suppress_tokens,
+            begin_suppress_tokens=rules.begin_suppress_tokens,
+            num_beams=options.beams,
+            **drawn,
+        )
+        logprobs = Logprobs(begin, rules.eos_token_id)
+        stamps = [WhisperTimeStampLogitsProcessor(rules, begin)] if timestamps else []
+        with (
+            self._no_speech(prompts) as no_speech,
+            drawn_alike(prompts.device, options.temperature),
+        ):
+            output = GenerationMixin.generate(
+                self._model,
+                encoder_outputs=heard,
+                decoder_input_ids=prompts,
+                generation_config=config,
+                logits_processor=[*stamps, logprobs],
+            )
+        said = output[:, begin:]
+        average = (
+            logprobs.average(said) if options.beams == 1 else self._average(heard, output, said)
+        )
+        return [
+            self._said(
+                row,
+                most,
+                temperature=options.temperature,
+                avg_logprob=logprob,
+                no_speech_prob=silence,
+            )
+            for row, logprob, silence in zip(
+                said.tolist(), average, no_speech[:: options.beams], strict=True
+            )
+        ]
+
+    @contextmanager
+    def _no_speech(self, prompts: Tensor) -> Iterator[list[float]]:
+        """After the passes inside: of each row, beams counted, how probable it is that nothing is
+        said, which stands at <|startoftranscript|> of the first pass."""
+        known, found = self._tokenizer, list[float]()
+        start = prompts[0].tolist().index(known.sot)
+
+        def look(_: nn.Module, __: Any, output: Any) -> None:
+            if not found:
+                logits = self._model.proj_out(output.last_hidden_state[:, start])
+                found.extend(logits.float().softmax(dim=-1)[:, known.no_speech].tolist())
+
+        hook = self._model.model.decoder.register_forward_hook(look)
+        try:
+            yield found
+        finally:
+            hook.remove()
+
+    def _average(self, heard: Any, output: Tensor, said: Tensor) -> list[float]:
+        """The mean log probability of each row's tokens, its end among them, in one more pass."""
+        found = []
+        for row, (ids, own) in enumerate(zip(output, said, strict=True)):
+            logits = self._model(
+                encoder_outputs=self._rows(heard, [row]),
+                decoder_input_ids=ids[None, :-1],
+                use_cache=False,
+            ).logits[0, -len(own) :]
+            likely = logits.float().log_softmax(dim=-1)
+            end = self._model.generation_config.eos_token_id
+            count = int((own != end).sum()) + int((own == end).any())
+            found.append(float(likely.gather(1, own[:, None])[:count].mean()))
+        return found
+
+    def _timings(
+        self, encoded: Any, row: int, tokens: list[int], language: str, seconds: float
+    ) -> list[WordTiming]:
+        """By the cross-attention of one pass over the tokens, as `return_timestamps="word"`."""
+        from transformers.generation import GenerateEncoderDecoderOutput
+        from whisper.audio import FRAMES_PER_SECOND
+        from whisper.timing import WordTiming
+
+        known = self._tokenizer_of(language)
+        begin = [*known.sot_sequence, known.no_timestamps]
+        ids = torch.tensor([[*begin, *tokens]], device=self.device.torch_name)
+        kernel = self._model.config._attn_implementation
+        self._model.set_attn_implementation("eager")  # no other keeps what is attended to
+        try:
+            output = self._model(
+                encoder_outputs=self._rows(encoded, [row]),
+                decoder_input_ids=ids,
+                output_attentions=True,
+                use_cache=False,
+            )
+        finally:
+            self._model.set_attn_implementation(kernel)
+        likely = output.logits[0, len(begin) - 1 : -1].float().softmax(dim=-1)
+        given = likely.gather(1, ids[0, len(begin) :, None])[:, 0].tolist()
+        found = GenerateEncoderDecoderOutput(
+            sequences=ids, cross_attentions=(output.cross_attentions,)
+        )
+        times_s = self._model._extract_token_timestamps(
+            found,
+            alignment_heads(catalog.whisper(self.spec.model)),
+            num_frames=round(seconds * FRAMES_PER_SECOND),
+            num_input_ids=len(begin),
+        )[0, len(begin) :].tolist()
+        timings, at = [], 0
+        for word, own in zip(*known.split_to_word_tokens([*tokens, known.eot]), strict=True):
+            end = min(at + len(own), len(tokens))
+            if end > at:  # not the end's own
+                likely_s = sum(given[at:end]) / (end - at)
+                timings.append(WordTiming(word, own, times_s[at], times_s[end], likely_s))
+            at = end
+        return timings
+
+
+class Logprobs:
+    """A rule for logits that changes none: it adds up the log probabilities of the tokens that were
+    chosen, each row's end among them, without keeping the logits of every step."""
+
+    def __init__(self, begin: int, end: int) -> None:
+        self._begin, self._end = begin, end
+        self._last: Tensor | None = None
+        self._sum: Any = 0.0
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+        if self._last is not None:
+            self._add(ids[:, self._begin :])
+        self._last = scores.float().log_softmax(dim=-1)
+        return scores
+
+    def _add(self, said: Tensor) -> None:
+        assert self._last is not None
+        chosen = self._last.gather(1, said[:, -1:])[:, 0]
+        over = (said[:, :-1] == self._end).any(dim=1)
+        self._sum = self._sum + chosen.masked_fill(over, 0.0)
+
+    def average(self, said: Tensor) -> list[float]:
+        """said: all that was decoded, (rows, tokens)."""
+        self._add(said)
+        own = (said != self._end).sum(dim=1)
+        counted = own + 1  # as openai-whisper has it, also for a row that was cut
+        average: list[float] = (self._sum / counted).tolist()
+        return average

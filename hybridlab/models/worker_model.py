@@ -29,6 +29,7 @@ from hybridlab.models.base import (
     compute_values,
 )
 from hybridlab.models.factory import make_asr, make_llm
+from hybridlab.models.transcription import DEFAULT_OPTIONS, TranscribeOptions
 from hybridlab.processes.worker import Worker, emit
 
 
@@ -188,16 +189,9 @@ class WorkerRecognizer(_Remote, SpeechRecognizer):
     """A Whisper in a worker."""
 
     def transcribe(
-        self,
-        batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
+        self, batch: Sequence[Samples], options: TranscribeOptions = DEFAULT_OPTIONS
     ) -> list[GenerationResult]:
-        return self._request(
-            "transcribe", list(batch), language=language, max_new_tokens=max_new_tokens, beams=beams
-        )
+        return self._request("transcribe", list(batch), options)
 
 
 class WorkerLanguageModel(WorkerRecognizer, AudioLanguageModel):

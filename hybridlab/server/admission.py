@@ -24,9 +24,6 @@ from hybridlab.server.jobs import InferenceJob, Kind
 from hybridlab.server.memory import MemoryBudget
 from hybridlab.server.settings import Role
 
-#: As many as a model of the lab writes by default.
-TRANSCRIPT_TOKENS_PER_WINDOW = 224
-
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
@@ -101,8 +98,9 @@ class Admission:
         have, which the ASR writes window by window and the LLM in one go."""
         if asked is not None:
             return asked
-        windows = Request(audio_s=audio_s).windows if self.role == "llm" else 1
-        return TRANSCRIPT_TOKENS_PER_WINDOW * windows
+        if self.role == "llm":
+            return catalog.transcript_tokens(audio_s)
+        return catalog.WHISPER_MAX_TARGET_POSITIONS
 
     def check(self, kind: Kind, audio_s: float, *, asked_tokens: int | None = None) -> None:
         """`ApiError` with the longest audio that would be served, or with what another program

@@ -195,7 +195,7 @@ class Engine:
     def _accept(self, params: InferenceParams) -> InferenceJob:
         scheduler = self.schedulers[params.role]
         loop = asyncio.get_running_loop()
-        tokens = scheduler.admission.tokens(params.audio.seconds, params.max_new_tokens)
+        tokens = scheduler.admission.tokens(params.audio.seconds, params.options.max_new_tokens)
         job = InferenceJob(params, tokens, loop.create_future())
         self._unfinished.add(job)
         limit_s = self.settings.request_timeout_s

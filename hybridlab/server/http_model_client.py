@@ -14,10 +14,12 @@ from hybridlab.models.http_model import (
     TRANSCRIPTIONS,
     chat_body,
     server_timing,
+    transcript_of,
     transcription_form,
 )
+from hybridlab.models.transcription import FinishReason
 from hybridlab.server import errors
-from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, InferenceResult
+from hybridlab.server.jobs import BatchResult, InferenceJob, InferenceResult
 from hybridlab.server.model_client import ModelClient
 from hybridlab.server.settings import Role
 
@@ -83,26 +85,29 @@ class HttpModelClient(ModelClient):
         return BatchResult([found.texts], upstream=found)
 
     async def _transcript(self, job: InferenceJob) -> InferenceResult:
-        form = transcription_form(
-            self.role, language=job.params.language, max_tokens=job.max_new_tokens
-        )
+        form = transcription_form(self.role, job.params.options)
         files = {"file": ("audio", job.params.audio.encoded)}
         response = await self._client.post(TRANSCRIPTIONS, data=form, files=files)
         self._check(response)
         body = response.json()
-        return _result(body, response, _window_texts(body["segments"], job.params.audio))
+        return _result(body, response, (transcript_of(body),))
 
     async def _answer(self, job: InferenceJob) -> InferenceResult:
         response = await self._client.post(COMPLETIONS, **self._question(job, stream=False))
         self._check(response)
         body = response.json()
         (choice,) = body["choices"]
-        usage = _usage(body["usage"], choice["finish_reason"])
-        text = GenerationResult(choice["message"]["content"], tuple(choice["token_ids"]), usage)
+        text = GenerationResult(
+            choice["message"]["content"],
+            tuple(choice["token_ids"]),
+            choice["finish_reason"],
+            usage=_usage(body["usage"]),
+        )
         return _result(body, response, (text,))
 
     async def _streamed(self, job: InferenceJob, on_text: TokenCallback) -> InferenceResult:
-        text, finish, usage, chunk = "", "", None, {}
+        text, usage, chunk = "", None, {}
+        finish: FinishReason = "stop"
         question = self._question(job, stream=True)
         async with self._client.stream("POST", COMPLETIONS, **question) as response:
             if response.is_error:
@@ -116,8 +121,8 @@ class HttpModelClient(ModelClient):
                     if piece and not on_text([piece]):
                         return _result(chunk, response, (GenerationResult(text, ()),))
                 if chunk.get("usage"):
-                    usage = _usage(chunk["usage"], finish)
-        return _result(chunk, response, (GenerationResult(text, (), usage),))
+                    usage = _usage(chunk["usage"])
+        return _result(chunk, response, (GenerationResult(text, (), finish, usage=usage),))
 
     def _question(self, job: InferenceJob, *, stream: bool) -> dict[str, Any]:
         options: dict[str, Any] = {"max_tokens": job.max_new_tokens, "stream": stream}
@@ -168,25 +173,8 @@ def _result(
     )
 
 
-def _window_texts(
-    segments: Sequence[Mapping[str, Any]], audio: DecodedAudio
-) -> tuple[GenerationResult, ...]:
-    """A text for each window of the audio, which the other server cuts as this one does; windows
-    without words have no segment. One text for the whole audio stays one."""
-    texts = {s["start"]: GenerationResult(str(s["text"]), tuple(s["tokens"])) for s in segments}
-    starts = [round(start, 3) for start, _ in audio.bounds_s()]
-    whole = len(segments) == 1 and segments[0]["end"] == round(audio.seconds, 3)
-    if whole and segments[0]["start"] == 0.0:
-        return (texts[0.0],)
-    if not set(texts) <= set(starts):
-        raise ValueError("segments that are no windows of this audio")
-    return tuple(texts.get(start, GenerationResult("", ())) for start in starts)
-
-
-def _usage(told: Mapping[str, Any], finish_reason: str) -> TokenUsage:
-    return TokenUsage(
-        int(told["prompt_tokens"]), int(told["completion_tokens"]), ended=finish_reason == "stop"
-    )
+def _usage(told: Mapping[str, Any]) -> TokenUsage:
+    return TokenUsage(int(told["prompt_tokens"]), int(told["completion_tokens"]))
 
 
 async def _chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:

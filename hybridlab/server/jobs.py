@@ -7,12 +7,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
-from hybridlab.models.base import GenerationResult, PhaseSpan
+from hybridlab.models.base import GenerationResult, PhaseSpan, joined
+from hybridlab.models.transcription import DEFAULT_OPTIONS, TranscribeOptions
 from hybridlab.server.errors import ApiError
 from hybridlab.server.settings import Role
 
@@ -55,9 +57,8 @@ class InferenceParams:
     kind: Kind
     audio: DecodedAudio
     question: str = ""
-    language: str = "en"
-    #: None: as many as a transcript has.
-    max_new_tokens: int | None = None
+    #: Of an answer its limit of tokens alone.
+    options: TranscribeOptions = DEFAULT_OPTIONS
     #: The words are read as they come (`InferenceJob.pieces`).
     stream: bool = False
 
@@ -76,9 +77,14 @@ class InferenceResult:
     #: What another server took in all, where the model is there.
     upstream_s: float | None = None
 
+    @cached_property
+    def joined(self) -> GenerationResult:
+        """Of a transcript, the whole."""
+        return joined(self.texts)
+
     @property
     def text(self) -> str:
-        return " ".join(text.text for text in self.texts if text.text)
+        return self.joined.text
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ class InferenceJob:
     """Times are on the host's monotonic clock. Cancelling `future` withdraws the job."""
 
     params: InferenceParams
-    #: Resolved: never None, unlike that of `params`.
+    #: The most that its text may have: never None, unlike that of `params.options`.
     max_new_tokens: int
     future: asyncio.Future[InferenceResult]
     arrived_s: float = field(default_factory=time.monotonic)
@@ -177,7 +183,7 @@ class InferenceJob:
         return (
             not (self.alone or other.alone)
             and self.params.kind == other.params.kind
-            and self.params.language == other.params.language
+            and self.params.options == other.params.options
             and self.max_new_tokens == other.max_new_tokens
         )
 

@@ -153,8 +153,7 @@ class WorkerModelClient(ModelClient):
         texts: list[GenerationResult] = await self.remote.ask_async(
             "transcribe",
             [window for own in windows for window in own],
-            language=jobs[0].params.language,
-            max_new_tokens=jobs[0].max_new_tokens,
+            jobs[0].params.options,
             on_text=on_text,
         )
         rows = iter(texts)

@@ -109,7 +109,7 @@ class ModelScheduler:
     def check(self, params: InferenceParams) -> None:
         """`ApiError` for an audio that cannot be served now. Where other programs have come and
         hold the memory for it, a smaller model in this one's place may serve it."""
-        audio_s, asked = params.audio.seconds, params.max_new_tokens
+        audio_s, asked = params.audio.seconds, params.options.max_new_tokens
         try:
             self.admission.check(params.kind, audio_s, asked_tokens=asked)
         except ApiError as error:

@@ -147,9 +147,7 @@ class Strategy(ABC):
 
     def _transcribe(self, request: Request) -> GenerationResult:
         with self._around(self.asr.name):
-            return self.asr.transcribe(
-                [request.samples], language=request.language, max_new_tokens=request.max_new_tokens
-            )[0]
+            return self.asr.transcribe([request.samples], request.asr_options)[0]
 
     def _answer(self, request: Request) -> GenerationResult:
         with self._around(self.llm.name):

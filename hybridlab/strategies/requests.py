@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hybridlab.audio import Samples
 from hybridlab.models.base import GenerationResult, PhaseSpan
+from hybridlab.models.transcription import TranscribeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,19 @@ class Request:
     samples: Samples
     question: str
     language: str = "en"
+    #: Of the LLM.
     max_new_tokens: int = 64
+    #: Of Whisper, a window. None: as many as it has room for.
+    asr_max_new_tokens: int | None = None
+
+    @property
+    def asr_options(self) -> TranscribeOptions:
+        return TranscribeOptions(language=self.language, max_new_tokens=self.asr_max_new_tokens)
+
+    @property
+    def llm_options(self) -> TranscribeOptions:
+        """Of a transcript by the LLM."""
+        return TranscribeOptions(language=self.language, max_new_tokens=self.max_new_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,8 +52,8 @@ class Sequential(Strategy):
         while taken := inbox.take(self.batch):
             start_s, samples = time.perf_counter(), [request.samples for request in taken]
             most = max(request.max_new_tokens for request in taken)
-            language, questions = taken[0].language, [request.question for request in taken]
-            transcripts = self.asr.transcribe(samples, language=language, max_new_tokens=most)
+            questions = [request.question for request in taken]
+            transcripts = self.asr.transcribe(samples, taken[0].asr_options)
             answers = self.llm.answer(samples, questions, max_new_tokens=most)
             self.device.synchronize()
             end_s, spans = time.perf_counter(), self.drain_spans()

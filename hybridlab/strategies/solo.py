@@ -24,13 +24,9 @@ class Solo(Strategy):
     def _serve(self, request: Request) -> Texts:
         if self.variant == "shared-prefix":
             prefilled = self.llm.prefill(request.samples)
-            transcript = prefilled.transcribe(
-                language=request.language, max_new_tokens=request.max_new_tokens
-            )
+            transcript = prefilled.transcribe(request.llm_options)
             return transcript, prefilled.answer(
                 request.question, max_new_tokens=request.max_new_tokens
             )
-        transcript = self.llm.transcribe(
-            [request.samples], language=request.language, max_new_tokens=request.max_new_tokens
-        )[0]
+        transcript = self.llm.transcribe([request.samples], request.llm_options)[0]
         return transcript, self._answer(request)

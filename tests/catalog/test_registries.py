@@ -49,7 +49,7 @@ class Echo(SpeechRecognizer):
     def module(self) -> None:
         return None
 
-    def transcribe(self, batch: Sequence[Samples], **options: Any) -> list[GenerationResult]:
+    def transcribe(self, batch: Sequence[Samples], options: Any = None) -> list[GenerationResult]:
         self.frames.append(frames_below("execute"))
         return [GenerationResult("echo", (1,)) for _ in batch]
 

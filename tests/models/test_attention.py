@@ -17,6 +17,7 @@ from hybridlab.models.attention import (
     kernels_of,
     pinned_attention,
 )
+from hybridlab.models.transcription import TranscribeOptions
 from tests.models.conftest import spec
 
 POCKET = catalog.voxtral("pocket")
@@ -29,7 +30,9 @@ def said(attention: str, device: Device, dtype: str) -> str:
     model = make_llm(spec("pocket", dtype=dtype, attention=attention), device)
     model.load()
     try:
-        return model.transcribe([load_clips()[0].samples()], max_new_tokens=16)[0].text
+        return model.transcribe([load_clips()[0].samples()], TranscribeOptions(max_new_tokens=16))[
+            0
+        ].text
     finally:
         model.unload()
 
@@ -152,7 +155,7 @@ def kernel_taken(
     model.load()
     samples = load_clips()[0].samples()
     assert model.attention_kernel is None
-    model.transcribe([samples], max_new_tokens=2)
+    model.transcribe([samples], TranscribeOptions(max_new_tokens=2))
     told, model.attention_kernel = model.attention_kernel, None
     model.prefill(samples)
     assert model.attention_kernel == told

@@ -12,6 +12,7 @@ from hybridlab.devices import CpuDevice
 from hybridlab.errors import AudioError
 from hybridlab.models import make_llm
 from hybridlab.models.base import AudioLanguageModel, GenerationResult
+from hybridlab.models.transcription import TranscribeOptions
 from tests.models.conftest import spec
 
 MOST = 32
@@ -20,7 +21,7 @@ MOST = 32
 def both_jobs(llm: AudioLanguageModel, clip: Clip) -> list[GenerationResult]:
     samples, question = [clip.samples()], clip.questions[0].text
     return [
-        llm.transcribe(samples, max_new_tokens=MOST)[0],
+        llm.transcribe(samples, TranscribeOptions(max_new_tokens=MOST))[0],
         llm.answer(samples, [question], max_new_tokens=MOST)[0],
     ]
 
@@ -88,7 +89,7 @@ def test_random_weights_do_a_fixed_number_of_steps(clips: list[Clip]) -> None:
         # ids of control tokens, too
         model._text = lambda row, *_: GenerationResult("", tuple(row))
         samples = clips[0].samples()
-        said[kind] = model.transcribe([samples], max_new_tokens=5)[0].tokens
+        said[kind] = model.transcribe([samples], TranscribeOptions(max_new_tokens=5))[0].tokens
         if kind == "loop":
             assert model.prefill(samples).transcribe(max_new_tokens=5).tokens == said[kind]
         model.unload()

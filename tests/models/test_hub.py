@@ -23,6 +23,7 @@ from hybridlab.models import make_asr, make_llm
 from hybridlab.models.base import AudioLanguageModel, SpeechRecognizer
 from hybridlab.models.pocket import pocket_dir
 from hybridlab.models.source import revision
+from hybridlab.models.transcription import TranscribeOptions
 from tests.models.conftest import spec
 
 REVISION = "0" * 40
@@ -44,7 +45,9 @@ def put(cache: Path, repository: str, files: Path) -> None:
 
 
 def heard(model: SpeechRecognizer) -> str:
-    return model.transcribe([load_clips()[0].samples()], max_new_tokens=32)[0].text
+    return model.transcribe([load_clips()[0].samples()], TranscribeOptions(max_new_tokens=32))[
+        0
+    ].text
 
 
 def heard_from_hub(model: SpeechRecognizer) -> str:

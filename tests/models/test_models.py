@@ -16,6 +16,7 @@ from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.models import make_asr, make_llm
 from hybridlab.models.base import SpeechRecognizer, resolve_dtype
 from hybridlab.models.source import check_source
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.weights import fill_random
 from tests.models.conftest import spec
 
@@ -29,7 +30,7 @@ def said(clips: list[Clip], whisper: Callable[[str], SpeechRecognizer]) -> dict[
 
 
 def heard(model: SpeechRecognizer, clip: Clip) -> str:
-    return model.transcribe([clip.samples()], max_new_tokens=64)[0].text
+    return model.transcribe([clip.samples()], TranscribeOptions(max_new_tokens=64))[0].text
 
 
 def test_backends_agree_on_every_shipped_clip(said: dict[str, list[str]]) -> None:
@@ -45,7 +46,9 @@ def test_a_batch_says_what_its_clips_say_alone(
 ) -> None:
     model = whisper(backend)
     model.drain_spans()
-    batch = model.transcribe([clip.samples() for clip in clips[:4]], max_new_tokens=64)
+    batch = model.transcribe(
+        [clip.samples() for clip in clips[:4]], TranscribeOptions(max_new_tokens=64)
+    )
     assert [text.text for text in batch] == said[backend][:4]
     phases = [span.phase for span in model.drain_spans()]
     assert phases == ["prepare", "encode", "prefill", "decode"]
@@ -57,9 +60,9 @@ def test_beams_of_a_batch_say_what_its_clips_say_alone(
     """openai-whisper itself lets the beams of one window share the encoder's output."""
     model = whisper("openai-whisper")
     batch = [clip.samples() for clip in clips[:2]]
-    together = model.transcribe(batch, beams=2)
+    together = model.transcribe(batch, TranscribeOptions(beams=2))
     assert [row.tokens for row in together] == [
-        model.transcribe([samples], beams=2)[0].tokens for samples in batch
+        model.transcribe([samples], TranscribeOptions(beams=2))[0].tokens for samples in batch
     ]
 
 
@@ -87,18 +90,18 @@ def test_random_weights_do_fixed_work_in_the_true_architecture(backend: str) -> 
         expected -= 1500 * 384  # its encoder positions are a buffer
     assert sum(p.numel() for p in module.parameters()) == expected
     quiet = np.full(16_000, 0.01, np.float32)
-    (text,) = model.transcribe([quiet], max_new_tokens=5)
+    (text,) = model.transcribe([quiet], TranscribeOptions(max_new_tokens=5))
     assert len(text.tokens) == 5
     again = make_asr(spec("tiny", backend, weights="random"), CpuDevice())
     again.load()
-    assert again.transcribe([quiet], max_new_tokens=5)[0].tokens == text.tokens
+    assert again.transcribe([quiet], TranscribeOptions(max_new_tokens=5))[0].tokens == text.tokens
 
 
 def test_random_voxtral_in_miniature_runs_both_jobs() -> None:
     model = make_llm(spec("pocket", weights="random"), CpuDevice())
     model.load()
     samples = np.full(40 * 16_000, 0.01, np.float32)
-    model.transcribe([samples], max_new_tokens=3)
+    model.transcribe([samples], TranscribeOptions(max_new_tokens=3))
     model.answer([samples], ["Why?"], max_new_tokens=4)
     phases = [span.phase for span in model.drain_spans()]
     assert phases == ["prepare", "encode", "prefill", "decode"] * 2

@@ -17,6 +17,7 @@ from hybridlab.errors import ParameterError
 from hybridlab.models.base import AudioLanguageModel, SpeechRecognizer
 from hybridlab.models.factory import make_asr
 from hybridlab.models.pocket import NAMES, WEIGHTS_DIR, pocket_dir
+from hybridlab.models.transcription import TranscribeOptions
 from tests.models.conftest import spec
 from tools.pocket.speech import (
     DIGITS,
@@ -82,7 +83,9 @@ def test_manifest_answers_follow_from_the_text() -> None:
 
 
 def transcripts(model: SpeechRecognizer, clips: list[Clip]) -> list[str]:
-    said = model.transcribe([clip.samples() for clip in clips], max_new_tokens=32)
+    said = model.transcribe(
+        [clip.samples() for clip in clips], TranscribeOptions(max_new_tokens=32)
+    )
     return [text.text for text in said]
 
 

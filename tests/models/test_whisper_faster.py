@@ -16,6 +16,7 @@ from hybridlab.devices.cuda import CudaDevice
 from hybridlab.errors import UnavailableError
 from hybridlab.models import make_asr, whisper_faster
 from hybridlab.models.base import SpeechRecognizer
+from hybridlab.models.transcription import TranscribeOptions
 from tests.models.conftest import spec
 
 pytest.importorskip("faster_whisper", reason="the extra ct2 is not installed")
@@ -37,7 +38,9 @@ def on(device: Device) -> SpeechRecognizer:
 
 
 def transcript(model: SpeechRecognizer) -> str:
-    return model.transcribe([load_clips()[0].samples()], max_new_tokens=64)[0].text
+    return model.transcribe([load_clips()[0].samples()], TranscribeOptions(max_new_tokens=64))[
+        0
+    ].text
 
 
 def test_the_program_transcribes_as_the_model_does_or_says_why_not(

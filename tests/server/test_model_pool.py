@@ -10,6 +10,7 @@ import pytest
 from hybridlab.audio import load_clips
 from hybridlab.errors import HybridlabError
 from hybridlab.models import AudioLanguageModel, SpeechRecognizer
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.server.audio_decoder import decode_audio
 from hybridlab.server.engine import Engine
 from hybridlab.server.jobs import InferenceParams
@@ -67,7 +68,7 @@ def test_texts_are_those_of_the_models_alone(
         samples = [sound.samples for sound in sounds]
         most = [job.max_new_tokens for job in jobs]
         assert said[:2] == [
-            expected.transcribe([audio], max_new_tokens=tokens)[0].text
+            expected.transcribe([audio], TranscribeOptions(max_new_tokens=tokens))[0].text
             for audio, tokens in zip(samples, most, strict=False)
         ]
         assert said[2:] == [

@@ -23,6 +23,7 @@ from hybridlab.models.base import (
     PrefilledAudio,
     SpeechRecognizer,
 )
+from hybridlab.models.transcription import DEFAULT_OPTIONS, TranscribeOptions
 from hybridlab.strategies import (
     ArrivalQueue,
     CompletedRequest,
@@ -62,10 +63,7 @@ class _Fake:
     def transcribe(
         self,
         batch: Sequence[Samples],
-        *,
-        language: str = "en",
-        max_new_tokens: int = 224,
-        beams: int = 1,
+        options: TranscribeOptions = DEFAULT_OPTIONS,
     ) -> list[GenerationResult]:
         assert self._is_loaded
         thread = "main" if threading.current_thread() is threading.main_thread() else "other"
@@ -91,7 +89,7 @@ class FakeVoxtral(_Fake, AudioLanguageModel):
 
 
 class FakeHeard(PrefilledAudio):
-    def transcribe(self, *, language: str = "en", max_new_tokens: int = 224) -> GenerationResult:
+    def transcribe(self, options: TranscribeOptions = DEFAULT_OPTIONS) -> GenerationResult:
         return GenerationResult("one", (1,))
 
     def answer(self, question: str, *, max_new_tokens: int = 200) -> GenerationResult:

@@ -14,6 +14,7 @@ from hybridlab.analysis.stats import word_error_rate
 from hybridlab.devices import CpuDevice
 from hybridlab.models.base import AudioLanguageModel, ModelSpec, SpeechRecognizer
 from hybridlab.models.factory import make_asr, make_llm
+from hybridlab.models.transcription import TranscribeOptions
 from tools.pocket.speech import (
     QUESTIONS,
     Utterance,
@@ -91,7 +92,9 @@ def _transcripts(model: SpeechRecognizer, clips: list[Utterance]) -> list[str]:
     """Short clips in batches; a long one by itself, since its windows are a batch already."""
     texts: dict[int, str] = {}
     for group in _groups(clips):
-        said = model.transcribe([clips[i].samples for i in group], max_new_tokens=64)
+        said = model.transcribe(
+            [clips[i].samples for i in group], TranscribeOptions(max_new_tokens=64)
+        )
         texts |= {i: text.text for i, text in zip(group, said, strict=True)}
     return [texts[i] for i in range(len(clips))]
 

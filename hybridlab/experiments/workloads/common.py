@@ -158,10 +158,12 @@ def requests_of(context: CaseContext) -> list[Request]:
 
 
 def request_of(context: CaseContext, spec: RequestSpec) -> Request:
+    case = context.case
     return Request(
         id=spec.id,
         samples=context.clips[spec.clip_id],
         question=spec.question,
-        language=context.case.language,
-        max_new_tokens=context.case.max_new_tokens,
+        language=case.language,
+        max_new_tokens=case.max_new_tokens,
+        asr_max_new_tokens=case.asr_max_new_tokens,
     )

@@ -16,6 +16,7 @@ from hybridlab.experiments.case import RequestSpec
 from hybridlab.experiments.case_context import CaseContext, write_spans
 from hybridlab.experiments.workloads import common
 from hybridlab.models.base import PhaseSpan
+from hybridlab.models.transcription import TranscribeOptions
 
 #: A party does one piece of work, and says what it did when.
 Party = Callable[[RequestSpec], list[PhaseSpan]]
@@ -37,7 +38,8 @@ def run(context: CaseContext) -> None:
 
     def transcribe(spec: RequestSpec) -> list[PhaseSpan]:
         samples = [context.clips[spec.clip_id]]
-        asr.transcribe(samples, language=case.language, max_new_tokens=most)
+        options = TranscribeOptions(language=case.language, max_new_tokens=case.asr_max_new_tokens)
+        asr.transcribe(samples, options)
         return asr.drain_spans()
 
     copy = _copying(context.device, asr.weights_bytes() or llm.weights_bytes() or 0)

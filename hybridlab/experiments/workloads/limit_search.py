@@ -20,6 +20,7 @@ from hybridlab.errors import UnavailableError
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.case_context import CaseContext
 from hybridlab.experiments.workloads import common
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.planner.limits import largest_fitting
 from hybridlab.strategies import Request, Strategy
 from hybridlab.units import MIB
@@ -103,7 +104,10 @@ def _sized_request(case: Case, strategy: Strategy, samples: Samples, ask: str, c
     most = case.max_new_tokens
     if case.asr is not None:
         beams = count if ask == "beams" else 1
-        strategy.asr.transcribe(batch, language=case.language, max_new_tokens=most, beams=beams)
+        options = TranscribeOptions(
+            language=case.language, max_new_tokens=case.asr_max_new_tokens, beams=beams
+        )
+        strategy.asr.transcribe(batch, options)
     if ask != "beams":  # beams are Whisper's: Voxtral answers greedily
         questions = [case.requests[0].question] * len(batch)
         strategy.llm.answer(batch, questions, max_new_tokens=most)

@@ -12,6 +12,7 @@ from hybridlab.models import (
     AudioLanguageModel,
     GenerationResult,
     SpeechRecognizer,
+    TranscribeOptions,
     make_asr,
     make_llm,
 )
@@ -51,7 +52,9 @@ def _ask(
     answer: GenerationResult | None = None
     context.device.synchronize()
     with context.meter.region("request") as region:
-        (transcript,) = model.transcribe([samples], language=case.language, max_new_tokens=most)
+        own = most if isinstance(model, AudioLanguageModel) else case.asr_max_new_tokens
+        options = TranscribeOptions(language=case.language, max_new_tokens=own)
+        (transcript,) = model.transcribe([samples], options)
         if isinstance(model, AudioLanguageModel) and case.options.get("answers", True):
             # its answers are held against those of a race: their spans apart
             write_spans(context, f"{spec.id}-transcript", model.drain_spans())

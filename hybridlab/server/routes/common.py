@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Response, UploadFile
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.server import errors
 from hybridlab.server.engine import Engine
 from hybridlab.server.jobs import DecodedAudio, InferenceJob, InferenceParams, InferenceResult
@@ -75,6 +76,6 @@ def question_params(
         kind="answer",
         audio=audio,
         question=question,
-        max_new_tokens=max_new_tokens,
+        options=TranscribeOptions(max_new_tokens=max_new_tokens),
         stream=stream,
     )

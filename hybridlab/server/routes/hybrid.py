@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Request
 
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import DecodedAudio, InferenceJob, InferenceParams
 from hybridlab.server.routes.common import EngineDep, question_params, read_upload
@@ -51,7 +52,12 @@ async def hybrid(request: Request, engine: EngineDep, form: Annotated[HybridForm
     audio = await cancel_on_disconnect(request, engine.decode(upload, role, "transcription"))
     limit = engine.answer_tokens(form.max_tokens)
     jobs = engine.submit(
-        InferenceParams(role=role, kind="transcription", audio=audio, language=language),
+        InferenceParams(
+            role=role,
+            kind="transcription",
+            audio=audio,
+            options=TranscribeOptions(language=language),
+        ),
         *(question_params(audio, text, limit, stream=form.stream) for text in questions),
     )
     if form.stream:

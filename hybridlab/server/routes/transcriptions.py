@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.server.jobs import DecodedAudio, InferenceParams, InferenceResult
 from hybridlab.server.routes.common import TIMING, EngineDep, add_timing, read_upload, result_of
 from hybridlab.server.schemas import transcripts
@@ -47,8 +48,7 @@ async def transcriptions(
         role=role,
         kind="transcription",
         audio=audio,
-        language=language,
-        max_new_tokens=form.max_tokens,
+        options=TranscribeOptions(language=language, max_new_tokens=form.max_tokens),
     )
     (job,) = engine.submit(params)
     result = await result_of(request, job)

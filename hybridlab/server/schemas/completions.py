@@ -90,7 +90,7 @@ def usage(result: InferenceResult) -> Usage:
 
 
 def finish_reason(result: InferenceResult) -> FinishReason:
-    return "stop" if _counted(result).ended else "length"
+    return "stop" if result.texts[0].finish_reason == "stop" else "length"
 
 
 def _counted(result: InferenceResult) -> TokenUsage:

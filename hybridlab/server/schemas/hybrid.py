@@ -54,7 +54,10 @@ def hybrid_transcript(result: InferenceResult, audio: DecodedAudio) -> HybridTra
         model=result.model,
         instead_of=result.instead_of or None,
         duration=round(audio.seconds, 3),
-        segments=segments_of(result, audio),
+        segments=[
+            Segment(start=round(one.start_s, 3), end=round(one.end_s, 3), text=one.text)
+            for one in segments_of(result, audio)
+        ],
     )
 
 

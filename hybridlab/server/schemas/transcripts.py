@@ -1,17 +1,15 @@
-"""Transcripts, in the formats of OpenAI's transcriptions, and the list of models.
-
-The lab decodes without timestamps. So a segment is a window: its start and end are where the audio
-was really cut (at the quietest place near every 30 s), and nothing finer is made up.
-"""
+"""Transcripts, in the formats of OpenAI's transcriptions, and the list of models."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from hybridlab import catalog
-from hybridlab.models.base import GenerationResult
+from hybridlab.models.transcription import FinishReason
+from hybridlab.models.transcription import Segment as TextSegment
 from hybridlab.server.jobs import DecodedAudio, InferenceResult
 from hybridlab.server.schemas.base import Answer, Served
 
@@ -37,6 +35,11 @@ class Duration(Answer):
 
 class Transcript(Served):
     text: str
+    finish_reason: FinishReason = Field(
+        "stop",
+        description="stop: the text ended by itself; length: it was cut at a limit of tokens; "
+        "early: audio behind it was left unread",
+    )
     usage: Duration
 
 
@@ -47,27 +50,29 @@ class Segment(Answer):
 
 
 class VerboseSegment(Segment):
-    """What the lab does not measure is null, not zero."""
+    """What is not known is null, not zero: a transcript of the LLM's has no probabilities."""
 
     id: int
     seek: int
     tokens: list[int]
-    temperature: float = 0.0
-    avg_logprob: None = None
-    compression_ratio: float
-    no_speech_prob: None = None
+    temperature: float
+    avg_logprob: float | None
+    compression_ratio: float | None
+    no_speech_prob: float | None
 
 
 class VerboseTranscript(Transcript):
-    task: Literal["transcribe"] = "transcribe"
+    task: Literal["transcribe", "translate"] = "transcribe"
     language: str | None
     duration: float
     segments: list[VerboseSegment]
+    token_ids: list[int] = Field(description="of the text, without timestamps")
 
 
 def transcript(result: InferenceResult, audio: DecodedAudio) -> Transcript:
     return Transcript(
         text=result.text,
+        finish_reason=result.joined.finish_reason,
         usage=Duration(seconds=round(audio.seconds, 3)),
         model=result.model,
         instead_of=result.instead_of or None,
@@ -77,65 +82,55 @@ def transcript(result: InferenceResult, audio: DecodedAudio) -> Transcript:
 def verbose_transcript(
     result: InferenceResult, audio: DecodedAudio, language: str
 ) -> VerboseTranscript:
-    segments = [
-        _verbose_segment(index, start_s, end_s, text)
-        for index, (start_s, end_s, text) in enumerate(text_windows(result, audio))
-    ]
+    text = result.joined
     return VerboseTranscript(
         **transcript(result, audio).model_dump(),
-        language=language or None,
+        language=text.language or language or None,
         duration=round(audio.seconds, 3),
-        segments=segments,
+        segments=[_verbose_segment(*one) for one in enumerate(segments_of(result, audio))],
+        token_ids=list(text.tokens),
     )
 
 
-def segments_of(result: InferenceResult, audio: DecodedAudio) -> list[Segment]:
-    return [
-        Segment(start=round(start_s, 3), end=round(end_s, 3), text=text.text)
-        for start_s, end_s, text in text_windows(result, audio)
-    ]
+def segments_of(result: InferenceResult, audio: DecodedAudio) -> Sequence[TextSegment]:
+    """Of Whisper its segments, of the LLM the whole text as one."""
+    text = result.joined
+    if text.segments or not text.text:
+        return text.segments
+    return (TextSegment(0.0, audio.seconds, text.text, text.tokens),)
 
 
-def text_windows(
-    result: InferenceResult, audio: DecodedAudio
-) -> list[tuple[float, float, GenerationResult]]:
-    """Start and end in seconds, and text: Whisper's windows, or the whole audio for Voxtral.
-    Windows without words are left out."""
-    bounds = audio.bounds_s() if len(result.texts) > 1 else [(0.0, audio.seconds)]
-    windows = zip(bounds, result.texts, strict=True)
-    return [(start_s, end_s, text) for (start_s, end_s), text in windows if text.text]
-
-
-def _verbose_segment(
-    index: int, start_s: float, end_s: float, text: GenerationResult
-) -> VerboseSegment:
-    encoded = text.text.encode()
+def _verbose_segment(index: int, segment: TextSegment) -> VerboseSegment:
     return VerboseSegment(
         id=index,
-        seek=int(start_s * catalog.MEL_FRAMES_PER_WINDOW / catalog.WINDOW_S),
-        start=round(start_s, 3),
-        end=round(end_s, 3),
-        text=text.text,
-        tokens=list(text.tokens),
-        compression_ratio=round(len(encoded) / len(zlib.compress(encoded)), 3),
+        seek=int(segment.start_s * catalog.MEL_FRAMES_PER_WINDOW / catalog.WINDOW_S),
+        start=round(segment.start_s, 3),
+        end=round(segment.end_s, 3),
+        text=segment.text,
+        tokens=list(segment.tokens),
+        temperature=segment.temperature,
+        avg_logprob=segment.avg_logprob,
+        compression_ratio=segment.compression_ratio,
+        no_speech_prob=segment.no_speech_prob,
     )
 
 
 # ----------------------------------------------------------------------------------- subtitles
 
 
-def srt(segments: Sequence[Segment]) -> str:
+def srt(segments: Sequence[TextSegment]) -> str:
     """SubRip: numbered from 1, comma before the milliseconds."""
     return "".join(
-        f"{number}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{s.text}\n\n"
+        f"{number}\n{_clock(s.start_s, ',')} --> {_clock(s.end_s, ',')}\n{s.text}\n\n"
         for number, s in enumerate(segments, 1)
     )
 
 
-def vtt(segments: Sequence[Segment]) -> str:
+def vtt(segments: Sequence[TextSegment]) -> str:
     """WebVTT."""
     cues = "".join(
-        f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{_escaped(s.text)}\n\n" for s in segments
+        f"{_clock(s.start_s, '.')} --> {_clock(s.end_s, '.')}\n{_escaped(s.text)}\n\n"
+        for s in segments
     )
     return f"WEBVTT\n\n{cues}"
 

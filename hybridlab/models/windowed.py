@@ -1,0 +1,382 @@
+"""How every Whisper backend transcribes: its windows, and the one rule for what is decoded again,
+gone on with, or left out.
+
+`plain`: one pass over each window, without timestamps. `timestamps`: with them, and
+
+- a window is read to its end: where the last timestamp lies well before it, decoding goes on there;
+- a pass is decoded again at a higher temperature as long as its text is more repetitive or less
+  probable than openai-whisper's thresholds allow;
+- a stretch that is silent, or that is improbable as a text and probable as no speech, has no words.
+
+No window depends on another, so that all can be decoded in one batch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hybridlab import catalog
+from hybridlab.audio import SILENCE_PEAK, Samples, windows
+from hybridlab.models.base import GenerationResult, SpeechRecognizer, joined
+from hybridlab.models.processors import openai_tokenizer
+from hybridlab.models.transcription import (
+    DEFAULT_OPTIONS,
+    FinishReason,
+    Segment,
+    TranscribeOptions,
+    Word,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from whisper.timing import WordTiming
+
+#: As `whisper.transcribe` has them by default.
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+MOST_COMPRESSION_RATIO = 2.4
+LEAST_AVG_LOGPROB = -1.0
+MOST_NO_SPEECH_PROB = 0.6
+#: With a last timestamp so near the end of a window, nothing is left to read.
+NEAR_END_S = 1.0
+#: A pass that gets on by less than this would be followed by one like it.
+LEAST_PROGRESS_S = 0.5
+#: A timestamp counts so many seconds; their ids, 0 to 30 s, are a vocabulary's last.
+TIMESTAMP_S = 0.02
+TIMESTAMPS = 1501
+#: Of drawn tokens.
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass of the decoder said of a window or of the rest of one."""
+
+    #: Timestamps among them, the end not.
+    tokens: tuple[int, ...]
+    #: The model came to the end by itself.
+    ended: bool
+    temperature: float = 0.0
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
+
+
+@dataclass
+class _Window:
+    """One window while it is read."""
+
+    samples: Samples
+    language: str
+    tokens_left: int | None
+    #: In samples, from which on it is still to be read.
+    read: int = 0
+    segments: list[Segment] = field(default_factory=list)
+    #: None as long as there is something to read.
+    finish: FinishReason | None = None
+
+    @property
+    def rest(self) -> Samples:
+        return self.samples[self.read :]
+
+
+class WindowedRecognizer(SpeechRecognizer):
+    """Transcribes windows of at most 30 s."""
+
+    def transcribe(
+        self, batch: Sequence[Samples], options: TranscribeOptions = DEFAULT_OPTIONS
+    ) -> list[GenerationResult]:
+        clips = [windows(samples) for samples in batch]
+        pieces = [window for clip in clips for window in clip]
+        read = self._read if self.spec.timestamps else self._plain
+        with self._call():
+            rows = iter(read(pieces, options))
+        return [joined([next(rows) for _ in clip]) for clip in clips]
+
+    # --------------------------------------------------------------------------- of a backend
+
+    @abstractmethod
+    def _call(self) -> AbstractContextManager[None]:
+        """Around all passes of a call: its phases become spans."""
+
+    @abstractmethod
+    def _encode(self, pieces: list[Samples]) -> Any:
+        """The encoder's output of these windows."""
+
+    @abstractmethod
+    def _detect(self, encoded: Any, row: int) -> str:
+        """Whisper's code of the language of an encoded window."""
+
+    @abstractmethod
+    def _decode(
+        self,
+        encoded: Any,
+        rows: list[int],
+        languages: list[str],
+        options: TranscribeOptions,
+        *,
+        timestamps: bool,
+    ) -> list[Pass]:
+        """One pass over these of the encoded windows, each in its language; the options name no
+        language, and a limit of tokens that a window has room for."""
+
+    @abstractmethod
+    def _timings(
+        self, encoded: Any, row: int, tokens: list[int], language: str, seconds: float
+    ) -> list[WordTiming]:
+        """When each word of these text tokens is said in an encoded window whose audio lasts so
+        many seconds, as openai-whisper's `find_alignment` tells it."""
+
+    # -------------------------------------------------------------------------------- tokens
+
+    @property
+    def _tokenizer(self) -> Any:
+        return self._tokenizer_of("en")
+
+    def _tokenizer_of(self, language: str, task: str = "transcribe") -> Any:
+        vocab_size = catalog.whisper(self.spec.model).vocab_size
+        return openai_tokenizer(vocab_size, language=language, task=task)
+
+    @property
+    def _first_timestamp(self) -> int:
+        return catalog.whisper(self.spec.model).vocab_size - TIMESTAMPS
+
+    def _prompt(self, language: str, options: TranscribeOptions, *, timestamps: bool) -> list[int]:
+        """Token ids that a pass begins with."""
+        known = self._tokenizer_of(language, options.task)
+        ids = list(known.sot_sequence)
+        if not timestamps:
+            ids.append(known.no_timestamps)
+        if options.prompt.strip():
+            words = known.encode(f" {options.prompt.strip()}")
+            most = catalog.WHISPER_MAX_TARGET_POSITIONS // 2 - 1
+            ids = [known.sot_prev, *words[-most:], *ids]
+        return ids
+
+    def _limited(
+        self, options: TranscribeOptions, most: int | None, *, timestamps: bool
+    ) -> TranscribeOptions:
+        """With a limit of tokens that a window has room for behind its prompt."""
+        prompt = self._prompt("en", options, timestamps=timestamps)
+        room = catalog.WHISPER_MAX_TARGET_POSITIONS - len(prompt)
+        return replace(options, max_new_tokens=room if most is None else min(room, most))
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(self._words_of(tokens)))
+
+    def _words_of(self, tokens: Sequence[int]) -> list[int]:
+        """Without timestamps and other specials; of random weights, whose words mean nothing, every
+        token that was decoded."""
+        if not self.spec.has_text:
+            return list(tokens)
+        return [token for token in tokens if token < self._tokenizer.eot]
+
+    # --------------------------------------------------------------------------------- plain
+
+    def _plain(self, pieces: list[Samples], options: TranscribeOptions) -> list[GenerationResult]:
+        limited = self._limited(options, options.max_new_tokens, timestamps=False)
+        found, languages = self._pass_over(pieces, limited)
+        rows = []
+        for piece, said, language in zip(pieces, found, languages, strict=True):
+            seconds = piece.size / catalog.SAMPLE_RATE_HZ
+            segment = self._segment(0.0, seconds, said.tokens, said)
+            finish: FinishReason = "stop" if said.ended or not self.spec.has_text else "length"
+            rows.append(self._window_text(piece, [segment], finish, language))
+        return rows
+
+    def _pass_over(
+        self, pieces: list[Samples], options: TranscribeOptions
+    ) -> tuple[list[Pass], list[str]]:
+        """One pass over each window without timestamps, and the windows' languages."""
+        encoded, rows = self._encode(pieces), list(range(len(pieces)))
+        languages = [options.language or self._detect(encoded, row) for row in rows]
+        return self._decode(encoded, rows, languages, options, timestamps=False), languages
+
+    # ---------------------------------------------------------------------------- timestamps
+
+    def _read(self, pieces: list[Samples], options: TranscribeOptions) -> list[GenerationResult]:
+        every = [_Window(piece, options.language, options.max_new_tokens) for piece in pieces]
+        while unread := [window for window in every if self._has_more(window)]:
+            self._read_on(unread, options)
+        return [
+            self._window_text(one.samples, one.segments, one.finish or "stop", one.language)
+            for one in every
+        ]
+
+    def _has_more(self, window: _Window) -> bool:
+        if window.finish is None and float(np.abs(window.rest).max(initial=0)) < SILENCE_PEAK:
+            window.finish = "stop"
+        return window.finish is None
+
+    def _read_on(self, unread: list[_Window], options: TranscribeOptions) -> None:
+        """One pass over what is left of each of these windows."""
+        encoded = self._encode([window.rest for window in unread])
+        for row, window in enumerate(unread):
+            window.language = window.language or self._detect(encoded, row)
+        left = [window.tokens_left for window in unread if window.tokens_left is not None]
+        limited = self._limited(options, max(left, default=None), timestamps=True)
+        for row, said in enumerate(self._passes(encoded, unread, limited)):
+            window = unread[row]
+            begun, at_s = len(window.segments), window.read / catalog.SAMPLE_RATE_HZ
+            self._take(window, said)
+            if options.words and (new := window.segments[begun:]):
+                seconds = (window.samples.size / catalog.SAMPLE_RATE_HZ) - at_s
+                tokens = [token for own in new for token in self._words_of(own.tokens)]
+                timings = self._timings(encoded, row, tokens, window.language, seconds)
+                window.segments[begun:] = self._with_words(new, timings, at_s)
+
+    def _passes(
+        self, encoded: Any, unread: list[_Window], options: TranscribeOptions
+    ) -> list[Pass]:
+        """A pass over each, again at higher temperatures where it has to be: one row at a time
+        then, so that what is drawn for a window does not depend on the others."""
+        languages = [window.language for window in unread]
+        rows = list(range(len(unread)))
+        found = self._decode(encoded, rows, languages, options, timestamps=True)
+        if options.temperature > 0:  # whoever wants drawn tokens gets what is drawn
+            return found
+        for row in rows:
+            for temperature in TEMPERATURES[1:]:
+                if not self._to_be_decoded_again(found[row]):
+                    break
+                warmer = replace(options, temperature=temperature, beams=1)
+                (found[row],) = self._decode(
+                    encoded, [row], [languages[row]], warmer, timestamps=True
+                )
+        return found
+
+    def _to_be_decoded_again(self, said: Pass) -> bool:
+        if _no_speech(said):
+            return False
+        improbable = said.avg_logprob is not None and said.avg_logprob < LEAST_AVG_LOGPROB
+        ratio = compression_ratio(self._text(said.tokens).strip())
+        return improbable or (ratio is not None and ratio > MOST_COMPRESSION_RATIO)
+
+    def _take(self, window: _Window, said: Pass) -> None:
+        """Add what a pass said to its window, and find from where it goes on."""
+        if _no_speech(said) or not self._words_of(said.tokens):
+            window.finish = "stop"
+            return
+        tokens, ended = said.tokens, said.ended
+        if window.tokens_left is not None:
+            ended = ended and len(tokens) <= window.tokens_left
+            tokens = tokens[: window.tokens_left]
+            window.tokens_left -= len(tokens)
+        rate, first = catalog.SAMPLE_RATE_HZ, self._first_timestamp
+        rest_s, at_s = window.rest.size / rate, window.read / rate
+        stretches = _stretches(tokens, first)
+        exhausted = window.tokens_left == 0 and not ended
+        open_end = tokens[-1] < first
+        if open_end and not ended and not exhausted and len(stretches) > 1:
+            tokens_dropped = stretches.pop()  # cut in the middle: read again from its beginning
+            goes_on_s = (tokens_dropped[0] - first) * TIMESTAMP_S
+        elif open_end:
+            goes_on_s = rest_s
+        else:
+            goes_on_s = (tokens[-1] - first) * TIMESTAMP_S
+        for own in stretches:
+            if not self._words_of(own):
+                continue
+            start_s = max(0, own[0] - first) * TIMESTAMP_S if own[0] >= first else 0.0
+            end_s = (own[-1] - first) * TIMESTAMP_S if own[-1] >= first else rest_s
+            start_s, end_s = min(start_s, rest_s), min(end_s, rest_s)
+            window.segments.append(self._segment(at_s + start_s, at_s + end_s, own, said))
+        if exhausted or (open_end and not ended and goes_on_s == rest_s):
+            window.finish = "length"
+        elif goes_on_s >= rest_s - NEAR_END_S:
+            window.finish = "stop"
+        elif goes_on_s < LEAST_PROGRESS_S:
+            window.finish = "early"
+        else:
+            window.read += round(goes_on_s * rate)
+
+    # -------------------------------------------------------------------------------- results
+
+    def _segment(self, start_s: float, end_s: float, tokens: Sequence[int], said: Pass) -> Segment:
+        text = self._text(tokens)
+        return Segment(
+            start_s,
+            end_s,
+            text.strip(),
+            tuple(tokens),
+            temperature=said.temperature,
+            avg_logprob=said.avg_logprob,
+            no_speech_prob=said.no_speech_prob,
+            compression_ratio=compression_ratio(text.strip()),
+        )
+
+    def _with_words(
+        self, segments: list[Segment], timings: list[WordTiming], at_s: float
+    ) -> list[Segment]:
+        """The segments of one pass that began at `at_s`, with the times of their words."""
+        from whisper.timing import merge_punctuations
+
+        merge_punctuations(timings, "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、")
+        waiting, found = iter(timings), []
+        for segment in segments:
+            words: list[Word] = []
+            count, n_tokens = 0, len(self._words_of(segment.tokens))
+            while count < n_tokens and (timing := next(waiting, None)) is not None:
+                count += len(timing.tokens)
+                if timing.word.strip():
+                    start_s, end_s = at_s + float(timing.start), at_s + float(timing.end)
+                    words.append(
+                        Word(timing.word.strip(), start_s, end_s, float(timing.probability))
+                    )
+            found.append(replace(segment, words=tuple(words)))
+        return found
+
+    def _window_text(
+        self, piece: Samples, segments: list[Segment], finish: FinishReason, language: str
+    ) -> GenerationResult:
+        tokens = [token for segment in segments for token in self._words_of(segment.tokens)]
+        return GenerationResult(
+            self._text(tokens).strip(),
+            tuple(tokens),
+            finish,
+            segments=tuple(segment for segment in segments if segment.text),
+            language=language,
+            windows=(finish,),
+            audio_s=piece.size / catalog.SAMPLE_RATE_HZ,
+        )
+
+
+def compression_ratio(text: str) -> float | None:
+    """How many times as long a text is as zlib makes it; None without one."""
+    encoded = text.encode()
+    return len(encoded) / len(zlib.compress(encoded)) if encoded else None
+
+
+def _no_speech(said: Pass) -> bool:
+    if said.no_speech_prob is None or said.no_speech_prob <= MOST_NO_SPEECH_PROB:
+        return False
+    return said.avg_logprob is None or said.avg_logprob <= LEAST_AVG_LOGPROB
+
+
+def _stretches(tokens: Sequence[int], first_timestamp: int) -> list[Sequence[int]]:
+    """Tokens cut between every two timestamps that follow each other; a last timestamp that has
+    nothing behind it is left out."""
+    stamps = [token >= first_timestamp for token in tokens]
+    cuts = [n for n in range(1, len(tokens)) if stamps[n] and stamps[n - 1]]
+    return [
+        tokens[a:b] for a, b in pairwise([0, *cuts, len(tokens)]) if not (b - a == 1 and stamps[a])
+    ]
+
+
+@contextmanager
+def drawn_alike(device: torch.device, temperature: float) -> Iterator[None]:
+    """Tokens that torch draws inside are the same each time."""
+    import torch
+
+    if not temperature:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(SEED)
+        yield
