@@ -23,7 +23,13 @@ import torch
 from benchmarks.report import interval, options, publish, ratios
 from hybridlab import catalog
 from hybridlab.devices import CpuDevice
-from hybridlab.models import GenerationResult, ModelSpec, SpeechRecognizer, make_asr
+from hybridlab.models import (
+    GenerationResult,
+    ModelSpec,
+    SpeechRecognizer,
+    TranscribeOptions,
+    make_asr,
+)
 from tools import real_speech, real_whisper
 from tools.real_speech import Recording
 
@@ -42,8 +48,9 @@ THRESHOLDS: dict[str, Any] = {
 # ---------------------------------------------------------------- each library's own transcription
 
 
-def openai_transcribe(model: Any, recording: Recording) -> str:
-    return str(model.transcribe(recording.samples, language=recording.language, fp16=False)["text"])
+def openai_transcribe(model: Any, recording: Recording, **given: Any) -> str:
+    found = model.transcribe(recording.samples, language=recording.language, fp16=False, **given)
+    return str(found["text"])
 
 
 def faster_transcribe(model: Any, recording: Recording, **given: Any) -> str:
@@ -79,7 +86,12 @@ def libraries(asr: SpeechRecognizer) -> dict[str, Callable[[Recording], str]]:
     backend = asr.spec.backend
     model = asr._model  # type: ignore[attr-defined]
     if backend == "openai-whisper":
-        return {"transcribe": functools.partial(openai_transcribe, model)}
+        return {
+            "transcribe": functools.partial(openai_transcribe, model),
+            "transcribe, no previous text": functools.partial(
+                openai_transcribe, model, condition_on_previous_text=False
+            ),
+        }
     if backend == "faster-whisper":
         return {
             "transcribe, beam 5": functools.partial(faster_transcribe, model),
@@ -97,7 +109,7 @@ def libraries(asr: SpeechRecognizer) -> dict[str, Callable[[Recording], str]]:
 def loaded(backend: str, folder: Path, **fields: Any) -> SpeechRecognizer:
     """Whisper base from this folder in float32 on the CPU; `fields` are of its `ModelSpec`."""
     spec = ModelSpec(
-        model="base",
+        model=real_whisper.MODEL.name,
         backend=backend,
         weights="local",
         dtype="float32",
@@ -111,7 +123,8 @@ def loaded(backend: str, folder: Path, **fields: Any) -> SpeechRecognizer:
 
 def lab_transcribe(asr: SpeechRecognizer, recording: Recording, **given: Any) -> GenerationResult:
     """In the recording's own language; `given` are of `TranscribeOptions`."""
-    (result,) = asr.transcribe([recording.samples], language=recording.language, **given)
+    asked = TranscribeOptions(**{"language": recording.language, **given})
+    (result,) = asr.transcribe([recording.samples], asked)
     return result
 
 
@@ -148,6 +161,7 @@ def compared(
         told = [one for one in said if isinstance(one, GenerationResult)]
         if told:
             rows[name]["tokens"] = sum(len(one.tokens) for one in told)
+            rows[name]["finish_reasons"] = [one.finish_reason for one in told]
     return rows
 
 

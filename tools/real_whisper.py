@@ -243,7 +243,7 @@ def write_folder(folder: Path, tensors: Mapping[str, Array]) -> None:
     config.architectures = ["WhisperForConditionalGeneration"]
     config.save_pretrained(folder)
     generation = processors.whisper_generation_config(vocab_size=MODEL.vocab_size)
-    generation.alignment_heads = alignment_heads()
+    generation.alignment_heads = [list(head) for head in processors.alignment_heads(MODEL)]
     generation.save_pretrained(folder)
     processor = processors.whisper_processor(
         vocab_size=MODEL.vocab_size, num_mel_bins=MODEL.encoder.mel_bins
@@ -254,21 +254,6 @@ def write_folder(folder: Path, tensors: Mapping[str, Array]) -> None:
     # a copy, as values read from bytes cannot be written to
     state = {name: torch.from_numpy(values.copy()) for name, values in tensors.items()}
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-
-
-def alignment_heads() -> list[list[int]]:
-    """Layer and head of each cross-attention that follows the words in time, as openai-whisper
-    publishes them."""
-    import base64
-    import gzip
-
-    from whisper import _ALIGNMENT_HEADS
-
-    flat = np.frombuffer(
-        gzip.decompress(base64.b85decode(_ALIGNMENT_HEADS[MODEL.name])), dtype=bool
-    )
-    heads: list[list[int]] = np.argwhere(flat.reshape(MODEL.decoder_layers, -1)).tolist()
-    return heads
 
 
 def check(folder: Path) -> None:

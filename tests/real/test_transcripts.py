@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
 from benchmarks.speech import errors, lab_transcribe, libraries
 from hybridlab import catalog
-from hybridlab.models import GenerationResult, SpeechRecognizer
+from hybridlab.models import SpeechRecognizer
 from tools import real_speech
 from tools.real_speech import Recording
 
@@ -20,11 +20,6 @@ Recognizers = Callable[..., SpeechRecognizer]
 
 #: So many words in a row are a sentence, or enough of one.
 SENTENCE_WORDS = 4
-
-
-def transcribed(asr: SpeechRecognizer, recordings: Sequence[Recording]) -> list[GenerationResult]:
-    """One after the other."""
-    return [lab_transcribe(asr, one) for one in recordings]
 
 
 def longest(recording: Recording, transcript: str, kind: str) -> int:
@@ -42,7 +37,8 @@ def longest(recording: Recording, transcript: str, kind: str) -> int:
 
 def test_read_speech_has_one_error_in_71_words(recognizer: Recognizers, backend: str) -> None:
     """1.41 %: the transcription itself says 'a more a amiable woman'."""
-    said = transcribed(recognizer(backend), real_speech.librivox())
+    clips = [one.samples for one in real_speech.librivox()]
+    said = recognizer(backend).transcribe(clips)
     found = errors(real_speech.librivox(), [one.text for one in said])
     assert (found["words"], found["deletions"], found["insertions"]) == (71, 1, 0)
     assert found["substitutions"] == 0
@@ -76,7 +72,8 @@ def test_no_sentence_is_lost_or_invented_at_pauses_of_12_s(
     recognizer: Recognizers, backend: str
 ) -> None:
     recording = real_speech.pauses()
-    found = errors([recording], [lab_transcribe(recognizer(backend), recording).text])
+    result = lab_transcribe(recognizer(backend), recording)
+    found = errors([recording], [result.text])
     assert (found["deletions"], found["insertions"], found["substitutions"]) == (1, 0, 0)
 
 
@@ -113,6 +110,30 @@ def test_a_language_is_as_good_as_through_the_library(
     assert ours <= theirs + 0.003
     assert result.finish_reason == "stop"
     assert {segment.end_s > segment.start_s for segment in result.segments} == {True}
+
+
+@pytest.mark.parametrize("language", list(real_speech.SENTENCES))
+def test_a_language_is_detected_and_told(
+    recognizer: Recognizers, backend: str, language: str
+) -> None:
+    recording = real_speech.spoken(language)[0]
+    assert lab_transcribe(recognizer(backend), recording, language="").language == language
+
+
+def test_every_segment_has_its_figures_and_every_word_its_time(
+    recognizer: Recognizers, backend: str
+) -> None:
+    recording = real_speech.librivox()[0]
+    result = lab_transcribe(recognizer(backend), recording, words=True)
+    for segment in result.segments:
+        assert -1 < segment.avg_logprob < 0
+        assert 0 <= segment.no_speech_prob < 0.6
+        assert 0 < segment.compression_ratio < 2.4
+    words = [word for segment in result.segments for word in segment.words]
+    assert " ".join(word.text for word in words) == result.text
+    times = [time_s for word in words for time_s in (word.start_s, word.end_s)]
+    assert times == sorted(times)
+    assert 0 <= times[0] < 0.5 and recording.audio_s - 0.6 < times[-1] <= recording.audio_s + 0.1
 
 
 @pytest.mark.parametrize("limit", [20, 100])

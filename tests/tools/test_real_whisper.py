@@ -71,7 +71,6 @@ def small(model_bin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     model = replace(catalog.whisper(MODEL), hub_id=real_whisper.MODEL.hub_id)
     monkeypatch.setattr(real_whisper, "MODEL", model)
     monkeypatch.setattr(real_whisper, "MODEL_BIN_SHA256", hashlib.sha256(model_bin).hexdigest())
-    monkeypatch.setattr(real_whisper, "alignment_heads", lambda: [[1, 0]])
 
 
 def published() -> dict[str, Any]:
@@ -100,7 +99,7 @@ def test_packages_become_a_folder_in_hub_format(
         catalog.whisper(MODEL).parameters
     )
     generation = GenerationConfig.from_pretrained(folder)
-    assert generation.alignment_heads == [[1, 0]]
+    assert generation.alignment_heads == [[1, 0], [1, 1]]  # of an unknown model the later half
     assert generation.lang_to_id["<|de|>"] == 50_261
     assert WhisperProcessor.from_pretrained(folder).tokenizer.decode([50_258]) == (
         "<|startoftranscript|>"
@@ -190,9 +189,3 @@ def test_another_file_is_refused(model_bin: bytes) -> None:
         real_whisper.read_ctranslate2(b"P\0\0\0" + model_bin[4:])
     with pytest.raises(WeightsError, match="WhisperSpex"):
         real_whisper.read_ctranslate2(model_bin.replace(b"WhisperSpec", b"WhisperSpex", 1))
-
-
-def test_the_heads_that_follow_words_are_the_published_ones() -> None:
-    heads = real_whisper.alignment_heads()
-    assert len(heads) == 8
-    assert all(layer < 6 and head < 8 for layer, head in heads)
