@@ -257,8 +257,9 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
             found,
             alignment_heads(catalog.whisper(self.spec.model)),
             num_frames=round(seconds * FRAMES_PER_SECOND),
-            num_input_ids=len(begin),
-        )[0, len(begin) :].tolist()
+            # a token is said where the one before it attends to
+            num_input_ids=len(begin) - 1,
+        )[0, len(begin) - 1 :].tolist()
         timings, at = [], 0
         for word, own in zip(*known.split_to_word_tokens([*tokens, known.eot]), strict=True):
             end = min(at + len(own), len(tokens))
