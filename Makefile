@@ -44,7 +44,8 @@ test: $(VENV)/.dev
 
 # released Whisper base on real speech; what cannot be fetched is said in the reason of the skip
 test-real: $(VENV)/.dev
-	$(BIN)/python -m pytest -m real --durations 10 tests/real
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real --durations 10 --numprocesses logical \
+		--maxprocesses 4 --dist worksteal tests/real
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check --fix .

@@ -3,15 +3,15 @@ own `transcribe`, as JSON on stdout: `python -m benchmarks.speech [--files libri
 transformers --turns 1 --weights FOLDER] > outputs/reference/benchmarks/speech.json`.
 
 Released weights of Whisper base in float32 on the CPU, fetched where they are not there yet. Words
-are compared after Whisper's own normaliser. Each library has its defaults; transformers' `generate`
-of long audio is asked both as it is and with the thresholds that its documentation names, which are
-openai-whisper's. A ratio of times is one of turns in which both transcribe the same recording.
+are compared after Whisper's own normaliser. Each library has its defaults: openai-whisper's
+`transcribe`, transformers' `generate` with timestamps over the whole recording, faster-whisper's
+`transcribe` with its five beams and with one. A ratio of times is one of turns in which timestamps
+and plain decoding transcribe the same recording.
 """
 
 from __future__ import annotations
 
 import functools
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import interval, options, publish, ratios
+from benchmarks.report import interval, options, publish, ratios, summary
 from hybridlab import catalog
 from hybridlab.devices import CpuDevice
 from hybridlab.models import (
@@ -34,23 +34,17 @@ from tools import real_speech, real_whisper
 from tools.real_speech import Recording
 
 #: Read or synthesised without long pauses: what a ratio of times is taken of.
-DENSE = ("librivox", "espeak-en")
+DENSE = "librivox"
 NON_SPEECH_S = 20.0
-#: In transformers' documentation of Whisper's long audio; its compression is of tokens, not text.
-THRESHOLDS: dict[str, Any] = {
-    "condition_on_prev_tokens": False,
-    "temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-    "compression_ratio_threshold": 1.35,
-    "logprob_threshold": -1.0,
-    "no_speech_threshold": 0.6,
-}
+
+#: By name, what turns a recording into a transcript.
+Ways = dict[str, Callable[[Recording], GenerationResult | str]]
 
 # ---------------------------------------------------------------- each library's own transcription
 
 
-def openai_transcribe(model: Any, recording: Recording, **given: Any) -> str:
-    found = model.transcribe(recording.samples, language=recording.language, fp16=False, **given)
-    return str(found["text"])
+def openai_transcribe(model: Any, recording: Recording) -> str:
+    return str(model.transcribe(recording.samples, language=recording.language, fp16=False)["text"])
 
 
 def faster_transcribe(model: Any, recording: Recording, **given: Any) -> str:
@@ -58,7 +52,7 @@ def faster_transcribe(model: Any, recording: Recording, **given: Any) -> str:
     return " ".join(segment.text.strip() for segment in segments)
 
 
-def transformers_transcribe(asr: Any, recording: Recording, **given: Any) -> str:
+def transformers_transcribe(asr: Any, recording: Recording) -> str:
     """`generate` over the features of the whole recording, window after window."""
     processor, window = asr._processor, catalog.WINDOW_S * catalog.SAMPLE_RATE_HZ
     inputs = processor.feature_extractor(
@@ -75,32 +69,23 @@ def transformers_transcribe(asr: Any, recording: Recording, **given: Any) -> str
         language=recording.language,
         task="transcribe",
         return_timestamps=True,
-        **given,
     )
     return str(processor.batch_decode(found, skip_special_tokens=True)[0])
 
 
-def libraries(asr: SpeechRecognizer) -> dict[str, Callable[[Recording], str]]:
+def libraries(asr: SpeechRecognizer) -> Ways:
     """By name, the ways in which the library behind a loaded recogniser transcribes by itself; the
     first is its default."""
     backend = asr.spec.backend
     model = asr._model  # type: ignore[attr-defined]
     if backend == "openai-whisper":
-        return {
-            "transcribe": functools.partial(openai_transcribe, model),
-            "transcribe, no previous text": functools.partial(
-                openai_transcribe, model, condition_on_previous_text=False
-            ),
-        }
+        return {"transcribe": functools.partial(openai_transcribe, model)}
     if backend == "faster-whisper":
         return {
             "transcribe, beam 5": functools.partial(faster_transcribe, model),
             "transcribe, beam 1": functools.partial(faster_transcribe, model, beam_size=1),
         }
-    return {
-        "generate": functools.partial(transformers_transcribe, asr),
-        "generate, thresholds": functools.partial(transformers_transcribe, asr, **THRESHOLDS),
-    }
+    return {"generate": functools.partial(transformers_transcribe, asr)}
 
 
 # ---------------------------------------------------------------------------------------- the lab
@@ -142,9 +127,7 @@ def errors(recordings: Sequence[Recording], transcripts: Sequence[str]) -> dict[
     return {"wer": sum(kinds.values()) / words, "words": words, **kinds}
 
 
-def compared(
-    ways: dict[str, Callable[[Recording], GenerationResult | str]], recordings: Sequence[Recording]
-) -> dict[str, Any]:
+def compared(ways: Ways, recordings: Sequence[Recording]) -> dict[str, Any]:
     """What each way makes of the same recordings."""
     rows = {}
     for name, way in ways.items():
@@ -168,22 +151,22 @@ def compared(
 def cost(
     asr: SpeechRecognizer, plain: SpeechRecognizer, recording: Recording, turns: int
 ) -> dict[str, Any]:
-    """Seconds and tokens of decoding with timestamps over those of plain decoding."""
+    """Errors, tokens and seconds of decoding with timestamps and of plain decoding."""
     took: dict[str, list[float]] = {"timestamps": [], "plain": []}
-    tokens = {}
+    rows: dict[str, Any] = {}
     for _ in range(turns):
         for name, model in (("timestamps", asr), ("plain", plain)):
             began = time.perf_counter()
-            tokens[name] = len(lab_transcribe(model, recording).tokens)
+            said = lab_transcribe(model, recording)
             took[name].append(time.perf_counter() - began)
+            rows[name] = {"tokens": len(said.tokens), **errors([recording], [said.text])}
     return {
-        "tokens": tokens,
-        "median_s": {name: statistics.median(own) for name, own in took.items()},
+        **{name: {**row, **summary(took[name])} for name, row in rows.items()},
         **interval("timestamps_over_plain", ratios(took["timestamps"], took["plain"])),
     }
 
 
-def words_invented(ways: dict[str, Callable[[Recording], GenerationResult | str]]) -> Any:
+def words_invented(ways: Ways) -> dict[str, dict[str, str]]:
     """What each way hears where nobody speaks, by kind of sound; kinds without a word are left
     out."""
     found: dict[str, dict[str, str]] = {}
@@ -201,25 +184,18 @@ def words_invented(ways: dict[str, Callable[[Recording], GenerationResult | str]
 
 def measured(backend: str, folder: Path, files: Sequence[str], turns: int) -> dict[str, Any]:
     asr = loaded(backend, folder)
-    plain = loaded(backend, folder, asr_decoding="plain")
-    lab: dict[str, Callable[[Recording], GenerationResult | str]] = {
-        "lab": functools.partial(lab_transcribe, asr),
-        "lab, plain": functools.partial(lab_transcribe, plain),
-    }
-    ways = {**lab, **libraries(asr)}
-    results: dict[str, Any] = {"wer": {}, "timestamps_over_plain": {}}
+    ways: Ways = {"lab": functools.partial(lab_transcribe, asr), **libraries(asr)}
+    results: dict[str, Any] = {"recordings": {}}
     for name in files:
         print(f"{backend}: {name}", file=sys.stderr)
-        if name == CLIPS:
-            results["wer"][name] = compared(ways, real_speech.librivox())
-        elif name == NON_SPEECH:
+        if name == NON_SPEECH:
             results["words_invented"] = words_invented(ways)
-        else:
-            recording = long_recordings()[name]
-            results["wer"][name] = compared(ways, [recording])
-            if name in DENSE:
-                found = cost(asr, plain, recording, turns)
-                results["timestamps_over_plain"][name] = found
+            continue
+        spoken = real_speech.librivox() if name == CLIPS else [long_recordings()[name]]
+        results["recordings"][name] = compared(ways, spoken)
+        if name == DENSE:
+            plain = loaded(backend, folder, asr_decoding="plain")
+            results["cost"] = cost(asr, plain, spoken[0], turns)
     return results
 
 

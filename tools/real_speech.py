@@ -376,11 +376,11 @@ def long_recordings() -> tuple[Recording, ...]:
     by two synthetic voices each."""
     read = shuffled("librivox", librivox(), 130)
     text = shuffled("librivox-text", librivox(), 40)
-    quiet, gap_noise, end = of_noise("pink", 35), of_noise("dither", 70), of_noise("white", 45)
+    before, between, after = of_noise("pink", 20), of_noise("dither", 40), of_noise("white", 20)
     voices = {language: spoken(language) + spoken(language, "f2") for language in ("en", "de")}
     return (
         read,
         noisy(read, 8),
-        joined("librivox-gaps", [quiet, text, gap_noise, text, end], pauses_s=0),
+        joined("librivox-gaps", [before, text, between, text, after], pauses_s=0),
         *(shuffled(f"espeak-{language}", own, 120) for language, own in voices.items()),
     )

@@ -45,13 +45,10 @@ def test_read_speech_has_one_error_in_71_words(recognizer: Recognizers, backend:
     assert {one.finish_reason for one in said} == {"stop"}
 
 
-@pytest.mark.parametrize("seconds", [3, 20])
-def test_no_word_is_invented_where_nobody_speaks(
-    recognizer: Recognizers, backend: str, seconds: float
-) -> None:
+def test_no_word_is_invented_where_nobody_speaks(recognizer: Recognizers, backend: str) -> None:
     asr, heard = recognizer(backend), {}
     for kind in real_speech.NON_SPEECH:
-        result = lab_transcribe(asr, real_speech.of_noise(kind, seconds))
+        result = lab_transcribe(asr, real_speech.of_noise(kind, 10))
         if result.text or result.tokens or result.segments:
             heard[kind] = result
     assert heard == {}
@@ -97,7 +94,7 @@ def test_speech_after_40_s_of_noise_begins_there(recognizer: Recognizers, backen
     assert 39 <= result.segments[0].start_s <= 41.5
 
 
-@pytest.mark.parametrize("language", list(real_speech.SENTENCES))
+@pytest.mark.parametrize("language", ["en", "es", "fr"])
 def test_a_language_is_as_good_as_through_the_library(
     recognizer: Recognizers, backend: str, language: str
 ) -> None:
@@ -136,11 +133,11 @@ def test_every_segment_has_its_figures_and_every_word_its_time(
     assert 0 <= times[0] < 0.5 and recording.audio_s - 0.6 < times[-1] <= recording.audio_s + 0.1
 
 
-@pytest.mark.parametrize("limit", [20, 100])
 def test_fixed_work_is_as_many_tokens_as_were_asked_for(
-    recognizer: Recognizers, backend: str, limit: int
+    recognizer: Recognizers, backend: str
 ) -> None:
     recording = real_speech.joined("dense", real_speech.spoken("en")[:6])
     asr = recognizer(backend, asr_decoding="plain")
-    result = lab_transcribe(asr, recording, max_new_tokens=limit)
-    assert (len(result.tokens), result.finish_reason) == (limit, "length")
+    for limit in (20, 100):
+        result = lab_transcribe(asr, recording, max_new_tokens=limit)
+        assert (len(result.tokens), result.finish_reason) == (limit, "length")
