@@ -33,8 +33,9 @@ from hybridlab.strategies import Request
 WEIGHTS = ("pocket", "random", "hub")
 
 
-#: `weights` are of all but pocket models; `trials` are requests of each arm in each round; `audio`
-#: is a folder or manifest instead of the shipped clips; `out` gets the JSON, too.
+#: `weights` are of all but pocket models; `trials` are requests of each arm in each round;
+#: `max_new_tokens` is Voxtral's limit, and the work of random weights in either model; `audio` is a
+#: folder or manifest instead of the shipped clips; `out` gets the JSON, too.
 DEFAULTS: dict[str, Any] = {
     "llm_model": "pocket",
     "asr_model": "pocket-m",
@@ -80,7 +81,8 @@ def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
             samples=clips[spec.path],
             question=spec.question,
             language=params.language,
-            max_new_tokens=params.max_new_tokens,
+            max_new_tokens=options.max_new_tokens,
+            asr_max_new_tokens=None if session.asr.has_text else options.max_new_tokens,
         )
         for number, spec in enumerate(specs)
     ]
@@ -88,7 +90,7 @@ def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     whisper = saved(session.asr, session.device, Path(folder) / "asr")
     pair = {"asr": whisper, "llm": session.llm}
     with_text = [role for role, spec in pair.items() if spec.has_text]
-    fixed = {role: params.max_new_tokens for role in pair if role not in with_text}
+    fixed = {role: options.max_new_tokens for role in pair if role not in with_text}
     makers = Pair(whisper, session.llm, session.device).makers()
     watch = ContentionMonitor(session.device)
     outcomes = run(makers, requests, rounds=params.rounds, fixed_tokens=fixed)

@@ -17,7 +17,9 @@ from hybridlab.catalog.backends import (
 )
 from hybridlab.catalog.cards import CARDS, HOST, Card, card
 from hybridlab.catalog.constants import (
+    ANSWER_TOKENS,
     ENCODER_POSITIONS,
+    FIXED_TOKENS_PER_WINDOW,
     LANGUAGES,
     MEL_FRAMES_PER_WINDOW,
     MOST_TRANSCRIPT_TOKENS_PER_WINDOW,
@@ -33,6 +35,7 @@ from hybridlab.catalog.constants import (
 from hybridlab.catalog.models import (
     FAMILIES,
     POCKET_SIZES,
+    RELEASED,
     SPEED_SOURCE,
     VOXTRALS,
     WER_SOURCE,
@@ -49,6 +52,7 @@ from hybridlab.catalog.models import (
 from hybridlab.catalog.strategies import STRATEGIES, Variant, strategy, variant
 
 __all__ = [
+    "ANSWER_TOKENS",
     "ASR_DECODINGS",
     "ATTENTIONS",
     "BACKENDS",
@@ -56,12 +60,14 @@ __all__ = [
     "DECODINGS",
     "ENCODER_POSITIONS",
     "FAMILIES",
+    "FIXED_TOKENS_PER_WINDOW",
     "HOST",
     "LANGUAGES",
     "LLM_DTYPES",
     "MEL_FRAMES_PER_WINDOW",
     "MOST_TRANSCRIPT_TOKENS_PER_WINDOW",
     "POCKET_SIZES",
+    "RELEASED",
     "SAMPLE_RATE_HZ",
     "SPEED_SOURCE",
     "STRATEGIES",

@@ -70,6 +70,9 @@ class CaseRow(Row):
         str | None, "the one that the LLM's first prompt got; empty where it is in a server"
     ] = None
     decoding: Annotated[str | None, "the lab's own loop, or `generate`"] = None
+    asr_decoding: Annotated[
+        str | None, "how the recogniser's windows were decoded: with `timestamps`, or `plain`"
+    ] = None
     load_order: Annotated[str | None, "which model is loaded first"] = None
     load_path: Annotated[str | None, "`direct` onto the device, or `staged` on the host"] = None
     card: Annotated[str | None, "the card of the catalog whose kernels were used"] = None

@@ -47,18 +47,19 @@ def _ask(
     *,
     is_first_request: bool,
 ) -> None:
-    case, most = context.case, context.case.max_new_tokens
+    case = context.case
     samples = read_audio(Path(spec.path))
     answer: GenerationResult | None = None
     context.device.synchronize()
     with context.meter.region("request") as region:
-        own = most if isinstance(model, AudioLanguageModel) else case.asr_max_new_tokens
+        is_llm = isinstance(model, AudioLanguageModel)
+        own = case.max_new_tokens if is_llm else case.asr_tokens
         options = TranscribeOptions(language=case.language, max_new_tokens=own)
         (transcript,) = model.transcribe([samples], options)
         if isinstance(model, AudioLanguageModel) and case.options.get("answers", True):
             # its answers are held against those of a race: their spans apart
             write_spans(context, f"{spec.id}-transcript", model.drain_spans())
-            (answer,) = model.answer([samples], [spec.question], max_new_tokens=most)
+            (answer,) = model.answer([samples], [spec.question], max_new_tokens=case.answer_tokens)
             texts[f"answer/{spec.id}"] = list(answer.tokens)
     texts[f"{model.name}/{spec.clip_id}"] = list(transcript.tokens)
     write_spans(context, spec.id, model.drain_spans())

@@ -23,7 +23,7 @@ def run(context: CaseContext) -> None:
     for number in range(2):
         with context.meter.region("request") as region:
             answer = llm.answer(
-                batch, [spec.question] * len(batch), max_new_tokens=case.max_new_tokens
+                batch, [spec.question] * len(batch), max_new_tokens=case.answer_tokens
             )[0]
         context.writer.append(
             "trials",
@@ -52,12 +52,9 @@ def run(context: CaseContext) -> None:
 
 def _predicted_bytes(context: CaseContext, audio_s: float, batch: int) -> int:
     case = context.case
-    request = planner.Request(
-        audio_s=audio_s or catalog.WINDOW_S, batch=batch, new_tokens=case.max_new_tokens
-    )
     return planner.voxtral_request_bytes(
         catalog.voxtral(case.llm.model),
-        request,
+        case.predicted_request(audio_s or catalog.WINDOW_S, batch),
         dtype=case.llm.dtype,
         card=case.card_on(context.device),
         attention=case.llm.attention,
