@@ -64,7 +64,9 @@ def parameters(options: argparse.Namespace, folder: str) -> SequentialParams:
         raise ParameterError(f"the folder of --out {options.out!r} does not exist")
     given = {n: v for n, v in vars(options).items() if n not in ("weights", "out")}
     sources = {f"{role}_weights": source(given[f"{role}_model"]) for role in ("llm", "asr")}
-    return SequentialParams.from_mapping({**given, **sources, "output_dir": f"{folder}/run"})
+    # plain: the peers are asked for no timestamps either
+    own = {"asr_decoding": "plain", "output_dir": f"{folder}/run"}
+    return SequentialParams.from_mapping({**given, **sources, **own})
 
 
 def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def asr_spec(
         dtype=resolve_dtype(dtype, backend=backend, device=device, role="asr"),
         path=params.asr_path,
         seed=params.seed + 1,
-        # what is asked for is the pair's own; sizes beside it may have weights without timestamps
-        asr_decoding=params.asr_decoding if weights in catalog.RELEASED else "auto",
+        # no other weights know timestamps, whatever the pair's are asked for
+        asr_decoding=params.asr_decoding if weights in catalog.RELEASED else "plain",
     )
 
 
