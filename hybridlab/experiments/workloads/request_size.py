@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hybridlab import catalog, planner
 from hybridlab.audio import of_length, read_audio
-from hybridlab.experiments.case_context import CaseContext, trial_identity
+from hybridlab.experiments.case_context import CaseContext, text_columns, trial_identity
 from hybridlab.experiments.workloads import common
 from hybridlab.models import make_llm
 
@@ -33,8 +33,7 @@ def run(context: CaseContext) -> None:
                 "audio_s": sum(len(item) for item in batch) / catalog.SAMPLE_RATE_HZ,
                 "latency_s": region.seconds,
                 "is_first_request": number == 0,
-                "transcript": None,
-                "answer": answer.text if case.llm.has_text else None,
+                **text_columns(None, answer if case.llm.has_text else None),
                 "answer_tokens": list(answer.tokens),
                 "output_tokens": len(answer.tokens),
                 "expected_answer": None,
