@@ -20,6 +20,7 @@ from hybridlab.config.choices import (
     AsrDtype,
     AsrModel,
     Backend,
+    Language,
     LlmDtype,
     LlmModel,
     OneAtATime,
@@ -30,6 +31,7 @@ from hybridlab.config.pair import (
     check_asr,
     check_asr_decoding,
     check_asr_models,
+    check_language,
     check_weights,
 )
 from hybridlab.config.preset_files import AUTO, filled
@@ -81,7 +83,7 @@ class Params(BaseModel):
     decoding: catalog.Decoding = "loop"
     asr_decoding: catalog.AsrDecoding = "auto"
     memory_limit: str = ""
-    language: str = "en"
+    language: Language = "en"
     question: str = FROM_MANIFEST
     max_new_tokens: TokenLimit = "auto"
     asr_max_new_tokens: TokenLimit = "auto"
@@ -105,6 +107,7 @@ class Params(BaseModel):
             dtype=self.asr_dtype,
         )
         check_asr_decoding(self.asr_decoding, self.asr_weights)
+        check_language([self.llm_model, self.asr_model], self.language)
         for name in (self.card, self.memory_limit):
             if name not in ("auto", ""):
                 catalog.card(name)
@@ -207,6 +210,7 @@ class BesideParams(Params):
             backend=self.sizes_backend,
             dtype=self.sizes_dtype,
         )
+        check_language([*self.asr_models, *self.quality_models], self.language)
         for backend in self.load_backends or [self.asr_backend]:
             for dtype in self.load_dtypes:
                 check_asr(
@@ -246,6 +250,7 @@ class LimitsParams(Params):
         check_asr_models(
             self.fallback_chain, self.fallback_weights, self.asr_path, backend=self.fallback_backend
         )
+        check_language(self.fallback_chain, self.language)
         return self
 
 

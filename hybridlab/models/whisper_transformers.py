@@ -46,7 +46,10 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         model = super()._build()
         if self.spec.weights == "random":
             vocab_size = catalog.whisper(self.spec.model).vocab_size
-            model.generation_config = whisper_generation_config(vocab_size=vocab_size)
+            config = whisper_generation_config(vocab_size=vocab_size)
+            # a timestamp would be taken for the place where a window goes on, for more work
+            config.suppress_tokens += range(self._first_timestamp, vocab_size)
+            model.generation_config = config
         return model
 
     def _watched(self) -> Mapping[str, nn.Module]:
@@ -82,17 +85,17 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         if options.prompt or options.temperature or not options.language:
             return super()._pass_over(pieces, options)
         inputs, most = self._features(pieces), options.max_new_tokens or 0
-        fixed = {} if self.spec.has_text else {"min_new_tokens": most}
+        asked: dict[str, Any] = {} if self.spec.has_text else {"min_new_tokens": most}
+        if catalog.whisper(self.spec.model).multilingual:
+            asked |= {"language": options.language, "task": options.task}
         output = self._model.generate(
             inputs.input_features,
             attention_mask=inputs.attention_mask,
-            language=options.language,
-            task=options.task,
             return_timestamps=False,
             do_sample=False,
             num_beams=options.beams,
             max_new_tokens=most,
-            **fixed,
+            **asked,
         )
         return [self._said(row, most) for row in output.tolist()], [options.language] * len(pieces)
 
@@ -257,8 +260,9 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
             found,
             alignment_heads(catalog.whisper(self.spec.model)),
             num_frames=round(seconds * FRAMES_PER_SECOND),
-            num_input_ids=len(begin),
-        )[0, len(begin) :].tolist()
+            # a token is said where the one before it attends to
+            num_input_ids=len(begin) - 1,
+        )[0, len(begin) - 1 :].tolist()
         timings, at = [], 0
         for word, own in zip(*known.split_to_word_tokens([*tokens, known.eot]), strict=True):
             end = min(at + len(own), len(tokens))

@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hybridlab import catalog
-from hybridlab.audio import SILENCE_PEAK, Samples, windows
+from hybridlab.audio import SILENCE_PEAK, Samples, frame_peaks, quiet_samples, windows
 from hybridlab.models.base import GenerationResult, SpeechRecognizer, joined
 from hybridlab.models.processors import openai_tokenizer
 from hybridlab.models.transcription import (
@@ -44,8 +45,15 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 MOST_COMPRESSION_RATIO = 2.4
 LEAST_AVG_LOGPROB = -1.0
 MOST_NO_SPEECH_PROB = 0.6
+#: Of one pass; a window goes on from its last timestamp.
+USUAL_TOKENS = catalog.WHISPER_MAX_TARGET_POSITIONS // 2
 #: With a last timestamp so near the end of a window, nothing is left to read.
 NEAR_END_S = 1.0
+#: What is 50 dB below the loud parts of its window has no speech in it: so much of it, and more, is
+#: passed over before speech, all but the last bit.
+QUIET_SHARE = 10 ** (-50 / 20)
+LEAST_QUIET_S = 1.0
+QUIET_KEPT_S = 0.2
 #: A pass that gets on by less than this would be followed by one like it.
 LEAST_PROGRESS_S = 0.5
 #: A timestamp counts so many seconds; their ids, 0 to 30 s, are a vocabulary's last.
@@ -78,8 +86,14 @@ class _Window:
     #: In samples, from which on it is still to be read.
     read: int = 0
     segments: list[Segment] = field(default_factory=list)
+    #: Frames whose peak lies below this are quiet.
+    quiet_peak: float = 0.0
     #: None as long as there is something to read.
     finish: FinishReason | None = None
+
+    def __post_init__(self) -> None:
+        loud = float(np.percentile(frame_peaks(self.samples), 95))
+        self.quiet_peak = max(SILENCE_PEAK, QUIET_SHARE * loud)
 
     @property
     def rest(self) -> Samples:
@@ -92,6 +106,8 @@ class WindowedRecognizer(SpeechRecognizer):
     def transcribe(
         self, batch: Sequence[Samples], options: TranscribeOptions = DEFAULT_OPTIONS
     ) -> list[GenerationResult]:
+        language = catalog.language_for(self.spec.model, options.language)
+        options = replace(options, language=language)
         clips = [windows(samples) for samples in batch]
         pieces = [window for clip in clips for window in clip]
         read = self._read if self.spec.timestamps else self._plain
@@ -210,8 +226,13 @@ class WindowedRecognizer(SpeechRecognizer):
         ]
 
     def _has_more(self, window: _Window) -> bool:
-        if window.finish is None and float(np.abs(window.rest).max(initial=0)) < SILENCE_PEAK:
-            window.finish = "stop"
+        """Whether there is something left to read; what is quiet before it is passed over."""
+        if window.finish is None:
+            quiet = quiet_samples(window.rest, below=window.quiet_peak)
+            if quiet == window.rest.size:
+                window.finish = "stop"
+            elif quiet > LEAST_QUIET_S * catalog.SAMPLE_RATE_HZ:
+                window.read += quiet - round(QUIET_KEPT_S * catalog.SAMPLE_RATE_HZ)
         return window.finish is None
 
     def _read_on(self, unread: list[_Window], options: TranscribeOptions) -> None:
@@ -234,29 +255,54 @@ class WindowedRecognizer(SpeechRecognizer):
     def _passes(
         self, encoded: Any, unread: list[_Window], options: TranscribeOptions
     ) -> list[Pass]:
-        """A pass over each, again at higher temperatures where it has to be: one row at a time
-        then, so that what is drawn for a window does not depend on the others."""
+        """A pass over each. What is decoded again is one row at a time, so that what is drawn for a
+        window does not depend on the others."""
         languages = [window.language for window in unread]
-        rows = list(range(len(unread)))
-        found = self._decode(encoded, rows, languages, options, timestamps=True)
-        if options.temperature > 0:  # whoever wants drawn tokens gets what is drawn
-            return found
-        for row in rows:
-            for temperature in TEMPERATURES[1:]:
-                if not self._to_be_decoded_again(found[row]):
-                    break
-                warmer = replace(options, temperature=temperature, beams=1)
-                (found[row],) = self._decode(
-                    encoded, [row], [languages[row]], warmer, timestamps=True
-                )
+        half = replace(options, max_new_tokens=min(options.max_new_tokens or 0, USUAL_TOKENS))
+        found = self._decode(encoded, list(range(len(unread))), languages, half, timestamps=True)
+
+        def again(row: int, **changes: Any) -> Pass:
+            asked = replace(half, **changes)
+            return self._decode(encoded, [row], [languages[row]], asked, timestamps=True)[0]
+
+        for row, said in enumerate(found):
+            if options.temperature == 0:  # else whoever wants drawn tokens gets what is drawn
+                found[row] = self._settled(said, partial(again, row, beams=1))
+            cut = (
+                not found[row].ended
+                and len(_stretches(found[row].tokens, self._first_timestamp)) < 2
+            )
+            if (
+                cut
+                and options.max_new_tokens != half.max_new_tokens
+                and not self._doubtful(found[row])
+            ):
+                # nothing to go on from: all of it in one pass
+                found[row] = again(row, max_new_tokens=options.max_new_tokens)
         return found
 
-    def _to_be_decoded_again(self, said: Pass) -> bool:
+    def _settled(self, first: Pass, again: Callable[..., Pass]) -> Pass:
+        """This pass, or one of those at higher temperatures; where none is good enough, the most
+        probable of those that do not repeat themselves."""
+        tried = [first]
+        for temperature in TEMPERATURES[1:]:
+            if not self._doubtful(tried[-1]):
+                return tried[-1]
+            tried.append(again(temperature=temperature))
+        if not self._doubtful(tried[-1]):
+            return tried[-1]
+        plain = [said for said in tried if not self._repeats(said)]
+        return max(plain or tried, key=lambda said: said.avg_logprob or 0.0)
+
+    def _doubtful(self, said: Pass) -> bool:
         if _no_speech(said):
             return False
         improbable = said.avg_logprob is not None and said.avg_logprob < LEAST_AVG_LOGPROB
+        return improbable or self._repeats(said)
+
+    def _repeats(self, said: Pass) -> bool:
         ratio = compression_ratio(self._text(said.tokens).strip())
-        return improbable or (ratio is not None and ratio > MOST_COMPRESSION_RATIO)
+        return ratio is not None and ratio > MOST_COMPRESSION_RATIO
 
     def _take(self, window: _Window, said: Pass) -> None:
         """Add what a pass said to its window, and find from where it goes on."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hybridlab import catalog
 from hybridlab.models.base import GenerationResult, Model, ModelSpec, TokenCallback
@@ -150,14 +151,21 @@ class WorkerModelClient(ModelClient):
         whole = self.role == "llm"
         audios = [job.params.audio for job in jobs]
         windows = [[audio.samples] if whole else audio.windows() for audio in audios]
+        options = jobs[0].params.options
         texts: list[GenerationResult] = await self.remote.ask_async(
             "transcribe",
             [window for own in windows for window in own],
-            jobs[0].params.options,
+            replace(options, language=self._language(options.language)),
             on_text=on_text,
         )
         rows = iter(texts)
         return [tuple(next(rows) for _ in own) for own in windows]
+
+    def _language(self, asked: str) -> str:
+        """A smaller model in another's place detects the language where it lacks the one that was
+        asked for, as all but the newest lack Cantonese."""
+        known = catalog.model_named(self.specs[self.active].model).languages
+        return asked if self.active == 0 or asked in known else ""
 
     def offload(self) -> None:
         if self._on_device:

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hybridlab import catalog
 from hybridlab.analysis.pick import AUTO
 from hybridlab.catalog.device_names import check_device, simulated_card, spellings
-from hybridlab.config.choices import AsrDtype, LlmDtype, LlmModel, OneOf
-from hybridlab.config.pair import check_asr, check_fallbacks, check_weights
+from hybridlab.config.choices import AsrDtype, Language, LlmDtype, LlmModel, OneOf
+from hybridlab.config.pair import check_asr, check_fallbacks, check_language, check_weights
 from hybridlab.config.params import Count, CountOrZero, WeightsSource, first_problem
 from hybridlab.devices import card_of, resolve_device
 from hybridlab.devices.visible import gpu_count
@@ -84,7 +84,9 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = _option(8000, "port; 0: any that is free")
     token_file: str = _option("", f"file with the bearer token; else ${TOKEN_VARIABLE}")
 
-    language: str = _option("en", "of a transcription that names none; '': detected")
+    language: Language = _option(
+        "en", "of a transcription that names none: a code or an English name; '' or auto: detected"
+    )
     batch: Count = _option(8, "most requests of a kind in one call to a model")
     max_queue: Count = _option(64, "most requests of a kind that wait, and questions in a request")
     max_upload_mb: Positive = _option(25.0, "largest upload in MB; base64 may take a third more")
@@ -144,6 +146,9 @@ class Settings(BaseModel):
                 dtype=self.asr.dtype,
             )
         check_fallbacks(sizes, self.asr_weights)
+        if "asr" not in self.urls:  # another server says itself what its model does not know
+            transcriber = self.asr.model if "asr" in self.roles else self.llm_model
+            check_language([transcriber], self.language)
 
     def _check_variant(self) -> None:
         served = self.served_variant
