@@ -46,7 +46,10 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         model = super()._build()
         if self.spec.weights == "random":
             vocab_size = catalog.whisper(self.spec.model).vocab_size
-            model.generation_config = whisper_generation_config(vocab_size=vocab_size)
+            config = whisper_generation_config(vocab_size=vocab_size)
+            # a timestamp would be taken for the place where a window goes on, for more work
+            config.suppress_tokens += range(self._first_timestamp, vocab_size)
+            model.generation_config = config
         return model
 
     def _watched(self) -> Mapping[str, nn.Module]:
