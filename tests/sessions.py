@@ -25,7 +25,7 @@ def open_session(tmp_path: Path, model: type[Params] = SequentialParams, **value
         "output_dir": str(tmp_path / "run"),
         "headless": True,
         "trials": 2,
-        "max_new_tokens": 12,
+        "max_new_tokens": 32,
         "max_other_cpu_share": 1.0,
     }
     return Session.open(model.from_mapping({**small, **values}))

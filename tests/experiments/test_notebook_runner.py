@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
     "trials": 2,
     "rounds": 1,
     "warmup": 0,
-    "max_new_tokens": 12,
+    "max_new_tokens": 32,
     "max_other_cpu_share": 1.0,  # whoever works on this machine during the tests
     "sequential_variants": ["plain"],
 }

@@ -213,9 +213,12 @@ def _parity_badge(trials: pd.DataFrame) -> Any:
     matches = present(trials, "output_matches_reference").astype(bool)
     if matches.empty:
         return badge("not compared", "plain")
-    if matches.all():
-        return badge("equal")
-    return badge(f"{int((~matches).sum())} of {len(matches)} differ", "bad")
+    if not matches.all():
+        return badge(f"{int((~matches).sum())} of {len(matches)} differ", "bad")
+    every = int((~is_first(trials)).sum())
+    if len(matches) < every:
+        return badge(f"{len(matches)} of {every} compared, equal", "plain")
+    return badge("equal")
 
 
 def _status_badge(statuses: pd.Series[Any]) -> Any:
