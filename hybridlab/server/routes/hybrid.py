@@ -56,7 +56,9 @@ async def hybrid(request: Request, engine: EngineDep, form: Annotated[HybridForm
             role=role,
             kind="transcription",
             audio=audio,
-            options=TranscribeOptions(language=language),
+            options=TranscribeOptions(
+                language=language, beams=engine.settings.beams if role == "asr" else 1
+            ),
         ),
         *(question_params(audio, text, limit, stream=form.stream) for text in questions),
     )
