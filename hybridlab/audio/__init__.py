@@ -133,6 +133,20 @@ def windows(samples: Samples, *, window_s: float = catalog.WINDOW_S) -> list[Sam
     return [*pieces, samples]
 
 
+def frame_peaks(samples: Samples) -> Samples:
+    """The largest absolute value of each 0.1 s; the last may be shorter."""
+    frame = round(CUT_FRAME_S * catalog.SAMPLE_RATE_HZ)
+    return np.maximum.reduceat(np.abs(samples), np.arange(0, samples.size, frame))
+
+
+def quiet_samples(samples: Samples, *, below: float) -> int:
+    """How many samples come before the first 0.1 s that is not quiet; all where none is."""
+    if samples.size == 0:
+        return 0
+    loud = np.flatnonzero(frame_peaks(samples) >= below)
+    return int(loud[0]) * round(CUT_FRAME_S * catalog.SAMPLE_RATE_HZ) if loud.size else samples.size
+
+
 def _quietest(samples: Samples, start: int, end: int) -> int:
     """Middle of the quietest frame between the two; of equally quiet ones the most central."""
     frame = round(CUT_FRAME_S * catalog.SAMPLE_RATE_HZ)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridlab import catalog
-from hybridlab.audio import Samples
+from hybridlab.audio import Samples, log_mel
 from hybridlab.models.local_model import TransformersModel
 from hybridlab.models.processors import (
     alignment_heads,
@@ -103,7 +103,14 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         return Pass(tokens, len(tokens) < most, **scores)
 
     def _encode(self, pieces: list[Samples]) -> Any:
-        return self._model.model.encoder(self._features(pieces).input_features)
+        """Padded with zeros in the log-mel domain, as both other libraries pad, so that all hear
+        the same; transformers by itself pads with silence."""
+        bins = catalog.whisper(self.spec.model).encoder.mel_bins
+        features = torch.zeros(len(pieces), bins, catalog.MEL_FRAMES_PER_WINDOW)
+        for row, piece in zip(features, pieces, strict=True):
+            heard = torch.from_numpy(log_mel(piece, mel_bins=bins))
+            row[:, : heard.shape[1]] = heard
+        return self._model.model.encoder(features.to(self.device.torch_name, self._model.dtype))
 
     def _detect(self, encoded: Any, row: int) -> str:
         config = self._model.generation_config
@@ -131,38 +138,45 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         """One pass of transformers' plain `generate`, with Whisper's own rules for timestamps:
         Whisper's `generate` would add a loop over windows of its own."""
         from transformers import GenerationConfig, GenerationMixin
+        from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
         prompts = torch.tensor(
             [self._prompt(language, options, timestamps=timestamps) for language in languages],
             device=self.device.torch_name,
         )
         heard, most = self._rows(encoded, rows), options.max_new_tokens or 0
-        first, no_speech = self._first_pass(heard, prompts)
-        known = self._model.generation_config
+        begin = prompts.shape[1]
+        # openai-whisper's, whatever a folder says
+        rules = whisper_generation_config(vocab_size=catalog.whisper(self.spec.model).vocab_size)
+        drawn: dict[str, Any] = {"do_sample": False}
+        if options.temperature > 0:
+            drawn = {"do_sample": True, "temperature": options.temperature, "top_k": 0}
         config = GenerationConfig(
-            bos_token_id=known.bos_token_id,
-            eos_token_id=known.eos_token_id,
-            pad_token_id=known.pad_token_id,
-            max_new_tokens=most,
-            min_new_tokens=None if self.spec.has_text else most,
+            bos_token_id=rules.bos_token_id,
+            eos_token_id=rules.eos_token_id,
+            pad_token_id=rules.pad_token_id,
+            # counted with the prompt
+            max_length=begin + most,
+            min_length=0 if self.spec.has_text else begin + most,
+            suppress_tokens=rules.suppress_tokens,
+            begin_suppress_tokens=rules.begin_suppress_tokens,
             num_beams=options.beams,
-            do_sample=options.temperature > 0,
-            temperature=options.temperature or None,
-            top_k=0,
+            **drawn,
         )
-        logprobs = Logprobs(prompts.shape[1], known.eos_token_id)
-        # of beams, which change places, each would need a cache of its own
-        reused = {"past_key_values": first} if options.beams == 1 else {}
-        with drawn_alike(prompts.device, options.temperature):
+        logprobs = Logprobs(begin, rules.eos_token_id)
+        stamps = [WhisperTimeStampLogitsProcessor(rules, begin)] if timestamps else []
+        with (
+            self._no_speech(prompts) as no_speech,
+            drawn_alike(prompts.device, options.temperature),
+        ):
             output = GenerationMixin.generate(
                 self._model,
                 encoder_outputs=heard,
                 decoder_input_ids=prompts,
                 generation_config=config,
-                logits_processor=[*self._rules(prompts.shape[1], timestamps=timestamps), logprobs],
-                **reused,
+                logits_processor=[*stamps, logprobs],
             )
-        said = output[:, prompts.shape[1] :]
+        said = output[:, begin:]
         average = (
             logprobs.average(said) if options.beams == 1 else self._average(heard, output, said)
         )
@@ -174,37 +188,28 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
                 avg_logprob=logprob,
                 no_speech_prob=silence,
             )
-            for row, logprob, silence in zip(said.tolist(), average, no_speech, strict=True)
+            for row, logprob, silence in zip(
+                said.tolist(), average, no_speech[:: options.beams], strict=True
+            )
         ]
 
-    def _first_pass(self, heard: Any, prompts: Tensor) -> tuple[Any, list[float]]:
-        """The KV cache of all of the prompts but their last token, and how probable it is that
-        nothing is said, which stands at <|startoftranscript|>."""
-        known = self._tokenizer
+    @contextmanager
+    def _no_speech(self, prompts: Tensor) -> Iterator[list[float]]:
+        """After the passes inside: of each row, beams counted, how probable it is that nothing is
+        said, which stands at <|startoftranscript|> of the first pass."""
+        known, found = self._tokenizer, list[float]()
         start = prompts[0].tolist().index(known.sot)
-        output = self._model(
-            encoder_outputs=heard, decoder_input_ids=prompts[:, :-1], use_cache=True
-        )
-        likely = output.logits[:, start].float().softmax(dim=-1)
-        return output.past_key_values, likely[:, known.no_speech].tolist()
 
-    def _rules(self, begin: int, *, timestamps: bool) -> list[Any]:
-        """What openai-whisper suppresses, and its rules for timestamps."""
-        from transformers.generation.logits_process import (
-            SuppressTokensAtBeginLogitsProcessor,
-            SuppressTokensLogitsProcessor,
-            WhisperTimeStampLogitsProcessor,
-        )
+        def look(_: nn.Module, __: Any, output: Any) -> None:
+            if not found:
+                logits = self._model.proj_out(output.last_hidden_state[:, start])
+                found.extend(logits.float().softmax(dim=-1)[:, known.no_speech].tolist())
 
-        device, vocab_size = self.device.torch_name, catalog.whisper(self.spec.model).vocab_size
-        config = whisper_generation_config(vocab_size=vocab_size)
-        rules: list[Any] = [
-            SuppressTokensAtBeginLogitsProcessor(config.begin_suppress_tokens, begin, device),
-            SuppressTokensLogitsProcessor(config.suppress_tokens, device),
-        ]
-        if timestamps:
-            rules.append(WhisperTimeStampLogitsProcessor(config, begin))
-        return rules
+        hook = self._model.model.decoder.register_forward_hook(look)
+        try:
+            yield found
+        finally:
+            hook.remove()
 
     def _average(self, heard: Any, output: Tensor, said: Tensor) -> list[float]:
         """The mean log probability of each row's tokens, its end among them, in one more pass."""
@@ -252,8 +257,9 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
             found,
             alignment_heads(catalog.whisper(self.spec.model)),
             num_frames=round(seconds * FRAMES_PER_SECOND),
-            num_input_ids=len(begin),
-        )[0, len(begin) :].tolist()
+            # a token is said where the one before it attends to
+            num_input_ids=len(begin) - 1,
+        )[0, len(begin) - 1 :].tolist()
         timings, at = [], 0
         for word, own in zip(*known.split_to_word_tokens([*tokens, known.eot]), strict=True):
             end = min(at + len(own), len(tokens))

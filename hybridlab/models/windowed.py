@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hybridlab import catalog
-from hybridlab.audio import SILENCE_PEAK, Samples, windows
+from hybridlab.audio import SILENCE_PEAK, Samples, frame_peaks, quiet_samples, windows
 from hybridlab.models.base import GenerationResult, SpeechRecognizer, joined
 from hybridlab.models.processors import openai_tokenizer
 from hybridlab.models.transcription import (
@@ -46,6 +46,11 @@ LEAST_AVG_LOGPROB = -1.0
 MOST_NO_SPEECH_PROB = 0.6
 #: With a last timestamp so near the end of a window, nothing is left to read.
 NEAR_END_S = 1.0
+#: What is 50 dB below the loud parts of its window has no speech in it: so much of it, and more, is
+#: passed over before speech, all but the last bit.
+QUIET_SHARE = 10 ** (-50 / 20)
+LEAST_QUIET_S = 1.0
+QUIET_KEPT_S = 0.2
 #: A pass that gets on by less than this would be followed by one like it.
 LEAST_PROGRESS_S = 0.5
 #: A timestamp counts so many seconds; their ids, 0 to 30 s, are a vocabulary's last.
@@ -78,8 +83,14 @@ class _Window:
     #: In samples, from which on it is still to be read.
     read: int = 0
     segments: list[Segment] = field(default_factory=list)
+    #: Frames whose peak lies below this are quiet.
+    quiet_peak: float = 0.0
     #: None as long as there is something to read.
     finish: FinishReason | None = None
+
+    def __post_init__(self) -> None:
+        loud = float(np.percentile(frame_peaks(self.samples), 95))
+        self.quiet_peak = max(SILENCE_PEAK, QUIET_SHARE * loud)
 
     @property
     def rest(self) -> Samples:
@@ -210,8 +221,13 @@ class WindowedRecognizer(SpeechRecognizer):
         ]
 
     def _has_more(self, window: _Window) -> bool:
-        if window.finish is None and float(np.abs(window.rest).max(initial=0)) < SILENCE_PEAK:
-            window.finish = "stop"
+        """Whether there is something left to read; what is quiet before it is passed over."""
+        if window.finish is None:
+            quiet = quiet_samples(window.rest, below=window.quiet_peak)
+            if quiet == window.rest.size:
+                window.finish = "stop"
+            elif quiet > LEAST_QUIET_S * catalog.SAMPLE_RATE_HZ:
+                window.read += quiet - round(QUIET_KEPT_S * catalog.SAMPLE_RATE_HZ)
         return window.finish is None
 
     def _read_on(self, unread: list[_Window], options: TranscribeOptions) -> None:
