@@ -14,15 +14,12 @@ VOXTRAL_TOKENS_PER_WINDOW = 375  # 12.5 audio tokens per second
 VOXTRAL_MAX_TRANSCRIBE_S = 30 * 60.0  # model card
 VOXTRAL_MAX_ANSWER_S = 40 * 60.0  # model card
 WHISPER_MAX_TARGET_POSITIONS = 448
-_CODES = (
-    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta "
-    "no th ur hr bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk "
-    "sq sw gl mr pa si km sn yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb "
-    "my bo tl mg as tt ln ha ba su "
-)
-#: Codes of ISO 639-1 that Whisper of every size and Voxtral both take. Whisper's 'haw', 'jw' and
-#: 'yue' are no such codes.
-LANGUAGES = _CODES.split()
+#: Tokens of an English-only Whisper: GPT-2's, special ones, times. A multilingual one has more.
+WHISPER_ENGLISH_TOKENS = 51_864
+#: Tokens of a multilingual Whisper that are no language.
+WHISPER_NO_LANGUAGE_TOKENS = 51_766
+#: Shorter audio holds no word: OpenAI's API refuses it, and Whisper makes one up.
+MIN_AUDIO_S = 0.1
 
 #: As dense as speech is: read by a fast synthesiser, 30 s of English have 167 tokens.
 MOST_TRANSCRIPT_TOKENS_PER_WINDOW = 224

@@ -6,12 +6,24 @@ in `tests/catalog/test_catalog.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hybridlab.catalog.constants import ENCODER_POSITIONS, WHISPER_MAX_TARGET_POSITIONS
+from hybridlab.catalog.constants import (
+    ENCODER_POSITIONS,
+    WHISPER_ENGLISH_TOKENS,
+    WHISPER_MAX_TARGET_POSITIONS,
+    WHISPER_NO_LANGUAGE_TOKENS,
+)
+from hybridlab.catalog.languages import LANGUAGE_NAMES, LANGUAGES, whisper_language
 from hybridlab.catalog.registry import Registry
 from hybridlab.errors import ParameterError
+
+
+def is_multilingual(vocab_size: int) -> bool:
+    """Whether a Whisper of so many tokens is asked for a language and a task. English-only ones
+    have those tokens too, and were never taught them."""
+    return vocab_size > WHISPER_ENGLISH_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +66,23 @@ class WhisperModel:
     #: as fast as large. None where nothing is published.
     published_wer: float | None = None
     relative_speed: float | None = None
+    #: It was taught to transcribe alone (the model cards of turbo and of the distilled one).
+    transcribes_only: bool = False
+
+    @property
+    def multilingual(self) -> bool:
+        return is_multilingual(self.vocab_size)
+
+    @property
+    def translates(self) -> bool:
+        """Whether it writes in English what is said in another language."""
+        return self.multilingual and not self.transcribes_only
+
+    @property
+    def languages(self) -> list[str]:
+        """Whisper's codes of what it can be asked for."""
+        count = self.vocab_size - WHISPER_NO_LANGUAGE_TOKENS if self.multilingual else 1
+        return list(LANGUAGE_NAMES)[:count]
 
     @property
     def decoder_parameters(self) -> int:
@@ -118,6 +147,11 @@ class VoxtralModel:
     shipped: bool = False
 
     @property
+    def languages(self) -> list[str]:
+        """Whisper's codes of what it can be asked for: mistral-common takes ISO 639-1 alone."""
+        return LANGUAGES
+
+    @property
     def projector_parameters(self) -> int:
         return self.encoder.ffn * self.text.hidden + self.text.hidden**2
 
@@ -166,6 +200,7 @@ def whisper_of(
 
 
 _LARGE: dict[str, Any] = {"mel_bins": 128, "vocab_size": 51_866}
+_TURBO: dict[str, Any] = {**_LARGE, "transcribes_only": True}
 _OTHER: dict[str, Any] = {"compared": False}
 _POCKET: dict[str, Any] = {"mel_bins": 128, "shipped": True}
 
@@ -184,23 +219,45 @@ def _released(hub_name: str, wer_percent: float, speed: float) -> dict[str, Any]
     return {"hub_id": f"openai/whisper-{hub_name}", "published_wer": wer, "relative_speed": speed}
 
 
+def _english_only(model: WhisperModel) -> WhisperModel:
+    """The released model for English alone of the same size. The published word error rate is its
+    own (`WER_SOURCE`), and OpenAI's README gives both the same speed."""
+    return replace(
+        model,
+        name=f"{model.name}{ENGLISH_SUFFIX}",
+        vocab_size=WHISPER_ENGLISH_TOKENS,
+        hub_id=f"{model.hub_id}{ENGLISH_SUFFIX}",
+        compared=False,
+    )
+
+
+#: Ends the names of models for English alone.
+ENGLISH_SUFFIX = ".en"
+
+_SMALL = [
+    whisper_of("tiny", 384, 4, 4, 6, **_released("tiny", 12.81, 10)),
+    whisper_of("base", 512, 6, 6, 8, **_released("base", 10.32, 7)),
+    whisper_of("small", 768, 12, 12, 12, **_released("small", 8.59, 4)),
+    whisper_of("medium", 1024, 24, 24, 16, **_released("medium", 8.09, 2)),
+]
+
 #: Released sizes from small to large, turbo (large-v3 with a small decoder) after them, then others
-#: that public measurements are about, and those that ship with the package.
+#: that public measurements are about, those for English alone, and those that ship with the
+#: package.
 WHISPERS: Registry[WhisperModel] = Registry(
     "asr_model",
     [
-        whisper_of("tiny", 384, 4, 4, 6, **_released("tiny", 12.81, 10)),
-        whisper_of("base", 512, 6, 6, 8, **_released("base", 10.32, 7)),
-        whisper_of("small", 768, 12, 12, 12, **_released("small", 8.59, 4)),
-        whisper_of("medium", 1024, 24, 24, 16, **_released("medium", 8.09, 2)),
+        *_SMALL,
         whisper_of("large-v3", 1280, 32, 32, 20, **_LARGE, **_released("large-v3", 7.44, 1)),
-        whisper_of("turbo", 1280, 32, 4, 20, **_LARGE, **_released("large-v3-turbo", 7.83, 8)),
+        whisper_of("turbo", 1280, 32, 4, 20, **_TURBO, **_released("large-v3-turbo", 7.83, 8)),
         whisper_of("large-v2", 1280, 32, 32, 20, **_OTHER, hub_id="openai/whisper-large-v2"),
         whisper_of(
             *("distil-large-v3", 1280, 32, 2, 20),
             **(_LARGE | _OTHER),
             hub_id="distil-whisper/distil-large-v3",
+            transcribes_only=True,
         ),
+        *map(_english_only, _SMALL),
         whisper_of("pocket-s", 64, 2, 2, 2, **_POCKET),
         whisper_of("pocket-m", 96, 3, 2, 2, **_POCKET),
     ],
@@ -269,6 +326,28 @@ def model_named(name: str) -> WhisperModel | VoxtralModel:
     if name not in VOXTRALS and name not in WHISPERS:
         raise ParameterError.unknown_name("model", name, [*WHISPERS, *VOXTRALS])
     return VOXTRALS[name] if name in VOXTRALS else WHISPERS[name]
+
+
+def language_for(name: str, text: str | None) -> str:
+    """What the model of that name is asked for where a reader writes `text`: a code of Whisper's,
+    '' to detect it; English-only models have nothing to detect. `ParameterError` for what is no
+    language (`whisper_language`), and for one that the model does not know."""
+    model, code = model_named(name), whisper_language(text)
+    if code and code not in model.languages:
+        asked = f"{LANGUAGE_NAMES[code].title()} ({code!r})"
+        raise ParameterError(f"{name} does not know {asked}; {_who_knows(model, code)}")
+    return model.languages[0] if len(model.languages) == 1 else code
+
+
+def _who_knows(model: WhisperModel | VoxtralModel, code: str) -> str:
+    """What to choose where a model does not know a language."""
+    if isinstance(model, VoxtralModel):
+        return "set language to '' to have it detected"
+    sibling = WHISPERS.get(model.name.removesuffix(ENGLISH_SUFFIX))
+    if sibling is not None and code in sibling.languages:
+        return f"it is for English alone: choose {sibling.name!r}"
+    knowing = [own.name for own in WHISPERS.values() if own.compared and code in own.languages]
+    return f"choose one of: {', '.join(knowing)}"
 
 
 def source_of(name: str, weights: str) -> str:

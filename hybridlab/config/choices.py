@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
 from hybridlab import catalog
@@ -39,6 +39,17 @@ LlmDtype = Annotated[str, OneOf(lambda: ["auto", *catalog.LLM_DTYPES])]
 AsrModel = Annotated[str, OneOf(lambda: catalog.WHISPERS)]
 AsrDtype = Annotated[str, OneOf(lambda: ["auto", *catalog.asr_dtypes()])]
 Backend = Annotated[str, OneOf(lambda: catalog.BACKENDS)]
+
+
+def _no_yaml_flag(value: Any) -> Any:
+    if value is False:
+        text = "YAML reads a bare no as false; write norwegian"
+        raise PydanticCustomError("language", "{text}", {"text": text})
+    return value
+
+
+#: Any way to write a language becomes Whisper's code; '' and 'auto' become ''.
+Language = Annotated[str, BeforeValidator(_no_yaml_flag), AfterValidator(catalog.whisper_language)]
 
 
 #: Strategies whose plain variant serves one request after the other.

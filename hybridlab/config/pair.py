@@ -39,9 +39,15 @@ def check_asr_models(
         check_asr(model, source, path, backend=backend, dtype=dtype)
 
 
+def check_language(models: Iterable[str], language: str) -> None:
+    """`ParameterError` where one of these models does not know the language."""
+    for model in models:
+        catalog.language_for(model, language)
+
+
 def check_fallbacks(models: Sequence[str], weights: str) -> None:
     """`ParameterError` unless each of these recognisers, the pair's own first, is smaller than the
-    one before it."""
+    one before it, and none is for English alone after one that is not."""
     if len(models) > 1 and weights == "local":
         raise ParameterError(
             "asr_weights 'local' are those of one Whisper; smaller ones need hub, random or pocket "
@@ -52,4 +58,9 @@ def check_fallbacks(models: Sequence[str], weights: str) -> None:
             raise ParameterError(
                 f"the fallback has {model!r} after {larger!r}, which is no smaller; name the "
                 "sizes from large to small, without the pair's own"
+            )
+        if catalog.whisper(larger).multilingual and not catalog.whisper(model).multilingual:
+            raise ParameterError(
+                f"the fallback has {model!r}, which is for English alone, after {larger!r}, which "
+                "is not; name multilingual sizes"
             )

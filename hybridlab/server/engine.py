@@ -159,6 +159,16 @@ class Engine:
             raise errors.bad_request("this server has no LLM and answers no questions")
         return "asr" if "asr" in self.schedulers else "llm"
 
+    def language(self, role: Role, asked: str | None) -> str:
+        """What a model is asked for, `None` as --language says. `ApiError` for what it does not
+        know."""
+        try:
+            return self.schedulers[role].client.language(
+                self.settings.language if asked is None else asked
+            )
+        except ParameterError as error:
+            raise errors.bad_request(f"language: {error}") from None
+
     def answer_tokens(self, asked: int | None) -> int:
         return min(asked or ANSWER_TOKENS, self.settings.max_new_tokens)
 

@@ -87,7 +87,9 @@ class HttpModelClient(ModelClient):
             raise errors.upstream_error(self.url, why) from None
         return BatchResult([found.texts], upstream=found)
 
-    async def _transcript(self, job: InferenceJob, on_text: TokenCallback | None) -> InferenceResult:
+    async def _transcript(
+        self, job: InferenceJob, on_text: TokenCallback | None
+    ) -> InferenceResult:
         options = job.params.options
         path, form = transcription_path(options), transcription_form(self.role, options)
         files = {"file": ("audio", job.params.audio.encoded)}

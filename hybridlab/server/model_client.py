@@ -9,6 +9,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
@@ -43,6 +44,11 @@ class ModelClient(ABC):
     tells_times: bool = False
     #: Whether it writes in English what is said in another language.
     translates: bool = False
+
+    def language(self, code: str) -> str:
+        """What it is asked for where a client asks for this code of Whisper's. `ParameterError`
+        for one that it does not know."""
+        return code
 
     @abstractmethod
     async def infer(
@@ -103,7 +109,7 @@ class WorkerModelClient(ModelClient):
         self.variant = variant
         self.models = [model_id(role, spec.model, spec.weights) for spec in specs]
         self.tells_times = role == "asr" and specs[0].timestamps
-        self.translates = role == "asr"
+        self.translates = role == "asr" and catalog.whisper(specs[0].model).translates
         self._on_device = False  # of weights that are swapped
         self._retained_bytes = 0  # what its allocator kept when it was last told to keep nothing
         self._swap = variant.name if variant.offloader and role == "asr" else ""
@@ -153,16 +159,27 @@ class WorkerModelClient(ModelClient):
         whole = self.role == "llm"
         audios = [job.params.audio for job in jobs]
         windows = [[audio.samples] if whole else audio.windows() for audio in audios]
+        asked = jobs[0].params.options
+        options = replace(asked, language=self._language_now(asked.language))
         if on_text is not None and not whole:
-            return await self._window_by_window(windows, jobs[0].params.options, on_text)
+            return await self._window_by_window(windows, options, on_text)
         texts: list[GenerationResult] = await self.remote.ask_async(
             "transcribe",
             [window for own in windows for window in own],
-            jobs[0].params.options,
+            options,
             on_text=on_text,
         )
         rows = iter(texts)
         return [tuple(next(rows) for _ in own) for own in windows]
+
+    def language(self, code: str) -> str:
+        return catalog.language_for(self.specs[0].model, code)
+
+    def _language_now(self, asked: str) -> str:
+        """A smaller model in another's place detects the language where it lacks the one that was
+        asked for, as all but the newest lack Cantonese."""
+        known = catalog.model_named(self.specs[self.active].model).languages
+        return asked if self.active == 0 or asked in known else ""
 
     async def _window_by_window(
         self, windows: list[list[Samples]], options: TranscribeOptions, on_text: TokenCallback

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hybridlab import catalog
 from hybridlab.analysis.pick import AUTO
 from hybridlab.catalog.device_names import check_device, simulated_card, spellings
-from hybridlab.config.choices import AsrDtype, LlmDtype, LlmModel, OneOf
-from hybridlab.config.pair import check_asr, check_fallbacks, check_weights
+from hybridlab.config.choices import AsrDtype, Language, LlmDtype, LlmModel, OneOf
+from hybridlab.config.pair import check_asr, check_fallbacks, check_language, check_weights
 from hybridlab.config.params import Count, CountOrZero, WeightsSource, first_problem
 from hybridlab.devices import card_of, resolve_device
 from hybridlab.devices.visible import gpu_count
@@ -101,7 +101,9 @@ class Settings(BaseModel):
         "", "origins, with commas, whose pages may use the server in a browser; *: any"
     )
 
-    language: str = _option("", "of a transcription that names none; '': detected")
+    language: Language = _option(
+        "", "of a transcription that names none: a code or an English name; '' or auto: detected"
+    )
     batch: Count = _option(8, "most requests of a kind in one call to a model")
     max_queue: Count = _option(64, "most requests of a kind that wait, and questions in a request")
     max_upload_mb: Positive = _option(25.0, "largest upload in MB; base64 may take a third more")
@@ -163,6 +165,9 @@ class Settings(BaseModel):
                 dtype=self.asr.dtype,
             )
         check_fallbacks(sizes, self.asr_weights)
+        if "asr" not in self.urls:  # another server says itself what its model does not know
+            transcriber = self.asr.model if "asr" in self.roles else self.llm_model
+            check_language([transcriber], self.language)
 
     def _check_variant(self) -> None:
         served = self.served_variant

@@ -34,9 +34,10 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 SOUNDS = st.sampled_from([wav(seconds) for seconds in (0.02, 0.03)])
 ENCODED = SOUNDS.map(lambda sound: base64.b64encode(sound).decode())
 #: For a description that allows any text, names of models are all alike: every second one is known.
-MODELS = {"/v1/audio/transcriptions": "whisper-1", "/v1/chat/completions": "voxtral-pocket"}
+SPEECH = ("/v1/audio/transcriptions", "/v1/audio/translations")
+MODELS = dict.fromkeys(SPEECH, "whisper-1") | {"/v1/chat/completions": "voxtral-pocket"}
 
-FORMS = ("/v1/audio/transcriptions", "/v1/hybrid")
+FORMS = (*SPEECH, "/v1/hybrid")
 
 
 @schemathesis.hook
@@ -66,6 +67,8 @@ def map_case(_: HookContext, case: Case) -> Case:
         body["model"] = MODELS[case.path]
     if case.path == "/v1/chat/completions" and case.meta.generation.mode.is_positive:
         _make_sense(body)
+    if case.path in SPEECH and case.meta.generation.mode.is_positive:
+        _make_fields_go_together(body)
     return case
 
 
@@ -81,6 +84,15 @@ def _make_sense(body: dict[str, Any]) -> None:
     body["messages"][0] |= {"content": [sound, {"type": "text", "text": "Who?"}]}
     if not body.get("stream"):
         body.pop("stream_options", None)
+
+
+def _make_fields_go_together(body: dict[str, Any]) -> None:
+    """Words are told in one format, and subtitles are not streamed."""
+    if body.get("response_format") != "verbose_json":
+        for name in ("timestamp_granularities[]", "timestamp_granularities"):
+            body.pop(name, None)
+    if body.get("response_format") in ("srt", "vtt"):
+        body.pop("stream", None)
 
 
 @dataclass

@@ -104,13 +104,10 @@ async def _heard(
     return answer
 
 
-def _options(
-    engine: Engine, role: Role, form: TranscriptionForm, task: Task
-) -> TranscribeOptions:
+def _options(engine: Engine, role: Role, form: TranscriptionForm, task: Task) -> TranscribeOptions:
     """`ApiError` for what this model cannot do."""
     form.check()
-    client, settings = engine.schedulers[role].client, engine.settings
-    name = engine.schedulers[role].model
+    client, name = engine.schedulers[role].client, engine.schedulers[role].model
     if task == "translate" and not client.translates:
         raise bad_request(f"{name} does not translate; name a multilingual Whisper of /v1/models")
     if form.prompt and role == "llm":
@@ -122,11 +119,11 @@ def _options(
         )
     subtitled = form.response_format in ("srt", "vtt")
     return TranscribeOptions(
-        language=settings.language if form.language is None else form.language,
+        language=engine.language(role, form.language),
         task=task,
         prompt=form.prompt,
         temperature=form.temperature,
-        beams=settings.beams if role == "asr" and not form.temperature else 1,
+        beams=engine.settings.beams if role == "asr" and not form.temperature else 1,
         max_new_tokens=form.max_tokens,
         words=form.wants_words or (subtitled and client.tells_times),
     )
@@ -147,9 +144,7 @@ async def _events(job: InferenceJob, *, verbose: bool) -> AsyncIterator[str]:
         job.future.cancel()
 
 
-def _answer(
-    kind: str, result: InferenceResult, params: InferenceParams
-) -> Transcript | Response:
+def _answer(kind: str, result: InferenceResult, params: InferenceParams) -> Transcript | Response:
     if kind == "json":
         return transcripts.transcript(result, params.audio)
     if kind == "verbose_json":

@@ -25,6 +25,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import core_schema
 
 from hybridlab import catalog
+from hybridlab.errors import ParameterError
 from hybridlab.server.errors import bad_request
 
 
@@ -47,7 +48,6 @@ Upload = Annotated[
 NO_SPACE = r"[^\s\x1c-\x1f\x85]"
 Name = Annotated[str, Field(min_length=1)]
 TranscriptFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
-Granularity = Literal["segment", "word"]
 #: Fields of a form beside its one file: a hybrid request may ask many questions.
 MAX_FIELDS = 100
 
@@ -81,19 +81,30 @@ class Refused:
         return {"enum": [None, False, 0, "", [], {}, *self.nothing], **told}
 
 
-def known_language(code: str | None) -> str | None:
-    if code and code not in catalog.LANGUAGES:
-        raise ValueError(f"{code[:20]!r} is not known; write a code of ISO 639-1 like 'en'")
-    return code
+def known_language(text: str) -> str:
+    """Whisper's code, '' for what asks for detection."""
+    try:
+        return catalog.whisper_language(text)
+    except ParameterError as error:
+        raise ValueError(str(error)) from None
 
 
 Language = Annotated[
     str | SkipJsonSchema[None],
     AfterValidator(known_language),
     Field(
-        description="what is spoken, as an ISO 639-1 code; empty or left out, the server's own "
-        "(--language), which is detected where it names none",
-        json_schema_extra=partial(_described, enum=["", *catalog.LANGUAGES]),
+        description="what is spoken: a code or an English name, in any case and with or without a "
+        "region (en, English, en-US); auto detects it; empty or left out, as --language says, "
+        "which detects it where it names none",
+        json_schema_extra=partial(
+            _described,
+            enum=[
+                "",
+                "auto",
+                *catalog.LANGUAGES,
+                *map(catalog.LANGUAGE_NAMES.get, catalog.LANGUAGES),
+            ],
+        ),
     ),
 ]
 
@@ -119,6 +130,13 @@ _NO_CHOICE = Refused("audio is always cut at quiet places", ("auto",))
 _NO_SPEAKERS = Refused("speakers are not told apart")
 
 
+def _not_empty(values: Any) -> Any:
+    return [value for value in values if value != ""] if isinstance(values, list) else values
+
+
+Granularities = Annotated[list[Literal["segment", "word"]], BeforeValidator(_not_empty)]
+
+
 class TranscriptionForm(BaseModel):
     """A form as OpenAI's transcriptions and translations take it. Fields that are not named here
     change nothing, and an empty field is as one left out."""
@@ -140,13 +158,13 @@ class TranscriptionForm(BaseModel):
         description="0: the likeliest tokens, drawn ones only where these fail; above: drawn ones. "
         "The LLM takes the likeliest always",
     )
-    granularities: list[Granularity] = Field(
+    granularities: Granularities = Field(
         [],
         alias="timestamp_granularities[]",
         description="segment, or word for each word's times beside; with verbose_json, and of an "
         "ASR that decodes with timestamps",
     )
-    bare_granularities: list[Granularity] = Field(
+    bare_granularities: Granularities = Field(
         [], alias="timestamp_granularities", description="as timestamp_granularities[]"
     )
     stream: Annotated[bool, BeforeValidator(_flag)] = Field(
@@ -303,9 +321,7 @@ def _as_parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-Content = Annotated[
-    list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])
-]
+Content = Annotated[list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])]
 
 
 class Message(_Strict):
