@@ -182,7 +182,7 @@ class _TrackedRequest:
     def report(self, on_done: Callable[[str, int, float], None]) -> None:
         """One line, without anything of the body: id, what was asked, seconds, status."""
         seconds = time.perf_counter() - self._began
-        route = getattr(self.scope.get("route"), "path", "other")
+        route = getattr(self.scope.get("route"), "path_format", "other")
         status = self.status or 499  # the client went away before there was an answer
         level = logging.INFO if route.startswith("/v1/") else logging.DEBUG  # probes come often
         log.log(level, "%s %s %s %.3f s %d", self.id, self.scope["method"], route, seconds, status)
