@@ -208,9 +208,10 @@ class TranscriptionForm(BaseModel):
 class HybridForm(BaseModel):
     """An audio and questions about it. An empty field is as one left out."""
 
-    file: Upload
+    file: Upload = Field(description="the audio, as of /v1/audio/transcriptions")
     question: Annotated[
-        list[Annotated[str, Field(json_schema_extra={"pattern": NO_SPACE})]], Field(min_length=1)
+        list[Annotated[str, Field(json_schema_extra={"pattern": NO_SPACE})]],
+        Field(min_length=1, description="again for each question; answered by the LLM"),
     ]
     language: Language = None
     max_tokens: Tokens = Field(None, description="of each answer")
