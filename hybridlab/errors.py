@@ -46,6 +46,10 @@ class AudioError(HybridlabError):
     """An audio file or manifest is missing, empty, corrupt, silent or too long."""
 
 
+class AudioTooShortError(AudioError):
+    """An audio is too short for a word."""
+
+
 class RunFolderError(HybridlabError):
     """A run folder exists already, cannot be written, or does not hold a run."""
 

@@ -1,4 +1,4 @@
-"""Fixtures that several floors use. Nothing in the tests needs a network."""
+"""Fixtures that several floors use. Nothing but the tests marked `real` needs a network."""
 
 from __future__ import annotations
 

@@ -106,9 +106,11 @@ class PlanReport:
         best, free = self.pick, f"{self.margin_bytes / GB:g} GB"
         if best is None:
             return f"No Whisper fits on {self.card.title} and leaves {free} free."
-        wer, _ = published(best.asr_model)
+        why = f"the lowest WER ({published(best.asr_model)[0]})"
+        if len(self.by_size) == 1:  # there was no size to choose
+            why = "the most precise"
         return (
-            f"On {self.card.title}: {recognizer_name(best)}, the lowest WER ({wer}) of what fits "
+            f"On {self.card.title}: {recognizer_name(best)}, {why} of what fits "
             f"and leaves {free}; {format_bytes(best.margin_bytes)} to spare."
         )
 
@@ -145,6 +147,7 @@ def plan(
     *,
     llm_model: str = "mini-3b",
     llm_dtype: str = "auto",
+    asr_models: Sequence[str] = catalog.WHISPER_SIZES,
     audio_s: float = catalog.WINDOW_S,
     new_tokens: int = 200,
     beams: int = 1,
@@ -152,13 +155,15 @@ def plan(
     attention: str = "auto",
     margin_gb: float = DEFAULT_MARGIN_GB,
 ) -> PlanReport:
-    """Predict what every Whisper size, backend and dtype takes beside a Voxtral on a card, and pick
-    one that leaves `margin_gb` (10⁹ bytes) free.
+    """Predict what every size of `asr_models`, backend and dtype takes beside a Voxtral on a card,
+    and pick one that leaves `margin_gb` (10⁹ bytes) free.
 
     `audio_s` is the length of a request's audio in seconds, `new_tokens` the tokens of its answer,
     `batch` the requests at once. `ParameterError` for a name that the catalog does not know, for a
-    request without audio, tokens, beams or batch, and for a margin below zero.
+    request without audio, tokens, beams or batch, for no size, and for a margin below zero.
     """
+    if not asr_models:
+        raise ParameterError("asr_models is empty; name a size of Whisper")
     if llm_dtype not in LLM_DTYPES:
         raise ParameterError.unknown_name("llm_dtype", llm_dtype, LLM_DTYPES)
     margin_bytes = checked_margin_bytes(margin_gb)
@@ -166,6 +171,7 @@ def plan(
     pairs = plan_table(
         catalog.card(card),
         voxtral=catalog.voxtral(llm_model),
+        sizes=tuple(dict.fromkeys(asr_models)),
         llm_dtype=None if llm_dtype == "auto" else llm_dtype,
         request=request,
         attention=catalog.attention(attention),

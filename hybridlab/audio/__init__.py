@@ -1,13 +1,13 @@
-"""Audio: shipped clips, a reader's own folder or manifest, resampling, windows.
+"""Audio: shipped clips, a reader's own folder or manifest, windows.
 
-Everything inside the lab is float32 mono at 16 kHz in [-1, 1]. Decoding is libsndfile's and
-resampling soxr's: no ffmpeg.
+Everything inside the lab is float32 mono at 16 kHz in [-1, 1].
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hybridlab import catalog
+from hybridlab.audio.decoding import Recording, Samples, read_recording
 from hybridlab.errors import AudioError
 
-Samples = NDArray[np.float32]
+__all__ = [
+    "CLIPS_DIR",
+    "Clip",
+    "Question",
+    "Recording",
+    "Samples",
+    "check_clip",
+    "load_clips",
+    "log_mel",
+    "of_length",
+    "read_audio",
+    "windows",
+]
+
+log = logging.getLogger("hybridlab.audio")
 
 CLIPS_DIR = Path(__file__).parent / "clips"
 #: Below this peak a file holds silence: -80 dB of full scale.
@@ -47,6 +61,8 @@ class Clip:
     audio_s: float
     text: str | None = None
     questions: tuple[Question, ...] = field(default=())
+    #: What was done to the audio so that it can be heard (`Recording.note`).
+    note: str = ""
 
     def samples(self) -> Samples:
         return read_audio(self.path)
@@ -54,45 +70,21 @@ class Clip:
 
 def read_audio(path: Path) -> Samples:
     """Samples of any file that libsndfile reads, float32 mono at 16 kHz, shape (n,)."""
-    import soundfile
-
-    if not path.is_file():
-        raise AudioError(f"audio file {str(path)!r} does not exist")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(
-            f"{path} cannot be decoded ({error}); convert it to WAV, FLAC, OGG or MP3"
-        ) from None
-    return prepared(samples.mean(axis=1), rate, name=str(path))
+    return read_recording(path).samples
 
 
-def prepared(mono: Samples, rate: int, *, name: str) -> Samples:
-    """Decoded samples, (n,) at `rate` per second, as the lab has all audio; `name` stands in the
-    `AudioError` for what holds none or no numbers."""
-    import soxr
-
-    if mono.size == 0:
-        raise AudioError(f"{name} holds no samples; remove it or record it again")
-    if not np.isfinite(mono).all():
-        raise AudioError(f"{name} holds values that are not numbers; export it again")
-    if rate != catalog.SAMPLE_RATE_HZ:
-        mono = soxr.resample(mono, rate, catalog.SAMPLE_RATE_HZ, quality="HQ")
-    return np.ascontiguousarray(mono, dtype=np.float32)
-
-
-def check_clip(path: Path, *, max_s: float = catalog.VOXTRAL_MAX_ANSWER_S) -> float:
-    """Duration in seconds, after refusing what no model could use: empty, silent, too long."""
-    samples = read_audio(path)
-    seconds = samples.size / catalog.SAMPLE_RATE_HZ
-    if float(np.abs(samples).max()) < SILENCE_PEAK:
+def check_clip(path: Path, *, max_s: float = catalog.VOXTRAL_MAX_ANSWER_S) -> Recording:
+    """A clip, after refusing what nothing can be measured with: empty, too short, too long, and
+    silence, which has no words that could be right or wrong."""
+    found = read_recording(path)
+    if float(np.abs(found.samples).max()) < SILENCE_PEAK:
         raise AudioError(f"{path} is silent (no sample above -80 dB); remove it")
-    if seconds > max_s:
+    if found.seconds > max_s:
         raise AudioError(
-            f"{path} lasts {seconds / 60:.1f} min; Voxtral takes at most {max_s / 60:.0f} min: "
-            "cut it into shorter files"
+            f"{path} lasts {found.seconds / 60:.1f} min; Voxtral takes at most {max_s / 60:.0f} "
+            "min: cut it into shorter files"
         )
-    return seconds
+    return found
 
 
 def log_mel(samples: Samples, *, mel_bins: int = 128) -> Samples:
@@ -223,15 +215,19 @@ def _clip(row: Mapping[str, Any], manifest: Path) -> Clip:
     if not row.get("path"):
         raise AudioError(f"{manifest} has a row without a path: {dict(row)}")
     path = manifest.parent / Path(str(row["path"])).expanduser()
+    recording = check_clip(path)
+    if recording.note:
+        log.warning("%s: %s", path, recording.note)
     questions = list(row.get("questions") or [])
     if row.get("question"):
         questions.append({"question": row["question"], "answer": row.get("answer")})
     return Clip(
         id=str(row.get("id") or path.stem),
         path=path,
-        audio_s=check_clip(path),
+        audio_s=recording.seconds,
         text=row.get("text") or None,
         questions=tuple(
             Question(q["question"], q.get("answer"), q.get("kind", "")) for q in questions
         ),
+        note=recording.note,
     )

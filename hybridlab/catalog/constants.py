@@ -20,7 +20,6 @@ WHISPER_ENGLISH_TOKENS = 51_864
 WHISPER_NO_LANGUAGE_TOKENS = 51_766
 #: Shorter audio holds no word: OpenAI's API refuses it, and Whisper makes one up.
 MIN_AUDIO_S = 0.1
-
 #: As dense as speech is: read by a fast synthesiser, 30 s of English have 167 tokens.
 MOST_TRANSCRIPT_TOKENS_PER_WINDOW = 224
 

@@ -52,6 +52,10 @@ def plan(
     ] = None,
     llm_model: LlmModel = "mini-3b",
     llm_dtype: Annotated[str, typer.Option(help=", ".join(["auto", *catalog.LLM_DTYPES]))] = "auto",
+    asr_model: Annotated[
+        list[str] | None,
+        typer.Option(help="a Whisper to plan for, as base.en; repeatable; else the six sizes"),
+    ] = None,
     audio_s: AudioS = 30.0,
     new_tokens: Annotated[int, typer.Option(help="tokens generated per request")] = 200,
     beams: Annotated[int, typer.Option(help="Whisper's beams")] = 1,
@@ -69,6 +73,7 @@ def plan(
                 name,
                 llm_model=llm_model,
                 llm_dtype=llm_dtype,
+                asr_models=asr_model or catalog.WHISPER_SIZES,
                 audio_s=audio_s,
                 new_tokens=new_tokens,
                 beams=beams,

@@ -20,13 +20,14 @@ from hybridlab.config.choices import (
     AsrDtype,
     AsrModel,
     Backend,
+    Language,
     LlmDtype,
     LlmModel,
     OneAtATime,
     defaults,
     variants,
 )
-from hybridlab.config.pair import check_asr, check_asr_models, check_weights
+from hybridlab.config.pair import check_asr, check_asr_models, check_language, check_weights
 from hybridlab.config.preset_files import AUTO, filled
 from hybridlab.errors import ParameterError
 
@@ -68,7 +69,7 @@ class Params(BaseModel):
     attention: catalog.Attention = "auto"
     decoding: catalog.Decoding = "loop"
     memory_limit: str = ""
-    language: str = "en"
+    language: Language = "en"
     question: str = FROM_MANIFEST
     max_new_tokens: Count = 64
     trials: Count = 4
@@ -90,6 +91,7 @@ class Params(BaseModel):
             backend=self.asr_backend,
             dtype=self.asr_dtype,
         )
+        check_language([self.llm_model, self.asr_model], self.language)
         for name in (self.card, self.memory_limit):
             if name not in ("auto", ""):
                 catalog.card(name)
@@ -191,6 +193,7 @@ class BesideParams(Params):
             backend=self.sizes_backend,
             dtype=self.sizes_dtype,
         )
+        check_language([*self.asr_models, *self.quality_models], self.language)
         for backend in self.load_backends or [self.asr_backend]:
             for dtype in self.load_dtypes:
                 check_asr(
@@ -228,6 +231,7 @@ class LimitsParams(Params):
         check_asr_models(
             self.fallback_chain, self.fallback_weights, self.asr_path, backend=self.fallback_backend
         )
+        check_language(self.fallback_chain, self.language)
         return self
 
 

@@ -241,7 +241,8 @@ class SpeechRecognizer(Model):
     ) -> list[GenerationResult]:
         """Transcribe clips of any length together.
 
-        batch: float32 mono at 16 kHz, each of shape (n,).
+        batch: float32 mono at 16 kHz, each of shape (n,). `ParameterError` for a language that the
+        model does not know (`catalog.language_for`).
         """
 
 

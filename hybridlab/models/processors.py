@@ -19,7 +19,7 @@ from hybridlab import catalog
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import GenerationConfig, VoxtralProcessor, WhisperProcessor
+    from transformers import GenerationConfig, VoxtralProcessor, WhisperProcessor, WhisperTokenizer
 
 #: A window's first timestamp is at most the first second, in steps of 0.02 s.
 MOST_INITIAL_TIMESTAMP = 50
@@ -30,10 +30,11 @@ VOXTRAL_SPECIALS = {24: "[AUDIO]", 25: "[BEGIN_AUDIO]", 34: "[TRANSCRIBE]"}
 
 
 @functools.cache
-def _whisper_ranks() -> dict[bytes, int]:
+def _whisper_ranks(*, multilingual: bool) -> dict[bytes, int]:
     import whisper
 
-    path = Path(whisper.__file__).parent / "assets" / "multilingual.tiktoken"
+    name = "multilingual" if multilingual else "gpt2"
+    path = Path(whisper.__file__).parent / "assets" / f"{name}.tiktoken"
     lines = (line.split() for line in path.read_bytes().splitlines() if line)
     return {base64.b64decode(token): int(rank) for token, rank in lines}
 
@@ -51,7 +52,15 @@ def _last_pair(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
 @functools.cache
 def whisper_processor(*, vocab_size: int, num_mel_bins: int) -> WhisperProcessor:
     """Whisper's processor; its ids equal openai-whisper's."""
-    from transformers import AddedToken, WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
+    from transformers import WhisperFeatureExtractor, WhisperProcessor
+
+    features = WhisperFeatureExtractor(feature_size=num_mel_bins)
+    return WhisperProcessor(features, whisper_tokenizer(vocab_size))
+
+
+def whisper_tokenizer(vocab_size: int) -> WhisperTokenizer:
+    """The tokenizer of `whisper_processor`."""
+    from transformers import AddedToken, WhisperTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = bytes_to_unicode()
@@ -59,7 +68,7 @@ def whisper_processor(*, vocab_size: int, num_mel_bins: int) -> WhisperProcessor
     def text(token: bytes) -> str:
         return "".join(letters[byte] for byte in token)
 
-    ranks = _whisper_ranks()
+    ranks = _whisper_ranks(multilingual=catalog.is_multilingual(vocab_size))
     # the 50,000 merges of the released merges.txt: the pair whose joining made each token
     joined = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
     pairs = [_last_pair(token, ranks) for token in joined]
@@ -75,7 +84,7 @@ def whisper_processor(*, vocab_size: int, num_mel_bins: int) -> WhisperProcessor
     tokenizer.pad_token = tokenizer.eos_token = "<|endoftext|>"
     # the constructor set its prefix while the control tokens were still unknown to it
     tokenizer.set_prefix_tokens()
-    return WhisperProcessor(WhisperFeatureExtractor(feature_size=num_mel_bins), tokenizer)
+    return tokenizer
 
 
 def load_whisper_processor(folder_or_id: str, model: catalog.WhisperModel) -> WhisperProcessor:
@@ -94,14 +103,16 @@ def openai_tokenizer(vocab_size: int, *, language: str = "en", task: str = "tran
     arguments."""
     from whisper.tokenizer import get_tokenizer
 
-    tokenizer = get_tokenizer(True, num_languages=vocab_size - 51_766, language=language, task=task)
+    multilingual = catalog.is_multilingual(vocab_size)
+    languages = vocab_size - catalog.WHISPER_NO_LANGUAGE_TOKENS if multilingual else 99
+    tokenizer = get_tokenizer(multilingual, num_languages=languages, language=language, task=task)
     assert tokenizer.non_speech_tokens  # found once, and kept
     return tokenizer
 
 
 def _special_ids(vocab_size: int) -> dict[str, int]:
-    """Special tokens and times in the order of their ids: 99 languages in 51,865 words, 100 in
-    51,866."""
+    """Special tokens and times in the order of their ids: 99 languages in 51,864 words and in
+    51,865, 100 in 51,866."""
     ids = openai_tokenizer(vocab_size).special_tokens
     return dict(sorted(ids.items(), key=operator.itemgetter(1)))
 
@@ -115,13 +126,10 @@ def suppressed(vocab_size: int) -> list[int]:
 
 
 def whisper_generation_config(*, vocab_size: int) -> GenerationConfig:
-    """Everything that `generate(language=...)` asks of a multilingual Whisper."""
+    """Everything that `generate` asks of a Whisper, with `language=` of a multilingual one."""
     from transformers import GenerationConfig
 
     ids = _special_ids(vocab_size)
-    tasks = {name: ids[f"<|{name}|>"] for name in ("translate", "transcribe")}
-    first_language = ids["<|en|>"]
-    languages = {t: i for t, i in ids.items() if first_language <= i < tasks["translate"]}
     config = GenerationConfig(
         bos_token_id=ids["<|endoftext|>"],
         eos_token_id=ids["<|endoftext|>"],
@@ -131,9 +139,12 @@ def whisper_generation_config(*, vocab_size: int) -> GenerationConfig:
         suppress_tokens=suppressed(vocab_size),
         begin_suppress_tokens=[220, ids["<|endoftext|>"]],
     )
-    config.is_multilingual = True
-    config.lang_to_id = languages
-    config.task_to_id = tasks
+    config.is_multilingual = catalog.is_multilingual(vocab_size)
+    if config.is_multilingual:
+        tasks = {name: ids[f"<|{name}|>"] for name in ("translate", "transcribe")}
+        languages = range(ids["<|en|>"], tasks["translate"])
+        config.lang_to_id = {token: i for token, i in ids.items() if i in languages}
+        config.task_to_id = tasks
     config.no_timestamps_token_id = ids["<|notimestamps|>"]
     config.prev_sot_token_id = ids["<|startofprev|>"]
     config.max_initial_timestamp_index = MOST_INITIAL_TIMESTAMP

@@ -1,7 +1,8 @@
-"""Where weights come from: `hub`, `local`, `random`, `pocket`. Safetensors only, no remote code.
+"""Where weights come from: `hub`, `local`, `random`, `pocket`. Safetensors, and no remote code.
 
-openai-whisper's own checkpoints are the one exception in format: its `load_model` reads them with
-torch's weights-only unpickler after checking their SHA-256.
+Two backends have formats of their own beside: openai-whisper's `load_model` reads its checkpoints
+with torch's weights-only unpickler after checking their SHA-256, and faster-whisper reads
+CTranslate2's, which are plain arrays.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from hybridlab import catalog
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.models.base import ModelSpec
+from hybridlab.models.ctranslate2_folder import WEIGHTS_FILE, is_ctranslate2, whisper_shape
 from hybridlab.models.hub import HUB_TIMEOUT_S, check_hub
 from hybridlab.models.pocket import pocket_dir
 from hybridlab.units import MIB
@@ -35,7 +37,7 @@ def check_source(spec: ModelSpec) -> None:
             f"or choose {others}"
         )
     if spec.weights == "local":
-        _check_folder(Path(spec.path).expanduser(), spec.model)
+        _check_folder(Path(spec.path).expanduser(), spec)
     elif spec.weights == "hub" and backend.checkpoints == "openai":
         _check_openai_cache(_published(spec))
     elif spec.weights == "hub":
@@ -90,7 +92,7 @@ def weight_files(spec: ModelSpec) -> list[Path]:
         openai = catalog.backend(spec.backend).checkpoints == "openai"
         files = [_openai_file(_published(spec))] if openai else _hub_files(spec)
     else:
-        files = sorted(Path(folder_or_id(spec)).glob("*.safetensors"))
+        files = _local_files(spec)
     if not files or not all(file.is_file() for file in files):
         raise UnavailableError(
             f"the {spec.weights} weights of {spec.model} are not on this disk yet; run once with "
@@ -128,7 +130,7 @@ def revision(spec: ModelSpec) -> str | None:
     if spec.weights == "hub":
         snapshot = _snapshot(spec)
         return f"commit {snapshot.name}" if snapshot is not None else None
-    files = sorted(Path(folder_or_id(spec)).glob("*.safetensors"))
+    files = _local_files(spec)
     stamps = [(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return f"sha256:{_sum_of(tuple(stamps))}" if files else None
 
@@ -144,7 +146,51 @@ def _sum_of(stamps: tuple[tuple[Path, int, int], ...]) -> str:
     return total.hexdigest()
 
 
-def _check_folder(folder: Path, model: str) -> None:
+def _local_files(spec: ModelSpec) -> list[Path]:
+    """The files of a folder, shipped or the reader's own, that hold weights."""
+    folder = Path(folder_or_id(spec))
+    if is_ctranslate2(folder):
+        return [folder / WEIGHTS_FILE]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _check_folder(folder: Path, spec: ModelSpec) -> None:
+    """`WeightsError` where this folder does not hold the spec's model in a format that its backend
+    reads: CTranslate2's own, which faster-whisper loads as it is, or the hub's."""
+    seen = _ctranslate2_shape(folder, spec) if is_ctranslate2(folder) else _hub_shape(folder)
+    wanted = shape_of(spec.model)
+    if seen != wanted:
+        raise WeightsError(
+            f"{folder} is not a {spec.model}: it has {seen}, {spec.model} has {wanted}"
+        )
+
+
+def shape_of(model: str) -> dict[str, int]:
+    """What tells one model from another in the configuration of its weights."""
+    known = catalog.model_named(model)
+    if isinstance(known, catalog.WhisperModel):
+        layers, vocabulary = known.decoder_layers, known.vocab_size
+    else:
+        layers, vocabulary = known.text.layers, known.text.vocab_size
+    return {
+        "d_model": known.encoder.d_model,
+        "encoder layers": known.encoder.layers,
+        "decoder layers": layers,
+        "mel bins": known.encoder.mel_bins,
+        "vocabulary": vocabulary,
+    }
+
+
+def _ctranslate2_shape(folder: Path, spec: ModelSpec) -> dict[str, int]:
+    if catalog.backend(spec.backend).checkpoints != "ctranslate2":
+        raise WeightsError(
+            f"{folder} is in CTranslate2's format, which only faster-whisper reads; choose "
+            "asr_backend faster-whisper, or a folder in hub format"
+        )
+    return whisper_shape(folder)
+
+
+def _hub_shape(folder: Path) -> dict[str, int | None]:
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise WeightsError(f"{folder} is not a model folder in hub format (no config.json in it)")
@@ -154,16 +200,14 @@ def _check_folder(folder: Path, model: str) -> None:
             "are never loaded)"
         )
     config = json.loads(config_path.read_text(encoding="utf-8"))
-    found = config.get("audio_config", config)
-    expected = catalog.model_named(model).encoder
-    seen = {
-        "d_model": found.get("d_model", found.get("hidden_size")),
-        "encoder layers": found.get("encoder_layers", found.get("num_hidden_layers")),
-        "mel bins": found.get("num_mel_bins"),
+    audio, text = config.get("audio_config", config), config.get("text_config", config)
+    return {
+        "d_model": audio.get("d_model", audio.get("hidden_size")),
+        "encoder layers": audio.get("encoder_layers", audio.get("num_hidden_layers")),
+        "decoder layers": text.get("decoder_layers", text.get("num_hidden_layers")),
+        "mel bins": audio.get("num_mel_bins"),
+        "vocabulary": text.get("vocab_size"),
     }
-    wanted = dict(zip(seen, (expected.d_model, expected.layers, expected.mel_bins), strict=True))
-    if seen != wanted:
-        raise WeightsError(f"{folder} is not a {model}: it has {seen}, {model} has {wanted}")
 
 
 def _openai_file(url: str) -> Path:

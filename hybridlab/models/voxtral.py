@@ -76,8 +76,9 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
         self, batch: Sequence[Samples], options: TranscribeOptions = DEFAULT_OPTIONS
     ) -> list[GenerationResult]:
         _check_length(batch, catalog.VOXTRAL_MAX_TRANSCRIBE_S, "transcription")
+        language = catalog.language_for(self.spec.model, options.language)
         with self._probe.call():
-            inputs = self._transcription(batch, options.language)
+            inputs = self._transcription(batch, language)
             longest_s = max(samples.size for samples in batch) / catalog.SAMPLE_RATE_HZ
             most = options.max_new_tokens or catalog.transcript_tokens(longest_s)
             return self._generate(inputs, most, beams=options.beams)
@@ -194,7 +195,7 @@ class _VoxtralPrefill(PrefilledAudio):
                 self._heading: DecodeState = model._loop.prefill(inputs)
 
     def transcribe(self, options: TranscribeOptions = DEFAULT_OPTIONS) -> GenerationResult:
-        language = options.language
+        language = catalog.language_for(self._model.spec.model, options.language)
         spoken = self._ids(f"lang:{language}") if language else []
         most = options.max_new_tokens or catalog.transcript_tokens(self._audio_s)
         return self._continue([INST_END, *spoken, TRANSCRIBE], most)

@@ -20,8 +20,10 @@ from hybridlab.devices import CpuDevice
 from hybridlab.devices.nvml import nvml_facts
 from hybridlab.errors import UnavailableError
 from hybridlab.models.base import ModelSpec, PhaseSpan
+from hybridlab.models.ctranslate2_folder import is_ctranslate2
 from hybridlab.models.local_model import LocalModel
-from hybridlab.models.processors import MOST_INITIAL_TIMESTAMP, suppressed
+from hybridlab.models.processors import MOST_INITIAL_TIMESTAMP, suppressed, whisper_tokenizer
+from hybridlab.models.source import folder_or_id
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.whisper_transformers import WhisperTransformers
 from hybridlab.models.windowed import SEED, Pass, WindowedRecognizer
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from whisper.timing import WordTiming
 
 NAME = "faster-whisper"
+#: What the library reads of a folder beside CTranslate2's own files.
+PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer.json")
 #: The small model that ships with hybridlab, in which host and card have to say the same, and the
 #: seconds after which a card that has not answered will not.
 PROBED, PROBE_TIMEOUT_S = "pocket-m", 120.0
@@ -56,7 +60,35 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         if self.spec.weights == "hub":
             return WhisperModel(self.spec.model, **options)
         with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
-            return WhisperModel(str(self.converted(Path(folder))), **options)
+            return WhisperModel(str(self._model_folder(Path(folder))), **options)
+
+    def _model_folder(self, scratch: Path) -> Path:
+        """The reader's own folder in CTranslate2's format as it is, or what `converted` makes."""
+        source = Path(folder_or_id(self.spec)) if self.spec.weights == "local" else None
+        if source is None or not is_ctranslate2(source):
+            return self.converted(scratch)
+        return self._with_processor(source, scratch)
+
+    def _with_processor(self, source: Path, scratch: Path) -> Path:
+        """This folder, or links to its files beside the tokenizer and the features' description
+        that it lacks: the library would ask the hub for the one, and take 80 mel bins for the
+        other."""
+        features, tokenizer = PROCESSOR_FILES
+        lacking = [name for name in PROCESSOR_FILES if not (source / name).is_file()]
+        if not lacking:
+            return source
+        for file in source.iterdir():
+            (scratch / file.name).symlink_to(file.resolve())
+        known = catalog.whisper(self.spec.model)
+        if features in lacking:
+            from transformers import WhisperFeatureExtractor
+
+            extractor = WhisperFeatureExtractor(feature_size=known.encoder.mel_bins)
+            extractor.to_json_file(str(scratch / features))
+        if tokenizer in lacking:
+            made = whisper_tokenizer(known.vocab_size)
+            made.backend_tokenizer.save(str(scratch / tokenizer))
+        return scratch
 
     def _check_card(self) -> None:
         """`UnavailableError` where CTranslate2 cannot compute on the card, or not in this dtype: it
@@ -85,9 +117,7 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         model.load()
         model.save(source)
         model.unload()
-        TransformersConverter(
-            str(source), copy_files=["preprocessor_config.json", "tokenizer.json"]
-        ).convert(str(target))
+        TransformersConverter(str(source), copy_files=list(PROCESSOR_FILES)).convert(str(target))
         return target
 
     @contextmanager

@@ -82,17 +82,17 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         if options.prompt or options.temperature or not options.language:
             return super()._pass_over(pieces, options)
         inputs, most = self._features(pieces), options.max_new_tokens or 0
-        fixed = {} if self.spec.has_text else {"min_new_tokens": most}
+        asked: dict[str, Any] = {} if self.spec.has_text else {"min_new_tokens": most}
+        if catalog.whisper(self.spec.model).multilingual:
+            asked |= {"language": options.language, "task": options.task}
         output = self._model.generate(
             inputs.input_features,
             attention_mask=inputs.attention_mask,
-            language=options.language,
-            task=options.task,
             return_timestamps=False,
             do_sample=False,
             num_beams=options.beams,
             max_new_tokens=most,
-            **fixed,
+            **asked,
         )
         return [self._said(row, most) for row in output.tolist()], [options.language] * len(pieces)
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 MOST_COMPRESSION_RATIO = 2.4
 LEAST_AVG_LOGPROB = -1.0
 MOST_NO_SPEECH_PROB = 0.6
+#: Of one pass; a window goes on from its last timestamp.
+USUAL_TOKENS = catalog.WHISPER_MAX_TARGET_POSITIONS // 2
 #: With a last timestamp so near the end of a window, nothing is left to read.
 NEAR_END_S = 1.0
 #: What is 50 dB below the loud parts of its window has no speech in it: so much of it, and more, is
@@ -103,6 +106,8 @@ class WindowedRecognizer(SpeechRecognizer):
     def transcribe(
         self, batch: Sequence[Samples], options: TranscribeOptions = DEFAULT_OPTIONS
     ) -> list[GenerationResult]:
+        language = catalog.language_for(self.spec.model, options.language)
+        options = replace(options, language=language)
         clips = [windows(samples) for samples in batch]
         pieces = [window for clip in clips for window in clip]
         read = self._read if self.spec.timestamps else self._plain
@@ -250,29 +255,54 @@ class WindowedRecognizer(SpeechRecognizer):
     def _passes(
         self, encoded: Any, unread: list[_Window], options: TranscribeOptions
     ) -> list[Pass]:
-        """A pass over each, again at higher temperatures where it has to be: one row at a time
-        then, so that what is drawn for a window does not depend on the others."""
+        """A pass over each. What is decoded again is one row at a time, so that what is drawn for a
+        window does not depend on the others."""
         languages = [window.language for window in unread]
-        rows = list(range(len(unread)))
-        found = self._decode(encoded, rows, languages, options, timestamps=True)
-        if options.temperature > 0:  # whoever wants drawn tokens gets what is drawn
-            return found
-        for row in rows:
-            for temperature in TEMPERATURES[1:]:
-                if not self._to_be_decoded_again(found[row]):
-                    break
-                warmer = replace(options, temperature=temperature, beams=1)
-                (found[row],) = self._decode(
-                    encoded, [row], [languages[row]], warmer, timestamps=True
-                )
+        half = replace(options, max_new_tokens=min(options.max_new_tokens or 0, USUAL_TOKENS))
+        found = self._decode(encoded, list(range(len(unread))), languages, half, timestamps=True)
+
+        def again(row: int, **changes: Any) -> Pass:
+            asked = replace(half, **changes)
+            return self._decode(encoded, [row], [languages[row]], asked, timestamps=True)[0]
+
+        for row, said in enumerate(found):
+            if options.temperature == 0:  # else whoever wants drawn tokens gets what is drawn
+                found[row] = self._settled(said, partial(again, row, beams=1))
+            cut = (
+                not found[row].ended
+                and len(_stretches(found[row].tokens, self._first_timestamp)) < 2
+            )
+            if (
+                cut
+                and options.max_new_tokens != half.max_new_tokens
+                and not self._doubtful(found[row])
+            ):
+                # nothing to go on from: all of it in one pass
+                found[row] = again(row, max_new_tokens=options.max_new_tokens)
         return found
 
-    def _to_be_decoded_again(self, said: Pass) -> bool:
+    def _settled(self, first: Pass, again: Callable[..., Pass]) -> Pass:
+        """This pass, or one of those at higher temperatures; where none is good enough, the most
+        probable of those that do not repeat themselves."""
+        tried = [first]
+        for temperature in TEMPERATURES[1:]:
+            if not self._doubtful(tried[-1]):
+                return tried[-1]
+            tried.append(again(temperature=temperature))
+        if not self._doubtful(tried[-1]):
+            return tried[-1]
+        plain = [said for said in tried if not self._repeats(said)]
+        return max(plain or tried, key=lambda said: said.avg_logprob or 0.0)
+
+    def _doubtful(self, said: Pass) -> bool:
         if _no_speech(said):
             return False
         improbable = said.avg_logprob is not None and said.avg_logprob < LEAST_AVG_LOGPROB
+        return improbable or self._repeats(said)
+
+    def _repeats(self, said: Pass) -> bool:
         ratio = compression_ratio(self._text(said.tokens).strip())
-        return improbable or (ratio is not None and ratio > MOST_COMPRESSION_RATIO)
+        return ratio is not None and ratio > MOST_COMPRESSION_RATIO
 
     def _take(self, window: _Window, said: Pass) -> None:
         """Add what a pass said to its window, and find from where it goes on."""

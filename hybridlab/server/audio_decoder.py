@@ -12,14 +12,16 @@ import logging
 import math
 import os
 import resource
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from hybridlab.audio import SILENCE_PEAK, prepared, windows
+from hybridlab.audio import windows
+from hybridlab.audio.decoding import prepared, read_mono
 from hybridlab.devices.out_of_memory import out_of_memory
-from hybridlab.errors import AudioError, HybridlabError, WorkerLostError
+from hybridlab.errors import AudioError, AudioTooShortError, HybridlabError, WorkerLostError
 from hybridlab.processes.worker import Worker
 from hybridlab.server.errors import ApiError, bad_request, internal_error, queue_full, too_long
 from hybridlab.server.jobs import DecodedAudio
@@ -27,8 +29,6 @@ from hybridlab.server.settings import Settings
 from hybridlab.units import MIB
 
 log = logging.getLogger("hybridlab.server")
-#: Frames decoded at a time, each of `channels` float32.
-BLOCK_FRAMES = 1 << 18
 MAX_CHANNELS = 8
 #: What libsndfile says of a stream whose header leaves its length open, and which it cannot read.
 UNKNOWN_FRAMES = (1 << 63) - 1
@@ -100,7 +100,7 @@ class AudioDecoder:
             async with asyncio.timeout(timeout_s):
                 return await worker.call_async(None, decode_audio, data, self.settings.max_audio_s)
         except AudioError as error:
-            raise bad_request(str(error), code="bad_audio") from None
+            raise bad_audio(error) from None
         except (ApiError, WorkerLostError):
             raise
         except TimeoutError:  # which ended the worker
@@ -129,6 +129,12 @@ class AudioDecoder:
             worker.kill()
 
 
+def bad_audio(error: AudioError) -> ApiError:
+    """What the client is told of audio that no model could use; too short has OpenAI's code."""
+    too_short = isinstance(error, AudioTooShortError)
+    return bad_request(str(error), code="audio_too_short" if too_short else "bad_audio")
+
+
 def decoding_bytes(max_audio_s: float) -> int:
     """What decoding may take above what its process has: the longest audio at a usual rate."""
     return BASE_BYTES + int(COPIES * 4 * USUAL_RATE_HZ * max_audio_s)
@@ -148,25 +154,24 @@ def confine(more_bytes: int) -> None:
 
 
 def decode_audio(data: bytes, max_audio_s: float) -> DecodedAudio:
-    """Float32 mono at 16 kHz with its windows. `AudioError` for what is no audio that a model could
-    use; `ApiError` for more than `max_audio_s`, counted while decoding: a header may lie."""
+    """Float32 mono at 16 kHz with its windows; silence is audio too. `AudioError` for what is none;
+    `ApiError` for more than `max_audio_s`, counted while decoding: a header may lie."""
     import soundfile
 
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             _check_shape(file)
-            samples, rate = _blocks(file, max_audio_s), file.samplerate
+            mono, rate = read_mono(file, _limit(file, max_audio_s)), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         if out_of_memory(error) is not None:
             raise
         raise AudioError(
             "the file cannot be decoded as audio; convert it to WAV, FLAC, OGG or MP3"
         ) from None
-    mono = prepared(samples, rate, name="the file")
-    if float(np.abs(mono).max()) < SILENCE_PEAK:
-        raise AudioError("the audio is silent (no sample above -80 dB); record it again")
-    pieces = windows(mono)
-    return DecodedAudio(mono, tuple(np.cumsum([piece.size for piece in pieces])[:-1].tolist()))
+    found = prepared(mono, rate, name="the file")
+    pieces = windows(found.samples)
+    borders = np.cumsum([piece.size for piece in pieces])[:-1].tolist()
+    return DecodedAudio(found.samples, tuple(borders), note=found.note)
 
 
 def _check_shape(file: Any) -> None:
@@ -178,18 +183,13 @@ def _check_shape(file: Any) -> None:
         raise AudioError(f"the file has {file.samplerate} samples a second; resample it to 16000")
 
 
-def _blocks(file: Any, max_audio_s: float) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """All frames, mono, (n,). One channel's worth is kept: many channels take no more memory."""
-    most = math.ceil(max_audio_s * file.samplerate)
-    if file.frames > most:  # what libsndfile made of the header; nothing is decoded for it
-        raise too_long(file.frames / file.samplerate, max_audio_s, "the server")
-    blocks: list[np.ndarray[Any, np.dtype[np.float32]]] = []
-    count = 0
-    while True:
-        block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
-        if not len(block):
-            return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-        count += len(block)
-        if count > most:  # the header said less
-            raise too_long(count / file.samplerate, max_audio_s, "the server")
-        blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1))
+def _limit(file: Any, max_audio_s: float) -> Callable[[int], None]:
+    """A check of the frames so far, which raises where they are more than so long; at once where
+    the header says that there are more, and nothing is decoded for it."""
+
+    def check(frames: int) -> None:
+        if frames > math.ceil(max_audio_s * file.samplerate):
+            raise too_long(frames / file.samplerate, max_audio_s, "the server")
+
+    check(file.frames)
+    return check

@@ -31,6 +31,8 @@ class DecodedAudio:
     borders: tuple[int, ...] = ()
     #: The upload as it came, for a model of another server; b'' where it is not needed.
     encoded: bytes = field(default=b"", repr=False)
+    #: What was done to it so that it can be heard, for the client; '' for nothing.
+    note: str = ""
 
     @property
     def seconds(self) -> float:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 
 import pytest
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from hybridlab import catalog
 from hybridlab.errors import ParameterError
@@ -20,6 +18,10 @@ RELEASED = {
     "medium": 763_857_920,
     "large-v3": 1_543_490_560,
     "turbo": 808_878_080,
+    "tiny.en": 37_760_256,
+    "base.en": 72_593_408,
+    "small.en": 241_734_144,
+    "medium.en": 763_856_896,
 }
 
 
@@ -87,13 +89,24 @@ def test_unknown_names_list_the_good_ones() -> None:
         catalog.whisper("enormous-v9")
 
 
-def test_languages_are_those_that_both_models_take() -> None:
-    from mistral_common.protocol.transcription.request import TranscriptionRequest
-    from whisper.tokenizer import LANGUAGES
+def test_english_only_models_are_named_and_not_compared() -> None:
+    english = {name: own for name, own in catalog.WHISPERS.items() if not own.multilingual}
+    assert list(english) == ["tiny.en", "base.en", "small.en", "medium.en"]
+    for name, own in english.items():
+        sibling = catalog.whisper(name.removesuffix(".en"))
+        assert (own.vocab_size, own.hub_id) == (51_864, f"openai/whisper-{name}")
+        assert own.parameters == sibling.parameters - own.encoder.d_model
+        assert own.published_wer == sibling.published_wer
+        assert not own.compared
+        assert name not in catalog.WHISPER_SIZES
 
-    language = TypeAdapter(TranscriptionRequest.model_fields["language"].annotation)
-    common = []
-    for code in list(LANGUAGES)[:99]:  # 'yue' came with large-v3
-        with suppress(ValidationError):
-            common.append(str(language.validate_python(code)))
-    assert common == catalog.LANGUAGES
+
+def test_libraries_publish_the_english_only_models() -> None:
+    import whisper
+
+    from hybridlab.models.source import _published
+    from tests.models.conftest import spec
+
+    for name in ("tiny.en", "base.en", "small.en", "medium.en"):
+        assert name in whisper.available_models()
+        assert _published(spec(name, "openai-whisper", weights="hub")).endswith(f"{name}.pt")

@@ -44,11 +44,24 @@ def test_plan_prints_all_six_sizes_beside_voxtral() -> None:
     assert "does not fit" in run("plan", "--card", "t4", "--all")[1]
 
 
+def test_plan_of_sizes_that_are_named_has_them_alone() -> None:
+    code, text = run("plan", "--asr-model", "base.en")
+    assert code == 0
+    assert "base.en (transformers, float16), the most precise of what fits" in " ".join(
+        text.split()
+    )
+    assert "--asr-model base.en" in text
+    assert "large-v3" not in text
+    rows = json.loads(run("plan", "--asr-model", "base.en", "--asr-model", "base", "--json")[1])
+    assert {row["asr_model"] for row in rows["rows"]} == {"base.en", "base"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("plan", "--card", "t44"), "did you mean 't4'"),
         (("plan", "--beams", "0"), "above zero"),
+        (("plan", "--asr-model", "base.de"), "did you mean 'base.en'"),
         (("plan", "--llm-dtype", "fp8"), "unknown llm_dtype"),
         (("plan", "--margin-gb", "-1"), "margin_gb is -1"),
         (("fit", "base", "--margin-gb", "-1"), "margin_gb is -1"),

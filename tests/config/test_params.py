@@ -28,6 +28,13 @@ from hybridlab.errors import ParameterError
         ({"memory_limit": "t5"}, "choose one of: t4"),
         ({"device": "gpu"}, "choose auto, cpu, cuda"),
         ({"audio": "/no/such/folder"}, "does not exist"),
+        ({"language": "klingon"}, "'klingon' is not known; write a code like 'en'"),
+        ({"language": False}, "YAML reads a bare no as false; write norwegian"),
+        ({"language": "yue"}, "pocket does not know Cantonese"),
+        (
+            {"language": "de", "asr_model": "tiny.en", "asr_weights": "random"},
+            "tiny.en does not know German ('de'); it is for English alone: choose 'tiny'",
+        ),
     ],
 )
 def test_bad_values_are_one_line_that_names_the_fix(
@@ -37,6 +44,24 @@ def test_bad_values_are_one_line_that_names_the_fix(
         SequentialParams.from_mapping(values)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [("German", "de"), ("en-US", "en"), ("auto", ""), ("", ""), ("norwegian", "no")],
+)
+def test_a_language_becomes_whisper_s_code(written: str, code: str) -> None:
+    assert SequentialParams.from_mapping({"language": written}).language == code
+    assert SequentialParams.from_namespace({"language": written}).language == code
+
+
+def test_every_whisper_of_a_notebook_knows_its_language() -> None:
+    english = {"asr_model": "tiny.en", "asr_weights": "random", "language": ""}
+    assert SequentialParams.from_mapping(english).asr_model == "tiny.en"
+    with pytest.raises(ParameterError, match=r"base\.en does not know French"):
+        params.BesideParams.from_mapping({"language": "fr", "asr_models": ["tiny", "base.en"]})
+    with pytest.raises(ParameterError, match=r"tiny\.en does not know French"):
+        params.LimitsParams.from_mapping({"language": "fr", "fallback_chain": ["base", "tiny.en"]})
 
 
 def test_a_notebooks_namespace_may_hold_names_of_other_notebooks() -> None:

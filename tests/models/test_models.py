@@ -12,9 +12,10 @@ import torch
 from hybridlab import catalog
 from hybridlab.audio import Clip
 from hybridlab.devices import CpuDevice
-from hybridlab.errors import UnavailableError, WeightsError
+from hybridlab.errors import ParameterError, UnavailableError, WeightsError
 from hybridlab.models import make_asr, make_llm
 from hybridlab.models.base import SpeechRecognizer, resolve_dtype
+from hybridlab.models.processors import openai_tokenizer
 from hybridlab.models.source import check_source
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.weights import fill_random
@@ -97,6 +98,42 @@ def test_random_weights_do_fixed_work_in_the_true_architecture(backend: str) -> 
     assert again.transcribe([quiet], TranscribeOptions(max_new_tokens=5))[0].tokens == text.tokens
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_english_only_weights_are_asked_in_no_language(backend: str) -> None:
+    if backend == "faster-whisper":
+        pytest.importorskip("faster_whisper", reason="the extra ct2 is not installed")
+    model = make_asr(spec("tiny.en", backend, weights="random"), CpuDevice())
+    model.load()
+    quiet = np.full(16_000, 0.01, np.float32)
+    (text,) = model.transcribe([quiet], language="", max_new_tokens=6)
+    assert model.transcribe([quiet], language="en", max_new_tokens=6) == [text]
+    assert text.tokens and max(text.tokens) < 50_256  # GPT-2's words
+    assert text.text == openai_tokenizer(51_864).decode(text.tokens).strip()
+    if backend != "faster-whisper":
+        assert len(text.tokens) == 6
+    with pytest.raises(ParameterError, match=r"tiny\.en does not know German"):
+        model.transcribe([quiet], language="de")
+
+
+@pytest.mark.parametrize("backend", ["openai-whisper", "transformers"])
+def test_the_prompt_of_an_english_only_model_is_the_library_s(backend: str) -> None:
+    """`<|startoftranscript|><|notimestamps|>`: neither a language nor a task."""
+    seen: list[list[int]] = []
+    model = make_asr(spec("tiny.en", backend, weights="random"), CpuDevice())
+    model.load()
+    module = model.module()
+    assert module is not None
+    decoder = module.decoder if backend == "openai-whisper" else module.model.decoder
+
+    def note(_: object, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
+        ids = args[0] if args else kwargs["input_ids"]
+        seen.append(ids[0].tolist())
+
+    decoder.register_forward_pre_hook(note, with_kwargs=True)
+    model.transcribe([np.full(16_000, 0.01, np.float32)], max_new_tokens=2)
+    assert seen[0] == list(openai_tokenizer(51_864).sot_sequence_including_notimestamps)
+
+
 def test_random_voxtral_in_miniature_runs_both_jobs() -> None:
     model = make_llm(spec("pocket", weights="random"), CpuDevice())
     model.load()
@@ -126,7 +163,7 @@ def test_a_folder_in_hub_format_loads_as_local(
     whisper: Callable[[str], SpeechRecognizer],
 ) -> None:
     whisper("transformers").save(tmp_path)  # type: ignore[attr-defined]
-    local = spec("pocket-m", backend, weights="local", path=str(tmp_path))
+    local = spec("pocket-m", backend, weights="local", path=str(tmp_path), asr_decoding="plain")
     model = make_asr(local, CpuDevice())
     model.load()
     assert heard(model, clips[0]) == said[backend][0]

@@ -23,7 +23,7 @@ from hybridlab.models.processors import (
 )
 from tests.models.conftest import spec
 
-VOCABULARIES = (51_865, 51_866)
+VOCABULARIES = (51_864, 51_865, 51_866)
 SAMPLES = (
     " three five one",
     "Hello, wörld! 12 人",
@@ -41,6 +41,11 @@ def vocab_size(request: pytest.FixtureRequest) -> int:
 # ----------------------------------------------------------------------------------------- Whisper
 
 
+def theirs_words(vocab_size: int) -> int:
+    """Words of openai-whisper's own vocabulary, GPT-2's for English alone."""
+    return 50_257 if vocab_size > 51_864 else 50_256
+
+
 def test_whisper_samples_have_openai_ids(vocab_size: int) -> None:
     ours = whisper_processor(vocab_size=vocab_size, num_mel_bins=80).tokenizer
     theirs = openai_tokenizer(vocab_size)
@@ -52,18 +57,18 @@ def test_whisper_samples_have_openai_ids(vocab_size: int) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(max_size=40))
-def test_whisper_any_text_has_openai_ids(text: str) -> None:
+@given(st.text(max_size=40), st.sampled_from(VOCABULARIES[:2]))
+def test_whisper_any_text_has_openai_ids(text: str, vocab_size: int) -> None:
     # both read "<|...|>" in a text in their own way: as a token, or as an error
     text = text.replace("<|", "")
-    ours = whisper_processor(vocab_size=51_865, num_mel_bins=80).tokenizer
-    assert ours.encode(text, add_special_tokens=False) == openai_tokenizer(51_865).encode(text)
+    ours = whisper_processor(vocab_size=vocab_size, num_mel_bins=80).tokenizer
+    assert ours.encode(text, add_special_tokens=False) == openai_tokenizer(vocab_size).encode(text)
 
 
 def test_whisper_every_special_token_has_openai_id(vocab_size: int) -> None:
     ours = whisper_processor(vocab_size=vocab_size, num_mel_bins=80).tokenizer
     specials = openai_tokenizer(vocab_size).special_tokens
-    assert len(specials) == vocab_size - 50_257
+    assert len(specials) == vocab_size - theirs_words(vocab_size)
     assert ours.convert_tokens_to_ids(list(specials)) == list(specials.values())
 
 
@@ -88,16 +93,17 @@ def test_whisper_tokenizer_survives_saving(tmp_path: Path) -> None:
 def test_generation_config_is_the_released_one(vocab_size: int) -> None:
     config = whisper_generation_config(vocab_size=vocab_size)
     theirs = openai_tokenizer(vocab_size)
-    prompt = [
-        config.decoder_start_token_id,
-        config.lang_to_id["<|en|>"],
-        config.task_to_id["transcribe"],
-        config.no_timestamps_token_id,
-    ]
+    prompt = [config.decoder_start_token_id]
+    if config.is_multilingual:
+        prompt += [config.lang_to_id["<|en|>"], config.task_to_id["transcribe"]]
+        assert sorted(config.lang_to_id.values()) == sorted(theirs.all_language_tokens)
+    prompt.append(config.no_timestamps_token_id)
     assert prompt == list(theirs.sot_sequence_including_notimestamps)
-    assert sorted(config.lang_to_id.values()) == sorted(theirs.all_language_tokens)
+    assert config.is_multilingual == hasattr(config, "lang_to_id") == (vocab_size > 51_864)
     assert config.begin_suppress_tokens == [220, theirs.eot]
-    assert len(config.suppress_tokens) == 88
+    # 82 tokens that are no speech in the multilingual vocabulary, 84 in GPT-2's; six tasks
+    assert len(config.suppress_tokens) == (88 if config.is_multilingual else 90)
+    assert max(config.suppress_tokens) == theirs.no_speech
     words = theirs.encode(" zero one two three four five six seven eight nine 0123456789")
     assert not set(words) & set(config.suppress_tokens)
 

@@ -19,9 +19,9 @@ from hybridlab.errors import AudioError, WorkerLostError
 from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, TokenCallback, TokenUsage
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.server.admission import Admission
-from hybridlab.server.audio_decoder import AudioDecoder, decode_audio
+from hybridlab.server.audio_decoder import AudioDecoder, bad_audio, decode_audio
 from hybridlab.server.engine import Engine
-from hybridlab.server.errors import ApiError, bad_request
+from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, InferenceParams
 from hybridlab.server.memory import MemoryBudget, SharedMemory
 from hybridlab.server.model_client import ModelClient
@@ -163,7 +163,7 @@ class InProcessDecoder(AudioDecoder):
         try:
             return decode_audio(data, self.settings.max_audio_s)
         except AudioError as error:
-            raise bad_request(str(error), code="bad_audio") from None
+            raise bad_audio(error) from None
 
 
 def silence(seconds: float = 1.0) -> DecodedAudio:

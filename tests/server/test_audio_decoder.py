@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,12 +25,11 @@ from benchmarks.endurance.hostile import (
     near_silence,
     tone,
 )
-from hybridlab.audio import load_clips, read_audio, windows
-from hybridlab.errors import AudioError
+from hybridlab.audio import check_clip, load_clips, read_audio, windows
+from hybridlab.audio.decoding import BLOCK_FRAMES
 from hybridlab.processes.worker import Worker
-from hybridlab.server.audio_decoder import AudioDecoder, decode_audio
+from hybridlab.server.audio_decoder import COPIES, AudioDecoder, decode_audio
 from hybridlab.server.errors import ApiError
-from hybridlab.server.jobs import DecodedAudio
 from hybridlab.server.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("case_server")
@@ -205,10 +205,47 @@ def test_a_decoder_that_cannot_be_started_or_confined_gets_no_file_and_is_tried_
     with_decoder(scene)
 
 
-def test_silence_is_refused_and_quiet_speech_is_not() -> None:
-    with pytest.raises(AudioError, match="silent"):
-        decode_audio(encoded(tone(1) * 1e-5, subtype="FLOAT"), 10)
-    assert isinstance(decode_audio(encoded(tone(1) * 0.02), 10), DecodedAudio)
+def test_silence_and_quiet_speech_are_audio() -> None:
+    for quiet in (np.zeros(80_000), tone(5) * 1e-5, tone(5) * 0.02):
+        found = decode_audio(encoded(quiet, subtype="FLOAT"), 10)
+        np.testing.assert_allclose(found.samples, quiet, atol=1e-7)
+        assert found.note == ""
+
+
+def test_less_than_a_tenth_of_a_second_has_openai_s_code() -> None:
+    async def scene(decoder: AudioDecoder) -> None:
+        for rate in (8_000, 16_000, 44_100):
+            found = await refused(decoder, encoded(tone(0.09, rate=rate), rate=rate))
+            assert (found.status_code, found.code) == (400, "audio_too_short")
+            assert str(found).startswith("the file lasts 0.09 s, too short for a word")
+            just = await decoder.decode(encoded(tone(0.1, rate=rate), rate=rate))
+            assert just.seconds == pytest.approx(0.1, abs=0.001)
+
+    with_decoder(scene)
+
+
+def test_odd_audio_is_read_as_the_lab_reads_it_and_says_so(tmp_path: Path) -> None:
+    """Opposite phase and integers written as floats, over more than one block."""
+    voice = tone(40, rate=48_000)
+    odd = encoded(np.stack([voice, -voice], axis=1) * 2**15, rate=48_000, subtype="FLOAT")
+    (path := tmp_path / "odd.wav").write_bytes(odd)
+    found = decode_audio(odd, 60)
+    np.testing.assert_array_equal(found.samples, read_audio(path))
+    assert float(np.abs(found.samples).max()) == pytest.approx(0.1, rel=0.01)
+    assert found.note == check_clip(path).note
+    assert "cancel each other out" in found.note
+    assert "divided by 32768" in found.note
+
+
+def test_channels_in_opposite_phase_take_no_more_memory_than_one() -> None:
+    voice = tone(60, rate=48_000).astype(np.float32)
+    data = encoded(np.stack([voice, -voice] * 4, axis=1), rate=48_000)
+    tracemalloc.start()
+    found = decode_audio(data, 60)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.note
+    assert peak < COPIES * voice.nbytes + 5 * BLOCK_FRAMES * 8 * 8
 
 
 def _hang(data: bytes, max_audio_s: float) -> None:

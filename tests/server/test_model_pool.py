@@ -7,16 +7,20 @@ from contextlib import closing
 
 import pytest
 
+from hybridlab import catalog
 from hybridlab.audio import load_clips
 from hybridlab.errors import HybridlabError
 from hybridlab.models import AudioLanguageModel, SpeechRecognizer
+from hybridlab.models.base import GenerationResult
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.server.audio_decoder import decode_audio
 from hybridlab.server.engine import Engine
-from hybridlab.server.jobs import InferenceParams
+from hybridlab.server.jobs import InferenceJob, InferenceParams
+from hybridlab.server.model_client import WorkerModelClient
 from hybridlab.server.model_pool import ModelPool
 from hybridlab.server.settings import Role, Settings
-from tests.server.fakes import InProcessDecoder, until
+from tests.models.conftest import spec
+from tests.server.fakes import InProcessDecoder, silence, until
 
 pytestmark = pytest.mark.usefixtures("case_server")
 CLIPS = {clip.id: clip for clip in load_clips()}
@@ -96,3 +100,36 @@ def test_what_this_machine_lacks_is_one_line(options: dict[str, object], why: st
         for model in pool.models:
             model.load()
     assert "\n" not in str(caught.value)
+
+
+def test_a_smaller_whisper_detects_the_language_that_it_lacks() -> None:
+    """Those below large-v3 have no Cantonese; the model that was asked refuses what it lacks."""
+    asked: list[str] = []
+
+    class Remote:
+        async def ask_async(self, *_: object, language: str, **__: object) -> list[object]:
+            asked.append(language)
+            return [GenerationResult("x", ())]
+
+        def drain_spans(self) -> list[object]:
+            return []
+
+    specs = [spec(size, weights="random") for size in ("large-v3", "medium")]
+    variant = catalog.variant("sequential", "plain")
+    client = WorkerModelClient(Remote(), "asr", specs, variant)  # type: ignore[arg-type]
+
+    async def ask(language: str) -> None:
+        params = InferenceParams(
+            role="asr", kind="transcription", audio=silence(), language=language
+        )
+        future = asyncio.get_running_loop().create_future()
+        await client.infer([InferenceJob(params=params, max_new_tokens=4, future=future)])
+
+    async def scene() -> None:
+        await ask("yue")
+        client.active = 1
+        await ask("yue")
+        await ask("de")
+
+    asyncio.run(scene())
+    assert asked == ["yue", "", "de"]

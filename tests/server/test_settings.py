@@ -51,6 +51,11 @@ def test_every_way_of_sharing_is_served_or_refused_with_the_nearest() -> None:
         ({"llm_model": "mini-3b", "llm_weights": "pocket"}, "weights to hub"),
         ({"fallback": "large-v3"}, "from large to small"),
         ({"fallback": "giant"}, "unknown asr_model"),
+        ({"asr_model": "medium", "fallback": "base.en"}, "'base.en', which is for English alone"),
+        ({"asr_model": "tiny.en", "language": "de"}, "for English alone: choose 'tiny'"),
+        ({"language": "klingon"}, "language 'klingon' is not known"),
+        ({"language": "yue"}, "pocket-m does not know Cantonese"),
+        ({"only": "llm", "language": "haw"}, "pocket does not know Hawaiian"),
         ({"device": "tpu"}, "device 'tpu' is not known"),
         ({"port": 70000}, "parameter port = 70000"),
         ({"batch": 0}, "parameter batch = 0"),
@@ -86,6 +91,21 @@ def test_another_address_is_served_with_a_token(
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_none(host: str) -> None:
     assert Settings(host=host).token == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"language": "German"}, "de"),
+        ({"language": "auto"}, ""),
+        ({"language": "pt-BR"}, "pt"),
+        ({"language": "yue", "asr_model": "large-v3"}, "yue"),
+        ({"language": "English", "asr_model": "medium.en"}, "en"),
+        ({"language": "yue", "asr_url": "http://127.0.0.1:8001"}, "yue"),
+    ],
+)
+def test_a_language_is_one_that_the_transcriber_knows(options: dict[str, str], code: str) -> None:
+    assert Settings.from_mapping(options).language == code
 
 
 def test_smaller_models_are_those_below_the_asr_s_own_size() -> None:
