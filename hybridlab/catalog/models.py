@@ -85,16 +85,6 @@ class WhisperModel:
         return list(LANGUAGE_NAMES)[:count]
 
     @property
-    def multilingual(self) -> bool:
-        return is_multilingual(self.vocab_size)
-
-    @property
-    def languages(self) -> list[str]:
-        """Whisper's codes of what it can be asked for."""
-        count = self.vocab_size - WHISPER_NO_LANGUAGE_TOKENS if self.multilingual else 1
-        return list(LANGUAGE_NAMES)[:count]
-
-    @property
     def decoder_parameters(self) -> int:
         d = self.encoder.d_model
         layer = 2 * (4 * d * d + 3 * d) + 6 * d + (8 * d * d + 5 * d)

@@ -31,7 +31,7 @@ from tests.server.live import live, wav
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
-SOUNDS = st.sampled_from([wav(seconds) for seconds in (0.02, 0.03)])
+SOUNDS = st.sampled_from([wav(seconds) for seconds in (0.1, 0.12)])
 ENCODED = SOUNDS.map(lambda sound: base64.b64encode(sound).decode())
 #: For a description that allows any text, names of models are all alike: most of them are known.
 SPEECH = ("/v1/audio/transcriptions", "/v1/audio/translations")
@@ -82,7 +82,7 @@ def _make_sense(body: dict[str, Any]) -> None:
     for message in body["messages"]:
         if isinstance(message.get("content"), list):
             message["content"] = [p for p in message["content"] if p["type"] == "text"]
-    sound = {"type": "input_audio", "input_audio": {"data": base64.b64encode(wav(0.02)).decode()}}
+    sound = {"type": "input_audio", "input_audio": {"data": base64.b64encode(wav(0.1)).decode()}}
     body["messages"][0] |= {"content": [sound, {"type": "text", "text": "Who?"}]}
     if not body.get("stream"):
         body.pop("stream_options", None)

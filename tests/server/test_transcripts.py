@@ -4,13 +4,16 @@ and what becomes of what it says."""
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import soundfile
 
 from hybridlab.models.base import GenerationResult
 from hybridlab.models.transcription import FinishReason, Segment, TranscribeOptions, Word
@@ -178,6 +181,29 @@ async def test_a_text_that_may_lack_words_says_so_in_every_format(
         else:
             told = found.headers.get(WARNING_HEADER)
         assert (why in told) if why else told is None
+
+
+@played
+async def test_what_was_done_to_the_audio_is_told_beside_how_the_text_ended() -> None:
+    """Samples that are integers written as floats."""
+    loud = io.BytesIO()
+    tone = 20_000 * np.sin(np.arange(16_000) / 6)
+    soundfile.write(loud, tone.astype(np.float32), 16_000, format="WAV", subtype="FLOAT")
+    async with routes(llm(), hears(spoken(finish="early"))) as (client, _):
+        for form in ("json", "text"):
+            body = upload(loud.getvalue(), model="whisper-1", response_format=form)
+            found = await client.post(TRANSCRIPTIONS, **body)
+            warning = found.headers.get(WARNING_HEADER) or found.json()["warning"]
+            assert "left audio unread; its values go up to 20000 instead of 1" in warning
+
+
+@played
+async def test_the_list_of_models_tells_what_each_can() -> None:
+    async with routes(llm(translates=False), hears()) as (client, _):
+        told = {one["id"]: one for one in (await client.get("/v1/models")).json()["data"]}
+        for name, expected in (("voxtral-pocket", False), ("whisper-pocket-m", True)):
+            assert (told[name]["tells_times"], told[name]["translates"]) == (expected, expected)
+            assert (await client.get(f"/v1/models/{name}")).json() == told[name]
 
 
 # ------------------------------------------------------------------------------------ no speech

@@ -15,7 +15,7 @@ from hybridlab.server.errors import ApiError, bad_request
 from hybridlab.server.jobs import InferenceJob, InferenceParams, InferenceResult
 from hybridlab.server.routes.common import TIMING, EngineDep, add_timing, read_upload, result_of
 from hybridlab.server.schemas import transcripts
-from hybridlab.server.schemas.base import INFERENCE_ERRORS, error_responses
+from hybridlab.server.schemas.base import SPEECH_ERRORS, error_responses
 from hybridlab.server.schemas.events import TRANSCRIPT_STREAM
 from hybridlab.server.schemas.requests import TranscriptionForm
 from hybridlab.server.schemas.transcripts import (
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1")
 TEXT: dict[str, Any] = {"schema": {"type": "string"}}
 WARNING = {
     WARNING_HEADER: {
-        "description": "of text, srt and vtt: why the text may lack words",
+        "description": "of text, srt and vtt: what is `warning` in JSON",
         "schema": {"type": "string"},
     }
 }
@@ -46,7 +46,7 @@ RESPONSES = {
         "description": "in the format that response_format names; with stream, "
         "transcript.text.delta events, and transcript.text.done or an error at the end",
     },
-    **INFERENCE_ERRORS,
+    **SPEECH_ERRORS,
 }
 SHAPE = Transcript | VerboseTranscript
 Form = Annotated[TranscriptionForm, File()]
@@ -149,7 +149,7 @@ def _answer(kind: str, result: InferenceResult, params: InferenceParams) -> Tran
         return transcripts.transcript(result, params.audio)
     if kind == "verbose_json":
         return transcripts.verbose_transcript(result, params.audio, params.options)
-    warning = transcripts.warning_of(result)
+    warning = transcripts.warning_of(result, params.audio)
     headers = {WARNING_HEADER: warning} if warning else None
     segments = transcripts.segments_of(result, params.audio)
     match kind:

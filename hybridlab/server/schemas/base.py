@@ -84,4 +84,6 @@ def error_responses(*statuses: int) -> Responses:
 
 
 #: Of a route that calls a model.
-INFERENCE_ERRORS = error_responses(400, 401, 404, 408, 413, 422, 429, 502, 503, 504)
+SPEECH_ERRORS = error_responses(400, 401, 404, 408, 413, 429, 502, 503, 504)
+#: Of one that asks the LLM a question.
+INFERENCE_ERRORS = SPEECH_ERRORS | error_responses(422)

@@ -49,7 +49,7 @@ class Hybrid(Answer):
 
 def hybrid_transcript(result: InferenceResult, audio: DecodedAudio) -> HybridTranscript:
     return HybridTranscript(
-        **text_of(result),
+        **text_of(result, audio),
         duration=round(audio.seconds, 3),
         segments=[
             Segment(start=round(one.start_s, 3), end=round(one.end_s, 3), text=one.text)

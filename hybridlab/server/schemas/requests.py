@@ -89,6 +89,12 @@ def known_language(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+_CODES = catalog.LANGUAGES
+#: Any case is right; what is written here is what a description can hold.
+_WRITTEN = [
+    {"enum": ["", "auto", *_CODES, *(catalog.LANGUAGE_NAMES[code] for code in _CODES)]},
+    {"pattern": f"^({'|'.join(_CODES)})-[A-Z]{{2}}$"},
+]
 Language = Annotated[
     str | SkipJsonSchema[None],
     AfterValidator(known_language),
@@ -96,19 +102,9 @@ Language = Annotated[
         description="what is spoken: a code or an English name, in any case and with or without a "
         "region (en, English, en-US); auto detects it; empty or left out, as --language says, "
         "which detects it where it names none",
-        json_schema_extra=partial(
-            _described,
-            enum=[
-                "",
-                "auto",
-                *catalog.LANGUAGES,
-                *map(catalog.LANGUAGE_NAMES.get, catalog.LANGUAGES),
-            ],
-        ),
+        json_schema_extra=partial(_described, anyOf=_WRITTEN),
     ),
 ]
-
-
 Tokens = Annotated[
     Annotated[int, Field(ge=1)] | SkipJsonSchema[None], Field(json_schema_extra=_described)
 ]
@@ -155,8 +151,8 @@ class TranscriptionForm(BaseModel):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="0: the likeliest tokens, drawn ones only where these fail; above: drawn ones. "
-        "The LLM takes the likeliest always",
+        description="0: the likeliest tokens, and drawn ones where these fail, if the ASR decodes "
+        "with timestamps; above: drawn ones. The LLM takes the likeliest always",
     )
     granularities: Granularities = Field(
         [],

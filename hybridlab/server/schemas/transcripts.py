@@ -53,7 +53,10 @@ class Text(Served):
         description="stop: the text ended by itself; length: it was cut at a limit of tokens; "
         "early: audio behind it was left unread",
     )
-    warning: OptionalText = Field(None, description="what finish_reason means, unless it is stop")
+    warning: OptionalText = Field(
+        None,
+        description="how it ended, unless by itself, and what was done to the audio to be heard",
+    )
 
 
 class Transcript(Text):
@@ -129,14 +132,14 @@ class VerboseTranscriptDone(Details, TranscriptDone):
 
 
 def transcript(result: InferenceResult, audio: DecodedAudio) -> Transcript:
-    return Transcript(**text_of(result), usage=Duration(seconds=_rounded(audio.seconds)))
+    return Transcript(**text_of(result, audio), usage=Duration(seconds=_rounded(audio.seconds)))
 
 
 def verbose_transcript(
     result: InferenceResult, audio: DecodedAudio, asked: TranscribeOptions
 ) -> VerboseTranscript:
     return VerboseTranscript(
-        **text_of(result),
+        **text_of(result, audio),
         **_details(result, audio, asked),
         usage=Duration(seconds=_rounded(audio.seconds)),
     )
@@ -147,12 +150,14 @@ def transcript_done(
 ) -> TranscriptDone:
     """The last event of a stream."""
     if verbose:
-        return VerboseTranscriptDone(**text_of(result), **_details(result, audio, asked))
-    return TranscriptDone(**text_of(result))
+        return VerboseTranscriptDone(**text_of(result, audio), **_details(result, audio, asked))
+    return TranscriptDone(**text_of(result, audio))
 
 
-def warning_of(result: InferenceResult) -> str | None:
-    return WARNINGS.get(result.joined.finish_reason)
+def warning_of(result: InferenceResult, audio: DecodedAudio) -> str | None:
+    """What a reader of the text should know: how it ended, and what was done to the audio."""
+    told = (WARNINGS.get(result.joined.finish_reason), audio.note)
+    return "; ".join(filter(None, told)) or None
 
 
 def segments_of(result: InferenceResult, audio: DecodedAudio) -> Sequence[TextSegment]:
@@ -163,11 +168,12 @@ def segments_of(result: InferenceResult, audio: DecodedAudio) -> Sequence[TextSe
     return (TextSegment(0.0, audio.seconds, text.text, text.tokens),)
 
 
-def text_of(result: InferenceResult) -> dict[str, Any]:
+def text_of(result: InferenceResult, audio: DecodedAudio) -> dict[str, Any]:
+    """What all transcripts tell."""
     return {
         "text": result.text,
         "finish_reason": result.joined.finish_reason,
-        "warning": warning_of(result),
+        "warning": warning_of(result, audio),
         "model": result.model,
         "instead_of": result.instead_of or None,
     }
