@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,6 @@ PAUSE_S = 1.0
 LEAST_CUE_S = 0.1
 #: Letters of a stretch without spaces, as Chinese has them, after which a cue may be cut.
 UNSPACED_CHARS = 10
-#: A cue is rather cut here than elsewhere, in its second half.
 _CLAUSE_END = re.compile(r"[.!?…,;:。!?,、;:]['\"”’»)\]]*\s*$")
 
 
@@ -58,33 +58,38 @@ def cues(segments: Sequence[Segment]) -> list[Cue]:
 
 
 def _portions(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
-    """As many pieces to a cue as it holds, cut at the end of a clause where one is near."""
-    held: list[_Piece] = []
-    for piece in pieces:
-        while held and not _may_join(held, piece):
-            count = _cut(held) if piece.start_s - held[-1].end_s <= PAUSE_S else len(held)
-            yield held[:count]
-            held = held[count:]
-        held.append(piece)
-    if held:
-        yield held
+    """What becomes a cue each."""
+    while pieces:
+        count = _most(pieces)
+        if count < len(pieces) and pieces[count].start_s - pieces[count - 1].end_s <= PAUSE_S:
+            count = _cut(pieces, count)
+        yield pieces[:count]
+        pieces = pieces[count:]
 
 
-def _may_join(held: list[_Piece], piece: _Piece) -> bool:
-    text = "".join(own.text for own in [*held, piece])
-    return (
-        piece.end_s - held[0].start_s <= MAX_CUE_S
-        and piece.start_s - held[-1].end_s <= PAUSE_S
-        and len(_lines(text)) <= MAX_LINES
-    )
-
-
-def _cut(held: list[_Piece]) -> int:
-    """How many of these pieces become a cue."""
-    for count in range(len(held), max(0, len(held) // 2 - 1), -1):
-        if _CLAUSE_END.search(held[count - 1].text):
+def _most(pieces: list[_Piece]) -> int:
+    """How many of them one cue holds; the first whatever it is."""
+    text = pieces[0].text
+    for count, piece in enumerate(pieces[1:], 1):
+        text += piece.text
+        long = piece.end_s - pieces[0].start_s > MAX_CUE_S
+        paused = piece.start_s - pieces[count - 1].end_s > PAUSE_S
+        if long or paused or len(_lines(text)) > MAX_LINES:
             return count
-    return len(held)
+    return len(pieces)
+
+
+def _cut(pieces: list[_Piece], most: int) -> int:
+    """Up to where a clause ends, if that is in the second half of a cue, else so far that the cues
+    of all pieces are about as long."""
+    for count in range(most, max(0, most // 2 - 1), -1):
+        if _CLAUSE_END.search(pieces[count - 1].text):
+            return count
+    seconds = pieces[-1].end_s - pieces[0].start_s
+    letters = sum(len(piece.text) for piece in pieces)
+    count = max(math.ceil(seconds / MAX_CUE_S), math.ceil(letters / (MAX_LINES * LINE_CHARS)))
+    even_s = pieces[0].start_s + seconds / count
+    return max(1, sum(piece.end_s <= even_s for piece in pieces[:most]))
 
 
 def _pieces(segment: Segment) -> list[_Piece]:

@@ -189,6 +189,17 @@ def test_openai_streams_a_transcript_window_by_window(server: Running) -> None:
     assert (done.type, done.text) == ("transcript.text.done", whole.text)
 
 
+def test_segments_of_a_model_without_timestamps_are_windows(server: Running) -> None:
+    clip = long_clip()
+    found = client_of(server).audio.transcriptions.create(
+        model="whisper-1", file=clip.path, response_format="verbose_json"
+    )
+    segments = found.segments or []
+    assert len(segments) > clip.audio_s // 30
+    assert all(0 < one.end - one.start <= 30.001 for one in segments)
+    assert (segments[0].start, round(segments[-1].end, 1)) == (0.0, round(clip.audio_s, 1))
+
+
 def test_openai_s_types_hold_the_events_of_a_stream(server: Running) -> None:
     from openai.types.audio import TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent
 

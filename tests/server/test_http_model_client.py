@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from hybridlab.models.http_model import TRANSLATIONS
 from hybridlab.models.transcription import TranscribeOptions, Word
 from hybridlab.server.app import create_app
 from hybridlab.server.engine import Engine
@@ -22,7 +23,7 @@ from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, Infer
 from hybridlab.server.model_pool import upstream_scheduler
 from hybridlab.server.settings import Role, Settings
 from tests.server.fakes import InProcessDecoder, asr, llm, played
-from tests.server.live import CHAT, HYBRID, live, question, upload
+from tests.server.live import CHAT, HYBRID, TRANSCRIPTIONS, live, question, upload
 
 #: 65 s in three windows.
 AUDIO = DecodedAudio(np.zeros(65 * 16_000, np.float32), (28 * 16_000, 56 * 16_000), encoded=b"RIFF")
@@ -277,8 +278,9 @@ async def test_a_server_that_is_not_ready_says_why(said: bytes, why: str) -> Non
 @played
 async def test_a_server_in_front_of_two_answers_as_they_do() -> None:
     """Many at once: the server behind puts them into batches, and what it refuses comes through."""
-    mind = llm(serve_s=0.05)
-    async with live(mind, batch=4) as behind_llm, live(asr(say=lambda job: "heard")) as behind_asr:
+    mind = llm(serve_s=0.05, translates=False)
+    ear = asr(say=lambda job: "heard it", tells_times=True)
+    async with live(mind, batch=4) as behind_llm, live(ear) as behind_asr:
         urls = {
             f"{role}_url": f"http://127.0.0.1:{behind.port}"
             for role, behind in (("llm", behind_llm), ("asr", behind_asr))
@@ -294,7 +296,7 @@ async def test_a_server_in_front_of_two_answers_as_they_do() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             asked = [f"question {n}" for n in range(10)]
             both = (await client.post(HYBRID, **upload(question=asked))).json()
-            assert both["transcript"]["text"] == "heard"
+            assert both["transcript"]["text"] == "heard it"
             assert [one["text"] for one in both["answers"]] == [f"said {text}" for text in asked]
             assert max(map(len, mind.calls)) == 4
             streamed = (await client.post(HYBRID, **upload(question="a", stream="true"))).text
@@ -302,6 +304,26 @@ async def test_a_server_in_front_of_two_answers_as_they_do() -> None:
             assert names == [
                 f"event: {n}" for n in ("transcript", "delta", "delta", "answer", "done")
             ]
+            models = (await client.get("/v1/models")).json()["data"]
+            assert [(one["id"], one["tells_times"]) for one in models] == [
+                ("voxtral-pocket", False),
+                ("whisper-pocket-m", True),
+            ]
+            fields = {"model": "asr", "prompt": "Ann", "temperature": "0.5", "language": "de"}
+            words = {"response_format": "verbose_json", "timestamp_granularities[]": "word"}
+            english = await client.post(TRANSLATIONS, **upload(**fields, **words))
+            assert english.json()["text"] == "heard it"
+            assert ear.asked[-1].options == TranscribeOptions(
+                language="de", task="translate", prompt="Ann", temperature=0.5, words=True
+            )
+            await client.post(TRANSCRIPTIONS, **upload(model="asr", response_format="srt"))
+            assert (ear.asked[-1].options.words, ear.asked[-1].options.language) == (True, "")
+            parts = (await client.post(TRANSCRIPTIONS, **upload(model="asr", stream="true"))).text
+            told = [json.loads(part[6:]) for part in parts.split("\n\n") if part]
+            assert [part.get("delta") for part in told] == ["heard", " it", None]
+            assert told[-1]["text"] == "heard it"
+            wrong = await client.post(TRANSLATIONS, **upload(model="llm"))
+            assert (wrong.status_code, "does not translate" in wrong.text) == (400, True)
             chat = await client.post(CHAT, json=question())
             assert re.search(r"wait;.* work;.* upstream;dur=", chat.headers["server-timing"])
             assert (await client.get("/health/ready")).json() == {"ready": True, "reason": ""}

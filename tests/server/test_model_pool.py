@@ -13,7 +13,7 @@ from hybridlab import catalog
 from hybridlab.audio import load_clips
 from hybridlab.errors import HybridlabError
 from hybridlab.models import AudioLanguageModel, SpeechRecognizer
-from hybridlab.models.base import GenerationResult
+from hybridlab.models.base import GenerationResult, ModelSpec
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.server.audio_decoder import decode_audio
 from hybridlab.server.engine import Engine
@@ -162,6 +162,34 @@ def test_a_streamed_transcript_tells_each_window_before_the_next_is_read() -> No
 
     assert len(asyncio.run(unread()).texts) == 2
     assert len(remote.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "translates", "tells_times"),
+    [
+        ({"model": "base", "weights": "hub"}, True, True),
+        ({"model": "base", "weights": "hub", "asr_decoding": "plain"}, True, False),
+        ({"model": "base", "weights": "random"}, True, False),
+        ({"model": "turbo", "weights": "hub"}, False, True),
+        ({"model": "distil-large-v3", "weights": "hub"}, False, True),
+        ({"model": "tiny.en", "weights": "hub"}, False, True),
+        ({"model": "pocket-m", "weights": "pocket"}, True, False),
+    ],
+)
+def test_what_a_whisper_can_is_told_by_its_size_and_decoding(
+    facts: dict[str, str], translates: bool, tells_times: bool
+) -> None:
+    specs = [ModelSpec(backend="openai-whisper", dtype="float32", **facts)]  # type: ignore[arg-type]
+    variant = catalog.variant("sequential", "plain")
+    client = WorkerModelClient(Remote([]), "asr", specs, variant)  # type: ignore[arg-type]
+    assert (client.translates, client.tells_times) == (translates, tells_times)
+
+
+def test_how_the_asr_decodes_is_an_option() -> None:
+    with closing(ModelPool(settings(only="asr", asr_decoding="timestamps"))) as pool:
+        (model,) = pool.models
+        assert [one.asr_decoding for one in model.specs] == ["timestamps", "timestamps"]
+        assert model.tells_times
 
 
 class Remote:

@@ -176,7 +176,8 @@ async def test_the_token_is_asked_for_everywhere_but_at_the_health_routes() -> N
         good = await client.get("/v1/models", headers={"Authorization": "Bearer secret"})
         assert good.status_code == 200
         assert (await client.get("/health/live")).status_code == 200
-        assert (await client.get("/health/ready")).json() == {"ready": True, "reason": ""}
+        for path in ("/health", "/health/ready"):
+            assert (await client.get(path)).json() == {"ready": True, "reason": ""}
 
 
 @played
@@ -260,7 +261,7 @@ async def test_what_the_framework_refuses_has_the_shape_of_every_error() -> None
 @played
 async def test_head_is_as_get_without_a_body() -> None:
     async with live() as server:
-        for path in ("/v1/models", "/health", "/health/live", "/"):
+        for path in ("/v1/models", "/v1/models/asr", "/health", "/health/live", "/metrics", "/"):
             got = await server.client.get(path)
             head = await server.client.head(path)
             assert (head.status_code, head.content) == (got.status_code, b"") == (200, b"")

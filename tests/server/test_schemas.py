@@ -200,6 +200,11 @@ def test_defaults_that_are_written_out_change_nothing() -> None:
     assert found.read() == (b"abc", "What is said?")
 
 
+def test_null_is_as_a_field_left_out() -> None:
+    nulls = dict.fromkeys(ChatBody.model_fields.keys() - {"model", "messages"})
+    assert ChatBody.model_validate(chat(AUDIO, ASK, **nulls)).read() == (b"abc", "What is said?")
+
+
 def test_the_texts_of_a_conversation_are_read_in_their_order() -> None:
     messages = [
         {"role": "developer", "content": "Be brief."},
