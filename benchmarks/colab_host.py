@@ -68,13 +68,13 @@ def pair(_: Path) -> dict[str, Any]:
     """Both loaded, and one request served."""
     from hybridlab.audio import load_clips
     from hybridlab.devices import CpuDevice
-    from hybridlab.models import make_asr
+    from hybridlab.models import TranscribeOptions, make_asr
 
     voxtral, device = _voxtral(), CpuDevice()
     whisper = make_asr(model_spec("base", "float32", device, "asr"), device)
     whisper.load()
     samples = load_clips()[0].samples()
-    whisper.transcribe([samples], max_new_tokens=4)
+    whisper.transcribe([samples], TranscribeOptions(max_new_tokens=4))
     answer = voxtral.answer([samples], ["What is said?"], max_new_tokens=4)[0]
     weights = voxtral.weights_bytes() + whisper.weights_bytes()
     return {"weights_bytes": weights, "answer_tokens": len(answer.tokens)}

@@ -358,10 +358,10 @@ def pauses() -> Recording:
     return joined("pauses-12s", [first, third, fourth], pauses_s=12)
 
 
-def leading_noise() -> Recording:
-    """40 s of pink noise, then two sentences."""
+def leading(kind: str) -> Recording:
+    """40 s of one of `NON_SPEECH`, then two sentences."""
     first, second = librivox()[:2]
-    return joined("leading-noise-40s", [of_noise("pink", 40), first, second], pauses_s=[0, PAUSE_S])
+    return joined(f"leading-{kind}-40s", [of_noise(kind, 40), first, second], pauses_s=[0, PAUSE_S])
 
 
 def gap() -> Recording:

@@ -27,7 +27,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sequential/batched": {"batch": 2},
     "sequential/asyncio": {"max_in_flight": 2},
 }
-FEW = {"trials": 2, "warmup": 1, "rounds": 1, "max_new_tokens": 16, "max_other_cpu_share": 1.0}
+FEW = {
+    **{"trials": 2, "warmup": 1, "rounds": 1, "max_other_cpu_share": 1.0},
+    **{"max_new_tokens": 16, "asr_max_new_tokens": 16},
+}
 COLUMNS = ("status", "reason", "request_peak_bytes", "external_bytes", "margin_bytes")
 
 

@@ -33,8 +33,9 @@ from hybridlab.strategies import Request
 WEIGHTS = ("pocket", "random", "hub")
 
 
-#: `weights` are of all but pocket models; `trials` are requests of each arm in each round; `audio`
-#: is a folder or manifest instead of the shipped clips; `out` gets the JSON, too.
+#: `weights` are of all but pocket models; `trials` are requests of each arm in each round;
+#: `max_new_tokens` is Voxtral's limit, and the work of random weights in either model; `audio` is a
+#: folder or manifest instead of the shipped clips; `out` gets the JSON, too.
 DEFAULTS: dict[str, Any] = {
     "llm_model": "pocket",
     "asr_model": "pocket-m",
@@ -63,7 +64,9 @@ def parameters(options: argparse.Namespace, folder: str) -> SequentialParams:
         raise ParameterError(f"the folder of --out {options.out!r} does not exist")
     given = {n: v for n, v in vars(options).items() if n not in ("weights", "out")}
     sources = {f"{role}_weights": source(given[f"{role}_model"]) for role in ("llm", "asr")}
-    return SequentialParams.from_mapping({**given, **sources, "output_dir": f"{folder}/run"})
+    # plain: the peers are asked for no timestamps either
+    own = {"asr_decoding": "plain", "output_dir": f"{folder}/run"}
+    return SequentialParams.from_mapping({**given, **sources, **own})
 
 
 def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
@@ -80,7 +83,8 @@ def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
             samples=clips[spec.path],
             question=spec.question,
             language=params.language,
-            max_new_tokens=params.max_new_tokens,
+            max_new_tokens=options.max_new_tokens,
+            asr_max_new_tokens=None if session.asr.has_text else options.max_new_tokens,
         )
         for number, spec in enumerate(specs)
     ]
@@ -88,7 +92,7 @@ def measured(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     whisper = saved(session.asr, session.device, Path(folder) / "asr")
     pair = {"asr": whisper, "llm": session.llm}
     with_text = [role for role, spec in pair.items() if spec.has_text]
-    fixed = {role: params.max_new_tokens for role in pair if role not in with_text}
+    fixed = {role: options.max_new_tokens for role in pair if role not in with_text}
     makers = Pair(whisper, session.llm, session.device).makers()
     watch = ContentionMonitor(session.device)
     outcomes = run(makers, requests, rounds=params.rounds, fixed_tokens=fixed)

@@ -74,7 +74,8 @@ def saved(spec: ModelSpec, device: Device, folder: Path) -> ModelSpec:
     if spec.weights != "random":
         return spec
     save(spec, device, folder)
-    return SavedSpec(**{**spec.__dict__, "weights": "local", "path": str(folder)})
+    known = {"weights": "local", "path": str(folder), "asr_decoding": "plain"}
+    return SavedSpec(**{**spec.__dict__, **known})
 
 
 def save(spec: ModelSpec, device: Device, folder: Path) -> None:

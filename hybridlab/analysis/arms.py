@@ -26,6 +26,7 @@ from hybridlab.analysis.stats import (
     tail,
     word_error_rate,
 )
+from hybridlab.analysis.texts import TEXTS, heard, is_cut
 from hybridlab.results.reader import has_clock
 
 CONTROL = ("sequential", "plain")
@@ -69,8 +70,12 @@ class ArmStats:
     margin_bytes: float
     #: Seconds within which 95 % of the requests were served.
     p95_s: float
-    #: Word error rate of all transcripts that have a reference; not-a-number without any.
+    #: Word error rate of all transcripts that have a reference and were not cut short;
+    #: not-a-number without any.
     wer: float
+    #: Of all its `texts`, transcripts and answers, those that were cut short.
+    cut: int
+    texts: int
     #: What bars the arm: rounds that ran out of memory, crashed, timed out or said something else
     #: than each model says alone. '' where none did.
     failed: str
@@ -94,6 +99,7 @@ class ArmStats:
         lost = self.asked - self.n
         found = [
             self.failed,
+            f"{self.cut} of {self.texts} texts cut short" if self.cut else "",
             f"texts unchecked in {self.unchecked} of {self.n} cases" if self.unchecked else "",
             f"{lost} of {self.asked} cases lost" if lost and not self.failed else "",
         ]
@@ -269,6 +275,7 @@ def _standing(
         margin_bytes=float(numbers(cases, "margin_bytes").min()),
         p95_s=tail(trials["latency_s"]),
         wer=word_error_rate(list(said["reference"]), list(said["transcript"])),
+        **_texts(trials),
         failed=failed,
         unchecked=unchecked,
         readings={**readings, "wer": _clip_errors(said)},
@@ -277,10 +284,19 @@ def _standing(
 
 
 def _said(trials: pd.DataFrame) -> pd.DataFrame:
-    """Trials with a transcript and its reference."""
+    """Trials whose transcript can be held against its reference."""
     if not {"clip_id", "transcript", "reference"} <= set(trials.columns):
         return pd.DataFrame(columns=["clip_id", "transcript", "reference"])
-    return trials[trials["transcript"].notna() & trials["reference"].notna()]
+    return heard(trials)
+
+
+def _texts(trials: pd.DataFrame) -> dict[str, int]:
+    cut = n_texts = 0
+    for text in TEXTS:
+        if text in trials:
+            there = trials[trials[text].notna()]
+            cut, n_texts = cut + int(is_cut(there, text).sum()), n_texts + len(there)
+    return {"cut": cut, "texts": n_texts}
 
 
 def _clip_errors(said: pd.DataFrame) -> Readings:

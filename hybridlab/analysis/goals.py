@@ -71,7 +71,8 @@ def _margin_text(arm: ArmStats) -> str:
 
 
 def _wer_text(arm: ArmStats) -> str:
-    return f"word error rate {arm.wer:.1%}"
+    left_out = " of the texts that were not cut short" if arm.cut else ""
+    return f"word error rate {arm.wer:.1%}{left_out}"
 
 
 def known_or(value: float, instead: float) -> float:

@@ -58,7 +58,10 @@ class Requirements:
             above = f"p95 above {format_seconds(self.max_p95_s)}"
             found.append("too few requests for a p95" if unknown else above)
         if not math.isinf(self.max_wer) and not arm.wer <= self.max_wer:
-            found.append(f"word error rate above {self.max_wer:.1%}")
+            words = f"word error rate above {self.max_wer:.1%}"
+            if math.isnan(arm.wer):
+                words = f"no word error rate{': its texts were cut short' if arm.cut else ''}"
+            found.append(words)
         return found
 
 
@@ -71,7 +74,8 @@ class Recommendation:
     pair: str
     strategy: str
     variant: str
-    #: What stands before all else of it: rounds lost, texts unchecked; '' where nothing does.
+    #: What stands before all else of it: rounds lost, texts cut short or unchecked; '' where
+    #: nothing does.
     caveats: str
     why: str
     runner_up: str

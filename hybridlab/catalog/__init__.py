@@ -17,7 +17,9 @@ from hybridlab.catalog.backends import (
 )
 from hybridlab.catalog.cards import CARDS, HOST, Card, card
 from hybridlab.catalog.constants import (
+    ANSWER_TOKENS,
     ENCODER_POSITIONS,
+    FIXED_TOKENS_PER_WINDOW,
     MEL_FRAMES_PER_WINDOW,
     MIN_AUDIO_S,
     MOST_TRANSCRIPT_TOKENS_PER_WINDOW,
@@ -36,6 +38,7 @@ from hybridlab.catalog.languages import LANGUAGE_NAMES, LANGUAGES, whisper_langu
 from hybridlab.catalog.models import (
     FAMILIES,
     POCKET_SIZES,
+    RELEASED,
     SPEED_SOURCE,
     VOXTRALS,
     WER_SOURCE,
@@ -54,6 +57,7 @@ from hybridlab.catalog.models import (
 from hybridlab.catalog.strategies import STRATEGIES, Variant, strategy, variant
 
 __all__ = [
+    "ANSWER_TOKENS",
     "ASR_DECODINGS",
     "ATTENTIONS",
     "BACKENDS",
@@ -61,6 +65,7 @@ __all__ = [
     "DECODINGS",
     "ENCODER_POSITIONS",
     "FAMILIES",
+    "FIXED_TOKENS_PER_WINDOW",
     "HOST",
     "LANGUAGES",
     "LANGUAGE_NAMES",
@@ -69,6 +74,7 @@ __all__ = [
     "MIN_AUDIO_S",
     "MOST_TRANSCRIPT_TOKENS_PER_WINDOW",
     "POCKET_SIZES",
+    "RELEASED",
     "SAMPLE_RATE_HZ",
     "SPEED_SOURCE",
     "STRATEGIES",

@@ -24,6 +24,13 @@ MIN_AUDIO_S = 0.1
 MOST_TRANSCRIPT_TOKENS_PER_WINDOW = 224
 
 
+#: Most tokens of an answer where nobody asks for another limit.
+ANSWER_TOKENS = 200
+#: Tokens of a window that a Whisper with random weights, which never ends by itself, is given to
+#: decode where nobody asks for another number.
+FIXED_TOKENS_PER_WINDOW = 64
+
+
 def transcript_tokens(audio_s: float) -> int:
     """Most tokens that an LLM's transcript of so many seconds may need."""
     return MOST_TRANSCRIPT_TOKENS_PER_WINDOW * max(1, math.ceil(audio_s / WINDOW_S))

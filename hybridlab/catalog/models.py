@@ -309,6 +309,8 @@ VOXTRALS: Registry[VoxtralModel] = Registry(
 
 #: The family of models that has each role; the server's clients name models by it.
 FAMILIES = {"asr": "whisper", "llm": "voxtral"}
+#: Sources of weights that somebody has published.
+RELEASED = ("hub", "local")
 
 
 def whisper(name: str) -> WhisperModel:

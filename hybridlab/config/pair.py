@@ -30,6 +30,15 @@ def check_asr(model: str, weights: str, path: str, *, backend: str, dtype: str) 
         catalog.backend(backend).check_dtype(dtype)
 
 
+def check_asr_decoding(decoding: str, weights: str) -> None:
+    """`ParameterError` where these weights know no timestamps."""
+    if decoding == "timestamps" and weights not in catalog.RELEASED:
+        raise ParameterError(
+            f"asr_decoding 'timestamps' needs released weights, and {weights!r} ones know none; "
+            "set asr_decoding to auto or plain"
+        )
+
+
 def check_asr_models(
     models: Iterable[str], weights: str, path: str, *, backend: str, dtype: str = "auto"
 ) -> None:

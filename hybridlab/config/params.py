@@ -27,7 +27,13 @@ from hybridlab.config.choices import (
     defaults,
     variants,
 )
-from hybridlab.config.pair import check_asr, check_asr_models, check_language, check_weights
+from hybridlab.config.pair import (
+    check_asr,
+    check_asr_decoding,
+    check_asr_models,
+    check_language,
+    check_weights,
+)
 from hybridlab.config.preset_files import AUTO, filled
 from hybridlab.errors import ParameterError
 
@@ -37,6 +43,8 @@ CountOrZero = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+#: A limit of tokens: a number, or whatever the model and its audio call for.
+TokenLimit = Count | Literal["auto"]
 
 Mitigation = Literal["none", "empty-cache", "expandable-segments", "restart"]
 LimitKind = Literal["audio_s", "batch", "beams"]
@@ -48,7 +56,12 @@ FROM_MANIFEST = ""
 
 
 class Params(BaseModel):
-    """What every notebook shares. `auto` is resolved against the device by `models.pair`."""
+    """What every notebook shares. `auto` is resolved against the device by `models.pair`.
+
+    `max_new_tokens` is Voxtral's alone; by `auto` its transcripts have what the densest speech of
+    that length needs, its answers 200. `asr_max_new_tokens` is Whisper's, of each window of up to
+    30 s; by `auto` all that a window has room for, of random weights, which never end, 64.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     notebook: ClassVar[str] = ""
@@ -68,10 +81,12 @@ class Params(BaseModel):
     audio: str = ""
     attention: catalog.Attention = "auto"
     decoding: catalog.Decoding = "loop"
+    asr_decoding: catalog.AsrDecoding = "auto"
     memory_limit: str = ""
     language: Language = "en"
     question: str = FROM_MANIFEST
-    max_new_tokens: Count = 64
+    max_new_tokens: TokenLimit = "auto"
+    asr_max_new_tokens: TokenLimit = "auto"
     trials: Count = 4
     warmup: CountOrZero = 1
     seed: CountOrZero = 0
@@ -91,6 +106,7 @@ class Params(BaseModel):
             backend=self.asr_backend,
             dtype=self.asr_dtype,
         )
+        check_asr_decoding(self.asr_decoding, self.asr_weights)
         check_language([self.llm_model, self.asr_model], self.language)
         for name in (self.card, self.memory_limit):
             if name not in ("auto", ""):
@@ -168,7 +184,8 @@ class VoxtralAloneParams(Params):
 class BesideParams(Params):
     """`sizes_*` describe the Whispers of `asr_models`, measured one after the other, and of
     `quality_models`, whose text is held against the manifest's; `load_*` the ways in which the pair
-    itself is loaded (no `load_backends`: its own)."""
+    itself is loaded (no `load_backends`: its own). `sizes_new_tokens` is the work of random weights
+    beside each other; whatever has words says them to their end."""
 
     notebook: ClassVar[str] = "02_whisper_beside_voxtral"
 
@@ -203,6 +220,8 @@ class BesideParams(Params):
 
 
 class LimitsParams(Params):
+    """`fallback_new_tokens` is the work of random weights in the fallback chain."""
+
     notebook: ClassVar[str] = "03_memory_limits"
 
     scaling_audio_s: list[Positive] = [30.0, 120.0, 480.0]

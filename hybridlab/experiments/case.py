@@ -15,6 +15,7 @@ from hybridlab import catalog
 from hybridlab.catalog import LoadOrder
 from hybridlab.devices import Device, planned_card
 from hybridlab.models.base import ModelSpec
+from hybridlab.planner import Request as PlannedRequest
 from hybridlab.results.run_folder import NotebookRun
 
 Work = Literal[
@@ -67,7 +68,12 @@ class Case:
     requests: tuple[RequestSpec, ...]
     warmup: int = 1
     language: str = "en"
-    max_new_tokens: int = 64
+    #: Of the LLM. None: of a transcript what its audio may need, of an answer
+    #: `catalog.ANSWER_TOKENS`.
+    max_new_tokens: int | None = None
+    #: Of the recogniser, a window. None: all that it has room for; of random weights
+    #: `catalog.FIXED_TOKENS_PER_WINDOW`.
+    asr_max_new_tokens: int | None = None
     round: int = 0
     #: Take the memory of one request apart by phase; its latency is then not one to quote.
     phases: bool = False
@@ -81,9 +87,32 @@ class Case:
     candidates: tuple[ModelSpec, ...] = ()
 
     @property
-    def asr_max_new_tokens(self) -> int | None:
-        """Of a window. None: as many as Whisper has room for; random weights would never end."""
-        return None if self.asr is None or self.asr.has_text else self.max_new_tokens
+    def answer_tokens(self) -> int:
+        """Most tokens of an answer."""
+        return self.max_new_tokens or catalog.ANSWER_TOKENS
+
+    @property
+    def asr_tokens(self) -> int | None:
+        """Most tokens of a window by the recogniser; None where it ends by itself before it has no
+        more room."""
+        if self.asr is None or self.asr.has_text:
+            return self.asr_max_new_tokens
+        return self.asr_max_new_tokens or catalog.FIXED_TOKENS_PER_WINDOW
+
+    def predicted_request(
+        self, audio_s: float = catalog.WINDOW_S, batch: int = 1
+    ) -> PlannedRequest:
+        """A request of this case as the planner takes it, with as many tokens as dense speech has
+        where texts end by themselves."""
+        new_tokens = self.answer_tokens
+        if self.asr is None and self.max_new_tokens is None:  # the LLM transcribes as well
+            new_tokens = max(new_tokens, catalog.transcript_tokens(audio_s))
+        return PlannedRequest(
+            audio_s=audio_s,
+            batch=batch,
+            new_tokens=new_tokens,
+            asr_new_tokens=self.asr_tokens or catalog.MOST_TRANSCRIPT_TOKENS_PER_WINDOW,
+        )
 
     @property
     def id(self) -> str:
@@ -120,6 +149,7 @@ class Case:
             "load_path": self.llm.load_path,
             "card": self.llm.card or None,
             **_columns("asr", self.asr, "model", "backend", "weights", "dtype"),
+            "asr_decoding": self.asr and ("timestamps" if self.asr.timestamps else "plain"),
             **{name: self.options[name] for name in OPTION_COLUMNS if name in self.options},
         }
 

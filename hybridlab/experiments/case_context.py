@@ -17,7 +17,7 @@ from hybridlab.devices import Device
 from hybridlab.devices.base import SLACK, UNTRACKED
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.live_feed import LiveFeed
-from hybridlab.models.base import AudioLanguageModel, Model, PhaseSpan
+from hybridlab.models.base import AudioLanguageModel, GenerationResult, Model, PhaseSpan
 from hybridlab.profiling.memory_profiler import MemoryProfiler, Rest, thin
 from hybridlab.results.writer import TableWriter
 from hybridlab.strategies import CompletedRequest
@@ -167,8 +167,10 @@ def write_trial(
             **_token_columns(context, served),
             "queue_time_s": None if due_s is None else served.start_s - due_s,
             "is_first_request": is_first_request,
-            "transcript": served.transcript.text if (case.asr or case.llm).has_text else None,
-            "answer": served.answer.text if case.llm.has_text else None,
+            **text_columns(
+                served.transcript if (case.asr or case.llm).has_text else None,
+                served.answer if case.llm.has_text else None,
+            ),
             "output_matches_reference": output_matches_reference,
             "cycle": cycle,
             # in a case that may step down to a smaller recogniser: which one it was
@@ -176,6 +178,21 @@ def write_trial(
             **_over_http(served),
         },
     )
+
+
+def text_columns(
+    transcript: GenerationResult | None, answer: GenerationResult | None
+) -> dict[str, Any]:
+    """What was said and how it ended; None for a text that is not there, or that means nothing."""
+    windows = transcript.windows if transcript else ()
+    return {
+        "transcript": transcript.text if transcript else None,
+        "transcript_finish": transcript.finish_reason if transcript else None,
+        "transcript_windows": len(windows) or None,
+        "transcript_windows_cut": sum(ended != "stop" for ended in windows) if windows else None,
+        "answer": answer.text if answer else None,
+        "answer_finish": answer.finish_reason if answer else None,
+    }
 
 
 def _token_columns(context: CaseContext, served: CompletedRequest) -> dict[str, Any]:

@@ -161,10 +161,7 @@ class _Ledger:
 
 
 def _longest_request(context: CaseContext) -> planner.Request:
-    case = context.case
-    return planner.Request(
-        audio_s=max(spec.audio_s for spec in case.requests), new_tokens=case.max_new_tokens
-    )
+    return context.case.predicted_request(max(spec.audio_s for spec in context.case.requests))
 
 
 def predictions(context: CaseContext) -> dict[str, Any]:

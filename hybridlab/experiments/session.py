@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
-from hybridlab.config.params import FROM_MANIFEST, Params
+from hybridlab.config.params import FROM_MANIFEST, Params, TokenLimit
 from hybridlab.config.preset_files import AUTO, NONE, on_colab
 from hybridlab.devices import Device, card_of, resolve_device
 from hybridlab.devices.memory_limit import is_larger
@@ -169,7 +169,8 @@ class Session:
             "requests": self.requests(self.params.trials),
             "warmup": self.params.warmup,
             "language": self.params.language,
-            "max_new_tokens": self.params.max_new_tokens,
+            "max_new_tokens": _limit(self.params.max_new_tokens),
+            "asr_max_new_tokens": _limit(self.params.asr_max_new_tokens),
             "memory_limit_bytes": self.memory_limit_bytes,
             "max_other_cpu_share": self.params.max_other_cpu_share,
         }
@@ -178,6 +179,12 @@ class Session:
         if strategy is not None and not strategy.has_asr:
             fields["asr"] = None
         return Case(**fields)
+
+    def fixed_work(self, tokens: int, asr: ModelSpec) -> dict[str, int]:
+        """Fields of a case in which models with random weights decode so many tokens; those with
+        words keep the run's own limits."""
+        models = {"max_new_tokens": self.llm, "asr_max_new_tokens": asr}
+        return {name: tokens for name, spec in models.items() if not spec.has_text}
 
     # -------------------------------------------------------------------------------- results
 
@@ -214,6 +221,10 @@ class Session:
             f"{words} stopped; all others are kept. To run what is missing, set "
             f'output_dir = "{self.part.run_dir}" and run this notebook again.'
         )
+
+
+def _limit(tokens: TokenLimit) -> int | None:
+    return None if tokens == "auto" else tokens
 
 
 def _say_defaults(params: Params, device: Device) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hybridlab import catalog
 from hybridlab.config.params import Params
 from hybridlab.devices import Device
 from hybridlab.models.base import ModelSpec, resolve_dtype
@@ -56,6 +57,8 @@ def asr_spec(
         dtype=resolve_dtype(dtype, backend=backend, device=device, role="asr"),
         path=params.asr_path,
         seed=params.seed + 1,
+        # no other weights know timestamps, whatever the pair's are asked for
+        asr_decoding=params.asr_decoding if weights in catalog.RELEASED else "plain",
     )
 
 

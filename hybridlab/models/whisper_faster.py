@@ -26,7 +26,7 @@ from hybridlab.models.processors import MOST_INITIAL_TIMESTAMP, suppressed, whis
 from hybridlab.models.source import folder_or_id
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.whisper_transformers import WhisperTransformers
-from hybridlab.models.windowed import SEED, Pass, WindowedRecognizer
+from hybridlab.models.windowed import SEED, Pass, WindowedRecognizer, begins_segment
 
 if TYPE_CHECKING:
     from whisper.timing import WordTiming
@@ -154,15 +154,30 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         languages: list[str],
         options: TranscribeOptions,
         *,
-        timestamps: bool,
+        ends: list[int] | None,
     ) -> list[Pass]:
         with self._phase("decode"):
-            return [
-                self._decoded(
-                    encoded[row], self._prompt(language, options, timestamps=timestamps), options
-                )
-                for row, language in zip(rows, languages, strict=True)
-            ]
+            found = []
+            for n, (row, language) in enumerate(zip(rows, languages, strict=True)):
+                prompt = self._prompt(language, options, timestamps=ends is not None)
+                said = self._decoded(encoded[row], prompt, options)
+                if ends is not None and begins_segment(said.tokens, self._first_timestamp, ends[n]):
+                    said = self._gone_on(encoded[row], prompt, said, options)
+                found.append(said)
+            return found
+
+    def _gone_on(
+        self, encoded: Any, prompt: list[int], said: Pass, options: TranscribeOptions
+    ) -> Pass:
+        """The segment that a pass began and did not say: the library takes no rules for logits, but
+        nothing that begins may end at once."""
+        if len(said.tokens) >= (options.max_new_tokens or 0):
+            return said
+        # the tokens of both, and a score of the new ones alone, as a mean over all
+        both = self._decoded(encoded, [*prompt, *said.tokens], options)
+        assert said.avg_logprob is not None and both.avg_logprob is not None
+        before = said.avg_logprob * (len(said.tokens) + 1) / (len(both.tokens) + 1)
+        return replace(both, avg_logprob=before + both.avg_logprob)
 
     def _decoded(self, encoded: Any, prompt: list[int], options: TranscribeOptions) -> Pass:
         import ctranslate2

@@ -18,7 +18,7 @@ from hybridlab.models.processors import hf_to_openai_state_dict
 from hybridlab.models.source import folder_or_id
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.weights import empty_weights_on, fill_random
-from hybridlab.models.windowed import Pass, WindowedRecognizer, drawn_alike
+from hybridlab.models.windowed import Pass, WindowedRecognizer, begins_segment, drawn_alike
 
 if TYPE_CHECKING:
     from whisper.timing import WordTiming
@@ -152,23 +152,44 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
         languages: list[str],
         options: TranscribeOptions,
         *,
-        timestamps: bool,
+        ends: list[int] | None,
     ) -> list[Pass]:
         from whisper.decoding import DecodingTask
 
+        end_of = dict(zip(rows, ends or [], strict=ends is not None))
         found: dict[int, Pass] = {}
         for language in dict.fromkeys(languages):
             own = [row for row, of in zip(rows, languages, strict=True) if of == language]
-            asked = self._options(language, options, timestamps=timestamps)
+            asked = self._options(language, options, timestamps=ends is not None)
             # beams share the encoder's output in the library, which has it for one window only
             at_once = len(own) if options.beams == 1 else 1
             for first in range(0, len(own), at_once):
                 some = own[first : first + at_once]
                 heard = encoded.heard if len(some) == len(encoded.heard) else encoded.heard[some]
+                task = DecodingTask(self._model, asked)
+                if ends is not None:
+                    limits = [end_of[row] for row in some for _ in range(options.beams)]
+                    task.logit_filters.append(self._goes_on(limits, task.sample_begin))
                 with drawn_alike(heard.device, options.temperature):
-                    results = DecodingTask(self._model, asked).run(heard)
+                    results = task.run(heard)
                 found |= dict(zip(some, map(self._said(options), results), strict=True))
         return [found[row] for row in rows]
+
+    def _goes_on(self, ends: list[int], begin: int) -> Any:
+        """A filter of openai-whisper's that keeps rows from ending where they begin a segment."""
+        from whisper.decoding import LogitFilter
+
+        first, end_of_text = self._first_timestamp, self._tokenizer.eot
+
+        class GoesOn(LogitFilter):  # type: ignore[misc]
+            def apply(self, logits: Tensor, tokens: Tensor) -> None:
+                for row, (own, end) in enumerate(
+                    zip(tokens[:, begin:].tolist(), ends, strict=True)
+                ):
+                    if begins_segment(own, first, end):
+                        logits[row, end_of_text] = -torch.inf
+
+        return GoesOn()
 
     def _said(self, options: TranscribeOptions) -> Callable[[Any], Pass]:
         most = options.max_new_tokens or 0

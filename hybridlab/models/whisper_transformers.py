@@ -21,7 +21,7 @@ from hybridlab.models.processors import (
 )
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.weights import whisper_config
-from hybridlab.models.windowed import Pass, WindowedRecognizer, drawn_alike
+from hybridlab.models.windowed import Pass, WindowedRecognizer, begins_segment, drawn_alike
 
 if TYPE_CHECKING:
     from whisper.timing import WordTiming
@@ -46,7 +46,10 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         model = super()._build()
         if self.spec.weights == "random":
             vocab_size = catalog.whisper(self.spec.model).vocab_size
-            model.generation_config = whisper_generation_config(vocab_size=vocab_size)
+            config = whisper_generation_config(vocab_size=vocab_size)
+            # a timestamp would be taken for the place where a window goes on, for more work
+            config.suppress_tokens += range(self._first_timestamp, vocab_size)
+            model.generation_config = config
         return model
 
     def _watched(self) -> Mapping[str, nn.Module]:
@@ -133,7 +136,7 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         languages: list[str],
         options: TranscribeOptions,
         *,
-        timestamps: bool,
+        ends: list[int] | None,
     ) -> list[Pass]:
         """One pass of transformers' plain `generate`, with Whisper's own rules for timestamps:
         Whisper's `generate` would add a loop over windows of its own."""
@@ -141,7 +144,10 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
         prompts = torch.tensor(
-            [self._prompt(language, options, timestamps=timestamps) for language in languages],
+            [
+                self._prompt(language, options, timestamps=ends is not None)
+                for language in languages
+            ],
             device=self.device.torch_name,
         )
         heard, most = self._rows(encoded, rows), options.max_new_tokens or 0
@@ -164,7 +170,11 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
             **drawn,
         )
         logprobs = Logprobs(begin, rules.eos_token_id)
-        stamps = [WhisperTimeStampLogitsProcessor(rules, begin)] if timestamps else []
+        stamps: list[Any] = []
+        if ends is not None:
+            limits = [end for end in ends for _ in range(options.beams)]
+            goes_on = GoesOn(begin, rules.eos_token_id, self._first_timestamp, limits)
+            stamps = [WhisperTimeStampLogitsProcessor(rules, begin), goes_on]
         with (
             self._no_speech(prompts) as no_speech,
             drawn_alike(prompts.device, options.temperature),
@@ -268,6 +278,21 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
                 timings.append(WordTiming(word, own, times_s[at], times_s[end], likely_s))
             at = end
         return timings
+
+
+class GoesOn:
+    """A rule for logits that keeps rows from ending where they begin a segment."""
+
+    def __init__(self, begin: int, end: int, first_timestamp: int, ends: list[int]) -> None:
+        self._begin, self._end, self._first = begin, end, first_timestamp
+        self._ends = ends
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+        rows = zip(ids[:, self._begin :].tolist(), self._ends, strict=True)
+        for row, (own, end) in enumerate(rows):
+            if begins_segment(own, self._first, end):
+                scores[row, self._end] = -torch.inf
+        return scores
 
 
 class Logprobs:

@@ -137,10 +137,11 @@ class WindowedRecognizer(SpeechRecognizer):
         languages: list[str],
         options: TranscribeOptions,
         *,
-        timestamps: bool,
+        ends: list[int] | None,
     ) -> list[Pass]:
-        """One pass over these of the encoded windows, each in its language; the options name no
-        language, and a limit of tokens that a window has room for."""
+        """One pass over these of the encoded windows, each in its language, with a limit of tokens
+        that a window has room for. ends: of each row the timestamp from which on a text may end
+        where a segment has just begun (`begins_segment`); None: no timestamps."""
 
     @abstractmethod
     def _timings(
@@ -212,7 +213,7 @@ class WindowedRecognizer(SpeechRecognizer):
         """One pass over each window without timestamps, and the windows' languages."""
         encoded, rows = self._encode(pieces), list(range(len(pieces)))
         languages = [options.language or self._detect(encoded, row) for row in rows]
-        return self._decode(encoded, rows, languages, options, timestamps=False), languages
+        return self._decode(encoded, rows, languages, options, ends=None), languages
 
     # ---------------------------------------------------------------------------- timestamps
 
@@ -258,12 +259,13 @@ class WindowedRecognizer(SpeechRecognizer):
         """A pass over each. What is decoded again is one row at a time, so that what is drawn for a
         window does not depend on the others."""
         languages = [window.language for window in unread]
+        ends = [self._end_of(window) for window in unread]
         half = replace(options, max_new_tokens=min(options.max_new_tokens or 0, USUAL_TOKENS))
-        found = self._decode(encoded, list(range(len(unread))), languages, half, timestamps=True)
+        found = self._decode(encoded, list(range(len(unread))), languages, half, ends=ends)
 
         def again(row: int, **changes: Any) -> Pass:
             asked = replace(half, **changes)
-            return self._decode(encoded, [row], [languages[row]], asked, timestamps=True)[0]
+            return self._decode(encoded, [row], [languages[row]], asked, ends=[ends[row]])[0]
 
         for row, said in enumerate(found):
             if options.temperature == 0:  # else whoever wants drawn tokens gets what is drawn
@@ -280,6 +282,11 @@ class WindowedRecognizer(SpeechRecognizer):
                 # nothing to go on from: all of it in one pass
                 found[row] = again(row, max_new_tokens=options.max_new_tokens)
         return found
+
+    def _end_of(self, window: _Window) -> int:
+        """The timestamp behind which so little of a window is left that it need not be read."""
+        seconds = window.rest.size / catalog.SAMPLE_RATE_HZ - NEAR_END_S
+        return self._first_timestamp + max(0, round(seconds / TIMESTAMP_S))
 
     def _settled(self, first: Pass, again: Callable[..., Pass]) -> Pass:
         """This pass, or one of those at higher temperatures; where none is good enough, the most
@@ -403,6 +410,13 @@ def _no_speech(said: Pass) -> bool:
     if said.no_speech_prob is None or said.no_speech_prob <= MOST_NO_SPEECH_PROB:
         return False
     return said.avg_logprob is None or said.avg_logprob <= LEAST_AVG_LOGPROB
+
+
+def begins_segment(tokens: Sequence[int], first_timestamp: int, end: int) -> bool:
+    """Whether the last of these tokens begins a segment before `end`. Whisper learned to stop there
+    where its window cuts a segment; what it hears of it would be lost, or take another pass of the
+    encoder."""
+    return len(tokens) > 1 and tokens[-2] >= first_timestamp and first_timestamp <= tokens[-1] < end
 
 
 def _stretches(tokens: Sequence[int], first_timestamp: int) -> list[Sequence[int]]:

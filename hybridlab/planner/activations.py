@@ -26,6 +26,8 @@ class Request:
 
     audio_s: float = 30.0
     new_tokens: int = 200
+    #: Of Whisper, a window. None: as many as `new_tokens`.
+    asr_new_tokens: int | None = None
     prompt_tokens: int = 32  # text of a question and the control tokens around it
     beams: int = 1
     batch: int = 1
@@ -33,8 +35,13 @@ class Request:
     padded: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.audio_s, self.new_tokens, self.beams, self.batch) <= 0:
+        if min(self.audio_s, self.new_tokens, self.whisper_tokens, self.beams, self.batch) <= 0:
             raise ParameterError("audio_s, new_tokens, beams and batch must be above zero")
+
+    @property
+    def whisper_tokens(self) -> int:
+        """Tokens that Whisper decodes of a window."""
+        return self.new_tokens if self.asr_new_tokens is None else self.asr_new_tokens
 
     @property
     def windows(self) -> int:
@@ -217,7 +224,7 @@ def whisper_phases(
     kernel = whisper_kernel(card, backend=backend, dtype=dtype)
     encode = encoder_bytes(model.encoder, rows=at_once, width=width, backend=backend, kernel=kernel)
     encode = encode + Estimate.exact((rows - at_once) * unit + features)
-    tokens = min(request.new_tokens + 4, catalog.WHISPER_MAX_TARGET_POSITIONS)
+    tokens = min(request.whisper_tokens + 4, catalog.WHISPER_MAX_TARGET_POSITIONS)
     hypotheses = rows * request.beams
     heard = hypotheses if known.copies_audio_per_beam else rows
     cross_kv = model.cross_kv_values * heard * width

@@ -11,6 +11,7 @@ import pandas as pd
 from hybridlab.analysis import memory_growth, queueing
 from hybridlab.analysis.arms import failures
 from hybridlab.analysis.stats import quantile
+from hybridlab.analysis.texts import endings, is_cut
 from hybridlab.reporting import findings, labels, tables
 from hybridlab.reporting.labels import EMPTY, percent, role_name
 from hybridlab.reporting.rows import (
@@ -35,6 +36,12 @@ from hybridlab.units import format_bytes, format_seconds
 def markdown(sentences: Iterable[str]) -> str:
     """A bullet list for a notebook or the report."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+@complete_tables
+def cut_short(trials: pd.DataFrame) -> list[str]:
+    """How many texts did not end by themselves, in a sentence; nothing where all did."""
+    return list(filter(None, [endings(trials)]))
 
 
 @complete_tables
@@ -69,7 +76,7 @@ def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
         accuracy = tables.answer_accuracy(own)
         if accuracy is not None:
             sentences.append(f"{percent(accuracy)} of the answers were right.")
-    return sentences + unmeasured(cases)
+    return sentences + cut_short(trials) + unmeasured(cases)
 
 
 @complete_tables
@@ -140,7 +147,24 @@ def quality(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     """02, last part: how many words each model alone gets wrong, and what was left out."""
     known = tables.qualities(trials, cases)
     finding = [f"{findings.quality_finding(known)}."] if known else []
-    return finding + _without_quality(cases)
+    own = cases_of(cases, "quality")
+    return [
+        *finding,
+        *cut_short(trials[trials["case_id"].isin(own["case_id"])]),
+        *_all_cut(trials, own),
+        *_without_quality(cases),
+    ]
+
+
+def _all_cut(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    """Models none of whose transcripts counts."""
+    sentences = []
+    for _, case in cases.iterrows():
+        own = trials[(trials["case_id"] == case["case_id"]) & trials["transcript"].notna()]
+        if len(own) and is_cut(own, "transcript").all():
+            name, texts = tables.model_name(case), labels.counted(len(own), "transcript")
+            sentences.append(f"{name} has no word error rate: {texts}, all cut short.")
+    return sentences
 
 
 def _without_quality(cases: pd.DataFrame) -> list[str]:
@@ -188,7 +212,7 @@ def strategy_comparison(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     sentences += [f"Barred: {arm}, {why}." for arm, why in failures(cases, trials).items()]
     if not has_clock(cases):
         sentences.append(f"{findings.memory_finding(cases_of(cases, RACE))}; {NO_TIMES}.")
-    return sentences + _parity(served) + unmeasured(cases)
+    return sentences + _parity(served) + cut_short(trials) + unmeasured(cases)
 
 
 def _parity(served: pd.DataFrame) -> list[str]:

@@ -70,6 +70,9 @@ class CaseRow(Row):
         str | None, "the one that the LLM's first prompt got; empty where it is in a server"
     ] = None
     decoding: Annotated[str | None, "the lab's own loop, or `generate`"] = None
+    asr_decoding: Annotated[
+        str | None, "how the recogniser's windows were decoded: with `timestamps`, or `plain`"
+    ] = None
     load_order: Annotated[str | None, "which model is loaded first"] = None
     load_path: Annotated[str | None, "`direct` onto the device, or `staged` on the host"] = None
     card: Annotated[str | None, "the card of the catalog whose kernels were used"] = None
@@ -157,14 +160,26 @@ class TrialRow(Row):
     tokens_per_s: Annotated[float | None, "those per second of decoding"] = None
     rtfx: Annotated[float | None, "seconds of audio for each second of latency"] = None
     transcript: Annotated[str | None, "the recogniser's text; empty for random weights"]
+    transcript_finish: Annotated[
+        str | None,
+        "how it ended: `stop` by itself, `length` at the limit of tokens, `early` with audio left "
+        "unread; empty without a text, and in runs before version 10",
+    ] = None
+    transcript_windows: Annotated[
+        int | None, "windows that it was read in; empty where nobody tells"
+    ] = None
+    transcript_windows_cut: Annotated[int | None, "of them, those that did not `stop`"] = None
     reference: Annotated[str | None, "what was said, from the manifest"]
     question: Annotated[str | None, "the question about the audio"]
     answer: Annotated[str | None, "the LLM's text; empty for random weights"]
+    answer_finish: Annotated[str | None, "how it ended, as `transcript_finish`"] = None
     answer_tokens: Annotated[list[int] | None, "its token ids"] = None
     expected_answer: Annotated[str | None, "the right answer, from the manifest"]
     question_type: Annotated[str | None, "the kind of question, from the manifest"] = None
     output_matches_reference: Annotated[
-        bool | None, "token by token what each model says alone; empty where not compared"
+        bool | None,
+        "token by token what each model says alone; empty where not compared, and where a text was "
+        "cut short",
     ]
     cycle: Annotated[int | None, "of a soak"] = None
     served_by_model: Annotated[str | None, "the recogniser of a fallback chain"] = None
@@ -237,7 +252,9 @@ class CycleRow(Row):
     request_id: Annotated[str | None, "what was served"]
     latency_s: Annotated[float | None, "of that request"]
     maintenance_s: Annotated[float | None, "of the mitigation after it"]
-    output_unchanged: Annotated[bool | None, "the same text as in the first cycle"]
+    output_unchanged: Annotated[
+        bool | None, "the same text as in the first cycle; empty where one was cut short"
+    ]
     allocated_bytes: Annotated[int | None, "by tensors, afterwards"]
     reserved_bytes: Annotated[int | None, "by the allocator"]
     external_bytes: Annotated[int | None, "of the device, outside the allocator"]
@@ -362,6 +379,7 @@ _LENGTHS_OF_AUDIO = ("audio_s",)
 #: Columns of texts and of what follows from them: empty where no values were computed.
 TEXT_COLUMNS = (
     *("transcript", "answer", "answer_tokens", "output_tokens"),
+    *("transcript_finish", "transcript_windows", "transcript_windows_cut", "answer_finish"),
     *("output_matches_reference", "output_unchanged"),
 )
 #: Tables whose rows are points in time.

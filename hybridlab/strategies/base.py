@@ -152,7 +152,7 @@ class Strategy(ABC):
     def _answer(self, request: Request) -> GenerationResult:
         with self._around(self.llm.name):
             return self.llm.answer(
-                [request.samples], [request.question], max_new_tokens=request.max_new_tokens
+                [request.samples], [request.question], max_new_tokens=request.answer_tokens
             )[0]
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.models.base import GenerationResult, PhaseSpan
 from hybridlab.models.transcription import TranscribeOptions
@@ -20,10 +21,15 @@ class Request:
     samples: Samples
     question: str
     language: str = "en"
-    #: Of the LLM.
-    max_new_tokens: int = 64
+    #: Of the LLM. None: of a transcript what its audio may need, of an answer
+    #: `catalog.ANSWER_TOKENS`.
+    max_new_tokens: int | None = None
     #: Of Whisper, a window. None: as many as it has room for.
     asr_max_new_tokens: int | None = None
+
+    @property
+    def answer_tokens(self) -> int:
+        return self.max_new_tokens or catalog.ANSWER_TOKENS
 
     @property
     def asr_options(self) -> TranscribeOptions:

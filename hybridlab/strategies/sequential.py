@@ -51,7 +51,7 @@ class Sequential(Strategy):
     def _batches(self, inbox: ArrivalQueue) -> Iterator[CompletedRequest]:
         while taken := inbox.take(self.batch):
             start_s, samples = time.perf_counter(), [request.samples for request in taken]
-            most = max(request.max_new_tokens for request in taken)
+            most = max(request.answer_tokens for request in taken)
             questions = [request.question for request in taken]
             transcripts = self.asr.transcribe(samples, taken[0].asr_options)
             answers = self.llm.answer(samples, questions, max_new_tokens=most)

@@ -26,7 +26,7 @@ class Solo(Strategy):
             prefilled = self.llm.prefill(request.samples)
             transcript = prefilled.transcribe(request.llm_options)
             return transcript, prefilled.answer(
-                request.question, max_new_tokens=request.max_new_tokens
+                request.question, max_new_tokens=request.answer_tokens
             )
         transcript = self.llm.transcribe([request.samples], request.llm_options)[0]
         return transcript, self._answer(request)

@@ -10,6 +10,7 @@ import pandas as pd
 from hybridlab import catalog
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import word_errors
+from hybridlab.analysis.texts import CUT_SHORT, TEXTS
 from hybridlab.audio import Samples
 from hybridlab.reporting.labels import EMPTY, arm_of, counted, seconds, text_of
 from hybridlab.reporting.rows import complete_tables, is_first
@@ -31,7 +32,8 @@ def answers(
     trials: pd.DataFrame, cases: pd.DataFrame, *, clip_id: str, question: str
 ) -> pd.DataFrame:
     """One row per arm, or model alone, and text, in the order of the trials: `who, transcript,
-    answer, times` (how many trials) and `latency_s`, their median without first requests."""
+    transcript_finish, answer, answer_finish, times` (how many trials) and `latency_s`, their median
+    without first requests."""
     own = trials[trials["experiment"].isin(EXPERIMENTS)]
     own = own[(own["clip_id"] == clip_id) & (own["question"] == question)]
     own = own[own["transcript"].notna() | own["answer"].notna()]
@@ -41,7 +43,8 @@ def answers(
         who=pd.Series(who, index=own.index, dtype=str),
         latency_s=numbers(own, "latency_s").mask(is_first(own)),
     )
-    groups = own.groupby(["who", "transcript", "answer"], sort=False, dropna=False)
+    told = [name for text in TEXTS for name in (text, f"{text}_finish")]
+    groups = own.groupby(["who", *told], sort=False, dropna=False)
     found = groups.agg(times=("case_id", "size"), latency_s=("latency_s", "median"))
     return found.reset_index()
 
@@ -74,16 +77,25 @@ def answers_html(rows: pd.DataFrame, *, reference: str, question: str, expected:
 
 def _cells(row: pd.Series[Any], reference: str, expected: str) -> dict[str, str]:
     transcript, answer = text_of(row, "transcript"), text_of(row, "answer")
-    counts = word_errors([reference], [transcript]) if reference and transcript else []
-    mark = "" if not (answer and expected) else "✓ " if same_answer(expected, answer) else "✗ "
+    endings = [CUT_SHORT.get(text_of(row, f"{text}_finish"), "") for text in TEXTS]
+    counts = []
+    if reference and transcript and not endings[0]:
+        counts = word_errors([reference], [transcript])
+    mark = ""
+    if answer and expected and not endings[1]:
+        mark = "✓ " if same_answer(expected, answer) else "✗ "
     return {
         "who": escape(row["who"]),
-        "transcript": escape(transcript or EMPTY),
+        "transcript": escape(transcript or EMPTY) + _how(endings[0]),
         "words wrong": f"{counts[0][0]} of {counts[0][1]}" if counts else EMPTY,
-        "answer": mark + escape(answer or EMPTY),
+        "answer": mark + escape(answer or EMPTY) + _how(endings[1]),
         "trials": str(row["times"]),
         "median latency": seconds(row["latency_s"]),
     }
+
+
+def _how(ending: str) -> str:
+    return f" <i>({ending})</i>" if ending else ""
 
 
 def request_player(session: Session) -> Any:

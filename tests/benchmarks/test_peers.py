@@ -152,7 +152,9 @@ def test_random_weights_do_exactly_the_fixed_work(tmp_path: Path) -> None:
     makers = Pair(saved(random, device, tmp_path), voxtral, device).makers()
     tokens = {"asr": 4, "llm": 4}
     samples = load_clips(limit=1)[0].samples()
-    request = Request(id="a", samples=samples, question="What?", max_new_tokens=4)
+    request = Request(
+        id="a", samples=samples, question="What?", max_new_tokens=4, asr_max_new_tokens=4
+    )
     found = run(makers, [request], rounds=1, fixed_tokens=tokens)
     passes = {name: own.passes for name, own in found.items() if own.status == "ok"}
     assert {"original", "transformers-pipeline", *OURS} <= set(passes)

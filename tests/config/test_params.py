@@ -28,6 +28,9 @@ from hybridlab.errors import ParameterError
         ({"memory_limit": "t5"}, "choose one of: t4"),
         ({"device": "gpu"}, "choose auto, cpu, cuda"),
         ({"audio": "/no/such/folder"}, "does not exist"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"asr_max_new_tokens": "all"}, "asr_max_new_tokens"),
+        ({"asr_decoding": "timestamps"}, "set asr_decoding to auto or plain"),
         ({"language": "klingon"}, "'klingon' is not known; write a code like 'en'"),
         ({"language": False}, "YAML reads a bare no as false; write norwegian"),
         ({"language": "yue"}, "pocket does not know Cantonese"),
@@ -124,3 +127,12 @@ def test_overrides_are_read_as_yaml() -> None:
     assert params.parse_override("asr_models", "[tiny, base]") == ["tiny", "base"]
     with pytest.raises(ParameterError, match="did you mean"):
         params.parse_override("trails", "3")
+
+
+def test_no_preset_with_released_weights_limits_what_whisper_says(project: Path) -> None:
+    for name in defaults.presets(project / "params"):
+        given = defaults.read_yaml(project / "params" / f"{name}.yaml")
+        if "hub" in (given.get("asr_weights"), given.get("llm_weights")):
+            assert {"max_new_tokens", "asr_max_new_tokens", "sizes_new_tokens"}.isdisjoint(given)
+        if given.get("asr_weights") == "random":
+            assert "asr_max_new_tokens" in given, name

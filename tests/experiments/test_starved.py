@@ -14,7 +14,7 @@ from hybridlab.audio import load_clips, read_audio
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.memory_limit import make_memory_limit
 from hybridlab.devices.out_of_memory import out_of_memory
-from hybridlab.models import make_asr, make_llm
+from hybridlab.models import TranscribeOptions, make_asr, make_llm
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.strategies import make_strategy
 from tests.sessions import VOXTRAL, WHISPER
@@ -55,7 +55,7 @@ def starve(path: str) -> None:
                 model.on_phase = enter
             try:
                 if not phase.startswith("llm"):
-                    whisper.transcribe(batch, max_new_tokens=4)
+                    whisper.transcribe(batch, TranscribeOptions(max_new_tokens=4))
                 if not phase.startswith("asr"):
                     strategy.llm.answer(batch, questions, max_new_tokens=4)
             except Exception as error:

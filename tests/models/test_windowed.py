@@ -72,7 +72,7 @@ class Scripted(WindowedRecognizer):
         languages: list[str],
         options: TranscribeOptions,
         *,
-        timestamps: bool,
+        ends: list[int] | None,
     ) -> list[Pass]:
         found = []
         for row, language in zip(rows, languages, strict=True):

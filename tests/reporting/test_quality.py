@@ -126,3 +126,25 @@ def test_each_model_alone_is_measured_and_random_weights_are_skipped(tmp_path: P
     assert [one.clips for one in found] == [2, 2]
     assert {one.role for one in found} == {"llm", "asr"}
     session.close()
+
+
+def test_texts_that_were_cut_short_are_no_error_rate_and_are_counted() -> None:
+    cut = said("large", 6, clips=3).assign(transcript_finish="length")
+    trials = pd.concat(
+        [cut, said("large", 1, clips=7).assign(transcript_finish="stop"), said("small", 5)]
+    )
+    best, _ = tables.qualities(trials, cases_of(("large", "asr", 100), ("small", "asr", 40)))
+    assert (best.wer.value, best.clips, best.cut) == (0.1, 7, 3)
+    table = tables.quality_by_size(trials, CASES)
+    assert list(table["cut short"]) == [3, 0]
+
+
+def test_a_model_whose_texts_were_all_cut_has_no_error_rate_and_a_reason() -> None:
+    trials = said("large", 6, clips=3).assign(transcript_finish="length")
+    cases = cases_of(("large", "asr", 100))
+    assert tables.qualities(trials, cases) == []
+    assert key_findings.quality(trials, cases) == [
+        "3 of 3 texts were cut short: 3 transcripts cut at the limit of tokens; cut texts are in "
+        "no word error rate, no parity and no claim.",
+        "Whisper large has no word error rate: 3 transcripts, all cut short.",
+    ]

@@ -16,7 +16,7 @@ from hybridlab.config.params import BesideParams, LimitsParams
 from hybridlab.devices import resolve_device
 from hybridlab.experiments.plans import attention_kernels, co_residency, memory_limits
 from hybridlab.experiments.session import Session
-from hybridlab.models import ModelSpec
+from hybridlab.models import ModelSpec, TranscribeOptions
 from hybridlab.models.base import compute_values
 from hybridlab.models.factory import make_asr, make_llm
 from hybridlab.planner.limits import longest_audio_s
@@ -38,6 +38,7 @@ FULL: dict[str, Any] = {
     "asr_dtype": "float16",
     "card": "t4",
     "max_new_tokens": 2,
+    "asr_max_new_tokens": 2,
 }
 #: By backend and dtype, what measured and planned allocated bytes differ by at most; found: 5,
 #: 21 and 85 MiB. In float32 openai-whisper's weights move into blocks that its float16 checkpoint
@@ -218,7 +219,7 @@ def coreside(card: str, path: str) -> None:
         device.reset_peak()
         whisper.load()
         load_peak, steady = device.peak_bytes(), device.used_bytes()
-        whisper.transcribe([samples], language="en", max_new_tokens=2)
+        whisper.transcribe([samples], TranscribeOptions(max_new_tokens=2))
         llm.answer([samples], ["What is said?"], max_new_tokens=2)
         found[size] = {
             "load_peak": load_peak,

@@ -279,7 +279,7 @@ def test_values(mode: str, name: str) -> None:
 POCKET_PAIR = """
 from hybridlab.audio import load_clips
 from hybridlab.devices import CpuDevice, resolve_device
-from hybridlab.models import ModelSpec, make_asr, make_llm
+from hybridlab.models import ModelSpec, TranscribeOptions, make_asr, make_llm
 clips = load_clips()[:3]
 sounds = [clip.samples() for clip in clips]
 
@@ -294,8 +294,8 @@ def said(backend, device):
     whisper.load(), voxtral.load()
     questions = [clip.questions[0].text for clip in clips]
     return (
-        whisper.transcribe(sounds, max_new_tokens=32),
-        voxtral.transcribe(sounds[:1], max_new_tokens=32),
+        whisper.transcribe(sounds, TranscribeOptions(max_new_tokens=32)),
+        voxtral.transcribe(sounds[:1], TranscribeOptions(max_new_tokens=32)),
         voxtral.answer(sounds[:1], questions[:1], max_new_tokens=32),
     )
 

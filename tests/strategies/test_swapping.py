@@ -18,7 +18,7 @@ from hybridlab.audio import Samples, load_clips, read_audio
 from hybridlab.catalog.registry import load
 from hybridlab.devices import CpuDevice, Device, procfs
 from hybridlab.errors import UnavailableError
-from hybridlab.models import ModelSpec, make_asr, make_llm
+from hybridlab.models import ModelSpec, TranscribeOptions, make_asr, make_llm
 from hybridlab.models.pocket import pocket_dir
 from hybridlab.models.source import weight_files
 from hybridlab.strategies import CompletedRequest, Request, make_strategy
@@ -72,7 +72,7 @@ def alone(clip: Samples) -> dict[str, tuple[int, ...]]:
     for backend in BACKENDS:
         whisper = make_asr(spec("pocket-m", backend), CpuDevice())
         whisper.load()
-        said[backend] = whisper.transcribe([clip], max_new_tokens=16)[0].tokens
+        said[backend] = whisper.transcribe([clip], TranscribeOptions(max_new_tokens=16))[0].tokens
     voxtral = make_llm(spec("pocket"), CpuDevice())
     voxtral.load()
     said["answer"] = voxtral.answer([clip], ["last"], max_new_tokens=16)[0].tokens

@@ -50,6 +50,17 @@ def test_the_table_judges_answers_and_counts_words() -> None:
     assert "no text" in none and "Reference: <b>none</b>" in none
 
 
+def test_a_text_that_was_cut_short_is_neither_judged_nor_counted() -> None:
+    rows = frame(
+        "who transcript transcript_finish answer answer_finish times latency_s",
+        ("a", "one", "early", "One.", "length", 2, 0.5),
+    )
+    shown = answers_html(rows, reference="one two", question="which?", expected="one")
+    assert "one <i>(ended with audio left unread)</i>" in shown
+    assert "One. <i>(cut at the limit of tokens)</i>" in shown
+    assert "✓" not in shown and "✗" not in shown and " of 2" not in shown
+
+
 def test_the_player_holds_the_audio_itself(tone: Samples) -> None:
     shown = player_html(tone)
     assert 'src="data:audio/wav;base64,' in shown

@@ -182,8 +182,8 @@ def _filters(needs: Needs, cases: pd.DataFrame) -> list[tuple[pd.Series, str]]:
         full = ~cases["llm_model"].isin(pocket) & ~cases["asr_model"].isin(pocket)
         filters.append((full, "needs the full-size models, not the pocket pair"))
     if needs.weights == "real":
-        real = cases["llm_weights"].isin(["hub", "local"])
-        real &= cases["asr_weights"].isna() | cases["asr_weights"].isin(["hub", "local"])
+        real = cases["llm_weights"].isin(catalog.RELEASED)
+        real &= cases["asr_weights"].isna() | cases["asr_weights"].isin(catalog.RELEASED)
         filters.append((real, "needs released weights (hub or local)"))
     return filters
 

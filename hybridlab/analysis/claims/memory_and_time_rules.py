@@ -25,6 +25,7 @@ from hybridlab.analysis.claims.evidence import (
 )
 from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import Estimate, Interval, student
+from hybridlab.analysis.texts import whole
 from hybridlab.catalog import Card
 from hybridlab.units import GB, GIB, format_bytes, format_seconds
 
@@ -461,9 +462,11 @@ def plain_arm(strategy: str) -> str:
 
 
 def arm_trials(run: RunData, arm: str) -> pd.DataFrame:
-    """Timed requests of an arm, 'strategy/variant', first requests left out."""
+    """Timed requests of an arm, 'strategy/variant', first requests and texts that were cut short
+    left out."""
     cases = race_cases(run.cases, run.trials)
-    rows = timed_trials(cases[cases["strategy"] + "/" + cases["variant"] == arm], run.trials)
+    own = cases[cases["strategy"] + "/" + cases["variant"] == arm]
+    rows = timed_trials(own, whole(run.trials))
     return rows.assign(audio_s=numbers(rows, "audio_s"))
 
 

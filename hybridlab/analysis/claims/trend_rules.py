@@ -17,6 +17,7 @@ from hybridlab.analysis.claims.evidence import ClaimResult, RunData, decided, no
 from hybridlab.analysis.claims.memory_and_time_rules import Sizes
 from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import LEAST_READINGS, Estimate, slope, student, word_error_rate
+from hybridlab.analysis.texts import heard, whole
 from hybridlab.units import format_bytes
 
 LEAST_GROWTH_SHARE = 0.01  # of the bytes that the allocator reserves
@@ -121,7 +122,7 @@ def gained(x: Sequence[float], y: Sequence[float]) -> Estimate:
 @rule("quality", subject="texts")
 def quality_order(run: RunData, *, sizes: Sizes) -> ClaimResult:
     """Sizes from the lowest word error rate to the highest, compared clip by clip."""
-    trials = _sized_trials(run).dropna(subset=["transcript", "reference"])
+    trials = heard(_sized_trials(run))
     trials = trials[trials["asr_model"].isin(sizes)]
     rates = {
         size: {
@@ -165,9 +166,9 @@ def size_speed(run: RunData, *, sizes: Sizes) -> ClaimResult:
 
 
 def _sized_trials(run: RunData) -> pd.DataFrame:
-    """Clips that a Whisper transcribed alone, each with that Whisper's size."""
+    """Clips that a Whisper transcribed alone and to their end, each with that Whisper's size."""
     cases = run.of("quality")[["notebook", "case_id", "asr_model"]].drop_duplicates()
-    trials = run.trials.drop(columns="asr_model", errors="ignore")
+    trials = whole(run.trials).drop(columns="asr_model", errors="ignore")
     return trials.merge(cases, on=["notebook", "case_id"])
 
 

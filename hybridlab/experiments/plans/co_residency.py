@@ -36,14 +36,13 @@ def measure(session: Session) -> list[dict[str, Any]]:
 def _case(session: Session, size: str) -> Case:
     params = cast(BesideParams, session.params)
     asr = sized(session, params, size)
-    shipped = catalog.whisper(size).shipped
     return session.case(
         "co_residency",
         asr=asr,
         requests=session.requests(1, max_audio_s=catalog.WINDOW_S),
         warmup=0,
         phases=True,
-        max_new_tokens=params.max_new_tokens if shipped else params.sizes_new_tokens,
+        **session.fixed_work(params.sizes_new_tokens, asr),
     )
 
 
@@ -88,7 +87,7 @@ def planned(session: Session, case: Case) -> planner.PairPlan:
         backend=case.asr.backend,
         dtype=case.asr.dtype,
         llm_dtype=case.llm.dtype,
-        request=planner.Request(new_tokens=case.max_new_tokens),
+        request=case.predicted_request(),
         capacity_bytes=case.memory_limit_bytes or session.device.capacity_bytes(),
         attention=case.llm.attention,
         load_path=case.llm.load_path,

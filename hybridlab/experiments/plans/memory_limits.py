@@ -72,7 +72,7 @@ def _fallback(session: Session) -> Case:
         asr=candidates[0],
         candidates=candidates,
         warmup=0,
-        max_new_tokens=params.fallback_new_tokens,
+        **session.fixed_work(params.fallback_new_tokens, candidates[0]),
         options={"limit_kind": "fallback"},
         **_memory_limit(session, params.fallback_memory_gb),
         **_short(session, 3),

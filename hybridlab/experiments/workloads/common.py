@@ -165,5 +165,5 @@ def request_of(context: CaseContext, spec: RequestSpec) -> Request:
         question=spec.question,
         language=case.language,
         max_new_tokens=case.max_new_tokens,
-        asr_max_new_tokens=case.asr_max_new_tokens,
+        asr_max_new_tokens=case.asr_tokens,
     )

@@ -30,7 +30,7 @@ def run(context: CaseContext) -> None:
     case = context.case
     strategy = common.strategy_of(context)
     common.bring_up(context, strategy)
-    asr, llm, most = strategy.asr, strategy.llm, case.max_new_tokens
+    asr, llm, most = strategy.asr, strategy.llm, case.answer_tokens
 
     def answer(spec: RequestSpec) -> list[PhaseSpan]:
         llm.answer([context.clips[spec.clip_id]], [spec.question], max_new_tokens=most)
@@ -38,7 +38,7 @@ def run(context: CaseContext) -> None:
 
     def transcribe(spec: RequestSpec) -> list[PhaseSpan]:
         samples = [context.clips[spec.clip_id]]
-        options = TranscribeOptions(language=case.language, max_new_tokens=case.asr_max_new_tokens)
+        options = TranscribeOptions(language=case.language, max_new_tokens=case.asr_tokens)
         asr.transcribe(samples, options)
         return asr.drain_spans()
 

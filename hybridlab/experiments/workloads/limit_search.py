@@ -101,16 +101,15 @@ def _sized_request(case: Case, strategy: Strategy, samples: Samples, ask: str, c
     batch = [samples] * (count if ask == "batch" else 1)
     if ask == "audio_s":
         batch = [of_length(samples, count * catalog.WINDOW_S - 0.1)]
-    most = case.max_new_tokens
     if case.asr is not None:
         beams = count if ask == "beams" else 1
         options = TranscribeOptions(
-            language=case.language, max_new_tokens=case.asr_max_new_tokens, beams=beams
+            language=case.language, max_new_tokens=case.asr_tokens, beams=beams
         )
         strategy.asr.transcribe(batch, options)
     if ask != "beams":  # beams are Whisper's: Voxtral answers greedily
         questions = [case.requests[0].question] * len(batch)
-        strategy.llm.answer(batch, questions, max_new_tokens=most)
+        strategy.llm.answer(batch, questions, max_new_tokens=case.answer_tokens)
 
 
 # --------------------------------------------------------------------------------------- headroom

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hybridlab import catalog, planner
 from hybridlab.audio import of_length, read_audio
-from hybridlab.experiments.case_context import CaseContext, trial_identity
+from hybridlab.experiments.case_context import CaseContext, text_columns, trial_identity
 from hybridlab.experiments.workloads import common
 from hybridlab.models import make_llm
 
@@ -23,7 +23,7 @@ def run(context: CaseContext) -> None:
     for number in range(2):
         with context.meter.region("request") as region:
             answer = llm.answer(
-                batch, [spec.question] * len(batch), max_new_tokens=case.max_new_tokens
+                batch, [spec.question] * len(batch), max_new_tokens=case.answer_tokens
             )[0]
         context.writer.append(
             "trials",
@@ -33,8 +33,7 @@ def run(context: CaseContext) -> None:
                 "audio_s": sum(len(item) for item in batch) / catalog.SAMPLE_RATE_HZ,
                 "latency_s": region.seconds,
                 "is_first_request": number == 0,
-                "transcript": None,
-                "answer": answer.text if case.llm.has_text else None,
+                **text_columns(None, answer if case.llm.has_text else None),
                 "answer_tokens": list(answer.tokens),
                 "output_tokens": len(answer.tokens),
                 "expected_answer": None,
@@ -52,12 +51,9 @@ def run(context: CaseContext) -> None:
 
 def _predicted_bytes(context: CaseContext, audio_s: float, batch: int) -> int:
     case = context.case
-    request = planner.Request(
-        audio_s=audio_s or catalog.WINDOW_S, batch=batch, new_tokens=case.max_new_tokens
-    )
     return planner.voxtral_request_bytes(
         catalog.voxtral(case.llm.model),
-        request,
+        case.predicted_request(audio_s or catalog.WINDOW_S, batch),
         dtype=case.llm.dtype,
         card=case.card_on(context.device),
         attention=case.llm.attention,

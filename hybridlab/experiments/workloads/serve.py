@@ -18,6 +18,7 @@ from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.case_context import CaseContext, write_trial
 from hybridlab.experiments.memory_breakdown import write_ledgers
 from hybridlab.experiments.workloads import common
+from hybridlab.models import GenerationResult
 from hybridlab.strategies import ArrivalQueue, CompletedRequest, Strategy
 
 #: Between the warm-up and the first arrival that may be due.
@@ -110,26 +111,36 @@ def _energy_columns(before: Reading, after: Reading, requests: int) -> dict[str,
 # ---------------------------------------------------------------------------------------- parity
 
 
-def read_texts(path: str | None) -> dict[str, list[int]]:
-    """Token ids of each model alone, as `workloads.reference` wrote them; empty without a path."""
+def read_texts(path: str | None) -> dict[str, dict[str, Any]]:
+    """Token ids of each model alone and how each text ended, as `workloads.reference` wrote them;
+    empty without a path."""
     return dict(json.loads(Path(path).read_text(encoding="utf-8"))) if path else {}
 
 
 def parity(
-    expected: Mapping[str, list[int]],
+    expected: Mapping[str, Mapping[str, Any]],
     strategy: Strategy,
     spec: RequestSpec,
     served: CompletedRequest,
 ) -> bool | None:
-    """Whether both models said what they say alone, token by token. None without a reference:
-    for a transcript also where the recogniser works on another device, whose rounding is its
-    own."""
+    """Whether both models said what they say alone, token by token. None without a reference, and
+    where a text was cut short, now or then: for a transcript also where the recogniser works on
+    another device, whose rounding is its own."""
     if not expected:
         return None
-    if list(served.answer.tokens) != expected[f"answer/{spec.id}"]:
-        return False
+    answers = _same(expected[f"answer/{spec.id}"], served.answer)
     if not catalog.strategy(strategy.name).has_asr:
-        return list(served.transcript.tokens) == expected[f"llm/{spec.clip_id}"]
-    if strategy.asr.device.name != strategy.device.name:
+        transcripts = _same(expected[f"llm/{spec.clip_id}"], served.transcript)
+    elif strategy.asr.device.name != strategy.device.name:
+        transcripts = None
+    else:
+        transcripts = _same(expected[f"asr/{spec.clip_id}"], served.transcript)
+    if False in (answers, transcripts):
+        return False
+    return None if None in (answers, transcripts) else True
+
+
+def _same(alone: Mapping[str, Any], said: GenerationResult) -> bool | None:
+    if alone["finish"] != "stop" or said.finish_reason != "stop":
         return None
-    return list(served.transcript.tokens) == expected[f"asr/{spec.clip_id}"]
+    return bool(list(said.tokens) == alone["tokens"])

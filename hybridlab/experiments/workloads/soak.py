@@ -25,7 +25,7 @@ def run(context: CaseContext) -> None:
     common.load(context, strategy)
     maintenance_s = context.since_start(time.perf_counter()) if first else 0.0
     common.read_clips(context)
-    first_tokens: dict[str, list[tuple[int, ...]]] = {}
+    first_tokens: dict[str, Tokens | None] = {}
     for cycle in range(first, first + int(case.options["cycles"])):
         spec = case.requests[cycle % len(case.requests)]
         request = common.request_of(context, spec)
@@ -37,15 +37,23 @@ def run(context: CaseContext) -> None:
             context.device.release()
             maintenance_s += time.perf_counter() - began
         tokens = _tokens(served)
-        same = first_tokens.setdefault(spec.id, tokens) == tokens
+        before = first_tokens.setdefault(spec.id, tokens)
+        same = None if tokens is None or before is None else before == tokens
         _write_cycle(context, cycle, served, maintenance_s=maintenance_s, output_unchanged=same)
         maintenance_s = 0.0
     context.result["n_trials"] = int(case.options["cycles"])
     common.close(context, strategy)
 
 
-def _tokens(served: CompletedRequest) -> list[tuple[int, ...]]:
-    return [tuple(served.transcript.tokens), tuple(served.answer.tokens)]
+#: Of a transcript and of an answer.
+Tokens = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _tokens(served: CompletedRequest) -> Tokens | None:
+    """None where one was cut short."""
+    if {served.transcript.finish_reason, served.answer.finish_reason} != {"stop"}:
+        return None
+    return served.transcript.tokens, served.answer.tokens
 
 
 def _write_cycle(
@@ -54,7 +62,7 @@ def _write_cycle(
     served: CompletedRequest,
     *,
     maintenance_s: float,
-    output_unchanged: bool,
+    output_unchanged: bool | None,
 ) -> None:
     wear = context.device.memory_stats()
     context.writer.append(

@@ -40,6 +40,8 @@ def quality_memory(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     wer.set_xlim(left=min(0.0, wer.get_xlim()[0]))
     wer.set_xlabel("word error rate (%)")
     memory.set_xlabel(f"memory at the peak ({name})")
+    n_cut = sum(one.cut for one in found)
+    cut = labels.counted(n_cut, "text") if n_cut else ""
     no_speed = f"no RTFx: {'other processes were at work' if has_clock(cases) else NO_TIMES}"
     speed = "RTFx: seconds of audio per second of work, median without the first clip"
     return theme.captioned(
@@ -49,6 +51,11 @@ def quality_memory(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         cases,
         n=f"{labels.counted(max(one.clips for one in found), 'clip')}, each model alone",
         interval=f"bar: {theme.BOOTSTRAP} over clips",
-        notes=(speed if any(speeds) else no_speed, "memory without the empty process", RULE),
+        notes=(
+            *([f"{cut} cut short and left out"] if cut else []),
+            speed if any(speeds) else no_speed,
+            "memory without the empty process",
+            RULE,
+        ),
         sampled=True,
     )

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from hybridlab import MEASUREMENT_VERSION
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.differences import how_sure
+from hybridlab.analysis.texts import endings
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.reporting import labels
 from hybridlab.reporting.findings import (
@@ -138,6 +139,8 @@ def missing(run: Run) -> list[str]:
             f"{MEASUREMENT_VERSION}: its numbers stand as they were taken, and are not to be "
             "compared with newer ones."
         )
+    if words := endings(run.trials):
+        lacks.append(words)
     if not run.verdict:
         lacks.append("There is no verdict: 07_verdict did not finish, so nothing is recommended.")
     empty = [name for name in ("cases", "trials", "claims") if run.tables[name].empty]

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hybridlab import catalog, planner
+from hybridlab.analysis.texts import is_cut
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import case_labels, cases_of, complete_tables, is_first, measured
 from hybridlab.units import MIB, format_bytes
@@ -97,11 +98,11 @@ def _same_as_auto(case: pd.Series, cases: pd.DataFrame, trials: pd.DataFrame) ->
     twins = cases_of(cases, "attention")
     twins = twins[(twins["audio_s"] == case["audio_s"]) & (twins["attention"] == "auto")]
     auto = twins["case_id"]
-    said = trials.set_index("case_id")["answer_tokens"]
+    said = trials["answer_tokens"].mask(is_cut(trials, "answer")).set_axis(trials["case_id"])
     if auto.empty or auto.iloc[0] not in said.index:
         return labels.EMPTY
     own, other = (said.loc[[name]].iloc[0] for name in (case["case_id"], auto.iloc[0]))
-    if not isinstance(own, list) or not isinstance(other, list):  # not kept
+    if not isinstance(own, list) or not isinstance(other, list):  # not kept, or cut short
         return labels.EMPTY
     return "yes" if own == other else "no"
 

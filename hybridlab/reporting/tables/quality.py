@@ -9,6 +9,7 @@ import pandas as pd
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import RESAMPLES, Interval, bootstrap_interval, word_errors
+from hybridlab.analysis.texts import heard, is_cut
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import cases_of, complete_tables, is_first
 
@@ -30,7 +31,9 @@ class Quality:
     role: str
     model: str
     weights: str
+    #: Texts that are held against a reference, and those that were cut short.
     clips: int
+    cut: int
     words: int
     wer: Interval
     rtfx: Interval
@@ -56,12 +59,12 @@ def qualities(trials: pd.DataFrame, cases: pd.DataFrame) -> list[Quality]:
 
 
 def _quality(case: pd.Series, trials: pd.DataFrame) -> Quality | None:
-    heard = trials[trials["transcript"].notna() & trials["reference"].notna()]
-    counts = word_errors(list(heard["reference"]), list(heard["transcript"]))
+    said = heard(trials)
+    counts = word_errors(list(said["reference"]), list(said["transcript"]))
     if not counts:
         return None
     role = str(case["variant"])
-    timed = heard[~is_first(heard)]
+    timed = said[~is_first(said)]
     if case["status"] != "ok":  # other processes disturbed it: its text counts, its times do not
         timed = timed.iloc[:0]
     return Quality(
@@ -69,6 +72,7 @@ def _quality(case: pd.Series, trials: pd.DataFrame) -> Quality | None:
         model=str(case["llm_model" if role == "llm" else "asr_model"]),
         weights=str(case[f"{role}_weights"]),
         clips=len(counts),
+        cut=int(is_cut(trials, "transcript").sum()),
         words=sum(words for _, words in counts),
         wer=_wer(counts),
         rtfx=bootstrap_interval(timed["audio_s"] / numbers(timed, "latency_s")),
@@ -112,6 +116,7 @@ def quality_by_size(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "model": one.name,
                 "weights": one.weights,
                 "clips": one.clips,
+                "cut short": one.cut,
                 "words": one.words,
                 "WER %": labels.interval(_percent(one.wer)),
                 "quality": one.word,

@@ -11,6 +11,7 @@ import pandas as pd
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.queueing import arrival_points, knees
 from hybridlab.analysis.stats import is_stable, quantile, tail, word_error_rate
+from hybridlab.analysis.texts import Text, heard, is_cut, is_said
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import (
     RACE,
@@ -54,8 +55,8 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "output_matches_reference": labels.output_matches_reference(
                     own["output_matches_reference"]
                 ),
-                "WER": labels.percent(_wer(own)),
-                "answers right": labels.percent(answer_accuracy(own)),
+                "WER": _of_whole(own, "transcript", _wer(own)),
+                "answers right": _of_whole(own, "answer", answer_accuracy(own)),
                 "stable": labels.text(is_stable(case_interval(own, own["latency_s"])))
                 if has_clock(own)
                 else labels.EMPTY,
@@ -64,9 +65,17 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _wer(trials: pd.DataFrame) -> float | None:
-    said = trials[trials["transcript"].notna() & trials["reference"].notna()]
+def _wer(trials: pd.DataFrame) -> float:
+    said = heard(trials)
     return word_error_rate(list(said["reference"]), list(said["transcript"]))
+
+
+def _of_whole(trials: pd.DataFrame, text: Text, share: float | None) -> str:
+    """'3.0 %', or where texts were cut short '3.0 % (28 of 40 texts)'."""
+    there = trials[trials[text].notna()]
+    cut = int(is_cut(there, text).sum())
+    left = f" ({len(there) - cut} of {len(there)} texts)" if cut else ""
+    return f"{labels.percent(share)}{left}"
 
 
 def same_answer(expected: str, given: str) -> bool:
@@ -79,8 +88,9 @@ def _words(text: str) -> str:
 
 
 def answer_accuracy(trials: pd.DataFrame) -> float | None:
-    """Share of right answers among those whose answer is known; None without any."""
-    known = trials[trials["answer"].notna() & trials["expected_answer"].notna()]
+    """Share of right answers among those whose answer is known and that were not cut short; None
+    without any."""
+    known = trials[is_said(trials, "answer") & trials["expected_answer"].notna()]
     if known.empty:
         return None
     pairs = zip(known["expected_answer"], known["answer"], strict=True)
@@ -96,8 +106,8 @@ def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
             {
                 "role": role,
                 "clips": own["clip_id"].nunique(),
-                "WER": labels.percent(_wer(own)),
-                "answers right": labels.percent(answer_accuracy(own)),
+                "WER": _of_whole(own, "transcript", _wer(own)),
+                "answers right": _of_whole(own, "answer", answer_accuracy(own)),
                 "median s": labels.number(own[~is_first(own)]["latency_s"].median()),
             }
             for role, own in alone.groupby("variant", sort=False)
