@@ -52,11 +52,11 @@ class Server:
     _own: threading.local = field(default_factory=threading.local)
 
     def hybrid(self, clip: Clip) -> None:
-        fields = {"question": QUESTION, "max_tokens": str(MAX_TOKENS)}
+        fields = {"question": QUESTION, "max_tokens": str(MAX_TOKENS), "language": "en"}
         self._post("/v1/hybrid", clip, fields)
 
     def transcribe(self, clip: Clip) -> None:
-        self._post("/v1/audio/transcriptions", clip, {"model": "whisper-1"})
+        self._post("/v1/audio/transcriptions", clip, {"model": "whisper-1", "language": "en"})
 
     def _post(self, path: str, clip: Clip, fields: dict[str, str]) -> None:
         if not hasattr(self._own, "connection"):

@@ -66,10 +66,17 @@ class WhisperModel:
     #: as fast as large. None where nothing is published.
     published_wer: float | None = None
     relative_speed: float | None = None
+    #: It was taught to transcribe alone (the model cards of turbo and of the distilled one).
+    transcribes_only: bool = False
 
     @property
     def multilingual(self) -> bool:
         return is_multilingual(self.vocab_size)
+
+    @property
+    def translates(self) -> bool:
+        """Whether it writes in English what is said in another language."""
+        return self.multilingual and not self.transcribes_only
 
     @property
     def languages(self) -> list[str]:
@@ -193,6 +200,7 @@ def whisper_of(
 
 
 _LARGE: dict[str, Any] = {"mel_bins": 128, "vocab_size": 51_866}
+_TURBO: dict[str, Any] = {**_LARGE, "transcribes_only": True}
 _OTHER: dict[str, Any] = {"compared": False}
 _POCKET: dict[str, Any] = {"mel_bins": 128, "shipped": True}
 
@@ -241,12 +249,13 @@ WHISPERS: Registry[WhisperModel] = Registry(
     [
         *_SMALL,
         whisper_of("large-v3", 1280, 32, 32, 20, **_LARGE, **_released("large-v3", 7.44, 1)),
-        whisper_of("turbo", 1280, 32, 4, 20, **_LARGE, **_released("large-v3-turbo", 7.83, 8)),
+        whisper_of("turbo", 1280, 32, 4, 20, **_TURBO, **_released("large-v3-turbo", 7.83, 8)),
         whisper_of("large-v2", 1280, 32, 32, 20, **_OTHER, hub_id="openai/whisper-large-v2"),
         whisper_of(
             *("distil-large-v3", 1280, 32, 2, 20),
             **(_LARGE | _OTHER),
             hub_id="distil-whisper/distil-large-v3",
+            transcribes_only=True,
         ),
         *map(_english_only, _SMALL),
         whisper_of("pocket-s", 64, 2, 2, 2, **_POCKET),

@@ -25,9 +25,10 @@ from hybridlab.models.base import (
     SpeechRecognizer,
 )
 from hybridlab.models.server_process import FrontServer, Server
-from hybridlab.models.transcription import DEFAULT_OPTIONS, Segment, TranscribeOptions
+from hybridlab.models.transcription import DEFAULT_OPTIONS, Segment, TranscribeOptions, Word
 
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
+TRANSLATIONS = "/v1/audio/translations"
 COMPLETIONS = "/v1/chat/completions"
 
 
@@ -46,7 +47,7 @@ def command(
         options |= _options("llm", llm) | {"seed": str(llm.seed), "attention": llm.attention}
     if asr is not None:
         options |= _options("asr", asr) | {"seed": str(asr.seed - 1)}
-        options["asr-backend"] = asr.backend
+        options |= {"asr-backend": asr.backend, "asr-decoding": asr.asr_decoding}
     if llm is not None and asr is not None:
         options |= {"strategy": "parallel", "variant": "processes"}
     else:
@@ -70,15 +71,22 @@ def server_timing(header: str) -> dict[str, float]:
     return {name: float(milliseconds) / 1000 for name, milliseconds in found}
 
 
-def transcription_form(model: str, options: TranscribeOptions) -> dict[str, str]:
+def transcription_path(options: TranscribeOptions) -> str:
+    """The route that is asked."""
+    return TRANSLATIONS if options.task == "translate" else TRANSCRIPTIONS
+
+
+def transcription_form(model: str, options: TranscribeOptions) -> dict[str, Any]:
     """The fields beside the file. Raises UnavailableError for what no field asks for."""
-    if options.beams != 1 or options.task != "transcribe" or options.words:
-        raise UnavailableError("a server is asked for plain transcripts, with its own beams")
-    fields = {"model": model, "language": options.language or "auto"}
+    if options.beams != 1:
+        raise UnavailableError("a server transcribes with its own beams; start it with --beams")
+    fields: dict[str, Any] = {"model": model, "language": options.language or "auto"}
     if options.max_new_tokens is not None:
         fields["max_tokens"] = str(options.max_new_tokens)
     if options.prompt:
         fields["prompt"] = options.prompt
+    if options.words:
+        fields["timestamp_granularities[]"] = ["segment", "word"]
     return fields | {
         "temperature": f"{options.temperature:g}",
         "response_format": "verbose_json",
@@ -98,6 +106,15 @@ def transcript_of(body: Mapping[str, Any]) -> GenerationResult:
             avg_logprob=one["avg_logprob"],
             no_speech_prob=one["no_speech_prob"],
             compression_ratio=one["compression_ratio"],
+            words=tuple(
+                Word(
+                    str(word["word"]),
+                    float(word["start"]),
+                    float(word["end"]),
+                    float(word["probability"]),
+                )
+                for word in one.get("words", ())
+            ),
         )
         for one in body["segments"]
     )
@@ -189,7 +206,7 @@ class HttpRecognizer(OverHttp, SpeechRecognizer):
         began = time.perf_counter()
         fields = transcription_form(self.name, options)
         sound = {"file": ("sound.wav", wav(samples))}
-        body = self._post(TRANSCRIPTIONS, began, data=fields, files=sound)
+        body = self._post(transcription_path(options), began, data=fields, files=sound)
         return transcript_of(body)
 
 

@@ -20,7 +20,7 @@ from hybridlab.planner.allocator import request_cache_bytes, resident_cache_byte
 from hybridlab.planner.estimate import Estimate
 from hybridlab.planner.limits import largest_fitting
 from hybridlab.server.errors import too_long
-from hybridlab.server.jobs import InferenceJob, Kind
+from hybridlab.server.jobs import InferenceJob, InferenceParams
 from hybridlab.server.memory import MemoryBudget
 from hybridlab.server.settings import Role
 
@@ -38,8 +38,10 @@ class Admission:
     #: An ASR whose weights come in with a call and count as part of it.
     swapped: bool = False
 
-    def bytes_of(self, *, audio_s: float, batch: int = 1, new_tokens: int = 200) -> int:
-        request = Request(audio_s=audio_s, batch=batch, new_tokens=new_tokens)
+    def bytes_of(
+        self, *, audio_s: float, batch: int = 1, new_tokens: int = 200, beams: int = 1
+    ) -> int:
+        request = Request(audio_s=audio_s, batch=batch, new_tokens=new_tokens, beams=beams)
         return self._request_bytes(request) + (self.weights_bytes if self.swapped else 0)
 
     def _request_bytes(self, request: Request) -> int:
@@ -88,32 +90,36 @@ class Admission:
             audio_s=max(job.params.audio.seconds for job in jobs),
             batch=len(jobs),
             new_tokens=max(job.max_new_tokens for job in jobs),
+            beams=max(job.params.options.beams for job in jobs),
         )
 
     def fits(self, jobs: list[InferenceJob]) -> bool:
         return self.batch_bytes(jobs) <= self.budget.n_bytes
 
-    def tokens(self, audio_s: float, asked: int | None) -> int:
-        """Most tokens of a text: those asked for, else as many as a transcript of this length may
-        have, which the ASR writes window by window and the LLM in one go."""
-        if asked is not None:
+    def tokens(self, params: InferenceParams, audio_s: float | None = None) -> int:
+        """Most tokens of a text: those asked for, but of a transcript no more than one of this
+        length may have, which the ASR writes window by window and the LLM in one go."""
+        asked = params.options.max_new_tokens
+        if params.kind == "answer" and asked is not None:
             return asked
+        most = catalog.WHISPER_MAX_TARGET_POSITIONS
         if self.role == "llm":
-            return catalog.transcript_tokens(audio_s)
-        return catalog.WHISPER_MAX_TARGET_POSITIONS
+            most = catalog.transcript_tokens(params.audio.seconds if audio_s is None else audio_s)
+        return most if asked is None else min(asked, most)
 
-    def check(self, kind: Kind, audio_s: float, *, asked_tokens: int | None = None) -> None:
+    def check(self, params: InferenceParams) -> None:
         """`ApiError` with the longest audio that would be served, or with what another program
         holds of the memory for it."""
-        limit_s, why = self.max_audio_s, "the server"
+        audio_s, limit_s, why = params.audio.seconds, self.max_audio_s, "the server"
         if self.role == "llm":
-            answers = kind == "answer"
+            answers = params.kind == "answer"
             own_s = catalog.VOXTRAL_MAX_ANSWER_S if answers else catalog.VOXTRAL_MAX_TRANSCRIBE_S
             limit_s, why = min((limit_s, why), (own_s, "Voxtral"))
         self.budget.refresh()
 
         def n_bytes(seconds: float) -> int:
-            return self.bytes_of(audio_s=seconds, new_tokens=self.tokens(seconds, asked_tokens))
+            tokens = self.tokens(params, seconds)
+            return self.bytes_of(audio_s=seconds, new_tokens=tokens, beams=params.options.beams)
 
         if audio_s <= limit_s and n_bytes(audio_s) <= self.budget.n_bytes:
             return

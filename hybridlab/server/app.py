@@ -30,6 +30,11 @@ class Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         page = super().openapi()
         page["components"]["schemas"] |= referred_schemas()
+        for route in page["paths"].values():
+            for operation in route.values():
+                told = operation["responses"]
+                if told.get("422", {}).get("description") == "Validation Error":
+                    del told["422"]  # FastAPI's own, which is 400 here
         return page
 
 

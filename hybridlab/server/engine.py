@@ -9,12 +9,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hybridlab import catalog
+from hybridlab.errors import ParameterError
 from hybridlab.server import errors
 from hybridlab.server.audio_decoder import AudioDecoder
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import DecodedAudio, InferenceJob, InferenceParams, InferenceResult, Kind
 from hybridlab.server.metrics import Metrics
+from hybridlab.server.model_names import known_names
 from hybridlab.server.model_pool import ModelPool
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role, Settings
@@ -75,6 +76,9 @@ class Engine:
                     log.info("waiting: %s", reason)
                 said = reason
                 await asyncio.sleep(HEALTH_EVERY_S)
+        for name, model in self.settings.aliases.items():
+            if self._role_named(name) is None:
+                raise ParameterError(f"--model-alias {name}={model}: {model!r} is not served")
 
     def run(self) -> None:
         """Serve from now on."""
@@ -114,10 +118,14 @@ class Engine:
         health = await asyncio.gather(*(s.client.health() for s in self.schedulers.values()))
         return self.failed or "; ".join(why for why in health if why)
 
+    def roles(self) -> list[Role]:
+        """Of the models that are served."""
+        self._check_ready()
+        return list(self.schedulers)
+
     def model_ids(self) -> list[str]:
         """The models as they are served now."""
-        self._check_ready()
-        return [scheduler.model for scheduler in self.schedulers.values()]
+        return [self.schedulers[role].model for role in self.roles()]
 
     def _check_ready(self) -> None:
         if not self.ready:
@@ -126,16 +134,23 @@ class Engine:
     # ------------------------------------------------------------------------------ requests
 
     def role_of(self, model: str) -> Role:
-        """Which model a client names: 'whisper-1', an id of /v1/models, a role, a size, or a name
-        on the hub."""
+        """Which model a client names, in any case: a name of --model-alias, or one of
+        `known_names`."""
         self._check_ready()
+        role = self._role_named(model)
+        if role is None:
+            ids = ", ".join(self.model_ids())
+            message = f"the model {model[:60]!r} is not served; choose one of: {ids}"
+            raise ApiError(404, "model_not_found", message)
+        return role
+
+    def _role_named(self, model: str) -> Role | None:
+        name = model.lower()
+        name = self.settings.aliases.get(name, name).lower()
         for role, scheduler in self.schedulers.items():
-            if model in known_names(role, scheduler.client.models):
+            if name in known_names(role, scheduler.client.models):
                 return role
-        ids = ", ".join(self.model_ids())
-        raise ApiError(
-            404, "model_not_found", f"the model {model[:60]!r} is not served; choose one of: {ids}"
-        )
+        return None
 
     def asr(self) -> Role:
         """Which model transcribes in a hybrid request."""
@@ -143,6 +158,16 @@ class Engine:
         if "llm" not in self.schedulers:
             raise errors.bad_request("this server has no LLM and answers no questions")
         return "asr" if "asr" in self.schedulers else "llm"
+
+    def language(self, role: Role, asked: str | None) -> str:
+        """What a model is asked for, `None` as --language says. `ApiError` for what it does not
+        know."""
+        try:
+            return self.schedulers[role].client.language(
+                self.settings.language if asked is None else asked
+            )
+        except ParameterError as error:
+            raise errors.bad_request(f"language: {error}") from None
 
     def answer_tokens(self, asked: int | None) -> int:
         return min(asked or ANSWER_TOKENS, self.settings.max_new_tokens)
@@ -195,7 +220,9 @@ class Engine:
     def _accept(self, params: InferenceParams) -> InferenceJob:
         scheduler = self.schedulers[params.role]
         loop = asyncio.get_running_loop()
-        tokens = scheduler.admission.tokens(params.audio.seconds, params.options.max_new_tokens)
+        tokens = scheduler.admission.tokens(params)
+        if params.options.max_new_tokens is not None:
+            params = replace(params, options=replace(params.options, max_new_tokens=tokens))
         job = InferenceJob(params, tokens, loop.create_future())
         self._unfinished.add(job)
         limit_s = self.settings.request_timeout_s
@@ -217,15 +244,3 @@ class Engine:
         """When a place should be free: half the queue at the model's pace of late."""
         batches = len(scheduler.queue) / scheduler.max_batch / 2
         return max(1, math.ceil(batches * self._pace_s.get(scheduler.role, 1.0)))
-
-
-def known_names(role: Role, ids: list[str]) -> set[str]:
-    """What clients may call a model with these ids, as 'whisper-large-v3': its role, its family,
-    the size alone, its name on the hub."""
-    known: set[str] = {role, *ids}
-    for name in ids:
-        family, _, size = name.removesuffix("-random").partition("-")
-        known |= {family, size, f"{family}-{size}"}
-        find = catalog.whisper if role == "asr" else catalog.voxtral
-        known.add(find(size).hub_id)
-    return known | {"whisper-1"} if role == "asr" else known

@@ -139,8 +139,8 @@ def memory_taken(n_bytes: int, of: str, *, longest_s: float | None = None) -> Ap
     return _unavailable(OUT_OF_MEMORY, message, 30, **extra)
 
 
-def empty_output(model: str) -> ApiError:
-    return ApiError(422, "empty_output", f"{model} wrote no text for this audio")
+def empty_answer(model: str) -> ApiError:
+    return ApiError(422, "empty_output", f"{model} wrote no answer about this audio")
 
 
 def internal_error(name: str) -> ApiError:

@@ -11,11 +11,11 @@ import httpx
 from hybridlab.models.base import GenerationResult, TokenCallback, TokenUsage
 from hybridlab.models.http_model import (
     COMPLETIONS,
-    TRANSCRIPTIONS,
     chat_body,
     server_timing,
     transcript_of,
     transcription_form,
+    transcription_path,
 )
 from hybridlab.models.transcription import FinishReason
 from hybridlab.server import errors
@@ -56,12 +56,15 @@ class HttpModelClient(ModelClient):
                 return f"the {self.role} at {self.url}: {ready.json()['reason']}"
             listed = await self._client.get("/v1/models", timeout=HEALTH_S)
             listed.raise_for_status()
-            ids = [str(model["id"]) for model in listed.json()["data"]]
+            models = {str(model["id"]): model for model in listed.json()["data"]}
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             return f"the {self.role} at {self.url} cannot be reached ({type(error).__name__})"
-        if len(ids) != 1:
-            return f"{self.url} serves {', '.join(ids)}; start it with --only {self.role}"
-        self.models = self.models or ids
+        if len(models) != 1:
+            return f"{self.url} serves {', '.join(models)}; start it with --only {self.role}"
+        ((name, told),) = models.items()
+        self.models = self.models or [name]
+        self.tells_times = bool(told.get("tells_times"))
+        self.translates = bool(told.get("translates"))
         return ""
 
     async def infer(
@@ -70,7 +73,7 @@ class HttpModelClient(ModelClient):
         (job,) = jobs
         try:
             if job.params.kind == "transcription":
-                found = await self._transcript(job)
+                found = await self._transcript(job, on_text)
             elif on_text is None:
                 found = await self._answer(job)
             else:
@@ -84,13 +87,29 @@ class HttpModelClient(ModelClient):
             raise errors.upstream_error(self.url, why) from None
         return BatchResult([found.texts], upstream=found)
 
-    async def _transcript(self, job: InferenceJob) -> InferenceResult:
-        form = transcription_form(self.role, job.params.options)
+    async def _transcript(
+        self, job: InferenceJob, on_text: TokenCallback | None
+    ) -> InferenceResult:
+        options = job.params.options
+        path, form = transcription_path(options), transcription_form(self.role, options)
         files = {"file": ("audio", job.params.audio.encoded)}
-        response = await self._client.post(TRANSCRIPTIONS, data=form, files=files)
-        self._check(response)
-        body = response.json()
-        return _result(body, response, (transcript_of(body),))
+        if on_text is None:
+            response = await self._client.post(path, data=form, files=files)
+            self._check(response)
+            body = response.json()
+            return _result(body, response, (transcript_of(body),))
+        form["stream"] = "true"
+        text = ""
+        async with self._client.stream("POST", path, data=form, files=files) as response:
+            await self._check_stream(response)
+            async for part in _parts(response):
+                if part["type"] == "transcript.text.done":
+                    return _result(part, response, (transcript_of(part),))
+                text += str(part["delta"])
+                if not on_text([part["delta"]]):
+                    unread = {"model": self.models[0]}
+                    return _result(unread, response, (GenerationResult(text, ()),))
+        raise ValueError("a stream without an end")
 
     async def _answer(self, job: InferenceJob) -> InferenceResult:
         response = await self._client.post(COMPLETIONS, **self._question(job, stream=False))
@@ -110,10 +129,8 @@ class HttpModelClient(ModelClient):
         finish: FinishReason = "stop"
         question = self._question(job, stream=True)
         async with self._client.stream("POST", COMPLETIONS, **question) as response:
-            if response.is_error:
-                await response.aread()
-            self._check(response)
-            async for chunk in _chunks(response):
+            await self._check_stream(response)
+            async for chunk in _parts(response):
                 for choice in chunk["choices"]:
                     finish = choice["finish_reason"] or finish
                     piece = choice["delta"].get("content", "")
@@ -130,6 +147,11 @@ class HttpModelClient(ModelClient):
             options["stream_options"] = {"include_usage": True}
         body = chat_body(self.role, job.params.audio.encoded, job.params.question, **options)
         return {"content": body, "headers": {"Content-Type": "application/json"}}
+
+    async def _check_stream(self, response: httpx.Response) -> None:
+        if response.is_error:
+            await response.aread()
+        self._check(response)
 
     def _check(self, response: httpx.Response) -> None:
         """Raise what the server refused, as it said it; that this server itself is refused is no
@@ -177,16 +199,17 @@ def _usage(told: Mapping[str, Any]) -> TokenUsage:
     return TokenUsage(int(told["prompt_tokens"]), int(told["completion_tokens"]))
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """What a streamed completion says, up to its [DONE]; an error among the events is raised."""
+async def _parts(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """What a stream says, up to the [DONE] of a completion, or as long as the last part of a
+    transcript is not read; an error among the events is raised."""
     async for line in response.aiter_lines():
         name, _, data = line.partition(": ")
         if name != "data":
             continue
         if data == "[DONE]":
             return
-        chunk = dict(json.loads(data))
-        if "error" in chunk:
-            raise _api_error(502, chunk)
-        yield chunk
+        part = dict(json.loads(data))
+        if "error" in part:
+            raise _api_error(502, part)
+        yield part
     raise ValueError("a stream without an end")

@@ -61,7 +61,7 @@ class InferenceParams:
     question: str = ""
     #: Of an answer its limit of tokens alone.
     options: TranscribeOptions = DEFAULT_OPTIONS
-    #: The words are read as they come (`InferenceJob.pieces`).
+    #: The text is read as it comes (`InferenceJob.pieces`).
     stream: bool = False
 
 
@@ -100,12 +100,12 @@ class BatchResult:
 
 
 class TokenStream:
-    """An answer's text as it comes, for one reader. What was given is never taken back: an answer
-    that is started again, as its worker was lost, must first repeat what was given."""
+    """A text as it comes, for one reader. What was given is never taken back: a text that is
+    started again, as its worker was lost, must first repeat what was given."""
 
     def __init__(self) -> None:
         self.given = ""
-        self._current = ""  # since the answer was last started
+        self._current = ""  # since the text was last started
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
     def restart(self) -> None:
@@ -165,7 +165,7 @@ class InferenceJob:
         self.stream.end(None if failed else future.result().text)
 
     async def pieces(self) -> AsyncIterator[str]:
-        """The answer's text as it comes, then what `future` raises, if it does."""
+        """The text as it comes, then what `future` raises, if it does."""
         assert self.stream is not None
         async for piece in self.stream.pieces():
             yield piece
@@ -185,6 +185,8 @@ class InferenceJob:
         return (
             not (self.alone or other.alone)
             and self.params.kind == other.params.kind
+            # of a transcript that is streamed, windows are read one after the other
+            and (self.params.kind == "answer" or self.params.stream == other.params.stream)
             and self.params.options == other.params.options
             and self.max_new_tokens == other.max_new_tokens
         )

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hybridlab.server.errors import (
@@ -19,6 +20,7 @@ from hybridlab.server.errors import (
     too_slow,
     uploads_full,
 )
+from hybridlab.server.schemas.transcripts import WARNING_HEADER
 from hybridlab.server.settings import Settings
 
 log = logging.getLogger("hybridlab.server")
@@ -30,6 +32,12 @@ HELD_BYTES = 512 * 10**6
 #: so that a client that writes all before it reads reads why; else the connection is closed.
 DROPPED_BYTES = 1 << 28
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "testserver"})
+WRONG_HOST = (
+    "this server answers to localhost alone; start it with --allowed-host and this name, or with "
+    "--host 0.0.0.0 and a token"
+)
+#: What pages of other origins may read beside the body.
+EXPOSED_HEADERS = ("Retry-After", "Server-Timing", WARNING_HEADER, "X-Request-ID")
 #: The page runs its own scripts, talks to its own server and is shown in no other site's frame.
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -56,23 +64,41 @@ class RequestGuardMiddleware:
         held_bytes: int = HELD_BYTES,
         on_done: Callable[[str, int, float], None] = lambda route, status, seconds: None,
     ) -> None:
-        self.app = app
+        self.app = self._shared(app, settings)
         self.settings = settings
         self.free_requests = settings.max_requests
         self.free_bytes = max(held_bytes, 4 * settings.max_upload_bytes)
         self.on_done = on_done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = _without_head(scope)
         request = _TrackedRequest(self, scope, receive, send)
         error = self.refusal(scope)
         self.free_requests -= 1
         try:
-            app = self.app if error is None else error.response()
+            app = self.app
+            if error is not None:
+                app = self._shared(error.response(), self.settings)
             await app(scope, request.receive, request.send)
         finally:
             self.free_requests += 1
             self.free_bytes += request.received_bytes
             request.report(self.on_done)
+
+    @staticmethod
+    def _shared(app: ASGIApp, settings: Settings) -> ASGIApp:
+        """Open to pages of the origins that --cors-origin names; they may read all that is
+        answered, also what is refused."""
+        if not settings.cors_origins:
+            return app
+        return CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            allow_private_network=True,
+            expose_headers=EXPOSED_HEADERS,
+        )
 
     def limit(self, path: str) -> int:
         """Most bytes of a body; base64 takes a third more."""
@@ -85,9 +111,10 @@ class RequestGuardMiddleware:
         if self.settings.loopback:
             host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            if name not in LOOPBACK_NAMES:
-                return ApiError(421, "wrong_host", "this server answers to localhost alone")
-        if self.free_requests <= 0 and not scope["path"].startswith("/health/"):
+            allowed = self.settings.allowed_hosts
+            if name not in LOOPBACK_NAMES and name not in allowed and "*" not in allowed:
+                return ApiError(421, "wrong_host", WRONG_HOST)
+        if self.free_requests <= 0 and not scope["path"].startswith("/health"):
             return too_many_requests()
         length = int(headers.get("content-length", 0))
         if length > DROPPED_BYTES:
@@ -95,6 +122,11 @@ class RequestGuardMiddleware:
         if length > self.limit(scope["path"]):
             return too_large(self.settings.max_upload_bytes)
         return None
+
+
+def _without_head(scope: Scope) -> Scope:
+    """HEAD as GET, of which uvicorn sends no body."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 class _TrackedRequest:
@@ -150,7 +182,7 @@ class _TrackedRequest:
     def report(self, on_done: Callable[[str, int, float], None]) -> None:
         """One line, without anything of the body: id, what was asked, seconds, status."""
         seconds = time.perf_counter() - self._began
-        route = getattr(self.scope.get("route"), "path", "other")
+        route = getattr(self.scope.get("route"), "path_format", "other")
         status = self.status or 499  # the client went away before there was an answer
         level = logging.INFO if route.startswith("/v1/") else logging.DEBUG  # probes come often
         log.log(level, "%s %s %s %.3f s %d", self.id, self.scope["method"], route, seconds, status)

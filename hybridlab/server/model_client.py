@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hybridlab import catalog
+from hybridlab.audio import Samples
 from hybridlab.models.base import GenerationResult, Model, ModelSpec, TokenCallback
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.worker_model import WorkerLanguageModel, WorkerRecognizer
 from hybridlab.processes.segments import expand_segments
 from hybridlab.server.jobs import BatchResult, InferenceJob
+from hybridlab.server.model_names import model_id
 from hybridlab.server.settings import Role
 
 log = logging.getLogger("hybridlab.server")
-
-#: Ends the name of a model whose weights are random: its text means nothing, and may be empty.
-WITHOUT_TEXT = "-random"
 
 
 class ModelClient(ABC):
@@ -40,6 +40,15 @@ class ModelClient(ABC):
     batches: bool = True
     #: Whether its weights are on the device during its own calls alone.
     swaps: bool = False
+    #: Whether its segments and words have times of their own.
+    tells_times: bool = False
+    #: Whether it writes in English what is said in another language.
+    translates: bool = False
+
+    def language(self, code: str) -> str:
+        """What it is asked for where a client asks for this code of Whisper's. `ParameterError`
+        for one that it does not know."""
+        return code
 
     @abstractmethod
     async def infer(
@@ -98,10 +107,9 @@ class WorkerModelClient(ModelClient):
         self.role = role
         self.specs = list(specs)
         self.variant = variant
-        family = catalog.FAMILIES[role]
-        self.models = [
-            f"{family}-{spec.model}{'' if spec.has_text else WITHOUT_TEXT}" for spec in specs
-        ]
+        self.models = [model_id(role, spec.model, spec.weights) for spec in specs]
+        self.tells_times = role == "asr" and specs[0].timestamps
+        self.translates = role == "asr" and catalog.whisper(specs[0].model).translates
         self._on_device = False  # of weights that are swapped
         self._retained_bytes = 0  # what its allocator kept when it was last told to keep nothing
         self._swap = variant.name if variant.offloader and role == "asr" else ""
@@ -151,21 +159,46 @@ class WorkerModelClient(ModelClient):
         whole = self.role == "llm"
         audios = [job.params.audio for job in jobs]
         windows = [[audio.samples] if whole else audio.windows() for audio in audios]
-        options = jobs[0].params.options
+        asked = jobs[0].params.options
+        options = replace(asked, language=self._language_now(asked.language))
+        if on_text is not None and not whole:
+            return await self._window_by_window(windows, options, on_text)
         texts: list[GenerationResult] = await self.remote.ask_async(
             "transcribe",
             [window for own in windows for window in own],
-            replace(options, language=self._language(options.language)),
+            options,
             on_text=on_text,
         )
         rows = iter(texts)
         return [tuple(next(rows) for _ in own) for own in windows]
 
-    def _language(self, asked: str) -> str:
+    def language(self, code: str) -> str:
+        return catalog.language_for(self.specs[0].model, code)
+
+    def _language_now(self, asked: str) -> str:
         """A smaller model in another's place detects the language where it lacks the one that was
         asked for, as all but the newest lack Cantonese."""
         known = catalog.model_named(self.specs[self.active].model).languages
         return asked if self.active == 0 or asked in known else ""
+
+    async def _window_by_window(
+        self, windows: list[list[Samples]], options: TranscribeOptions, on_text: TokenCallback
+    ) -> list[tuple[GenerationResult, ...]]:
+        """The first windows of all audios in one call, then the second ones, and so on, so that
+        each text is told before the next is read."""
+        found: list[list[GenerationResult]] = [[] for _ in windows]
+        for turn in range(max(map(len, windows))):
+            rows = [row for row, own in enumerate(windows) if turn < len(own)]
+            pieces = [windows[row][turn] for row in rows]
+            texts = await self.remote.ask_async("transcribe", pieces, options)
+            told = [""] * len(windows)
+            for row, text in zip(rows, texts, strict=True):
+                begun = text.text and any(earlier.text for earlier in found[row])
+                told[row] = f" {text.text}" if begun else text.text
+                found[row].append(text)
+            if not on_text(told):
+                break
+        return [tuple(own) for own in found]
 
     def offload(self) -> None:
         if self._on_device:

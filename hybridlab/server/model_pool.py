@@ -128,6 +128,7 @@ class ModelPool:
             dtype=self.info.dtypes[role],
             path=settings.llm_path if role == "llm" else settings.asr_path,
             seed=settings.seed + (role == "asr"),
+            asr_decoding=settings.asr_decoding,
         )
 
     def schedulers(self) -> dict[Role, ModelScheduler]:

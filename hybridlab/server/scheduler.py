@@ -24,7 +24,8 @@ from hybridlab.server.jobs import (
     RequestQueue,
 )
 from hybridlab.server.memory import MemoryBudget
-from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
+from hybridlab.server.model_client import ModelClient
+from hybridlab.server.model_names import WITHOUT_TEXT
 from hybridlab.server.settings import Settings
 from hybridlab.server.supervisor import ModelSupervisor
 
@@ -109,17 +110,16 @@ class ModelScheduler:
     def check(self, params: InferenceParams) -> None:
         """`ApiError` for an audio that cannot be served now. Where other programs have come and
         hold the memory for it, a smaller model in this one's place may serve it."""
-        audio_s, asked = params.audio.seconds, params.options.max_new_tokens
         try:
-            self.admission.check(params.kind, audio_s, asked_tokens=asked)
+            self.admission.check(params)
         except ApiError as error:
-            tokens = self.admission.tokens(audio_s, asked)
+            tokens = self.admission.tokens(params)
             smaller = range(self.client.active + 1, len(self.admissions))
-            helped = any(self._would_fit(index, audio_s, tokens) for index in smaller)
+            helped = any(self._would_fit(index, params, tokens) for index in smaller)
             if error.code != errors.OUT_OF_MEMORY or not helped:
                 raise
 
-    def _would_fit(self, index: int, audio_s: float, tokens: int) -> bool:
+    def _would_fit(self, index: int, params: InferenceParams, tokens: int) -> bool:
         """Whether a smaller model and a call fit into what is free and this model's place."""
         memory = self.budget.memory
         free = memory.available_bytes() if memory is not None else None
@@ -127,7 +127,9 @@ class ModelScheduler:
             return True
         smaller = self.admissions[index]
         kept = 0 if smaller.swapped else smaller.weights_bytes
-        call = smaller.bytes_of(audio_s=audio_s, new_tokens=tokens)
+        call = smaller.bytes_of(
+            audio_s=params.audio.seconds, new_tokens=tokens, beams=params.options.beams
+        )
         at_work = kept + smaller.with_slack(call)
         place = 0 if self.admission.swapped else self.admission.weights_bytes
         return max(smaller.load_peak_bytes, at_work) <= free + place
@@ -237,8 +239,9 @@ class ModelScheduler:
             self._deliver_one(job, result)
 
     def _deliver_one(self, job: InferenceJob, result: InferenceResult) -> None:
-        if not result.text.strip() and not result.model.endswith(WITHOUT_TEXT):
-            job.fail(errors.empty_output(result.model))
+        answers = job.params.kind == "answer" and not result.model.endswith(WITHOUT_TEXT)
+        if answers and not result.text.strip():  # a transcript without words: no speech
+            job.fail(errors.empty_answer(result.model))
         elif job.stream is not None and not job.stream.agrees_with(result.text):
             job.fail(errors.answer_changed(result.model))
         elif job.pending:
@@ -277,8 +280,8 @@ class ModelScheduler:
             return
         (job,) = batch
         self.budget.refresh(idle=True)  # it is alone on the device, and its call has ended
-        seconds, tokens = job.params.audio.seconds, job.max_new_tokens
-        if await self.supervisor.fall_back(lambda n: self._would_fit(n, seconds, tokens)):
+        params, tokens = job.params, job.max_new_tokens
+        if await self.supervisor.fall_back(lambda n: self._would_fit(n, params, tokens)):
             self._retry_alone(batch)
         else:
             n_bytes = self.admission.with_slack(self.admission.batch_bytes([job]))

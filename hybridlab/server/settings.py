@@ -22,6 +22,7 @@ from hybridlab.config.params import Count, CountOrZero, WeightsSource, first_pro
 from hybridlab.devices import card_of, resolve_device
 from hybridlab.devices.visible import gpu_count
 from hybridlab.errors import ParameterError, UnavailableError
+from hybridlab.server.model_names import known_names, model_id
 from hybridlab.server.recognizer import POCKET, Recognizer, chosen
 from hybridlab.units import GB
 
@@ -38,6 +39,11 @@ ONE_PROCESS = "works on one request within one process, and the server has a wor
 MEASURED_HERE = "is how notebook 05 measures this very server, with --only for one of two"
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+def _listed(text: str) -> list[str]:
+    """What is written with commas between."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _option(default: Any, description: str) -> Any:
@@ -69,6 +75,11 @@ class Settings(BaseModel):
     asr_path: str = _option("", "folder of its local weights")
     asr_dtype: AsrDtype = _option("auto", "dtype of its weights; auto: the backend's own")
     asr_url: str = _option("", "use the ASR of another hybridlab serve at this address")
+    asr_decoding: catalog.AsrDecoding = _option(
+        "auto", "whether the ASR decodes with timestamps; auto: where its weights are released ones"
+    )
+    beams: Count = _option(1, "beams of the ASR's transcripts; 1: the likeliest token each time")
+    model_alias: str = _option("", "more names for models, as NAME=ID,NAME=ID")
     only: Literal["", "asr", "llm"] = _option("", "serve one of the two alone")
     strategy: Annotated[str, OneOf(lambda: catalog.STRATEGIES)] = _option(
         "sequential", "how the two share the device"
@@ -83,9 +94,15 @@ class Settings(BaseModel):
     host: str = _option("127.0.0.1", "address; any but loopback needs a bearer token")
     port: Annotated[int, Field(ge=0, le=65535)] = _option(8000, "port; 0: any that is free")
     token_file: str = _option("", f"file with the bearer token; else ${TOKEN_VARIABLE}")
+    allowed_host: str = _option(
+        "", "names, with commas, by which a server on loopback may be called beside its own; *: any"
+    )
+    cors_origin: str = _option(
+        "", "origins, with commas, whose pages may use the server in a browser; *: any"
+    )
 
     language: Language = _option(
-        "en", "of a transcription that names none: a code or an English name; '' or auto: detected"
+        "", "of a transcription that names none: a code or an English name; '' or auto: detected"
     )
     batch: Count = _option(8, "most requests of a kind in one call to a model")
     max_queue: Count = _option(64, "most requests of a kind that wait, and questions in a request")
@@ -125,6 +142,8 @@ class Settings(BaseModel):
         self._check_urls()
         self._check_models()
         self._check_variant()
+        self._check_aliases()
+        self._check_names()
         check_device(self.device)
         token = self.token  # whatever the address: a file that is not there is an error
         if not self.loopback and not token:
@@ -171,10 +190,46 @@ class Settings(BaseModel):
                 raise ParameterError(
                     f"--{role}-url names a model beside those served, {', '.join(self.roles)}"
                 )
-            if not all(self._is_default(f"{role}_{n}") for n in ("model", "weights", "dtype")):
+            own = [f"{role}_{name}" for name in ("model", "weights", "dtype")]
+            own += ["asr_decoding", "beams"] if role == "asr" else []
+            if not all(map(self._is_default, own)):
                 raise ParameterError(
                     f"the server at --{role}-url has its own model; leave the other --{role} "
                     "options out"
+                )
+
+    def _check_aliases(self) -> None:
+        """Of models here: another server tells its names once it is ready."""
+        here = [role for role in self.roles if role not in self.urls]
+        ids = {role: [self.model_id(role, name) for name in self.models(role)] for role in here}
+        known = {name for role, own in ids.items() for name in known_names(role, own)}
+        for name, model in self.aliases.items():
+            if not self.urls and model.lower() not in known:
+                listed = ", ".join(own[0] for own in ids.values())
+                raise ParameterError(
+                    f"--model-alias {name}={model}: {model!r} is not served; choose one of: "
+                    f"{listed}"
+                )
+
+    def _check_names(self) -> None:
+        for origin in self.cors_origins:
+            parts = urlsplit(origin)
+            bare = parts.scheme in ("http", "https") and parts.netloc
+            if origin != "*" and (not bare or f"{parts.scheme}://{parts.netloc}" != origin):
+                raise ParameterError(
+                    f"--cors-origin {origin!r} is no origin; write one like "
+                    "https://app.example.org, without a path"
+                )
+        if self.allowed_hosts and not self.loopback:
+            raise ParameterError(
+                f"--allowed-host is for a server on loopback; on {self.host} it answers to every "
+                "name"
+            )
+        for name in self.allowed_hosts:
+            if "/" in name or (":" in name and not name.startswith("[")):
+                raise ParameterError(
+                    f"--allowed-host {name!r} is no name; write it without a port, like "
+                    "host.docker.internal"
                 )
 
     def _is_default(self, name: str) -> bool:
@@ -214,6 +269,22 @@ class Settings(BaseModel):
         """The model of this role, and smaller ones that can take its place, from large to small."""
         return (self.llm_model,) if role == "llm" else (self.asr.model, *self.fallback_models)
 
+    def model_id(self, role: Role, model: str) -> str:
+        return model_id(role, model, self.source(role, model))
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """What each more name stands for, the names in lower case."""
+        found = {}
+        for pair in _listed(self.model_alias):
+            name, _, model = (part.strip() for part in pair.partition("="))
+            if not name or not model:
+                raise ParameterError(
+                    f"--model-alias {pair!r} is no pair; write NAME=ID, as whisper-1=voxtral-pocket"
+                )
+            found[name.lower()] = model
+        return found
+
     @cached_property
     def asr(self) -> Recognizer:
         """The ASR that is served, `auto` filled in. `ParameterError` where no size is named and
@@ -249,7 +320,7 @@ class Settings(BaseModel):
             own = catalog.whisper(self.asr.model)
             known = POCKET_FALLBACK_SIZES if own.shipped else FALLBACK_SIZES
             return tuple(n for n in known if catalog.whisper(n).parameters < own.parameters)
-        names = [name.strip() for name in self.fallback.split(",") if name.strip()]
+        names = _listed(self.fallback)
         return () if names == ["none"] else tuple(catalog.whisper(name).name for name in names)
 
     # ------------------------------------------------------------------------------- network
@@ -262,6 +333,14 @@ class Settings(BaseModel):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        return tuple(name.lower() for name in _listed(self.allowed_host))
+
+    @property
+    def cors_origins(self) -> tuple[str, ...]:
+        return tuple(origin.rstrip("/") for origin in _listed(self.cors_origin))
 
     @property
     def token(self) -> str:

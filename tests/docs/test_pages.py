@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from hybridlab.cli.commands import app
 from hybridlab.config import renamed
 from tests.docs.pages import PAGES, PROJECT
+from tools.serve_options import render
 
 GUIDES = sorted((PROJECT / "docs" / "adding").glob("*.md"))
 
@@ -105,6 +106,11 @@ def test_the_page_on_serving_says_what_the_help_of_the_command_says() -> None:
     for (name, default, told), (_, text, shown) in zip(rows, options, strict=True):
         assert told == text, name
         assert _value(default.strip("`")) == _value(shown), name
+
+
+def test_the_page_on_serving_says_of_each_field_what_the_schemas_say() -> None:
+    text = SERVING.read_text(encoding="utf-8")
+    assert render(text) == text
 
 
 def _value(text: str) -> float | str:

@@ -7,7 +7,7 @@ import functools
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import zip_longest
 from typing import Any
 
@@ -17,13 +17,15 @@ import pytest
 from hybridlab import catalog
 from hybridlab.errors import AudioError, WorkerLostError
 from hybridlab.models.base import GenerationResult, ModelSpec, PhaseSpan, TokenCallback, TokenUsage
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.server.admission import Admission
 from hybridlab.server.audio_decoder import AudioDecoder, bad_audio, decode_audio
 from hybridlab.server.engine import Engine
 from hybridlab.server.errors import ApiError
 from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, InferenceParams
 from hybridlab.server.memory import MemoryBudget, SharedMemory
-from hybridlab.server.model_client import WITHOUT_TEXT, ModelClient
+from hybridlab.server.model_client import ModelClient
+from hybridlab.server.model_names import WITHOUT_TEXT
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role, Settings
 from hybridlab.units import GB
@@ -65,14 +67,19 @@ class FakeModel(ModelClient):
     #: Models that do not load.
     too_large: set[str] = field(default_factory=set)
     say: Callable[[InferenceJob], str] = lambda job: f"said {job.params.question}"
+    #: All that it says of a job, in place of `say`.
+    result: Callable[[InferenceJob], GenerationResult] | None = None
     #: Called before each word of a stream, with how many there were.
     before_word: Callable[[int], Awaitable[object]] = lambda told: asyncio.sleep(0)
     active: int = 0
     swaps: bool = False
+    tells_times: bool = False
+    translates: bool = True
     cached: int = 0
     memory: FakeMemory | None = None
     needs: Callable[[InferenceJob], int] = lambda job: 0
     calls: list[list[str]] = field(default_factory=list)
+    asked: list[InferenceParams] = field(default_factory=list)
     #: Of each call, whether its text was streamed.
     listened: list[bool] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
@@ -90,6 +97,7 @@ class FakeModel(ModelClient):
         self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None = None
     ) -> BatchResult:
         self.calls.append([job.params.question for job in jobs])
+        self.asked += [job.params for job in jobs]
         self.listened.append(on_text is not None)
         self.journal.append(self.role)
         try:
@@ -98,14 +106,18 @@ class FakeModel(ModelClient):
             if error is not None:
                 raise error
             self._take(sum(map(self.needs, jobs)))
-            said = [self.say(job) for job in jobs]
+            texts = [self._said(job) for job in jobs]
             if on_text is not None:
-                await self._stream(said, on_text)
+                await self._stream([text.text for text in texts], on_text)
         except asyncio.CancelledError:
             self.log.append("kill")
             raise
-        texts = [(GenerationResult(text, (1, 2), TokenUsage(10, 3, ended=True)),) for text in said]
-        return BatchResult(texts, [PhaseSpan(self.role, "decode", 0.0, 0.5)])
+        return BatchResult([(text,) for text in texts], [PhaseSpan(self.role, "decode", 0.0, 0.5)])
+
+    def _said(self, job: InferenceJob) -> GenerationResult:
+        if self.result is not None:
+            return self.result(job)
+        return GenerationResult(self.say(job), (1, 2), usage=TokenUsage(10, 3))
 
     def _take(self, n_bytes: int) -> None:
         if self.memory is not None:
@@ -159,12 +171,15 @@ def silence(seconds: float = 1.0) -> DecodedAudio:
 
 
 def wanted(name: str, *, role: Role = "llm", seconds: float = 1.0, **more: Any) -> InferenceParams:
-    """`more`: of `InferenceParams`."""
-    usual: dict[str, Any] = {
-        "kind": "answer" if role == "llm" else "transcription",
-        "max_new_tokens": 40,
-    }
-    return InferenceParams(role=role, question=name, audio=silence(seconds), **(usual | more))
+    """`more`: of `InferenceParams`, or of its options."""
+    options = {field.name for field in fields(TranscribeOptions)} & more.keys()
+    asked = TranscribeOptions(
+        **{"max_new_tokens": 40, **{name: more.pop(name) for name in options}}
+    )
+    usual: dict[str, Any] = {"kind": "answer" if role == "llm" else "transcription"}
+    return InferenceParams(
+        role=role, question=name, audio=silence(seconds), options=asked, **(usual | more)
+    )
 
 
 def admission(role: Role, model: str, budget: MemoryBudget) -> Admission:

@@ -33,10 +33,11 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 SOUNDS = st.sampled_from([wav(seconds) for seconds in (0.1, 0.12)])
 ENCODED = SOUNDS.map(lambda sound: base64.b64encode(sound).decode())
-#: For a description that allows any text, names of models are all alike: every second one is known.
-MODELS = {"/v1/audio/transcriptions": "whisper-1", "/v1/chat/completions": "voxtral-pocket"}
+#: For a description that allows any text, names of models are all alike: most of them are known.
+SPEECH = ("/v1/audio/transcriptions", "/v1/audio/translations")
+MODELS = dict.fromkeys(SPEECH, "whisper-1") | {"/v1/chat/completions": "voxtral-pocket"}
 
-FORMS = ("/v1/audio/transcriptions", "/v1/hybrid")
+FORMS = (*SPEECH, "/v1/hybrid")
 
 
 @schemathesis.hook
@@ -62,25 +63,37 @@ def map_case(_: HookContext, case: Case) -> Case:
     """Names that are served, and of what is allowed that which makes sense: no schema can tell that
     there must be one audio in all messages."""
     body = case.body  # changed in place: what is set anew is taken for something forbidden
-    if isinstance(body, dict) and case.path in MODELS and _even(body.get("model")):
+    allowed = case.meta.generation.mode.is_positive  # asked later, it were of what is changed
+    if isinstance(body, dict) and case.path in MODELS and _to_be_served(body.get("model")):
         body["model"] = MODELS[case.path]
-    if case.path == "/v1/chat/completions" and case.meta.generation.mode.is_positive:
+    if case.path == "/v1/chat/completions" and allowed:
         _make_sense(body)
+    if case.path in SPEECH and allowed:
+        _make_fields_go_together(body)
     return case
 
 
-def _even(name: Any) -> bool:
-    return isinstance(name, str) and len(name) > 0 and len(name) % 2 == 0
+def _to_be_served(name: Any) -> bool:
+    """Also what /v1/models has told, of which the ASR answers no questions."""
+    return isinstance(name, str) and (len(name) % 4 != 0 or name.startswith("whisper"))
 
 
 def _make_sense(body: dict[str, Any]) -> None:
     for message in body["messages"]:
-        if isinstance(message["content"], list):
+        if isinstance(message.get("content"), list):
             message["content"] = [p for p in message["content"] if p["type"] == "text"]
     sound = {"type": "input_audio", "input_audio": {"data": base64.b64encode(wav(0.1)).decode()}}
     body["messages"][0] |= {"content": [sound, {"type": "text", "text": "Who?"}]}
     if not body.get("stream"):
         body.pop("stream_options", None)
+
+
+def _make_fields_go_together(body: dict[str, Any]) -> None:
+    """Words are told in one format, and subtitles are not streamed."""
+    if any("word" in body.get(f"timestamp_granularities{end}", []) for end in ("", "[]")):
+        body["response_format"] = "verbose_json"
+    elif body.get("stream") and body.get("response_format") in ("srt", "vtt"):
+        body["response_format"] = "json"
 
 
 @dataclass

@@ -78,7 +78,7 @@ def message(path: str = CHAT, body: bytes | None = None, *lines: str) -> bytes:
 
 
 def default_models() -> tuple[FakeModel, ...]:
-    return llm(), asr(say=lambda job: "heard")
+    return llm(), asr(say=lambda job: "heard", tells_times=True)
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from hybridlab.devices import procfs
 from hybridlab.devices.nvml import nvml_memory, nvml_process_bytes
 from hybridlab.devices.visible import visible_gpus
 from hybridlab.models.http_model import chat_body
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.planner.memory_plan import cublas_workspace_bytes
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.processes.worker import Worker
@@ -264,7 +265,7 @@ def test_what_was_asked_before_decides_nothing(
             kind="answer" if llm else "transcription",
             audio=silence(seconds[llm]),
             question="What is said?",
-            max_new_tokens=2,
+            options=TranscribeOptions(max_new_tokens=2),
         )
         (job,) = engine.submit(wish)
         try:

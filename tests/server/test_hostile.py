@@ -82,7 +82,11 @@ FORMS = {
     "no model": form(),
     "no file": part("model", b"whisper-1") + END,
     "no audio": part("model", b"whisper-1") + part("file", b"no audio", '; filename="a"') + END,
-    "a prompt": form(**FIELDS, prompt="hello"),
+    "a prompt for the LLM": form(model="voxtral", prompt="hello"),
+    "a temperature that is none": form(**FIELDS, temperature="warm"),
+    "a temperature that is no number": form(**FIELDS, temperature="nan"),
+    "a temperature above one": form(**FIELDS, temperature="1.01"),
+    "a part of a file without a filename": part("model", b"whisper-1") + part("file", wav()) + END,
     "a format that is none": form(**FIELDS, response_format="xml"),
     "a language that is none": form(**FIELDS, language="klingon"),
     "a language with a NUL": form(**FIELDS, language="en\0"),
@@ -109,6 +113,9 @@ WHY = {
     "an object without an end": "must be an object as application/json",
     "nested lists": "parsing the body",
     "no audio": "cannot be decoded as audio",
+    "a part of a file without a filename": "file: this is a field of text; send the audio as a",
+    "a prompt for the LLM": "prompt: voxtral-pocket takes none",
+    "a temperature that is none": "temperature: Input should be a valid number",
 }
 CHUNKED = "Transfer-Encoding: chunked"
 #: Lines of a head, what follows, and the status that it gets, if in plain text.

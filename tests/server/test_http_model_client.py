@@ -13,6 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
+from hybridlab.models.http_model import TRANSLATIONS
+from hybridlab.models.transcription import TranscribeOptions, Word
 from hybridlab.server.app import create_app
 from hybridlab.server.engine import Engine
 from hybridlab.server.errors import ApiError
@@ -21,7 +23,7 @@ from hybridlab.server.jobs import BatchResult, DecodedAudio, InferenceJob, Infer
 from hybridlab.server.model_pool import upstream_scheduler
 from hybridlab.server.settings import Role, Settings
 from tests.server.fakes import InProcessDecoder, asr, llm, played
-from tests.server.live import CHAT, HYBRID, live, question, upload
+from tests.server.live import CHAT, HYBRID, TRANSCRIPTIONS, live, question, upload
 
 #: 65 s in three windows.
 AUDIO = DecodedAudio(np.zeros(65 * 16_000, np.float32), (28 * 16_000, 56 * 16_000), encoded=b"RIFF")
@@ -30,7 +32,24 @@ TRANSCRIPT = {
     "text": "one two",
     "model": "whisper-base",
     "instead_of": "whisper-large-v3",
-    "segments": [{"start": a, "end": b, "text": text, "tokens": [7]} for a, b, text in SEGMENTS],
+    "finish_reason": "early",
+    "language": "de",
+    "duration": 65.0,
+    "token_ids": [7, 8],
+    "segments": [
+        {
+            "start": a,
+            "end": b,
+            "text": text,
+            "tokens": [7],
+            "temperature": 0.0,
+            "avg_logprob": -0.5,
+            "no_speech_prob": 0.1,
+            "compression_ratio": None,
+            "words": [{"word": text, "start": a, "end": b, "probability": 0.9}],
+        }
+        for a, b, text in SEGMENTS
+    ],
 }
 USAGE = {"prompt_tokens": 390, "completion_tokens": 3, "total_tokens": 393}
 ANSWER = {
@@ -99,7 +118,7 @@ def job(kind: str = "answer", *, stream: bool = False) -> InferenceJob:
         kind=kind,  # type: ignore[arg-type]
         audio=AUDIO,
         question="what?",
-        language="de",
+        options=TranscribeOptions(language="de", max_new_tokens=7, words=kind != "answer"),
         stream=stream,
     )
     return InferenceJob(params, 7, asyncio.get_running_loop().create_future())
@@ -110,16 +129,21 @@ async def infer(client: HttpModelClient, kind: str = "answer") -> BatchResult:
 
 
 @played
-async def test_a_transcript_has_a_text_for_each_window_and_the_other_server_s_times() -> None:
+async def test_a_transcript_is_all_that_the_other_server_tells_and_has_its_times() -> None:
     async with scripted(reply(json.dumps(TRANSCRIPT).encode()), role="asr") as (client, script):
         found = (await infer(client, "transcription")).upstream
     assert found is not None
-    assert [text.text for text in found.texts] == ["one", "", "two"]
+    (text,) = found.texts
+    assert (text.text, text.tokens, text.finish_reason) == ("one two", (7, 8), "early")
+    assert (text.language, text.audio_s) == ("de", 65.0)
+    assert [(s.start_s, s.end_s, s.text) for s in text.segments] == SEGMENTS
+    assert text.segments[1].words == (Word("two", 56.0, 65.0, 0.9),)
     assert (found.model, found.instead_of) == ("whisper-base", "whisper-large-v3")
     assert (found.queue_time_s, found.work_s, found.upstream_s) == (0.001, 0.0205, 0.025)
     (request,) = script.requests
     assert b"authorization: bearer t\r\n" in request.lower()
-    for field, value in {"language": "de", "max_tokens": "7", "model": "asr"}.items():
+    fields = {"language": "de", "max_tokens": "7", "model": "asr"}
+    for field, value in (fields | {"timestamp_granularities[]": "word"}).items():
         assert f'name="{field}"\r\n\r\n{value}\r\n'.encode() in request
     assert b"\r\n\r\nRIFF\r\n" in request  # the upload as it came
 
@@ -130,7 +154,7 @@ async def test_an_answer_has_its_tokens() -> None:
         ((text,),) = (await infer(client)).texts
     assert (text.text, text.tokens) == ("two", (5,))
     assert text.usage is not None
-    assert (text.usage.prompt_tokens, text.usage.ended) == (390, True)
+    assert (text.usage.prompt_tokens, text.finish_reason) == (390, "stop")
     body = json.loads(script.requests[0].partition(b"\r\n\r\n")[2])
     assert (body["max_tokens"], body["stream"]) == (7, False)
     assert body["messages"][0]["content"][0]["input_audio"]["data"] == "UklGRg=="  # RIFF
@@ -150,7 +174,33 @@ async def test_a_stream_gives_its_text_as_it_comes_and_stops_when_nobody_reads_i
         assert text.text == "".join(pieces) == expected
         if wanted:
             assert text.usage is not None
-            assert not text.usage.ended
+            assert text.finish_reason == "length"
+
+
+@played
+async def test_a_transcript_is_streamed_as_it_comes_and_has_all_that_the_last_event_tells() -> None:
+    events: list[Any] = [{"type": "transcript.text.delta", "delta": d} for d in ("one", " two")]
+    events.append({**TRANSCRIPT, "type": "transcript.text.done"})
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode()
+    said = reply(body, kind="text/event-stream")
+    for wanted, expected in ((True, "one two"), (False, "one")):
+        async with scripted(said, role="asr") as (client, script):
+            client.models = ["whisper-base"]
+            pieces: list[str] = []
+
+            def on_text(new: Any, pieces: list[str] = pieces, wanted: bool = wanted) -> bool:
+                pieces.extend(new)
+                return wanted
+
+            ((text,),) = (await client.infer([job("transcription", stream=True)], on_text)).texts
+        assert text.text == "".join(pieces) == expected
+        assert len(text.segments) == 2 * wanted
+        assert b'name="stream"\r\n\r\ntrue\r\n' in script.requests[0]
+    cut = reply(body[:-200], kind="text/event-stream")
+    async with scripted(cut, role="asr") as (client, _):
+        with pytest.raises(ApiError) as caught:
+            await client.infer([job("transcription", stream=True)], lambda new: True)
+    assert caught.value.code == "upstream_error"
 
 
 LOST = {"error": {"message": "lost", "type": "server_error", "code": "worker_lost"}}
@@ -228,8 +278,9 @@ async def test_a_server_that_is_not_ready_says_why(said: bytes, why: str) -> Non
 @played
 async def test_a_server_in_front_of_two_answers_as_they_do() -> None:
     """Many at once: the server behind puts them into batches, and what it refuses comes through."""
-    mind = llm(serve_s=0.05)
-    async with live(mind, batch=4) as behind_llm, live(asr(say=lambda job: "heard")) as behind_asr:
+    mind = llm(serve_s=0.05, translates=False)
+    ear = asr(say=lambda job: "heard it", tells_times=True)
+    async with live(mind, batch=4) as behind_llm, live(ear) as behind_asr:
         urls = {
             f"{role}_url": f"http://127.0.0.1:{behind.port}"
             for role, behind in (("llm", behind_llm), ("asr", behind_asr))
@@ -245,7 +296,7 @@ async def test_a_server_in_front_of_two_answers_as_they_do() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             asked = [f"question {n}" for n in range(10)]
             both = (await client.post(HYBRID, **upload(question=asked))).json()
-            assert both["transcript"]["text"] == "heard"
+            assert both["transcript"]["text"] == "heard it"
             assert [one["text"] for one in both["answers"]] == [f"said {text}" for text in asked]
             assert max(map(len, mind.calls)) == 4
             streamed = (await client.post(HYBRID, **upload(question="a", stream="true"))).text
@@ -253,6 +304,26 @@ async def test_a_server_in_front_of_two_answers_as_they_do() -> None:
             assert names == [
                 f"event: {n}" for n in ("transcript", "delta", "delta", "answer", "done")
             ]
+            models = (await client.get("/v1/models")).json()["data"]
+            assert [(one["id"], one["tells_times"]) for one in models] == [
+                ("voxtral-pocket", False),
+                ("whisper-pocket-m", True),
+            ]
+            fields = {"model": "asr", "prompt": "Ann", "temperature": "0.5", "language": "de"}
+            words = {"response_format": "verbose_json", "timestamp_granularities[]": "word"}
+            english = await client.post(TRANSLATIONS, **upload(**fields, **words))
+            assert english.json()["text"] == "heard it"
+            assert ear.asked[-1].options == TranscribeOptions(
+                language="de", task="translate", prompt="Ann", temperature=0.5, words=True
+            )
+            await client.post(TRANSCRIPTIONS, **upload(model="asr", response_format="srt"))
+            assert (ear.asked[-1].options.words, ear.asked[-1].options.language) == (True, "")
+            parts = (await client.post(TRANSCRIPTIONS, **upload(model="asr", stream="true"))).text
+            told = [json.loads(part[6:]) for part in parts.split("\n\n") if part]
+            assert [part.get("delta") for part in told] == ["heard", " it", None]
+            assert told[-1]["text"] == "heard it"
+            wrong = await client.post(TRANSLATIONS, **upload(model="llm"))
+            assert (wrong.status_code, "does not translate" in wrong.text) == (400, True)
             chat = await client.post(CHAT, json=question())
             assert re.search(r"wait;.* work;.* upstream;dur=", chat.headers["server-timing"])
             assert (await client.get("/health/ready")).json() == {"ready": True, "reason": ""}

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import closing
 
+import numpy as np
 import pytest
 
 from hybridlab import catalog
 from hybridlab.audio import load_clips
 from hybridlab.errors import HybridlabError
 from hybridlab.models import AudioLanguageModel, SpeechRecognizer
-from hybridlab.models.base import GenerationResult
+from hybridlab.models.base import GenerationResult, ModelSpec
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.server.audio_decoder import decode_audio
 from hybridlab.server.engine import Engine
-from hybridlab.server.jobs import InferenceJob, InferenceParams
+from hybridlab.server.jobs import (
+    BatchResult,
+    DecodedAudio,
+    InferenceJob,
+    InferenceParams,
+    InferenceResult,
+)
 from hybridlab.server.model_client import WorkerModelClient
 from hybridlab.server.model_pool import ModelPool
 from hybridlab.server.settings import Role, Settings
@@ -58,7 +66,11 @@ def test_texts_are_those_of_the_models_alone(
         heard = [InferenceParams(role=role, kind="transcription", audio=sound) for sound in sounds]
         asked = [
             InferenceParams(
-                role="llm", kind="answer", audio=sound, question=QUESTION, max_new_tokens=40
+                role="llm",
+                kind="answer",
+                audio=sound,
+                question=QUESTION,
+                options=TranscribeOptions(max_new_tokens=40),
             )
             for sound in sounds
         ]
@@ -104,26 +116,13 @@ def test_what_this_machine_lacks_is_one_line(options: dict[str, object], why: st
 
 def test_a_smaller_whisper_detects_the_language_that_it_lacks() -> None:
     """Those below large-v3 have no Cantonese; the model that was asked refuses what it lacks."""
-    asked: list[str] = []
-
-    class Remote:
-        async def ask_async(self, *_: object, language: str, **__: object) -> list[object]:
-            asked.append(language)
-            return [GenerationResult("x", ())]
-
-        def drain_spans(self) -> list[object]:
-            return []
-
+    remote = Remote([])
     specs = [spec(size, weights="random") for size in ("large-v3", "medium")]
     variant = catalog.variant("sequential", "plain")
-    client = WorkerModelClient(Remote(), "asr", specs, variant)  # type: ignore[arg-type]
+    client = WorkerModelClient(remote, "asr", specs, variant)  # type: ignore[arg-type]
 
     async def ask(language: str) -> None:
-        params = InferenceParams(
-            role="asr", kind="transcription", audio=silence(), language=language
-        )
-        future = asyncio.get_running_loop().create_future()
-        await client.infer([InferenceJob(params=params, max_new_tokens=4, future=future)])
+        await client.infer([transcription(silence(), language=language)])
 
     async def scene() -> None:
         await ask("yue")
@@ -132,4 +131,88 @@ def test_a_smaller_whisper_detects_the_language_that_it_lacks() -> None:
         await ask("de")
 
     asyncio.run(scene())
-    assert asked == ["yue", "", "de"]
+    assert [options.language for _, options in remote.calls] == ["yue", "", "de"]
+    with pytest.raises(HybridlabError, match="medium does not know"):
+        WorkerModelClient(remote, "asr", specs[1:], variant).language("yue")  # type: ignore[arg-type]
+
+
+def test_a_streamed_transcript_tells_each_window_before_the_next_is_read() -> None:
+    """Two clients at once, of three windows and of one; the second's middle one has no words."""
+    remote = Remote(["one", "two", "", "three"])
+    variant = catalog.variant("sequential", "plain")
+    client = WorkerModelClient(remote, "asr", [spec("base", weights="random")], variant)  # type: ignore[arg-type]
+    long = DecodedAudio(np.zeros(30, np.float32), (10, 20))
+    log: list[object] = []
+
+    def told(pieces: Sequence[str]) -> bool:
+        log.append((len(remote.calls), *pieces))
+        return True
+
+    async def scene() -> BatchResult:
+        return await client.infer([transcription(long), transcription(silence())], told)
+
+    texts = asyncio.run(scene()).texts
+    assert log == [(1, "one", "two"), (2, "", ""), (3, " three", "")]
+    assert [[row.text for row in own] for own in texts] == [["one", "", "three"], ["two"]]
+    remote.calls.clear()
+    remote.texts[:] = ["one", "two"]
+
+    async def unread() -> BatchResult:
+        return await client.infer([transcription(long), transcription(silence())], lambda _: False)
+
+    assert len(asyncio.run(unread()).texts) == 2
+    assert len(remote.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "translates", "tells_times"),
+    [
+        ({"model": "base", "weights": "hub"}, True, True),
+        ({"model": "base", "weights": "hub", "asr_decoding": "plain"}, True, False),
+        ({"model": "base", "weights": "random"}, True, False),
+        ({"model": "turbo", "weights": "hub"}, False, True),
+        ({"model": "distil-large-v3", "weights": "hub"}, False, True),
+        ({"model": "tiny.en", "weights": "hub"}, False, True),
+        ({"model": "pocket-m", "weights": "pocket"}, True, False),
+    ],
+)
+def test_what_a_whisper_can_is_told_by_its_size_and_decoding(
+    facts: dict[str, str], translates: bool, tells_times: bool
+) -> None:
+    specs = [ModelSpec(backend="openai-whisper", dtype="float32", **facts)]  # type: ignore[arg-type]
+    variant = catalog.variant("sequential", "plain")
+    client = WorkerModelClient(Remote([]), "asr", specs, variant)  # type: ignore[arg-type]
+    assert (client.translates, client.tells_times) == (translates, tells_times)
+
+
+def test_how_the_asr_decodes_is_an_option() -> None:
+    with closing(ModelPool(settings(only="asr", asr_decoding="timestamps"))) as pool:
+        (model,) = pool.models
+        assert [one.asr_decoding for one in model.specs] == ["timestamps", "timestamps"]
+        assert model.tells_times
+
+
+class Remote:
+    """A worker that says these texts, window by window, or 'x' where there are none."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.calls: list[tuple[int, TranscribeOptions]] = []
+
+    async def ask_async(
+        self, _: str, pieces: Sequence[object], options: TranscribeOptions, **__: object
+    ) -> list[GenerationResult]:
+        self.calls.append((len(pieces), options))
+        said = [self.texts.pop(0) if self.texts else "x" for _ in pieces]
+        return [GenerationResult(text, ()) for text in said]
+
+    def drain_spans(self) -> list[object]:
+        return []
+
+
+def transcription(audio: DecodedAudio, *, language: str = "en") -> InferenceJob:
+    params = InferenceParams(
+        role="asr", kind="transcription", audio=audio, options=TranscribeOptions(language=language)
+    )
+    future: asyncio.Future[InferenceResult] = asyncio.get_running_loop().create_future()
+    return InferenceJob(params=params, max_new_tokens=4, future=future)

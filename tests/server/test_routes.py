@@ -13,7 +13,7 @@ from hybridlab.server.app import STATIC, create_app
 from hybridlab.server.engine import Engine
 from hybridlab.server.settings import Settings
 from tests.server.fakes import asr, llm, played
-from tests.server.live import CHAT, HYBRID, TRANSCRIPTIONS, question, routes, upload, wav
+from tests.server.live import CHAT, HYBRID, TRANSCRIPTIONS, live, question, routes, upload, wav
 
 
 @played
@@ -28,6 +28,7 @@ async def test_a_transcript_in_every_format() -> None:
 
         assert (await get("json")).json() == {
             "text": "heard",
+            "finish_reason": "stop",
             "usage": {"type": "duration", "seconds": 1.0},
             "model": "whisper-pocket-m",
         }
@@ -42,7 +43,7 @@ async def test_the_name_chooses_the_model() -> None:
     async with routes() as (client, _):
         ids = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
         assert ids == ["voxtral-pocket", "whisper-pocket-m"]
-        for model in ("whisper-1", "whisper", "pocket-m", *ids):
+        for model in ("whisper-1", "whisper", "Pocket-M", *ids):
             response = await client.post(TRANSCRIPTIONS, **upload(model=model))
             expected = ids[0] if model == ids[0] else ids[1]
             assert response.json()["model"] == expected
@@ -175,7 +176,8 @@ async def test_the_token_is_asked_for_everywhere_but_at_the_health_routes() -> N
         good = await client.get("/v1/models", headers={"Authorization": "Bearer secret"})
         assert good.status_code == 200
         assert (await client.get("/health/live")).status_code == 200
-        assert (await client.get("/health/ready")).json() == {"ready": True, "reason": ""}
+        for path in ("/health", "/health/ready"):
+            assert (await client.get(path)).json() == {"ready": True, "reason": ""}
 
 
 @played
@@ -254,6 +256,17 @@ async def test_what_the_framework_refuses_has_the_shape_of_every_error() -> None
             answer = await client.request(method, path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
         assert answer.headers["allow"] == "GET"
+
+
+@played
+async def test_head_is_as_get_without_a_body() -> None:
+    async with live() as server:
+        for path in ("/v1/models", "/v1/models/asr", "/health", "/health/live", "/metrics", "/"):
+            got = await server.client.get(path)
+            head = await server.client.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"") == (200, b"")
+            assert head.headers["content-type"] == got.headers["content-type"]
+        assert (await server.client.head(CHAT)).status_code == 405
 
 
 def test_a_fault_of_the_server_has_the_shape_of_every_error() -> None:

@@ -239,7 +239,9 @@ def test_the_openai_client(project: Path, server: Running) -> None:
     assert out.startswith("models: voxtral-pocket, whisper-pocket-m\n")
     assert f"transcript: {FIRST.text}\n" in out
     assert f"segment: 0.00 to {FIRST.audio_s:.2f} s: {FIRST.text}\n" in out
-    assert f"00:00:00,000 --> 00:00:07,848\n{FIRST.text}\n" in out
+    cues = re.findall(r"\d\n(\S+) --> (\S+)\n(.+)\n", out)
+    assert [text for *_, text in cues] == ["zero six seven", "three five six one"]
+    assert (cues[0][0], cues[-1][1]) == ("00:00:00,000", "00:00:07,848")
     assert f"answer: {question.answer}\nstreamed: {question.answer}\n" in out
     assert re.search(r"tokens: 38\d of the prompt, 3 of the answer\n", out)
 

@@ -24,18 +24,19 @@ class Ready(Answer):
     reason: str
 
 
-@health_router.get("/live", responses={503: {"model": Live}, **error_responses()})
-async def live(engine: EngineDep, sent: Response) -> Live:
-    reason = engine.failed
-    sent.status_code = 503 if reason else 200
-    return Live(live=not reason, reason=reason)
-
-
+@health_router.get("", responses={503: {"model": Ready}, **error_responses()})
 @health_router.get("/ready", responses={503: {"model": Ready}, **error_responses()})
 async def ready(engine: EngineDep, sent: Response) -> Ready:
     reason = await engine.not_ready()
     sent.status_code = 503 if reason else 200
     return Ready(ready=not reason, reason=reason)
+
+
+@health_router.get("/live", responses={503: {"model": Live}, **error_responses()})
+async def live(engine: EngineDep, sent: Response) -> Live:
+    reason = engine.failed
+    sent.status_code = 503 if reason else 200
+    return Live(live=not reason, reason=reason)
 
 
 @metrics_router.get("/metrics", responses=error_responses(401), response_class=PlainTextResponse)

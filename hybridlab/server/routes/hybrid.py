@@ -47,7 +47,7 @@ async def hybrid(request: Request, engine: EngineDep, form: Annotated[HybridForm
     """A transcript and an answer to each `question`; streamed, the transcript comes first, and
     before each answer its text as it comes (`delta`)."""
     questions, role = form.questions, engine.asr()
-    language = engine.settings.language if form.language is None else form.language
+    language = engine.language(role, form.language)
     upload = await read_upload(form.file)
     audio = await cancel_on_disconnect(request, engine.decode(upload, role, "transcription"))
     limit = engine.answer_tokens(form.max_tokens)
@@ -56,7 +56,9 @@ async def hybrid(request: Request, engine: EngineDep, form: Annotated[HybridForm
             role=role,
             kind="transcription",
             audio=audio,
-            options=TranscribeOptions(language=language),
+            options=TranscribeOptions(
+                language=language, beams=engine.settings.beams if role == "asr" else 1
+            ),
         ),
         *(question_params(audio, text, limit, stream=form.stream) for text in questions),
     )

@@ -9,7 +9,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 #: Where FastAPI keeps the schema of a model.
 REF = "#/components/schemas/{model}"
-FinishReason = Literal["stop", "length"]
+#: Of an answer; a transcript may also have ended early.
+AnswerFinish = Literal["stop", "length"]
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -19,13 +20,13 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _absent(value: Any) -> bool:
+def absent(value: Any) -> bool:
     return value is None
 
 
 #: A field that is left out where it is None, rather than null.
-OptionalText = Annotated[str | SkipJsonSchema[None], Field(exclude_if=_absent)]
-OptionalNumber = Annotated[float | SkipJsonSchema[None], Field(exclude_if=_absent)]
+OptionalText = Annotated[str | SkipJsonSchema[None], Field(exclude_if=absent)]
+OptionalNumber = Annotated[float | SkipJsonSchema[None], Field(exclude_if=absent)]
 
 
 class Served(Answer):
@@ -59,7 +60,7 @@ WHY = {
     408: "the upload did not end in time",
     413: "the upload or its audio is larger or longer than what is served",
     421: "the server listens on loopback and was called by another name",
-    422: "the model wrote no text for this audio",
+    422: "the LLM wrote no answer about this audio",
     429: "too many requests wait already",
     500: "a fault of the server, whose log says why",
     502: "another server that has the model made no sense",
@@ -83,4 +84,6 @@ def error_responses(*statuses: int) -> Responses:
 
 
 #: Of a route that calls a model.
-INFERENCE_ERRORS = error_responses(400, 401, 404, 408, 413, 422, 429, 502, 503, 504)
+SPEECH_ERRORS = error_responses(400, 401, 404, 408, 413, 429, 502, 503, 504)
+#: Of one that asks the LLM a question.
+INFERENCE_ERRORS = SPEECH_ERRORS | error_responses(422)

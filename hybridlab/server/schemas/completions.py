@@ -10,7 +10,7 @@ from pydantic import Field
 
 from hybridlab.models.base import TokenUsage
 from hybridlab.server.jobs import InferenceResult
-from hybridlab.server.schemas.base import Answer, FinishReason, OptionalText
+from hybridlab.server.schemas.base import Answer, AnswerFinish, OptionalText
 from hybridlab.server.streaming import event
 
 
@@ -30,7 +30,7 @@ class AssistantMessage(Answer):
 class Choice(Answer):
     index: Literal[0] = 0
     message: AssistantMessage
-    finish_reason: FinishReason
+    finish_reason: AnswerFinish
     logprobs: None = None
     token_ids: list[int]
 
@@ -52,7 +52,7 @@ class Delta(Answer):
 class ChunkChoice(Answer):
     index: Literal[0] = 0
     delta: Delta
-    finish_reason: FinishReason | None = None
+    finish_reason: AnswerFinish | None = None
 
 
 class Chunk(Answer):
@@ -89,7 +89,7 @@ def usage(result: InferenceResult) -> Usage:
     )
 
 
-def finish_reason(result: InferenceResult) -> FinishReason:
+def finish_reason(result: InferenceResult) -> AnswerFinish:
     return "stop" if result.texts[0].finish_reason == "stop" else "length"
 
 
@@ -123,7 +123,7 @@ class ChunkWriter:
         counted = self._event([], usage(result)) if self.include_usage else ""
         return self._choice(Delta(), finish_reason(result)) + counted + DONE
 
-    def _choice(self, delta: Delta, finish: FinishReason | None = None) -> str:
+    def _choice(self, delta: Delta, finish: AnswerFinish | None = None) -> str:
         return self._event([ChunkChoice(delta=delta, finish_reason=finish)], None)
 
     def _event(self, choices: list[ChunkChoice], counted: Usage | None) -> str:

@@ -10,9 +10,22 @@ from pydantic.json_schema import models_json_schema
 from hybridlab.server.schemas.base import REF, Error
 from hybridlab.server.schemas.completions import Chunk
 from hybridlab.server.schemas.hybrid import HybridDelta, HybridDone, HybridEvent
+from hybridlab.server.schemas.transcripts import (
+    TranscriptDelta,
+    TranscriptDone,
+    VerboseTranscriptDone,
+)
 
 #: Models of which FastAPI itself does not know.
-REFERRED = (Error, Chunk, HybridDelta, HybridDone)
+REFERRED = (
+    Error,
+    Chunk,
+    HybridDelta,
+    HybridDone,
+    TranscriptDelta,
+    TranscriptDone,
+    VerboseTranscriptDone,
+)
 
 
 def _event(of: type[BaseModel], name: str = "") -> dict[str, Any]:
@@ -33,6 +46,9 @@ def _stream(*events: dict[str, Any]) -> dict[str, Any]:
 
 CHUNK_STREAM = _stream(
     _event(Chunk), _event(Error), {"type": "object", "properties": {"data": {"const": "[DONE]"}}}
+)
+TRANSCRIPT_STREAM = _stream(
+    _event(TranscriptDelta), _event(TranscriptDone), _event(VerboseTranscriptDone), _event(Error)
 )
 HYBRID_STREAM = _stream(
     *(_event(model, model.event_name) for model in get_args(HybridEvent)), _event(Error, "error")

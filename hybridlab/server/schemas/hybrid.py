@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 from hybridlab.server.jobs import DecodedAudio, InferenceResult
-from hybridlab.server.schemas.base import Answer, FinishReason, Served
+from hybridlab.server.schemas.base import Answer, AnswerFinish, Served
 from hybridlab.server.schemas.completions import finish_reason
-from hybridlab.server.schemas.transcripts import Segment, segments_of
+from hybridlab.server.schemas.transcripts import Segment, Text, segments_of, text_of
 
 
-class HybridTranscript(Served):
+class HybridTranscript(Text):
     event_name: ClassVar[str] = "transcript"
-    text: str
     duration: float
     segments: list[Segment]
 
@@ -22,7 +21,7 @@ class HybridAnswer(Served):
     index: int
     question: str
     text: str
-    finish_reason: FinishReason
+    finish_reason: AnswerFinish
 
 
 class HybridDelta(Answer):
@@ -50,9 +49,7 @@ class Hybrid(Answer):
 
 def hybrid_transcript(result: InferenceResult, audio: DecodedAudio) -> HybridTranscript:
     return HybridTranscript(
-        text=result.text,
-        model=result.model,
-        instead_of=result.instead_of or None,
+        **text_of(result, audio),
         duration=round(audio.seconds, 3),
         segments=[
             Segment(start=round(one.start_s, 3), end=round(one.end_s, 3), text=one.text)
