@@ -133,7 +133,7 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         start_s, end_s = map(self.device.seconds, (started, self.device.stamp()))
         self.spans.append(PhaseSpan(self.name, phase, start_s, end_s))
 
-    def _encode(self, pieces: list[Samples]) -> list[Any]:
+    def _encode(self, pieces: list[Samples], *, beams: int = 1) -> list[Any]:
         with self._phase("encode"):
             return [self._encoded(piece) for piece in pieces]
 

@@ -131,14 +131,15 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
         with self._probe.call(), torch.inference_mode():
             yield
 
-    def _encode(self, pieces: list[Samples]) -> Encoded:
-        """On a host the encoder is given one window after the other, which keeps its cores busy:
-        the buffers of a whole batch are mapped anew at every layer, and the page faults took a
-        tenth of a call's time beside the memory."""
+    def _encode(self, pieces: list[Samples], *, beams: int = 1) -> Encoded:
+        """One window after the other for beams, which the library has of one window at a time, and
+        on a host, where it keeps the cores busy: the buffers of a whole batch are mapped anew at
+        every layer, and the page faults took a tenth of a call's time beside the memory."""
         mel = torch.stack([self.mel(piece) for piece in pieces])
         if not self.device.is_host:
             mel = mel.half()
-            return Encoded(mel, self._model.encoder(mel))
+            if beams == 1:
+                return Encoded(mel, self._model.encoder(mel))
         return Encoded(mel, torch.cat([self._model.encoder(window[None]) for window in mel]))
 
     def _detect(self, encoded: Encoded, row: int) -> str:

@@ -105,7 +105,7 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         tokens = tuple(row[: row.index(end)] if end in row else row)
         return Pass(tokens, len(tokens) < most, **scores)
 
-    def _encode(self, pieces: list[Samples]) -> Any:
+    def _encode(self, pieces: list[Samples], *, beams: int = 1) -> Any:
         """Padded with zeros in the log-mel domain, as both other libraries pad, so that all hear
         the same; transformers by itself pads with silence."""
         bins = catalog.whisper(self.spec.model).encoder.mel_bins

@@ -122,8 +122,9 @@ class WindowedRecognizer(SpeechRecognizer):
         """Around all passes of a call: its phases become spans."""
 
     @abstractmethod
-    def _encode(self, pieces: list[Samples]) -> Any:
-        """The encoder's output of these windows."""
+    def _encode(self, pieces: list[Samples], *, beams: int = 1) -> Any:
+        """The encoder's output of these windows, which are going to be decoded with so many
+        beams."""
 
     @abstractmethod
     def _detect(self, encoded: Any, row: int) -> str:
@@ -211,7 +212,7 @@ class WindowedRecognizer(SpeechRecognizer):
         self, pieces: list[Samples], options: TranscribeOptions
     ) -> tuple[list[Pass], list[str]]:
         """One pass over each window without timestamps, and the windows' languages."""
-        encoded, rows = self._encode(pieces), list(range(len(pieces)))
+        encoded, rows = self._encode(pieces, beams=options.beams), list(range(len(pieces)))
         languages = [options.language or self._detect(encoded, row) for row in rows]
         return self._decode(encoded, rows, languages, options, ends=None), languages
 
@@ -238,7 +239,7 @@ class WindowedRecognizer(SpeechRecognizer):
 
     def _read_on(self, unread: list[_Window], options: TranscribeOptions) -> None:
         """One pass over what is left of each of these windows."""
-        encoded = self._encode([window.rest for window in unread])
+        encoded = self._encode([window.rest for window in unread], beams=options.beams)
         for row, window in enumerate(unread):
             window.language = window.language or self._detect(encoded, row)
         left = [window.tokens_left for window in unread if window.tokens_left is not None]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+from hybridlab import catalog
 from hybridlab.errors import ParameterError
 from hybridlab.server import errors
 from hybridlab.server.audio_decoder import AudioDecoder
@@ -22,7 +23,6 @@ from hybridlab.server.settings import Role, Settings
 
 log = logging.getLogger("hybridlab.server")
 LOADING = "the models are still loading"
-ANSWER_TOKENS = 200
 #: Decoded audio of all requests together, 1.8 GB of this process: a file of a few KB may hold 40
 #: minutes, so that the number of requests says nothing of their bytes.
 MAX_DECODED_S = 8 * 3600.0
@@ -170,7 +170,7 @@ class Engine:
             raise errors.bad_request(f"language: {error}") from None
 
     def answer_tokens(self, asked: int | None) -> int:
-        return min(asked or ANSWER_TOKENS, self.settings.max_new_tokens)
+        return min(asked or catalog.ANSWER_TOKENS, self.settings.max_new_tokens)
 
     async def decode(self, data: bytes, role: Role, kind: Kind) -> DecodedAudio:
         """Not before it is clear that the request would not be refused anyway."""

@@ -17,6 +17,7 @@ from hybridlab.models import ModelSpec, make_asr
 from hybridlab.models.base import SpeechRecognizer
 from hybridlab.models.ctranslate2_folder import is_ctranslate2, whisper_shape
 from hybridlab.models.source import check_source, revision, shape_of, weight_files
+from hybridlab.models.transcription import TranscribeOptions
 from tests.models.conftest import spec
 
 pytest.importorskip("faster_whisper", reason="the extra ct2 is not installed")
@@ -41,7 +42,7 @@ def local(folder: Path, model: str = "pocket-m", backend: str = "faster-whisper"
 
 
 def heard(model: SpeechRecognizer, clip: Clip) -> str:
-    return model.transcribe([clip.samples()], max_new_tokens=64)[0].text
+    return model.transcribe([clip.samples()], TranscribeOptions(max_new_tokens=64))[0].text
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ from hybridlab.models.transcription import TranscribeOptions
 from tests.models.conftest import spec
 
 MOST = 32
+LIMITED = TranscribeOptions(max_new_tokens=MOST)
 
 
 def both_jobs(llm: AudioLanguageModel, clip: Clip) -> list[GenerationResult]:
     samples, question = [clip.samples()], clip.questions[0].text
     return [
-        llm.transcribe(samples, TranscribeOptions(max_new_tokens=MOST))[0],
+        llm.transcribe(samples, LIMITED)[0],
         llm.answer(samples, [question], max_new_tokens=MOST)[0],
     ]
 
@@ -35,7 +36,7 @@ def test_every_way_says_what_generate_says_and_one_prefix_serves_every_job(
         prefilled = llms["loop"].prefill(clip.samples())
         question = clip.questions[0].text
         assert prefilled.answer(question, max_new_tokens=MOST) == answer
-        assert prefilled.transcribe(max_new_tokens=MOST) == transcript
+        assert prefilled.transcribe(LIMITED) == transcript
         assert prefilled.answer(question, max_new_tokens=MOST) == answer  # nothing was left behind
 
 
@@ -52,7 +53,7 @@ def test_the_prefix_is_encoded_once(llms: dict[str, AudioLanguageModel], clips: 
     llm = llms["loop"]
     llm.drain_spans()
     prefilled = llm.prefill(clips[0].samples())
-    prefilled.transcribe(max_new_tokens=MOST)
+    prefilled.transcribe(LIMITED)
     prefilled.answer(clips[0].questions[0].text, max_new_tokens=MOST)
     phases = [span.phase for span in llm.drain_spans()]
     assert phases.count("encode") == 1
@@ -69,7 +70,7 @@ def test_prompts_behind_the_prefix_are_the_processors_own(
     prefilled: Any = llm.prefill(samples)
     asked: list[list[int]] = []
     monkeypatch.setattr(prefilled, "_continue", lambda prompt, _: asked.append(prompt))
-    prefilled.transcribe(language=language)
+    prefilled.transcribe(TranscribeOptions(language=language))
     prefilled.answer("Größe ☃, a\nb?")
     whole = llm._transcription([samples], language)["input_ids"][0].tolist()
     assert whole[prefilled._length :] == asked[0]
@@ -89,9 +90,11 @@ def test_random_weights_do_a_fixed_number_of_steps(clips: list[Clip]) -> None:
         # ids of control tokens, too
         model._text = lambda row, *_: GenerationResult("", tuple(row))
         samples = clips[0].samples()
-        said[kind] = model.transcribe([samples], TranscribeOptions(max_new_tokens=5))[0].tokens
+        few = TranscribeOptions(max_new_tokens=5)
+        said[kind] = model.transcribe([samples], few)[0].tokens
         if kind == "loop":
-            assert model.prefill(samples).transcribe(max_new_tokens=5).tokens == said[kind]
+            prefilled = model.prefill(samples)
+            assert prefilled.transcribe(few).tokens == said[kind]
         model.unload()
     assert len(said["loop"]) == 5
     assert said["loop"] == said["generate"]

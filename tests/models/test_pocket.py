@@ -114,7 +114,7 @@ def test_voxtral_transcribes_and_answers_short_and_long_clips(
     texts, right = [], []
     for clip in CLIPS:
         prefilled = llms["loop"].prefill(clip.samples())
-        texts.append(prefilled.transcribe(max_new_tokens=32).text)
+        texts.append(prefilled.transcribe(TranscribeOptions(max_new_tokens=32)).text)
         for question in clip.questions:
             if question.kind in ANSWERED:
                 given = prefilled.answer(question.text, max_new_tokens=8).text

@@ -59,7 +59,7 @@ class Scripted(WindowedRecognizer):
     def _call(self) -> Iterator[None]:
         yield
 
-    def _encode(self, pieces: list[Samples]) -> list[float]:
+    def _encode(self, pieces: list[Samples], *, beams: int = 1) -> list[float]:
         return [piece.size / RATE for piece in pieces]
 
     def _detect(self, encoded: list[float], row: int) -> str:
