@@ -91,7 +91,8 @@ class FitReport:
             (
                 "longest audio",
                 f"{format_seconds(self.longest_audio_s)}; with expanded_kv "
-                f"{format_seconds(self.longest_audio_expanded_kv_s)}",
+                f"{format_seconds(self.longest_audio_expanded_kv_s)} (CUDA's default allocator; "
+                "with expandable segments more may fit)",
             ),
             ("largest batch", f"{self.largest_batch}"),
             ("most beams", f"{self.most_beams}"),
