@@ -118,11 +118,12 @@ def _special_ids(vocab_size: int) -> dict[str, int]:
 
 
 @functools.cache
-def suppressed(vocab_size: int) -> list[int]:
+def suppressed(vocab_size: int) -> tuple[int, ...]:
     """What the released models never say: openai-whisper's non-speech tokens and task tokens."""
     tokenizer = openai_tokenizer(vocab_size)
     tasks = (tokenizer.transcribe, tokenizer.translate, tokenizer.sot, tokenizer.sot_prev)
-    return sorted({*tokenizer.non_speech_tokens, *tasks, tokenizer.sot_lm, tokenizer.no_speech})
+    own = {*tokenizer.non_speech_tokens, *tasks, tokenizer.sot_lm, tokenizer.no_speech}
+    return tuple(sorted(own))
 
 
 def whisper_generation_config(*, vocab_size: int) -> GenerationConfig:
@@ -136,7 +137,7 @@ def whisper_generation_config(*, vocab_size: int) -> GenerationConfig:
         pad_token_id=ids["<|endoftext|>"],
         decoder_start_token_id=ids["<|startoftranscript|>"],
         max_length=catalog.WHISPER_MAX_TARGET_POSITIONS,
-        suppress_tokens=suppressed(vocab_size),
+        suppress_tokens=list(suppressed(vocab_size)),
         begin_suppress_tokens=[220, ids["<|endoftext|>"]],
     )
     config.is_multilingual = catalog.is_multilingual(vocab_size)

@@ -215,7 +215,7 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
 
     @property
     def _suppressed(self) -> list[int]:
-        ids = suppressed(catalog.whisper(self.spec.model).vocab_size)
+        ids = list(suppressed(catalog.whisper(self.spec.model).vocab_size))
         return ids if self.spec.has_text else [*ids, self._tokenizer.eot]
 
     def _timings(

@@ -48,7 +48,8 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
             vocab_size = catalog.whisper(self.spec.model).vocab_size
             config = whisper_generation_config(vocab_size=vocab_size)
             # a timestamp would be taken for the place where a window goes on, for more work
-            config.suppress_tokens += range(self._first_timestamp, vocab_size)
+            stamps = range(self._first_timestamp, vocab_size)
+            config.suppress_tokens = [*config.suppress_tokens, *stamps]
             model.generation_config = config
         return model
 

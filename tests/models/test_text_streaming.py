@@ -112,7 +112,7 @@ def test_a_prompt_is_counted_as_it_is_without_the_batch_s_padding(
         asked = llm._processor.tokenizer.encode(question, add_special_tokens=False)  # type: ignore[attr-defined]
         around = len(["<s>", "[INST]", "[BEGIN_AUDIO]", "[/INST]"])
         assert alone.usage.prompt_tokens == around + 375 + len(asked)
-        assert alone.usage.ended
+        assert alone.finish_reason == "stop"
         assert alone.usage.completion_tokens == len(alone.tokens) + 1  # and the end
         prefilled = llm.prefill(samples).answer(question, max_new_tokens=MOST)
         assert prefilled.usage == alone.usage
@@ -125,7 +125,7 @@ def test_an_answer_that_is_cut_says_so(
     samples = [clips[0].samples()]
     (text,) = llms[kind].answer(samples, ["repeat"], max_new_tokens=2)
     assert text.usage is not None
-    assert (text.usage.completion_tokens, text.usage.ended) == (2, False)
+    assert (text.usage.completion_tokens, text.finish_reason) == (2, "length")
 
 
 def test_decoding_stops_when_nobody_listens_any_more(

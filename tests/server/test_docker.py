@@ -253,7 +253,8 @@ def test_two_servers_answer_as_one_and_a_killed_one_is_an_error_until_it_is_back
     file = {"file": ("clip.flac", CLIP.path.read_bytes())}
     subtitles = front.send(TRANSCRIPTIONS, data=form, files=file).text
     assert subtitles.startswith("1\n00:00:00,000 --> ")
-    assert subtitles.endswith(f"\n{CLIP.text}\n\n")
+    cues = [cue.splitlines()[2:] for cue in subtitles.strip().split("\n\n")]
+    assert " ".join(line for cue in cues for line in cue) == CLIP.text
     refused = front.hybrid(b"this is no audio", stream="true")
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_audio")
     assert {s.send(HYBRID, headers={}).status_code for s in separate.values()} == {401}
