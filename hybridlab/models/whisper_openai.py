@@ -173,7 +173,14 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
                     task.logit_filters.append(self._goes_on(limits, task.sample_begin))
                 with drawn_alike(heard.device, options.temperature):
                     results = task.run(heard)
-                found |= dict(zip(some, map(self._said(options), results), strict=True))
+                for row, result in zip(some, results, strict=True):
+                    found[row] = Pass(
+                        tuple(result.tokens),
+                        len(result.tokens) < asked.sample_len,
+                        options.temperature,
+                        float(result.avg_logprob),
+                        float(result.no_speech_prob),
+                    )
         return [found[row] for row in rows]
 
     def _goes_on(self, ends: list[int], begin: int) -> Any:
@@ -191,20 +198,6 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
                         logits[row, end_of_text] = -torch.inf
 
         return GoesOn()
-
-    def _said(self, options: TranscribeOptions) -> Callable[[Any], Pass]:
-        most = options.max_new_tokens or 0
-
-        def said(result: Any) -> Pass:
-            return Pass(
-                tuple(result.tokens),
-                len(result.tokens) < most,
-                options.temperature,
-                float(result.avg_logprob),
-                float(result.no_speech_prob),
-            )
-
-        return said
 
     def _timings(
         self, encoded: Encoded, row: int, tokens: list[int], language: str, seconds: float

@@ -275,8 +275,8 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         for word, own in zip(*known.split_to_word_tokens([*tokens, known.eot]), strict=True):
             end = min(at + len(own), len(tokens))
             if end > at:  # not the end's own
-                likely_s = sum(given[at:end]) / (end - at)
-                timings.append(WordTiming(word, own, times_s[at], times_s[end], likely_s))
+                probability = sum(given[at:end]) / (end - at)
+                timings.append(WordTiming(word, own, times_s[at], times_s[end], probability))
             at = end
         return timings
 

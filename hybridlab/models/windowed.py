@@ -269,20 +269,20 @@ class WindowedRecognizer(SpeechRecognizer):
             return self._decode(encoded, [row], [languages[row]], asked, ends=[ends[row]])[0]
 
         for row, said in enumerate(found):
+            kept = said
             if options.temperature == 0:  # else whoever wants drawn tokens gets what is drawn
-                found[row] = self._settled(said, partial(again, row, beams=1))
-            cut = (
-                not found[row].ended
-                and len(_stretches(found[row].tokens, self._first_timestamp)) < 2
-            )
-            if (
-                cut
-                and options.max_new_tokens != half.max_new_tokens
-                and not self._doubtful(found[row])
-            ):
-                # nothing to go on from: all of it in one pass
-                found[row] = again(row, max_new_tokens=options.max_new_tokens)
+                kept = self._settled(said, partial(again, row, beams=1))
+            if options.max_new_tokens != half.max_new_tokens and self._lacks_an_end(kept):
+                warm = {"temperature": kept.temperature, "beams": 1} if kept.temperature else {}
+                kept = again(row, max_new_tokens=options.max_new_tokens, **warm)
+            found[row] = kept
         return found
+
+    def _lacks_an_end(self, said: Pass) -> bool:
+        """Whether a good text was cut with no timestamp in it to go on from: its window takes more
+        tokens than a pass usually has."""
+        in_one = len(_stretches(said.tokens, self._first_timestamp)) < 2
+        return in_one and not said.ended and not self._doubtful(said)
 
     def _end_of(self, window: _Window) -> int:
         """The timestamp behind which so little of a window is left that it need not be read."""

@@ -216,6 +216,21 @@ def test_where_all_are_doubtful_the_most_probable_that_does_not_repeat_itself_is
     assert (text.text, text.segments[0].temperature) == ("b", TEMPERATURES[2])
 
 
+@pytest.mark.parametrize("doubtful", [False, True])
+def test_a_text_without_a_timestamp_to_go_on_from_is_decoded_whole(doubtful: bool) -> None:
+    """At the temperature of the pass that was good enough."""
+    model = Scripted()
+    cut = Pass(model.ids((0.0, " one two three")), False, **LIKELY)
+    whole = Pass(model.ids((0.0, " one two three four", 9.8)), True, **LIKELY)
+    improbable = Pass(model.ids((0.0, " xyz", 9.8)), True, 0.0, -1.5, 0.1)
+    model.script += [*([improbable] if doubtful else []), cut, whole]
+    text = read(model, tone(10.0), beams=5)
+    assert (text.text, text.finish_reason) == ("one two three four", "stop")
+    last = model.passes[-1][2]
+    asked = (last.max_new_tokens, last.temperature, last.beams)
+    assert asked == ((445, TEMPERATURES[1], 1) if doubtful else (445, 0.0, 5))
+
+
 def test_drawn_tokens_are_taken_as_they_are() -> None:
     model = Scripted()
     model.script.append(Pass(model.ids((0.0, " xyz", 9.8)), True, 0.7, -1.5, 0.1))
