@@ -1,7 +1,6 @@
 """Facts about cards, models, backends and strategies, each kind in one registry: no torch."""
 
 from hybridlab.catalog.backends import (
-    ASR_DECODINGS,
     ATTENTIONS,
     BACKENDS,
     DECODINGS,
@@ -58,7 +57,6 @@ from hybridlab.catalog.strategies import STRATEGIES, Variant, strategy, variant
 
 __all__ = [
     "ANSWER_TOKENS",
-    "ASR_DECODINGS",
     "ATTENTIONS",
     "BACKENDS",
     "CARDS",

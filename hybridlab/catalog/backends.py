@@ -24,7 +24,6 @@ DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 #: window without either, for measurements of fixed work. `auto`: timestamps where the weights are
 #: released ones.
 AsrDecoding = Literal["auto", "timestamps", "plain"]
-ASR_DECODINGS: tuple[AsrDecoding, ...] = get_args(AsrDecoding)
 
 #: How weights reach the device. `direct`: as the backend loads with a device given. `staged`: built
 #: on the host, then moved.
