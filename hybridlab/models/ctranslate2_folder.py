@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from hybridlab.errors import WeightsError
 
@@ -30,7 +31,7 @@ def whisper_shape(folder: Path) -> dict[str, int]:
         )
     try:
         with open(folder / WEIGHTS_FILE, "rb") as file:
-            shapes = _shapes(file)
+            shapes = {head.name: head.shape for head in tensor_heads(file)}
         return {
             "d_model": shapes["encoder/conv1/weight"][0],
             "encoder layers": _layers(shapes, "encoder"),
@@ -50,8 +51,19 @@ def _layers(shapes: dict[str, tuple[int, ...]], part: str) -> int:
     return len({found[1] for name in shapes if (found := numbered.match(name))})
 
 
-def _shapes(file: BinaryIO) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor; `LookupError` where this is no Whisper's file.
+class TensorHead(NamedTuple):
+    """What is written before the values of a tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    #: CTranslate2's number of its dtype.
+    value_type: int
+    n_bytes: int
+
+
+def tensor_heads(file: BinaryIO) -> Iterator[TensorHead]:
+    """Each tensor of a model.bin; until the next is asked for, the file stands at its values.
+    `LookupError` where this is no Whisper's, `struct.error` where it is cut short.
 
     Version, name of the specification, revision and count; then for each tensor its name, rank,
     dimensions, dtype, bytes and values. Strings end with a zero that their length counts.
@@ -60,14 +72,14 @@ def _shapes(file: BinaryIO) -> dict[str, tuple[int, ...]]:
     if version < OLDEST_VERSION or _string(file) != SPECIFICATION:
         raise LookupError
     _, count = _numbers(file, "<II")
-    shapes = {}
     for _ in range(count):
         name = _string(file)
         (rank,) = _numbers(file, "<B")
-        shapes[name] = _numbers(file, f"<{rank}I")
-        _, n_bytes = _numbers(file, "<BI")
-        file.seek(n_bytes, 1)
-    return shapes
+        shape = _numbers(file, f"<{rank}I")
+        value_type, n_bytes = _numbers(file, "<BI")
+        values = file.tell()
+        yield TensorHead(name, shape, value_type, n_bytes)
+        file.seek(values + n_bytes)
 
 
 def _numbers(file: BinaryIO, form: str) -> tuple[int, ...]:
