@@ -112,17 +112,18 @@ def run(
     resume: bool = False,
     listener: Callable[[Progress], None] | None = None,
 ) -> Run:
-    """Run the notebooks of a flat YAML file of parameters headlessly, as `hybridlab run` does.
+    """Run the notebooks of a preset, or of a flat YAML file of parameters, headlessly, as
+    `hybridlab run` does.
 
     `overrides` replace the file's parameters, `only` names notebooks by number or name, `listener`
     is called at every change of progress. A notebook that fails does not
     stop the others: see `Run.notebooks`. `ParameterError` before anything starts,
     `RunFolderError` where `output` holds a run already and `resume` is false.
     """
-    from hybridlab.config.preset_files import read_yaml
+    from hybridlab.config.preset_files import parameter_file, read_yaml
     from hybridlab.experiments.notebook_runner import run_suite
 
-    path = Path(params)
+    path = parameter_file(params)
     folder = run_suite(
         {**read_yaml(path), **(overrides or {})},
         preset=path.stem,

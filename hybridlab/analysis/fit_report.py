@@ -14,6 +14,7 @@ from hybridlab.analysis.pick import (
     EXPANDED,
     best_by_size,
     candidates,
+    checked_audio_s,
     pick,
     plan_leaves,
     recognizer_name,
@@ -119,7 +120,7 @@ def evaluate_fit(
     """The pair on this card, the most of everything that leaves the margin, and the cards of the
     catalog on which the pair does. A backend or dtype that is left open is the one that `plan` has
     for this size; `ParameterError` where no backend keeps it so on this card."""
-    request = Request(audio_s=audio_s)
+    request = Request(audio_s=checked_audio_s(audio_s))
     if AUTO in (backend, dtype):
         asked: dict[str, Any] = {"size": whisper.name, "backend": backend, "dtype": dtype}
         asked |= {"voxtral": voxtral, "request": request, "attention": attention}

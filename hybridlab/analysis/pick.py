@@ -44,6 +44,16 @@ def checked_margin_bytes(margin_gb: float) -> int:
     return int(margin_gb * GB)
 
 
+def checked_audio_s(audio_s: float) -> float:
+    """`ParameterError` for more audio than Voxtral takes with a question."""
+    if audio_s > catalog.VOXTRAL_MAX_ANSWER_S:
+        raise ParameterError(
+            f"audio_s is {audio_s:g}; Voxtral takes at most {catalog.VOXTRAL_MAX_ANSWER_S:g} s of "
+            "audio with a question"
+        )
+    return audio_s
+
+
 def rank(size: str, backend: str, dtype: str) -> tuple[float, ...]:
     """Sorts recognisers by `RULE`, the best first; sizes without a published word error rate come
     after all others, the largest first, and so do names of older runs."""

@@ -11,6 +11,7 @@ from hybridlab import catalog
 from hybridlab.analysis.pick import (
     DEFAULT_MARGIN_GB,
     best_by_size,
+    checked_audio_s,
     checked_margin_bytes,
     pick_of,
     recognizer_name,
@@ -167,7 +168,9 @@ def plan(
     if llm_dtype not in LLM_DTYPES:
         raise ParameterError.unknown_name("llm_dtype", llm_dtype, LLM_DTYPES)
     margin_bytes = checked_margin_bytes(margin_gb)
-    request = Request(audio_s=audio_s, new_tokens=new_tokens, beams=beams, batch=batch)
+    request = Request(
+        audio_s=checked_audio_s(audio_s), new_tokens=new_tokens, beams=beams, batch=batch
+    )
     pairs = plan_table(
         catalog.card(card),
         voxtral=catalog.voxtral(llm_model),

@@ -44,7 +44,6 @@ Attention = Annotated[
     str, typer.Option(help=f"{', '.join(catalog.ATTENTIONS)}; auto: what transformers does")
 ]
 AudioS = Annotated[float, typer.Option(help="length of the audio in seconds")]
-RunDir = Annotated[Path, typer.Argument(help="a run folder")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -74,8 +73,27 @@ def relative_path(path: Path) -> str:
         return str(path)
 
 
+def run_folder(given: Path | None = None) -> Path:
+    """The folder that was named, else the newest."""
+    from hybridlab.results.run_folder import newest_run
+
+    return newest_run() if given is None else given.expanduser().absolute()
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hybridlab {version('hybridlab')}")
+        raise typer.Exit
+
+
 @app.callback()
-def hybridlab() -> None:
+def hybridlab(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="say it")
+    ] = False,
+) -> None:
     """Which Whisper fits beside Voxtral on one device, and how should they share it?"""
 
 

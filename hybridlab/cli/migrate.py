@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from hybridlab.cli.app import RunDir, app, cli_errors, relative_path
+from hybridlab.cli.app import app, cli_errors, relative_path
 
 
 @app.command()
-def migrate(run_dir: RunDir) -> None:
+def migrate(run_dir: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
     """Bring an older run's tables and verdict to the present names, in place."""
     with cli_errors():
         from hybridlab.analysis.verdict import rewrite_verdict

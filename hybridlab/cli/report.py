@@ -7,13 +7,18 @@ from typing import Annotated
 
 import typer
 
-from hybridlab.cli.app import app, cli_errors, relative_path
+from hybridlab.cli.app import app, cli_errors, relative_path, run_folder
 from hybridlab.errors import ParameterError
 
 
 @app.command()
 def report(
-    run_dirs: Annotated[list[Path], typer.Argument(help="a run folder, or several to compare")],
+    run_dirs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="a run folder, or several to compare", show_default="the newest in outputs/"
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="the page of a comparison (comparison.html)")
     ] = None,
@@ -22,7 +27,7 @@ def report(
     with cli_errors():
         from hybridlab.reporting.html import build_comparison, build_report
 
-        folders = [folder.expanduser().absolute() for folder in run_dirs]
+        folders = [run_folder(folder) for folder in run_dirs] if run_dirs else [run_folder()]
         many = len(folders) > 1
         if output and not many:
             raise ParameterError("--output is for comparisons; a run's page is RUN/index.html")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def run(
-    params: Annotated[Path, typer.Argument(help="a flat YAML file, as in params/")],
+    params: Annotated[str, typer.Argument(help="a preset, as pocket, or a flat YAML file")],
     only: Annotated[str, typer.Option(help="notebooks by number or name, as 02,06")] = "",
     p: Annotated[
         list[str] | None, typer.Option("-p", help="a parameter as name=value, repeatable")

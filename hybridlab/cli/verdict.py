@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hybridlab.cli import printing
-from hybridlab.cli.app import AsJson, RunDir, app, cli_errors, print_json
+from hybridlab.cli.app import AsJson, app, cli_errors, print_json, run_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +24,10 @@ VERDICTS = {
 
 @app.command()
 def verdict(
-    run_dir: RunDir,
+    run_dir: Annotated[
+        Path | None,
+        typer.Argument(help="a run folder", show_default="the newest in outputs/"),
+    ] = None,
     max_p95_s: Annotated[float, typer.Option(help="most seconds for 95 % of requests")] = 0.0,
     min_margin_gb: Annotated[float, typer.Option(help="GB that must stay free")] = 0.0,
     max_wer: Annotated[float, typer.Option(help="most words wrong, 0.05 is 5 %")] = 1.0,
@@ -34,7 +38,7 @@ def verdict(
     from hybridlab.results.writer import plain
 
     with cli_errors():
-        run = api.Run(run_dir.expanduser().absolute())
+        run = api.Run(run_folder(run_dir))
         found = run.verdict(max_p95_s=max_p95_s, min_margin_gb=min_margin_gb, max_wer=max_wer)
     if as_json:
         print_json(plain(found))

@@ -64,14 +64,25 @@ def filled(given: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]
     return {**own, **given, "preset": preset}
 
 
+def parameter_file(name: str | Path) -> Path:
+    """A file of parameters: a path, or a preset's bare name. `ParameterError` for neither."""
+    path = Path(name).expanduser()
+    bare = path.stem if path.name == str(name) else ""
+    if path.is_file() or not bare:
+        return path
+    if bare not in presets():
+        raise ParameterError.unknown_name("preset", bare, presets())
+    return PRESETS_DIR / f"{bare}.yaml"
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A flat YAML mapping; nested values and YAML 1.1's `on`/`1e-3` are caught by validation."""
     import yaml
 
     if not path.is_file():
-        near = sorted(p.name for p in Path("params").glob("*.yaml") if p.name != "claims.yaml")
-        hint = f"; presets here: {', '.join(near)}" if near else ""
-        raise ParameterError(f"parameter file {str(path)!r} does not exist{hint}")
+        raise ParameterError(
+            f"parameter file {str(path)!r} does not exist; presets: {', '.join(presets())}"
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -165,6 +165,15 @@ def check_space(folder: Path) -> None:
         )
 
 
+def newest_run() -> Path:
+    """The run in `default_outputs` that was written last; `RunFolderError` where there is none."""
+    outputs = default_outputs()
+    runs = [path.parents[1] for path in outputs.glob("*/parts/*") if path.is_dir()]
+    if not runs:
+        raise RunFolderError(f"{outputs} holds no run; name a run folder, or `hybridlab run` first")
+    return max(runs, key=lambda folder: folder.stat().st_mtime)
+
+
 def default_outputs() -> Path:
     """`outputs/` of the project: beside the nearest pyproject.toml, else under this folder."""
     for folder in (Path.cwd(), *Path.cwd().parents):

@@ -5,11 +5,13 @@ import io
 import json
 import os
 import pty
+import shutil
 import struct
 import subprocess
 import sys
 import termios
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -67,7 +69,10 @@ def test_plan_of_sizes_that_are_named_has_them_alone() -> None:
         (("fit", "base", "--margin-gb", "-1"), "margin_gb is -1"),
         (("fit", "base", "--backend", "faster"), "did you mean 'faster-whisper'"),
         (("fit", "base", "--dtype", "bfloat16"), "leave --backend or --dtype out"),
-        (("run", "params/none.yaml"), "does not exist"),
+        (("plan", "--audio-s", "100000"), "at most 2400 s"),
+        (("fit", "base", "--audio-s", "2401"), "at most 2400 s"),
+        (("run", "params/none.yaml"), "does not exist; presets: colab-t4"),
+        (("run", "pokcet"), "did you mean 'pocket'"),
         (("run", PRESET, "-p", "trails=3"), "did you mean 'trials'"),
         (("run", PRESET, "-p", "trials=many"), "trials = 'many'"),
         (("run", PRESET, "--only", "09"), "unknown notebook"),
@@ -137,6 +142,25 @@ def test_overrides_in_papermills_way() -> None:
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody changes."""
     return write_run(tmp_path_factory.mktemp("complete"))
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert run("--version") == (0, f"hybridlab {version('hybridlab')}\n")
+
+
+def test_without_a_folder_the_newest_run_is_meant(
+    complete: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("verdict", "report"):
+        code, text = run(command)
+        assert code == 2 and "holds no run" in text
+    for age, name in enumerate(("newest", "older")):
+        shutil.copytree(complete, tmp_path / "outputs" / name)
+        os.utime(tmp_path / "outputs" / name, (1e9 - age, 1e9 - age))
+    assert run("verdict", "--json") == run("verdict", str(complete), "--json")
+    code, text = run("report")
+    assert code == 0 and text.strip() == "report: outputs/newest/index.html"
 
 
 def test_a_verdict_is_printed_and_computed_anew_under_constraints(complete: Path) -> None:

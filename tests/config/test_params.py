@@ -112,6 +112,19 @@ def test_yaml_that_is_not_a_mapping(tmp_path: Path) -> None:
         defaults.read_yaml(tmp_path / "none.yaml")
 
 
+def test_a_preset_is_known_by_its_bare_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("pocket", "pocket.yaml"):
+        assert defaults.parameter_file(name) == defaults.PRESETS_DIR / "pocket.yaml"
+    (tmp_path / "pocket.yaml").write_text("trials: 3\n")
+    assert defaults.read_yaml(defaults.parameter_file("pocket.yaml")) == {"trials": 3}  # own first
+    assert defaults.parameter_file("mine/pocket") == Path("mine/pocket")
+    with pytest.raises(ParameterError, match="did you mean 'colab-t4'"):
+        defaults.parameter_file("colab-t5")
+
+
 def test_yaml_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> str:
         raise PermissionError(13, "Permission denied")
