@@ -139,6 +139,15 @@ def quiet_samples(samples: Samples, *, below: float) -> int:
     return int(loud[0]) * round(CUT_FRAME_S * catalog.SAMPLE_RATE_HZ) if loud.size else samples.size
 
 
+def before_pause(samples: Samples, *, below: float, least_s: float) -> int:
+    """How many samples come before the first pause that is so long, quiet ones at the beginning
+    counted; all where there is none."""
+    frame = round(CUT_FRAME_S * catalog.SAMPLE_RATE_HZ)
+    loud = np.append(np.flatnonzero(frame_peaks(samples) >= below), samples.size // frame + 1)
+    pauses = np.flatnonzero(np.diff(loud) > least_s / CUT_FRAME_S)
+    return min(samples.size, int(loud[pauses[0]] + 1) * frame) if pauses.size else samples.size
+
+
 def _quietest(samples: Samples, start: int, end: int) -> int:
     """Middle of the quietest frame between the two; of equally quiet ones the most central."""
     frame = round(CUT_FRAME_S * catalog.SAMPLE_RATE_HZ)

@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hybridlab import catalog
-from hybridlab.audio import SILENCE_PEAK, Samples, frame_peaks, quiet_samples, windows
+from hybridlab.audio import (
+    SILENCE_PEAK,
+    Samples,
+    before_pause,
+    frame_peaks,
+    quiet_samples,
+    windows,
+)
 from hybridlab.models.base import GenerationResult, SpeechRecognizer, joined
 from hybridlab.models.processors import openai_tokenizer
 from hybridlab.models.transcription import (
@@ -34,6 +41,7 @@ from hybridlab.models.transcription import (
     Segment,
     TranscribeOptions,
     Word,
+    worst,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +62,9 @@ NEAR_END_S = 1.0
 QUIET_SHARE = 10 ** (-50 / 20)
 LEAST_QUIET_S = 1.0
 QUIET_KEPT_S = 0.2
+#: A window is read up to so long a pause, then behind it: within one text Whisper may lose what is
+#: said on either side.
+PAUSE_S = 5.0
 #: A pass that gets on by less than this would be followed by one like it.
 LEAST_PROGRESS_S = 0.5
 #: A timestamp counts so many seconds; their ids, 0 to 30 s, are a vocabulary's last.
@@ -85,11 +96,13 @@ class _Window:
     tokens_left: int | None
     #: In samples, from which on it is still to be read.
     read: int = 0
+    #: In samples, up to which it is read without a pause.
+    pause: int = 0
     segments: list[Segment] = field(default_factory=list)
     #: Frames whose peak lies below this are quiet.
     quiet_peak: float = 0.0
-    #: None as long as there is something to read.
-    finish: FinishReason | None = None
+    #: How each of its parts between pauses ended.
+    ended: list[FinishReason] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         loud = float(np.percentile(frame_peaks(self.samples), 95))
@@ -97,7 +110,29 @@ class _Window:
 
     @property
     def rest(self) -> Samples:
-        return self.samples[self.read :]
+        """What is left before the next pause."""
+        return self.samples[self.read : self.pause]
+
+    def find_speech(self) -> bool:
+        """Whether there is something left to read; what is quiet before it is passed over."""
+        rate, left = catalog.SAMPLE_RATE_HZ, self.samples[self.read :]
+        quiet = quiet_samples(left, below=self.quiet_peak)
+        if quiet == left.size:
+            return False
+        if quiet > LEAST_QUIET_S * rate:
+            self.read += quiet - round(QUIET_KEPT_S * rate)
+        if self.read >= self.pause:
+            spoken = before_pause(self.samples[self.read :], below=self.quiet_peak, least_s=PAUSE_S)
+            self.pause = min(self.samples.size, self.read + spoken + round(QUIET_KEPT_S * rate))
+        return True
+
+    def end_part(self, reason: FinishReason) -> None:
+        """Go on behind the pause; where no token may come any more, what is said there is cut."""
+        self.ended.append(reason)
+        self.read = self.pause
+        if self.tokens_left == 0 and self.find_speech():
+            self.ended.append("length")
+            self.read = self.samples.size
 
 
 class WindowedRecognizer(SpeechRecognizer):
@@ -220,22 +255,12 @@ class WindowedRecognizer(SpeechRecognizer):
 
     def _read(self, pieces: list[Samples], options: TranscribeOptions) -> list[GenerationResult]:
         every = [_Window(piece, options.language, options.max_new_tokens) for piece in pieces]
-        while unread := [window for window in every if self._has_more(window)]:
+        while unread := [window for window in every if window.find_speech()]:
             self._read_on(unread, options)
         return [
-            self._window_text(one.samples, one.segments, one.finish or "stop", one.language)
+            self._window_text(one.samples, one.segments, worst(one.ended), one.language)
             for one in every
         ]
-
-    def _has_more(self, window: _Window) -> bool:
-        """Whether there is something left to read; what is quiet before it is passed over."""
-        if window.finish is None:
-            quiet = quiet_samples(window.rest, below=window.quiet_peak)
-            if quiet == window.rest.size:
-                window.finish = "stop"
-            elif quiet > LEAST_QUIET_S * catalog.SAMPLE_RATE_HZ:
-                window.read += quiet - round(QUIET_KEPT_S * catalog.SAMPLE_RATE_HZ)
-        return window.finish is None
 
     def _read_on(self, unread: list[_Window], options: TranscribeOptions) -> None:
         """One pass over what is left of each of these windows."""
@@ -247,9 +272,9 @@ class WindowedRecognizer(SpeechRecognizer):
         for row, said in enumerate(self._passes(encoded, unread, limited)):
             window = unread[row]
             begun, at_s = len(window.segments), window.read / catalog.SAMPLE_RATE_HZ
+            seconds = window.rest.size / catalog.SAMPLE_RATE_HZ
             self._take(window, said)
             if options.words and (new := window.segments[begun:]):
-                seconds = (window.samples.size / catalog.SAMPLE_RATE_HZ) - at_s
                 tokens = [token for own in new for token in self._words_of(own.tokens)]
                 timings = self._timings(encoded, row, tokens, window.language, seconds)
                 window.segments[begun:] = self._with_words(new, timings, at_s)
@@ -315,7 +340,7 @@ class WindowedRecognizer(SpeechRecognizer):
     def _take(self, window: _Window, said: Pass) -> None:
         """Add what a pass said to its window, and find from where it goes on."""
         if _no_speech(said) or not self._words_of(said.tokens):
-            window.finish = "stop"
+            window.end_part("stop")
             return
         tokens, ended = said.tokens, said.ended
         if window.tokens_left is not None:
@@ -342,11 +367,11 @@ class WindowedRecognizer(SpeechRecognizer):
             start_s, end_s = min(start_s, rest_s), min(end_s, rest_s)
             window.segments.append(self._segment(at_s + start_s, at_s + end_s, own, said))
         if exhausted or (open_end and not ended and goes_on_s == rest_s):
-            window.finish = "length"
+            window.end_part("length")
         elif goes_on_s >= rest_s - NEAR_END_S:
-            window.finish = "stop"
+            window.end_part("stop")
         elif goes_on_s < LEAST_PROGRESS_S:
-            window.finish = "early"
+            window.end_part("early")
         else:
             window.read += round(goes_on_s * rate)
 

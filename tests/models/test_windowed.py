@@ -183,6 +183,41 @@ def test_quiet_before_speech_is_passed_over() -> None:
     assert spans(text) == [(20.0, 25.0, "One")]
 
 
+def paused(seconds: float) -> Samples:
+    """4 s and 5 s with a pause between them and one of 6 s at the end."""
+    return np.concatenate([tone(4.0), tone(seconds, 1e-5), tone(5.0), tone(6.0, 1e-5)])
+
+
+def test_each_side_of_a_long_pause_is_read_by_itself() -> None:
+    model = Scripted((0.0, " One.", 4.0), (0.2, " Two.", 5.2))
+    text = read(model, paused(6.0))
+    assert [seconds for seconds, *_ in model.passes] == pytest.approx([4.2, 5.4])
+    assert spans(text) == [(0.0, 4.0, "One."), (10.0, 15.0, "Two.")]
+    assert (text.finish_reason, text.windows) == ("stop", ("stop",))
+
+
+def test_a_short_pause_is_read_with_what_surrounds_it() -> None:
+    model = Scripted((0.0, " One.", 4.0, 7.0, " Two.", 12.0))
+    assert read(model, paused(3.0)).text == "One. Two."
+    assert [seconds for seconds, *_ in model.passes] == pytest.approx([12.2])
+
+
+def test_what_is_lost_before_a_pause_is_told_and_what_comes_behind_it_is_read() -> None:
+    text = read(Scripted((0.0, " One.", 0.2), (0.2, " Two.", 5.2)), paused(6.0))
+    assert (text.text, text.finish_reason) == ("One. Two.", "early")
+    no_speech = Pass((), True, 0.0, -1.2, 0.7)
+    text = read(Scripted(no_speech, (0.2, " Two.", 5.2)), paused(6.0))
+    assert (text.text, text.finish_reason) == ("Two.", "stop")
+
+
+def test_behind_a_pause_nothing_is_read_where_no_token_is_left() -> None:
+    model = Scripted()
+    said = model.ids((0.0, " One", 4.0))
+    model.script.append(Pass(said, True, **LIKELY))
+    text = read(model, paused(6.0), max_new_tokens=len(said))
+    assert (text.text, text.finish_reason) == ("One", "length")
+
+
 def test_no_speech_is_no_text() -> None:
     model = Scripted()
     model.script.append(Pass(model.ids((0.0, " you", 2.0)), True, 0.0, -1.2, 0.7))
