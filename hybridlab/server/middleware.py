@@ -21,7 +21,7 @@ from hybridlab.server.errors import (
     uploads_full,
 )
 from hybridlab.server.schemas.transcripts import WARNING_HEADER
-from hybridlab.server.settings import Settings
+from hybridlab.server.settings import Settings, is_loopback
 
 log = logging.getLogger("hybridlab.server")
 #: Multipart borders and the other fields of a form.
@@ -31,7 +31,6 @@ HELD_BYTES = 512 * 10**6
 #: A body that is refused by its head is read and dropped by uvicorn if it is no longer than this,
 #: so that a client that writes all before it reads reads why; else the connection is closed.
 DROPPED_BYTES = 1 << 28
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "testserver"})
 WRONG_HOST = (
     "this server answers to localhost alone; start it with --allowed-host and this name, or with "
     "--host 0.0.0.0 and a token"
@@ -112,7 +111,7 @@ class RequestGuardMiddleware:
             host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             allowed = self.settings.allowed_hosts
-            if name not in LOOPBACK_NAMES and name not in allowed and "*" not in allowed:
+            if not is_loopback(name) and name not in allowed and "*" not in allowed:
                 return ApiError(421, "wrong_host", WRONG_HOST)
         if self.free_requests <= 0 and not scope["path"].startswith("/health"):
             return too_many_requests()
