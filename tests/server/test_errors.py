@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 
 import httpx
 import numpy as np
@@ -94,14 +95,17 @@ async def test_too_large_an_upload_is_told_with_the_largest_and_base64_may_take_
 
 
 @pytest.mark.usefixtures("case_server")
-def test_audio_that_takes_too_much_memory_to_decode_has_its_code(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("fault", "status", "code"), [("_swell", 413, "audio_too_large"), ("_hang", 400, "bad_audio")]
+)
+def test_audio_that_takes_too_much_memory_or_time_to_decode_has_its_code(
+    monkeypatch: pytest.MonkeyPatch, fault: str, status: int, code: str
 ) -> None:
     async def scene() -> ApiError:
-        decoder = AudioDecoder(Settings())
+        decoder = AudioDecoder(Settings(decode_timeout_s=1 if fault == "_hang" else 20))
         await decoder.start()
         try:
-            monkeypatch.setattr("hybridlab.server.audio_decoder.decode_audio", _swell)
+            monkeypatch.setattr("hybridlab.server.audio_decoder.decode_audio", globals()[fault])
             with pytest.raises(ApiError) as caught:
                 await decoder.decode(GOOD)
             return caught.value
@@ -109,11 +113,15 @@ def test_audio_that_takes_too_much_memory_to_decode_has_its_code(
             decoder.close()
 
     found = asyncio.run(asyncio.wait_for(scene(), 40))
-    assert (found.status_code, found.code) == (413, "audio_too_large")
+    assert (found.status_code, found.code) == (status, code)
 
 
 def _swell(data: bytes, max_audio_s: float) -> None:
     np.ones(1 << 34)
+
+
+def _hang(data: bytes, max_audio_s: float) -> None:
+    time.sleep(60)
 
 
 @played

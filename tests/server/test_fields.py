@@ -263,5 +263,5 @@ def check_timing(found: httpx.Response) -> None:
     told = dict(part.strip().split(";dur=") for part in found.headers["server-timing"].split(","))
     milliseconds = {name: float(value) for name, value in told.items()}
     assert set(milliseconds) == {"wait", "work", "total"}
-    assert 0 <= milliseconds["wait"] < 1000
-    assert 50 <= milliseconds["work"] <= milliseconds["total"] < 2000
+    assert 0 <= milliseconds["wait"] < 10_000
+    assert 50 <= milliseconds["work"] <= milliseconds["total"] < 10_000
