@@ -144,6 +144,7 @@ class _TrackedRequest:
         self._timeout_s = guard.settings.request_timeout_s
         self._deadline_s = asyncio.get_running_loop().time() + self._timeout_s
         self._complete = False
+        self._gone = False  # the client, in the midst of its body
         self.received_bytes = 0
         self._began = time.perf_counter()
         self.status = 0
@@ -158,6 +159,7 @@ class _TrackedRequest:
         except TimeoutError:
             raise _closing(too_slow(self._timeout_s)) from None
         self._complete = not message.get("more_body", False)
+        self._gone = message["type"] == "http.disconnect"
         n_bytes = len(message.get("body", b""))
         self.received_bytes += n_bytes
         self._guard.free_bytes -= n_bytes
@@ -182,7 +184,8 @@ class _TrackedRequest:
         """One line, without anything of the body: id, what was asked, seconds, status."""
         seconds = time.perf_counter() - self._began
         route = getattr(self.scope.get("route"), "path_format", "other")
-        status = self.status or 499  # the client went away before there was an answer
+        # the client went away before there was an answer, or what it was sent reached nobody
+        status = 499 if self._gone else self.status or 499
         level = logging.INFO if route.startswith("/v1/") else logging.DEBUG  # probes come often
         log.log(level, "%s %s %s %.3f s %d", self.id, self.scope["method"], route, seconds, status)
         on_done(route, status, seconds)

@@ -192,11 +192,13 @@ async def test_a_client_that_went_away_is_in_the_log_alone(
 ) -> None:
     caplog.set_level("INFO", "hybridlab.server")
     async with live(llm(serve_s=0.2)) as server:
-        writer = await server.say(message(CHAT, json.dumps(question("gone")).encode()))
-        await until(lambda: bool(server.scheduler().at_work))
-        writer.close()
-        await until(lambda: any(line.endswith(" 499") for line in caplog.messages))
-        assert server.stage.engine.metrics.text().count(b'status="499"') == 1
+        free, whole = server.guard.free_requests, message(CHAT, json.dumps(question()).encode())
+        for count, sent in enumerate((whole, whole[:9000]), 1):  # at work, and in its upload
+            writer = await server.say(sent)
+            await until(lambda: server.guard.free_requests < free)
+            writer.close()
+            await until(lambda: server.guard.free_requests == free)
+            assert sum(line.endswith(" 499") for line in caplog.messages) == count
 
 
 # ------------------------------------------------------------------------------------ not HTTP
