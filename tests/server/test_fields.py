@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from hybridlab.models.base import GenerationResult
-from hybridlab.models.transcription import Segment, TranscribeOptions
+from hybridlab.models.transcription import Segment, TranscribeOptions, Word
 from hybridlab.server.jobs import InferenceJob
 from hybridlab.server.schemas.requests import ChatBody, Refused, TranscriptionForm
 from hybridlab.server.schemas.transcripts import WARNING_HEADER
@@ -173,13 +173,9 @@ async def test_an_audio_is_asked_for_its_text_alone_by_no_address() -> None:
 
 
 def fallen_back(job: InferenceJob) -> GenerationResult:
-    """Of a text that was cut and of which words were asked for or not."""
-    words = job.params.options.words
-    from hybridlab.models.transcription import Word
-
-    segment = Segment(
-        0.0, 0.9, "heard", (5,), words=(Word("heard", 0.1, 0.8, 0.9),) if words else ()
-    )
+    """A text that was cut, with the times of its words where they are asked for."""
+    words = (Word("heard", 0.1, 0.8, 0.9),) if job.params.options.words else ()
+    segment = Segment(0.0, 0.9, "heard", (5,), words=words)
     return GenerationResult(
         "heard", (5,), "length", segments=(segment,), language="de", audio_s=1.0
     )
