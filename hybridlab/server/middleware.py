@@ -21,7 +21,7 @@ from hybridlab.server.errors import (
     uploads_full,
 )
 from hybridlab.server.schemas.transcripts import WARNING_HEADER
-from hybridlab.server.settings import Settings
+from hybridlab.server.settings import Settings, is_loopback
 
 log = logging.getLogger("hybridlab.server")
 #: Multipart borders and the other fields of a form.
@@ -31,7 +31,6 @@ HELD_BYTES = 512 * 10**6
 #: A body that is refused by its head is read and dropped by uvicorn if it is no longer than this,
 #: so that a client that writes all before it reads reads why; else the connection is closed.
 DROPPED_BYTES = 1 << 28
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "testserver"})
 WRONG_HOST = (
     "this server answers to localhost alone; start it with --allowed-host and this name, or with "
     "--host 0.0.0.0 and a token"
@@ -112,7 +111,7 @@ class RequestGuardMiddleware:
             host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             allowed = self.settings.allowed_hosts
-            if name not in LOOPBACK_NAMES and name not in allowed and "*" not in allowed:
+            if not is_loopback(name) and name not in allowed and "*" not in allowed:
                 return ApiError(421, "wrong_host", WRONG_HOST)
         if self.free_requests <= 0 and not scope["path"].startswith("/health"):
             return too_many_requests()
@@ -145,6 +144,7 @@ class _TrackedRequest:
         self._timeout_s = guard.settings.request_timeout_s
         self._deadline_s = asyncio.get_running_loop().time() + self._timeout_s
         self._complete = False
+        self._gone = False  # the client, in the midst of its body
         self.received_bytes = 0
         self._began = time.perf_counter()
         self.status = 0
@@ -159,6 +159,7 @@ class _TrackedRequest:
         except TimeoutError:
             raise _closing(too_slow(self._timeout_s)) from None
         self._complete = not message.get("more_body", False)
+        self._gone = message["type"] == "http.disconnect"
         n_bytes = len(message.get("body", b""))
         self.received_bytes += n_bytes
         self._guard.free_bytes -= n_bytes
@@ -183,7 +184,8 @@ class _TrackedRequest:
         """One line, without anything of the body: id, what was asked, seconds, status."""
         seconds = time.perf_counter() - self._began
         route = getattr(self.scope.get("route"), "path_format", "other")
-        status = self.status or 499  # the client went away before there was an answer
+        # the client went away before there was an answer, or what it was sent reached nobody
+        status = 499 if self._gone else self.status or 499
         level = logging.INFO if route.startswith("/v1/") else logging.DEBUG  # probes come often
         log.log(level, "%s %s %s %.3f s %d", self.id, self.scope["method"], route, seconds, status)
         on_done(route, status, seconds)

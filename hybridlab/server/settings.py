@@ -46,6 +46,14 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a name, or an address as a URL has it, is this machine's for itself alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def _option(default: Any, description: str) -> Any:
     return Field(default, description=description)
 
@@ -327,12 +335,7 @@ class Settings(BaseModel):
 
     @property
     def loopback(self) -> bool:
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:

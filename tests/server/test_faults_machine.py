@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,11 +21,14 @@ from benchmarks.endurance.watch import at_rest
 
 @pytest.fixture(scope="module")
 def asr() -> Iterator[Running]:
-    """Its log is a pipe that nobody reads from the moment at which it is ready."""
-    with started("--only", "asr", "--asr-model", "pocket-s", reads_log=False) as running:
-        yield running
-        running.process.send_signal(signal.SIGTERM)
-        assert running.ended() == 0
+    """Its log is a pipe that nobody reads from the moment at which it is ready; its operator has
+    set what it would set."""
+    with pytest.MonkeyPatch.context() as operator:
+        operator.setenv("GOMP_SPINCOUNT", "777")
+        with started("--only", "asr", "--asr-model", "pocket-s", reads_log=False) as running:
+            yield running
+            running.process.send_signal(signal.SIGTERM)
+            assert running.ended() == 0
 
 
 def transcribe(server: Running, data: bytes = GOOD) -> None:
@@ -57,6 +61,12 @@ def files_at_rest(server: Running) -> int:
         time.sleep(0.02)
         counts.append(at_rest(server)["descriptors"])
     return min(counts)
+
+
+def test_what_an_operator_has_set_holds(asr: Running) -> None:
+    found = Path(f"/proc/{asr.pid_of('asr')}/environ").read_text().split("\0")
+    assert "GOMP_SPINCOUNT=777" in found
+    assert any(pair.startswith("MALLOC_TRIM_THRESHOLD_=") for pair in found)
 
 
 def test_a_log_that_nobody_reads_costs_no_request(asr: Running) -> None:

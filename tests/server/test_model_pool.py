@@ -164,6 +164,20 @@ def test_a_streamed_transcript_tells_each_window_before_the_next_is_read() -> No
     assert len(remote.calls) == 1
 
 
+def test_a_transcript_that_is_not_streamed_is_read_in_one_call() -> None:
+    remote = Remote(["one", "two", "three", "four"])
+    variant = catalog.variant("sequential", "plain")
+    client = WorkerModelClient(remote, "asr", [spec("base", weights="random")], variant)  # type: ignore[arg-type]
+    long = DecodedAudio(np.zeros(30, np.float32), (10, 20))
+
+    async def scene() -> BatchResult:
+        return await client.infer([transcription(long), transcription(silence())])
+
+    texts = asyncio.run(scene()).texts
+    assert [[row.text for row in own] for own in texts] == [["one", "two", "three"], ["four"]]
+    assert [windows for windows, _ in remote.calls] == [4]
+
+
 @pytest.mark.parametrize(
     ("facts", "translates", "tells_times"),
     [

@@ -17,11 +17,17 @@ OTHER = {"Origin": "https://evil.example"}
 @pytest.mark.parametrize(
     ("ids", "name"),
     [
+        ("whisper-base", "base"),
+        ("whisper-base", "whisper-base"),
+        ("whisper-base", "asr"),
         ("whisper-base", "openai/whisper-base"),
         ("whisper-base", "Systran/faster-whisper-base"),
         ("whisper-base", "faster-whisper-base"),
         ("whisper-base", "WHISPER-1"),
+        ("whisper-base", "gpt-4o-transcribe"),
         ("whisper-base", "gpt-4o-mini-transcribe"),
+        ("whisper-base", "gpt-4o-mini-transcribe-2025-12-15"),
+        ("whisper-base", "gpt-transcribe"),
         ("whisper-large-v3", "whisper-large-v3"),
         ("whisper-turbo", "whisper-large-v3-turbo"),
         ("whisper-turbo", "openai/whisper-large-v3-turbo"),
@@ -44,7 +50,7 @@ def test_another_size_or_somebody_s_own_is_not(name: str) -> None:
 
 def test_the_llm_has_none_of_the_asr_s_names() -> None:
     known = known_names("llm", ["voxtral-mini-3b"])
-    assert {"voxtral", "mini-3b", "voxtral-mini-3b"} < known
+    assert {"llm", "voxtral", "mini-3b", "voxtral-mini-3b"} < known
     assert "mistralai/voxtral-mini-3b-2507" in known
     assert not {"whisper-1", "", "gpt-4o-transcribe"} & known
 

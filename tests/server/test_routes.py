@@ -8,6 +8,7 @@ import re
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from hybridlab.server.app import STATIC, create_app
 from hybridlab.server.engine import Engine
@@ -187,6 +188,9 @@ async def test_on_loopback_only_its_own_names_are_answered() -> None:
             ("localhost:8000", 200),
             ("127.0.0.1", 200),
             ("[::1]:8000", 200),
+            ("127.8.8.8:8000", 200),
+            ("testserver", 421),
+            ("10.0.0.1:8000", 421),
             ("rebound.example", 421),
             ("localhost.rebound.example:8000", 421),
         ):
@@ -215,10 +219,16 @@ async def test_the_log_has_one_line_for_a_request_and_nothing_of_its_contents(
 
 @played
 async def test_metrics_count_requests_and_phases() -> None:
-    async with routes() as (client, engine):
+    async with routes() as (client, _):
         await client.post(CHAT, json=question())
         await client.post(CHAT, content=b"{")
-        text = engine.metrics.text().decode()
+        found = await client.get("/metrics")
+        assert found.headers["content-type"].startswith("text/plain; version=0.0.4")
+        text = found.text
+        assert {family.name for family in text_string_to_metric_families(text)} > {
+            "hybridlab_requests",
+            "hybridlab_request_seconds",
+        }
         route = 'route="/v1/chat/completions"'
         assert f'hybridlab_requests_total{{{route},status="200"}} 1.0' in text
         assert f'hybridlab_requests_total{{{route},status="400"}} 1.0' in text
@@ -261,7 +271,10 @@ async def test_what_the_framework_refuses_has_the_shape_of_every_error() -> None
 @played
 async def test_head_is_as_get_without_a_body() -> None:
     async with live() as server:
-        for path in ("/v1/models", "/v1/models/asr", "/health", "/health/live", "/metrics", "/"):
+        described = (await server.client.get("/openapi.json")).json()["paths"]
+        paths = [path.format(model="asr") for path, route in described.items() if "get" in route]
+        assert {"/v1/models", "/v1/models/asr", "/health", "/metrics"} < set(paths)
+        for path in (*paths, "/openapi.json", "/", "/page.js"):
             got = await server.client.get(path)
             head = await server.client.head(path)
             assert (head.status_code, head.content) == (got.status_code, b"") == (200, b"")

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +22,8 @@ from benchmarks.endurance.server import Running, started
 from hybridlab.audio import Clip, load_clips
 from hybridlab.models import AudioLanguageModel, SpeechRecognizer
 from hybridlab.models.http_model import chat_body
+from hybridlab.models.transcription import TranscribeOptions
+from hybridlab.units import MIB
 from tests.workers_at_work import alive, wait_until
 
 CLIPS = {clip.id: clip for clip in load_clips()}
@@ -62,6 +65,98 @@ def test_it_tells_what_each_worker_holds(server: Running) -> None:
         assert float(weights) < told[role, "used"] <= told[role, "request_peak"]
         assert told[role, "load_peak"] > float(weights)
         assert told[role, "reserved"] == 0  # malloc's, on a host
+
+
+def test_the_server_itself_has_no_torch_and_its_workers_have_the_memory_settings(
+    server: Running,
+) -> None:
+    processes = server.processes()
+    assert len({processes[name] for name in ("server", "asr", "llm")}) == 3
+    for name in ("server", "asr", "llm"):
+        maps = Path(f"/proc/{processes[name]}/maps").read_text()
+        assert ("libtorch" in maps) == (name != "server")
+    for role in ("asr", "llm"):
+        found = environment_of(processes[role])
+        assert found["MALLOC_TRIM_THRESHOLD_"] == str(128 * MIB)
+        assert found["MALLOC_MMAP_THRESHOLD_"] == str(32 * MIB)
+        assert found["GOMP_SPINCOUNT"] == "20000"  # of some 20 ns each
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+def test_segments_have_the_figures_that_openai_whisper_computes(
+    server: Running, alone: tuple[SpeechRecognizer, AudioLanguageModel]
+) -> None:
+    from whisper import transcribe as of_openai
+
+    ear, _ = alone
+    for clip in SHORT[:3]:
+        (told,) = verbose(server, clip)["segments"]
+        options = {"language": "en", "temperature": 0.0, "without_timestamps": True}
+        found = of_openai(ear.module(), clip.samples(), fp16=False, **options)
+        (expected,) = found["segments"]
+        for figure in ("avg_logprob", "no_speech_prob", "compression_ratio"):
+            assert told[figure] == pytest.approx(expected[figure], abs=0.01), figure
+
+
+def verbose(server: Running, clip: Clip, **fields: str) -> dict[str, Any]:
+    with clip.path.open("rb") as file:
+        found = httpx.post(
+            f"{server.url}/v1/audio/transcriptions",
+            files={"file": file},
+            data={"model": "whisper-1", "response_format": "verbose_json", **fields},
+            timeout=60,
+        )
+    body: dict[str, Any] = found.json()
+    return body
+
+
+def test_a_limit_of_tokens_is_of_each_window_of_the_asr_and_of_the_llm_s_whole_text(
+    server: Running,
+) -> None:
+    long = max(CLIPS.values(), key=lambda clip: clip.audio_s)
+    heard = verbose(server, long, max_tokens="3")
+    assert len(heard["segments"]) > 1
+    assert {len(segment["tokens"]) for segment in heard["segments"]} == {3}
+    written = verbose(server, long, model="voxtral", language="en", max_tokens="3")
+    assert (written["finish_reason"], len(written["token_ids"])) == ("length", 3)
+
+
+def test_the_llm_takes_the_likeliest_tokens_at_any_temperature(server: Running) -> None:
+    said = [verbose(server, FIRST, model="llm", temperature=t)["text"] for t in ("0", "1")]
+    assert said[0] == said[1] != ""
+
+
+def test_five_beams_find_a_text_that_is_no_less_probable(
+    alone: tuple[SpeechRecognizer, AudioLanguageModel],
+) -> None:
+    ear, _ = alone
+    for clip in SHORT[:3]:
+        one, five = (
+            ear.transcribe([clip.samples()], TranscribeOptions(beams=beams))[0].segments[0]
+            for beams in (1, 5)
+        )
+        assert five.avg_logprob is not None
+        assert one.avg_logprob is not None
+        assert five.avg_logprob >= one.avg_logprob - 1e-4
+        assert five.text == clip.text
+
+
+def test_the_llm_s_transcript_is_streamed_as_it_is_decoded(server: Running) -> None:
+    with FIRST.path.open("rb") as file:
+        found = httpx.post(
+            f"{server.url}/v1/audio/transcriptions",
+            files={"file": file},
+            data={"model": "llm", "stream": "true"},
+            timeout=60,
+        )
+    *deltas, done = (json.loads(part[6:]) for part in found.text.split("\n\n") if part)
+    assert len(deltas) > 1
+    assert {delta["type"] for delta in deltas} == {"transcript.text.delta"}
+    assert "".join(delta["delta"] for delta in deltas) == done["text"]
 
 
 def test_concurrent_requests_get_the_texts_of_the_models_alone(

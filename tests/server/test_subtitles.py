@@ -55,6 +55,19 @@ def test_a_long_segment_becomes_cues_that_can_be_read(given: Segment) -> None:
     assert sum(end in ".,;" for end in ends) >= len(ends) / 2  # cut where a clause ends
 
 
+def test_a_cue_is_what_a_viewer_reads_in_one_look() -> None:
+    assert (MAX_CUE_S, MAX_LINES, LINE_CHARS) == (7.0, 2, 42)
+
+
+def test_without_words_a_segment_is_cut_in_proportion_to_its_letters() -> None:
+    text = " ".join(["letters"] * 20)  # 159 of them, in 20 s: two cues of half of it each
+    found = cues([segment(text, 0.0, 20.0)])
+    assert len(found) > 1
+    for cue in found:
+        letters = len(" ".join(cue.lines)) + 1  # with the space behind it
+        assert cue.end_s - cue.start_s == pytest.approx(20.0 * letters / 160, rel=0.05)
+
+
 def test_a_short_segment_stays_as_it_is() -> None:
     (cue,) = cues([segment("Ten of clubs.", 3.25, 4.5)])
     assert (cue.start_s, cue.end_s, cue.lines) == (3.25, 4.5, ("Ten of clubs.",))

@@ -16,9 +16,10 @@ import pytest
 import soundfile
 
 from hybridlab.models.base import GenerationResult
-from hybridlab.models.transcription import FinishReason, Segment, TranscribeOptions, Word
+from hybridlab.models.transcription import FinishReason, Segment, Task, TranscribeOptions, Word
 from hybridlab.server.jobs import InferenceJob
 from hybridlab.server.memory import MemoryBudget
+from hybridlab.server.schemas.requests import TranscriptionForm
 from hybridlab.server.schemas.transcripts import WARNING_HEADER
 from tests.server.fakes import FakeModel, admission, asr, llm, played, wanted
 from tests.server.live import CHAT, HYBRID, TRANSCRIPTIONS, question, routes, upload, wav
@@ -331,12 +332,12 @@ async def test_translation_by_a_model_that_never_learned_it_is_refused() -> None
 @played
 async def test_empty_fields_are_as_those_left_out() -> None:
     model = hears()
-    names = (
-        "language", "prompt", "temperature", "response_format", "stream", "max_tokens", "include[]",
-        "timestamp_granularities[]", "chunking_strategy", "known_speaker_names[]", "keywords[]",
-    )  # fmt: skip
+    fields = TranscriptionForm.model_fields
+    names = {fields[name].alias or name for name in fields} - {"file", "model"}
     async with routes(llm(), model) as (client, _):
-        for name in names:
-            found = await sender(client)(**{name: ""})
-            assert found.status_code == 200, (name, found.text)
-            assert asked_of(model) == TranscribeOptions(language="")
+        for path in (TRANSCRIPTIONS, TRANSLATIONS):
+            task: Task = "translate" if path == TRANSLATIONS else "transcribe"
+            for name in names:
+                found = await sender(client, path)(**{name: ""})
+                assert found.status_code == 200, (name, found.text)
+                assert asked_of(model) == TranscribeOptions(language="", task=task)

@@ -43,7 +43,9 @@ class ErrorDetail(Answer):
     message: str
     type: Literal["invalid_request_error", "server_error"]
     code: str
-    longest_audio_s: OptionalNumber = Field(None, description="of audio_too_long")
+    longest_audio_s: OptionalNumber = Field(
+        None, description="of audio_too_long, and of out_of_memory beside another program"
+    )
     largest_upload_bytes: OptionalNumber = Field(None, description="of upload_too_large")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -164,7 +165,9 @@ class TranscriptionForm(BaseModel):
         [], alias="timestamp_granularities", description="as timestamp_granularities[]"
     )
     stream: Annotated[bool, BeforeValidator(_flag)] = Field(
-        False, description="true: events transcript.text.delta, one a window, then .done"
+        False,
+        description="true: events transcript.text.delta, of the ASR one a window, of the LLM as it "
+        "is decoded, then .done",
     )
     max_tokens: Tokens = Field(
         None, description="of each window of the ASR, of the whole text of the LLM"
@@ -262,15 +265,22 @@ class AudioData(_Strict):
     format: str | None = None
 
 
+def _within(name: str) -> Callable[[Any], Any]:
+    """A text alone is the object that has it under this name, so that there is one shape."""
+    return lambda value: {name: value} if isinstance(value, str) else value
+
+
 class AudioPart(_Strict):
     """OpenAI's has an object with base64 data, Mistral's the data alone."""
 
     type: Literal["input_audio"]
-    input_audio: AudioData | Base64
+    input_audio: Annotated[
+        AudioData, BeforeValidator(_within("data"), json_schema_input_type=AudioData | Base64)
+    ]
 
     @property
     def data(self) -> str:
-        return self.input_audio if isinstance(self.input_audio, str) else self.input_audio.data
+        return self.input_audio.data
 
 
 def _data_url(url: str) -> str:
@@ -290,11 +300,13 @@ class AudioUrl(_Strict):
 
 class AudioUrlPart(_Strict):
     type: Literal["audio_url"]
-    audio_url: AudioUrl | DataUrl
+    audio_url: Annotated[
+        AudioUrl, BeforeValidator(_within("url"), json_schema_input_type=AudioUrl | DataUrl)
+    ]
 
     @property
     def data(self) -> str:
-        return self.audio_url if isinstance(self.audio_url, str) else self.audio_url.url
+        return self.audio_url.url
 
 
 def _kind(part: Any) -> Any:
