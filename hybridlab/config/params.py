@@ -123,6 +123,18 @@ class Params(BaseModel):
             )
         return self
 
+    @property
+    def pocket_words(self) -> str:
+        """What to say where the reader's own audio meets models that know the shipped clips alone;
+        '' where it does not."""
+        from hybridlab.audio import is_shipped
+
+        if is_shipped(self.audio):
+            return ""
+        lists = ("asr_models", "quality_models", "fallback_chain")
+        others = [name for own in lists for name in getattr(self, own, [])]
+        return catalog.pocket_words(self.llm_model, self.asr_model, *others)
+
     @classmethod
     def named(cls, notebook: str) -> type[Self]:
         """The same parameters for a notebook of this name beside the project's own."""

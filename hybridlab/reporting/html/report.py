@@ -54,6 +54,7 @@ def build_report(run_dir: Path) -> Path:
         run_id=run.name,
         preset=text_of(run.manifest, "preset"),
         status=badge(text(run.manifest.get("status"), empty="no manifest")),
+        cautions=answer.cautions(run),
         answers=[*answer.simulated(run), answer.answer(run)],
         has_verdict=bool(run.verdict),
     )
