@@ -360,7 +360,7 @@ def _who_knows(model: WhisperModel | VoxtralModel, code: str) -> str:
 def pocket_words(*names: str) -> str:
     """`POCKET_WORDS` where one of these models ships with the package, else ''; a name that the
     catalog does not know is of no such model."""
-    known = {**WHISPERS, **VOXTRALS}
+    known: dict[str, WhisperModel | VoxtralModel] = {**WHISPERS, **VOXTRALS}
     return POCKET_WORDS if any(name in known and known[name].shipped for name in names) else ""
 
 

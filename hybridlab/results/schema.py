@@ -71,8 +71,8 @@ class CaseRow(Row):
     ] = None
     llm_logits_finite: Annotated[
         bool | None,
-        "whether the LLM's first logits were finite numbers; where its dtype overflows they are not, "
-        "and its texts are left out",
+        "whether the LLM's first logits were finite numbers; where its dtype overflows they are "
+        "not, and its texts are left out",
     ] = None
     decoding: Annotated[str | None, "the lab's own loop, or `generate`"] = None
     asr_decoding: Annotated[

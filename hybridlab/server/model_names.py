@@ -24,8 +24,8 @@ def model_id(role: str, model: str, weights: str) -> str:
 
 
 def pocket_words(name: str) -> str:
-    """What to know of every text of the model with this id, as an upload is never one of the shipped
-    clips; '' for nothing."""
+    """What to know of every text of the model with this id; '' for nothing. An upload is never one
+    of the shipped clips."""
     return catalog.pocket_words(_size_of(name))
 
 

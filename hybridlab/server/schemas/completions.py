@@ -14,7 +14,6 @@ from hybridlab.server.model_names import pocket_words
 from hybridlab.server.schemas.base import Answer, AnswerFinish, OptionalText
 from hybridlab.server.streaming import event
 
-
 #: Of an answer's field.
 WARNING = "what the model does not know"
 
