@@ -68,6 +68,7 @@ def test_plan_of_sizes_that_are_named_has_them_alone() -> None:
         (("fit", "base", "--backend", "faster"), "did you mean 'faster-whisper'"),
         (("fit", "base", "--dtype", "bfloat16"), "leave --backend or --dtype out"),
         (("run", "params/none.yaml"), "does not exist"),
+        (("run", "params/own-audio.yaml"), "parameter audio has to be given: -p audio=VALUE"),
         (("run", PRESET, "-p", "trails=3"), "did you mean 'trials'"),
         (("run", PRESET, "-p", "trials=many"), "trials = 'many'"),
         (("run", PRESET, "--only", "09"), "unknown notebook"),

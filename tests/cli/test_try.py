@@ -15,9 +15,9 @@ import hybridlab
 from hybridlab import catalog
 from hybridlab.audio import Clip, load_clips
 from hybridlab.cli.commands import app
-from hybridlab.errors import ParameterError
+from hybridlab.errors import ParameterError, WeightsError
 from hybridlab.experiments import transcription
-from hybridlab.models import source
+from hybridlab.models import ModelSpec, source
 from hybridlab.models.pocket import pocket_dir
 from hybridlab.units import MIB
 
@@ -115,13 +115,17 @@ def test_what_is_refused_is_one_line_before_anything_is_loaded(
 
 
 def test_weights_that_are_not_to_be_had_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def refuse(_: ModelSpec) -> None:
+        raise WeightsError("the hub did not answer")
+
     monkeypatch.setattr(transcription, "Worker", nothing_is_loaded)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    ended = run(SHORTEST.path, "--model", "medium")
+    monkeypatch.setattr(transcription, "check_source", refuse)
+    ended = run(SHORTEST.path)
     assert ended.exit_code == 2
-    assert "weights" in ended.stderr and len(ended.stderr.splitlines()) == 1
+    line = "the hub did not answer; a folder in hub format that you name as weights will do"
+    assert ended.stderr == f"hybridlab: {line}\n"
 
 
 @pytest.mark.slow

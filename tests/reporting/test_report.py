@@ -225,6 +225,14 @@ def test_other_audio_for_the_pocket_models_is_told_before_the_answer(
     assert not told or page.text.index(words) < page.text.index("Beside Voxtral")
 
 
+def test_what_a_preset_can_tell_stands_in_its_report(tmp_path: Path) -> None:
+    run = with_pictures(write_run(tmp_path, notebooks=1))
+    assert "pocket Voxtral" not in load(run).text
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    write_json(run / "manifest.json", {**manifest, "preset": "own-audio"})
+    assert "It cannot tell what a released Voxtral would say" in load(run).text
+
+
 def test_a_simulated_card_beside_this_machines_run_answers_first(tmp_path: Path) -> None:
     run = with_pictures(write_run(tmp_path, notebooks=3))
     inner = run / "t4-simulated"
