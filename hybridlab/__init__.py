@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybridlab.api import PlanReport, Run, load_run, plan, run
+    from hybridlab.api import PlanReport, Run, load_run, plan, run, transcribe
 
 __version__ = "0.1.0"
 
@@ -24,7 +24,7 @@ FAMILY_VARIABLE = "HYBRIDLAB_FAMILY"
 os.environ.setdefault(FAMILY_VARIABLE, f"{os.getpid()}-{os.urandom(4).hex()}")
 
 #: The Python API (`hybridlab.api`), imported when it is first used.
-__all__ = ["PlanReport", "Run", "load_run", "plan", "run"]
+__all__ = ["PlanReport", "Run", "load_run", "plan", "run", "transcribe"]
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for known

@@ -1,10 +1,12 @@
-"""hybridlab from Python: `plan`, `run` and `load_run`, which the commands call as well.
+"""hybridlab from Python: `plan`, `run`, `load_run` and `transcribe`, which the commands call as
+well.
 
     import hybridlab
 
     hybridlab.plan("t4", margin_gb=1).pick
     run = hybridlab.run("params/pocket.yaml", only=["02"])
     hybridlab.load_run("outputs/reference/t4-simulated").cases
+    hybridlab.transcribe(["mine.wav"], model="base").backends
 
 Nothing here imports torch; models run in processes of their own.
 """
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hybridlab.experiments.notebook_runner import Progress
+    from hybridlab.experiments.transcription import Comparison
 
-__all__ = ["PlanReport", "Run", "load_run", "plan", "run"]
+__all__ = ["PlanReport", "Run", "load_run", "plan", "run", "transcribe"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,3 +143,21 @@ def load_run(folder: str | Path) -> Run:
     found = Run(Path(folder).expanduser().absolute())
     _ = found.cases  # reads it, or says that there is no run
     return found
+
+
+def transcribe(
+    files: Sequence[str | Path],
+    *,
+    model: str = "base",
+    language: str = "",
+    weights: str | Path | None = None,
+    device: str = "auto",
+    listener: Callable[[str], None] = lambda backend: None,
+) -> Comparison:
+    """Your own files through a released Whisper and every backend that is installed, as `hybridlab
+    try` does: texts, seconds and memory of each. See `compare_backends` for what it raises."""
+    from hybridlab.experiments.transcription import compare_backends
+
+    return compare_backends(
+        files, model=model, language=language, weights=weights, device=device, listener=listener
+    )

@@ -13,7 +13,7 @@ from hybridlab import MEASUREMENT_VERSION, catalog
 from hybridlab.analysis.pick import pick, plan_leaves, recognizer_name
 from hybridlab.analysis.plan_report import plan, published
 from hybridlab.config.params import NOTEBOOKS
-from hybridlab.config.preset_files import presets
+from hybridlab.config.preset_files import comment, presets
 from hybridlab.units import format_bytes
 
 COLAB = "https://colab.research.google.com"
@@ -42,9 +42,7 @@ def presets_table(project: Path) -> str:
         path = project / "params" / f"{name}.yaml"
         if (project / "notebooks" / f"{name}.ipynb").is_file():
             continue
-        lines = path.read_text(encoding="utf-8").splitlines()
-        comment = [line.lstrip("# ") for line in lines if line.startswith("#")]
-        rows.append((f"[`{path.stem}`](params/{path.name})", " ".join(comment)))
+        rows.append((f"[`{name}`](params/{path.name})", comment(name, path.parent)))
     return _table(("preset", "what it runs"), rows)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Recording",
     "Samples",
     "check_clip",
+    "is_shipped",
     "load_clips",
     "log_mel",
     "of_length",
@@ -160,6 +161,11 @@ def _quietest(samples: Samples, start: int, end: int) -> int:
 
 
 # ------------------------------------------------------------------------------------ collections
+
+
+def is_shipped(source: str) -> bool:
+    """Whether these are the clips that come with the package; '' names them."""
+    return not source or Path(source).expanduser().resolve().is_relative_to(CLIPS_DIR.resolve())
 
 
 def load_clips(source: str = "", *, limit: int | None = None) -> list[Clip]:

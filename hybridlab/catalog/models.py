@@ -309,6 +309,11 @@ VOXTRALS: Registry[VoxtralModel] = Registry(
 
 #: The family of models that has each role; the server's clients name models by it.
 FAMILIES = {"asr": "whisper", "llm": "voxtral"}
+#: Said wherever audio that does not ship with the package meets a model that does.
+POCKET_WORDS = (
+    "the pocket models know spoken English digits only and hear digits in any other speech; real "
+    "words need released weights (hybridlab try FILE)"
+)
 #: Sources of weights that somebody has published.
 RELEASED = ("hub", "local")
 
@@ -350,6 +355,13 @@ def _who_knows(model: WhisperModel | VoxtralModel, code: str) -> str:
         return f"it is for English alone: choose {sibling.name!r}"
     knowing = [own.name for own in WHISPERS.values() if own.compared and code in own.languages]
     return f"choose one of: {', '.join(knowing)}"
+
+
+def pocket_words(*names: str) -> str:
+    """`POCKET_WORDS` where one of these models ships with the package, else ''; a name that the
+    catalog does not know is of no such model."""
+    known: dict[str, WhisperModel | VoxtralModel] = {**WHISPERS, **VOXTRALS}
+    return POCKET_WORDS if any(name in known and known[name].shipped for name in names) else ""
 
 
 def source_of(name: str, weights: str) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ COMMANDS = [
     "run",
     "serve",
     "simulate",
+    "try",
     "verdict",
 ]
 
@@ -102,8 +104,13 @@ def main() -> None:
     arguments = join_overrides(sys.argv[1:])
     called = arguments[0] if arguments else ""
     # the other commands' modules and options would cost time
-    import_module(f"hybridlab.cli.{called if called in COMMANDS else 'commands'}")
+    import_module(module_of(called) if called in COMMANDS else "hybridlab.cli.commands")
     app(args=arguments)
+
+
+def module_of(command: str) -> str:
+    """A module may not be called `try`."""
+    return f"hybridlab.cli.{f'{command}_' if iskeyword(command) else command}"
 
 
 def join_overrides(arguments: list[str]) -> list[str]:

@@ -2,9 +2,9 @@
 
 from importlib import import_module
 
-from hybridlab.cli.app import COMMANDS, app
+from hybridlab.cli.app import COMMANDS, app, module_of
 
 __all__ = ["app"]
 
 for name in COMMANDS:
-    import_module(f"hybridlab.cli.{name}")
+    import_module(module_of(name))

@@ -34,7 +34,7 @@ from hybridlab.config.pair import (
     check_language,
     check_weights,
 )
-from hybridlab.config.preset_files import AUTO, filled
+from hybridlab.config.preset_files import AUTO, TO_BE_GIVEN, filled
 from hybridlab.errors import ParameterError
 
 WeightsSource = Literal["hub", "local", "random", "pocket"]
@@ -123,6 +123,18 @@ class Params(BaseModel):
             )
         return self
 
+    @property
+    def pocket_words(self) -> str:
+        """What to say where the reader's own audio meets models that know the shipped clips alone;
+        '' where it does not."""
+        from hybridlab.audio import is_shipped
+
+        if is_shipped(self.audio):
+            return ""
+        lists = ("asr_models", "quality_models", "fallback_chain")
+        others = [name for own in lists for name in getattr(self, own, [])]
+        return catalog.pocket_words(self.llm_model, self.asr_model, *others)
+
     @classmethod
     def named(cls, notebook: str) -> type[Self]:
         """The same parameters for a notebook of this name beside the project's own."""
@@ -138,8 +150,14 @@ class Params(BaseModel):
                 raise unknown_parameter(name, cls.model_fields)
             if (now := renamed.renamed_parameter(name, value)) != value:
                 raise ParameterError(f"parameter {name} = {value!r} is now {now!r}; rename it")
+        values = filled(values, cls.model_fields)
+        for name, value in values.items():
+            if value == TO_BE_GIVEN:
+                raise ParameterError(
+                    f"parameter {name} has to be given: -p {name}=VALUE, or in the notebook's cell"
+                )
         try:
-            return cls(**filled(values, cls.model_fields))
+            return cls(**values)
         except ValidationError as error:
             raise ParameterError(f"parameter {first_problem(error)}") from None
 

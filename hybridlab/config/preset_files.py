@@ -14,6 +14,8 @@ from typing import Any
 from hybridlab.errors import ParameterError
 
 AUTO, NONE = "auto", ""
+#: The value of what a preset leaves for its reader to give.
+TO_BE_GIVEN = "???"
 #: What `auto` is on a Colab with a GPU.
 COLAB_PRESET = "colab-t4"
 #: The presets: in a checkout a link to `params/`, in an installed package their copies.
@@ -23,6 +25,15 @@ PRESETS_DIR = Path(__file__).parent / "presets"
 def presets(folder: Path = PRESETS_DIR) -> list[str]:
     """Names of the presets in a folder; the claims beside them are none."""
     return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "claims")
+
+
+def comment(preset: str, folder: Path = PRESETS_DIR) -> str:
+    """What a preset runs, in the words of the comments of its file; '' for a name that is none."""
+    path = folder / f"{preset}.yaml"
+    if preset not in presets(folder):
+        return ""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
 
 
 def on_colab() -> bool:

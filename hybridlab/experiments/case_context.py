@@ -17,7 +17,13 @@ from hybridlab.devices import Device
 from hybridlab.devices.base import SLACK, UNTRACKED
 from hybridlab.experiments.case import Case, RequestSpec
 from hybridlab.experiments.live_feed import LiveFeed
-from hybridlab.models.base import AudioLanguageModel, GenerationResult, Model, PhaseSpan
+from hybridlab.models.base import (
+    AudioLanguageModel,
+    GenerationResult,
+    Model,
+    ModelSpec,
+    PhaseSpan,
+)
 from hybridlab.profiling.memory_profiler import MemoryProfiler, Rest, thin
 from hybridlab.results.writer import TableWriter
 from hybridlab.strategies import CompletedRequest
@@ -63,6 +69,16 @@ class CaseContext:
     def loaded(self) -> Rest:
         """As all was when it was loaded; nothing before that."""
         return self.meter.loaded or Rest()
+
+    @property
+    def llm_logits_finite(self) -> bool | None:
+        """What the case's language model told of its first logits; None before that."""
+        told = (model.logits_finite for model in self.models)
+        return next((finite for finite in told if finite is not None), None)
+
+    def has_text(self, spec: ModelSpec) -> bool:
+        """Whether the words of this model of the case mean anything."""
+        return spec.has_text and (spec != self.case.llm or self.llm_logits_finite is not False)
 
     def enter(self, stage: str) -> None:
         """Begin a stage of the case ('load', 'request' …): the phase of a failure,
@@ -168,8 +184,8 @@ def write_trial(
             "queue_time_s": None if due_s is None else served.start_s - due_s,
             "is_first_request": is_first_request,
             **text_columns(
-                served.transcript if (case.asr or case.llm).has_text else None,
-                served.answer if case.llm.has_text else None,
+                served.transcript if context.has_text(case.asr or case.llm) else None,
+                served.answer if context.has_text(case.llm) else None,
             ),
             "output_matches_reference": output_matches_reference,
             "cycle": cycle,
@@ -274,6 +290,7 @@ def case_columns(context: CaseContext) -> dict[str, Any]:
         "attention_kernel": next(
             (model.attention_kernel for model in context.models if model.attention_kernel), None
         ),
+        "llm_logits_finite": context.llm_logits_finite,
         "compute_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "duration_s": context.since_start(time.perf_counter()),

@@ -38,6 +38,8 @@ from hybridlab.results.manifest import (
 from hybridlab.results.reader import write_parquet
 from hybridlab.results.run_folder import check_space, default_outputs
 
+log = logging.getLogger("hybridlab.run")
+
 #: Seconds that a cell may stay silent: longer than any case's own timeout.
 CELL_TIMEOUT_S = 6 * 3600
 VERDICT = "07_verdict"
@@ -82,6 +84,8 @@ def run_suite(
     given = {"preset": NONE, **values, "output_dir": str(run_dir), "headless": True}
     resolved = split(given, models)
     device = _preflight(next(iter(resolved.values())))
+    for words in {own.pocket_words for own in resolved.values()} - {""}:
+        log.warning("note: %s", words)
     check_space(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     run = _Run(run_dir=run_dir, preset=preset, values=values, names=names, device=device)

@@ -81,6 +81,8 @@ class Session:
             self.part.close("failed", str(error))
             raise
         _ = self.clips
+        if self.params.pocket_words:
+            print(f"note: {self.params.pocket_words}")  # noqa: T201 - beside the texts it is about
 
     def skip(self, reason: str) -> NoReturn:
         """Record that this notebook cannot run here: leave quietly when headless, else raise."""

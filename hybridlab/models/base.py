@@ -178,6 +178,9 @@ class Model(ABC):
         #: The attention kernel that the prompt of its first request got; None before one, and where
         #: nobody looks.
         self.attention_kernel: str | None = None
+        #: Whether the first logits of a language model were finite numbers, which half precision
+        #: may overflow; None before its first request, and where nobody looks.
+        self.logits_finite: bool | None = None
         #: How often its process was lost in mid-request and started again.
         self.restarts = 0
 

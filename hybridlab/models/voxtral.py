@@ -51,7 +51,19 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
         )
         model = super()._build()
         self._loop = GreedyDecoder(model, may_end=self.spec.has_text)
+        if self.spec.has_text and self.device.keeps_times:  # else there are no values to look at
+            self._look_at_first_logits(model.lm_head)
         return model
+
+    def _look_at_first_logits(self, head: nn.Module) -> None:
+        """Note in `logits_finite` what the head gives once: the likeliest of numbers that have
+        overflowed is a token without a word, so that texts would be empty without a reason."""
+
+        def look(_: nn.Module, __: Any, logits: torch.Tensor) -> None:
+            watching.remove()
+            self.logits_finite = bool(torch.isfinite(logits).all())
+
+        watching = head.register_forward_hook(look)
 
     def _config(self) -> Any:
         return voxtral_config(catalog.voxtral(self.spec.model))

@@ -43,6 +43,7 @@ class _Answer:
     weights_bytes: int | None
     processor_bytes: int | None
     attention_kernel: str | None
+    logits_finite: bool | None
     report: Report
 
 
@@ -180,6 +181,7 @@ class _Remote(Model):
         self._weights_bytes = answer.weights_bytes
         self.processor_bytes = answer.processor_bytes
         self.attention_kernel = answer.attention_kernel
+        self.logits_finite = answer.logits_finite
         self.member.update(answer.report)
         self.spans.extend(answer.spans)
         return answer.value
@@ -287,6 +289,7 @@ def _ask(
         weights_bytes=hosted.weights_bytes,
         processor_bytes=model.processor_bytes,
         attention_kernel=model.attention_kernel,
+        logits_finite=model.logits_finite,
         report=_report(device),
     )
 

@@ -19,7 +19,7 @@ from hybridlab.analysis.differences import BEYOND, ONLY, how_sure, ties
 from hybridlab.analysis.pick import DEFAULT_MARGIN_BYTES, rank
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting import labels
-from hybridlab.reporting.rows import case_labels, measured, present
+from hybridlab.reporting.rows import case_labels, complete_tables, measured, present
 from hybridlab.reporting.tables.quality import Quality
 from hybridlab.units import MIB, format_bytes, format_number, format_seconds
 
@@ -90,6 +90,25 @@ def simulated_words(cases: pd.DataFrame) -> str:
     devices = set(present(cases, "device"))
     card = simulated_card(devices.pop()) if len(devices) == 1 else None
     return f"On a simulated {card.title.removeprefix('NVIDIA ')}, " if card else ""
+
+
+# ------------------------------------------------------------------------------ what overflowed
+
+#: Quantised weights compute in float16, and would overflow as well.
+WIDE_DTYPES = ("bfloat16", "float32")
+
+
+@complete_tables
+def overflow_findings(cases: pd.DataFrame) -> list[str]:
+    """A sentence for each LLM and dtype whose first logits were not finite in some case."""
+    lost = cases[cases["llm_logits_finite"].eq(False)]
+    return [
+        f"{dtype} overflows in Voxtral {model}: the logits of its first request were not finite "
+        f"numbers in {labels.counted(len(own), 'case')}, so that its texts are left out and its "
+        f"times are of tokens without words; choose llm_dtype "
+        f"{' or '.join(name for name in WIDE_DTYPES if name != dtype)}."
+        for (model, dtype), own in lost.groupby(["llm_model", "llm_dtype"], sort=False)
+    ]
 
 
 # ----------------------------------------------------------------------------- which is fastest

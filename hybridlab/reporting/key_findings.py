@@ -46,13 +46,14 @@ def cut_short(trials: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def unmeasured(cases: pd.DataFrame) -> list[str]:
-    """What gave no measurement, with its reason; cases of one name and status share a sentence."""
+    """What gave no measurement, with its reason; cases of one name and status share a sentence.
+    Then whose texts are lost because its numbers overflowed."""
     lost = cases.assign(label=case_labels(cases))[cases["status"] != "ok"]
     return [
         f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
         f"{own['reason'].iloc[0]}."
         for (label, status), own in lost.groupby(["label", "status"], sort=False)
-    ]
+    ] + findings.overflow_findings(cases)
 
 
 @complete_tables

@@ -69,6 +69,11 @@ class CaseRow(Row):
     attention_kernel: Annotated[
         str | None, "the one that the LLM's first prompt got; empty where it is in a server"
     ] = None
+    llm_logits_finite: Annotated[
+        bool | None,
+        "whether the LLM's first logits were finite numbers; where its dtype overflows they are "
+        "not, and its texts are left out",
+    ] = None
     decoding: Annotated[str | None, "the lab's own loop, or `generate`"] = None
     asr_decoding: Annotated[
         str | None, "how the recogniser's windows were decoded: with `timestamps`, or `plain`"

@@ -23,13 +23,24 @@ def model_id(role: str, model: str, weights: str) -> str:
     return f"{catalog.FAMILIES[role]}-{model}{WITHOUT_TEXT if weights == 'random' else ''}"
 
 
+def pocket_words(name: str) -> str:
+    """What to know of every text of the model with this id; '' for nothing. An upload is never one
+    of the shipped clips."""
+    return catalog.pocket_words(_size_of(name))
+
+
+def _size_of(name: str) -> str:
+    """'whisper-large-v3' -> 'large-v3'."""
+    return name.removesuffix(WITHOUT_TEXT).partition("-")[2]
+
+
 def known_names(role: str, ids: Iterable[str]) -> set[str]:
     """In lower case, of a model of this role with these ids: the role, its family, the size alone,
     its name on the hub, with or without its owner, and that of its conversion for faster-whisper;
     of the ASR also OpenAI's names."""
     known: set[str] = {role, *(OPENAI_NAMES if role == "asr" else ())}
     for name in ids:
-        family, _, size = name.removesuffix(WITHOUT_TEXT).partition("-")
+        family, size = catalog.FAMILIES[role], _size_of(name)
         find = catalog.whisper if role == "asr" else catalog.voxtral
         hub_id = find(size).hub_id
         released = hub_id.rpartition("/")[2]

@@ -67,6 +67,7 @@ def test_a_file_is_transcribed_and_then_answered(
 ) -> None:
     opened(page, server)
     page.wait_for_selector("text=This server has voxtral-pocket and whisper-pocket-m.")
+    assert page.inner_text("#limits").lower() == f"{catalog.POCKET_WORDS}.".lower()
     page.evaluate(NOTE_TIMES)
     asked = FIRST.questions[:2]
     page.set_input_files("#file", str(FIRST.path))

@@ -73,6 +73,7 @@ def test_plan_of_sizes_that_are_named_has_them_alone() -> None:
         (("fit", "base", "--audio-s", "2401"), "at most 2400 s"),
         (("run", "params/none.yaml"), "does not exist; presets: colab-t4"),
         (("run", "pokcet"), "did you mean 'pocket'"),
+        (("run", "params/own-audio.yaml"), "parameter audio has to be given: -p audio=VALUE"),
         (("run", PRESET, "-p", "trails=3"), "did you mean 'trials'"),
         (("run", PRESET, "-p", "trials=many"), "trials = 'many'"),
         (("run", PRESET, "--only", "09"), "unknown notebook"),

@@ -88,8 +88,19 @@ def test_every_preset_is_valid_for_every_notebook(project: Path) -> None:
         "option-c",
     }
     for preset in presets:
-        resolved = params.split(defaults.read_yaml(preset), params.NOTEBOOKS.values())
+        given = defaults.read_yaml(preset)
+        given |= {name: "" for name, value in given.items() if value == defaults.TO_BE_GIVEN}
+        resolved = params.split(given, params.NOTEBOOKS.values())
         assert set(resolved) == set(params.NOTEBOOKS)
+
+
+def test_what_a_preset_leaves_to_its_reader_is_one_line(project: Path) -> None:
+    given = defaults.read_yaml(project / "params" / "own-audio.yaml")
+    for wrong in (given, {"preset": "own-audio"}):
+        with pytest.raises(ParameterError, match="parameter audio has to be given: -p audio=VALUE"):
+            params.split(wrong, params.NOTEBOOKS.values())
+    audio = str(project / "hybridlab" / "audio" / "clips")
+    assert SequentialParams.from_mapping({"preset": "own-audio", "audio": audio}).audio == audio
 
 
 def test_options_are_the_right_sizes(project: Path) -> None:

@@ -33,12 +33,13 @@ def test_every_block_of_the_page_runs(
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert names["best"].margin_bytes >= GB
     assert names["run"].status == "completed"
     assert names["run"].folder == tmp_path / "outputs" / "mine"
     assert len(names["run"].cases) > 0 and (names["run"].cases["peak_bytes"] > 0).all()
     assert len(names["spans"]) > 0
+    assert {one.transcripts[0].language for one in names["heard"].ran} == {"en"}
     assert set(names["published"].cases["evidence"].dropna()) <= {"simulated"}
 
 

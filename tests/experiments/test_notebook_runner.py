@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 import subprocess
@@ -15,8 +16,11 @@ import papermill
 import pytest
 import yaml
 
+from hybridlab import catalog
+from hybridlab.audio import load_clips
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.experiments import notebook_runner
+from hybridlab.reporting import labels
 from hybridlab.results.manifest import read_manifest
 from hybridlab.results.schema import TABLES, required_columns
 
@@ -65,6 +69,33 @@ def test_trials_speak_and_pass_the_parity_gate(finished: Path) -> None:
     assert len(race) > 0
     assert race["output_matches_reference"].astype(bool).all()
     assert race["transcript"].notna().all()
+
+
+def test_other_audio_for_the_pocket_models_is_told_once_and_wherever_it_is_read(
+    project: Path, tmp_path: Path
+) -> None:
+    """By the command, by notebook 00 and by the report; `finished` heard the shipped clips."""
+    folder, run = tmp_path / "mine", tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(min(load_clips(), key=lambda clip: clip.audio_s).path, folder)
+    command = [sys.executable, "-m", "hybridlab.cli", "run", "params/pocket.yaml", "--only", "00"]
+    ended = subprocess.run(
+        [*command, "-p", f"audio={folder}", "--output", str(run)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=project,
+    )
+    assert ended.stderr.count(catalog.POCKET_WORDS) == 1
+    words = html.escape(labels.capital(catalog.POCKET_WORDS))
+    for page in ("notebooks/00_setup.html", "index.html"):
+        assert words in (run / page).read_text(encoding="utf-8"), page
+
+
+def test_of_the_shipped_clips_nothing_is_told(finished: Path) -> None:
+    words = catalog.POCKET_WORDS.removeprefix("the ")
+    for page in ("notebooks/00_setup.html", "notebooks/04_sequential.html", "index.html"):
+        assert words not in (finished / page).read_text(encoding="utf-8"), page
 
 
 def test_every_claim_is_judged(finished: Path) -> None:

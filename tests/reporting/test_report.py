@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hybridlab import catalog
 from hybridlab.errors import RunFolderError
-from hybridlab.reporting import figures
+from hybridlab.reporting import figures, labels
 from hybridlab.reporting.html import build_report
 from hybridlab.reporting.html.claims import SHOWN_AT
 from hybridlab.reporting.html.figures import pictures
@@ -203,6 +204,33 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError):
         build_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("audio", "llm_model", "told"),
+    [("mine", "pocket", True), ("mine", "mini-3b", False), ("", "pocket", False)],
+)
+def test_other_audio_for_the_pocket_models_is_told_before_the_answer(
+    tmp_path: Path, audio: str, llm_model: str, told: bool
+) -> None:
+    run = with_pictures(write_run(tmp_path, notebooks=3))
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    write_json(run / "manifest.json", {**manifest, "params": {"audio": audio}})
+    (cases,) = (run / "parts").glob("02_*/cases.jsonl")
+    rows = map(json.loads, cases.read_text(encoding="utf-8").splitlines())
+    cases.write_text("".join(json.dumps({**row, "llm_model": llm_model}) + "\n" for row in rows))
+    page = load(run)
+    words = labels.capital(catalog.POCKET_WORDS)
+    assert (words in page.text) == told
+    assert not told or page.text.index(words) < page.text.index("Beside Voxtral")
+
+
+def test_what_a_preset_can_tell_stands_in_its_report(tmp_path: Path) -> None:
+    run = with_pictures(write_run(tmp_path, notebooks=1))
+    assert "pocket Voxtral" not in load(run).text
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    write_json(run / "manifest.json", {**manifest, "preset": "own-audio"})
+    assert "It cannot tell what a released Voxtral would say" in load(run).text
 
 
 def test_a_simulated_card_beside_this_machines_run_answers_first(tmp_path: Path) -> None:

@@ -252,8 +252,8 @@ def asr(*models: str, **options: Any) -> FakeModel:
     return FakeModel("asr", [f"whisper-{m}" for m in models or ("pocket-m",)], **options)
 
 
-def llm(**options: Any) -> FakeModel:
-    return FakeModel("llm", ["voxtral-pocket"], **options)
+def llm(model: str = "pocket", **options: Any) -> FakeModel:
+    return FakeModel("llm", [f"voxtral-{model}"], **options)
 
 
 def lost() -> WorkerLostError:

@@ -324,7 +324,7 @@ def test_a_limit_of_tokens_is_cut_to_what_the_model_has(
         model=model, file=("a.flac", SOUND), language="en", extra_body={"max_tokens": str(most)}
     )
     assert (found.finish_reason == "length") == (most < 9)
-    assert ("warning" in found.model_dump()) == (most < 9)
+    assert ("cut at a limit" in found.model_dump()["warning"]) == (most < 9)
     if most < 9:
         assert FIRST.text.startswith(found.text)
         assert 0 < len(found.text) < len(FIRST.text)
@@ -334,5 +334,5 @@ def test_a_limit_of_tokens_is_cut_to_what_the_model_has(
         data={"model": model, "language": "en", "max_tokens": most, "response_format": "text"},
         timeout=60,
     )
-    assert (text.headers.get("x-hybridlab-warning", "") != "") == (most < 9)
+    assert ("cut at a limit" in text.headers["x-hybridlab-warning"]) == (most < 9)
     assert text.text == f"{found.text}\n"

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hybridlab import catalog
 from hybridlab.server.app import STATIC, create_app
 from hybridlab.server.engine import Engine
 from hybridlab.server.settings import Settings
@@ -32,11 +33,34 @@ async def test_a_transcript_in_every_format() -> None:
             "finish_reason": "stop",
             "usage": {"type": "duration", "seconds": 1.0},
             "model": "whisper-pocket-m",
+            "warning": catalog.POCKET_WORDS,
         }
         assert (await get("text")).text == "heard\n"
         assert "00:00:00,000 --> 00:00:01,000\nheard" in (await get("srt")).text
         assert (await get("vtt")).text.startswith("WEBVTT\n")
         assert (await get("verbose_json")).json()["segments"][0]["end"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("voxtral", "size", "told"),
+    [("pocket", "pocket-m", catalog.POCKET_WORDS), ("mini-3b", "base", None)],
+)
+@played
+async def test_what_a_model_does_not_know_is_told_with_it_and_with_all_its_texts(
+    voxtral: str, size: str, told: str | None
+) -> None:
+    """Every upload is other audio than the clips that the pocket models know."""
+    async with routes(llm(voxtral), asr(size)) as (client, _):
+        listed = (await client.get("/v1/models")).json()["data"]
+        assert [model.get("warning") for model in listed] == [told, told]
+        heard = (await client.post(TRANSCRIPTIONS, **upload(model="whisper-1"))).json()
+        answered = (await client.post(CHAT, json=question())).json()
+        both = (await client.post(HYBRID, **upload(question="Who?"))).json()
+        parts = [heard, answered, both["transcript"], *both["answers"]]
+        assert [part.get("warning") for part in parts] == [told] * 4
+        stream = (await client.post(CHAT, json=question(stream=True))).text.split("\n\n")
+        chunks = [json.loads(one.removeprefix("data: ")) for one in stream[:-2]]
+        assert [chunk.get("warning") for chunk in chunks] == [*[None] * (len(chunks) - 1), told]
 
 
 @played

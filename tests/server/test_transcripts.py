@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from hybridlab import catalog
 from hybridlab.models.base import GenerationResult
 from hybridlab.models.transcription import FinishReason, Segment, Task, TranscribeOptions, Word
 from hybridlab.server.jobs import InferenceJob
@@ -178,10 +179,11 @@ async def test_a_text_that_may_lack_words_says_so_in_every_format(
         found = await sender(client)(response_format=form)
         if form.endswith("json"):
             assert found.json()["finish_reason"] == finish
-            told = found.json().get("warning")
+            told = found.json()["warning"]
         else:
-            told = found.headers.get(WARNING_HEADER)
-        assert (why in told) if why else told is None
+            told = found.headers[WARNING_HEADER]
+        assert told.endswith(catalog.POCKET_WORDS)
+        assert (why in told) if why else told == catalog.POCKET_WORDS
 
 
 @played

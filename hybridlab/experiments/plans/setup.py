@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hybridlab import catalog
 from hybridlab.devices.nvml import fact_words
 from hybridlab.devices.system_info import machine
 from hybridlab.experiments.session import Session
+from hybridlab.reporting import findings, labels
 from hybridlab.units import format_bytes
 
 
@@ -40,6 +42,16 @@ def backend_facts(session: Session) -> list[dict[str, str]]:
         dtypes = ", ".join(dtype for dtype in backend.dtypes if dtype in native)
         rows.append({"backend": name, "version": installed, "dtypes": dtypes})
     return rows
+
+
+def learnt(session: Session, row: Mapping[str, Any]) -> list[str]:
+    """What the request through the pair showed, and what its words are worth."""
+    words = session.params.pocket_words
+    return [
+        f"The pair runs here: status {row['status']}. {row['reason']}".strip(),
+        *findings.overflow_findings(session.table("cases")),
+        *([f"{labels.capital(words)}."] if words else []),
+    ]
 
 
 def smoke(session: Session) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _ask(
             "is_first_request": is_first_request,
             **(
                 text_columns(transcript, answer)
-                if model.spec.has_text
+                if context.has_text(model.spec)
                 else text_columns(None, None)
             ),
             "output_matches_reference": None,

@@ -33,7 +33,7 @@ def run(context: CaseContext) -> None:
                 "audio_s": sum(len(item) for item in batch) / catalog.SAMPLE_RATE_HZ,
                 "latency_s": region.seconds,
                 "is_first_request": number == 0,
-                **text_columns(None, answer if case.llm.has_text else None),
+                **text_columns(None, answer if context.has_text(case.llm) else None),
                 "answer_tokens": list(answer.tokens),
                 "output_tokens": len(answer.tokens),
                 "expected_answer": None,

@@ -6,15 +6,17 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hybridlab import MEASUREMENT_VERSION
+from hybridlab import MEASUREMENT_VERSION, catalog
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.differences import how_sure
 from hybridlab.analysis.texts import endings
+from hybridlab.audio import is_shipped
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.reporting import labels
 from hybridlab.reporting.findings import (
     fastest_words,
     memory_finding,
+    overflow_findings,
     picked_case,
     simulated_words,
 )
@@ -61,6 +63,19 @@ def simulated(run: Run) -> list[str]:
                 "card's own allocator and choice of kernels without a GPU, for bytes alone)."
             )
     return sentences
+
+
+def cautions(run: Run) -> list[str]:
+    """What to know before anything on the page is believed: that models which know spoken digits
+    alone met other audio, and that a model's numbers overflowed."""
+    overflowed = [labels.capital(words) for words in overflow_findings(run.cases)]
+    asked = (run.params, *(dict(part.get("params") or {}) for part in run.parts.values()))
+    if all(is_shipped(text_of(given, "audio")) for given in asked):
+        return overflowed
+    ran = run.cases[run.cases["status"] != "skipped"]
+    models = [*present(ran, "llm_model"), *present(ran, "asr_model")]
+    words = catalog.pocket_words(*map(str, models))
+    return [f"{labels.capital(words)}.", *overflowed] if words else overflowed
 
 
 def recommendation(run: Run) -> dict[str, str]:

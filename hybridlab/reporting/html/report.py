@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hybridlab.config.preset_files import comment
 from hybridlab.reporting.html import answer, claims, figures, files, run_info, tables, traces
 from hybridlab.reporting.html.page import Section, blocks_of, render, write_page
 from hybridlab.reporting.html.view_model import Run, badge
@@ -53,7 +54,9 @@ def build_report(run_dir: Path) -> Path:
         sections=blocks_of(SECTIONS, run),
         run_id=run.name,
         preset=text_of(run.manifest, "preset"),
+        preset_words=comment(text_of(run.manifest, "preset")),
         status=badge(text(run.manifest.get("status"), empty="no manifest")),
+        cautions=answer.cautions(run),
         answers=[*answer.simulated(run), answer.answer(run)],
         has_verdict=bool(run.verdict),
     )

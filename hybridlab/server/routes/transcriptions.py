@@ -13,6 +13,7 @@ from hybridlab.server import subtitles
 from hybridlab.server.engine import Engine
 from hybridlab.server.errors import ApiError, bad_request
 from hybridlab.server.jobs import InferenceJob, InferenceParams, InferenceResult
+from hybridlab.server.model_names import pocket_words
 from hybridlab.server.routes.common import TIMING, EngineDep, add_timing, read_upload, result_of
 from hybridlab.server.schemas import transcripts
 from hybridlab.server.schemas.base import SPEECH_ERRORS, error_responses
@@ -70,6 +71,7 @@ def _model(engine: Engine, role: Role) -> Model:
         created=engine.created,
         tells_times=scheduler.client.tells_times,
         translates=scheduler.client.translates,
+        warning=pocket_words(scheduler.model) or None,
     )
 
 

@@ -10,8 +10,12 @@ from pydantic import Field
 
 from hybridlab.models.base import TokenUsage
 from hybridlab.server.jobs import InferenceResult
+from hybridlab.server.model_names import pocket_words
 from hybridlab.server.schemas.base import Answer, AnswerFinish, OptionalText
 from hybridlab.server.streaming import event
+
+#: Of an answer's field.
+WARNING = "what the model does not know"
 
 
 class Usage(Answer):
@@ -42,6 +46,7 @@ class Completion(Answer):
     model: str
     choices: list[Choice] = Field(min_length=1, max_length=1)
     usage: Usage
+    warning: OptionalText = Field(None, description=WARNING)
 
 
 class Delta(Answer):
@@ -62,6 +67,7 @@ class Chunk(Answer):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = Field(None, description="with stream_options.include_usage alone")
+    warning: OptionalText = Field(None, description=f"{WARNING}; with finish_reason")
 
 
 def completion(name: str, result: InferenceResult) -> Completion:
@@ -77,6 +83,7 @@ def completion(name: str, result: InferenceResult) -> Completion:
             )
         ],
         usage=usage(result),
+        warning=pocket_words(result.model) or None,
     )
 
 
@@ -121,12 +128,17 @@ class ChunkWriter:
     def end(self, result: InferenceResult) -> str:
         """How the answer ended, its tokens where they were asked for, and the end mark."""
         counted = self._event([], usage(result)) if self.include_usage else ""
-        return self._choice(Delta(), finish_reason(result)) + counted + DONE
+        warning = pocket_words(result.model) or None
+        return self._choice(Delta(), finish_reason(result), warning) + counted + DONE
 
-    def _choice(self, delta: Delta, finish: AnswerFinish | None = None) -> str:
-        return self._event([ChunkChoice(delta=delta, finish_reason=finish)], None)
+    def _choice(
+        self, delta: Delta, finish: AnswerFinish | None = None, warning: str | None = None
+    ) -> str:
+        return self._event([ChunkChoice(delta=delta, finish_reason=finish)], None, warning)
 
-    def _event(self, choices: list[ChunkChoice], counted: Usage | None) -> str:
+    def _event(
+        self, choices: list[ChunkChoice], counted: Usage | None, warning: str | None = None
+    ) -> str:
         """Where tokens are asked for, each chunk has the field, as OpenAI's have."""
         chunk = Chunk(
             id=self.name,
@@ -134,5 +146,6 @@ class ChunkWriter:
             model=self.model,
             choices=choices,
             usage=counted,
+            warning=warning,
         )
         return event(chunk.model_dump(exclude=None if self.include_usage else {"usage"}))

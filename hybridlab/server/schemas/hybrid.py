@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from hybridlab.server.jobs import DecodedAudio, InferenceResult
-from hybridlab.server.schemas.base import Answer, AnswerFinish, Served
-from hybridlab.server.schemas.completions import finish_reason
+from hybridlab.server.model_names import pocket_words
+from hybridlab.server.schemas.base import Answer, AnswerFinish, OptionalText, Served
+from hybridlab.server.schemas.completions import WARNING, finish_reason
 from hybridlab.server.schemas.transcripts import Segment, Text, segments_of, text_of
 
 
@@ -22,6 +25,7 @@ class HybridAnswer(Served):
     question: str
     text: str
     finish_reason: AnswerFinish
+    warning: OptionalText = Field(None, description=WARNING)
 
 
 class HybridDelta(Answer):
@@ -64,6 +68,7 @@ def hybrid_answer(index: int, question: str, result: InferenceResult) -> HybridA
         question=question,
         text=result.text,
         finish_reason=finish_reason(result),
+        warning=pocket_words(result.model) or None,
         model=result.model,
         instead_of=result.instead_of or None,
     )

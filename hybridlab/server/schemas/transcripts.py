@@ -14,6 +14,7 @@ from hybridlab.models.transcription import FinishReason, Task, TranscribeOptions
 from hybridlab.models.transcription import Segment as TextSegment
 from hybridlab.models.transcription import Word as TextWord
 from hybridlab.server.jobs import DecodedAudio, InferenceResult
+from hybridlab.server.model_names import pocket_words
 from hybridlab.server.schemas.base import Answer, OptionalText, Served, absent
 
 #: Why a text may lack words, told beside it.
@@ -32,6 +33,7 @@ class Model(Answer):
     owned_by: str = "hybridlab"
     tells_times: bool = Field(description="whether segments and words have times of their own")
     translates: bool = Field(description="whether /v1/audio/translations is served")
+    warning: OptionalText = Field(None, description="what the model does not know")
 
 
 class ModelList(Answer):
@@ -55,7 +57,8 @@ class Text(Served):
     )
     warning: OptionalText = Field(
         None,
-        description="how it ended, unless by itself, and what was done to the audio to be heard",
+        description="how it ended, unless by itself, what was done to the audio to be heard, and "
+        "what the model does not know",
     )
 
 
@@ -155,8 +158,13 @@ def transcript_done(
 
 
 def warning_of(result: InferenceResult, audio: DecodedAudio) -> str | None:
-    """What a reader of the text should know: how it ended, and what was done to the audio."""
-    told = (WARNINGS.get(result.joined.finish_reason), audio.note)
+    """What a reader of the text should know: how it ended, what was done to the audio, and what its
+    model does not know."""
+    told = (
+        WARNINGS.get(result.joined.finish_reason),
+        audio.note,
+        pocket_words(result.model),
+    )
     return "; ".join(filter(None, told)) or None
 
 

@@ -19,10 +19,14 @@ async function meet() {
   unfollow();
   const token = element("token").value.trim();
   try {
-    const names = await server.models(token);
+    const models = await server.models(token);
+    const names = models.map((model) => model.id);
+    const warnings = new Set(models.flatMap((model) => model.warning ?? []));
     answers = names.some((name) => name.startsWith("voxtral"));
     element("asking").hidden = element("answered").hidden = !answers;
     element("served").textContent = `This server has ${names.join(" and ")}.`;
+    element("limits").textContent = [...warnings].map(server.sentence).join(" ");
+    element("limits").hidden = !warnings.size;
     tell("");
     unfollow = follow(token, refused);
   } catch (error) {

@@ -22,13 +22,17 @@ async function failure(response) {
 
 function said(body, otherwise) {
   const message = body.error?.message;
-  return message ? `${message[0].toUpperCase()}${message.slice(1)}.` : otherwise;
+  return message ? sentence(message) : otherwise;
 }
 
-/** Names of the models that are served. */
+/** The models that are served, each with its `id` and, perhaps, a `warning`. */
 export async function models(token) {
-  const list = await (await ask("v1/models", { token })).json();
-  return list.data.map((model) => model.id);
+  return (await (await ask("v1/models", { token })).json()).data;
+}
+
+/** With a capital at its beginning and a full stop. */
+export function sentence(words) {
+  return `${words[0].toUpperCase()}${words.slice(1)}.`;
 }
 
 /** Transcript, words of answers (`delta`) and answers as `[name, part]`, each as soon as it is

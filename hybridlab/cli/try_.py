@@ -1,0 +1,103 @@
+"""`hybridlab try`: the reader's own files through a real Whisper."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hybridlab import catalog
+from hybridlab.cli import printing
+from hybridlab.cli.app import AsJson, app, cli_errors, print_json
+from hybridlab.units import format_bytes, format_number, format_seconds
+
+if TYPE_CHECKING:
+    from hybridlab.experiments.transcription import BackendResult, Comparison
+
+MODEL_HELP = f"a Whisper: {', '.join(name for name in catalog.WHISPERS)}"
+
+
+@app.command("try")
+def try_(
+    files: Annotated[list[Path], typer.Argument(help="audio files", metavar="FILE...")],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "base",
+    language: Annotated[str, typer.Option(help="as de or German; '': detected")] = "",
+    weights: Annotated[
+        Path | None, typer.Option(help="a folder in hub format; else the hub's weights")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Transcribe your own files with a real Whisper, through every backend that is installed."""
+    from hybridlab import api
+
+    with cli_errors():
+        found = api.transcribe(
+            files,
+            model=model,
+            language=language,
+            weights=weights,
+            device=device,
+            listener=lambda backend: typer.echo(f"{backend} …", err=True),
+        )
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        _show(found)
+    if not found.ran:
+        raise typer.Exit(1)
+
+
+def _show(found: Comparison) -> None:
+    typer.echo(f"Whisper {found.model} (weights: {found.weights}) on {found.device}")
+    if found.warning:
+        typer.echo(f"note: {found.warning}")
+    for number, file in enumerate(found.files):
+        typer.echo(f"\n{file.path}, {format_seconds(file.audio_s)}")
+        if file.note:
+            typer.echo(f"note: {file.note}")
+        if found.ran:
+            typer.echo(_figures(found.ran, number))
+        for line in _texts(found.ran, number):
+            typer.echo(line)
+    if found.ran:
+        typer.echo("\nmemory: at most while it transcribed; libraries, weights and work")
+    for one in found.backends:
+        if one.reason:
+            typer.echo(f"{one.backend}: {one.reason}")
+
+
+def _figures(results: list[BackendResult], number: int) -> str:
+    """A row for each backend."""
+    rows = [("", "dtype", "took", "RTFx", "memory", "loaded in", "language")]
+    for one in results:
+        said = one.transcripts[number]
+        rows.append(
+            (
+                one.backend,
+                one.dtype,
+                format_seconds(said.seconds),
+                format_number(said.rtfx),
+                format_bytes(one.memory_bytes or 0),
+                format_seconds(one.load_s or 0.0),
+                said.language,
+            )
+        )
+    return printing.plain_table(rows, right=range(2, 6))
+
+
+def _texts(results: list[BackendResult], number: int) -> list[str]:
+    """The texts one under the other; of equal ones one, with the names of all that say so."""
+    from hybridlab.analysis.texts import CUT_SHORT
+
+    def said(one: BackendResult) -> tuple[str, str]:
+        transcript = one.transcripts[number]
+        return transcript.text, CUT_SHORT.get(transcript.finish_reason, "")
+
+    lines = []
+    for (text, cut), own in groupby(sorted(results, key=said), key=said):
+        names = ", ".join(one.backend for one in own)
+        lines += [f"{names}{f' ({cut})' if cut else ''}:", f"  {text or '(no words)'}"]
+    return lines
