@@ -12,7 +12,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 from hybridlab.cli.app import join_overrides
 from hybridlab.cli.commands import app
 from hybridlab.config.params import NOTEBOOKS, all_parameter_names, parse_override, split
-from hybridlab.config.preset_files import NONE, read_yaml
+from hybridlab.config.preset_files import NONE, parameter_file, read_yaml
 from hybridlab.devices.out_of_memory import out_of_memory
 from hybridlab.errors import ParameterError
 from hybridlab.units import GIB
@@ -38,7 +38,8 @@ def test_every_command_of_a_page_is_understood(page: Path) -> None:
 
 def _check_parameters(given: dict[str, object]) -> None:
     """The values of `run` are those of its file's notebooks."""
-    path = PROJECT / str(given["params"])
+    named = str(given["params"])
+    path = PROJECT / named if "/" in named else parameter_file(named)
     if path.stem == "my-experiment":  # made by a walk-through
         return
     values = {"preset": NONE, **read_yaml(path)}
