@@ -26,7 +26,7 @@ from benchmarks.endurance.hostile import (
     tone,
 )
 from hybridlab.audio import check_clip, load_clips, read_audio, windows
-from hybridlab.audio.decoding import BLOCK_FRAMES
+from hybridlab.audio.mixing import BLOCK_FRAMES
 from hybridlab.processes.worker import Worker
 from hybridlab.server.audio_decoder import COPIES, AudioDecoder, decode_audio
 from hybridlab.server.errors import ApiError
