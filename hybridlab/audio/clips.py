@@ -93,17 +93,17 @@ def load_clips(source: str = "", *, limit: int | None = None) -> Clips:
     used is left out and listed; `AudioError` where that is everything.
     """
     path = Path(source).expanduser() if source else CLIPS_DIR / "manifest.jsonl"
-    rows, left_out = rows_of(path)
-    clips = []
+    rows, others = rows_of(path)
+    clips, left_out = [], []
     for row, name in zip(rows[:limit], _ids(rows, path), strict=False):
         try:
             clips.append(_clip(row, name))
         except AudioError as error:
             left_out.append(str(error))
     if clips:
-        return Clips(clips, left_out)
-    if len(rows[:limit]) == 1:
-        raise AudioError(left_out[-1])
+        return Clips(clips, [*left_out, *others])
+    if len(left_out) == 1:
+        raise AudioError(left_out[0])
     raise AudioError(f"no audio of {path} can be used: {'; '.join(_first_lines(left_out, 3))}")
 
 

@@ -44,16 +44,22 @@ def read_recording(source: Path | bytes, *, name: str = "", check: Check = anyth
     raises comes through. `AudioError`, which calls the file `name`, for one that holds no audio.
     """
     name = name or str(source)
-    if isinstance(source, Path) and not source.is_file():
-        raise AudioError(f"audio file {name!r} does not exist")
     try:
-        mono = read_sndfile(source, check)
-    except UnreadableError:
-        try:
-            mono = read_container(source, check)
-        except UnreadableError as error:
-            raise AudioError(f"{name} {error}") from None
+        if isinstance(source, Path) and not source.is_file():
+            raise AudioError(f"audio file {name!r} does not exist")
+        mono = _read(source, check)
+    except UnreadableError as error:
+        raise AudioError(f"{name} {error}") from None
+    except OSError as error:
+        raise AudioError(f"{name} cannot be opened ({error.strerror})") from None
     return _prepared(mono, name)
+
+
+def _read(source: Path | bytes, check: Check) -> Mono:
+    try:
+        return read_sndfile(source, check)
+    except UnreadableError:
+        return read_container(source, check)
 
 
 def _prepared(mono: Mono, name: str) -> Recording:

@@ -69,8 +69,11 @@ class Row:
         understood."""
         named = str(self.values["path"])
         names = (named, named.replace("\\", "/"), f"{CLIPS_FOLDER}/{named}")
-        paths = [self.folder / Path(name).expanduser() for name in names]
-        return next((path for path in paths if path.is_file()), paths[0])
+        # a file may be called "~x"
+        known = [Path(name).expanduser() if name.startswith("~/") else Path(name) for name in names]
+        paths = [self.folder / path for path in known]
+        # pathlib's raises for names that are too long for a file
+        return next((path for path in paths if os.path.isfile(path)), paths[0])  # noqa: PTH113
 
 
 def rows_of(source: Path) -> tuple[list[Row], list[str]]:
@@ -100,7 +103,7 @@ def _folder_rows(folder: Path) -> tuple[list[Row], list[str]]:
         names = " and ".join(str(path.relative_to(folder)) for path in manifests)
         lines = [f"{_counted(missed, 'audio file')} not listed in {names}"] if missed else []
         return rows, lines
-    others = [path for path in files if path not in sounds]
+    others = [path for path in files if path.suffix.lower() not in SUFFIXES]
     if not sounds:
         raise AudioError(
             f"{folder} holds no audio (WAV, FLAC, MP3, M4A, WebM …) and no manifest.jsonl"
@@ -115,8 +118,12 @@ def _folder_rows(folder: Path) -> tuple[list[Row], list[str]]:
 
 def _visible_files(folder: Path) -> Iterator[Path]:
     """All files below, sorted, without hidden ones and macOS' shadows in archives."""
+
+    def refuse(error: OSError) -> None:
+        raise AudioError(f"{error.filename} cannot be read ({error.strerror})")
+
     seen = {folder.resolve()}
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         fresh = []
         for name in sorted(folders):
             target = (Path(root) / name).resolve()
@@ -206,12 +213,13 @@ def _json_rows(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
     try:
         whole = json.loads(text)
     except json.JSONDecodeError:
-        lines = enumerate(text.splitlines(), 1)
+        lines = enumerate(text.split("\n"), 1)  # a text may hold what else ends a line in Unicode
         rows = [(f"line {n}", _parsed(path, n, line)) for n, line in lines if line.strip()]
     else:
         if isinstance(whole, dict):
             whole = whole["data"] if isinstance(whole.get("data"), list) else [whole]
-        rows = [(f"row {n}", row) for n, row in enumerate(whole, 1)] if whole else []
+        whole = whole if isinstance(whole, list) else [whole]
+        rows = [(f"row {n}", row) for n, row in enumerate(whole, 1)]
     for where, row in rows:
         if not isinstance(row, dict):
             raise AudioError(f"{path}, {where} must be an object with a path")

@@ -52,6 +52,7 @@ class Mixer:
         self.n_frames = 0
         self._check = check
         self._waiting: list[Samples] = []
+        self._n_waiting = 0
         self._mixed: list[Samples] = []
         self._cancelled = False
 
@@ -62,7 +63,8 @@ class Mixer:
         self.n_frames += len(block)
         self._check(Extent(block.shape[1], rate_hz, self.n_frames))
         self._waiting.append(block)
-        if sum(map(len, self._waiting)) >= BLOCK_FRAMES:
+        self._n_waiting += len(block)
+        if self._n_waiting >= BLOCK_FRAMES:
             self._mix()
 
     def mono(self, rate_hz: int, *notes: str) -> Mono:
@@ -74,7 +76,7 @@ class Mixer:
 
     def _mix(self) -> None:
         whole = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
-        self._waiting = []
+        self._waiting, self._n_waiting = [], 0
         samples, cancelled = _mixed(whole)
         self._mixed.append(samples)
         self._cancelled |= cancelled
@@ -85,11 +87,12 @@ def _mixed(block: Samples) -> tuple[Samples, bool]:
     of a microphone with balanced wires that was recorded in stereo; and whether it did."""
     if block.shape[1] == 1:
         return block[:, 0], False
+    channels = np.ascontiguousarray(block.T)  # numpy sums over a short last axis ten times as long
     with np.errstate(invalid="ignore"):  # values that are not numbers are refused later
-        mean: Samples = block.mean(axis=1)
-        loudness = block.std(axis=0, dtype=np.float64)  # about the mean: a constant is no sound
+        mean: Samples = channels.mean(axis=0)
+        loudness = channels.std(axis=1, dtype=np.float64)  # about the mean: a constant is no sound
         if mean.std(dtype=np.float64) < CANCELLED * loudness.max():
             # the first of equally loud ones, so that no border of blocks turns the phase around
             loudest = int(np.argmax(loudness >= 0.99 * loudness.max()))
-            return block[:, loudest].copy(), True
+            return channels[loudest].copy(), True
     return mean, False

@@ -34,6 +34,8 @@ REMEDY = "convert it to WAV, FLAC, MP3 or M4A"
 HEADLESS = frozenset({"aac", "ac3", "amr", "dts", "eac3", "loas", "mp3", "mpeg", "mpegts"})
 #: Less than this is missing where codecs fill their last block, or say so.
 CUT_OFF_S = 0.2
+#: FFmpeg keeps eight pointers to channels in a frame, and PyAV looks for one that is none.
+MOST_PLANES = 7
 MICROSECONDS = 1_000_000  # FFmpeg's clock of a container
 
 
@@ -68,17 +70,13 @@ def read_container(source: Path | bytes, check: Check) -> Mono:
     mixer = Mixer(check)
     try:
         with _container(source) as container:
-            stream = container.streams.best("audio")
-            if stream is None:
-                raise UnreadableError("has no sound in it; name a file that has")
-            if stream.codec_context is None:
-                raise UnreadableError(f"has sound in a format that no decoder reads; {REMEDY}")
+            stream = _first_track(container)
             packets = _Packets(container.demux(stream))
             rate_hz = 0
-            for frame in packets.frames():
-                if frame.sample_rate != (rate_hz := rate_hz or frame.sample_rate):
+            for block, own_rate_hz in _blocks(packets.frames()):
+                if own_rate_hz != (rate_hz := rate_hz or own_rate_hz):
                     raise UnreadableError(f"changes its sample rate on the way; {REMEDY}")
-                mixer.add(_as_float(frame), rate_hz)
+                mixer.add(block, rate_hz)
             if not mixer.n_frames and not packets.damaged:
                 raise UnreadableError("holds no samples; remove it or record it again")
             if packets.damaged > packets.good:
@@ -90,8 +88,8 @@ def read_container(source: Path | bytes, check: Check) -> Mono:
                 _cut_off(container, stream, found_s),
             )
             return mixer.mono(rate_hz, *filter(None, notes))
-    except MemoryError:
-        raise
+    except MemoryError as error:  # which FFmpeg also says of sizes that make no sense
+        raise UnreadableError(f"takes too much memory to decode; {REMEDY}") from error
     except av.FFmpegError as error:
         raise UnreadableError(f"cannot be decoded as audio ({error.strerror}); {REMEDY}") from error
 
@@ -111,13 +109,17 @@ class _Packets:
             for packet in self._packets:
                 try:
                     decoded = packet.decode()
-                except (av.error.InvalidDataError, av.error.PatchWelcomeError):
+                except MemoryError:
+                    raise
+                except av.FFmpegError:
                     self.damaged += 1
                     continue
                 self.good += bool(decoded)
                 yield from decoded
-        except av.error.InvalidDataError as error:  # of the container, between two packets
-            if not self.good:
+        except IndexError:
+            pass  # PyAV's at the end, after the last packet, where a track has begun late
+        except av.FFmpegError as error:  # of the container, between two packets
+            if not self.good or isinstance(error, MemoryError):
                 raise
             self.broken_off = f"it cannot be read to its end ({error.strerror})"
 
@@ -139,7 +141,9 @@ def _container(source: Path | bytes) -> Iterator[InputContainer]:
         try:
             container = av.open(file, "r", container_options=options, metadata_errors="replace")
         except av.error.ArgumentError:  # what FFmpeg took it for is not on the list
-            raise UnreadableError(f"cannot be decoded as audio (no sound or film); {REMEDY}") from None
+            raise UnreadableError(
+                f"cannot be decoded as audio (no sound or film); {REMEDY}"
+            ) from None
         with container:
             yield container
 
@@ -148,19 +152,33 @@ def _openable(source: Path | bytes) -> Any:
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
-def _as_float(frame: AudioFrame) -> Samples:
-    """Samples in [-1, 1], shape (n, channels)."""
-    n_channels = frame.layout.nb_channels
-    try:
-        array = frame.to_ndarray()
-    except ValueError as error:  # samples of 64 bits
-        raise UnreadableError(f"cannot be decoded as audio ({error}); {REMEDY}") from error
-    array = array.T if frame.format.is_planar else array.reshape(-1, n_channels)
-    if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128) / 128
-    if np.issubdtype(array.dtype, np.integer):
-        return array.astype(np.float32) / np.float32(-float(np.iinfo(array.dtype).min))
-    return array.astype(np.float32)
+def _first_track(container: InputContainer) -> Any:
+    """The first sound that has a decoder."""
+    tracks = container.streams.audio
+    if not tracks:
+        raise UnreadableError("has no sound in it; name a file that has")
+    stream = next((one for one in tracks if one.codec_context is not None), None)
+    if stream is None:
+        raise UnreadableError(f"has sound in a format that no decoder reads; {REMEDY}")
+    return stream
+
+
+def _blocks(frames: Iterable[AudioFrame]) -> Iterator[tuple[Samples, int]]:
+    """Samples in [-1, 1] of shape (n, channels), and their rate. Most codecs give floats, and what
+    else there is becomes such, in one plane: of many PyAV reads beyond the last."""
+    import av
+
+    known, convert = None, None
+    for frame in frames:
+        if frame.format.name == "fltp" and frame.layout.nb_channels <= MOST_PLANES:
+            yield frame.to_ndarray().astype(np.float32, copy=False).T, frame.sample_rate
+            continue
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if convert is None or kind != known:
+            known, convert = kind, av.AudioResampler(format="flt")
+        for ready in convert.resample(frame):
+            samples = ready.to_ndarray().astype(np.float32, copy=False)
+            yield samples.reshape(-1, ready.layout.nb_channels), ready.sample_rate
 
 
 def _tracks(container: InputContainer, stream: Any) -> str:

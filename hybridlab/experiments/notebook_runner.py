@@ -38,6 +38,8 @@ from hybridlab.results.manifest import (
 from hybridlab.results.reader import write_parquet
 from hybridlab.results.run_folder import check_space, default_outputs
 
+log = logging.getLogger("hybridlab.experiments")
+
 #: Seconds that a cell may stay silent: longer than any case's own timeout.
 CELL_TIMEOUT_S = 6 * 3600
 VERDICT = "07_verdict"
@@ -214,7 +216,8 @@ def _preflight(params: Params) -> Device:
         from hybridlab.simulation.environment import built_libraries
 
         built_libraries(cuda_torch())
-    load_clips(params.audio)
+    for line in load_clips(params.audio).left_out_lines():
+        log.warning("audio left out: %s", line)
     pair_of(params, device).check()
     return device
 

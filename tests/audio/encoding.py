@@ -16,7 +16,9 @@ from hybridlab.audio import Samples
 RATE = 16_000
 
 
-def sine(seconds: float = 2.0, *, hz: float = 440.0, rate: int = RATE, peak: float = 0.5) -> Samples:
+def sine(
+    seconds: float = 2.0, *, hz: float = 440.0, rate: int = RATE, peak: float = 0.5
+) -> Samples:
     t = np.arange(round(seconds * rate)) / rate
     return np.asarray(peak * np.sin(2 * np.pi * hz * t), dtype=np.float32)
 
@@ -41,7 +43,7 @@ def by_av(
     """`samples` of shape (n,) or (n, channels) at `rate`; `film` is the codec of a grey picture
     beside `tracks` tracks of sound, each an octave above the one before."""
     channels = np.atleast_2d(samples.T)
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(channels)]
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 24: "22.2"}[len(channels)]
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container, options=options) as output:
         pictures = output.add_stream(film, rate=25) if film else None
@@ -62,8 +64,9 @@ def by_av(
                 output.mux(pictures.encode(picture))
             output.mux(pictures.encode(None))
         for number, stream in enumerate(streams):
-            own = np.ascontiguousarray(channels[:, :: 2**number])
-            frame = av.AudioFrame.from_ndarray(own, format="fltp", layout=layout)
+            # channel beside channel: PyAV writes no eight planes
+            own = np.ascontiguousarray(channels[:, :: 2**number].T).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(own, format="flt", layout=layout)
             frame.sample_rate = rate
             resampler = av.AudioResampler(stream.format, layout, rate, stream.frame_size)
             for part in (frame, None):
