@@ -71,22 +71,21 @@ def read_container(source: Path | bytes, check: Check) -> Mono:
     try:
         with _container(source) as container:
             stream = _first_track(container)
+            said_s, rate_hz = _said_s(container, stream), stream.codec_context.sample_rate
+            if said_s is not None and rate_hz:
+                check(Extent(stream.codec_context.channels, rate_hz, round(said_s * rate_hz)))
             packets = _Packets(container.demux(stream))
-            rate_hz = 0
+            rate_hz = 0  # a codec may find another one than its header says
             for block, own_rate_hz in _blocks(packets.frames()):
                 if own_rate_hz != (rate_hz := rate_hz or own_rate_hz):
                     raise UnreadableError(f"changes its sample rate on the way; {REMEDY}")
                 mixer.add(block, rate_hz)
-            if not mixer.n_frames and not packets.damaged:
-                raise UnreadableError("holds no samples; remove it or record it again")
             if packets.damaged > packets.good:
                 raise UnreadableError(f"cannot be decoded as audio (damaged); {REMEDY}")
-            found_s = mixer.n_frames / rate_hz
-            notes = (
-                _tracks(container, stream),
-                packets.note,
-                _cut_off(container, stream, found_s),
-            )
+            if not mixer.n_frames:
+                raise UnreadableError("holds no samples; remove it or record it again")
+            cut_off = _cut_off(said_s, mixer.n_frames / rate_hz)
+            notes = (_tracks(container, stream), packets.note, cut_off)
             return mixer.mono(rate_hz, *filter(None, notes))
     except MemoryError as error:  # which FFmpeg also says of sizes that make no sense
         raise UnreadableError(f"takes too much memory to decode; {REMEDY}") from error
@@ -189,17 +188,19 @@ def _tracks(container: InputContainer, stream: Any) -> str:
     return f"it has {len(tracks)} sound tracks; track {number} was read"
 
 
-def _cut_off(container: InputContainer, stream: Any, found_s: float) -> str:
-    """A note where there is less than the header says. FFmpeg guesses how long those are that have
-    no header, and the longest track of a film may be another; both are not judged."""
+def _said_s(container: InputContainer, stream: Any) -> float | None:
+    """How long the sound is by its header. FFmpeg guesses for files that have none, and the longest
+    track of a film may be another: None for both."""
     if container.format.name in HEADLESS:
-        return ""
+        return None
     if stream.duration is not None:
-        said_s = float(stream.duration * stream.time_base)
-    elif container.duration is not None and len(container.streams) == 1:
-        said_s = container.duration / MICROSECONDS
-    else:
-        return ""
-    if said_s - found_s < CUT_OFF_S:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / MICROSECONDS
+    return None
+
+
+def _cut_off(said_s: float | None, found_s: float) -> str:
+    if said_s is None or said_s - found_s < CUT_OFF_S:
         return ""
     return f"it says that it lasts {said_s:.1f} s, and {found_s:.1f} s were found"
