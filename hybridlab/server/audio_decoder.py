@@ -35,6 +35,8 @@ MAX_RATE_HZ = 192_000
 #: their concatenation, and what soxr makes of it.
 COPIES = 4
 BASE_BYTES = 256 * MIB
+#: Addresses of FFmpeg's libraries, which are loaded for the first file that needs them: 100 MiB.
+LIBRARY_BYTES = 128 * MIB
 
 
 class AudioDecoder:
@@ -134,7 +136,7 @@ def bad_audio(error: AudioError) -> ApiError:
 
 def decoding_bytes(max_audio_s: float) -> int:
     """What decoding may take above what its process has: the longest audio at a usual rate."""
-    return BASE_BYTES + int(COPIES * 4 * USUAL_RATE_HZ * max_audio_s)
+    return BASE_BYTES + LIBRARY_BYTES + int(COPIES * 4 * USUAL_RATE_HZ * max_audio_s)
 
 
 # -------------------------------------------------------------------------- inside the worker
@@ -142,8 +144,6 @@ def decoding_bytes(max_audio_s: float) -> int:
 
 def confine(more_bytes: int) -> None:
     """Let this process take so much more memory, and write no file."""
-    import av  # noqa: F401 - its libraries take 100 MB of address space, which are no file's
-
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
     most = pages * os.sysconf("SC_PAGE_SIZE") + more_bytes
