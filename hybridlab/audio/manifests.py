@@ -30,15 +30,13 @@ COLUMNS = {
 DELIMITERS = ",;\t|"
 TABLES = (".csv", ".tsv")
 JSONS = (".jsonl", ".json")
-#: In a folder, the first of these that is there says what its files are: ours, that of Hugging
-#: Face's AudioFolder, and those of Common Voice, which lists pieces of one collection.
-IN_FOLDER = (
-    *(f"manifest{suffix}" for suffix in (*JSONS, *TABLES)),
-    *("metadata.jsonl", "metadata.csv"),
-    *("test.tsv", "validated.tsv", "dev.tsv", "train.tsv"),
-)
-#: Of Common Voice: the folder beside the table that holds the files.
+#: Hugging Face's AudioFolder has one of these, or one in each of its parts.
+METADATA = ("metadata.jsonl", "metadata.csv")
+#: In a folder, the first of these that is there says what its files are.
+IN_FOLDER = (*(f"manifest{suffix}" for suffix in (*JSONS, *TABLES)), *METADATA)
+#: Common Voice has its files in this folder, and its parts in these tables beside it.
 CLIPS_FOLDER = "clips"
+COMMON_VOICE = ("test.tsv", "validated.tsv", "dev.tsv", "train.tsv")
 #: What is taken for audio in a folder; those that turn out not to be are left out by name.
 SUFFIXES = frozenset(
     f".{name}"
@@ -92,9 +90,9 @@ def rows_of(source: Path) -> tuple[list[Row], list[str]]:
 
 def _folder_rows(folder: Path) -> tuple[list[Row], list[str]]:
     files = list(_visible_files(folder))
-    manifests = [folder / name for name in IN_FOLDER if folder / name in files][:1]
-    if not manifests:  # AudioFolder has one for each of its parts
-        manifests = [path for path in files if path.name in ("metadata.jsonl", "metadata.csv")]
+    known = (*IN_FOLDER, *(COMMON_VOICE if (folder / CLIPS_FOLDER).is_dir() else ()))
+    manifests = [folder / name for name in known if folder / name in files][:1]
+    manifests = manifests or [path for path in files if path.name in METADATA]
     sounds = [path for path in files if path.suffix.lower() in SUFFIXES]
     if manifests:
         rows = [row for manifest in manifests for row in _manifest_rows(manifest)]

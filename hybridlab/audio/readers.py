@@ -5,6 +5,7 @@ Both give the file's own channels and rate. FFmpeg's mixing down is not used: it
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -139,10 +140,11 @@ def _container(source: Path | bytes) -> Iterator[InputContainer]:
         options = {"format_whitelist": ",".join(FORMATS)}
         try:
             container = av.open(file, "r", container_options=options, metadata_errors="replace")
-        except av.error.ArgumentError:  # what FFmpeg took it for is not on the list
-            raise UnreadableError(
-                f"cannot be decoded as audio (no sound or film); {REMEDY}"
-            ) from None
+        except av.FFmpegError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            why = "no sound or film"  # what FFmpeg took it for is not on the list
+            raise UnreadableError(f"cannot be decoded as audio ({why}); {REMEDY}") from None
         with container:
             yield container
 

@@ -170,6 +170,14 @@ def test_common_voice(tmp_path: Path) -> None:
     assert load_clips(str(tmp_path / "train.tsv"))[0].text == "Yes"
 
 
+def test_a_table_that_is_nobody_s_is_no_manifest(tmp_path: Path) -> None:
+    written(tmp_path, "a.wav", GOOD)
+    written(tmp_path, "train.tsv", b"word\tcount\nthe\t5\n")
+    clips = load_clips(str(tmp_path))
+    assert [clip.id for clip in clips] == ["a"]
+    assert clips.left_out == ("train.tsv: a table is read where it is named itself",)
+
+
 def test_a_piece_of_a_longer_file_is_no_clip(tmp_path: Path) -> None:
     rows = [{"audio_filepath": "a.wav", "offset": 0.0, "duration": 0.5, "text": "all"}]
     rows.append({"audio_filepath": "sub/b.m4a", "offset": 3.5, "duration": 0.5, "text": "piece"})
