@@ -59,7 +59,7 @@ BAD = {
     "only a header": GOOD[:44],
     "noise behind a FLAC's name": b"fLaC" + bytes(range(256)) * 20,
     "a cut FLAC": encoded(tone(1.0), form="FLAC")[:60],
-    "a FLAC of no said length": claiming(encoded(tone(1.0), form="FLAC"), 0),
+    "a list of other files": b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n",
     "not numbers": encoded(np.full(16_000, np.nan), subtype="FLOAT"),
     "a twentieth of a second": encoded(tone(0.05)),
     "many channels": encoded(np.zeros((100, 12)) + 0.1),

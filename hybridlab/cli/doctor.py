@@ -39,7 +39,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 NEEDED = (
     *("torch", "transformers", "openai-whisper", "mistral-common", "nvidia-ml-py"),
     *("papermill", "jupyterlab", "ipykernel", "ipywidgets", "nbconvert"),
-    *("pandas", "pyarrow", "soundfile", "soxr", "jiwer", "seaborn"),
+    *("pandas", "pyarrow", "soundfile", "av", "soxr", "jiwer", "seaborn"),
 )
 #: Package: what is skipped without it, and the extra that installs it.
 OPTIONAL = {

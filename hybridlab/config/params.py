@@ -118,8 +118,9 @@ class Params(BaseModel):
             )
         if self.audio and not Path(self.audio).expanduser().exists():
             raise ParameterError(
-                f"audio {self.audio!r} does not exist; name a folder, a .jsonl or .csv manifest, "
-                "or leave it empty for the clips that ship with hybridlab"
+                f"audio {self.audio!r} does not exist; name an audio file, a folder, or a .jsonl, "
+                ".json, .csv or .tsv manifest, or leave it empty for the clips that ship with "
+                "hybridlab"
             )
         return self
 

@@ -25,6 +25,7 @@ _PACKAGES = (
     "bitsandbytes",
     "mistral-common",
     "soundfile",
+    "av",
     "soxr",
     "nvidia-ml-py",
     "papermill",

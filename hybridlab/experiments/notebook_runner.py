@@ -218,7 +218,8 @@ def _preflight(params: Params) -> Device:
         from hybridlab.simulation.environment import built_libraries
 
         built_libraries(cuda_torch())
-    load_clips(params.audio)
+    for line in load_clips(params.audio).left_out_lines():
+        log.warning("audio left out: %s", line)
     pair_of(params, device).check()
     return device
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hybridlab import catalog
-from hybridlab.audio import Clip, load_clips
+from hybridlab.audio import Clip, Clips, load_clips
 from hybridlab.config.params import FROM_MANIFEST, Params, TokenLimit
 from hybridlab.config.preset_files import AUTO, NONE, on_colab
 from hybridlab.devices import Device, card_of, resolve_device
@@ -97,9 +97,14 @@ class Session:
     # ------------------------------------------------------------------------------- the pair
 
     @cached_property
-    def clips(self) -> list[Clip]:
+    def clips(self) -> Clips:
+        """The reader's clips, or the shipped ones; says what had to be left out of them."""
         clips = load_clips(self.params.audio)
         self.part.inputs["audio"] = {clip.id: sha256_of(Path(clip.path)) for clip in clips}
+        if clips.left_out:
+            self.part.inputs["audio_left_out"] = list(clips.left_out)
+        for line in clips.left_out_lines():
+            print(f"audio left out: {line}")  # noqa: T201 - the cell's trace of it
         return clips
 
     @cached_property

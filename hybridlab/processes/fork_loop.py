@@ -39,6 +39,7 @@ PRELOAD = (
     "mistral_common.protocol.transcription.request",
     "whisper",
     "soundfile",
+    "av",
     "soxr",
     "hybridlab.experiments.case_worker",
 )

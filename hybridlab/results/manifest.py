@@ -61,7 +61,9 @@ def _inputs(run_dir: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted((run_dir / "parts").glob("*/manifest.json")):
         part = read_manifest(path.parent)
-        found = {name: part[name] for name in ("gpu", "audio") if name in part} | found
+        found = {
+            name: part[name] for name in ("gpu", "audio", "audio_left_out") if name in part
+        } | found
     return found
 
 

@@ -39,7 +39,8 @@ class NotebookRun:
     params: Params
     device: str
     started: str = ""
-    #: What else its manifest says: the card's readings (`gpu`), the hashes of its clips (`audio`).
+    #: What else its manifest says: the card's readings (`gpu`), the hashes of its clips (`audio`),
+    #: and what could not be used of the reader's audio, line by line (`audio_left_out`).
     inputs: dict[str, Any] = field(default_factory=dict)
 
     @property

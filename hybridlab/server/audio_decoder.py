@@ -1,25 +1,24 @@
 """Audio from outside: decoded in a worker of its own, within limits of size, time and memory.
 
-Nothing of a request is a path or a name here: the worker is handed bytes, and libsndfile tells
-from them what they are.
+Nothing of a request is a path or a name here: the worker is handed bytes, and libsndfile or FFmpeg
+tells from them what they are.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 import math
 import os
 import resource
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from hybridlab.audio import windows
-from hybridlab.audio.decoding import prepared, read_mono
+from hybridlab.audio.decoding import read_recording
+from hybridlab.audio.mixing import Extent
 from hybridlab.devices.out_of_memory import out_of_memory
 from hybridlab.errors import AudioError, AudioTooShortError, HybridlabError, WorkerLostError
 from hybridlab.processes.worker import Worker
@@ -30,14 +29,14 @@ from hybridlab.units import MIB
 
 log = logging.getLogger("hybridlab.server")
 MAX_CHANNELS = 8
-#: What libsndfile says of a stream whose header leaves its length open, and which it cannot read.
-UNKNOWN_FRAMES = (1 << 63) - 1
 USUAL_RATE_HZ = 48_000
 MAX_RATE_HZ = 192_000
 #: What decoding holds at its worst, in copies of the audio as float32 at its own rate: the blocks,
 #: their concatenation, and what soxr makes of it.
 COPIES = 4
 BASE_BYTES = 256 * MIB
+#: Addresses of FFmpeg's libraries, which are loaded for the first file that needs them: 100 MiB.
+LIBRARY_BYTES = 128 * MIB
 
 
 class AudioDecoder:
@@ -137,7 +136,7 @@ def bad_audio(error: AudioError) -> ApiError:
 
 def decoding_bytes(max_audio_s: float) -> int:
     """What decoding may take above what its process has: the longest audio at a usual rate."""
-    return BASE_BYTES + int(COPIES * 4 * USUAL_RATE_HZ * max_audio_s)
+    return BASE_BYTES + LIBRARY_BYTES + int(COPIES * 4 * USUAL_RATE_HZ * max_audio_s)
 
 
 # -------------------------------------------------------------------------- inside the worker
@@ -156,40 +155,22 @@ def confine(more_bytes: int) -> None:
 def decode_audio(data: bytes, max_audio_s: float) -> DecodedAudio:
     """Float32 mono at 16 kHz with its windows; silence is audio too. `AudioError` for what is none;
     `ApiError` for more than `max_audio_s`, counted while decoding: a header may lie."""
-    import soundfile
-
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            _check_shape(file)
-            mono, rate = read_mono(file, _limit(file, max_audio_s)), file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        if out_of_memory(error) is not None:
-            raise
-        raise AudioError(
-            "the file cannot be decoded as audio; convert it to WAV, FLAC, OGG or MP3"
-        ) from None
-    found = prepared(mono, rate, name="the file")
+        found = read_recording(data, name="the file", check=partial(_check, max_audio_s))
+    except AudioError as error:
+        if (memory := out_of_memory(error)) is not None:
+            raise MemoryError(memory.message) from None
+        raise
     pieces = windows(found.samples)
     borders = np.cumsum([piece.size for piece in pieces])[:-1].tolist()
     return DecodedAudio(found.samples, tuple(borders), note=found.note)
 
 
-def _check_shape(file: Any) -> None:
-    if not 1 <= file.channels <= MAX_CHANNELS:
-        raise AudioError(f"the file has {file.channels} channels; mix it down to {MAX_CHANNELS}")
-    if file.frames >= UNKNOWN_FRAMES:
-        raise AudioError("the file does not say how long it is; convert it to WAV")
-    if not 1000 <= file.samplerate <= MAX_RATE_HZ:
-        raise AudioError(f"the file has {file.samplerate} samples a second; resample it to 16000")
-
-
-def _limit(file: Any, max_audio_s: float) -> Callable[[int], None]:
-    """A check of the frames so far, which raises where they are more than so long; at once where
-    the header says that there are more, and nothing is decoded for it."""
-
-    def check(frames: int) -> None:
-        if frames > math.ceil(max_audio_s * file.samplerate):
-            raise too_long(frames / file.samplerate, max_audio_s, "the server")
-
-    check(file.frames)
-    return check
+def _check(max_audio_s: float, found: Extent) -> None:
+    """Refuse odd shapes, and more than so long; nothing is decoded where the header says so."""
+    if not 1 <= found.channels <= MAX_CHANNELS:
+        raise AudioError(f"the file has {found.channels} channels; mix it down to {MAX_CHANNELS}")
+    if not 1000 <= found.rate_hz <= MAX_RATE_HZ:
+        raise AudioError(f"the file has {found.rate_hz} samples a second; resample it to 16000")
+    if found.n_frames > math.ceil(max_audio_s * found.rate_hz):
+        raise too_long(found.seconds, max_audio_s, "the server")

@@ -11,7 +11,8 @@ import soundfile
 
 from hybridlab import audio
 from hybridlab.audio import Samples
-from hybridlab.audio.decoding import BLOCK_FRAMES, CANCELLED_NOTE, Recording, read_recording
+from hybridlab.audio.decoding import Recording, read_recording
+from hybridlab.audio.mixing import BLOCK_FRAMES, CANCELLED_NOTE
 from hybridlab.errors import AudioError, AudioTooShortError
 
 RATE = 16_000

@@ -13,11 +13,13 @@ from hybridlab import catalog
 from hybridlab import devices as device_module
 from hybridlab.config.params import BesideParams
 from hybridlab.config.preset_files import read_yaml
+from hybridlab.experiments import notebook_runner
 from hybridlab.experiments.plans import co_residency, setup
 from hybridlab.experiments.session import Session
 from hybridlab.processes.fork_server import ADDRESS_VARIABLE
-from hybridlab.results.manifest import read_manifest
+from hybridlab.results.manifest import read_manifest, run_manifest
 from hybridlab.units import GIB, MIB
+from tests.audio.encoding import by_av, sine, written
 from tests.fake_nvml import FakeNvml
 
 
@@ -46,6 +48,47 @@ def test_opening_and_planning_on_a_card_use_no_cuda(
     assert "may be used" in co_residency.skip_reason(
         session, co_residency._case(session, "large-v3")
     )
+
+
+def test_what_is_left_out_of_the_audio_is_told_by_the_run_the_notebook_and_the_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / "own"
+    written(own, "memo.m4a", by_av(sine(rate=44_100), "ipod", "aac", rate=44_100))
+    written(own, "film.mp4", by_av(sine(), "mp4", "aac", film="mpeg4", tracks=0))
+    written(own, "notes.txt", b"x")
+    lines = [
+        "film.mp4 has no sound in it; name a file that has",
+        "1 file without audio (1 .txt)",
+    ]
+    values = {"audio": str(own), "output_dir": str(tmp_path / "run"), "device": "cpu"}
+    params = BesideParams.from_mapping(values)
+    notebook_runner._preflight(params)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"audio left out: {line}" for line in lines
+    ]
+    session = Session.open(params)
+    assert [clip.id for clip in session.clips] == ["memo"]
+    assert capsys.readouterr().out.splitlines() == [f"audio left out: {line}" for line in lines]
+    session.part.close()
+    assert read_manifest(session.part.folder)["audio_left_out"] == lines
+    assert (
+        run_manifest(
+            params={}, started="", status="completed", artefacts=[], base=tmp_path / "run"
+        )["audio_left_out"]
+        == lines
+    )
+
+
+def test_shipped_clips_leave_nothing_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"output_dir": str(tmp_path), "device": "cpu"}
+    session = Session.open(BesideParams.from_mapping(values))
+    assert (len(session.clips) > 1, session.clips.left_out) == (True, ())
+    assert "left out" not in capsys.readouterr().out
+    session.part.close()
+    assert "audio_left_out" not in read_manifest(session.part.folder)
 
 
 KERNEL = """

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -26,11 +27,12 @@ from benchmarks.endurance.hostile import (
     tone,
 )
 from hybridlab.audio import check_clip, load_clips, read_audio, windows
-from hybridlab.audio.decoding import BLOCK_FRAMES
+from hybridlab.audio.mixing import BLOCK_FRAMES
 from hybridlab.processes.worker import Worker
 from hybridlab.server.audio_decoder import COPIES, AudioDecoder, decode_audio
 from hybridlab.server.errors import ApiError
 from hybridlab.server.settings import Settings
+from tests.audio.encoding import by_av, pitch_hz, sine
 
 pytestmark = pytest.mark.usefixtures("case_server")
 
@@ -92,6 +94,60 @@ def test_what_is_no_audio_gets_400_in_one_line_and_the_worker_goes_on() -> None:
         assert decoder.restarts == 0
 
     with_decoder(scene)
+
+
+#: What OpenAI's routes take: flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav, webm.
+OF_OPENAI = {
+    "flac": lambda voice: encoded(voice, rate=48_000, form="FLAC"),
+    "mp3": lambda voice: encoded(voice, rate=48_000, form="MP3"),
+    "mp4": lambda voice: by_av(voice, "mp4", "aac", rate=48_000, film="mpeg4"),
+    "mpeg": lambda voice: by_av(voice, "mpeg", "mp2", rate=48_000, film="mpeg1video"),
+    "mpga": lambda voice: by_av(voice, "mp3", "libmp3lame", rate=48_000),
+    "m4a": lambda voice: by_av(voice, "ipod", "aac", rate=48_000),
+    "ogg": lambda voice: encoded(voice, rate=48_000, form="OGG"),
+    "wav": lambda voice: encoded(voice, rate=48_000),
+    "webm": lambda voice: by_av(voice, "webm", "libopus", rate=48_000),
+}
+
+
+def test_every_format_of_openai_s_is_decoded_within_the_worker_s_limits() -> None:
+    """Films too; and what is no sound in them, too long or too wide is refused as ever."""
+    voice = sine(2.0, rate=48_000)
+    no_sound = by_av(voice, "mp4", "aac", rate=48_000, film="mpeg4", tracks=0)
+    refusals = {
+        "no sound": (no_sound, 400, "the file has no sound in it; name a file that has"),
+        "cut": (OF_OPENAI["m4a"](voice)[:4_000], 400, "cannot be decoded as audio"),
+        "long": (by_av(sine(8.0, rate=48_000), "webm", "libopus", rate=48_000), 413, "too long"),
+        "wide": (
+            by_av(np.stack([voice] * 24, axis=1), "matroska", "wavpack", rate=48_000),
+            *(400, "the file has 24 channels; mix it down to 8"),
+        ),
+    }
+
+    async def scene(decoder: AudioDecoder) -> None:
+        for name, make in OF_OPENAI.items():
+            found = await decoder.decode(make(voice))
+            assert found.seconds == pytest.approx(2, abs=0.13), name
+            assert pitch_hz(found.samples) == pytest.approx(440, abs=1), name
+        for name, (data, status, why) in refusals.items():
+            error = await refused(decoder, data)
+            assert (error.status_code, why in str(error)) == (status, True), name
+            assert "\n" not in str(error)
+            assert error.code == ("audio_too_long" if status == 413 else "bad_audio")
+        assert decoder.restarts == 0
+
+    with_decoder(scene, max_audio_s=5.0)
+
+
+def test_a_file_whose_sizes_make_no_sense_takes_too_much_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def packets(*_: object) -> None:
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("hybridlab.audio.readers._Packets.frames", packets)
+    with pytest.raises(MemoryError, match="Cannot allocate memory"):  # which is answered with 413
+        decode_audio(OF_OPENAI["m4a"](sine(rate=48_000)), 60.0)
 
 
 def test_a_header_that_lies_about_its_length_takes_no_more_than_what_is_there() -> None:

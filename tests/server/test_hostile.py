@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.endurance.hostile import GOOD, encoded, near_silence, tone
+from benchmarks.endurance.hostile import GOOD, claiming, encoded, near_silence, tone
 from hybridlab.errors import AudioError
 from hybridlab.server.audio_decoder import decode_audio
 from hybridlab.server.errors import ApiError
@@ -266,9 +266,17 @@ def test_hostile_audio_is_refused_within_its_limit(name: str) -> None:
         (header_says(RF64, RF64.index(b"ds64") + 16, "<Q", 2**62), 1.0),  # size of the samples
         (header_says(GOOD, 4, "<I", 0), 1.0),  # size of the file
         (GOOD[:-8000], 0.75),
+        (claiming(encoded(tone(1.0), form="FLAC"), 0), 1.0),
         (encoded(tone(4.0), form="FLAC")[:-2000], None),
     ],
-    ids=["RF64", "RF64 that lies", "a size of nothing", "a cut WAV", "a cut FLAC"],
+    ids=[
+        "RF64",
+        "RF64 that lies",
+        "a size of nothing",
+        "a cut WAV",
+        "a FLAC of no said length",
+        "a cut FLAC",
+    ],
 )
 def test_what_can_be_heard_of_a_damaged_file_is_no_more_than_what_is_there(
     data: bytes, seconds: float | None

@@ -138,7 +138,10 @@ class TranscriptionForm(BaseModel):
     """A form as OpenAI's transcriptions and translations take it. Fields that are not named here
     change nothing, and an empty field is as one left out."""
 
-    file: Upload = Field(description="the audio: WAV, FLAC, OGG, MP3 or what else libsndfile reads")
+    file: Upload = Field(
+        description="the audio, or a film with sound: FLAC, MP3, MP4, MPEG, MPGA, M4A, OGG, WAV, "
+        "WebM and what else libsndfile or FFmpeg reads"
+    )
     model: Name = Field(description="an id of /v1/models, or another name of the model")
     language: Language = None
     prompt: str = Field(
