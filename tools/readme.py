@@ -1,4 +1,5 @@
-"""The README's generated tables: `python -m tools.readme` writes them, a test checks them."""
+"""The generated tables of the README and of pages in docs/: `python -m tools.readme` writes them, a
+test checks them."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def presets_table(project: Path) -> str:
         path = project / "params" / f"{name}.yaml"
         if (project / "notebooks" / f"{name}.ipynb").is_file():
             continue
-        rows.append((f"[`{name}`](params/{path.name})", comment(name, path.parent)))
+        rows.append((f"[`{name}`](../params/{path.name})", comment(name, path.parent)))
     return _table(("preset", "what it runs"), rows)
 
 
@@ -122,9 +123,7 @@ def _version_words(project: Path, run: str) -> str:
     path = project / "outputs" / "reference" / run / "manifest.json"
     version = json.loads(path.read_text(encoding="utf-8"))["measurement_version"]
     now = MEASUREMENT_VERSION
-    return (
-        f"\n\nMeasured by version {version} of the [method](docs/method.md); the code's is {now}."
-    )
+    return f"\n\nMeasured by version {version} of the [method](method.md); the code's is {now}."
 
 
 #: Headers of `_above_weights`.
@@ -284,6 +283,8 @@ def _range(interval: Sequence[float]) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
+#: Each section stands in one of these.
+PAGES = ("README.md", "docs/running.md", "docs/results.md")
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "notebooks": notebooks_table,
     "presets": presets_table,
@@ -298,15 +299,17 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
 }
 
 
+def sections_of(text: str) -> list[str]:
+    """Names of a page's generated sections, in their order."""
+    return re.findall(r"^<!-- begin ([a-z]+) -->$", text, flags=re.MULTILINE)
+
+
 def render(text: str, project: Path) -> str:
-    """The README's text with every generated section renewed."""
-    for name, make in SECTIONS.items():
-        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-        if not re.search(pattern, text, flags=re.DOTALL):
-            raise ValueError(f"README.md has no section <!-- begin {name} -->")
+    """A page's text with its generated sections renewed."""
+    for name in sections_of(text):
         before, _, rest = text.partition(f"<!-- begin {name} -->\n")
         after = rest[rest.index(f"<!-- end {name} -->") :]
-        text = f"{before}<!-- begin {name} -->\n{make(project)}\n{after}"
+        text = f"{before}<!-- begin {name} -->\n{SECTIONS[name](project)}\n{after}"
     return text
 
 
@@ -317,8 +320,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main() -> None:
     project = Path(__file__).resolve().parent.parent
-    readme = project / "README.md"
-    readme.write_text(render(readme.read_text(encoding="utf-8"), project), encoding="utf-8")
+    for name in PAGES:
+        page = project / name
+        page.write_text(render(page.read_text(encoding="utf-8"), project), encoding="utf-8")
 
 
 if __name__ == "__main__":
