@@ -46,8 +46,8 @@ def _check_parameters(given: dict[str, object]) -> None:
     for item in given["p"] or []:  # type: ignore[attr-defined]
         name, _, text = item.partition("=")
         assert name in all_parameter_names(), name
-        if name != "audio":  # the reader's own is not here
-            values[name] = parse_override(name, text)
+        # the reader's own audio is not here
+        values[name] = "" if name == "audio" else parse_override(name, text)
     assert split(values, NOTEBOOKS.values())
 
 
