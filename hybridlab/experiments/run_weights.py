@@ -4,7 +4,6 @@ run folder, so that a notebook that joins the run or a resumed one measures the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from hybridlab.models.base import ModelSpec
 from hybridlab.models.checkpoint import (
     Checkpoint,
     is_commit,
-    is_openai,
     is_released,
+    pinned,
     repository_of,
 )
 from hybridlab.models.provision import FetchProgress, Listener, fetch, line_printer
@@ -29,16 +28,6 @@ def recorded(run_dir: Path) -> dict[str, str]:
     """The commit of each repository that the run in this folder measures."""
     held = read_object(run_dir / WEIGHTS_FILE)
     return {repository: str(one["commit"]) for repository, one in held.items()}
-
-
-def pinned(spec: ModelSpec, commits: Mapping[str, str]) -> ModelSpec:
-    """This spec at the commit that the run measures of its repository. `WeightsError` where it
-    names another commit."""
-    if not is_released(spec) or is_openai(spec) or not commits:
-        return spec
-    repository = repository_of(spec)
-    commit = commits.get(repository, spec.revision)
-    return replace(spec, revision=commit)
 
 
 def provide(

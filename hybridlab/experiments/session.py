@@ -18,8 +18,9 @@ from hybridlab.devices.memory_limit import is_larger
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments.case import Case, CaseObserver, RequestSpec
 from hybridlab.experiments.case_runner import CaseRunner, failures, was_stopped
-from hybridlab.experiments.run_weights import fetch_printer, keep, pinned, provide
+from hybridlab.experiments.run_weights import fetch_printer, keep, provide
 from hybridlab.models.base import ModelSpec
+from hybridlab.models.checkpoint import commits_of, pinned
 from hybridlab.models.pair import Pair, asr_spec, pair_of, specs_of
 from hybridlab.results.manifest import sha256_of
 from hybridlab.results.run_folder import NotebookRun, open_part
@@ -112,7 +113,7 @@ class Session:
         run_dir, listener = self.part.run_dir, fetch_printer(live=not self.params.headless)
         found = provide(specs, run_dir, listener=listener)
         keep(found, run_dir)
-        self.commits |= {one.repository: one.commit for one in found}
+        self.commits |= commits_of(found)
 
     def skip(self, reason: str) -> NoReturn:
         """Record that this notebook cannot run here: leave quietly when headless, else raise."""

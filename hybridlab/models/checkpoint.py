@@ -3,14 +3,18 @@ caches have them, and whether they are whole. Nothing here asks the network."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
 import re
 import struct
+import sys
 import zipfile
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +78,34 @@ def repository_of(spec: ModelSpec) -> str:
     checkpoints = catalog.backend(spec.backend).checkpoints
     if checkpoints == "transformers":
         return catalog.model_named(spec.model).hub_id
-    if checkpoints == "ctranslate2":
-        from faster_whisper.utils import _MODELS
-    else:
-        from whisper import _MODELS
-    if spec.model not in _MODELS:
+    table = _table("faster_whisper.utils" if checkpoints == "ctranslate2" else "whisper")
+    if spec.model not in table:
         raise WeightsError(
             f"{spec.backend} publishes no {spec.model}; choose asr_backend transformers, or other "
             "weights: local, random"
         )
-    return str(_MODELS[spec.model])
+    return table[spec.model]
+
+
+def _table(module: str) -> Mapping[str, str]:
+    """Where a library has its own checkpoints, by the names of its models."""
+    imported = sys.modules.get(module)
+    return imported._MODELS if imported is not None else _read_table(module)
+
+
+@cache
+def _read_table(module: str) -> dict[str, str]:
+    """Off the library's source: to import it would bring torch, or CTranslate2, into processes that
+    only want to know."""
+    package, _, inner = module.partition(".")
+    spec = find_spec(package)
+    assert spec is not None and spec.origin is not None  # `check_backend` comes first
+    path = Path(spec.origin)
+    path = path.with_name(f"{inner}.py") if inner else path
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_MODELS":
+            return dict(ast.literal_eval(node.value))
+    raise WeightsError(f"{package} has no table of its checkpoints any more; use another backend")
 
 
 def estimated_bytes(spec: ModelSpec) -> int:
@@ -192,6 +214,18 @@ def here(spec: ModelSpec) -> Checkpoint:
     if found is None:
         raise missing(spec)
     return found
+
+
+def commits_of(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
+    """Of each repository the commit."""
+    return {one.repository: one.commit for one in checkpoints}
+
+
+def pinned(spec: ModelSpec, commits: Mapping[str, str]) -> ModelSpec:
+    """This spec at the commit that is named of its repository, if one is."""
+    if not is_released(spec) or is_openai(spec) or not commits:
+        return spec
+    return replace(spec, revision=commits.get(repository_of(spec), spec.revision))
 
 
 def name_of(spec: ModelSpec) -> str:

@@ -21,6 +21,7 @@ from hybridlab.models.base import ModelSpec
 from hybridlab.models.checkpoint import (
     Checkpoint,
     cached,
+    estimated_bytes,
     is_openai,
     is_released,
     name_of,
@@ -144,12 +145,24 @@ def _arrived(one: Provision, *, verify: bool) -> Checkpoint:
 
 def inspect(specs: Iterable[ModelSpec]) -> list[Provision]:
     """What each released checkpoint among these specs lacks; the hub is asked about those that are
-    not whole here. Backends that are not installed are left out: `check_source` refuses them."""
+    not whole here."""
+    return [_inspect(spec) for spec in _wanted(specs)]
+
+
+def estimated_missing_bytes(specs: Iterable[ModelSpec]) -> int:
+    """What of these specs' weights is not here, told without asking anybody: to within a hundredth,
+    each that is begun counted whole."""
+    return sum(estimated_bytes(spec) for spec in _wanted(specs) if cached(spec) is None)
+
+
+def _wanted(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
+    """One spec for each released checkpoint. Backends that are not installed are left out:
+    `check_source` refuses them."""
     wanted: dict[tuple[str, str], ModelSpec] = {}
     for spec in specs:
         if is_released(spec) and find_spec(catalog.backend(spec.backend).module) is not None:
             wanted.setdefault((repository_of(spec), spec.revision), spec)
-    return [_inspect(spec) for spec in wanted.values()]
+    return list(wanted.values())
 
 
 def _inspect(spec: ModelSpec) -> Provision:
