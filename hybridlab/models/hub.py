@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hybridlab.errors import WeightsError
@@ -21,8 +20,6 @@ from hybridlab.models.hub_errors import explained, status_of
 HUB_TIMEOUT_S = 10.0
 #: A file that a download has left is nobody's once nothing was written to it for so long.
 ORPHANED_AFTER_S = 60.0
-#: The library's description of the bar for what arrives.
-ARRIVING = "Downloading bytes"
 #: What asking again with the reader's token may help against.
 TOKEN_HELPS = (401, 403, 429)
 
@@ -88,49 +85,50 @@ def _reader_token() -> str:
     return get_token() or ""
 
 
-def download(listed: Listing, names: Collection[str], revision: str, on_bytes: OnBytes) -> Path:
-    """These files of a repository into the hub's cache, and the folder that has them. What is there
-    already is not asked for. `WeightsError` for whatever keeps it from ending.
+def download(listed: Listing, names: Collection[str], revision: str, on_bytes: OnBytes) -> None:
+    """These files of a repository into the hub's cache. `WeightsError` for whatever keeps one from
+    coming.
 
     A line that breaks is taken up again where it broke, but only by the process that it broke in.
-    So one file at a time: those that are whole are kept, whatever ends this process.
+    So one file at a time: those that are whole are kept, whatever ends this process. Not by the
+    library's own way to fetch several, which lists the repository once more without a time limit.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download
 
     forget_orphans(listed.repository)
-    with _quiet():
-        try:
-            folder = snapshot_download(
-                listed.repository,
-                revision=listed.commit,
-                allow_patterns=sorted(names),
-                token=listed.token,
-                etag_timeout=HUB_TIMEOUT_S,
-                max_workers=1,
-                tqdm_class=_counting(on_bytes),
-            )
-            _remember(listed.repository, revision, listed.commit)
-        except Exception as error:  # as above
-            raise explained(
-                error, listed.repository, revision=revision, has_token=listed.token is not False
-            ) from None
-    return Path(folder)
+    try:
+        with _quiet():
+            for name in sorted(names):
+                hf_hub_download(
+                    listed.repository,
+                    name,
+                    revision=listed.commit,
+                    token=listed.token,
+                    etag_timeout=HUB_TIMEOUT_S,
+                    tqdm_class=_counting(on_bytes),
+                )
+        _remember(listed.repository, revision, listed.commit)
+    except Exception as error:  # as above
+        has_token = listed.token is not False
+        raise explained(error, listed.repository, revision=revision, has_token=has_token) from None
 
 
 def _counting(on_bytes: OnBytes) -> Any:
-    """A progress bar that draws nothing and passes on the bytes that it counts. The library has two
-    such bars, for what arrives and for what is written; the latter is passed on."""
+    """A progress bar that draws nothing and passes on the bytes that are written."""
     from tqdm.auto import tqdm
 
     class Counting(tqdm):  # type: ignore[type-arg]
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            self._counts = options.get("unit") == "B" and options.get("desc") != ARRIVING
             options.pop("name", None)
             super().__init__(*arguments, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> None:
-            if self._counts and n:
+            if n:
                 on_bytes(int(n))
+
+        def update_transfer(self, n: float | None = 1) -> None:
+            """What has arrived and is not written yet; without it the library makes a second bar
+            for that."""
 
     return Counting
 

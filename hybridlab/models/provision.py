@@ -72,8 +72,10 @@ class FetchProgress:
         return left / self.bytes_per_s if self.bytes_per_s else None
 
     def words(self) -> str:
-        """'fetching R: 3.20 GB of 9.35 GB, 40 MB/s, 2 min 34 s left'."""
+        """'fetching R: 3.20 GB of 9.35 GB, 40 MB/s, 2 min 34 s left'; 'fetched 9.35 GB'."""
         done, total = map(format_decimal_bytes, (self.done_bytes, self.total_bytes))
+        if self.done_bytes >= self.total_bytes:
+            return f"fetched {total} of weights"
         rate = format_decimal_bytes(self.bytes_per_s)
         left = "" if self.left_s is None else f", {rate}/s, {format_seconds(self.left_s)} left"
         return f"fetching {self.source}: {done} of {total}{left}"

@@ -74,7 +74,7 @@ def test_a_closed_one_whose_terms_were_not_accepted(
 ) -> None:
     hub.gated.add(r.WHISPER)
     monkeypatch.setenv("HF_TOKEN", GOOD_TOKEN)
-    hub.faults.append(Fault("resolve|tree", status=403, code="GatedRepo"))
+    hub.faults.append(Fault("resolve", status=403, code="GatedRepo"))
     assert "(403); accept its terms on its page" in said()
 
 
@@ -139,6 +139,12 @@ def silent() -> Iterator[str]:
 def test_a_hub_that_says_nothing(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     talk_to(silent, monkeypatch)
     monkeypatch.setattr(hub_module, "HUB_TIMEOUT_S", 0.3)
+    assert "no answer in time" in said()
+
+
+def test_a_hub_that_falls_silent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.faults.append(Fault(BODY, delay_s=1.0))
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     assert "no answer in time" in said()
 
 

@@ -77,7 +77,8 @@ def test_a_download_tells_how_far_it_is() -> None:
     assert [state.done_bytes for state in told] == sorted(state.done_bytes for state in told)
     assert {state.total_bytes for state in told} == {total}
     assert told[-1].done_bytes == total
-    assert told[-1].words().startswith(f"fetching {r.VOXTRAL}: ")
+    assert told[0].words().startswith(f"fetching {r.WHISPER}: ")
+    assert told[-1].source == r.VOXTRAL and told[-1].words().startswith("fetched ")
 
 
 def test_only_what_is_lacking_is_fetched_again(hub: Hub) -> None:
