@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hybridlab.cli import printing
@@ -39,7 +40,7 @@ def fetching() -> Iterator[Callable[[FetchProgress], None]]:
 
     console = printing.console(stderr=True)
     if console.color_system is None:
-        yield line_printer(console.print)
+        yield line_printer(partial(console.print, soft_wrap=True))
         return
     with fetch_bars(console) as drawn:
         yield fetch_listener(drawn)
@@ -70,7 +71,7 @@ def line_listener(console: Console) -> Listener:
     from hybridlab.models.provision import line_printer
 
     begun: set[str] = set()
-    fetched = line_printer(console.print)
+    fetched = line_printer(partial(console.print, soft_wrap=True))
 
     def listen(state: Progress) -> None:
         if state.fetching is not None:
@@ -126,6 +127,8 @@ def bar_listener(drawn: Bars) -> Listener:
         if state.fetching is not None:
             fetched(state.fetching)
             return
+        if weights:
+            drawn.remove_task(weights.pop("fetch"))
         done, total, notebooks = state.cases_done, state.cases_total, len(state.notebooks)
         share = min(done / total, 0.99) if total else 0.0
         completed = min(state.finished + share, notebooks)

@@ -60,6 +60,14 @@ def voxtral(folder: Path) -> None:
     (folder / "params.json").write_text("{}")
 
 
+def converted(folder: Path, saved: Path) -> None:
+    """As faster-whisper's repositories are, without the description of the features."""
+    from ctranslate2.converters import TransformersConverter
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    TransformersConverter(str(saved), copy_files=["tokenizer.json"]).convert(str(folder))
+
+
 def ct2(folder: Path) -> None:
     """A file of CTranslate2's with one tensor: enough for a download, not for a load."""
     folder.mkdir(parents=True)

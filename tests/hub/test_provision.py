@@ -110,6 +110,19 @@ def test_a_load_reads_the_snapshot_and_asks_nobody(hub: Hub) -> None:
     assert hub.requests == []
 
 
+def test_faster_whisper_reads_its_snapshot_too(hub: Hub, repository_root: Path) -> None:
+    pytest.importorskip("faster_whisper", reason="the extra ct2 is not installed")
+    # its stand-in has 128 mel bins, as large-v3 has
+    spec = hub_spec("large-v3", backend="faster-whisper")
+    r.converted(repository_root / "Systran/faster-whisper-large-v3", repository_root / "saved")
+    fetch([spec])
+    hub.requests.clear()
+    model = make_asr(spec, CpuDevice())
+    model.load()
+    assert model.transcribe([load_clips()[0].samples()])[0].text
+    assert hub.requests == []
+
+
 def test_weights_that_are_not_here_name_the_command(hub: Hub) -> None:
     with pytest.raises(WeightsError, match=r"whisper-tiny is not on .*`hybridlab fetch.*151 MB"):
         make_asr(WHISPER, CpuDevice()).load()
