@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +126,8 @@ def _of_line(chain: list[BaseException]) -> str:
     for one in chain:
         if isinstance(one, socket.gaierror):
             return f"its name cannot be resolved ({one.strerror}): is this machine online?"
+        if isinstance(one, ssl.SSLError):
+            return f"the connection is not trusted ({one.reason}): is a proxy in between?"
         if isinstance(one, ConnectionRefusedError):
             return "the connection was refused"
         if _CONSISTENCY in str(one):

@@ -36,6 +36,8 @@ from hybridlab.units import format_decimal_bytes, format_seconds
 
 #: Between two calls of a listener.
 TICK_S = 0.25
+#: How long a download may take to notice that nobody waits for it any more.
+STOP_S = 2.0
 #: Between two lines of a download where lines cannot be written anew.
 LINE_EVERY_S = 30.0
 #: Seconds over which the rate is taken.
@@ -275,6 +277,7 @@ def _download(found: Collection[Provision], listener: Listener | None) -> None:
                     listener(FetchProgress(name_of(one.spec), done, total, rate))
         finally:
             counter.stopped = True
+            thread.join(STOP_S)  # after an interrupt, so that it leaves nothing half
         if faults:
             raise faults[0]
         arrived += one.missing_bytes

@@ -74,18 +74,24 @@ def upstream_scheduler(role: Role, settings: Settings) -> ModelScheduler:
     return ModelScheduler(client, [admission], None, budget, settings)
 
 
-def _fetched(
-    specs: Mapping[Role, list[ModelSpec]], listener: Listener | None
+def fetched(
+    specs: Mapping[Role, list[ModelSpec]], listener: Listener | None = None
 ) -> dict[Role, list[ModelSpec]]:
-    """These specs with their weights on this machine, at one commit for as long as the server runs.
-    A smaller model that cannot be had is only missed once there is no room for the larger one."""
+    """These specs with their weights on this machine, at one commit as long as the server runs,
+    without smaller models whose weights cannot be had. `WeightsError` where a first one's cannot.
+    """
     commits = commits_of(fetch([own[0] for own in specs.values()], listener=listener))
-    for spec in (spec for own in specs.values() for spec in own[1:]):
-        try:
-            commits |= commits_of(fetch([spec], listener=listener))
-        except WeightsError as error:
-            log.warning("without the smaller %s to fall back to: %s", spec.model, error)
-    return {role: [pinned(spec, commits) for spec in own] for role, own in specs.items()}
+    kept: dict[Role, list[ModelSpec]] = {}
+    for role, (first, *smaller) in specs.items():
+        kept[role] = [pinned(first, commits)]
+        for spec in smaller:
+            try:
+                own = commits_of(fetch([spec], listener=listener))
+            except WeightsError as error:
+                log.warning("there will be no %s to fall back to: %s", spec.model, error)
+            else:
+                kept[role].append(pinned(spec, own))
+    return kept
 
 
 class ModelPool:
@@ -115,7 +121,7 @@ class ModelPool:
         self.load_peaks: dict[Role, int] = {}
         here = [role for role in settings.roles if role not in settings.urls]
         specs = {role: [self._spec(role, name) for name in settings.models(role)] for role in here}
-        specs = _fetched(specs, listener)
+        specs = fetched(specs, listener)
         self.models = [self._worker(role, specs[role]) for role in here]
 
     def _budget(self, memory: SharedMemory) -> MemoryBudget:

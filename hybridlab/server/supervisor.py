@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hybridlab.devices.out_of_memory import out_of_memory
-from hybridlab.errors import UnavailableError, WeightsError, WorkerLostError
+from hybridlab.errors import UnavailableError, WorkerLostError
 from hybridlab.server.model_client import ModelClient
 from hybridlab.server.settings import Settings
 
@@ -121,9 +121,6 @@ class ModelSupervisor:
         for index in helping:
             try:
                 await self._switch_to(index)
-            except WeightsError as error:  # it could not be fetched when the server began
-                log.warning("%s", error)
-                continue
             except Exception as error:
                 if out_of_memory(error) is None:
                     raise

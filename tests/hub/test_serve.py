@@ -13,9 +13,10 @@ import pytest
 from benchmarks.endurance.server import Running, started
 from hybridlab.audio import load_clips
 from hybridlab.models.provision import fetch
+from hybridlab.server.model_pool import fetched
 from tests.hub import repositories as r
 from tests.hub.server import Fault, Hub
-from tests.hub.test_provision import VOXTRAL, WHISPER
+from tests.hub.test_provision import VOXTRAL, WHISPER, hub_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("machine")]
 OPTIONS = (
@@ -38,6 +39,15 @@ def until(ready: Callable[[], bool], within_s: float = 120.0) -> None:
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_smaller_model_that_cannot_be_had_is_left_out(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    specs = fetched({"llm": [VOXTRAL], "asr": [hub_spec("large-v3"), hub_spec("base"), WHISPER]})
+    assert [spec.model for spec in specs["asr"]] == ["large-v3", "tiny"]
+    assert [spec.revision for spec in specs["llm"]] == [hub.commit(r.VOXTRAL)]
+    assert "no base to fall back to: openai/whisper-base is not open" in caplog.text
 
 
 def test_it_says_what_it_fetches_until_it_is_ready(hub: Hub) -> None:
