@@ -72,6 +72,11 @@ def is_openai(spec: ModelSpec) -> bool:
     return is_released(spec) and catalog.backend(spec.backend).checkpoints == "openai"
 
 
+def is_installed(spec: ModelSpec) -> bool:
+    """Whether the library that loads it is here."""
+    return find_spec(catalog.backend(spec.backend).module) is not None
+
+
 def repository_of(spec: ModelSpec) -> str:
     """The hub's name for this spec's checkpoint in the format of its backend, or the address of
     openai-whisper's; `WeightsError` where nobody publishes one."""
@@ -99,7 +104,7 @@ def _read_table(module: str) -> dict[str, str]:
     only want to know."""
     package, _, inner = module.partition(".")
     spec = find_spec(package)
-    assert spec is not None and spec.origin is not None  # `check_backend` comes first
+    assert spec is not None and spec.origin is not None  # `is_installed` was asked first
     path = Path(spec.origin)
     path = path.with_name(f"{inner}.py") if inner else path
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -223,7 +228,7 @@ def commits_of(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
 
 def pinned(spec: ModelSpec, commits: Mapping[str, str]) -> ModelSpec:
     """This spec at the commit that is named of its repository, if one is."""
-    if not is_released(spec) or is_openai(spec) or not commits:
+    if not is_released(spec) or is_openai(spec) or not is_installed(spec):
         return spec
     return replace(spec, revision=commits.get(repository_of(spec), spec.revision))
 

@@ -4,12 +4,11 @@ and of openai-whisper's the sum stands in the address."""
 from __future__ import annotations
 
 import hashlib
-from importlib.util import find_spec
 from pathlib import Path
 
-from hybridlab import catalog
 from hybridlab.models.base import ModelSpec
 from hybridlab.models.checkpoint import (
+    is_installed,
     is_openai,
     is_released,
     openai_file,
@@ -22,7 +21,7 @@ from hybridlab.models.checkpoint import (
 def forget_damaged(spec: ModelSpec) -> list[Path]:
     """Delete those of this spec's files here that do not hold what their own names say, so that
     they are fetched again. The hub's cache names each file by its sum."""
-    if not is_released(spec) or find_spec(catalog.backend(spec.backend).module) is None:
+    if not is_released(spec) or not is_installed(spec):
         return []
     repository = repository_of(spec)
     if is_openai(spec):

@@ -11,10 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
-from hybridlab import catalog
 from hybridlab.errors import WeightsError
 from hybridlab.models import hub, openai_download
 from hybridlab.models.base import ModelSpec
@@ -22,6 +20,7 @@ from hybridlab.models.checkpoint import (
     Checkpoint,
     cached,
     estimated_bytes,
+    is_installed,
     is_openai,
     is_released,
     name_of,
@@ -164,7 +163,7 @@ def _wanted(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
     `check_source` refuses them."""
     wanted: dict[tuple[str, str], ModelSpec] = {}
     for spec in specs:
-        if is_released(spec) and find_spec(catalog.backend(spec.backend).module) is not None:
+        if is_released(spec) and is_installed(spec):
             wanted.setdefault((repository_of(spec), spec.revision), spec)
     return list(wanted.values())
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 from hybridlab import catalog
@@ -19,6 +18,7 @@ from hybridlab.models.base import ModelSpec
 from hybridlab.models.checkpoint import (
     files_of_weights,
     here,
+    is_installed,
     is_openai,
     repository_of,
     safetensors_in,
@@ -46,7 +46,7 @@ def check_source(spec: ModelSpec) -> None:
 def check_backend(spec: ModelSpec) -> None:
     """`UnavailableError` where the library that runs it is not installed."""
     backend = catalog.backend(spec.backend)
-    if find_spec(backend.module) is None:
+    if not is_installed(spec):
         others = " or ".join(name for name, own in catalog.BACKENDS.items() if not own.extra)
         raise UnavailableError(
             f"backend {backend.name} is not installed; pip install 'hybridlab[{backend.extra}]', "

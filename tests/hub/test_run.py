@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from hybridlab.config.params import BesideParams, SetupParams, VerdictParams
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments import notebook_runner
 from hybridlab.experiments.plans import quality
-from hybridlab.experiments.run_weights import WEIGHTS_FILE, recorded
+from hybridlab.experiments.run_weights import WEIGHTS_FILE, provide, recorded
+from hybridlab.models import checkpoint
+from hybridlab.models.checkpoint import commits_of
 from hybridlab.models.pair import specs_of
+from hybridlab.models.source import check_source
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.results.reader import read_rows
 from tests.hub import repositories as r
@@ -120,6 +124,23 @@ def test_another_commit_is_refused_in_the_same_folder(hub: Hub, tmp_path: Path) 
         open_session(
             tmp_path, SetupParams, **RELEASED, asr_revision=second, headless=False
         ).preflight()
+
+
+def test_a_backend_that_is_not_installed_skips_its_own_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = checkpoint.find_spec
+    monkeypatch.setattr(
+        checkpoint, "find_spec", lambda name: None if name == "faster_whisper" else there(name)
+    )
+    session = open_session(tmp_path, BesideParams, **RELEASED, load_backends=["faster-whisper"])
+    llm, asr, other, *_ = specs_of(session.params)
+    assert other.backend == "faster-whisper"
+    session.commits = commits_of(provide([llm, asr, other], tmp_path))
+    replaced = replace(session.asr, backend="faster-whisper")
+    assert session.case("loading", asr=replaced).asr == replaced
+    with pytest.raises(UnavailableError, match="faster-whisper is not installed"):
+        check_source(replaced)
 
 
 def test_weights_that_cannot_be_had_skip_the_notebook(
