@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from hybridlab.experiments.notebook_runner import Progress
     from hybridlab.experiments.transcription import Comparison
+    from hybridlab.models.provision import Listener
 
 __all__ = ["PlanReport", "Run", "load_run", "plan", "run", "transcribe"]
 
@@ -153,11 +154,18 @@ def transcribe(
     weights: str | Path | None = None,
     device: str = "auto",
     listener: Callable[[str], None] = lambda backend: None,
+    fetching: Listener | None = None,
 ) -> Comparison:
     """Your own files through a released Whisper and every backend that is installed, as `hybridlab
     try` does: texts, seconds and memory of each. See `compare_backends` for what it raises."""
     from hybridlab.experiments.transcription import compare_backends
 
     return compare_backends(
-        files, model=model, language=language, weights=weights, device=device, listener=listener
+        files,
+        model=model,
+        language=language,
+        weights=weights,
+        device=device,
+        listener=listener,
+        fetching=fetching,
     )

@@ -34,6 +34,14 @@ class WeightsError(HybridlabError):
     """Weights are missing, of another architecture, or not in safetensors."""
 
     @classmethod
+    def missing(cls, checkpoint: str, size: str) -> WeightsError:
+        """Nothing of it, or not all, is in the cache that a load reads."""
+        return cls(
+            f"{checkpoint} is not on this machine yet; `hybridlab fetch PRESET` fetches it (about "
+            f"{size})"
+        )
+
+    @classmethod
     def no_token(cls, repository: str) -> WeightsError:
         """The hub keeps `repository` for those who say who they are."""
         return cls(

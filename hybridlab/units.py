@@ -33,6 +33,14 @@ def format_bytes(n_bytes: float) -> str:
     return f"{n_bytes:.0f} B"
 
 
+def format_decimal_bytes(n_bytes: float) -> str:
+    """A label in powers of ten, as downloads and disks are told: '9.35 GB', '151 MB', '12 kB'."""
+    for unit, size in (("GB", GB), ("MB", 10**6), ("kB", 10**3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.2f} GB" if unit == "GB" else f"{n_bytes / size:.0f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
 def format_number(value: float) -> str:
     """Three digits, or all that stand before the point: never a power of ten."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

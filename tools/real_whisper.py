@@ -27,7 +27,7 @@ from hybridlab import catalog
 from hybridlab.errors import WeightsError
 from hybridlab.models import processors
 from hybridlab.models.ctranslate2_folder import tensor_heads
-from hybridlab.models.hub import check_hub
+from hybridlab.models.hub import listing
 
 Array = NDArray[Any]
 
@@ -81,18 +81,22 @@ def fetch(folder: Path = FOLDER) -> Path:
 
 def from_hub(folder: Path) -> None:
     """The hub's own files, each weight file with the SHA-256 that the hub names."""
-    check_hub(MODEL.hub_id)
-    from huggingface_hub import HfApi, snapshot_download
+    listed = listing(MODEL.hub_id)
+    from huggingface_hub import snapshot_download
 
     try:
-        snapshot_download(MODEL.hub_id, local_dir=folder, allow_patterns=list(HUB_FILES))
-        listed = HfApi().model_info(MODEL.hub_id, files_metadata=True).siblings or []
+        snapshot_download(
+            MODEL.hub_id,
+            revision=listed.commit,
+            local_dir=folder,
+            allow_patterns=list(HUB_FILES),
+            token=listed.token,
+        )
     except Exception as error:  # whatever the client raises, the other source is tried
         raise WeightsError(f"the hub broke off ({type(error).__name__}: {error})") from None
-    sums = {one.rfilename: one.lfs.sha256 for one in listed if one.lfs is not None}
     with open(folder / WEIGHTS_FILE, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sums.get(WEIGHTS_FILE):
+    if found != listed.sums.get(WEIGHTS_FILE):
         raise WeightsError(f"the hub's {WEIGHTS_FILE} arrived with another SHA-256; try again")
 
 

@@ -78,8 +78,9 @@ class Running:
 
 
 @contextmanager
-def started(*options: str, reads_log: bool = True) -> Iterator[Running]:
-    """`hybridlab serve` on the pocket pair, ready; killed at the end if it still runs."""
+def started(*options: str, reads_log: bool = True, waits: bool = True) -> Iterator[Running]:
+    """`hybridlab serve` on the pocket pair, ready unless nobody `waits`; killed at the end if it
+    still runs."""
     command = [sys.executable, "-m", "hybridlab.cli", "serve", "--device", "cpu", "--port", "0"]
     environment = {name: v for name, v in os.environ.items() if name != "HYBRIDLAB_CASE_SERVER"}
     process = subprocess.Popen(
@@ -88,7 +89,7 @@ def started(*options: str, reads_log: bool = True) -> Iterator[Running]:
     running = Running(process, reads_log=reads_log)
     try:
         deadline = time.monotonic() + START_S
-        while not running.found("(serves)"):
+        while waits and not running.found("(serves)"):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the server did not start: " + "\n".join(running.lines))
             time.sleep(0.02)

@@ -28,7 +28,7 @@ from hybridlab.experiments.placement import asr_spec
 from hybridlab.models import GenerationResult, ModelSpec, SpeechRecognizer, make_asr
 from hybridlab.models.base import resolve_dtype
 from hybridlab.models.phase_hooks import PhaseProbe
-from hybridlab.models.source import folder_or_id
+from hybridlab.models.source import folder_of
 from hybridlab.models.transcription import DEFAULT_OPTIONS, TranscribeOptions
 from hybridlab.models.voxtral import VoxtralTransformers
 from hybridlab.models.weights import torch_dtype
@@ -233,7 +233,7 @@ class PipelineWhisper(PeerWhisper):
 
     def load(self) -> None:
         if self.spec.weights == "hub":
-            self._open(folder_or_id(self.spec))
+            self._open(str(folder_of(self.spec)))
             return
         # saved anew, as the pocket models' folders have no tokenizer of their own
         with tempfile.TemporaryDirectory(prefix="hybridlab-pipeline-") as folder:

@@ -58,6 +58,8 @@ class WhisperModel:
     decoder_layers: int
     vocab_size: int
     hub_id: str = ""
+    #: In which its weights are published in the hub's format (their `config.json` and file sizes).
+    published_dtype: str = "float32"
     #: Weights come with the package, as the source `pocket`, and from nowhere else but a folder.
     shipped: bool = False
     #: One of the sizes that tables and presets have by default.
@@ -144,6 +146,8 @@ class VoxtralModel:
     encoder: AudioEncoder
     text: LlamaText
     hub_id: str = ""
+    #: In which its weights are published.
+    published_dtype: str = "bfloat16"
     shipped: bool = False
 
     @property
@@ -199,7 +203,7 @@ def whisper_of(
     )
 
 
-_LARGE: dict[str, Any] = {"mel_bins": 128, "vocab_size": 51_866}
+_LARGE: dict[str, Any] = {"mel_bins": 128, "vocab_size": 51_866, "published_dtype": "float16"}
 _TURBO: dict[str, Any] = {**_LARGE, "transcribes_only": True}
 _OTHER: dict[str, Any] = {"compared": False}
 _POCKET: dict[str, Any] = {"mel_bins": 128, "shipped": True}

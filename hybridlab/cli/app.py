@@ -20,6 +20,7 @@ from hybridlab.errors import HybridlabError
 COMMANDS = [
     "doctor",
     "estimate",
+    "fetch",
     "fit",
     "migrate",
     "new",
@@ -50,15 +51,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @contextmanager
-def cli_errors() -> Iterator[None]:
-    """The lab's own errors as one line on stderr and exit code 2; Ctrl-C as exit code 130."""
+def cli_errors(after_interrupt: str = "go on with --resume --output DIR") -> Iterator[None]:
+    """The lab's own errors as one line on stderr and exit code 2; Ctrl-C as exit code 130, with
+    what then helps."""
     try:
         yield
     except HybridlabError as error:
         typer.echo(f"hybridlab: {error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo("hybridlab: interrupted; go on with --resume --output DIR", err=True)
+        typer.echo(f"hybridlab: interrupted; {after_interrupt}", err=True)
         raise typer.Exit(130) from None
 
 
@@ -114,8 +116,8 @@ def module_of(command: str) -> str:
 
 
 def join_overrides(arguments: list[str]) -> list[str]:
-    """`run`'s `-p name value`, as papermill writes it, becomes `-p name=value`."""
-    if arguments[:1] != ["run"]:  # `simulate` passes on options of other programs
+    """`-p name value` of `run` and `fetch`, as papermill writes it, becomes `-p name=value`."""
+    if arguments[:1] not in (["run"], ["fetch"]):  # `simulate` passes on options of other programs
         return arguments
     joined: list[str] = []
     index = 0

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,10 +18,12 @@ import typer
 from hybridlab.cli import printing
 from hybridlab.cli.app import AsJson, app, print_json
 from hybridlab.errors import HybridlabError, UnavailableError
-from hybridlab.units import GB, format_bytes
+from hybridlab.units import GB, format_bytes, format_decimal_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from hybridlab.config.params import Params
 
 STATE_STYLES = {"ok": "green", "limited": "yellow", "broken": "bold red"}
 INSTALL = "pip install --editable ."
@@ -204,14 +206,34 @@ def preset_result(name: str, values: Mapping[str, Any]) -> CheckResult:
     from hybridlab.config.preset_files import NONE
 
     try:
-        split({"preset": NONE, **values}, NOTEBOOKS.values())  # as the runner would
+        notebooks = split({"preset": NONE, **values}, NOTEBOOKS.values())  # as the runner would
         own = {n: v for n, v in values.items() if n in Params.model_fields}
         detail = _fits_here(Params.from_mapping({"preset": NONE, **own}))
     except HybridlabError as error:
         demo = name == DEMO_PRESET
         fix = INSTALL if demo else RUN_DEMO
         return CheckResult(f"preset {name}", "cannot run here", str(error), fix, fatal=demo)
-    return CheckResult(f"preset {name}", detail)
+    lack = _lacking_weights(notebooks.values())
+    return CheckResult(f"preset {name}", detail, lack, f"hybridlab fetch {name}" if lack else "")
+
+
+def _lacking_weights(notebooks: Iterable[Params]) -> str:
+    """How much a run of these would first have to fetch, and what is free for it; '' for nothing.
+    No network is asked."""
+    from huggingface_hub import constants
+
+    from hybridlab.models.pair import specs_of
+    from hybridlab.models.provision import estimated_missing_bytes, free_bytes
+
+    specs = [spec for params in notebooks for spec in specs_of(params)]
+    if not (n_bytes := estimated_missing_bytes(specs)):
+        return ""
+    cache = Path(constants.HF_HUB_CACHE)
+    free = format_decimal_bytes(free_bytes(cache))
+    return (
+        f"about {format_decimal_bytes(n_bytes)} of weights are still to fetch; {free} are free at "
+        f"{cache}"
+    )
 
 
 def _fits_here(params: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,34 +18,32 @@ if TYPE_CHECKING:
     from hybridlab.api import Run
 
 
+Preset = Annotated[str, typer.Argument(help="a preset, as pocket, or a flat YAML file")]
+Only = Annotated[str, typer.Option(help="notebooks by number or name, as 02,06")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("-p", help="a parameter as name=value, repeatable")
+]
+
+
 @app.command()
 def run(
-    params: Annotated[str, typer.Argument(help="a preset, as pocket, or a flat YAML file")],
-    only: Annotated[str, typer.Option(help="notebooks by number or name, as 02,06")] = "",
-    p: Annotated[
-        list[str] | None, typer.Option("-p", help="a parameter as name=value, repeatable")
-    ] = None,
+    params: Preset,
+    only: Only = "",
+    p: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="repeat only what is missing")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the notebooks headlessly into one run folder with a report."""
     from hybridlab import api
-    from hybridlab.config.params import parse_override
 
     with cli_errors():
-        overrides: dict[str, Any] = {}
-        for item in p or []:
-            name, separator, text = item.partition("=")
-            if not separator:
-                raise ParameterError(f"-p {item!r} has no value; write -p {item} VALUE")
-            overrides[name] = parse_override(name, text)
         from hybridlab.cli.progress import progress
 
         with progress() as listener:
             done = api.run(
                 params,
-                overrides=overrides,
+                overrides=overrides_of(p),
                 only=[name.strip() for name in only.split(",") if name.strip()],
                 output=output,
                 resume=resume,
@@ -58,6 +56,19 @@ def run(
         typer.echo(f"report: {relative_path(done.report)}")
     if done.status != "completed":
         raise typer.Exit(1)
+
+
+def overrides_of(given: Sequence[str] | None) -> dict[str, Any]:
+    """The parameters of `-p` options by name."""
+    from hybridlab.config.params import parse_override
+
+    overrides: dict[str, Any] = {}
+    for item in given or []:
+        name, separator, text = item.partition("=")
+        if not separator:
+            raise ParameterError(f"-p {item!r} has no value; write -p {item} VALUE")
+        overrides[name] = parse_override(name, text)
+    return overrides
 
 
 def outcome(run: Run) -> dict[str, Any]:

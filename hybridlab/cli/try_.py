@@ -32,8 +32,9 @@ def try_(
 ) -> None:
     """Transcribe your own files with a real Whisper, through every backend that is installed."""
     from hybridlab import api
+    from hybridlab.cli.progress import fetching
 
-    with cli_errors():
+    with cli_errors(), fetching() as state:
         found = api.transcribe(
             files,
             model=model,
@@ -41,6 +42,7 @@ def try_(
             weights=weights,
             device=device,
             listener=lambda backend: typer.echo(f"{backend} …", err=True),
+            fetching=state,
         )
     if as_json:
         print_json(found.as_dict())

@@ -30,6 +30,24 @@ def check_asr(model: str, weights: str, path: str, *, backend: str, dtype: str) 
         catalog.backend(backend).check_dtype(dtype)
 
 
+def check_revision(
+    role: str, revision: str, weights: str, *, backend: str = "transformers"
+) -> None:
+    """`ParameterError` where these weights come from no repository of the hub's."""
+    if not revision:
+        return
+    if weights != "hub":
+        raise ParameterError(
+            f"{role}_revision {revision!r} is one of the hub's, and the weights are {weights!r}; "
+            f"leave it empty, or set {role}_weights to hub"
+        )
+    if catalog.backend(backend).checkpoints == "openai":
+        raise ParameterError(
+            f"{role}_revision {revision!r}: openai-whisper's own checkpoints have one state each, "
+            "named by its SHA-256; leave it empty, or choose another asr_backend"
+        )
+
+
 def check_asr_decoding(decoding: str, weights: str) -> None:
     """`ParameterError` where these weights know no timestamps."""
     if decoding == "timestamps" and weights not in catalog.RELEASED:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,6 +32,7 @@ from hybridlab.config.pair import (
     check_asr_decoding,
     check_asr_models,
     check_language,
+    check_revision,
     check_weights,
 )
 from hybridlab.config.preset_files import AUTO, TO_BE_GIVEN, filled
@@ -55,26 +56,40 @@ Swap = Literal["asr", "both"]
 FROM_MANIFEST = ""
 
 
+class WhichAsr(NamedTuple):
+    """A recogniser as parameters name it; `weights` are those of released ones."""
+
+    model: str
+    backend: str
+    weights: str
+
+
 class Params(BaseModel):
     """What every notebook shares. `auto` is resolved against the device by `models.pair`.
 
     `max_new_tokens` is Voxtral's alone; by `auto` its transcripts have what the densest speech of
     that length needs, its answers 200. `asr_max_new_tokens` is Whisper's, of each window of up to
     30 s; by `auto` all that a window has room for, of random weights, which never end, 64.
+    `llm_revision` and `asr_revision` are a commit, branch or tag of the hub's repository; empty is
+    the newest when it is fetched.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     notebook: ClassVar[str] = ""
+    #: Whether its cases load models; a notebook that reads others' rows needs no weights.
+    loads_models: ClassVar[bool] = True
 
     preset: str = AUTO
     llm_model: LlmModel = "pocket"
     llm_weights: WeightsSource = "pocket"
     llm_path: str = ""
+    llm_revision: str = ""
     llm_dtype: LlmDtype = "auto"
     asr_model: AsrModel = "pocket-m"
     asr_backend: Backend = "openai-whisper"
     asr_weights: WeightsSource = "pocket"
     asr_path: str = ""
+    asr_revision: str = ""
     asr_dtype: AsrDtype = "auto"
     device: str = "auto"
     card: str = "auto"
@@ -106,6 +121,8 @@ class Params(BaseModel):
             backend=self.asr_backend,
             dtype=self.asr_dtype,
         )
+        check_revision("llm", self.llm_revision, self.llm_weights)
+        check_revision("asr", self.asr_revision, self.asr_weights, backend=self.asr_backend)
         check_asr_decoding(self.asr_decoding, self.asr_weights)
         check_language([self.llm_model, self.asr_model], self.language)
         for name in (self.card, self.memory_limit):
@@ -132,9 +149,16 @@ class Params(BaseModel):
 
         if is_shipped(self.audio):
             return ""
-        lists = ("asr_models", "quality_models", "fallback_chain")
-        others = [name for own in lists for name in getattr(self, own, [])]
-        return catalog.pocket_words(self.llm_model, self.asr_model, *others)
+        return catalog.pocket_words(self.llm_model, *(one.model for one in self.recognizers()))
+
+    def recognizers(self) -> list[WhichAsr]:
+        """The recognisers that this notebook's cases load, the pair's first."""
+        return [WhichAsr(self.asr_model, self.asr_backend, self.asr_weights)]
+
+    def _in_backends(self, backends: Iterable[str]) -> list[WhichAsr]:
+        """The pair's recogniser in other backends than its own; '' is its own."""
+        own = dict.fromkeys(name for name in backends if name not in ("", self.asr_backend))
+        return [WhichAsr(self.asr_model, name, self.asr_weights) for name in own]
 
     @classmethod
     def named(cls, notebook: str) -> type[Self]:
@@ -220,6 +244,14 @@ class BesideParams(Params):
     memory_budget_gb: NotNegative = 0.0
     quality_models: list[AsrModel] = ["pocket-s", "pocket-m"]
 
+    def recognizers(self) -> list[WhichAsr]:
+        sizes = dict.fromkeys([*self.asr_models, *self.quality_models])
+        return [
+            *super().recognizers(),
+            *self._in_backends(self.load_backends),
+            *(WhichAsr(name, self.sizes_backend, self.sizes_weights) for name in sizes),
+        ]
+
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
         check_asr_models(
@@ -264,6 +296,11 @@ class LimitsParams(Params):
     fallback_new_tokens: Count = 4
     fallback_memory_gb: NotNegative = 0.0
 
+    def recognizers(self) -> list[WhichAsr]:
+        chain = self.fallback_chain
+        steps = [WhichAsr(n, self.fallback_backend, self.fallback_weights) for n in chain]
+        return [*super().recognizers(), *steps]
+
     @model_validator(mode="after")
     def _check_chain(self) -> Self:
         check_asr_models(
@@ -307,6 +344,10 @@ class ParallelParams(RaceParams):
     interference_requests: Count = 4
     interference_repeats: CountOrZero = 5
 
+    def recognizers(self) -> list[WhichAsr]:
+        raced = [catalog.variant("parallel", name).backend for name in self.parallel_variants]
+        return [*super().recognizers(), *self._in_backends(raced)]
+
 
 class SwappingParams(RaceParams):
     notebook: ClassVar[str] = "06_swapping"
@@ -319,6 +360,7 @@ class SwappingParams(RaceParams):
 
 class VerdictParams(Params):
     notebook: ClassVar[str] = "07_verdict"
+    loads_models: ClassVar[bool] = False
 
     run: str = ""
     claims: str = ""

@@ -19,6 +19,7 @@ _PACKAGES = (
     "accelerate",
     "safetensors",
     "huggingface-hub",
+    "hf-xet",
     "openai-whisper",
     "faster-whisper",
     "ctranslate2",

@@ -15,7 +15,7 @@ import torch
 from hybridlab.devices import resolve_device
 from hybridlab.devices.memory_limit import limit_memory
 from hybridlab.devices.out_of_memory import out_of_memory
-from hybridlab.errors import UnavailableError
+from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.case_context import (
     CaseContext,
@@ -67,9 +67,9 @@ def execute(
     """Run a case and leave its rows and its result in files; `live_path` is where a live view reads
     what it does.
 
-    Out of memory and a lack of the machine are results, in whatever stage they come; any other
-    fault ends the process with its traceback in the case's log, which the notebook's side records
-    as a crash.
+    Out of memory and a lack of the machine, weights included, are results, in whatever stage they
+    come; any other fault ends the process with its traceback in the case's log, which the
+    notebook's side records as a crash.
     """
     quiet_libraries()
     compute_values(case.llm, case.asr, *case.candidates)
@@ -130,7 +130,7 @@ def _introduce(context: CaseContext) -> None:
 
 def _as_result(error: Exception, phase: str) -> dict[str, Any]:
     """What became of a case in which this came up in this phase; another fault is raised again."""
-    if isinstance(error, UnavailableError):
+    if isinstance(error, (UnavailableError, WeightsError)):
         return {"status": "skipped", "reason": str(error)}
     failure = out_of_memory(error)  # libraries wrap it in whatever they like
     if failure is None:

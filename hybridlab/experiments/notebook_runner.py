@@ -25,6 +25,9 @@ from hybridlab.config.params import NOTEBOOKS, Params, parameters_of, split
 from hybridlab.config.preset_files import NONE
 from hybridlab.devices import Device, resolve_device
 from hybridlab.errors import ParameterError, RunFolderError
+from hybridlab.experiments.run_weights import keep, provide
+from hybridlab.models.pair import pair_of, specs_of
+from hybridlab.models.provision import FetchProgress
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.processes.imports import without_iri_parsers
 from hybridlab.results.manifest import (
@@ -54,6 +57,8 @@ class Progress:
     finished: int = 0
     cases_done: int = 0
     cases_total: int = 0
+    #: As long as weights are fetched, before the first notebook.
+    fetching: FetchProgress | None = None
     listener: Callable[[Progress], None] = field(default=lambda progress: None)
 
     def tell(self, **changes: Any) -> None:
@@ -83,16 +88,20 @@ def run_suite(
     run_dir = _run_folder(output, preset, values, resume=resume)
     given = {"preset": NONE, **values, "output_dir": str(run_dir), "headless": True}
     resolved = split(given, models)
+    progress = Progress(names)
+    if listener is not None:
+        progress.listener = listener
     device = _preflight(next(iter(resolved.values())))
     for words in {own.pocket_words for own in resolved.values()} - {""}:
         log.warning("note: %s", words)
     check_space(run_dir)
+    specs = [spec for params in resolved.values() for spec in specs_of(params)]
+    weights = provide(specs, run_dir, listener=lambda state: progress.tell(fetching=state))
+    progress.tell(fetching=None)
     run_dir.mkdir(parents=True, exist_ok=True)
+    keep(weights, run_dir)  # what its notebooks measure
     run = _Run(run_dir=run_dir, preset=preset, values=values, names=names, device=device)
     run.save("running")
-    progress = Progress(names)
-    if listener is not None:
-        progress.listener = listener
     card = simulated_card(device.name)
     with CaseServer(card.name if card else ""):  # one for all notebooks: imports are paid for once
         try:
@@ -208,9 +217,9 @@ def _run_folder(
 
 
 def _preflight(params: Params) -> Device:
-    """Device, audio and weights, checked once before any kernel starts, or a folder is made."""
+    """Device, audio, backends and folders of weights, checked once before anything is fetched, any
+    kernel starts, or a folder is made."""
     from hybridlab.audio import load_clips
-    from hybridlab.models.pair import pair_of
 
     device = resolve_device(params.device)
     if simulated_card(device.name) is not None:

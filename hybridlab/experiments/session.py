@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,8 +18,10 @@ from hybridlab.devices.memory_limit import is_larger
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments.case import Case, CaseObserver, RequestSpec
 from hybridlab.experiments.case_runner import CaseRunner, failures, was_stopped
+from hybridlab.experiments.run_weights import fetch_printer, keep, provide
 from hybridlab.models.base import ModelSpec
-from hybridlab.models.pair import Pair, asr_spec, pair_of
+from hybridlab.models.checkpoint import commits_of, pinned
+from hybridlab.models.pair import Pair, asr_spec, pair_of, specs_of
 from hybridlab.results.manifest import sha256_of
 from hybridlab.results.run_folder import NotebookRun, open_part
 from hybridlab.simulation import NO_TIMES
@@ -39,6 +41,8 @@ class Session:
     device: Device
     part: NotebookRun
     runner: CaseRunner
+    #: Of each repository of weights the commit that this run measures.
+    commits: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -69,12 +73,16 @@ class Session:
     # ------------------------------------------------------------------------------- preflight
 
     def preflight(self) -> None:
-        """Refuse what cannot work here before any model is loaded: dtypes, weights, audio.
+        """Fetch the weights that this notebook's cases load, and refuse what cannot work here
+        before any model is loaded: dtypes, weights, audio.
 
-        What the machine lacks is recorded as skipped; what the reader can change is raised.
+        What the machine lacks, or cannot fetch, is recorded as skipped; what the reader can change
+        is raised.
         """
         try:
-            self.pair.check()
+            if self.params.loads_models:
+                self.pair.check()
+                self._provide()
         except UnavailableError as error:
             self.skip(str(error))
         except WeightsError as error:
@@ -83,6 +91,31 @@ class Session:
         _ = self.clips
         if self.params.pocket_words:
             print(f"note: {self.params.pocket_words}")  # noqa: T201 - beside the texts it is about
+
+    def _provide(self) -> None:
+        """Without the pair there is nothing to measure; without another model its cases are
+        skipped."""
+        llm, asr, *others = specs_of(self.params)
+        try:
+            self._fetch([llm, asr, *others])
+            return
+        except WeightsError:  # told below, of the models that lack
+            pass
+        try:
+            self._fetch([llm, asr])
+        except WeightsError as error:
+            self.skip(str(error))
+        for spec in others:
+            try:
+                self._fetch([spec])
+            except WeightsError as error:
+                print(f"its cases are skipped: {error}")  # noqa: T201 - said before they are
+
+    def _fetch(self, specs: list[ModelSpec]) -> None:
+        run_dir, listener = self.part.run_dir, fetch_printer(live=not self.params.headless)
+        found = provide(specs, run_dir, listener=listener)
+        keep(found, run_dir)
+        self.commits |= commits_of(found)
 
     def skip(self, reason: str) -> NoReturn:
         """Record that this notebook cannot run here: leave quietly when headless, else raise."""
@@ -185,6 +218,10 @@ class Session:
         strategy = catalog.STRATEGIES.get(fields["strategy"])
         if strategy is not None and not strategy.has_asr:
             fields["asr"] = None
+        fields |= {n: pinned(fields[n], self.commits) for n in ("llm", "asr") if fields[n]}
+        fields["candidates"] = tuple(
+            pinned(spec, self.commits) for spec in fields.get("candidates", ())
+        )
         return Case(**fields)
 
     def fixed_work(self, tokens: int, asr: ModelSpec) -> dict[str, int]:

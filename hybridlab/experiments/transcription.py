@@ -14,14 +14,9 @@ from typing import Any
 from hybridlab import catalog
 from hybridlab.audio import Recording, Samples, check_clip
 from hybridlab.devices import Device, resolve_device
-from hybridlab.errors import (
-    AudioError,
-    HybridlabError,
-    ParameterError,
-    UnavailableError,
-    WeightsError,
-)
+from hybridlab.errors import AudioError, HybridlabError, ParameterError, UnavailableError
 from hybridlab.models.base import ModelSpec, SpeechRecognizer, resolve_dtype
+from hybridlab.models.provision import Listener, fetch
 from hybridlab.models.source import check_source
 from hybridlab.models.transcription import FinishReason, TranscribeOptions
 from hybridlab.processes.worker import Worker
@@ -105,12 +100,14 @@ def compare_backends(
     weights: str | Path | None = None,
     device: str = "auto",
     listener: Callable[[str], None] = lambda backend: None,
+    fetching: Listener | None = None,
 ) -> Comparison:
     """Transcribe each file through every backend that is installed.
 
-    `weights` is a folder in hub format, without one the hub's are taken; `language` '' is detected.
-    Files, names and weights are checked before anything is loaded: `AudioError`, `ParameterError`,
-    `WeightsError`. `listener` is told each backend before it begins.
+    `weights` is a folder in hub format, which all of them read; without one the hub's is fetched,
+    once. `language` '' is detected. Files, names and weights are checked before anything is loaded:
+    `AudioError`, `ParameterError`, `WeightsError`. `listener` is told each backend before it
+    begins, `fetching` where a download stands.
     """
     recordings = {str(path): _read(Path(path).expanduser()) for path in files}
     if not recordings:
@@ -119,6 +116,12 @@ def compare_backends(
     found = resolve_device(device)
     if not found.keeps_times:
         raise ParameterError(f"a simulated card says no words ({NO_TIMES}); use cpu or cuda")
+    shipped = catalog.whisper(model).shipped
+    told = str(weights or "pocket")
+    if not weights and not shipped:
+        released = ModelSpec(model=model, backend="transformers", weights="hub", dtype="float32")
+        (checkpoint,) = fetch([released], listener=fetching)
+        weights, told = checkpoint.folder, f"{checkpoint.repository} {checkpoint.commit[:12]}"
     specs = {name: _spec(model, name, weights, found) for name in catalog.BACKENDS}
     lacks = at_hand(list(specs.values()))
     heard = [recording.samples for recording in recordings.values()]
@@ -131,7 +134,7 @@ def compare_backends(
         results.append(_in_process(spec, found, heard, options))
     return Comparison(
         model=model,
-        weights=str(weights) if weights else next(iter(specs.values())).weights,
+        weights=told,
         device=found.name,
         warning=catalog.pocket_words(model),
         files=tuple(
@@ -153,11 +156,10 @@ def _whisper(model: str) -> str:
 
 
 def _spec(model: str, backend: str, weights: str | Path | None, device: Device) -> ModelSpec:
-    source = "local" if weights else catalog.source_of(model, "hub")
     return ModelSpec(
         model=model,
         backend=backend,
-        weights=source,
+        weights="local" if weights else "pocket",
         dtype=resolve_dtype("auto", backend=backend, device=device, role="asr"),
         path=str(weights or ""),
         # the models that ship with the package never learned timestamps, wherever they lie
@@ -166,8 +168,8 @@ def _spec(model: str, backend: str, weights: str | Path | None, device: Device) 
 
 
 def at_hand(specs: Sequence[ModelSpec]) -> dict[str, str]:
-    """Why a backend cannot be used here (not installed, weights that are not to be had), by its
-    name; the first such error where none can."""
+    """Why a backend cannot be used here (not installed, another model's weights), by its name; the
+    first such error where none can."""
     lacks: dict[str, HybridlabError] = {}
     for spec in specs:
         try:
@@ -175,10 +177,7 @@ def at_hand(specs: Sequence[ModelSpec]) -> dict[str, str]:
         except HybridlabError as error:
             lacks[spec.backend] = error
     if len(lacks) == len(specs):
-        first = next(iter(lacks.values()))
-        if specs[0].weights != "hub":
-            raise first
-        raise WeightsError(f"{first}; a folder in hub format that you name as weights will do")
+        raise next(iter(lacks.values()))
     return {name: str(error) for name, error in lacks.items()}
 
 

@@ -39,6 +39,8 @@ class ModelSpec:
     weights: str
     dtype: str
     path: str = ""
+    #: Of weights from the hub: a commit, branch or tag; '' is what the cache's `main` is at.
+    revision: str = ""
     seed: int = 0
     attention: Attention = "auto"
     load_path: LoadPath = "direct"

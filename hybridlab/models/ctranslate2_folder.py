@@ -46,6 +46,17 @@ def whisper_shape(folder: Path) -> dict[str, int]:
         ) from None
 
 
+def ends_early(path: Path) -> bool:
+    """Whether this `model.bin` is shorter than its tensors' heads say, or has none to be read."""
+    try:
+        with open(path, "rb") as file:
+            for _ in tensor_heads(file):
+                pass
+            return file.tell() > path.stat().st_size
+    except (struct.error, UnicodeDecodeError, LookupError):
+        return True
+
+
 def _layers(shapes: dict[str, tuple[int, ...]], part: str) -> int:
     numbered = re.compile(rf"{part}/layer_(\d+)/")
     return len({found[1] for name in shapes if (found := numbered.match(name))})

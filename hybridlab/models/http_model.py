@@ -60,6 +60,7 @@ def _options(role: str, spec: ModelSpec) -> dict[str, str]:
         f"{role}-model": spec.model,
         f"{role}-weights": spec.weights,
         f"{role}-path": spec.path,
+        f"{role}-revision": spec.revision,
         f"{role}-dtype": spec.dtype,
     }
 

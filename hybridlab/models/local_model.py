@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 
 from hybridlab.models.base import Model
 from hybridlab.models.phase_hooks import PhaseProbe
-from hybridlab.models.source import check_source, folder_or_id
+from hybridlab.models.source import check_source, folder_of
 from hybridlab.models.weights import one_line_errors, pretrained, random_transformers
 
 
@@ -64,7 +65,7 @@ class TransformersModel(LocalModel):
         """Without a hub."""
 
     @abstractmethod
-    def _load_processor(self, folder_or_id: str) -> Any: ...
+    def _load_processor(self, folder: Path) -> Any: ...
 
     def _build(self) -> Any:
         import transformers
@@ -77,6 +78,6 @@ class TransformersModel(LocalModel):
             model = random_transformers(kind, self._config(), self.spec, stop)
         else:
             with one_line_errors(self.spec), self._building_processor():
-                self._processor = self._load_processor(folder_or_id(self.spec))
+                self._processor = self._load_processor(folder_of(self.spec))
             model = pretrained(kind, self.spec, self.first_stop)
         return model.to(self.device.torch_name) if self.spec.load_path == "staged" else model

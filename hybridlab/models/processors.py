@@ -87,14 +87,13 @@ def whisper_tokenizer(vocab_size: int) -> WhisperTokenizer:
     return tokenizer
 
 
-def load_whisper_processor(folder_or_id: str, model: catalog.WhisperModel) -> WhisperProcessor:
-    """The processor of a hub id or folder; a folder without a tokenizer gets openai-whisper's."""
+def load_whisper_processor(folder: Path, model: catalog.WhisperModel) -> WhisperProcessor:
+    """The processor of a folder; one without a tokenizer gets openai-whisper's."""
     from transformers import WhisperProcessor
 
-    folder = Path(folder_or_id)
-    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+    if not (folder / "tokenizer.json").is_file():
         return whisper_processor(vocab_size=model.vocab_size, num_mel_bins=model.encoder.mel_bins)
-    processor: WhisperProcessor = WhisperProcessor.from_pretrained(folder_or_id)
+    processor: WhisperProcessor = WhisperProcessor.from_pretrained(folder)
     return processor
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,10 +72,10 @@ class VoxtralTransformers(TransformersModel, AudioLanguageModel):
     def _make_processor(self) -> Any:
         return voxtral_processor(vocab_size=catalog.voxtral(self.spec.model).text.vocab_size)
 
-    def _load_processor(self, folder_or_id: str) -> Any:
+    def _load_processor(self, folder: Path) -> Any:
         from transformers import VoxtralProcessor
 
-        return VoxtralProcessor.from_pretrained(folder_or_id)
+        return VoxtralProcessor.from_pretrained(folder)
 
     def _watched(self) -> Mapping[str, nn.Module]:
         parts, head = self._model.model, self._model.lm_head

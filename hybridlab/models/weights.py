@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from json import JSONDecodeError
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,12 +17,14 @@ from hybridlab import catalog
 from hybridlab.devices import Device
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.models.base import ModelSpec
-from hybridlab.models.hub import needs_token
-from hybridlab.models.source import folder_or_id, hub_id
+from hybridlab.models.source import folder_of
 
 #: Random weights repeat one seeded block of this many values (a prime, so that rows differ).
 RANDOM_BLOCK_VALUES = 1_048_573
 RANDOM_STD = 0.02
+#: What libraries say of files that are damaged in a `RuntimeError`, which is also what they raise
+#: for anything else.
+UNREADABLE = ("PytorchStreamReader", "is incomplete", "failed to read", "Unsupported model binary")
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -38,15 +42,28 @@ def computing_dtype(name: str) -> torch.dtype:
 @contextmanager
 def one_line_errors(spec: ModelSpec) -> Iterator[None]:
     """Turn a library's many-line complaint about files into a WeightsError."""
+    from safetensors import SafetensorError
+
+    damaged = (SafetensorError, UnpicklingError, EOFError, JSONDecodeError, UnicodeDecodeError)
     try:
         yield
-    except OSError as error:
-        if needs_token(error):
-            raise WeightsError.no_token(hub_id(spec.model)) from error
-        first = str(error).strip().splitlines()[0]
-        raise WeightsError(
-            f"{spec.weights} weights of {spec.model} cannot be loaded: {first}"
-        ) from error
+    except (OSError, *damaged) as error:
+        raise _unreadable(spec, error) from error
+    except RuntimeError as error:  # torch's and CTranslate2's for a file that is damaged
+        if not any(words in str(error) for words in UNREADABLE):
+            raise
+        raise _unreadable(spec, error) from error
+
+
+def _unreadable(spec: ModelSpec, error: Exception) -> WeightsError:
+    said = " ".join(str(error).split())[:200]
+    cure = "copy the folder again"
+    if spec.weights == "hub":
+        cure = "`hybridlab fetch PRESET --verify` fetches what is damaged again"
+    return WeightsError(
+        f"{spec.weights} weights of {spec.model} in {folder_of(spec)} cannot be loaded "
+        f"({type(error).__name__}: {said}); {cure}"
+    )
 
 
 def pretrained(kind: Any, spec: ModelSpec, device: Device) -> nn.Module:
@@ -56,7 +73,7 @@ def pretrained(kind: Any, spec: ModelSpec, device: Device) -> nn.Module:
     if spec.dtype in ("int8", "int4"):
         options["quantization_config"] = _bitsandbytes(spec.dtype, device)
     with one_line_errors(spec):
-        model: nn.Module = kind.from_pretrained(folder_or_id(spec), **options)
+        model: nn.Module = kind.from_pretrained(folder_of(spec), **options)
     return model.eval()
 
 

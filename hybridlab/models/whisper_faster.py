@@ -23,8 +23,9 @@ from hybridlab.models.base import ModelSpec, PhaseSpan
 from hybridlab.models.ctranslate2_folder import is_ctranslate2
 from hybridlab.models.local_model import LocalModel
 from hybridlab.models.processors import MOST_INITIAL_TIMESTAMP, suppressed, whisper_tokenizer
-from hybridlab.models.source import folder_or_id
+from hybridlab.models.source import folder_of
 from hybridlab.models.transcription import TranscribeOptions
+from hybridlab.models.weights import one_line_errors
 from hybridlab.models.whisper_transformers import WhisperTransformers
 from hybridlab.models.windowed import SEED, Pass, WindowedRecognizer, begins_segment
 
@@ -53,18 +54,19 @@ class WhisperCtranslate2(LocalModel, WindowedRecognizer):
         options: dict[str, Any] = {
             "device": self.device.kind,
             "compute_type": self.spec.dtype,
-            "local_files_only": False,
+            "local_files_only": True,
         }
         if isinstance(self.device, CpuDevice) and self.device.concurrent_models > 1:
             options["cpu_threads"] = self.device.compute_threads
-        if self.spec.weights == "hub":
-            return WhisperModel(self.spec.model, **options)
-        with tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="hybridlab-ct2-") as folder,
+            one_line_errors(self.spec),
+        ):
             return WhisperModel(str(self._model_folder(Path(folder))), **options)
 
     def _model_folder(self, scratch: Path) -> Path:
-        """The reader's own folder in CTranslate2's format as it is, or what `converted` makes."""
-        source = Path(folder_or_id(self.spec)) if self.spec.weights == "local" else None
+        """A folder in CTranslate2's format as it is, or what `converted` makes of another."""
+        source = folder_of(self.spec) if self.spec.weights in ("hub", "local") else None
         if source is None or not is_ctranslate2(source):
             return self.converted(scratch)
         return self._with_processor(source, scratch)

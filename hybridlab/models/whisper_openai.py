@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -15,9 +14,9 @@ from hybridlab.audio import Samples
 from hybridlab.errors import WeightsError
 from hybridlab.models.local_model import LocalModel
 from hybridlab.models.processors import hf_to_openai_state_dict
-from hybridlab.models.source import folder_or_id
+from hybridlab.models.source import folder_of, weight_files
 from hybridlab.models.transcription import TranscribeOptions
-from hybridlab.models.weights import empty_weights_on, fill_random
+from hybridlab.models.weights import empty_weights_on, fill_random, one_line_errors
 from hybridlab.models.windowed import Pass, WindowedRecognizer, begins_segment, drawn_alike
 
 if TYPE_CHECKING:
@@ -54,29 +53,38 @@ class WhisperOpenai(LocalModel, WindowedRecognizer):
         double copy on the GPU included unless staged; float16 is cast on the host first."""
         import whisper
 
-        name = self.spec.model
-        if self.spec.dtype == "float32":
-            model: nn.Module = whisper.load_model(name, device=self.first_stop.torch_name)
-            return model
-        return half_with_float_norms(whisper.load_model(name, device="cpu"))
+        (file,) = weight_files(self.spec)
+        whole = self.spec.dtype == "float32"
+        stop = self.first_stop.torch_name if whole else "cpu"
+        with one_line_errors(self.spec):
+            # by its path: by its name the library would first sum the whole file
+            model: Any = whisper.load_model(str(file), device=stop)
+        self._know_alignment(model)
+        return model if whole else half_with_float_norms(model)
+
+    def _know_alignment(self, model: Any) -> None:
+        """Which heads tell the times of words, where that was published."""
+        import whisper
+
+        if (heads := whisper._ALIGNMENT_HEADS.get(self.spec.model)) is not None:
+            model.set_alignment_heads(heads)
 
     def _converted(self) -> nn.Module:
         """A folder in hub format, its tensors renamed."""
-        import whisper
         from safetensors.torch import load_file
 
-        folder = Path(folder_or_id(self.spec))
+        folder = folder_of(self.spec)
         state: dict[str, Tensor] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            state |= load_file(file)
+        with one_line_errors(self.spec):
+            for file in weight_files(self.spec):
+                state |= load_file(file)
         with empty_weights_on("cpu"):
             model: Any = self._architecture()
         missing, unexpected = model.load_state_dict(hf_to_openai_state_dict(state), strict=False)
         # the encoder's positions are a computed buffer in one library and stored in the other
         if set(missing) - {"encoder.positional_embedding"} or unexpected:
             raise WeightsError(f"{folder} does not hold a Whisper: {[*missing, *unexpected][:3]}")
-        if (heads := whisper._ALIGNMENT_HEADS.get(self.spec.model)) is not None:
-            model.set_alignment_heads(heads)
+        self._know_alignment(model)
         return half_with_float_norms(model) if self.spec.dtype == "float16" else model
 
     def _random(self) -> nn.Module:

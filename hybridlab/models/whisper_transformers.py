@@ -39,8 +39,8 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         known = catalog.whisper(self.spec.model)
         return whisper_processor(vocab_size=known.vocab_size, num_mel_bins=known.encoder.mel_bins)
 
-    def _load_processor(self, folder_or_id: str) -> Any:
-        return load_whisper_processor(folder_or_id, catalog.whisper(self.spec.model))
+    def _load_processor(self, folder: Path) -> Any:
+        return load_whisper_processor(folder, catalog.whisper(self.spec.model))
 
     def _build(self) -> Any:
         model = super()._build()

@@ -199,7 +199,8 @@ def _prefer_to_be_killed() -> None:
 def main(address: str, *modules: str) -> None:
     """Import everything, or these modules, then serve until the owner's end of our stdin closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides, by closing our stdin
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # what is measured or served asks no network: `hybridlab.models.provision` has been there
+    os.environ["HF_HUB_OFFLINE"] = "1"
     with without_iri_parsers():
         for module in modules or PRELOAD:
             importlib.import_module(module)

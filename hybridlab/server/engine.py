@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hybridlab import catalog
-from hybridlab.errors import ParameterError
+from hybridlab.errors import ParameterError, UnavailableError
+from hybridlab.models.provision import FetchProgress, line_printer
 from hybridlab.server import errors
 from hybridlab.server.audio_decoder import AudioDecoder
 from hybridlab.server.errors import ApiError
@@ -42,6 +43,8 @@ class Engine:
         self.decoder: AudioDecoder | None = None
         self.pool: ModelPool | None = None
         self.ready = self.draining = False
+        self.loading = LOADING  # what is waited for before it is ready
+        self._log_fetching = line_printer(log.info)
         self._unfinished: set[InferenceJob] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._pace_s: dict[Role, float] = {}
@@ -49,7 +52,8 @@ class Engine:
     async def start(self) -> None:
         """Workers, weights, limits; what fails to load is raised."""
         settings = self.settings
-        self.pool = await asyncio.to_thread(ModelPool, settings)
+        self.pool = await asyncio.to_thread(ModelPool, settings, self._fetching)
+        self.loading = LOADING
         decoder = AudioDecoder(settings)
         self.attach(self.pool.schedulers(), decoder)
         await decoder.start()
@@ -57,6 +61,14 @@ class Engine:
         await self.load()
         await asyncio.to_thread(self.pool.measure_budget)
         self.run()
+
+    def _fetching(self, state: FetchProgress) -> None:
+        """How far the weights are, for the log and for whoever asks whether this is ready. A server
+        that is told to stop waits for no download."""
+        if self.draining:
+            raise UnavailableError("stopped while weights were fetched")
+        self.loading = state.words()
+        self._log_fetching(state)
 
     def attach(self, schedulers: Mapping[Role, ModelScheduler], decoder: AudioDecoder) -> None:
         self.schedulers = dict(schedulers)
@@ -112,7 +124,7 @@ class Engine:
     async def not_ready(self) -> str:
         """Why requests are not accepted now; '' where they are."""
         if not self.ready:
-            return LOADING
+            return self.loading
         if self.draining:
             return "the server is stopping"
         health = await asyncio.gather(*(s.client.health() for s in self.schedulers.values()))
@@ -129,7 +141,7 @@ class Engine:
 
     def _check_ready(self) -> None:
         if not self.ready:
-            raise errors.not_ready(LOADING)
+            raise errors.not_ready(self.loading)
 
     # ------------------------------------------------------------------------------ requests
 

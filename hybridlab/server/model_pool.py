@@ -4,13 +4,17 @@ beside the weights."""
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from hybridlab import catalog
 from hybridlab.devices import CpuDevice, planned_card, resolve_device
-from hybridlab.errors import UnavailableError
+from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.models.base import ModelSpec, resolve_dtype
+from hybridlab.models.checkpoint import commits_of, pinned
+from hybridlab.models.provision import Listener, fetch
 from hybridlab.models.worker_model import WorkerLanguageModel, WorkerRecognizer
 from hybridlab.processes.mps import multi_process_service
 from hybridlab.processes.worker import Worker
@@ -20,6 +24,8 @@ from hybridlab.server.memory import MemoryBudget, SharedMemory
 from hybridlab.server.model_client import WorkerModelClient
 from hybridlab.server.scheduler import ModelScheduler
 from hybridlab.server.settings import Role, Settings
+
+log = logging.getLogger("hybridlab.server")
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,31 @@ def upstream_scheduler(role: Role, settings: Settings) -> ModelScheduler:
     return ModelScheduler(client, [admission], None, budget, settings)
 
 
+def fetched(
+    specs: Mapping[Role, list[ModelSpec]], listener: Listener | None = None
+) -> dict[Role, list[ModelSpec]]:
+    """These specs with their weights on this machine, at one commit as long as the server runs,
+    without smaller models whose weights cannot be had. `WeightsError` where a first one's cannot.
+    """
+    commits = commits_of(fetch([own[0] for own in specs.values()], listener=listener))
+    kept: dict[Role, list[ModelSpec]] = {}
+    for role, (first, *smaller) in specs.items():
+        kept[role] = [pinned(first, commits)]
+        for spec in smaller:
+            try:
+                own = commits_of(fetch([spec], listener=listener))
+            except WeightsError as error:
+                log.warning("there will be no %s to fall back to: %s", spec.model, error)
+            else:
+                kept[role].append(pinned(spec, own))
+    return kept
+
+
 class ModelPool:
     """The models that are served, and their schedulers; `close` ends the workers."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, listener: Listener | None = None) -> None:
+        """`listener` is told of weights that have to be fetched first."""
         self.settings = settings
         self.variant = settings.served_variant
         self._stack = ExitStack()
@@ -92,7 +119,10 @@ class ModelPool:
             self._budgets["asr"] = self._budget(SharedMemory(CpuDevice()))
         #: Highest bytes of each model's worker while it was loaded.
         self.load_peaks: dict[Role, int] = {}
-        self.models = [self._worker(role) for role in settings.roles if role not in settings.urls]
+        here = [role for role in settings.roles if role not in settings.urls]
+        specs = {role: [self._spec(role, name) for name in settings.models(role)] for role in here}
+        specs = fetched(specs, listener)
+        self.models = [self._worker(role, specs[role]) for role in here]
 
     def _budget(self, memory: SharedMemory) -> MemoryBudget:
         asked = self.settings.request_memory_bytes
@@ -100,9 +130,8 @@ class ModelPool:
             asked or self.info.capacity_bytes, memory=memory, fixed=asked is not None
         )
 
-    def _worker(self, role: Role) -> WorkerModelClient:
+    def _worker(self, role: Role, specs: list[ModelSpec]) -> WorkerModelClient:
         kind = WorkerLanguageModel if role == "llm" else WorkerRecognizer
-        specs = [self._spec(role, model) for model in self.settings.models(role)]
         memory = self._budgets[role].memory
         assert memory is not None
         local = len(self.settings.roles) - len(self.settings.urls)
@@ -127,6 +156,7 @@ class ModelPool:
             weights=settings.source(role, model),
             dtype=self.info.dtypes[role],
             path=settings.llm_path if role == "llm" else settings.asr_path,
+            revision=settings.revision(role, model),
             seed=settings.seed + (role == "asr"),
             asr_decoding=settings.asr_decoding,
         )

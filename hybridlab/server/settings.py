@@ -17,7 +17,13 @@ from hybridlab import catalog
 from hybridlab.analysis.pick import AUTO
 from hybridlab.catalog.device_names import check_device, simulated_card, spellings
 from hybridlab.config.choices import AsrDtype, Language, LlmDtype, LlmModel, OneOf
-from hybridlab.config.pair import check_asr, check_fallbacks, check_language, check_weights
+from hybridlab.config.pair import (
+    check_asr,
+    check_fallbacks,
+    check_language,
+    check_revision,
+    check_weights,
+)
 from hybridlab.config.params import Count, CountOrZero, WeightsSource, first_problem
 from hybridlab.devices import card_of, resolve_device
 from hybridlab.devices.visible import gpu_count
@@ -68,6 +74,9 @@ class Settings(BaseModel):
         "auto", "where its weights come from; auto: pocket for pocket models, else hub"
     )
     llm_path: str = _option("", "folder of its local weights")
+    llm_revision: str = _option(
+        "", "commit, branch or tag of its weights on the hub; '': what is here, else the newest"
+    )
     llm_dtype: LlmDtype = _option("auto", "dtype of its weights; auto: the device's own")
     llm_url: str = _option("", "use the LLM of another hybridlab serve at this address")
     attention: catalog.Attention = _option("auto", "how the LLM computes attention")
@@ -81,6 +90,7 @@ class Settings(BaseModel):
         "auto", "where its weights come from, as of --llm-weights"
     )
     asr_path: str = _option("", "folder of its local weights")
+    asr_revision: str = _option("", "commit, branch or tag of its weights, as of --llm-revision")
     asr_dtype: AsrDtype = _option("auto", "dtype of its weights; auto: the backend's own")
     asr_url: str = _option("", "use the ASR of another hybridlab serve at this address")
     asr_decoding: catalog.AsrDecoding = _option(
@@ -163,6 +173,9 @@ class Settings(BaseModel):
 
     def _check_models(self) -> None:
         check_weights("llm", self.llm_model, self.source("llm", self.llm_model), self.llm_path)
+        check_revision("llm", self.llm_revision, self.source("llm", self.llm_model))
+        released = self.source("asr", self.asr.model)
+        check_revision("asr", self.asr_revision, released, backend=self.asr.backend)
         sizes = self.models("asr")
         for size in sizes:
             check_asr(
@@ -198,7 +211,7 @@ class Settings(BaseModel):
                 raise ParameterError(
                     f"--{role}-url names a model beside those served, {', '.join(self.roles)}"
                 )
-            own = [f"{role}_{name}" for name in ("model", "weights", "dtype")]
+            own = [f"{role}_{name}" for name in ("model", "weights", "revision", "dtype")]
             own += ["asr_decoding", "beams"] if role == "asr" else []
             if not all(map(self._is_default, own)):
                 raise ParameterError(
@@ -276,6 +289,12 @@ class Settings(BaseModel):
     def models(self, role: Role) -> tuple[str, ...]:
         """The model of this role, and smaller ones that can take its place, from large to small."""
         return (self.llm_model,) if role == "llm" else (self.asr.model, *self.fallback_models)
+
+    def revision(self, role: Role, model: str) -> str:
+        """Of the model that is named; a smaller one in its place has a repository of its own."""
+        if role == "llm":
+            return self.llm_revision
+        return self.asr_revision if model == self.asr.model else ""
 
     def model_id(self, role: Role, model: str) -> str:
         return model_id(role, model, self.source(role, model))

@@ -104,9 +104,9 @@ def test_english_only_models_are_named_and_not_compared() -> None:
 def test_libraries_publish_the_english_only_models() -> None:
     import whisper
 
-    from hybridlab.models.source import _published
+    from hybridlab.models.checkpoint import repository_of
     from tests.models.conftest import spec
 
     for name in ("tiny.en", "base.en", "small.en", "medium.en"):
         assert name in whisper.available_models()
-        assert _published(spec(name, "openai-whisper", weights="hub")).endswith(f"{name}.pt")
+        assert repository_of(spec(name, "openai-whisper", weights="hub")).endswith(f"{name}.pt")

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from hybridlab.cli import progress
 from hybridlab.experiments.notebook_runner import Progress
+from hybridlab.models.provision import FetchProgress
 
 
 def test_bars_are_nested_and_the_inner_one_begins_anew() -> None:
@@ -29,6 +30,30 @@ def test_bars_are_nested_and_the_inner_one_begins_anew() -> None:
         assert inner.description.strip() == "01_voxtral_alone"
         state.tell(finished=2)
         assert outer.finished
+
+
+def test_weights_have_a_bar_of_their_own_until_they_are_here() -> None:
+    console = Console(width=100, file=io.StringIO(), force_terminal=True)
+    with progress.bars(console) as drawn:
+        state = Progress(["00_setup"])
+        state.listener = progress.bar_listener(drawn)
+        state.tell(fetching=FetchProgress("someone/model", 3_200_000_000, 9_350_000_000, 1e7))
+        _, weights = drawn.tasks
+        assert weights.completed == 3_200_000_000
+        assert weights.fields["count"] == "3.20 GB of 9.35 GB"
+        state.tell(fetching=None)
+        assert len(drawn.tasks) == 1
+
+
+def test_a_download_without_a_terminal_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress.fetching() as listener:
+        for done in (1, 2):
+            listener(FetchProgress("someone/model", done * 10**9, 4 * 10**9, 5e7))
+    assert capsys.readouterr().err.splitlines() == [
+        "fetching someone/model: 1.00 GB of 4.00 GB, 50 MB/s, 60 s left"
+    ]
 
 
 def test_a_pipe_gets_a_line_for_each_notebook(capsys: pytest.CaptureFixture[str]) -> None:

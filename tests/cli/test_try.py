@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +18,7 @@ from hybridlab.cli.commands import app
 from hybridlab.errors import ParameterError, WeightsError
 from hybridlab.experiments import transcription
 from hybridlab.models import ModelSpec, source
+from hybridlab.models.checkpoint import Checkpoint
 from hybridlab.models.pocket import pocket_dir
 from hybridlab.units import MIB
 
@@ -114,18 +115,31 @@ def test_what_is_refused_is_one_line_before_anything_is_loaded(
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_weights_that_are_not_to_be_had_are_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(_: ModelSpec) -> None:
+def test_weights_that_are_not_to_be_had_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
         raise WeightsError("the hub did not answer")
 
     monkeypatch.setattr(transcription, "Worker", nothing_is_loaded)
-    monkeypatch.setattr(transcription, "check_source", refuse)
+    monkeypatch.setattr(transcription, "fetch", refuse)
     ended = run(SHORTEST.path)
-    assert ended.exit_code == 2
-    line = "the hub did not answer; a folder in hub format that you name as weights will do"
-    assert ended.stderr == f"hybridlab: {line}\n"
+    assert (ended.exit_code, ended.stderr) == (2, "hybridlab: the hub did not answer\n")
+
+
+def test_one_checkpoint_is_fetched_for_all_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pocket_dir("pocket-m")
+    asked: list[ModelSpec] = []
+
+    def fetch(specs: list[ModelSpec], *, listener: object) -> list[Checkpoint]:
+        asked.extend(specs)
+        return [Checkpoint("openai/whisper-base", "c0ffee", folder, {})]
+
+    monkeypatch.setattr(transcription, "Worker", nothing_is_loaded)
+    monkeypatch.setattr(transcription, "fetch", fetch)
+    ended = run(SHORTEST.path)
+    assert ended.stderr.startswith(f"hybridlab: {folder} is not a base: it has")  # so it was read
+    assert [(one.model, one.backend, one.weights) for one in asked] == [
+        ("base", "transformers", "hub")
+    ]
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import hashlib
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from hybridlab import catalog
 from hybridlab.devices import CpuDevice
 from hybridlab.errors import WeightsError
 from hybridlab.models import ModelSpec
+from hybridlab.models.hub import Listing
 from hybridlab.models.pocket import pocket_dir
 from tools import real_whisper
 
@@ -144,22 +144,19 @@ def test_the_hub_comes_first_and_its_sum_is_compared(
     )
     content = (source / "model.safetensors").read_bytes()
 
-    def download(repository: str, *, local_dir: Path, allow_patterns: list[str]) -> None:
+    def download(
+        repository: str, *, revision: str, local_dir: Path, allow_patterns: list[str], token: Any
+    ) -> None:
         for file in source.iterdir():
             assert any(file.match(pattern) for pattern in allow_patterns)
             (local_dir / file.name).write_bytes(file.read_bytes())
         if not whole:
             (local_dir / "model.safetensors").write_bytes(content[:-1])
 
-    class Api:
-        def model_info(self, repository: str, *, files_metadata: bool) -> Any:
-            lfs = SimpleNamespace(sha256=hashlib.sha256(content).hexdigest())
-            file = SimpleNamespace(rfilename="model.safetensors", lfs=lfs)
-            return SimpleNamespace(siblings=[file])
-
-    monkeypatch.setattr(real_whisper, "check_hub", lambda repository: None)
+    sums = {"model.safetensors": hashlib.sha256(content).hexdigest()}
+    listed = Listing("openai/whisper-base", "0" * 40, {"model.safetensors": 1}, sums, False)
+    monkeypatch.setattr(real_whisper, "listing", lambda repository: listed)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     if whole:
         assert same(real_whisper.fetch(tmp_path / "whisper"))
     else:
