@@ -77,6 +77,7 @@ readme: $(VENV)/.base
 	$(BIN)/python -m tools.readme
 	$(BIN)/python -m tools.columns
 	$(BIN)/python -m tools.serve_options
+	$(BIN)/python -m tools.planner_page
 
 lab: $(VENV)/.base
 	$(BIN)/python -m jupyter lab notebooks

@@ -105,6 +105,9 @@ class PlanReport:
     def conclusion(self) -> str:
         """Which Whisper, and why."""
         best, free = self.pick, f"{self.margin_bytes / GB:g} GB"
+        if best is None and len(self.by_size) == 1:
+            own = self.by_size[0].asr_model
+            return f"{own} does not fit on {self.card.title} and leave {free} free."
         if best is None:
             return f"No Whisper fits on {self.card.title} and leaves {free} free."
         why = f"the lowest WER ({published(best.asr_model)[0]})"

@@ -99,6 +99,44 @@ MUTED = "#555555"
 GUIDE = "#888888"
 CAPACITY_COLOUR = "#222222"
 
+#: Of the pages that are written, by CSS variable; of a word, `-bg` is the ground that it stands on.
+PAGE_COLOURS = {
+    "light": {
+        **{"page": "#f6f7f9", "card": "#ffffff", "ink": "#1b1f24", "soft": "#59636e"},
+        **{"line": "#d5dae0", "accent": "#0161a0", "good": "#14603f", "good-bg": "#d9f2e3"},
+        **{"bad": "#8f1d18", "bad-bg": "#fbdedb", "warn": "#6b4700", "warn-bg": "#fcecc5"},
+        **{"plain": "#454d56", "plain-bg": "#e6e9ed"},
+    },
+    "dark": {
+        **{"page": "#12161b", "card": "#1b2129", "ink": "#e7ebf0", "soft": "#a2acb8"},
+        **{"line": "#36404b", "accent": "#7cc0f5", "good": "#9be3bd", "good-bg": "#173f2c"},
+        **{"bad": "#ffb4ad", "bad-bg": "#54211e", "warn": "#f6d488", "warn-bg": "#4a3812"},
+        **{"plain": "#cdd4dc", "plain-bg": "#323b46"},
+    },
+}
+
+
+def _lines(angle: int) -> str:
+    return f"repeating-linear-gradient({angle}deg,transparent 0 5px,#fffc 5px 6px)"
+
+
+#: Hatches of the figures as layers of a CSS background.
+_CSS_HATCHES = {
+    "//": _lines(135),
+    "\\\\": _lines(45),
+    "xx": f"{_lines(45)},{_lines(135)}",
+    "--": _lines(0),
+    "++": f"{_lines(0)},{_lines(90)}",
+    "..": "radial-gradient(#fffc 1px,transparent 1px) 0 0/6px 6px",
+    "oo": "radial-gradient(#fffc 2px,transparent 2px) 0 0/8px 8px",
+}
+
+
+def css_background(colour: str, hatch: str) -> str:
+    """A colour under its hatch."""
+    layer = _CSS_HATCHES.get(hatch)
+    return f"{layer},{colour}" if layer else colour
+
 
 def tint(colour: str, share: float) -> tuple[float, float, float]:
     """A share of a colour on white, opaque: in an SVG a see-through face would hide its hatch."""

@@ -11,23 +11,8 @@ from dataclasses import dataclass
 from html import escape
 
 from hybridlab.reporting.memory_stack import Segment, Stack, is_far, legend, segments
+from hybridlab.reporting.palette import css_background
 from hybridlab.units import format_bytes
-
-
-def _lines(angle: int) -> str:
-    return f"repeating-linear-gradient({angle}deg,transparent 0 5px,#fffc 5px 6px)"
-
-
-#: Each hatch of the figures as a layer of a background.
-_HATCHES = {
-    "//": _lines(135),
-    "\\\\": _lines(45),
-    "xx": f"{_lines(45)},{_lines(135)}",
-    "--": _lines(0),
-    "++": f"{_lines(0)},{_lines(90)}",
-    "..": "radial-gradient(#fffc 1px,transparent 1px) 0 0/6px 6px",
-    "oo": "radial-gradient(#fffc 2px,transparent 2px) 0 0/8px 8px",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +60,7 @@ def bars_html(bars: Sequence[Bar], *, capacity_bytes: float) -> str:
 def _row(bar: Bar, reach: float, mark: str) -> str:
     parts = "".join(
         f'<span title="{part.label}: {format_bytes(part.size)}" data-owner="{part.owner}" '
-        f'style="flex:{part.size:.0f};background:{_background(part)}"></span>'
+        f'style="flex:{part.size:.0f};background:{css_background(part.colour, part.hatch)}"></span>'
         for part in segments(bar.parts)
     )
     edge = "border:1px {};box-sizing:border-box;height:20px;display:flex;width:{:.2%}"
@@ -92,12 +77,8 @@ def _row(bar: Bar, reach: float, mark: str) -> str:
     )
 
 
-def _background(part: Segment) -> str:
-    hatch = _HATCHES.get(part.hatch)
-    return f"{hatch},{part.colour}" if hatch else part.colour
-
-
 def _legend_entry(part: Segment, bars: Sequence[Bar]) -> str:
     n_bytes = f" {format_bytes(bars[0].parts.get(part.owner, 0))}" if len(bars) == 1 else ""
-    swatch = f"display:inline-block;width:14px;height:12px;background:{_background(part)}"
+    background = css_background(part.colour, part.hatch)
+    swatch = f"display:inline-block;width:14px;height:12px;background:{background}"
     return f'<span style="{swatch}"></span> {part.label}{n_bytes}'

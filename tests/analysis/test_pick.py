@@ -282,6 +282,9 @@ def test_where_nothing_leaves_the_margin_it_says_what_would() -> None:
     assert "hybridlab serve" not in text
     assert text.count("--attention expanded_kv") >= 1
     assert json.loads(printed("plan", "--audio-s", "600", "--json"))["pick"] is None
+    # one size that was asked for says nothing of the others
+    alone = printed("plan", "--audio-s", "600", "--asr-model", "large-v3")
+    assert "large-v3 does not fit on NVIDIA T4 and leave 0.5 GB free." in alone
 
 
 def test_a_margin_below_zero_is_refused() -> None:

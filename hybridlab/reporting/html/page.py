@@ -7,18 +7,16 @@ no evaluation of text.
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hybridlab.errors import RunFolderError
+from hybridlab.reporting.palette import PAGE_COLOURS
+from hybridlab.reporting.templating import environment, script_source
 
 TEMPLATES = Path(__file__).with_name("templates")
 #: What a section shows: a `Table`, facts by label, HTML, or several of these one after the other.
@@ -36,20 +34,9 @@ class Section:
     nav: str = ""
 
 
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def render(template: str, **content: Any) -> Markup:
     """A template of this package as HTML."""
-    return Markup(_environment().get_template(template).render(content))
+    return Markup(environment(TEMPLATES).get_template(template).render(content))
 
 
 def blocks_of(sections: Sequence[Section], subject: Any) -> list[tuple[Section, Block]]:
@@ -66,9 +53,9 @@ def write_page(path: Path, template: str, *, later: Sequence[str] = (), **conten
     page = render(
         template,
         **content,
-        css=render("page.css.j2"),
+        css=render("page.css.j2", colours=PAGE_COLOURS),
         script=Markup(script),
-        script_hashes=Markup(" ".join(_source(text) for text in (script, *later))),
+        script_hashes=Markup(" ".join(script_source(text) for text in (script, *later))),
     )
     temporary = path.with_suffix(".tmp")
     try:
@@ -77,9 +64,3 @@ def write_page(path: Path, template: str, *, later: Sequence[str] = (), **conten
     except OSError as error:
         raise RunFolderError(f"cannot write {path}: {error.strerror}") from None
     return path
-
-
-def _source(script: str) -> str:
-    """A script's hash as a content policy names it."""
-    digest = hashlib.sha256(script.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
