@@ -20,7 +20,8 @@ from hybridlab.models import checkpoint
 from hybridlab.models.checkpoint import commits_of
 from hybridlab.models.pair import specs_of
 from hybridlab.models.source import check_source
-from hybridlab.processes.fork_server import CaseServer
+from hybridlab.processes import fork_server
+from hybridlab.processes.fork_server import ADDRESS_VARIABLE, CaseServer
 from hybridlab.results.reader import read_rows
 from tests.hub import repositories as r
 from tests.hub.server import Fault, Hub
@@ -62,7 +63,10 @@ def _cases(home: Path, served: Hub) -> Iterator[CaseServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(home))
         patch.setenv("HF_ENDPOINT", served.url)
-        patch.delenv("HF_HUB_OFFLINE")
+        patch.delenv("HF_HUB_OFFLINE", raising=False)
+        # not the server of other tests
+        patch.delenv(ADDRESS_VARIABLE, raising=False)
+        patch.setattr(fork_server, "_shared", {})
         with CaseServer() as server:
             yield server
 

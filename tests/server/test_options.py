@@ -106,6 +106,15 @@ def test_options_of_a_model_are_its_worker_s() -> None:
     assert ear.seed != mind.seed
 
 
+def test_a_revision_is_of_the_worker_s_weights() -> None:
+    options = {"device": "cpu", "llm_model": "mini-3b", "asr_model": "base"}
+    options |= {"fallback": "none", "asr_backend": "transformers"}
+    revisions = {"llm_revision": "v1", "asr_revision": "v2"}
+    with closing(ModelPool(Settings.from_mapping({**options, **revisions}))) as pool:
+        found = {model.role: [one.revision for one in model.specs] for model in pool.models}
+    assert found == {"llm": ["v1"], "asr": ["v2"]}
+
+
 @pytest.mark.usefixtures("case_server")
 def test_local_weights_are_loaded_from_their_folder() -> None:
     options = {
