@@ -19,6 +19,7 @@ from hybridlab.cli.commands import app
 from hybridlab.errors import ParameterError
 from hybridlab.models.base import Model
 from hybridlab.models.pocket import pocket_dir
+from hybridlab.server import model_pool
 from hybridlab.server.app import create_app
 from hybridlab.server.engine import Engine
 from hybridlab.server.model_pool import ModelPool, upstream_scheduler
@@ -106,7 +107,8 @@ def test_options_of_a_model_are_its_worker_s() -> None:
     assert ear.seed != mind.seed
 
 
-def test_a_revision_is_of_the_worker_s_weights() -> None:
+def test_a_revision_is_of_the_worker_s_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_pool, "fetched", lambda specs, listener: specs)
     options = {"device": "cpu", "llm_model": "mini-3b", "asr_model": "base"}
     options |= {"fallback": "none", "asr_backend": "transformers"}
     revisions = {"llm_revision": "v1", "asr_revision": "v2"}
