@@ -44,7 +44,8 @@ def fetch(
                 typer.echo(f"damaged, deleted: {path}", err=True)
         found = provision.inspect(specs)
         if not as_json:
-            printing.console().print(table(found))
+            if found:
+                printing.console().print(table(found))
             typer.echo(summary(found))
         if not dry_run:
             with fetching() as listener:
