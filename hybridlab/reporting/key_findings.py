@@ -32,9 +32,22 @@ from hybridlab.results.schema import AT_ONCE
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import format_bytes, format_seconds
 
+#: Sentences that a reader sees before asking for more.
+MOST_SENTENCES = 5
 
-def markdown(sentences: Iterable[str]) -> str:
-    """A bullet list for a notebook or the report."""
+
+def markdown(*groups: Iterable[str]) -> str:
+    """What was learnt as a list: the first sentence of each group, which is its answer, then the
+    others; those beyond `MOST_SENTENCES` are folded."""
+    lists = [list(group) for group in groups]
+    answers = [sentences[0] for sentences in lists if sentences]
+    ordered = answers + [sentence for sentences in lists for sentence in sentences[1:]]
+    shown, folded = ordered[:MOST_SENTENCES], ordered[MOST_SENTENCES:]
+    more = f"<details><summary>{len(folded)} more</summary>\n\n{_bullets(folded)}\n\n</details>"
+    return "\n\n".join([_bullets(shown), *([more] if folded else [])])
+
+
+def _bullets(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
@@ -82,10 +95,25 @@ def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def beside(cases: pd.DataFrame) -> list[str]:
-    """02: the Whisper to pick of those that were measured, and what it left over."""
+    """02: the Whisper to pick of those that were measured, what it left over, and which sizes ran
+    to their end."""
     rows = worst_per_label(cases)
     finding = f"{findings.simulated_words(rows)}{findings.memory_finding(rows)}."
-    return ([finding] if len(measured(rows)) else []) + unmeasured(cases)
+    return [
+        *([finding] if len(measured(rows)) else []),
+        *_sizes_that_ran(worst_per_label(cases_of(cases, "co_residency"))),
+        *unmeasured(cases),
+    ]
+
+
+def _sizes_that_ran(rows: pd.DataFrame) -> list[str]:
+    if len(rows) < 2:
+        return []
+    ran = rows["status"] == "ok"
+    words = f"{int(ran.sum())} of {len(rows)} ran at load, at rest and at work"
+    lost = ", ".join(rows.loc[~ran, "label"])
+    names = ", ".join(rows.loc[ran, "label"]) or "none"
+    return [f"{words}: {names}{f'; not so: {lost}' if lost else ''}."]
 
 
 @complete_tables

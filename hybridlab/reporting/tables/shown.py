@@ -1,0 +1,69 @@
+"""How a notebook shows a table: words to the left, figures to the right in three digits, nothing
+cut, and no index that only counts rows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from hybridlab.reporting.labels import EMPTY, number, text
+
+#: A longer table than a reader scrolls through is left to pandas, which shows its ends.
+MOST_ROWS = 300
+_CELL = "text-align:left;vertical-align:top;white-space:normal;max-width:36em"
+_FIGURE = "text-align:right;vertical-align:top;white-space:nowrap"
+#: A figure with its interval is shorter than so many characters.
+_LONGEST_FIGURE = 24
+
+
+def use_in_notebook() -> None:
+    """Show every frame of this kernel by `table_html`; outside a kernel nothing happens."""
+    if "IPython" not in sys.modules:
+        return
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is not None:
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, table_html)
+
+
+def table_html(frame: pd.DataFrame) -> str | None:
+    """A frame as HTML; None, which leaves it to pandas, for one of very many rows."""
+    if len(frame) > MOST_ROWS or frame.columns.nlevels > 1:
+        return None
+    if frame.empty:
+        return "<p>There are no rows.</p>"
+    counted = frame.index.name is None and pd.api.types.is_integer_dtype(frame.index)
+    rows = frame if counted else frame.rename_axis(frame.index.name or "").reset_index()
+    columns = [[cell(value) for value in rows.iloc[:, place]] for place in range(rows.shape[1])]
+    styles = [_FIGURE if is_figures(own) else _CELL for own in columns]
+    heads = (_tag("th", name, style) for name, style in zip(rows.columns, styles, strict=True))
+    body = "".join(
+        f"<tr>{''.join(_tag('td', *one) for one in zip(row, styles, strict=True))}</tr>"
+        for row in zip(*columns, strict=True)
+    )
+    return (
+        '<div style="overflow-x:auto"><table style="table-layout:auto"><thead>'
+        f"<tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def cell(value: Any) -> str:
+    """A value as a reader sees it; a float has three digits."""
+    return number(value) if isinstance(value, float) else text(value)
+
+
+def is_figures(cells: Iterable[str]) -> bool:
+    """Whether a column holds figures: they are compared by their last digits."""
+    known = [own for own in cells if own != EMPTY]
+    return bool(known) and all(
+        own[:1] in "0123456789−-+×" and len(own) < _LONGEST_FIGURE for own in known
+    )
+
+
+def _tag(name: str, words: Any, style: str) -> str:
+    return f'<{name} style="{style}">{escape(str(words))}</{name}>'
