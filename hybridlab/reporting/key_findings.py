@@ -59,14 +59,29 @@ def cut_short(trials: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def unmeasured(cases: pd.DataFrame) -> list[str]:
-    """What gave no measurement, with its reason; cases of one name and status share a sentence.
-    Then whose texts are lost because its numbers overflowed."""
-    lost = cases.assign(label=case_labels(cases))[cases["status"] != "ok"]
+    """What gave no measurement, with its reason: invalid cases together, others of one name and
+    status together. Then whose texts are lost because its numbers overflowed."""
+    named = cases.assign(label=case_labels(cases))
+    lost = named[~named["status"].isin(["ok", "invalid"])]
     return [
-        f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
-        f"{own['reason'].iloc[0]}."
-        for (label, status), own in lost.groupby(["label", "status"], sort=False)
-    ] + findings.overflow_findings(cases)
+        *invalid(cases),
+        *(
+            f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
+            f"{own['reason'].iloc[0]}."
+            for (label, status), own in lost.groupby(["label", "status"], sort=False)
+        ),
+        *findings.overflow_findings(cases),
+    ]
+
+
+def invalid(cases: pd.DataFrame) -> list[str]:
+    """How many cases were disturbed, and the first one's cause."""
+    own = cases[cases["status"] == "invalid"]
+    if own.empty:
+        return []
+    are = "case is invalid, its" if len(own) == len(cases) == 1 else "cases are invalid, their"
+    reason = own["reason"].iloc[0]
+    return [f"{len(own)} of {len(cases)} {are} times do not count: {reason}."]
 
 
 @complete_tables
@@ -228,9 +243,7 @@ def strategy_comparison(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     """04-06: which arm of this notebook is fastest, what the others take, and whether they passed
     the parity gate."""
     served, arms = race_trials(trials), race_standings(cases, trials)
-    sentences = []
-    if arms:
-        sentences.append(f"{findings.fastest_words(arms)}.")
+    sentences = [f"{findings.fastest_words(arms)}."] if arms else []
     ratios = [
         f"{arm.arm} {labels.bracketed(arm.relative, '{:.2f}'.format)}"
         for arm in arms

@@ -18,8 +18,8 @@ def inline_report(path: Path) -> Any:
 
     page = escape(path.read_text(encoding="utf-8"), quote=True)
     return HTML(
-        f'<iframe title="report" srcdoc="{page}" '
-        f'style="width:100%;height:{HEIGHT_PX}px;border:1px solid #8888"></iframe>'
+        f'<div><iframe title="report" srcdoc="{page}" '
+        f'style="width:100%;height:{HEIGHT_PX}px;border:1px solid #8888"></iframe></div>'
     )
 
 

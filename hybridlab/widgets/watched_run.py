@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.notebook_runner import Progress
+from hybridlab.reporting.labels import counted
 from hybridlab.units import format_seconds
 
 R = TypeVar("R")
@@ -126,7 +127,7 @@ def _sendable(error: Exception) -> Exception:
 def progress_html(state: Progress, seconds: float) -> str:
     """Which notebook is at work, a bar over all of them, and about how long is left."""
     share = share_done(state)
-    words = f"{state.finished} of {len(state.notebooks)} notebooks"
+    words = f"{state.finished} of {counted(len(state.notebooks), 'notebook')}"
     if state.current:
         words += f" · {state.current}"
     if state.cases_total:

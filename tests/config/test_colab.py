@@ -220,17 +220,17 @@ def test_run_all_with_released_names_on_a_simulated_colab(
     from nbclient import NotebookClient
 
     book = nbformat.read(project / "notebooks" / "00_setup.ipynb", as_version=4)
+    lacking = {
+        "device": "cpu",
+        "llm_dtype": "float32",
+        "asr_dtype": "float32",
+        # what stands in for a released Whisper never learned timestamps
+        "asr_decoding": "plain",
+        "output_dir": str(drive),
+    }
     for cell in book.cells:
         cell.metadata.pop("tags", None)
-        for old, new in {
-            'device = "auto"': 'device = "cpu"',
-            'llm_dtype = "auto"': 'llm_dtype = "float32"',
-            'asr_dtype = "auto"': 'asr_dtype = "float32"',
-            # what stands in for a released Whisper never learned timestamps
-            'asr_decoding = "auto"': 'asr_decoding = "plain"',
-            'output_dir = ""': f'output_dir = "{drive}"',
-        }.items():
-            cell.source = cell.source.replace(old, new)
+        cell.source = cell.source.replace("overrides = {}", f"overrides = {lacking!r}")
     client = NotebookClient(
         book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
