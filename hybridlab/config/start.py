@@ -37,7 +37,7 @@ class StartParams(NotebookParams, BaseModel):  # as Params
     notebook: ClassVar[str] = "start"
 
     preset: str = AUTO
-    notebooks: list[str] | Literal["auto"] = AUTO
+    notebooks: list[str] | Literal["auto"] = "auto"
     overrides: dict[str, Any] = {}
     simulate: str = AUTO
     output_dir: str = ""

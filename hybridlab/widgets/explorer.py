@@ -17,7 +17,7 @@ from hybridlab.analysis.pick import (
 from hybridlab.devices import CpuDevice, card_of
 from hybridlab.errors import ParameterError
 from hybridlab.planner.limits import longest_audio_s
-from hybridlab.planner.memory_plan import MemoryByOwner, fit_of
+from hybridlab.planner.memory_plan import Fit, MemoryByOwner, fit_of
 from hybridlab.reporting.labels import FIT_SIGNS, MOMENTS, counted, percent
 from hybridlab.reporting.memory_stack import planned_stack
 from hybridlab.units import format_bytes, format_seconds
@@ -196,7 +196,7 @@ def _verdict(
 _GOOD, _CLOSE, _BAD = "#0a6b3d", "#8a5a00", "#b3261e"
 
 
-def _answer(fit: planner.Fit, spare_bytes: float, choice: Choice) -> str:
+def _answer(fit: Fit, spare_bytes: float, choice: Choice) -> str:
     """'✓ fits by 2.50 GiB', '✗ lacks 3.10 GiB', or between the two what it depends on."""
     size = format_bytes(abs(spare_bytes))
     words = f"fits by {size}" if spare_bytes >= 0 else f"lacks {size}"

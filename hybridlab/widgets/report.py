@@ -37,6 +37,6 @@ def download(path: Path) -> Any:
 
 
 def _hand_over(path: Path) -> None:
-    from google.colab import files  # type: ignore[import-not-found,unused-ignore]
+    from google.colab import files  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     files.download(str(path))

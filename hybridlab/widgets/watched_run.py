@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.notebook_runner import Progress
@@ -62,7 +62,7 @@ def _watch(run: Callable[..., R], args: Any, options: Any, draw: Callable[[str],
             if here.poll(TICK_S):
                 told = here.recv()
                 if not isinstance(told, Progress):
-                    return _result(told, draw, state, time.monotonic() - begun_s)
+                    return cast(R, _result(told, draw, state, time.monotonic() - begun_s))
                 state = told
             draw(progress_html(state, time.monotonic() - begun_s))
     except EOFError:

@@ -7,7 +7,7 @@ import re
 import pandas as pd
 
 from hybridlab.reporting.key_findings import MOST_SENTENCES, markdown
-from hybridlab.reporting.tables.shown import MOST_ROWS, table_html
+from hybridlab.reporting.tables.shown import MOST_ROWS, OPEN_ROWS, table_html
 
 LONG = "other processes used 75% of the processors meanwhile, " * 5
 ROWS = pd.DataFrame(
@@ -36,7 +36,10 @@ def test_an_index_that_says_something_stays_and_text_is_never_markup() -> None:
     assert cells(html) == [("left", ""), ("right", "n"), ("left", "&lt;b&gt;"), ("right", "1")]
 
 
-def test_very_many_rows_are_left_to_pandas() -> None:
+def test_many_rows_are_folded_and_very_many_left_to_pandas() -> None:
+    html = table_html(pd.DataFrame({"n": range(OPEN_ROWS + 1)}))
+    assert html is not None
+    assert html.startswith("<details><summary>31 rows</summary>") and html.count("<tr>") == 32
     assert table_html(pd.DataFrame({"n": range(MOST_ROWS + 1)})) is None
 
 

@@ -12,6 +12,8 @@ import pandas as pd
 
 from hybridlab.reporting.labels import EMPTY, number, text
 
+#: Of a table with more rows the number is shown, and the rows on request.
+OPEN_ROWS = 30
 #: A longer table than a reader scrolls through is left to pandas, which shows its ends.
 MOST_ROWS = 300
 _CELL = "text-align:left;vertical-align:top;white-space:normal;max-width:36em"
@@ -38,7 +40,7 @@ def table_html(frame: pd.DataFrame) -> str | None:
     if frame.empty:
         return "<p>There are no rows.</p>"
     counted = frame.index.name is None and pd.api.types.is_integer_dtype(frame.index)
-    rows = frame if counted else frame.rename_axis(frame.index.name or "").reset_index()
+    rows = frame if counted else frame.rename_axis(str(frame.index.name or "")).reset_index()
     columns = [[cell(value) for value in rows.iloc[:, place]] for place in range(rows.shape[1])]
     styles = [_FIGURE if is_figures(own) else _CELL for own in columns]
     heads = (_tag("th", name, style) for name, style in zip(rows.columns, styles, strict=True))
@@ -46,10 +48,13 @@ def table_html(frame: pd.DataFrame) -> str | None:
         f"<tr>{''.join(_tag('td', *one) for one in zip(row, styles, strict=True))}</tr>"
         for row in zip(*columns, strict=True)
     )
-    return (
+    table = (
         '<div style="overflow-x:auto"><table style="table-layout:auto"><thead>'
         f"<tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+    if len(frame) <= OPEN_ROWS:
+        return table
+    return f"<details><summary>{len(frame)} rows</summary>{table}</details>"
 
 
 def cell(value: Any) -> str:
