@@ -7,7 +7,7 @@ import re
 import pandas as pd
 
 from hybridlab.reporting.key_findings import MOST_SENTENCES, markdown
-from hybridlab.reporting.tables.shown import MOST_ROWS, OPEN_ROWS, table_html
+from hybridlab.reporting.tables.shown import MOST_ROWS, OPEN_ROWS, is_figures, table_html
 
 LONG = "other processes used 75% of the processors meanwhile, " * 5
 ROWS = pd.DataFrame(
@@ -34,6 +34,11 @@ def test_an_index_that_says_something_stays_and_text_is_never_markup() -> None:
     html = table_html(pd.DataFrame({"n": [1]}, index=["<b>"]))
     assert html is not None
     assert cells(html) == [("left", ""), ("right", "n"), ("left", "&lt;b&gt;"), ("right", "1")]
+
+
+def test_a_name_that_begins_with_a_digit_is_no_figure() -> None:
+    assert not is_figures(["04_sequential", "07_verdict"])
+    assert is_figures(["12 of 12", "−0.3 %", "0.41 (0.39–0.44)", "–", "83%", "1,234"])
 
 
 def test_many_rows_are_folded_and_very_many_left_to_pandas() -> None:

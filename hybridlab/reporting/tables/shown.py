@@ -3,6 +3,7 @@ cut, and no index that only counts rows."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from html import escape
@@ -18,7 +19,8 @@ OPEN_ROWS = 30
 MOST_ROWS = 300
 _CELL = "text-align:left;vertical-align:top;white-space:normal;max-width:36em"
 _FIGURE = "text-align:right;vertical-align:top;white-space:nowrap"
-#: A figure with its interval is shorter than so many characters.
+#: '−0.3 %', '12 of 12', '0.41 (0.39–0.44)'; a figure with its interval is not longer than so.
+_FIGURES = re.compile(r"[−+×-]?\d[\d.,]*(\s|%|–|$)")
 _LONGEST_FIGURE = 24
 
 
@@ -65,9 +67,7 @@ def cell(value: Any) -> str:
 def is_figures(cells: Iterable[str]) -> bool:
     """Whether a column holds figures: they are compared by their last digits."""
     known = [own for own in cells if own != EMPTY]
-    return bool(known) and all(
-        own[:1] in "0123456789−-+×" and len(own) < _LONGEST_FIGURE for own in known
-    )
+    return bool(known) and all(_FIGURES.match(own) and len(own) < _LONGEST_FIGURE for own in known)
 
 
 def _tag(name: str, words: Any, style: str) -> str:
