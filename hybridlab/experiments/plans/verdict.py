@@ -72,6 +72,11 @@ def conclude(session: Session, run_dir: Path) -> Conclusion:
     """Judge the claims, recommend, write `verdict.json` and the rows of `claims`."""
     params = cast(VerdictParams, session.params)
     tables = {name: run_table(run_dir, name) for name in TABLES}
+    if tables["cases"].empty:
+        print(  # noqa: T201 - else the page looks as if nothing could be measured
+            f"note: {run_dir} holds nothing measured; run the notebooks 02 and 04 first, or name a "
+            "run's folder in run"
+        )
     here = card_of(session.device)
     card = here.name if here else None
     target = session.card.name if session.card else TARGET
