@@ -53,6 +53,8 @@ def test_the_verdict_sees_what_another_live_notebook_measured(
     assert list((tmp_path / "outputs").iterdir()) == [run]
     assert "sequential/plain" in shown(verdict)
     assert "It holds 04_sequential, 07_verdict." in shown(verdict)
+    assert load_run(run).status == "completed"
+    assert set(load_run(run).notebooks) == {"04_sequential", "07_verdict"}
     page = (run / "index.html").read_text()
     assert "sequential/plain" in page and "Recommendation" in page
 
