@@ -80,7 +80,9 @@ readme: $(VENV)/.base
 	$(BIN)/python -m tools.planner_page
 
 lab: $(VENV)/.base
-	$(BIN)/python -m jupyter lab notebooks
+	# over the whole checkout, so that a notebook's link to its report opens
+	$(BIN)/python -m jupyter lab --ServerApp.root_dir=. \
+		--LabApp.default_url=/lab/tree/notebooks/start.ipynb
 
 constraints: $(VENV)/.dev
 	# CUDA's torch asks for its own triton, which a CPU's does not

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
+from hybridlab.config.notebook_params import NotebookParams
 from hybridlab.config.params import Params
 
 ORDER = ["title", "bootstrap", "parameters", "validate", "preflight", "method", "measure"]
+#: Of the notebook that runs the others.
+START_ORDER = ["title", "bootstrap", "parameters", "validate", "measure"]
 
 
 def tagged(book: Any, tag: str) -> list[Any]:
     return [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
 
 
-def check_skeleton(book: Any, name: str) -> None:
+def check_skeleton(book: Any, name: str, order: Sequence[str] = ORDER) -> None:
     nbformat.validate(book)
     tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
-    assert [tag for tag in tags if tag in ORDER] == ORDER
+    assert [tag for tag in tags if tag in ORDER] == list(order)
     assert tags[-1] == "close"
-    assert name[:2] in book.cells[0].source
+    assert name[:2] in book.cells[0].source.lower()
     assert (
         f"colab.research.google.com/github/hybridlab/hybridlab/blob/main/notebooks/{name}.ipynb"
         in (book.cells[0].source)
@@ -37,17 +41,23 @@ def check_no_outputs(book: Any) -> None:
         assert cell.get("execution_count") is None
 
 
-def check_parameters(book: Any, model: type[Params]) -> None:
-    """One literal a line, `# @param` behind it; names and defaults are those of the model."""
+def check_parameters(book: Any, model: type[NotebookParams]) -> None:
+    """One literal a line, `# @param` behind it; its defaults are the model's, and what does not
+    stand in the cell can be given there by name."""
     (cell,) = tagged(book, "parameters")
-    lines = [line for line in cell.source.splitlines() if not line.startswith("# fmt:")]
+    title, *lines = [line for line in cell.source.splitlines() if line != "# fmt: off"]
+    assert title == '# @title Parameters { display-mode: "form" }'
     assert all("# @param" in line for line in lines)
     found = {
         node.targets[0].id: ast.literal_eval(node.value)  # type: ignore[attr-defined]
         for node in ast.parse(cell.source).body
         if isinstance(node, ast.Assign)
     }
-    assert found == model().model_dump()
+    assert {"preset", "overrides", "output_dir"} <= set(found)
+    assert {"overrides": {}, **model().model_dump()} | found == {
+        "overrides": {},
+        **model().model_dump(),
+    }
 
 
 def check_no_definitions(book: Any) -> None:

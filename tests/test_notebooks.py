@@ -12,6 +12,7 @@ import pytest
 
 from hybridlab.config.notebook_registry import own_notebooks
 from hybridlab.config.params import NOTEBOOKS
+from hybridlab.config.start import StartParams
 from tests import notebook_checks
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
@@ -23,7 +24,16 @@ def notebook(name: str) -> Any:
 
 
 def test_every_notebook_is_there_and_no_other() -> None:
-    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(ALL)
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == {*ALL, "start"}
+
+
+def test_start_is_a_notebook_that_no_run_takes_for_one_of_its_own() -> None:
+    book = notebook("start")
+    notebook_checks.check_skeleton(book, "start", notebook_checks.START_ORDER)
+    notebook_checks.check_no_outputs(book)
+    notebook_checks.check_no_definitions(book)
+    notebook_checks.check_parameters(book, StartParams)
+    assert "start" not in ALL
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -53,7 +63,7 @@ def test_no_cell_shows_rows_as_they_were_measured(name: str) -> None:
 
 def test_kernels_and_runs_import_no_torch() -> None:
     """Models run in other processes: two seconds and a quarter of a GiB that no kernel needs."""
-    cells = [cell for name in ALL for cell in notebook(name)["cells"]]
+    cells = [cell for name in (*ALL, "start") for cell in notebook(name)["cells"]]
     lines = [line for c in cells if c["cell_type"] == "code" for line in c["source"].splitlines()]
     imports = {line for line in lines if line.startswith(("import ", "from "))}
     code = "\n".join(

@@ -7,15 +7,14 @@ gives each notebook the names that it declares and refuses a name that no notebo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from hybridlab import catalog
 from hybridlab.catalog.device_names import check_device, simulated_card
-from hybridlab.config import renamed
 from hybridlab.config.choices import (
     AsrDtype,
     AsrModel,
@@ -27,6 +26,7 @@ from hybridlab.config.choices import (
     defaults,
     variants,
 )
+from hybridlab.config.notebook_params import NotebookParams, unknown_parameter
 from hybridlab.config.pair import (
     check_asr,
     check_asr_decoding,
@@ -35,7 +35,7 @@ from hybridlab.config.pair import (
     check_revision,
     check_weights,
 )
-from hybridlab.config.preset_files import AUTO, TO_BE_GIVEN, filled
+from hybridlab.config.preset_files import AUTO
 from hybridlab.errors import ParameterError
 
 WeightsSource = Literal["hub", "local", "random", "pocket"]
@@ -64,7 +64,7 @@ class WhichAsr(NamedTuple):
     weights: str
 
 
-class Params(BaseModel):
+class Params(NotebookParams, BaseModel):  # named again, so that ruff knows what a default is
     """What every notebook shares. `auto` is resolved against the device by `models.pair`.
 
     `max_new_tokens` is Voxtral's alone; by `auto` its transcripts have what the densest speech of
@@ -74,10 +74,8 @@ class Params(BaseModel):
     the newest when it is fetched.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    notebook: ClassVar[str] = ""
-    #: Whether its cases load models; a notebook that reads others' rows needs no weights.
-    loads_models: ClassVar[bool] = True
+    #: Whether cases run in it; one that only reads what others measured may be drawn again.
+    measures: ClassVar[bool] = True
 
     preset: str = AUTO
     llm_model: LlmModel = "pocket"
@@ -167,53 +165,8 @@ class Params(BaseModel):
         return cast(type[Self], type(cls.__name__, (cls,), fields))
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Validate `values`, filled from their `preset`; every problem is a one-line
-        `ParameterError` naming the fix."""
-        for name, value in values.items():
-            if name not in cls.model_fields:
-                raise unknown_parameter(name, cls.model_fields)
-            if (now := renamed.renamed_parameter(name, value)) != value:
-                raise ParameterError(f"parameter {name} = {value!r} is now {now!r}; rename it")
-        values = filled(values, cls.model_fields)
-        for name, value in values.items():
-            if value == TO_BE_GIVEN:
-                raise ParameterError(
-                    f"parameter {name} has to be given: -p {name}=VALUE, or in the notebook's cell"
-                )
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise ParameterError(f"parameter {first_problem(error)}") from None
-
-    @classmethod
-    def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
-        """Validate a notebook's globals.
-
-        papermill only warns of a parameter that the notebook does not declare; here a plain value
-        whose name no notebook knows is refused. Names that belong to other notebooks are left
-        alone, since one file of parameters may serve all eight. A value that is the parameter's
-        default counts as not given: the preset may fill it.
-        """
-        known = all_parameter_names()
-        for name, value in namespace.items():
-            if _is_parameter(name, value) and name not in known:
-                raise unknown_parameter(name, cls.model_fields)
-        fields = cls.model_fields
-        given = {}
-        for name, value in namespace.items():
-            if name in fields:
-                default = fields[name].default
-                if type(value) is not type(default) or value != default:  # True is not 1
-                    given[name] = value
-        return cls.from_mapping(given)
-
-
-def unknown_parameter(name: str, known: Iterable[str]) -> ParameterError:
-    """The name that took this one's place, or a near one, or all of them."""
-    if name in renamed.PARAMETERS:
-        return ParameterError(f"parameter {name!r} is now {renamed.PARAMETERS[name]!r}; rename it")
-    return ParameterError.unknown_name("parameter", name, known)
+    def names_known(cls) -> set[str]:
+        return all_parameter_names()
 
 
 class SetupParams(Params):
@@ -360,7 +313,7 @@ class SwappingParams(RaceParams):
 
 class VerdictParams(Params):
     notebook: ClassVar[str] = "07_verdict"
-    loads_models: ClassVar[bool] = False
+    measures: ClassVar[bool] = False
 
     run: str = ""
     claims: str = ""
@@ -422,19 +375,3 @@ def parse_override(name: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-
-
-def _is_parameter(name: str, value: Any) -> bool:
-    plain = isinstance(value, (int, float, str, list, dict, tuple))
-    return plain and not name.startswith("_") and name not in ("In", "Out")
-
-
-def first_problem(error: ValidationError, location: Sequence[object] = ()) -> str:
-    """The first problem of a validation in one line, with the value seen and what would do;
-    `location` is how the reader calls the place."""
-    problem, *others = error.errors()
-    where = ".".join(map(str, location or problem["loc"]))
-    seen = repr(problem["input"])
-    shown = seen if len(seen) <= 60 else f"{seen[:57]}..."
-    also = f" (and {len(others)} more)" if others else ""
-    return " ".join(f"{where} = {shown}: {problem['msg']}{also}".split())

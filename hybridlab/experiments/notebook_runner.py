@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from hybridlab.results.manifest import (
     write_json,
 )
 from hybridlab.results.reader import write_parquet
-from hybridlab.results.run_folder import check_space, default_outputs
+from hybridlab.results.run_folder import check_space, new_run_folder
 
 log = logging.getLogger("hybridlab.run")
 
@@ -197,9 +196,9 @@ def _run_folder(
     if output is None:
         if resume:
             raise ParameterError("--resume needs --output DIR, the folder of the interrupted run")
-        output = default_outputs() / f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
+        output = new_run_folder(preset)
     run_dir = output.expanduser().absolute()
-    if run_dir.exists() and any(run_dir.iterdir()) and not resume:
+    if not resume and _is_taken(run_dir):
         raise RunFolderError(
             f"{run_dir} exists already and is never overwritten; choose another --output, or add "
             "--resume to finish the run in it"
@@ -214,6 +213,13 @@ def _run_folder(
                 "file and -p options, or choose another --output"
             )
     return run_dir
+
+
+def _is_taken(folder: Path) -> bool:
+    """Whether it holds anything but runs on simulated cards, which stand in this one's report."""
+    inner = folder.iterdir() if folder.exists() else ()
+    devices = (read_manifest(path).get("params", {}).get("device", "") for path in inner)
+    return not all(simulated_card(device) for device in devices)
 
 
 def _preflight(params: Params) -> Device:

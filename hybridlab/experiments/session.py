@@ -18,10 +18,12 @@ from hybridlab.devices.memory_limit import is_larger
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments.case import Case, CaseObserver, RequestSpec
 from hybridlab.experiments.case_runner import CaseRunner, failures, was_stopped
+from hybridlab.experiments.live_report import show_report
 from hybridlab.experiments.run_weights import fetch_printer, keep, provide
 from hybridlab.models.base import ModelSpec
 from hybridlab.models.checkpoint import commits_of, pinned
 from hybridlab.models.pair import Pair, asr_spec, pair_of, specs_of
+from hybridlab.reporting.tables.shown import use_in_notebook
 from hybridlab.results.manifest import sha256_of
 from hybridlab.results.run_folder import NotebookRun, open_part
 from hybridlab.simulation import NO_TIMES
@@ -55,6 +57,7 @@ class Session:
 
         `view` makes a live view of running cases (`hybridlab.widgets.live_view`).
         """
+        use_in_notebook()
         try:
             device = resolve_device(params.device)
         except UnavailableError as error:
@@ -80,7 +83,7 @@ class Session:
         is raised.
         """
         try:
-            if self.params.loads_models:
+            if self.params.measures:
                 self.pair.check()
                 self._provide()
         except UnavailableError as error:
@@ -247,24 +250,26 @@ class Session:
 
     def close(self) -> None:
         """End the notebook: every case that was run has its row, whatever its status. With cases
-        that the reader has stopped it is not complete, and can be gone on with."""
+        that the reader has stopped it is not complete, and can be gone on with. A live notebook
+        ends with the report of its run."""
         rows = self.part.finished_cases().values()
         failed = failures(rows)
         stopped = [row["case_id"] for row in rows if was_stopped(row)]
+        words = "1 case was" if len(stopped) == 1 else f"{len(stopped)} cases were"
+        lack = f"{words} stopped by the reader: {', '.join(stopped)}" if stopped else ""
+        self.part.close("failed" if failed or lack else "completed", failed or lack)
+        if not self.params.headless:
+            show_report(self.part.run_dir)
         if failed:
-            self.part.close("failed", failed)
             raise UnavailableError(
                 f"{failed}; logs are in {self.part.folder / 'cases'}; repeat with --resume"
             )
-        if not stopped:
-            self.part.close("completed")
-            return
-        words = "1 case was" if len(stopped) == 1 else f"{len(stopped)} cases were"
-        self.part.close("failed", f"{words} stopped by the reader: {', '.join(stopped)}")
-        print(  # noqa: T201 - the notebook's last output
-            f"{words} stopped; all others are kept. To run what is missing, set "
-            f'output_dir = "{self.part.run_dir}" and run this notebook again.'
-        )
+        if stopped:
+            where = f'set output_dir = "{self.part.run_dir}" and ' if self.params.output_dir else ""
+            print(  # noqa: T201 - the notebook's last output
+                f"{words} stopped; all others are kept. To run what is missing, {where}run this "
+                "notebook again."
+            )
 
 
 def _limit(tokens: TokenLimit) -> int | None:

@@ -72,7 +72,7 @@ def asr_spec(
 def specs_of(params: Params) -> list[ModelSpec]:
     """All models that this notebook's cases load, the pair's first, for what asks where weights
     come from: neither the device nor a dtype matters there, and each has its backend's own."""
-    if not params.loads_models:
+    if not params.measures:
         return []
     llm = ModelSpec(
         model=params.llm_model,

@@ -32,9 +32,22 @@ from hybridlab.results.schema import AT_ONCE
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import format_bytes, format_seconds
 
+#: Sentences that a reader sees before asking for more.
+MOST_SENTENCES = 5
 
-def markdown(sentences: Iterable[str]) -> str:
-    """A bullet list for a notebook or the report."""
+
+def markdown(*groups: Iterable[str]) -> str:
+    """What was learnt as a list: the first sentence of each group, which is its answer, then the
+    others; those beyond `MOST_SENTENCES` are folded."""
+    lists = [list(group) for group in groups]
+    answers = [sentences[0] for sentences in lists if sentences]
+    ordered = answers + [sentence for sentences in lists for sentence in sentences[1:]]
+    shown, folded = ordered[:MOST_SENTENCES], ordered[MOST_SENTENCES:]
+    more = f"<details><summary>{len(folded)} more</summary>\n\n{_bullets(folded)}\n\n</details>"
+    return "\n\n".join([_bullets(shown), *([more] if folded else [])])
+
+
+def _bullets(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
@@ -46,14 +59,29 @@ def cut_short(trials: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def unmeasured(cases: pd.DataFrame) -> list[str]:
-    """What gave no measurement, with its reason; cases of one name and status share a sentence.
-    Then whose texts are lost because its numbers overflowed."""
-    lost = cases.assign(label=case_labels(cases))[cases["status"] != "ok"]
+    """What gave no measurement, with its reason: invalid cases together, others of one name and
+    status together. Then whose texts are lost because its numbers overflowed."""
+    named = cases.assign(label=case_labels(cases))
+    lost = named[~named["status"].isin(["ok", "invalid"])]
     return [
-        f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
-        f"{own['reason'].iloc[0]}."
-        for (label, status), own in lost.groupby(["label", "status"], sort=False)
-    ] + findings.overflow_findings(cases)
+        *invalid(cases),
+        *(
+            f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
+            f"{own['reason'].iloc[0]}."
+            for (label, status), own in lost.groupby(["label", "status"], sort=False)
+        ),
+        *findings.overflow_findings(cases),
+    ]
+
+
+def invalid(cases: pd.DataFrame) -> list[str]:
+    """How many cases were disturbed, and the first one's cause."""
+    own = cases[cases["status"] == "invalid"]
+    if own.empty:
+        return []
+    are = "case is invalid, its" if len(own) == len(cases) == 1 else "cases are invalid, their"
+    reason = own["reason"].iloc[0]
+    return [f"{len(own)} of {len(cases)} {are} times do not count: {reason}."]
 
 
 @complete_tables
@@ -82,10 +110,25 @@ def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def beside(cases: pd.DataFrame) -> list[str]:
-    """02: the Whisper to pick of those that were measured, and what it left over."""
+    """02: the Whisper to pick of those that were measured, what it left over, and which sizes ran
+    to their end."""
     rows = worst_per_label(cases)
     finding = f"{findings.simulated_words(rows)}{findings.memory_finding(rows)}."
-    return ([finding] if len(measured(rows)) else []) + unmeasured(cases)
+    return [
+        *([finding] if len(measured(rows)) else []),
+        *_sizes_that_ran(worst_per_label(cases_of(cases, "co_residency"))),
+        *unmeasured(cases),
+    ]
+
+
+def _sizes_that_ran(rows: pd.DataFrame) -> list[str]:
+    if len(rows) < 2:
+        return []
+    ran = rows["status"] == "ok"
+    words = f"{int(ran.sum())} of {len(rows)} ran at load, at rest and at work"
+    lost = ", ".join(rows.loc[~ran, "label"])
+    names = ", ".join(rows.loc[ran, "label"]) or "none"
+    return [f"{words}: {names}{f'; not so: {lost}' if lost else ''}."]
 
 
 @complete_tables
@@ -200,9 +243,7 @@ def strategy_comparison(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     """04-06: which arm of this notebook is fastest, what the others take, and whether they passed
     the parity gate."""
     served, arms = race_trials(trials), race_standings(cases, trials)
-    sentences = []
-    if arms:
-        sentences.append(f"{findings.fastest_words(arms)}.")
+    sentences = [f"{findings.fastest_words(arms)}."] if arms else []
     ratios = [
         f"{arm.arm} {labels.bracketed(arm.relative, '{:.2f}'.format)}"
         for arm in arms

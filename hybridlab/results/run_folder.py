@@ -18,8 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from hybridlab.config.params import Params
 from hybridlab.errors import RunFolderError
-from hybridlab.results.manifest import Status, now, origin, read_manifest, write_json
-from hybridlab.results.reader import finished_rows, read_rows, write_parquet
+from hybridlab.results.manifest import (
+    Status,
+    now,
+    origin,
+    params_hash,
+    read_manifest,
+    write_json,
+)
+from hybridlab.results.reader import finished_rows, part_folders, read_rows, write_parquet
 from hybridlab.results.writer import TableWriter
 from hybridlab.simulation import evidence
 from hybridlab.units import MIB, format_bytes
@@ -28,6 +35,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEAST_FREE_DISK_BYTES = 200 * MIB
+#: What the folders are called that live notebooks share, before their time.
+LIVE = "live"
 
 
 @dataclass(kw_only=True)
@@ -104,31 +113,54 @@ def open_part(
 ) -> NotebookRun:
     """Open (or go on with) this notebook's part of the run folder that `output_dir` names.
 
-    An empty `output_dir` makes `outputs/<notebook>-<time>/`. A part that is complete is never
-    overwritten: `RunFolderError`.
+    Without an `output_dir` a headless notebook gets `outputs/<notebook>-<time>/`, and a live one
+    the folder that it shares with the others of the day. A part that is complete is never
+    overwritten (`RunFolderError`), unless it only reads what the others measured.
     """
-    name = params.output_dir or str(
-        default_outputs() / f"{params.notebook}-{datetime.now():%Y%m%d-%H%M%S}"
-    )
+    run_dir = Path(params.output_dir) if params.output_dir else _default_folder(params, device)
     part = NotebookRun(
         notebook=params.notebook,
-        run_dir=Path(name).expanduser().absolute(),
+        run_dir=run_dir.expanduser().absolute(),
         params=params,
         device=device,
         started=now(),
         inputs=dict(inputs or {}),
     )
     if read_manifest(part.folder).get("status") == "completed":
-        raise RunFolderError(
-            f"{part.folder} holds a completed run; choose another output_dir (it is never "
-            "overwritten)"
-        )
+        if params.measures or params.output_dir:
+            raise RunFolderError(
+                f"{part.folder} holds a completed run; choose another output_dir (it is never "
+                "overwritten)"
+            )
+        shutil.rmtree(part.folder)
     check_space(part.run_dir)
     for folder in (part.folder, part.figures):
         folder.mkdir(parents=True, exist_ok=True)
     _claim(part.folder)
     part.note("running")
     return part
+
+
+def _default_folder(params: Params, device: str) -> Path:
+    if params.headless:
+        return new_run_folder(params.notebook)
+    shared = sorted(default_outputs().glob(f"{LIVE}-{datetime.now():%Y%m%d}-*"))
+    if shared and _can_join(shared[-1], params, device):
+        return shared[-1]
+    return new_run_folder(LIVE)
+
+
+def _can_join(run_dir: Path, params: Params, device: str) -> bool:
+    """Whether a live notebook may write into this run: its parts are of the same device, and its
+    own part is not begun, is unfinished under the same parameters, or only reads the others."""
+    parts = {path.name: read_manifest(path) for path in part_folders(run_dir)}
+    own = parts.pop(params.notebook, {})
+    if any(part.get("device") != device for part in parts.values()):
+        return False
+    if not own or not params.measures:
+        return True
+    same = own.get("params_hash") == params_hash(params.model_dump())
+    return own.get("status") != "completed" and same
 
 
 #: Folders that this process writes, with the open files that lock them until it ends.
@@ -173,6 +205,11 @@ def newest_run() -> Path:
     if not runs:
         raise RunFolderError(f"{outputs} holds no run; name a run folder, or `hybridlab run` first")
     return max(runs, key=lambda folder: folder.stat().st_mtime)
+
+
+def new_run_folder(name: str) -> Path:
+    """`outputs/<name>-<time>`, which is not made yet."""
+    return default_outputs() / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def default_outputs() -> Path:

@@ -17,6 +17,7 @@ from hybridlab import catalog
 from hybridlab.analysis.pick import AUTO
 from hybridlab.catalog.device_names import check_device, simulated_card, spellings
 from hybridlab.config.choices import AsrDtype, Language, LlmDtype, LlmModel, OneOf
+from hybridlab.config.notebook_params import first_problem
 from hybridlab.config.pair import (
     check_asr,
     check_fallbacks,
@@ -24,7 +25,7 @@ from hybridlab.config.pair import (
     check_revision,
     check_weights,
 )
-from hybridlab.config.params import Count, CountOrZero, WeightsSource, first_problem
+from hybridlab.config.params import Count, CountOrZero, WeightsSource
 from hybridlab.devices import card_of, resolve_device
 from hybridlab.devices.visible import gpu_count
 from hybridlab.errors import ParameterError, UnavailableError

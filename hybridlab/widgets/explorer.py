@@ -8,12 +8,17 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from hybridlab import catalog, planner
-from hybridlab.analysis.pick import pick, recognizer_name
+from hybridlab.analysis.pick import (
+    DEFAULT_MARGIN_GB,
+    checked_margin_bytes,
+    pick,
+    recognizer_name,
+)
 from hybridlab.devices import CpuDevice, card_of
 from hybridlab.errors import ParameterError
 from hybridlab.planner.limits import longest_audio_s
-from hybridlab.planner.memory_plan import MemoryByOwner, fit_of
-from hybridlab.reporting.labels import FIT_SIGNS, MOMENTS, counted, percent, spare
+from hybridlab.planner.memory_plan import Fit, MemoryByOwner, fit_of
+from hybridlab.reporting.labels import FIT_SIGNS, MOMENTS, counted, percent
 from hybridlab.reporting.memory_stack import planned_stack
 from hybridlab.units import format_bytes, format_seconds
 from hybridlab.widgets.bars import Bar, bars_html
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
 #: Owners that a measured peak does not have: an allocator's own peak stands without them.
 UNSEEN = ("context", "workspaces", "allocator cache")
 
+#: Kernels that every card has; `expanded_kv` keeps the scores of grouped heads out of memory.
+KERNELS: tuple[catalog.Attention, ...] = ("auto", "expanded_kv", "math")
+
 
 # ------------------------------------------------------------------------------------ the choice
 
@@ -35,6 +43,12 @@ class Choice(Combination):
     """What the controls say."""
 
     beams: int
+    attention: catalog.Attention = "auto"
+    margin_gb: float = DEFAULT_MARGIN_GB
+
+    @property
+    def margin_bytes(self) -> int:
+        return checked_margin_bytes(self.margin_gb)
 
     def check(self) -> None:
         """`ParameterError` for what the planner would predict but nothing would run."""
@@ -61,6 +75,7 @@ class Choice(Combination):
             dtype=self.dtype,
             llm_dtype=self.llm_dtype,
             request=self.request(audio_s or self.audio_s),
+            attention=self.attention,
         )[self.way]
 
     def worst(self, *, audio_s: float | None = None) -> planner.Estimate:
@@ -68,15 +83,18 @@ class Choice(Combination):
         return planner.largest([planner.total(list(owners.values())) for owners in moments])
 
     def longest_audio_s(self) -> float:
-        """Longest audio (s) in whole windows that is expected to fit; 0 where none does."""
-        capacity = capacity_of(self.card)
-        return longest_audio_s(lambda s: self.worst(audio_s=s).expected <= capacity.expected)
+        """Longest audio (s) in whole windows that is expected to leave the margin; 0 where none
+        does."""
+        most = capacity_of(self.card).expected - self.margin_bytes
+        return longest_audio_s(lambda s: self.worst(audio_s=s).expected <= most)
 
     def pick(self) -> planner.PairPlan | None:
         """The Whisper for this card, Voxtral and request."""
         return pick(
             card_named(self.card),
             self.request(self.audio_s),
+            self.margin_bytes,
+            attention=self.attention,
             voxtral=catalog.voxtral(self.voxtral),
             llm_dtype=self.llm_dtype,
         )
@@ -90,7 +108,7 @@ class Choice(Combination):
         whisper = () if self.way == "solo" else ("whisper", "backend", "dtype")
         names = ("card", "voxtral", "llm_dtype", "way", "batch", "windows", *whisper)
         same = all(getattr(self, name) == getattr(point, name) for name in names)
-        return same and self.beams == 1
+        return same and self.beams == 1 and self.attention == "auto"
 
 
 def card_named(name: str) -> catalog.Card:
@@ -162,7 +180,6 @@ def _verdict(
     facts = {
         "predicted": f"{format_bytes(needed.expected)}{spread}, {worst}",
         "utilisation": f"{used} of {format_bytes(capacity.expected)}",
-        "margin": spare(capacity.expected - needed.expected),
         "longest audio": _longest(choice.longest_audio_s()),
     }
     if choice.card != catalog.HOST.name:
@@ -172,7 +189,27 @@ def _verdict(
         f'<span style="display:inline-block;margin-right:1.6em">{name}: <b>{words}</b></span>'
         for name, words in facts.items()
     )
-    return f'<p><b class="verdict">{FIT_SIGNS[fit]} {fit}</b></p><p>{cells}</p>'
+    return f"<p>{_answer(fit, capacity.expected - needed.expected, choice)}</p><p>{cells}</p>"
+
+
+#: Text that is read on white and on black paper alike is set in a block of its own colour.
+_GOOD, _CLOSE, _BAD = "#0a6b3d", "#8a5a00", "#b3261e"
+
+
+def _answer(fit: Fit, spare_bytes: float, choice: Choice) -> str:
+    """'✓ fits by 2.50 GiB', '✗ lacks 3.10 GiB', or between the two what it depends on."""
+    size = format_bytes(abs(spare_bytes))
+    words = f"fits by {size}" if spare_bytes >= 0 else f"lacks {size}"
+    tone = _GOOD if fit == "fits" else _BAD
+    if fit == "depends":
+        tone, words = _CLOSE, f"depends on the driver and the kernels: expected, it {words}"
+    elif fit == "fits" and spare_bytes < choice.margin_bytes:
+        lack = format_bytes(choice.margin_bytes - spare_bytes)
+        tone, words = _CLOSE, f"{words}, {lack} less than the margin"
+    return (
+        f'<b class="verdict" style="padding:2px 8px;border-radius:4px;color:#fff;'
+        f'background:{tone}">{FIT_SIGNS[fit]} {words}</b>'
+    )
 
 
 def _longest(seconds: float) -> str:
@@ -240,7 +277,8 @@ def settings_of(point: Point) -> dict[str, Any]:
     """The controls' values at which this point is shown as measured."""
     values = {field.name: getattr(point, field.name) for field in fields(Combination)}
     known = {name: value for name, value in values.items() if value != ""}
-    return {**known, "audio_s": round(point.windows * catalog.WINDOW_S), "beams": 1}
+    audio_s = round(point.windows * catalog.WINDOW_S)
+    return {**known, "audio_s": audio_s, "beams": 1, "attention": "auto"}
 
 
 def _measured_menu(points: Sequence[Point]) -> Any:
@@ -291,4 +329,13 @@ def _controls() -> dict[str, Any]:
         "beams": slider("beams", 8),
         "batch": slider("batch", 16),
         "way": menu("strategy", ways, "sequential"),
+        "attention": menu("attention", KERNELS, "auto"),
+        "margin_gb": widgets.BoundedFloatText(
+            value=DEFAULT_MARGIN_GB,
+            min=0,
+            max=100,
+            step=0.5,
+            description="margin (GB)",
+            style=wide,
+        ),
     }

@@ -17,7 +17,7 @@ from hybridlab.devices import Device
 from hybridlab.experiments.case import Case, CaseObserver
 from hybridlab.experiments.case_runner import was_stopped
 from hybridlab.experiments.live_feed import LiveState
-from hybridlab.reporting.labels import arm_name
+from hybridlab.reporting.labels import arm_name, counted
 from hybridlab.results.run_folder import NotebookRun
 from hybridlab.units import format_bytes, format_seconds
 from hybridlab.widgets.bars import Bar, bars_html
@@ -75,7 +75,7 @@ class LiveView:
     def ended(self, row: Mapping[str, Any]) -> None:
         if self._panel is None:  # no case has run in this cell
             return
-        self._panel.outcomes["stopped" if was_stopped(row) else row["status"]] += 1
+        self._panel.count(row)
         if self._watched is not None and self._watched.case.id == row["case_id"]:
             self._panel.draw(case_html(self._watched, ended=row))
 
@@ -93,7 +93,9 @@ class Panel:
         import ipywidgets as widgets
         from IPython.display import display
 
-        self.outcomes: Counter[str] = Counter()
+        #: How each case ended; one that was run again counts by its last try.
+        self.outcomes: dict[str, str] = {}
+        self.disturbed = ""
         #: Where the cases of this cell tell what they do; a stopped one may still be at its last
         #: word when the cell ends.
         self._folder = tempfile.TemporaryDirectory(
@@ -107,14 +109,21 @@ class Panel:
     def folder(self) -> Path:
         return Path(self._folder.name)
 
+    def count(self, row: Mapping[str, Any]) -> None:
+        """How a case ended; of invalid ones the latest cause is kept."""
+        self.outcomes[row["case_id"]] = "stopped" if was_stopped(row) else row["status"]
+        if row["status"] == "invalid":
+            self.disturbed = row["reason"]
+
     def draw(self, html: str) -> None:
-        self._view.value = html
+        self._view.value = html + invalid_html(self.outcomes, self.disturbed)
 
     def freeze(self) -> None:
         """Put what is seen in the widgets' place, and how the cell's cases ended."""
         from IPython.display import HTML
 
-        ran = ", ".join(f"{count} {status}" for status, count in self.outcomes.items())
+        counts = Counter(self.outcomes.values())
+        ran = ", ".join(f"{count} {status}" for status, count in counts.items())
         title = f"<div><b>live view, ended</b>: {ran or 'no case'}; the last one:</div>"
         self._handle.update(HTML(title + self._view.value))
         self._box.close_all()
@@ -140,6 +149,15 @@ def case_html(watched: WatchedCase, *, ended: Mapping[str, Any] | None = None) -
     memory = memory_html(watched.state, watched.used_bytes, watched.highest_bytes)
     lines = (title, progress, memory, trial_html(watched.latest_trial, watched.n_trials))
     return framed(*(f"<div>{line}</div>" for line in lines))
+
+
+def invalid_html(outcomes: Mapping[str, str], cause: str) -> str:
+    """How many of the cases so far are invalid, and why the latest is; nothing where none is."""
+    count = list(outcomes.values()).count("invalid")
+    if not count:
+        return ""
+    words = f"{count} of {counted(len(outcomes), 'case')} so far invalid"
+    return f'<div role="alert"><b>{words}</b>: {escape(cause)}</div>'
 
 
 def memory_html(state: LiveState, used_bytes: int, highest_bytes: int) -> str:

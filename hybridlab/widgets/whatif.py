@@ -96,15 +96,24 @@ def _highest(values: list[float]) -> float:
 
 
 def _slider(words: str, most: float, start: float) -> Any:
+    """A slider over round values up to the first one that is not below `most`."""
     import ipywidgets as widgets
 
+    step = round_step(most)
+    end = step * math.ceil(round(most / step, 6))
     return widgets.FloatSlider(
-        value=start,
+        value=end if start >= most else start,
         min=0.0,
-        max=most,
-        step=most / 200,
+        max=end,
+        step=step,
         description=words,
-        readout_format=".3g",
+        readout_format=".4g",
         style={"description_width": "120px"},
-        layout={"width": "480px"},
+        layout={"width": "min(100%, 640px)"},
     )
+
+
+def round_step(most: float) -> float:
+    """1, 2 or 5 times a power of ten: the smallest that makes at most 200 steps."""
+    decade = 10.0 ** math.floor(math.log10(most / 200))
+    return next(n * decade for n in (1, 2, 5, 10) if most / (n * decade) <= 200)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,10 @@ VALUES: dict[str, Any] = {
 
 
 def prepared(session: JupyterLab, name: str, values: dict[str, Any]) -> None:
-    """A copy of 04 with other values in its parameter cell."""
+    """A copy of 04 whose parameter cell gives these values beside its own."""
     book = nbformat.read(session.folder / "04_sequential.ipynb", as_version=4)
     (cell,) = (c for c in book.cells if "parameters" in c.metadata.get("tags", []))
-    for key, value in values.items():
-        cell.source, count = re.subn(
-            rf"(?m)^{key} = .*?(?=  # @param)", f"{key} = {value!r}", cell.source
-        )
-        assert count == 1, key
+    cell.source += f"\noverrides = {values!r}"
     nbformat.write(book, session.folder / f"{name}.ipynb")
 
 

@@ -77,6 +77,38 @@ def test_a_name_that_no_notebook_knows_is_refused_in_a_namespace() -> None:
         SequentialParams.from_namespace({"trails": 3})
 
 
+def test_overrides_give_what_does_not_stand_in_the_cell() -> None:
+    cell = {"preset": "option-b", "trials": 3, "overrides": {"rounds": 5, "asr_dtype": "float32"}}
+    found = SequentialParams.from_namespace(cell)
+    assert (found.trials, found.rounds, found.asr_dtype) == (3, 5, "float32")
+    assert found.asr_model == "large-v3"  # the preset's
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ({"overrides": {"trails": 3}}, "did you mean 'trials'"),
+        ({"overrides": {"soak_cycles": 3}}, "unknown parameter 'soak_cycles'"),
+        ({"overrides": {"trials": "3"}}, "trials = '3'"),
+        ({"overrides": ["trials"]}, r"overrides = \['trials'\] is no dict"),
+        ({"overrides": {"trials": 3}, "trials": 5}, "trials is given twice, as 5 and in overrides"),
+        ({"overrides": {"voxtral": "pocket"}}, "'voxtral' is now 'llm_model'"),
+    ],
+)
+def test_overrides_are_validated_like_the_cell(cell: dict[str, object], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        SequentialParams.from_namespace(cell)
+
+
+def test_a_cell_that_is_run_again_takes_no_result_for_a_parameter() -> None:
+    cells = ["", "trials = 3  # @param", "SequentialParams.from_namespace(globals())", "rows = [1]"]
+    kernel = {"In": [*cells, cells[2]], "trials": 3, "rows": [1]}
+    assert SequentialParams.from_namespace(kernel).trials == 3
+    wrong = {"In": [*cells, "trails = 4  # @param", cells[2]], "trails": 4}
+    with pytest.raises(ParameterError, match="did you mean 'trials'"):
+        SequentialParams.from_namespace(wrong)
+
+
 def test_every_preset_is_valid_for_every_notebook(project: Path) -> None:
     presets = [p for p in (project / "params").glob("*.yaml") if p.name != "claims.yaml"]
     assert {p.stem for p in presets} >= {

@@ -121,6 +121,18 @@ def test_a_finished_run_is_refused_and_resuming_it_repeats_nothing(finished: Pat
     assert (finished / "parts" / "04_sequential" / "cases.jsonl").stat().st_mtime_ns == before
 
 
+def test_a_folder_may_hold_runs_on_simulated_cards_and_nothing_else(tmp_path: Path) -> None:
+    inner = tmp_path / "t4-simulated" / "manifest.json"
+    inner.parent.mkdir()
+    for device, is_taken in (("simulated:t4", False), ("cpu", True)):
+        inner.write_text(json.dumps({"params": {"device": device}}))
+        assert notebook_runner._is_taken(tmp_path) is is_taken
+    inner.write_text(json.dumps({"params": {"device": "simulated:t4"}}))
+    (tmp_path / "notes.txt").touch()
+    assert notebook_runner._is_taken(tmp_path)
+    assert not notebook_runner._is_taken(tmp_path / "not there")
+
+
 def test_papermill_runs_a_notebook_directly_with_a_preset(project: Path, tmp_path: Path) -> None:
     from hybridlab.config.preset_files import read_yaml
 

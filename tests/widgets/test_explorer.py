@@ -54,24 +54,45 @@ def test_figures_are_the_planners() -> None:
     shown = explorer_html(T4)
     assert "✓ fits" in shown
     assert f"{format_bytes(plan.total_bytes)} (" in shown
-    assert f"{format_bytes(plan.margin_bytes)} to spare" in shown
+    assert f"✓ fits by {format_bytes(plan.margin_bytes)}<" in shown
     assert f"{format_bytes(plan.idle_bytes)} predicted" in shown
     assert "every figure is <b>predicted</b>" in shown
     assert not re.search(r"iB measured<", shown)
     assert shown.count("1px dashed") == 3  # a bar for each moment
 
 
-def test_the_longest_audio_is_the_last_that_fits() -> None:
-    found = re.search(r"longest audio: <b>(\d+) min (\d+) s", explorer_html(T4))
+def longest_s(choice: Choice) -> int:
+    found = re.search(r"longest audio: <b>(\d+) min (\d+) s", explorer_html(choice))
     assert found is not None
-    seconds = 60 * int(found.group(1)) + int(found.group(2))
-    assert "does not fit" not in explorer_html(replace(T4, audio_s=seconds))
-    assert "✓ fits" not in explorer_html(replace(T4, audio_s=seconds + 30.0))
+    return 60 * int(found.group(1)) + int(found.group(2))
+
+
+def test_the_longest_audio_is_the_last_that_fits_and_a_margin_shortens_it() -> None:
+    bare = replace(T4, margin_gb=0.0)
+    seconds = longest_s(bare)
+    assert "✗" not in explorer_html(replace(bare, audio_s=seconds))
+    assert "✓ fits" not in explorer_html(replace(bare, audio_s=seconds + 30.0))
+    assert longest_s(replace(T4, margin_gb=2.0)) < seconds
+
+
+def test_the_kernel_that_keeps_scores_out_of_memory_lets_long_audio_fit() -> None:
+    long = replace(T4, audio_s=480.0)
+    assert re.search(r"✗ lacks \d", explorer_html(long))
+    assert re.search(r"✓ fits by \d", explorer_html(replace(long, attention="expanded_kv")))
+
+
+def test_less_than_the_margin_is_said_in_another_colour() -> None:
+    colours = re.compile(r'class="verdict" style="[^"]*background:(#\w+)">([^<]*)<')
+    (free,), (tight,) = (
+        colours.findall(explorer_html(replace(T4, margin_gb=gb))) for gb in (0.5, 6.0)
+    )
+    assert free[0] != tight[0]
+    assert tight[1].startswith("✓ fits by") and tight[1].endswith("less than the margin")
 
 
 def test_what_cannot_be_resident_fits_in_turn() -> None:
     large = replace(T4, whisper="large-v3", backend="openai-whisper", dtype="float32")
-    assert "✗ does not fit" in explorer_html(large)
+    assert "✗ lacks" in explorer_html(large)
     assert "longest audio: <b>none" in explorer_html(large)
     assert "✓ fits" in explorer_html(replace(large, way="swapping both"))
 
@@ -123,6 +144,7 @@ def test_settings_of_a_point_show_it() -> None:
         {"audio_s": 60.0},
         {"batch": 2},
         {"beams": 2},
+        {"attention": "expanded_kv"},
     ],
 )
 def test_another_combination_is_not_called_measured(other: dict[str, object]) -> None:

@@ -29,7 +29,7 @@ from hybridlab.results.reader import read_rows
 from hybridlab.results.writer import TableWriter
 from hybridlab.units import MIB
 from hybridlab.widgets import live_view
-from hybridlab.widgets.live import memory_html, trial_html
+from hybridlab.widgets.live import invalid_html, memory_html, trial_html
 from hybridlab.widgets.stopping import Stop
 from hybridlab.widgets.watched_case import WatchedCase, stack_of, used_bytes
 from tests.watcher import Watcher
@@ -148,6 +148,13 @@ def test_the_dashed_line_is_there_and_a_far_capacity_is_said_instead() -> None:
     assert "far outside this axis" in "".join(far.itertext())
     others = drawn(replace(TOLD, others_bytes=100 * MIB), 500 * MIB)
     assert "other processes 100 MiB" in "".join(others.itertext())
+
+
+def test_invalid_cases_are_counted_by_their_last_try_and_the_cause_is_named() -> None:
+    assert invalid_html({"a": "ok"}, "") == ""
+    words = invalid_html({"a": "ok", "b": "invalid", "c": "invalid"}, "others used <75%>")
+    assert "2 of 3 cases so far invalid" in words
+    assert "others used &lt;75%&gt;" in words
 
 
 def test_a_trial_is_text_and_never_markup() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hybridlab.analysis.arms import ArmStats
 from hybridlab.analysis.recommendation import Requirements, recommend
 from hybridlab.units import GIB
-from hybridlab.widgets.whatif import comparable_arms, what_if, whatif_html
+from hybridlab.widgets.whatif import _slider, comparable_arms, what_if, whatif_html
 from tests.analysis.test_verdict import Rows
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
@@ -60,6 +60,20 @@ def test_sliders_ask_for_nothing_at_first_and_move_the_view(tables: Tables) -> N
     assert "parallel/threads</b>" in view.value
     sliders[1].value = 6.0
     assert "sequential/plain</b>" in view.value
+
+
+@pytest.mark.parametrize("most", [0.0042, 0.582, 1.0, 23.54, 100.0])
+def test_sliders_stop_at_round_values_and_reach_their_end(most: float) -> None:
+    slider = _slider("", most, most)
+    assert slider.value == slider.max >= most
+    assert slider.max < 1.02 * most
+    assert str(slider.step).strip("0.")[:1] in ("1", "2", "5")
+    assert slider.max / slider.step == pytest.approx(round(slider.max / slider.step))
+
+
+def test_eight_gib_can_be_asked_for() -> None:
+    slider = _slider("min margin, GiB", 23.54, 0.0)
+    assert 8 / slider.step == pytest.approx(round(8 / slider.step))
 
 
 def test_without_a_race_it_says_so() -> None:

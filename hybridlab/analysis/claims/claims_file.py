@@ -17,7 +17,7 @@ from hybridlab.analysis.claims import (  # noqa: F401 - they register their rule
 )
 from hybridlab.analysis.claims.evidence import Needs
 from hybridlab.analysis.claims.rules import RULES
-from hybridlab.config.params import first_problem
+from hybridlab.config.notebook_params import first_problem
 from hybridlab.config.preset_files import PRESETS_DIR, read_yaml
 from hybridlab.errors import ParameterError
 

@@ -46,12 +46,19 @@ def backend_facts(session: Session) -> list[dict[str, str]]:
 
 def learnt(session: Session, row: Mapping[str, Any]) -> list[str]:
     """What the request through the pair showed, and what its words are worth."""
-    words = session.params.pocket_words
+    device, words = session.device, session.params.pocket_words
+    here = f"{device.title()} ({device.name}) with {format_bytes(device.free_bytes())} free"
+    at_hand = f"weights and {labels.counted(len(session.clips), 'clip')} are at hand"
+    outcome = f"the pair runs here, {at_hand}" if row["status"] == "ok" else _lack(row)
     return [
-        f"The pair runs here: status {row['status']}. {row['reason']}".strip(),
+        f"On {here} {outcome}.",
         *findings.overflow_findings(session.table("cases")),
         *([f"{labels.capital(words)}."] if words else []),
     ]
+
+
+def _lack(row: Mapping[str, Any]) -> str:
+    return f"the pair gave no measurement ({labels.status(row)}: {labels.text_of(row, 'reason')})"
 
 
 def smoke(session: Session) -> dict[str, Any]:

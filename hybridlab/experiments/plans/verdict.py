@@ -20,7 +20,6 @@ from hybridlab.reporting import labels
 from hybridlab.reporting.labels import EMPTY
 from hybridlab.results.reader import read_rows, run_table
 from hybridlab.results.schema import TABLES
-from hybridlab.units import format_bytes
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,11 @@ def conclude(session: Session, run_dir: Path) -> Conclusion:
     """Judge the claims, recommend, write `verdict.json` and the rows of `claims`."""
     params = cast(VerdictParams, session.params)
     tables = {name: run_table(run_dir, name) for name in TABLES}
+    if tables["cases"].empty:
+        print(  # noqa: T201 - else the page looks as if nothing could be measured
+            f"note: {run_dir} holds nothing measured; run the notebooks 02 and 04 first, or name a "
+            "run's folder in run"
+        )
     here = card_of(session.device)
     card = here.name if here else None
     target = session.card.name if session.card else TARGET
@@ -106,19 +110,15 @@ def conclude(session: Session, run_dir: Path) -> Conclusion:
 
 def _readable(option: Mapping[str, Any]) -> dict[str, str]:
     """A row of the options as people read it."""
-    measured = EMPTY
-    if option["measured_peak_bytes"]:
-        measured = (
-            f"{format_bytes(option['measured_peak_bytes'])} on {option['measured_on']} beside "
-            f"{option['measured_llm_model']}"
-        )
+    on = option["measured_on"] if option["measured_peak_bytes"] else ""
     return {
         "option": f"{option['option']} ({option['asr_model']})",
         "backend": option["asr_backend"],
         "dtype": option["asr_dtype"],
         f"on {option['card']}": "fits" if option["fits"] else "does not fit",
-        "predicted peak": format_bytes(option["total_bytes"]),
+        "predicted peak GiB": labels.gib(option["total_bytes"]),
         "of the card": f"{option['utilization']:.0%}",
-        "margin": format_bytes(option["margin_bytes"]),
-        "measured here": measured,
+        "margin GiB": labels.gib(option["margin_bytes"]),
+        "measured GiB": labels.gib(option["measured_peak_bytes"] or None),
+        "measured on": f"{on} beside {option['measured_llm_model']}" if on else EMPTY,
     }

@@ -19,6 +19,7 @@ from hybridlab.reporting.tables.quality import (
     qualities,
     quality_by_size,
 )
+from hybridlab.reporting.tables.shown import use_in_notebook
 from hybridlab.reporting.tables.soak import growth_table, soak_table
 from hybridlab.reporting.tables.strategy_comparison import (
     answer_accuracy,
@@ -54,4 +55,5 @@ __all__ = [
     "swap_seconds",
     "swap_spans",
     "swap_table",
+    "use_in_notebook",
 ]

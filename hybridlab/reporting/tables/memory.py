@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from hybridlab import catalog, planner
 from hybridlab.analysis.texts import is_cut
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import case_labels, cases_of, complete_tables, is_first, measured
-from hybridlab.units import MIB, format_bytes
+from hybridlab.units import MIB
 
 
 @complete_tables
@@ -69,8 +68,8 @@ def _owner_row(row: Mapping[Any, Any]) -> dict[str, str]:
     comparable = predicted > 0 and held > 0
     return {
         "owner": row["owner"],
-        "MiB": f"{held / MIB:,.1f}",
-        "predicted MiB": labels.EMPTY if math.isnan(predicted) else f"{predicted / MIB:,.1f}",
+        "MiB": labels.number(held / MIB),
+        "predicted MiB": labels.number(predicted / MIB),
         "error": labels.percent(held / predicted - 1 if comparable else None, signed=True),
     }
 
@@ -118,6 +117,6 @@ def attention_plan(card: str = "t4", voxtral: str = "mini-3b") -> pd.DataFrame:
             n_bytes = planner.voxtral_request_bytes(
                 model, planner.Request(audio_s=seconds), dtype=dtype, card=known, attention=kind
             )
-            row[f"{name}, predicted"] = format_bytes(n_bytes)
+            row[f"{name}, predicted GiB"] = labels.gib(n_bytes)
         rows.append(row)
     return pd.DataFrame(rows)

@@ -1,0 +1,80 @@
+"""Notebooks as a reader runs them, one after the other in one folder, and the one that runs them
+all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from hybridlab.api import load_run
+from hybridlab.results.manifest import read_manifest
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "trials": 2,
+    "rounds": 1,
+    "warmup": 0,
+    "max_new_tokens": 16,
+    "max_other_cpu_share": 1.0,  # whoever works on this machine during the tests
+    "sequential_variants": ["plain"],
+}
+
+
+def executed(project: Path, folder: Path, name: str, *lines: str) -> Any:
+    """The notebook after "Run all" in this folder, with these lines in its parameter cell."""
+    book = nbformat.read(project / "notebooks" / f"{name}.ipynb", as_version=4)
+    (cell,) = (c for c in book.cells if "parameters" in c.metadata.get("tags", []))
+    cell.source = "\n".join([cell.source, *lines])
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(book, timeout=300, kernel_name="python3", resources=resources).execute()
+    return book
+
+
+def shown(book: Any) -> str:
+    """All that the cells show as HTML or Markdown."""
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    data = [output.get("data", {}) for output in outputs]
+    return "\n".join(part.get("text/html", part.get("text/markdown", "")) for part in data)
+
+
+def test_the_verdict_sees_what_another_live_notebook_measured(
+    project: Path, tmp_path: Path
+) -> None:
+    sequential = executed(project, tmp_path, "04_sequential", f"overrides = {SMALL!r}")
+    (run,) = (tmp_path / "outputs").iterdir()
+    assert run.name.startswith("live-")
+    assert f'href="outputs/{run.name}/index.html"' in shown(sequential)
+    verdict = executed(project, tmp_path, "07_verdict")
+    assert list((tmp_path / "outputs").iterdir()) == [run]
+    assert "sequential/plain" in shown(verdict)
+    assert "It holds 04_sequential, 07_verdict." in shown(verdict)
+    assert load_run(run).status == "completed"
+    assert set(load_run(run).notebooks) == {"04_sequential", "07_verdict"}
+    page = (run / "index.html").read_text()
+    assert "sequential/plain" in page and "Recommendation" in page
+
+
+def test_start_measures_in_one_run_and_shows_its_report(project: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    book = executed(
+        project,
+        project,
+        "start",
+        'notebooks = ["04"]',
+        f"overrides = {SMALL!r}",
+        'simulate = ""',
+        f"output_dir = {str(run)!r}",
+        "headless = True",
+    )
+    assert load_run(run).status == "completed"
+    assert list(load_run(run).notebooks) == ["04_sequential"]
+    assert read_manifest(run)["preset"] == "pocket"
+    html = shown(book)
+    assert "1 of 1 notebook · done in" in html
+    assert '<iframe title="report" srcdoc="&lt;!doctype html&gt;' in html.lower()
+    assert "04_sequential</td>" in html
