@@ -74,6 +74,7 @@ endurance: $(VENV)/.dev
 	$(BIN)/python -m tools.readme
 
 readme: $(VENV)/.base
+	$(BIN)/python -m tools.repository
 	$(BIN)/python -m tools.readme
 	$(BIN)/python -m tools.columns
 	$(BIN)/python -m tools.serve_options

@@ -11,6 +11,7 @@ import nbformat
 
 from hybridlab.config.notebook_params import NotebookParams
 from hybridlab.config.params import Params
+from tools import repository
 
 ORDER = ["title", "bootstrap", "parameters", "validate", "preflight", "method", "measure"]
 #: Of the notebook that runs the others.
@@ -28,7 +29,7 @@ def check_skeleton(book: Any, name: str, order: Sequence[str] = ORDER) -> None:
     assert tags[-1] == "close"
     assert name[:2] in book.cells[0].source.lower()
     assert (
-        f"colab.research.google.com/github/hybridlab/hybridlab/blob/main/notebooks/{name}.ipynb"
+        f"colab.research.google.com/github/{repository.named()}/blob/main/notebooks/{name}.ipynb"
         in (book.cells[0].source)
     )
     for cell in tagged(book, "interactive"):

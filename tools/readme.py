@@ -16,21 +16,21 @@ from hybridlab.analysis.plan_report import plan, published
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.config.preset_files import comment, presets
 from hybridlab.units import format_bytes
+from tools import repository
 
 COLAB = "https://colab.research.google.com"
-REPOSITORY = "hybridlab/hybridlab"
 
 
 def notebooks_table(project: Path) -> str:
     """Number, question and Colab badge of each notebook, read from its first cell."""
     rows = []
-    for name in NOTEBOOKS:
+    for name in ("start", *NOTEBOOKS):
         book = json.loads((project / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
         source = "".join(book["cells"][0]["source"])
         question = re.findall(r"^\*\*(.+)\*\*$", source, flags=re.MULTILINE)[-1]
         badge = (
             f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]"
-            f"({COLAB}/github/{REPOSITORY}/blob/main/notebooks/{name}.ipynb)"
+            f"({COLAB}/github/{repository.named(project)}/blob/main/notebooks/{name}.ipynb)"
         )
         rows.append((f"[`{name}`](notebooks/{name}.ipynb)", question, badge))
     return _table(("notebook", "question", "run it"), rows)
@@ -284,7 +284,7 @@ def _range(interval: Sequence[float]) -> str:
 
 
 #: Each section stands in one of these.
-PAGES = ("README.md", "docs/running.md", "docs/results.md")
+PAGES = ("README.md", "docs/notebooks.md", "docs/results.md")
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "notebooks": notebooks_table,
     "presets": presets_table,

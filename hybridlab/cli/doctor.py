@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +188,8 @@ def notebooks() -> Iterator[CheckResult]:
         yield CheckResult("notebooks", f"{folder}{f'; your own: {own}' if own else ''}")
     except HybridlabError as error:
         impact = "hybridlab run has nothing to run; plan, fit and verdict work"
-        fix = "git clone https://github.com/hybridlab/hybridlab"
+        (url,) = metadata("hybridlab").get_all("Project-URL") or ["Repository, of the project"]
+        fix = f"git clone {url.rpartition(', ')[2]}"
         yield CheckResult("notebooks", str(error), impact, fix, fatal=True)
 
 
