@@ -1,5 +1,5 @@
-"""What became of a run's cases, in words: how many are invalid and why, what was lost or stopped,
-and what to do. Every sentence about times, and the last line of `hybridlab run`, goes through it.
+"""Invalid cases: which they are, why, and what is left of them. Every sentence about times, and the
+last line of `hybridlab run`, goes through here.
 
 An invalid case is one beside which other programs computed: its times are not its own, while its
 bytes and texts are, and count.
@@ -10,12 +10,12 @@ from __future__ import annotations
 import pandas as pd
 
 from hybridlab.analysis.arms import numbers
-from hybridlab.processes.fork_server import STOPPED
+from hybridlab.results.schema import is_time
 
+#: Columns that say why a case is invalid.
+CAUSES = ("other_processes_cpu_share",)
 #: What has bytes that count.
 WITH_BYTES = ("ok", "invalid")
-#: A status as a sentence has it; others by their own name.
-WORDS = {"ok": "measured", "oom": "out of memory", "timeout": "timed out"}
 
 
 def with_bytes(cases: pd.DataFrame) -> pd.DataFrame:
@@ -23,18 +23,18 @@ def with_bytes(cases: pd.DataFrame) -> pd.DataFrame:
     return cases[cases["status"].isin(WITH_BYTES)]
 
 
-def statuses(cases: pd.DataFrame) -> pd.Series:
-    """Each case's status in words; what the reader stopped is no skipped one."""
-    reasons = cases["reason"].fillna("").astype(str)
-    stopped = cases["status"].eq("skipped") & reasons.eq(STOPPED)
-    return cases["status"].astype(str).replace(WORDS).mask(stopped, "stopped")
-
-
-def counts_words(cases: pd.DataFrame) -> str:
-    """'94 cases: 90 measured, 4 skipped'."""
-    counts = statuses(cases).value_counts()
-    words = ", ".join(f"{n} {status}" for status, n in counts.items())
-    return f"{len(cases)} {'case' if len(cases) == 1 else 'cases'}: {words}" if len(cases) else ""
+def valid_times(rows: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """Rows of any table of a run with times that count alone: those of an invalid case are empty.
+    Spans, which are nothing else, are left out."""
+    key = [name for name in ("notebook", "case_id") if name in rows and name in cases]
+    lost = cases.loc[cases["status"] == "invalid", key]
+    if rows.empty or lost.empty or "case_id" not in key:
+        return rows
+    invalid = pd.MultiIndex.from_frame(rows[key]).isin(pd.MultiIndex.from_frame(lost))
+    if {"start_s", "end_s"} <= set(rows.columns):
+        return rows[~invalid]
+    times = [name for name in rows if is_time(str(name)) and name not in CAUSES]
+    return rows.assign(**{name: rows[name].mask(invalid) for name in times})
 
 
 def none_valid(cases: pd.DataFrame) -> bool:
@@ -46,6 +46,8 @@ def none_valid(cases: pd.DataFrame) -> bool:
 def invalid_words(cases: pd.DataFrame) -> str:
     """'8 of 8 cases invalid: other programs used up to 75 % of the CPU; close them and repeat',
     of the experiments that have such cases; '' where none has."""
+    if "status" not in cases:  # nothing was measured
+        return ""
     own = _disturbed(cases)
     invalid = own[own["status"] == "invalid"]
     if invalid.empty:
@@ -66,4 +68,6 @@ def _cause(invalid: pd.DataFrame) -> str:
     share = numbers(invalid, "other_processes_cpu_share").max()
     if pd.isna(share):
         return "other programs were at work"
-    return f"other programs used {'up to ' if len(invalid) > 1 else ''}{share * 100:.0f} % of the CPU"
+    return (
+        f"other programs used {'up to ' if len(invalid) > 1 else ''}{share * 100:.0f} % of the CPU"
+    )

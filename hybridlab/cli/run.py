@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from hybridlab.api import Run
 
 
+#: Exit code of a run that completed, in which other programs have disturbed all of a comparison.
+NO_VALID_TIMES = 3
+
+
 @app.command()
 def run(
     params: Annotated[str, typer.Argument(help="a preset, as pocket, or a flat YAML file")],
@@ -29,8 +34,13 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="repeat only what is missing")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the notebooks headlessly into one run folder with a report."""
+    """Run the notebooks headlessly into one run folder with a report.
+
+    Exit code 1: a notebook failed; 2: refused; 3: other programs made all times of a comparison
+    invalid.
+    """
     from hybridlab import api
+    from hybridlab.analysis.case_status import invalid_words, none_valid
     from hybridlab.config.params import parse_override
 
     with cli_errors():
@@ -56,17 +66,26 @@ def run(
     else:
         printing.console().print(outcome_table(done.notebooks))
         typer.echo(f"report: {relative_path(done.report)}")
+        if words := invalid_words(done.cases):
+            folder = shlex.quote(str(relative_path(done.folder)))
+            typer.echo(f"{words}: the same line with --output {folder} --resume")
     if done.status != "completed":
         raise typer.Exit(1)
+    if none_valid(done.cases):
+        raise typer.Exit(NO_VALID_TIMES)
 
 
 def outcome(run: Run) -> dict[str, Any]:
-    """What became of a run: status, each notebook's outcome, and where its files are."""
+    """What became of a run: status, each notebook's outcome, invalid cases, and where its files
+    are."""
+    from hybridlab.analysis.case_status import invalid_words
+
     return {
         "run_dir": str(run.folder),
         "status": run.status,
         "preset": run.manifest["preset"],
         "notebooks": run.notebooks,
+        "invalid": invalid_words(run.cases),
         "report": str(run.report),
     }
 

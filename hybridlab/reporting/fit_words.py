@@ -98,6 +98,8 @@ def three_numbers(found: WhichFits) -> list[Card]:
         longest = f"{pick.longest_audio_s:g} s of audio"
         cards.append(("Longest request", longest, f"{most}, with {FREE} left free: predicted"))
     moment = labels.MOMENTS[pick.highest_moment]
-    what = "a longer audio" if pick.audio_is_limited else moment
-    cards.append(("What breaks first", what, f"it takes most at its {moment}"))
+    if pick.audio_is_limited:
+        cards.append(("What breaks first", "a longer audio", "the request peak grows with it"))
+    else:
+        cards.append(("What breaks first", moment, f"the highest moment, {peak}"))
     return cards

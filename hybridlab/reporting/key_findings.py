@@ -10,6 +10,7 @@ import pandas as pd
 
 from hybridlab.analysis import memory_growth, queueing
 from hybridlab.analysis.arms import failures
+from hybridlab.analysis.case_status import invalid_words, with_bytes
 from hybridlab.analysis.stats import quantile
 from hybridlab.analysis.texts import endings, is_cut
 from hybridlab.reporting import findings, labels, tables
@@ -47,20 +48,29 @@ def cut_short(trials: pd.DataFrame) -> list[str]:
 @complete_tables
 def unmeasured(cases: pd.DataFrame) -> list[str]:
     """What gave no measurement, with its reason; cases of one name and status share a sentence.
-    Then whose texts are lost because its numbers overflowed."""
-    lost = cases.assign(label=case_labels(cases))[cases["status"] != "ok"]
-    return [
-        f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
-        f"{own['reason'].iloc[0]}."
-        for (label, status), own in lost.groupby(["label", "status"], sort=False)
-    ] + findings.overflow_findings(cases)
+    Then what is invalid, and whose texts are lost because its numbers overflowed."""
+    named = cases.assign(
+        label=case_labels(cases), word=[labels.status(c) for _, c in cases.iterrows()]
+    )
+    lost = named.drop(with_bytes(named).index)
+    disturbed = invalid_words(cases)
+    invalid = f"{labels.capital(disturbed)}. Their bytes and texts count, their times do not."
+    return (
+        [
+            f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
+            f"{own['reason'].iloc[0]}."
+            for (label, status), own in lost.groupby(["label", "word"], sort=False)
+        ]
+        + ([invalid] if disturbed else [])
+        + findings.overflow_findings(cases)
+    )
 
 
 @complete_tables
 def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     """01: Voxtral's bytes and, where there is a clock, times."""
     sentences = []
-    for _, row in measured(cases).iterrows():
+    for _, row in with_bytes(cases).iterrows():
         extra = row["request_peak_bytes"] - row["idle_bytes"]
         sentences.append(
             f"Voxtral {row['llm_model']} ({row['llm_weights']} weights, {row['llm_dtype']}) "
@@ -85,7 +95,7 @@ def beside(cases: pd.DataFrame) -> list[str]:
     """02: the Whisper to pick of those that were measured, and what it left over."""
     rows = worst_per_label(cases)
     finding = f"{findings.simulated_words(rows)}{findings.memory_finding(rows)}."
-    return ([finding] if len(measured(rows)) else []) + unmeasured(cases)
+    return ([finding] if len(with_bytes(rows)) else []) + unmeasured(cases)
 
 
 @complete_tables

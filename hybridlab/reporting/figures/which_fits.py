@@ -38,8 +38,9 @@ def which_fits(cases: pd.DataFrame, card: Card | None = None) -> Figure:
     return draw(answer(cases, card))
 
 
-def draw(found: WhichFits) -> Figure:
-    """`which_fits` of what is known already."""
+@theme.styled()
+def draw(found: WhichFits, *, title: bool = True) -> Figure:
+    """`which_fits` of what is known already; without a title where one stands above it."""
     figure, ax = theme.new_axes(theme.rows_height(len(found.rows), each_in=_ROW_IN) - 0.6)
     for y, row in enumerate(found.rows):
         _draw_row(ax, y, row)
@@ -56,7 +57,7 @@ def draw(found: WhichFits) -> Figure:
     _notes(ax, found)
     ax.set_xlabel("memory in use on the card (GiB)")
     elements.legend_below(ax, handles=_handles(found), columns=4)
-    return theme.finish(figure, fit_words.headline(found), _caption(found))
+    return theme.finish(figure, fit_words.headline(found) if title else "", _caption(found))
 
 
 def _draw_row(ax: Axes, y: int, row: PairFit) -> None:

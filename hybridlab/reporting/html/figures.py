@@ -72,7 +72,9 @@ def pictures(run: Run, *, budget: int = BUDGET_CHARACTERS) -> list[Picture]:
             if made.source:
                 found.append(made)
             else:
-                run.note(f"figures/{path.name} is too large for this page; the run's folder has it.")
+                run.note(
+                    f"figures/{path.name} is too large for this page; the run's folder has it."
+                )
     return found
 
 

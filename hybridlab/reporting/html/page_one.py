@@ -4,11 +4,10 @@ where the numbers are from, what the run cannot tell, and what to type next."""
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup
 
 from hybridlab import catalog
 from hybridlab.analysis.case_status import invalid_words
@@ -89,8 +88,8 @@ def card_of(run: Run) -> Card | None:
 
 def _drawn(found: WhichFits) -> Picture:
     with tempfile.TemporaryDirectory() as folder:
-        path, _ = figures.save(draw(found), Path(folder), "which-fits")
-        return picture(path, budget=None)
+        path, _ = figures.save(draw(found, title=False), Path(folder), "which-fits")
+        return replace(picture(path, budget=None), alt=fit_words.headline(found))
 
 
 # --------------------------------------------------------------------------------------- sharing
@@ -199,7 +198,9 @@ def cannot_tell(run: Run, found: WhichFits, chosen: Recommendation | None) -> li
         said.append("Whether the predicted bytes hold there.")
     if chosen is None and has_clock(run.cases):
         said.append("How the two should share the device.")
-    weights = {str(name) for role in ("llm", "asr") for name in present(run.cases, f"{role}_weights")}
+    weights = {
+        str(name) for role in ("llm", "asr") for name in present(run.cases, f"{role}_weights")
+    }
     if weights and not weights & {"hub", "local"}:
         said.append("What released models say, and how many words they get wrong.")
     return said
@@ -209,27 +210,19 @@ def steps(run: Run, found: WhichFits) -> list[Step]:
     """What to type next."""
     said: list[Step] = []
     if words := invalid_words(run.cases):
-        said.append((f"{labels.capital(words)}:", resume_command(run)))
+        again = f"--output {run.folder.parent.name}/{run.folder.name} --resume"
+        said.append((f"{labels.capital(words)}: the same line with", again))
     if found.pick is not None and found.pick.plan is not None and found.pick.plan.card != "cpu":
         served = " ".join(serve_options(found.pick.plan))
         said.append(("Serve this pair:", f"hybridlab {served}"))
     card = found.card.name if found.card else TARGET
     if found.evidence != "measured" and card == TARGET:
         said.append(("Measure it on a T4, as Colab has one:", "hybridlab run colab-t4"))
-    said.append(("Ask for another card or a longer audio:", f"hybridlab plan --card {_other(card)}"))
+    said.append(
+        ("Ask for another card or a longer audio:", f"hybridlab plan --card {_other(card)}")
+    )
     return said
 
 
 def _other(card: str) -> str:
     return "l4 --audio-s 120" if card == TARGET else f"{TARGET} --audio-s 120"
-
-
-def resume_command(run: Run) -> str:
-    """The line that repeats the invalid cases of a run."""
-    preset = text_of(run.manifest, "preset") or "PRESET"
-    return f"hybridlab run {preset} --output {run.folder.name} --resume"
-
-
-def code(command: str) -> Markup:
-    """A command as a line to copy."""
-    return Markup("<pre><code>{}</code></pre>").format(command)

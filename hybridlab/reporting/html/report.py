@@ -7,7 +7,16 @@ from functools import partial
 from pathlib import Path
 
 from hybridlab.config.preset_files import comment
-from hybridlab.reporting.html import answer, claims, figures, files, page_one, run_info, tables, traces
+from hybridlab.reporting.html import (
+    answer,
+    claims,
+    figures,
+    files,
+    page_one,
+    run_info,
+    tables,
+    traces,
+)
 from hybridlab.reporting.html.page import Section, blocks_of, render, write_page
 from hybridlab.reporting.html.view_model import Run, badge
 from hybridlab.reporting.labels import text, text_of
