@@ -14,6 +14,8 @@ from hybridlab.results.schema import is_time
 
 #: Columns that say why a case is invalid.
 CAUSES = ("other_processes_cpu_share",)
+#: What to do about it.
+REMEDY = "close them and repeat"
 #: What has bytes that count.
 WITH_BYTES = ("ok", "invalid")
 
@@ -44,8 +46,8 @@ def none_valid(cases: pd.DataFrame) -> bool:
 
 
 def invalid_words(cases: pd.DataFrame) -> str:
-    """'8 of 8 cases invalid: other programs used up to 75 % of the CPU; close them and repeat',
-    of the experiments that have such cases; '' where none has."""
+    """'8 of 8 cases invalid: other programs used up to 75 % of the CPU', of the experiments that
+    have such cases; '' where none has."""
     if "status" not in cases:  # nothing was measured
         return ""
     own = _disturbed(cases)
@@ -53,7 +55,13 @@ def invalid_words(cases: pd.DataFrame) -> str:
     if invalid.empty:
         return ""
     noun = "case" if len(own) == 1 else "cases"
-    return f"{len(invalid)} of {len(own)} {noun} invalid: {_cause(invalid)}; close them and repeat"
+    return f"{len(invalid)} of {len(own)} {noun} invalid: {_cause(invalid)}"
+
+
+def invalid_advice(cases: pd.DataFrame) -> str:
+    """`invalid_words`, what to do, and what counts all the same; '' where no case is invalid."""
+    words = invalid_words(cases)
+    return f"{words}; {REMEDY}. Their bytes and texts count, their times do not." if words else ""
 
 
 def _disturbed(cases: pd.DataFrame) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from hybridlab.catalog.device_names import simulated_card
 from hybridlab.planner import Estimate, PairPlan, Request, plan_pair, plan_table
 from hybridlab.planner.limits import longest_audio_s
 from hybridlab.planner.memory_plan import MOMENTS
+from hybridlab.results.schema import was_stopped
 
 Evidence = Literal["measured", "simulated", "predicted"]
 #: The card of which predictions speak where no case speaks of a card.
@@ -34,6 +35,9 @@ DEFAULT_BACKEND = "openai-whisper"
 Combination = tuple[str, str, str]
 #: Of a `PairFit` what a case says.
 Reading = dict[str, Any]
+#: The same of a case without a reading on a card without a prediction.
+NOTHING: Reading = {"evidence": "predicted", "moments": {}, "others_bytes": 0.0}
+NOTHING |= {"margin_bytes": math.nan, "fits": False, "predicted": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,9 @@ class PairFit:
     margin_bytes: float
     #: Whether it leaves the margin of every pick.
     fits: bool
-    out_of_memory: bool
+    #: 'out of memory', or what became of a case without a reading, which does not fit either:
+    #: 'skipped', 'crashed'. '' of one that ended well, that nobody asked for or the reader stopped.
+    lost: str
     #: The planner's highest moment; None for a card that it does not know.
     predicted: Estimate | None
     #: Predicted, leaving the margin; None where nothing is predicted.
@@ -86,8 +92,8 @@ class WhichFits:
     llm_dtype: str
     capacity_bytes: float
     rows: tuple[PairFit, ...]
-    #: What became of cases that gave no reading, by size.
-    lost: Mapping[str, str]
+    #: Why cases gave no reading, by combination.
+    reasons: Mapping[str, str]
 
     @property
     def pick(self) -> PairFit | None:
@@ -129,9 +135,11 @@ def which_fits(cases: pd.DataFrame, card: Card | None = None) -> WhichFits:
     if card is None and capacity is None:
         card = catalog.card(TARGET)
     readings = {_combination(row): _reading(row) for _, row in ran.iterrows() if _has_reading(row)}
+    unread = {_combination(row): row for _, row in ran.iterrows() if not _has_reading(row)}
+    lost = {one: "" if was_stopped(row) else str(row["status"]) for one, row in unread.items()}
     plan = _planner(card, llm_model, llm_dtype, capacity, readings.values()) if card else None
-    wanted = _combinations(plan, readings)
-    rows = tuple(_row(one, plan, readings.get(one)) for one in wanted)
+    wanted = _combinations(plan, [*readings, *unread])
+    rows = tuple(_row(one, plan, readings.get(one), lost.get(one, "")) for one in wanted)
     return WhichFits(
         card=card,
         device=device,
@@ -139,11 +147,7 @@ def which_fits(cases: pd.DataFrame, card: Card | None = None) -> WhichFits:
         llm_dtype=llm_dtype or next(row.plan.llm_dtype for row in rows if row.plan),
         capacity_bytes=capacity or float(card.usable_bytes if card else math.nan),
         rows=rows,
-        lost={
-            str(row["asr_model"]): f"{row['status']}: {row['reason']}"
-            for _, row in ran.iterrows()
-            if not _has_reading(row)
-        },
+        reasons={" ".join(one): str(row["reason"]) for one, row in unread.items()},
     )
 
 
@@ -213,12 +217,10 @@ def _planner(
     return _Planner(card, options, others)
 
 
-def _combinations(
-    plan: _Planner | None, readings: Mapping[Combination, Reading]
-) -> list[Combination]:
-    """By size: the best, the default, and others that ran."""
+def _combinations(plan: _Planner | None, asked: list[Combination]) -> list[Combination]:
+    """By size: the best, the default, and others that were asked for."""
     default = catalog.backend(DEFAULT_BACKEND).default_dtype
-    wanted = list(readings)
+    wanted = asked
     if plan is not None:
         best = plan.best()
         wanted = [*best, *((size, DEFAULT_BACKEND, default) for size, *_ in best), *wanted]
@@ -226,7 +228,9 @@ def _combinations(
     return sorted(dict.fromkeys(wanted), key=lambda one: known.index(one[0]))
 
 
-def _row(combination: Combination, plan: _Planner | None, reading: Reading | None) -> PairFit:
+def _row(
+    combination: Combination, plan: _Planner | None, reading: Reading | None, lost: str
+) -> PairFit:
     size, backend, dtype = combination
     planned = plan.one(combination) if plan else None
     shared: dict[str, Any] = {
@@ -235,7 +239,8 @@ def _row(combination: Combination, plan: _Planner | None, reading: Reading | Non
     }
     if reading is not None:
         return PairFit(**shared, **reading)
-    assert plan is not None and planned is not None  # what did not run is there for its plan
+    if plan is None or planned is None:
+        return PairFit(**shared, **NOTHING, lost=lost or "stopped")
     others = plan.others_bytes
     return PairFit(
         **shared,
@@ -243,8 +248,8 @@ def _row(combination: Combination, plan: _Planner | None, reading: Reading | Non
         moments={name: others + planned.moment(name).expected for name in MOMENTS},
         others_bytes=others,
         margin_bytes=float(planned.margin_bytes),
-        fits=plan_leaves(planned),
-        out_of_memory=False,
+        fits=plan_leaves(planned) and not lost,
+        lost=lost,
         predicted=planned.total + Estimate.exact(others),
     )
 
@@ -263,6 +268,6 @@ def _reading(row: Any) -> Reading:
         "others_bytes": others,
         "margin_bytes": math.nan if lost else margin,
         "fits": not lost and margin >= DEFAULT_MARGIN_BYTES,
-        "out_of_memory": lost,
+        "lost": "out of memory" if lost else "",
         "predicted": None if pd.isna(predicted) else Estimate.exact(float(predicted) + others),
     }

@@ -40,7 +40,7 @@ def run(
     invalid.
     """
     from hybridlab import api
-    from hybridlab.analysis.case_status import invalid_words, none_valid
+    from hybridlab.analysis.case_status import REMEDY, invalid_words, none_valid
     from hybridlab.config.params import parse_override
 
     with cli_errors():
@@ -68,7 +68,7 @@ def run(
         typer.echo(f"report: {relative_path(done.report)}")
         if words := invalid_words(done.cases):
             folder = shlex.quote(str(relative_path(done.folder)))
-            typer.echo(f"{words}: the same line with --output {folder} --resume")
+            typer.echo(f"{words}; {REMEDY}: the same line with --output {folder} --resume")
     if done.status != "completed":
         raise typer.Exit(1)
     if none_valid(done.cases):

@@ -136,11 +136,13 @@ class _Run:
         again when one of them was repeated."""
         name = params.notebook
         part = self.run_dir / "parts" / name
-        if self.outcomes.get(name, {}).get("status") == "completed":
-            if name == VERDICT and self.repeated:
-                shutil.rmtree(part)
-            elif not _disturbed(part):
-                return
+        done = self.outcomes.get(name, {}).get("status") == "completed"
+        if done and name == VERDICT and self.repeated:
+            shutil.rmtree(part)
+        elif _disturbed(part):  # a part without a manifest is gone on with
+            (part / "manifest.json").unlink(missing_ok=True)
+        elif done:
+            return
         self.outcomes.pop(name, None)
         self.repeated = True
         self.outcomes[name] = _run_notebook(params, self.run_dir, progress)

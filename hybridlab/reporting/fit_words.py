@@ -54,15 +54,26 @@ def voxtral_name(model: str) -> str:
     return f"Voxtral-{model.title()}" if model in catalog.VOXTRALS else f"Voxtral {model}"
 
 
+def evidence(found: WhichFits) -> list[str]:
+    """'6 pairs simulated: …', of each kind that some row is of."""
+    kinds = [row.evidence for row in found.rows if row.moments]
+    return [
+        f"{labels.counted(kinds.count(kind), 'pair')} {words}"
+        for kind, words in EVIDENCE.items()
+        if kind in kinds
+    ]
+
+
 def nearest(found: WhichFits) -> PairFit:
     """Where nothing fits, what is least short."""
-    return max(found.rows, key=lambda row: -math.inf if row.out_of_memory else row.margin_bytes)
+    known = [row for row in found.rows if not row.lost] or found.rows
+    return max(known, key=lambda row: row.margin_bytes)
 
 
 def verdict(row: PairFit) -> str:
     """'2.43 GiB', '3.21 GiB short', 'out of memory': what it leaves of the card."""
-    if row.out_of_memory:
-        return "out of memory"
+    if row.lost:
+        return row.lost
     if not math.isfinite(row.margin_bytes):
         return "margin unknown"
     if row.margin_bytes < 0:
@@ -73,6 +84,8 @@ def verdict(row: PairFit) -> str:
 def breaks_first(row: PairFit) -> str:
     """What would end it first: an audio beyond what a request may bring, else the moment that takes
     most."""
+    if not row.moments:
+        return ""
     if row.fits and row.audio_is_limited:
         return f"over {row.longest_audio_s:g} s of audio"
     return labels.MOMENTS[row.highest_moment]
@@ -94,9 +107,9 @@ def three_numbers(found: WhichFits) -> list[Card]:
     spare = f"{labels.spare(pick.margin_bytes)}: {peak} of {format_bytes(found.capacity_bytes)}"
     cards = [("What fits", pick.asr_model, spare)]
     if pick.longest_audio_s is not None:
-        most = "in one request" if pick.audio_is_limited else "as long as Voxtral takes"
+        most = "" if pick.audio_is_limited else "all that Voxtral takes, "
         longest = f"{pick.longest_audio_s:g} s of audio"
-        cards.append(("Longest request", longest, f"{most}, with {FREE} left free: predicted"))
+        cards.append(("Longest request", longest, f"{most}with {FREE} left free: predicted"))
     moment = labels.MOMENTS[pick.highest_moment]
     if pick.audio_is_limited:
         cards.append(("What breaks first", "a longer audio", "the request peak grows with it"))

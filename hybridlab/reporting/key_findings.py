@@ -10,7 +10,7 @@ import pandas as pd
 
 from hybridlab.analysis import memory_growth, queueing
 from hybridlab.analysis.arms import failures
-from hybridlab.analysis.case_status import invalid_words, with_bytes
+from hybridlab.analysis.case_status import invalid_advice, with_bytes
 from hybridlab.analysis.stats import quantile
 from hybridlab.analysis.texts import endings, is_cut
 from hybridlab.reporting import findings, labels, tables
@@ -53,17 +53,13 @@ def unmeasured(cases: pd.DataFrame) -> list[str]:
         label=case_labels(cases), word=[labels.status(c) for _, c in cases.iterrows()]
     )
     lost = named.drop(with_bytes(named).index)
-    disturbed = invalid_words(cases)
-    invalid = f"{labels.capital(disturbed)}. Their bytes and texts count, their times do not."
-    return (
-        [
-            f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
-            f"{own['reason'].iloc[0]}."
-            for (label, status), own in lost.groupby(["label", "word"], sort=False)
-        ]
-        + ([invalid] if disturbed else [])
-        + findings.overflow_findings(cases)
-    )
+    sentences = [
+        f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
+        f"{own['reason'].iloc[0]}."
+        for (label, status), own in lost.groupby(["label", "word"], sort=False)
+    ]
+    sentences += filter(None, [labels.capital(invalid_advice(cases))])
+    return sentences + findings.overflow_findings(cases)
 
 
 @complete_tables

@@ -52,7 +52,7 @@ def draw(found: WhichFits, *, title: bool = True) -> Figure:
     if best is not None:
         ax.get_yticklabels()[best].set_fontweight("bold")
     _divide_sizes(ax, found)
-    ax.set_xlim(0, max(max(row.moments.values()) for row in found.rows) / GIB * 1.03)
+    ax.set_xlim(0, max(max(row.moments.values(), default=0.0) for row in found.rows) / GIB * 1.03)
     elements.draw_capacity(ax, [found.capacity_bytes], ax.get_xlim()[1] * GIB)
     _notes(ax, found)
     ax.set_xlabel("memory in use on the card (GiB)")
@@ -91,9 +91,9 @@ def _notes(ax: Axes, found: WhichFits) -> None:
     place |= {"xycoords": ax.get_yaxis_transform(), "va": "center", "fontsize": 9.5}
     for y, row in enumerate(found.rows):
         sign = "✓" if row.fits else "✗"
-        words = f"{sign} {fit_words.verdict(row)} · {fit_words.breaks_first(row)}"
+        words = " · ".join(filter(None, [fit_words.verdict(row), fit_words.breaks_first(row)]))
         weight = "bold" if row == found.pick else "normal"
-        ax.annotate(words, (1.012, y), (0, 0), fontweight=weight, **place)
+        ax.annotate(f"{sign} {words}", (1.012, y), (0, 0), fontweight=weight, **place)
     heading = "left free · what breaks first"
     ax.annotate(heading, (1.012, -0.55), (0, 27), color=MUTED, **place)
 
@@ -116,15 +116,10 @@ def _handles(found: WhichFits) -> list[Any]:
 
 
 def _caption(found: WhichFits) -> str:
-    counts = {kind: sum(row.evidence == kind for row in found.rows) for kind in fit_words.EVIDENCE}
-    words = [
-        f"{labels.counted(count, 'pair')} {fit_words.EVIDENCE[kind]}"
-        for kind, count in counts.items()
-        if count
-    ]
+    words = fit_words.evidence(found)
     words.append(f"Voxtral {found.llm_model} in {found.llm_dtype}, both resident")
     words.append(f"capacity {format_bytes(found.capacity_bytes)}")
     if any(row.longest_audio_s for row in found.rows):
         words.append(f"over … s of audio: predicted, with {fit_words.FREE} left free")
-    words += [f"{size} did not run ({why})" for size, why in found.lost.items()]
+    words += [f"{name} did not run: {why}" for name, why in found.reasons.items()]
     return "\N{NO-BREAK SPACE}· ".join(words)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from hybridlab import catalog
-from hybridlab.analysis.case_status import invalid_words
+from hybridlab.analysis.case_status import invalid_advice, invalid_words
 from hybridlab.analysis.pick import serve_options
 from hybridlab.analysis.recommendation import Recommendation, Requirements, recommend
 from hybridlab.analysis.which_fits import TARGET, WhichFits, which_fits
@@ -112,22 +112,22 @@ def sharing(run: Run, chosen: Recommendation | None) -> str:
     if chosen.by_bytes:
         words = f"{arm} takes least memory, {labels.n_bytes(chosen.peak_bytes)}; {NO_TIMES}"
     else:
-        words = f"{arm}: {_against_control(run, arm, chosen)}"
+        words = f"{arm} {_against_control(run, arm, chosen)}"
         if chosen.few:
-            words = f"too few rounds to tell; so far {words}"
+            words = f"Too few rounds to tell; so far {words}"
         elif chosen.tie:
-            words = f"a tie with {chosen.runner_up}, which takes more memory; {words}"
-    found = f"{words}; n = {labels.counted(chosen.n, 'case')}, measured with {chosen.pair}"
-    return labels.capital(f"{found}. {labels.capital(lost)}." if lost else f"{found}.")
+            words = f"{words}: a tie with {chosen.runner_up}, which takes more memory"
+    found = f"{words}; n = {labels.counted(chosen.n, 'case')}, measured with {chosen.pair}."
+    return f"{found} {labels.capital(lost)}." if lost else found
 
 
 def _against_control(run: Run, arm: str, chosen: Recommendation) -> str:
-    """'0.86 (0.84 to 0.88) times as long as sequential/plain in the same rounds'."""
+    """'takes 0.86 [0.84, 0.88] times as long per request as sequential/plain in the same …'."""
     if arm == CONTROL:
-        return f"no other way is faster, {labels.seconds(chosen.median_s)} a request"
+        return f"takes {labels.seconds(chosen.median_s)} per request"
     own = next(one for one in race_standings(run.cases, run.trials) if one.arm == arm)
     ratio = labels.bracketed(own.relative, "{:.2f}".format)
-    return f"{ratio} times as long as {CONTROL} in the same rounds"
+    return f"takes {ratio} times as long per request as {CONTROL} in the same rounds"
 
 
 # ---------------------------------------------------------------------------------- what limits it
@@ -135,10 +135,8 @@ def _against_control(run: Run, arm: str, chosen: Recommendation) -> str:
 
 def cautions(run: Run, found: WhichFits) -> list[str]:
     """What to know before anything on the page is believed."""
-    said = [_toys(run, found), _invalid(run), _missing(run), _other_audio(run)]
-    return [f"{labels.capital(words)}." for words in said if words] + [
-        labels.capital(words) for words in overflow_findings(run.cases)
-    ]
+    said = [_toys(run, found), invalid_advice(run.cases), _missing(run), _other_audio(run)]
+    return [labels.capital(words) for words in [*said, *overflow_findings(run.cases)] if words]
 
 
 def _toys(run: Run, found: WhichFits) -> str:
@@ -148,20 +146,15 @@ def _toys(run: Run, found: WhichFits) -> str:
         return ""
     of = "the simulated card" if found.evidence == "simulated" else "formulas"
     return (
-        "this run used the pocket Voxtral, a toy of 9 MB that knows spoken digits: it cannot tell "
+        "this run used the pocket Voxtral, a toy that knows spoken digits: it cannot tell "
         f"which Whisper fits beside a released one. What fits comes from {of}; times below are "
-        "the toy's"
+        "the toy's."
     )
-
-
-def _invalid(run: Run) -> str:
-    words = invalid_words(run.cases)
-    return f"{words}. Their bytes and texts count, their times do not" if words else ""
 
 
 def _missing(run: Run) -> str:
     lost = [name for name in NOTEBOOKS if outcome(run, name)[0] not in ("completed", "skipped")]
-    return f"notebooks without a result: {', '.join(lost)}" if lost else ""
+    return f"notebooks without a result: {', '.join(lost)}." if lost else ""
 
 
 def _other_audio(run: Run) -> str:
@@ -171,17 +164,13 @@ def _other_audio(run: Run) -> str:
         return ""
     ran = run.cases[run.cases["status"] != "skipped"]
     models = [*present(ran, "llm_model"), *present(ran, "asr_model")]
-    return catalog.pocket_words(*map(str, models))
+    words = catalog.pocket_words(*map(str, models))
+    return f"{words}." if words else ""
 
 
 def evidence(run: Run, found: WhichFits, chosen: Recommendation | None) -> str:
     """Where the numbers of this page are from, once."""
-    counts = {kind: sum(row.evidence == kind for row in found.rows) for kind in fit_words.EVIDENCE}
-    said = [
-        f"bytes of {labels.counted(n, 'pair')} are {fit_words.EVIDENCE[kind]}"
-        for kind, n in counts.items()
-        if n
-    ]
+    said = [f"bytes of {words}" for words in fit_words.evidence(found)]
     if chosen is not None and not chosen.by_bytes:
         devices = ", ".join(sorted({str(name) for name in present(run.cases, "device")}))
         said.append(f"times are measured on {devices}")
@@ -209,10 +198,10 @@ def cannot_tell(run: Run, found: WhichFits, chosen: Recommendation | None) -> li
 def steps(run: Run, found: WhichFits) -> list[Step]:
     """What to type next."""
     said: list[Step] = []
-    if words := invalid_words(run.cases):
+    if invalid_words(run.cases):
         again = f"--output {run.folder.parent.name}/{run.folder.name} --resume"
-        said.append((f"{labels.capital(words)}: the same line with", again))
-    if found.pick is not None and found.pick.plan is not None and found.pick.plan.card != "cpu":
+        said.append(("Close other programs and repeat what is invalid: the same line with", again))
+    if found.pick is not None and found.pick.plan is not None:
         served = " ".join(serve_options(found.pick.plan))
         said.append(("Serve this pair:", f"hybridlab {served}"))
     card = found.card.name if found.card else TARGET
