@@ -35,7 +35,7 @@ def valid_times(rows: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     invalid = pd.MultiIndex.from_frame(rows[key]).isin(pd.MultiIndex.from_frame(lost))
     if {"start_s", "end_s"} <= set(rows.columns):
         return rows[~invalid]
-    times = [name for name in rows if is_time(str(name)) and name not in CAUSES]
+    times = [str(name) for name in rows if is_time(str(name)) and name not in CAUSES]
     return rows.assign(**{name: rows[name].mask(invalid) for name in times})
 
 

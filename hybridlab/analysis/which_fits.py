@@ -147,7 +147,7 @@ def which_fits(cases: pd.DataFrame, card: Card | None = None) -> WhichFits:
         llm_dtype=llm_dtype or next(row.plan.llm_dtype for row in rows if row.plan),
         capacity_bytes=capacity or float(card.usable_bytes if card else math.nan),
         rows=rows,
-        reasons={" ".join(one): str(row["reason"]) for one, row in unread.items()},
+        reasons={" ".join(one): str(row["reason"] or "") for one, row in unread.items()},
     )
 
 

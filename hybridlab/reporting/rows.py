@@ -53,9 +53,10 @@ def complete_tables(function: Callable[P, R]) -> Callable[P, R]:
             if name in TABLES and isinstance(value, pd.DataFrame):
                 given.arguments[name] = complete(name, value)
         cases = given.arguments.get("cases")
-        for name, value in given.arguments.items() if cases is not None else ():
-            if name in TABLES and isinstance(value, pd.DataFrame):
-                given.arguments[name] = valid_times(value, cases)
+        if isinstance(cases, pd.DataFrame):
+            for name, value in given.arguments.items():
+                if name in TABLES and isinstance(value, pd.DataFrame):
+                    given.arguments[name] = valid_times(value, cases)
         return function(*given.args, **given.kwargs)
 
     return wrapper

@@ -66,8 +66,8 @@ def _draw_row(ax: Axes, y: int, row: PairFit) -> None:
         width = (row.moments.get(moment, 0.0) - row.others_bytes) / GIB
         bar: dict[str, Any] = {"height": _BAR, "left": row.others_bytes / GIB, "zorder": 3}
         if ran:
-            look = {"color": colour, "hatch": _HATCHES[moment], "edgecolor": "white"}
-            ax.barh(y + lift, width, **bar, **look, linewidth=0.3)
+            bar |= {"color": colour, "hatch": _HATCHES[moment], "edgecolor": "white"}
+            ax.barh(y + lift, width, **bar, linewidth=0.3)
         else:
             ax.barh(y + lift, width, **bar, facecolor="none", edgecolor=colour, linewidth=1.1)
     if row.others_bytes:
@@ -101,9 +101,9 @@ def _notes(ax: Axes, found: WhichFits) -> None:
 def _handles(found: WhichFits) -> list[Any]:
     handles: list[Any] = []
     for moment, (colour, _) in MOMENT_LOOK.items():
-        look = {"facecolor": colour, "hatch": _HATCHES[moment], "edgecolor": "white"}
-        if not found.n_run:
-            look = {"facecolor": "none", "edgecolor": colour}
+        look: dict[str, Any] = {"facecolor": "none", "edgecolor": colour}
+        if found.n_run:
+            look = {"facecolor": colour, "edgecolor": "white", "hatch": _HATCHES[moment]}
         handles.append(Patch(label=labels.MOMENTS[moment], **look))
     if any(row.others_bytes for row in found.rows):
         handles.append(Patch(facecolor=OWNER_LOOK["base"][0], label="driver, other programs"))
@@ -116,10 +116,12 @@ def _handles(found: WhichFits) -> list[Any]:
 
 
 def _caption(found: WhichFits) -> str:
-    words = fit_words.evidence(found)
+    words = [f"n = {kind}" for kind in fit_words.evidence(found)]
     words.append(f"Voxtral {found.llm_model} in {found.llm_dtype}, both resident")
     words.append(f"capacity {format_bytes(found.capacity_bytes)}")
     if any(row.longest_audio_s for row in found.rows):
         words.append(f"over … s of audio: predicted, with {fit_words.FREE} left free")
-    words += [f"{name} did not run: {why}" for name, why in found.reasons.items()]
+    for why in dict.fromkeys(found.reasons.values()):
+        names = ", ".join(name for name, reason in found.reasons.items() if reason == why)
+        words.append(f"{names} did not run{f': {why}' if why else ''}")
     return "\N{NO-BREAK SPACE}· ".join(words)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from markupsafe import Markup
+
+from hybridlab.analysis.case_status import invalid_words
 from hybridlab.config.preset_files import comment
 from hybridlab.reporting.html import (
     answer,
@@ -92,6 +95,14 @@ QUESTIONS = (
 SECTIONS = tuple(section for question in QUESTIONS for section in question.sections)
 
 
+def _status(run: Run) -> Markup:
+    """How the run ended, and whether its times count."""
+    status = text(run.manifest.get("status"), empty="no manifest")
+    if status == "completed" and invalid_words(run.cases):
+        return badge("completed, some times invalid", "warn")
+    return badge(status)
+
+
 def build_report(run_dir: Path) -> Path:
     """Write `<run>/index.html`, one page that needs no other file and no network.
 
@@ -115,5 +126,5 @@ def build_report(run_dir: Path) -> Path:
         run_id=run.name,
         preset=text_of(run.manifest, "preset"),
         preset_words=comment(text_of(run.manifest, "preset")),
-        status=badge(text(run.manifest.get("status"), empty="no manifest")),
+        status=_status(run),
     )

@@ -166,6 +166,8 @@ DRAWN: dict[str, Callable[[Tables], Figure]] = {
 }
 #: Those that read tables of a run.
 FROM_TABLES = [name for name in DRAWN if name not in ("plan", "request")]
+#: Those that have something to show without any row: what is predicted.
+PREDICTED = ("which_fits",)
 
 
 def words_of(figure: Figure) -> str:
