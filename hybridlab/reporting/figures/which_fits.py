@@ -117,6 +117,7 @@ def _handles(found: WhichFits) -> list[Any]:
 
 def _caption(found: WhichFits) -> str:
     words = [f"n = {kind}" for kind in fit_words.evidence(found)]
+    words.append("no interval: one case for each pair" if found.n_run else "no interval")
     words.append(f"Voxtral {found.llm_model} in {found.llm_dtype}, both resident")
     words.append(f"capacity {format_bytes(found.capacity_bytes)}")
     if any(row.longest_audio_s for row in found.rows):
