@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
@@ -94,6 +94,8 @@ class WhichFits:
     rows: tuple[PairFit, ...]
     #: Why cases gave no reading, by combination.
     reasons: Mapping[str, str]
+    #: Those that were looked at; none where all is predicted.
+    cases: pd.DataFrame = field(compare=False, repr=False)
 
     @property
     def pick(self) -> PairFit | None:
@@ -147,6 +149,7 @@ def which_fits(cases: pd.DataFrame, card: Card | None = None) -> WhichFits:
         llm_dtype=llm_dtype or next(row.plan.llm_dtype for row in rows if row.plan),
         capacity_bytes=capacity or float(card.usable_bytes if card else math.nan),
         rows=rows,
+        cases=ran,
         reasons={" ".join(one): str(row["reason"] or "") for one, row in unread.items()},
     )
 

@@ -204,6 +204,11 @@ def caption(
     return "\N{NO-BREAK SPACE}· ".join(word for word in words if word)
 
 
+def origin(cases: pd.DataFrame) -> list[str]:
+    """Which weights, and where."""
+    return [_weights(cases), _device(cases)]
+
+
 def _weights(cases: pd.DataFrame) -> str:
     found = {
         role: sorted({str(source) for source in present(cases, f"{role}_weights")})

@@ -17,7 +17,7 @@ from hybridlab.catalog import Card
 from hybridlab.reporting import fit_words, labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.palette import CAPACITY_COLOUR, GUIDE, MOMENT_LOOK, MUTED, OWNER_LOOK
-from hybridlab.units import GIB, format_bytes
+from hybridlab.units import GIB
 
 #: Of a row's height: one bar, and where the three of a row lie.
 _BAR, _LIFTS = 0.23, (-0.25, 0.0, 0.25)
@@ -119,7 +119,13 @@ def _caption(found: WhichFits) -> str:
     words = [f"n = {kind}" for kind in fit_words.evidence(found)]
     words.append("no interval: one case for each pair" if found.n_run else "no interval")
     words.append(f"Voxtral {found.llm_model} in {found.llm_dtype}, both resident")
-    words.append(f"capacity {format_bytes(found.capacity_bytes)}")
+    if len(found.cases):
+        words += theme.origin(found.cases)
+    elif found.card is not None:
+        words += [
+            "weights: true sizes from the catalog",
+            f"card {found.card.name}, no memory limit",
+        ]
     if any(row.longest_audio_s for row in found.rows):
         words.append(f"over … s of audio: predicted, with {fit_words.FREE} left free")
     for why in dict.fromkeys(found.reasons.values()):
