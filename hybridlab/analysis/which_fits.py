@@ -113,6 +113,12 @@ class WhichFits:
         return next((kind for kind in ("measured", "simulated") if kind in kinds), "predicted")
 
     @property
+    def memory_limited(self) -> bool:
+        """Whether a limit made the device behave like a smaller one."""
+        limited = self.cases.get("memory_limited")
+        return limited is not None and bool(limited.eq(True).any())
+
+    @property
     def n_run(self) -> int:
         """How many pairs ran, here or on the simulated card."""
         return sum(row.evidence != "predicted" for row in self.rows)

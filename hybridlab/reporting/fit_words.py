@@ -26,6 +26,9 @@ def where(found: WhichFits) -> str:
     if found.card is None:
         return f"On this GPU ({found.device})"
     title = found.card.title.removeprefix("NVIDIA ")
+    if found.memory_limited:
+        limit = format_bytes(found.capacity_bytes)
+        return f"On this {title if found.card.is_gpu else 'CPU'}, limited to {limit},"
     if not found.card.is_gpu:
         return "On this machine's CPU"
     if found.evidence == "measured":

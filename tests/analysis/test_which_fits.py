@@ -11,6 +11,7 @@ import pytest
 from hybridlab import catalog
 from hybridlab.analysis.pick import DEFAULT_MARGIN_BYTES, pick
 from hybridlab.analysis.which_fits import WhichFits, which_fits
+from hybridlab.reporting import fit_words
 from hybridlab.results.reader import run_table
 from hybridlab.units import GIB
 from tests.synthetic import case, memory
@@ -121,3 +122,10 @@ def test_what_others_hold_of_a_cpu_counts_for_what_was_not_run(project: Path) ->
     for row in predicted:
         spare = found.capacity_bytes - max(row.moments.values())
         assert spare == pytest.approx(row.margin_bytes, abs=4)
+
+
+def test_a_memory_limit_is_said_where_the_card_is_named() -> None:
+    own = {"device": "cpu", "evidence": "measured", "memory_limited": True}
+    found = which_fits(pd.DataFrame([beside("base", 0.2, **own)]))
+    assert found.memory_limited
+    assert fit_words.where(found) == "On this CPU, limited to 15.60 GiB,"
