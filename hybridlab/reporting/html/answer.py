@@ -55,7 +55,8 @@ def _goal(goal: dict[str, Any]) -> str:
         ", ".join(filter(None, (text_of(goal, name) for name in names)))
         for names in (("arm", "figure", "how_sure"), ("runner_up", "runner_up_figure"))
     )
-    return f"{best}; then {second}" if goal.get("runner_up") else best
+    tie = text_of(goal, "how_sure").startswith("a tie")  # a tie has no second
+    return f"{best}; then {second}" if goal.get("runner_up") and not tie else best
 
 
 def constraints(run: Run) -> str:
@@ -143,7 +144,8 @@ def cards(run: Run) -> list[Card]:
 
 def _margin_card(run: Run) -> Card | None:
     # a case that ran out of memory has a reading from before its failure, not a margin
-    margins = numbers(with_bytes(run.cases), "margin_bytes")
+    known = with_bytes(run.cases)  # inside a limit the margin is that limit's
+    margins = numbers(known[~known["memory_limited"].eq(True)], "margin_bytes")
     if not margins.notna().any():
         return None
     row = run.cases.loc[[margins.idxmin()]]
