@@ -67,6 +67,16 @@ def write_run(base: Path, *, notebooks: int = 8) -> Path:
     return run
 
 
+def change_cases(run: Path, experiment: str, values: dict[str, Any], *, every: int = 1) -> Path:
+    """Give each case of an experiment these values, or of `every` so many in a notebook one."""
+    for path in run.glob("parts/*/cases.jsonl"):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for at, row in enumerate(row for row in rows if row["experiment"] == experiment):
+            row.update(values if at % every == 0 else {})
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return run
+
+
 VERDICT: dict[str, Any] = {
     "answer": "Whisper medium fits beside Voxtral with 2.8 GiB to spare; run them in parallel.",
     "recommendation": {

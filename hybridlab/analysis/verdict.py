@@ -13,6 +13,7 @@ import pandas as pd
 
 from hybridlab import catalog, planner
 from hybridlab.analysis.arms import is_value, main_pair, numbers
+from hybridlab.analysis.case_status import WITH_BYTES, invalid_words
 from hybridlab.analysis.claims.claims_file import Claim
 from hybridlab.analysis.claims.evidence import ClaimResult, RunData
 from hybridlab.analysis.claims.rules import RULES
@@ -119,7 +120,7 @@ def _option_row(option: str, plan: PairPlan, cases: pd.DataFrame) -> dict[str, A
 def _measured(plan: PairPlan, cases: pd.DataFrame) -> dict[str, Any]:
     """This run's figures for the same combination; empty values where it was not measured."""
     same = cases["asr_backend"].eq(plan.asr_backend) & cases["asr_dtype"].eq(plan.asr_dtype)
-    ran = cases[same & cases["status"].isin(["ok", "oom"])]
+    ran = cases[same & cases["status"].isin([*WITH_BYTES, "oom"])]
     if ran.empty:
         names = ("status", "on", "llm_model", "weights", "peak_bytes")
         return {"measured": None, **{f"measured_{name}": None for name in names}}
@@ -153,7 +154,9 @@ def answer_sentence(
     predicts for the target card."""
     where = f"On {_device_text(device, card)} with {_pair_text(cases)}"
     if recommendation is None:
-        found = f"{where}, no way with a Whisper that nothing bars was measured beside a control"
+        lost = invalid_words(cases[cases["experiment"] == "strategy_comparison"])
+        why = lost or "no way with a Whisper that nothing bars was measured beside a control"
+        found = f"{where}, {why}"
     else:
         found = f"{where}, {_winner_text(recommendation)}"
     return f"{found}; {_foresight_text(catalog.card(target))}."

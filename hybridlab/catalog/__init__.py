@@ -14,7 +14,7 @@ from hybridlab.catalog.backends import (
     attention,
     backend,
 )
-from hybridlab.catalog.cards import CARDS, HOST, Card, card
+from hybridlab.catalog.cards import CARDS, HOST, Card, card, card_titled
 from hybridlab.catalog.constants import (
     ANSWER_TOKENS,
     ENCODER_POSITIONS,
@@ -105,6 +105,7 @@ __all__ = [
     "attention",
     "backend",
     "card",
+    "card_titled",
     "is_multilingual",
     "language_for",
     "model_named",

@@ -103,3 +103,14 @@ HOST = Card(
 def card(name: str) -> Card:
     """The card of that name; `ParameterError` lists the good names."""
     return CARDS[name.lower()]
+
+
+def card_titled(title: str, total_bytes: int) -> Card | None:
+    """The card that a driver calls so and that has about so many bytes, if the catalog knows it."""
+    words = title.lower().replace("-", " ").split()
+    for card in CARDS.values():
+        key = card.name.split("-")
+        same_name = all(part in words for part in key if not part.isdigit() or len(part) == 4)
+        if same_name and abs(total_bytes - card.usable_bytes) < 0.1 * card.usable_bytes:
+            return card
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,8 @@ Only = Annotated[str, typer.Option(help="notebooks by number or name, as 02,06")
 Overrides = Annotated[
     list[str] | None, typer.Option("-p", help="a parameter as name=value, repeatable")
 ]
+#: Exit code of a run that completed, in which other programs have disturbed all of a comparison.
+NO_VALID_TIMES = 3
 
 
 @app.command()
@@ -34,8 +37,13 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="repeat only what is missing")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the notebooks headlessly into one run folder with a report."""
+    """Run the notebooks headlessly into one run folder with a report.
+
+    Exit code 1: a notebook failed; 2: refused; 3: other programs made all times of a comparison
+    invalid.
+    """
     from hybridlab import api
+    from hybridlab.analysis.case_status import REMEDY, invalid_words, none_valid
 
     with cli_errors():
         from hybridlab.cli.progress import progress
@@ -54,8 +62,13 @@ def run(
     else:
         printing.console().print(outcome_table(done.notebooks))
         typer.echo(f"report: {relative_path(done.report)}")
+        if words := invalid_words(done.cases):
+            folder = shlex.quote(str(relative_path(done.folder)))
+            typer.echo(f"{words}; {REMEDY}: the same line with --output {folder} --resume")
     if done.status != "completed":
         raise typer.Exit(1)
+    if none_valid(done.cases):
+        raise typer.Exit(NO_VALID_TIMES)
 
 
 def overrides_of(given: Sequence[str] | None) -> dict[str, Any]:
@@ -72,12 +85,16 @@ def overrides_of(given: Sequence[str] | None) -> dict[str, Any]:
 
 
 def outcome(run: Run) -> dict[str, Any]:
-    """What became of a run: status, each notebook's outcome, and where its files are."""
+    """What became of a run: status, each notebook's outcome, invalid cases, and where its files
+    are."""
+    from hybridlab.analysis.case_status import invalid_words
+
     return {
         "run_dir": str(run.folder),
         "status": run.status,
         "preset": run.manifest["preset"],
         "notebooks": run.notebooks,
+        "invalid": invalid_words(run.cases),
         "report": str(run.report),
     }
 

@@ -90,11 +90,4 @@ def card_of(device: Device) -> catalog.Card | None:
     """The catalog's card with this device's name and size, if any."""
     if device.capability is None:
         return None
-    words = device.title().lower().replace("-", " ").split()
-    total = device.capacity_bytes()
-    for card in catalog.CARDS.values():
-        key = card.name.split("-")
-        same_name = all(part in words for part in key if not part.isdigit() or len(part) == 4)
-        if same_name and abs(total - card.usable_bytes) < 0.1 * card.usable_bytes:
-            return card
-    return None
+    return catalog.card_titled(device.title(), device.capacity_bytes())

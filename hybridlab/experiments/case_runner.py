@@ -18,6 +18,7 @@ from hybridlab.processes.fork_server import STOPPED, shared_server
 from hybridlab.results.manifest import now, write_json
 from hybridlab.results.reader import read_rows
 from hybridlab.results.run_folder import NotebookRun
+from hybridlab.results.schema import was_stopped
 from hybridlab.results.writer import TableWriter
 
 #: What a resumed run tries again, beside what the reader has stopped.
@@ -147,11 +148,6 @@ def _revisions(case: Case) -> dict[str, str | None]:
         "llm_revision": revision(case.llm),
         "asr_revision": revision(case.asr) if case.asr is not None else None,
     }
-
-
-def was_stopped(row: Mapping[str, Any]) -> bool:
-    """Whether the reader stopped this case, or those before it and it with them."""
-    return bool(row["reason"] == STOPPED)
 
 
 def failures(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -37,7 +37,7 @@ from hybridlab.results.manifest import (
     run_manifest,
     write_json,
 )
-from hybridlab.results.reader import write_parquet
+from hybridlab.results.reader import read_rows, write_parquet
 from hybridlab.results.run_folder import check_space, new_run_folder
 
 log = logging.getLogger("hybridlab.run")
@@ -139,13 +139,18 @@ class _Run:
         self.outcomes = dict(read_manifest(self.run_dir).get("notebooks", {}))
 
     def execute(self, params: Params, progress: Progress) -> None:
-        """Run one notebook unless an earlier try has completed it. The verdict reads the others'
-        rows, so it is drawn again when one of them was repeated."""
+        """Run one notebook unless an earlier try has completed it; where other programs disturbed
+        that, its invalid cases are repeated. The verdict reads the others' rows, so it is drawn
+        again when one of them was repeated."""
         name = params.notebook
-        if self.outcomes.get(name, {}).get("status") == "completed":
-            if name != VERDICT or not self.repeated:
-                return
-            shutil.rmtree(self.run_dir / "parts" / name)
+        part = self.run_dir / "parts" / name
+        done = self.outcomes.get(name, {}).get("status") == "completed"
+        if done and name == VERDICT and self.repeated:
+            shutil.rmtree(part)
+        elif _disturbed(part):  # a part without a manifest is gone on with
+            (part / "manifest.json").unlink(missing_ok=True)
+        elif done:
+            return
         self.outcomes.pop(name, None)
         self.repeated = True
         self.outcomes[name] = _run_notebook(params, self.run_dir, progress)
@@ -188,6 +193,12 @@ class _Run:
             self.run_dir / "manifest.json",
             {**manifest, "preset": self.preset, "notebooks": self.outcomes},
         )
+
+
+def _disturbed(part: Path) -> bool:
+    """Whether a case of this part is invalid."""
+    last = {row["case_id"]: row["status"] for row in read_rows(part / "cases.jsonl")}
+    return "invalid" in last.values()
 
 
 def _run_folder(

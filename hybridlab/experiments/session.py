@@ -17,7 +17,7 @@ from hybridlab.devices import Device, card_of, resolve_device
 from hybridlab.devices.memory_limit import is_larger
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.experiments.case import Case, CaseObserver, RequestSpec
-from hybridlab.experiments.case_runner import CaseRunner, failures, was_stopped
+from hybridlab.experiments.case_runner import CaseRunner, failures
 from hybridlab.experiments.live_report import show_report
 from hybridlab.experiments.run_weights import fetch_printer, keep, provide
 from hybridlab.models.base import ModelSpec
@@ -26,6 +26,7 @@ from hybridlab.models.pair import Pair, asr_spec, pair_of, specs_of
 from hybridlab.reporting.tables.shown import use_in_notebook
 from hybridlab.results.manifest import sha256_of
 from hybridlab.results.run_folder import NotebookRun, open_part
+from hybridlab.results.schema import was_stopped
 from hybridlab.simulation import NO_TIMES
 from hybridlab.units import GB
 

@@ -15,11 +15,12 @@ import pandas as pd
 from hybridlab import catalog
 from hybridlab.analysis import memory_growth, queueing
 from hybridlab.analysis.arms import LEAST_ROUNDS, ArmStats, numbers
+from hybridlab.analysis.case_status import with_bytes
 from hybridlab.analysis.differences import BEYOND, ONLY, how_sure, ties
 from hybridlab.analysis.pick import DEFAULT_MARGIN_BYTES, rank
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting import labels
-from hybridlab.reporting.rows import case_labels, complete_tables, measured, present
+from hybridlab.reporting.rows import case_labels, complete_tables, present
 from hybridlab.reporting.tables.quality import Quality
 from hybridlab.units import MIB, format_bytes, format_number, format_seconds
 
@@ -37,13 +38,13 @@ class PickedCase:
     margin_bytes: float
     by: str
     ran: int
-    lost: int
+    lost: str
 
 
 def picked_case(cases: pd.DataFrame) -> PickedCase | None:
     """None where no case has a peak."""
     labelled = cases.assign(label=case_labels(cases), peak_bytes=numbers(cases, "peak_bytes"))
-    fine = measured(labelled)
+    fine = with_bytes(labelled)
     fine = fine[fine["peak_bytes"].notna()].sort_values("peak_bytes", ascending=False)
     if fine.empty:
         return None
@@ -59,7 +60,7 @@ def picked_case(cases: pd.DataFrame) -> PickedCase | None:
         margin_bytes=labels.number_of(top, "margin_bytes"),
         by="the lowest published WER" if rated else "the largest",
         ran=len(fine),
-        lost=len(cases) - len(fine),
+        lost=lost_words(labelled.drop(fine.index)),
     )
 
 
@@ -82,7 +83,13 @@ def memory_finding(cases: pd.DataFrame) -> str:
     elif math.isfinite(top.margin_bytes):
         words = f"{top.label} fits with {labels.spare(top.margin_bytes)}"
     words += f", {top.by} of {top.ran} that ran" if top.ran > 1 else ""
-    return words + (f"; {top.lost} could not be measured" if top.lost else "")
+    return words + (f"; {top.lost}" if top.lost else "")
+
+
+def lost_words(cases: pd.DataFrame) -> str:
+    """'1 skipped, 2 stopped': what became of cases without a reading; '' of none."""
+    found = [labels.status(row) for _, row in cases.iterrows()]
+    return ", ".join(f"{found.count(word)} {word}" for word in dict.fromkeys(found))
 
 
 def simulated_words(cases: pd.DataFrame) -> str:
@@ -228,10 +235,10 @@ def scaling_finding(rows: pd.DataFrame) -> str:
     """The largest sizes that were served, of rows as `request_sizes` has them."""
     words = []
     for kind, own in rows.groupby("scaling_kind"):
-        fine = measured(own)
+        fine = with_bytes(own)
         fine = fine[fine["request_peak_bytes"].notna()]
         if fine.empty:
-            words.append(f"no {'audio' if kind == 'audio_s' else 'batch'} could be served")
+            words.append(f"no {'audio' if kind == 'audio_s' else 'batch'} was served")
             continue
         top = fine.iloc[-1]
         peak = format_bytes(top["request_peak_bytes"])
@@ -239,9 +246,9 @@ def scaling_finding(rows: pd.DataFrame) -> str:
         margin = labels.number_of(top, "margin_bytes")
         if np.isfinite(margin):
             words[-1] += f" ({labels.spare(margin)})"
-    lost = int((rows["status"] != "ok").sum())
+    lost = lost_words(rows.drop(with_bytes(rows).index))
     title = labels.capital(", ".join(words))
-    return title + (f"; {lost} of {len(rows)} sizes failed" if lost else "")
+    return title + (f"; of {len(rows)} sizes {lost}" if lost else "")
 
 
 def survival_finding(headrooms: pd.DataFrame) -> str:

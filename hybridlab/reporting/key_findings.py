@@ -10,6 +10,7 @@ import pandas as pd
 
 from hybridlab.analysis import memory_growth, queueing
 from hybridlab.analysis.arms import failures
+from hybridlab.analysis.case_status import invalid_advice, with_bytes
 from hybridlab.analysis.stats import quantile
 from hybridlab.analysis.texts import endings, is_cut
 from hybridlab.reporting import findings, labels, tables
@@ -59,36 +60,26 @@ def cut_short(trials: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def unmeasured(cases: pd.DataFrame) -> list[str]:
-    """What gave no measurement, with its reason: invalid cases together, others of one name and
-    status together. Then whose texts are lost because its numbers overflowed."""
-    named = cases.assign(label=case_labels(cases))
-    lost = named[~named["status"].isin(["ok", "invalid"])]
-    return [
-        *invalid(cases),
-        *(
-            f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
-            f"{own['reason'].iloc[0]}."
-            for (label, status), own in lost.groupby(["label", "status"], sort=False)
-        ),
-        *findings.overflow_findings(cases),
+    """What gave no measurement, with its reason; cases of one name and status share a sentence.
+    Then what is invalid, and whose texts are lost because its numbers overflowed."""
+    named = cases.assign(
+        label=case_labels(cases), word=[labels.status(c) for _, c in cases.iterrows()]
+    )
+    lost = named.drop(with_bytes(named).index)
+    sentences = [
+        f"{label} was not measured ({status}{f', {len(own)} cases' if len(own) > 1 else ''}): "
+        f"{own['reason'].iloc[0]}."
+        for (label, status), own in lost.groupby(["label", "word"], sort=False)
     ]
-
-
-def invalid(cases: pd.DataFrame) -> list[str]:
-    """How many cases were disturbed, and the first one's cause."""
-    own = cases[cases["status"] == "invalid"]
-    if own.empty:
-        return []
-    are = "case is invalid, its" if len(own) == len(cases) == 1 else "cases are invalid, their"
-    reason = own["reason"].iloc[0]
-    return [f"{len(own)} of {len(cases)} {are} times do not count: {reason}."]
+    sentences += filter(None, [labels.capital(invalid_advice(cases))])
+    return sentences + findings.overflow_findings(cases)
 
 
 @complete_tables
 def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
     """01: Voxtral's bytes and, where there is a clock, times."""
     sentences = []
-    for _, row in measured(cases).iterrows():
+    for _, row in with_bytes(cases).iterrows():
         extra = row["request_peak_bytes"] - row["idle_bytes"]
         sentences.append(
             f"Voxtral {row['llm_model']} ({row['llm_weights']} weights, {row['llm_dtype']}) "
@@ -115,7 +106,7 @@ def beside(cases: pd.DataFrame) -> list[str]:
     rows = worst_per_label(cases)
     finding = f"{findings.simulated_words(rows)}{findings.memory_finding(rows)}."
     return [
-        *([finding] if len(measured(rows)) else []),
+        *([finding] if len(with_bytes(rows)) else []),
         *_sizes_that_ran(worst_per_label(cases_of(cases, "co_residency"))),
         *unmeasured(cases),
     ]

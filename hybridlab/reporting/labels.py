@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hybridlab.catalog import FAMILIES
+from hybridlab.results.schema import was_stopped
 from hybridlab.units import GIB, format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
@@ -210,8 +211,10 @@ def case_name(row: Mapping[str, Any] | Any, *, varying: Sequence[str] = ()) -> s
 
 
 def status(row: Mapping[str, Any] | Any) -> str:
-    """A case's status: 'out of memory' for oom."""
+    """A case's status: 'out of memory' for oom, 'stopped' for what the reader did not let run."""
     name = text_of(row, "status")
+    if name == "skipped" and was_stopped(row):
+        return "stopped"
     return STATUSES.get(name, name)
 
 

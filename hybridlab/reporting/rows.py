@@ -15,6 +15,7 @@ import pandas as pd
 from hybridlab import catalog
 from hybridlab.analysis import arms
 from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.case_status import valid_times
 from hybridlab.analysis.stats import Interval, student
 from hybridlab.reporting.labels import EMPTY, arm_name, arm_of, case_name
 from hybridlab.reporting.palette import STRATEGY_LOOK
@@ -41,7 +42,8 @@ def complete(table: str, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def complete_tables(function: Callable[P, R]) -> Callable[P, R]:
-    """Complete every argument that is a table of a run, by the name of its parameter."""
+    """Complete every argument that is a table of a run, by the name of its parameter, and leave out
+    the times of invalid cases where the table of cases is among them."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -50,6 +52,11 @@ def complete_tables(function: Callable[P, R]) -> Callable[P, R]:
         for name, value in given.arguments.items():
             if name in TABLES and isinstance(value, pd.DataFrame):
                 given.arguments[name] = complete(name, value)
+        cases = given.arguments.get("cases")
+        if isinstance(cases, pd.DataFrame):
+            for name, value in given.arguments.items():
+                if name in TABLES and isinstance(value, pd.DataFrame):
+                    given.arguments[name] = valid_times(value, cases)
         return function(*given.args, **given.kwargs)
 
     return wrapper

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal
 
+from hybridlab.processes.fork_server import STOPPED
 from hybridlab.simulation import NO_TIMES
 
 SCHEMA_VERSION = 1
@@ -389,6 +390,11 @@ TEXT_COLUMNS = (
 )
 #: Tables whose rows are points in time.
 TIMELINES = ("spans", "samples")
+
+
+def was_stopped(row: Mapping[str, Any] | Any) -> bool:
+    """Whether the reader stopped this case, or those before it and it with them."""
+    return bool(row.get("reason") == STOPPED)
 
 
 def is_time(column: str) -> bool:

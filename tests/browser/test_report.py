@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +11,17 @@ from typing import Any
 import pytest
 
 from hybridlab.reporting.html import build_comparison, build_report
-from tests.synthetic import write_run
+from hybridlab.reporting.rows import RACE
+from hybridlab.results.manifest import read_manifest, write_json
+from tests.synthetic import change_cases, write_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 READY = "#chart[data-ready]"
+#: The folded parts that are open.
+OPEN = "[...document.querySelectorAll('details[open]')].map(fold => fold.id)"
+#: Of A4 within the page's own margins, in CSS pixels.
+PAPER = {"width": 703, "height": 1031}
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +35,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(page: Any, report: Path) -> Iterator[Any]:
     page.context.set_offline(True)
     page.goto(report.as_uri(), timeout=60_000)
+    page.wait_for_selector("#which-fits img")
+    assert page.evaluate(OPEN) == []
+    page.evaluate("document.getElementById('sharing').open = true")
     page.wait_for_selector(READY, timeout=60_000)
     yield page
     assert page.errors == []
@@ -63,12 +73,56 @@ def test_offline_with_pictures_that_have_size_and_words(
     screenshot(opened, "report-dark")
 
 
-def test_phone_width_does_not_overflow(opened: Any, screenshot: Callable[..., Path]) -> None:
+def test_on_a_phone_nothing_is_outside_the_screen(
+    opened: Any, screenshot: Callable[..., Path]
+) -> None:
+    """Every cell of every table is, under its column's name."""
     opened.set_viewport_size({"width": 390, "height": 844})
     until(opened, "document.querySelector('#chart canvas').clientWidth < 390")
+    screenshot(opened, "report-phone")
+    opened.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
     width = "document.documentElement.scrollWidth"
     assert opened.evaluate(width) == 390
-    screenshot(opened, "report-phone")
+    cells = opened.eval_on_selector_all(
+        ".wide tbody th, .wide tbody td",
+        """all => all.map(cell => [cell.getBoundingClientRect().left,
+            cell.getBoundingClientRect().right, cell.tagName,
+            getComputedStyle(cell, '::before').content])""",
+    )
+    assert len(cells) > 100
+    assert all(0 <= left < right <= 390 for left, right, *_ in cells)
+    assert all(len(name) > 2 for _, _, tag, name in cells if tag == "TD")
+
+
+def test_page_one_is_one_page_of_paper(
+    page: Any, report: Path, tmp_path: Path, screenshot: Callable[..., Path]
+) -> None:
+    """Also with all that may stand above the answer; the second has the questions behind it."""
+    run = with_cautions(write_run(tmp_path))
+    for made in (report, build_report(run)):
+        page.goto(made.as_uri())
+        page.wait_for_selector("#which-fits img")
+        pdf = page.pdf(prefer_css_page_size=True)
+        assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
+        page.emulate_media(media="print")
+        page.set_viewport_size(PAPER)
+        bottom = "document.querySelector('.one').getBoundingClientRect().bottom"
+        words = "document.querySelector('.one').lastElementChild.getBoundingClientRect().bottom"
+        assert page.evaluate(words) <= page.evaluate(bottom) + 1 <= PAPER["height"]
+        figure = page.locator("#which-fits img").bounding_box()
+        assert figure["height"] > 180  # it takes what the words leave
+    screenshot(page, "report-print")
+
+
+def with_cautions(run: Path) -> Path:
+    """The run as a toy's, disturbed, and half of it missing."""
+    change_cases(run, "co_residency", {"llm_model": "pocket"})
+    change_cases(run, RACE, {"status": "invalid", "other_processes_cpu_share": 0.75})
+    manifest = read_manifest(run)
+    for name in ("00_setup", "01_voxtral_alone", "03_memory_limits", "05_parallel"):
+        manifest["notebooks"][name]["status"] = "failed"
+    write_json(run / "manifest.json", manifest)
+    return run
 
 
 def test_dragging_and_typing_change_the_window(opened: Any) -> None:
@@ -126,6 +180,7 @@ def test_the_keyboard_reaches_everything(opened: Any) -> None:
 
 def test_evidence_opens_the_folded_cases(opened: Any) -> None:
     assert not opened.is_visible("#case-02-beside-medium")
+    opened.click("#document > summary")
     opened.click('a[href="#case-02-beside-medium"] >> nth=0')
     assert opened.is_visible("#case-02-beside-medium")
 

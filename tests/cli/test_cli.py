@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from hybridlab import catalog, planner
+from hybridlab import api, catalog, planner
 from hybridlab.analysis.fit_report import evaluate_fit
 from hybridlab.analysis.verdict import NOTHING_KEEPS, read_verdict
 from hybridlab.cli import bars
@@ -27,7 +27,7 @@ from hybridlab.cli import plan as plan_command
 from hybridlab.cli.app import join_overrides
 from hybridlab.cli.commands import app
 from hybridlab.cli.verdict import claim_table, goal_table
-from tests.synthetic import write_run
+from tests.synthetic import change_cases, write_run
 
 PRESET = "params/pocket.yaml"
 
@@ -44,6 +44,30 @@ def test_plan_prints_all_six_sizes_beside_voxtral() -> None:
         assert size in text
     assert "predicted" in text
     assert "does not fit" in run("plan", "--card", "t4", "--all")[1]
+
+
+@pytest.mark.parametrize(
+    ("every", "code", "said"),
+    [(0, 0, ""), (2, 0, "24 of 45 cases invalid"), (1, 3, "45 of 45 cases invalid")],
+)
+def test_the_last_line_of_a_run_says_what_is_invalid(
+    every: int, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path)
+    if every:
+        invalid = {"status": "invalid", "other_processes_cpu_share": 0.75}
+        change_cases(folder, "strategy_comparison", invalid, every=every)
+    monkeypatch.setattr(api, "run", lambda *args, **kwargs: api.Run(folder))
+    ended, text = run("run", PRESET)
+    assert ended == code, text
+    last = " ".join(text.split("report: ")[1].split()).partition("index.html ")[2]
+    assert last.startswith(said)
+    if said:
+        cause = "other programs used up to 75 % of the CPU; close them and repeat"
+        assert cause in last
+        assert last.endswith(f"{folder.name} --resume")
+    told = json.loads(run("run", PRESET, "--json")[1])
+    assert told["invalid"].startswith(said)
 
 
 def test_plan_of_sizes_that_are_named_has_them_alone() -> None:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from hybridlab import catalog
+from hybridlab.analysis.case_status import invalid_words, none_valid
 from hybridlab.audio import load_clips
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.experiments import notebook_runner
@@ -131,6 +132,23 @@ def test_a_folder_may_hold_runs_on_simulated_cards_and_nothing_else(tmp_path: Pa
     (tmp_path / "notes.txt").touch()
     assert notebook_runner._is_taken(tmp_path)
     assert not notebook_runner._is_taken(tmp_path / "not there")
+
+
+def test_what_other_programs_disturbed_is_repeated_by_resuming(tmp_path: Path) -> None:
+    """No machine is as idle as 0 asks for: all times are invalid, and the run says so."""
+    folder, asked = tmp_path / "run", {**SMALL, "max_other_cpu_share": 0.0}
+    suite: dict[str, Any] = {"preset": "small", "only": ["04"], "output": folder}
+    started = []
+    for resume in (False, True):
+        notebook_runner.run_suite(asked, resume=resume, **suite)
+        assert read_manifest(folder)["status"] == "completed"
+        cases = pd.read_parquet(folder / "cases.parquet")
+        if not none_valid(cases):
+            pytest.skip("nothing else was at work on this machine")
+        started.append(cases.set_index("case_id")["started"])
+        page = (folder / "index.html").read_text(encoding="utf-8")
+        assert f"{invalid_words(cases)}; close them and repeat" in page
+    assert (started[0] < started[1]).all()
 
 
 def test_papermill_runs_a_notebook_directly_with_a_preset(project: Path, tmp_path: Path) -> None:

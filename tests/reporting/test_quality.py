@@ -94,7 +94,7 @@ def test_what_was_left_out_is_said_once() -> None:
     assert sentences[1:] == [
         f"Not held against the references: Whisper tiny, Whisper base ({quality.NO_TEXT}).",
         "Their texts count, their times do not: Whisper large, Whisper small (busy by 30%).",
-        "turbo by itself was not measured (oom): no memory.",
+        "turbo by itself was not measured (out of memory): no memory.",
     ]
 
 

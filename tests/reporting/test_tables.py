@@ -278,18 +278,18 @@ def test_a_race_is_told_by_its_fastest_arm_its_ratios_and_its_texts() -> None:
 
 def test_lost_cases_of_one_name_share_a_sentence_and_invalid_ones_share_one() -> None:
     lost = frame(
-        "strategy status reason",
-        ("sequential", "crashed", "a fault"),
-        ("sequential", "crashed", "another"),
-        ("swapping", "timeout", "a third"),
-        ("swapping", "invalid", "a stranger"),
-        ("sequential", "invalid", "a stranger"),
-        ("swapping", "ok", ""),
+        "strategy status reason other_processes_cpu_share",
+        ("sequential", "crashed", "killed", 0.1),
+        ("sequential", "crashed", "another", 0.1),
+        ("swapping", "skipped", "stopped by the reader", 0.1),
+        ("swapping", "invalid", "a stranger", 0.75),
+        ("swapping", "ok", "", 0.1),
         experiment="soak",
         mitigation="restart",
     )
     assert key_findings.unmeasured(lost) == [
-        "2 of 6 cases are invalid, their times do not count: a stranger.",
-        "sequential, remedy restart was not measured (crashed, 2 cases): a fault.",
-        "swapping, remedy restart was not measured (timeout): a third.",
+        "sequential, remedy restart was not measured (crashed, 2 cases): killed.",
+        "swapping, remedy restart was not measured (stopped): stopped by the reader.",
+        "1 of 2 cases invalid: other programs used 75 % of the CPU; close them and repeat. "
+        "Their bytes and texts count, their times do not.",
     ]

@@ -18,6 +18,7 @@ from hybridlab.analysis.verdict import judge, read_verdict, write_verdict
 from hybridlab.reporting import key_findings, labels
 from hybridlab.reporting import tables as summary
 from hybridlab.reporting.html import answer, build_report, tables
+from hybridlab.reporting.html.page_one import page_one
 from hybridlab.reporting.html.run_info import method_block
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.results.reader import part_folders, read_rows, run_table
@@ -39,6 +40,7 @@ MISSING = re.compile(r"\b(nan|NaN|None|NaT)\b")
 #: Figures of bytes, of which some show times as well.
 OF_BYTES = {
     *("memory_bars", "load_peak", "all_cases", "one_case", "three_numbers", "predicted"),
+    "which_fits",
     *("survival", "request_scaling", "soak"),
 }
 #: Columns of times, and of what follows from them.
@@ -190,7 +192,10 @@ def test_the_page_says_why_there_are_no_times(run: Path) -> None:
     visible = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
     assert not re.search(r"\b(nan|NaN|NaT)\b", visible)
     opened = Run(run)
-    check([answer.answer(opened), *answer.recommendation(opened).values()])
+    one = page_one(opened)
+    check([one.sentence, one.sharing, one.evidence, *one.cannot, *one.cautions])
+    check(text for number in one.numbers for text in number)
+    check(answer.recommendation(opened).values())
     check(text for card in answer.cards(opened) for text in card)
     assert any(NO_TIMES in line for line in answer.missing(opened))
     assert f"<dd>none: {NO_TIMES}</dd>" in method_block(opened)

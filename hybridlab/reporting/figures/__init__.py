@@ -16,6 +16,7 @@ from hybridlab.reporting.figures.strategies import latency, latency_ecdf, pareto
 from hybridlab.reporting.figures.swaps import swap_stages
 from hybridlab.reporting.figures.theme import save
 from hybridlab.reporting.figures.timeline import memory_over_time, request_lanes
+from hybridlab.reporting.figures.which_fits import which_fits
 
 __all__ = [
     "break_even",
@@ -38,4 +39,5 @@ __all__ = [
     "swap_stages",
     "three_numbers",
     "throughput",
+    "which_fits",
 ]

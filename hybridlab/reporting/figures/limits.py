@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.case_status import with_bytes
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.figures.strategies import draw_ecdf
 from hybridlab.reporting.findings import scaling_finding, survival_finding
 from hybridlab.reporting.palette import MUTED, OWNER_COLOURS
-from hybridlab.reporting.rows import measured, strategies_first
+from hybridlab.reporting.rows import strategies_first
 from hybridlab.reporting.tables import least_headrooms, request_sizes
 from hybridlab.units import GIB, MIB, format_bytes
 
@@ -56,7 +57,7 @@ def request_scaling(cases: pd.DataFrame) -> Figure:
 
 
 def _draw_sizes(ax: Axes, rows: pd.DataFrame) -> None:
-    fine = measured(rows)
+    fine = with_bytes(rows)
     fine = fine[fine["request_peak_bytes"].notna()]
     predicted = rows[rows["predicted_bytes"].notna()]
     look: dict[str, Any] = {"color": OWNER_COLOURS["request"], "linewidth": 2}
@@ -64,7 +65,7 @@ def _draw_sizes(ax: Axes, rows: pd.DataFrame) -> None:
     if len(predicted):
         dashed: dict[str, Any] = {"color": MUTED, "linestyle": "--", "linewidth": 1.6}
         ax.plot(predicted["size"], predicted["predicted_bytes"] / GIB, label="predicted", **dashed)
-    for _, row in rows[rows["status"] != "ok"].iterrows():
+    for _, row in rows.drop(with_bytes(rows).index).iterrows():
         ax.axvline(row["size"], color="#999999", linestyle=":", linewidth=1.2)
         ax.annotate(
             labels.wrap(f"✗ {labels.status(row)}", 30),

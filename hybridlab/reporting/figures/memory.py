@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.case_status import WITH_BYTES
 from hybridlab.analysis.pick import DEFAULT_MARGIN_GB, pick_of
 from hybridlab.planner import PairPlan
 from hybridlab.reporting import labels
@@ -72,7 +73,7 @@ def _interval(cases: pd.DataFrame, rows: pd.DataFrame) -> str:
 def case_stack(row: pd.Series[Any], moment: str) -> dict[str, float]:
     """Bytes by owner that sum to the moment's reading; empty where there is none."""
     total = number_of(row, f"{moment}_bytes")
-    if text_of(row, "status") not in ("ok", "oom") or not total > 0:
+    if text_of(row, "status") not in (*WITH_BYTES, "oom") or not total > 0:
         return {}
     # a case that ran out of memory was never warm
     readings = (number_of(row, name) for name in ("idle_bytes", "loaded_bytes"))
@@ -220,7 +221,7 @@ def _handles(*, reserved: bool) -> list[Line2D]:
 
 def _three_finding(rows: pd.DataFrame) -> str:
     """How many pairs fit, and which leaves least; of a simulated card, that it is one."""
-    margins = numbers(rows, "margin_bytes").where(rows["status"] == "ok")
+    margins = numbers(rows, "margin_bytes").where(rows["status"].isin(WITH_BYTES))
     if not margins.notna().any():
         return memory_finding(rows)
     fit, count = int((margins >= 0).sum()), labels.counted(len(rows), "pair")

@@ -4,6 +4,7 @@ for memory."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.arms import ArmStats, numbers
+from hybridlab.analysis.arms import Figure as Quantity
+from hybridlab.analysis.differences import BEYOND, how_sure
 from hybridlab.analysis.stats import Interval, tail
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
@@ -59,13 +62,13 @@ def latency(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
     for y, arm in enumerate(arms):
         _draw_requests(ax, y, rows[rows["arm"] == arm])
     _draw_medians(ax, [intervals[arm] for arm in arms])
-    best = min(range(len(arms)), key=lambda y: intervals[arms[y]].value)
-    elements.name_rows(ax, [_arm_name(arm, rows, intervals[arm].n) for arm in arms], best=best)
+    standings = race_standings(cases, trials) if cases is not None else []
+    names = [_arm_name(arm, rows, intervals[arm].n) for arm in arms]
+    elements.name_rows(ax, names, best=_sure_best(arms, standings, "latency"))
     notes = [labels.bracketed(intervals[arm], format_seconds, "\n") for arm in arms]
     elements.note_column(ax, enumerate(notes))
     time_axis(ax, rows["latency_s"], "latency of a request (s)")
     served = labels.counted(len(rows), "request")
-    standings = race_standings(cases, trials) if cases is not None else []
     return theme.captioned(
         figure,
         fastest_words(standings) if standings else "Every request of every arm",
@@ -78,6 +81,13 @@ def latency(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
             "a dot is a request: a clip and a question in, a transcript and an answer out",
         ),
     )
+
+
+def _sure_best(arms: Sequence[str], ranked: Sequence[ArmStats], of: Quantity) -> int | None:
+    """The row of the first of these standings, where it is told from all others."""
+    if not ranked or ranked[0].arm not in arms or how_sure(ranked[0], ranked, of) != BEYOND:
+        return None
+    return arms.index(ranked[0].arm)
 
 
 def _draw_requests(ax: Axes, y: float, rows: pd.DataFrame) -> None:
@@ -186,7 +196,8 @@ def _ecdf_finding(rows: pd.DataFrame) -> str:
 @theme.styled(timed=True)
 def throughput(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     """Requests per minute of each arm: a dot per case, a bar at their median."""
-    finding = throughput_finding(race_standings(cases, trials))
+    standings = race_standings(cases, trials)
+    finding = throughput_finding(standings)
     rows = cases.assign(per_minute=numbers(cases, "throughput_rps") * 60)
     rows = rows[rows["per_minute"].notna()]
     race = cases_of(rows, RACE)
@@ -204,7 +215,10 @@ def throughput(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
         **shown, palette=bars, estimator="median", errorbar=None, saturation=1, width=0.6, ax=ax
     )
     sns.stripplot(**shown, palette=looks, jitter=False, size=8, zorder=3, ax=ax)
-    elements.name_rows(ax, list(map(str, medians.index)), best=int(medians.to_numpy().argmax()))
+    rated = [arm for arm in standings if not math.isnan(arm.rate.value)]
+    rated.sort(key=lambda arm: -arm.rate.value)
+    names = list(map(str, medians.index))
+    elements.name_rows(ax, names, best=_sure_best(names, rated, "throughput"))
     ax.set(xlim=(0, None), xlabel="requests per minute", ylabel="")
     notes = [
         f"{format_number(median)} / min\n(n = {n})"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -17,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 
+from hybridlab.analysis.case_status import invalid_words
 from hybridlab.reporting.palette import MUTED
 from hybridlab.reporting.rows import complete_tables, present
 from hybridlab.results.reader import has_clock
@@ -58,7 +61,8 @@ _RC: Any = {
 def styled(*, timed: bool = False) -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
     """Draw under the theme without touching matplotlib's global state, from complete tables.
 
-    timed: the figure is one of times; of a simulated card it then says why there are none.
+    timed: the figure is one of times; of a simulated card it then says why there are none, and of
+    invalid cases how many they are.
     """
 
     def decorate(plot: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -67,14 +71,23 @@ def styled(*, timed: bool = False) -> Callable[[Callable[P, Figure]], Callable[P
         @functools.wraps(plot)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
             tables = [t for t in (*args, *kwargs.values()) if isinstance(t, pd.DataFrame)]
-            with mpl.rc_context(_RC):
+            with mpl.rc_context(_RC), _times(timed):
                 if timed and not all(map(has_clock, tables)):
                     return nothing_to_show(NO_CLOCK)
-                return draw(*args, **kwargs)
+                figure = draw(*args, **kwargs)
+                if timed and not figure.axes:  # there was nothing to show
+                    lost = [words for table in tables if (words := _lost(table))]
+                    return nothing_to_show(f"No times: {lost[0]}.") if lost else figure
+                return figure
 
         return wrapper
 
     return decorate
+
+
+def _lost(table: pd.DataFrame) -> str:
+    """Why a table of cases has no times; '' of any other table."""
+    return invalid_words(table) if {"status", "experiment"} <= set(table.columns) else ""
 
 
 def new_figure(height_in: float) -> Figure:
@@ -123,6 +136,19 @@ def _lines(text: str, width: int) -> list[str]:
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
+#: Whether the figure that is drawn is one of times.
+_OF_TIMES: ContextVar[bool] = ContextVar("of times", default=False)
+
+
+@contextmanager
+def _times(timed: bool) -> Iterator[None]:
+    token = _OF_TIMES.set(timed)
+    try:
+        yield
+    finally:
+        _OF_TIMES.reset(token)
+
+
 def nothing_to_show(what: str) -> Figure:
     """A figure that states in words what is missing."""
     figure = new_figure(1.6)
@@ -141,7 +167,12 @@ MEMORY_LIMITED = "inside a memory limit (bytes speak for the smaller card, times
 def captioned(
     figure: Figure, title: str, rows: pd.DataFrame, cases: pd.DataFrame | None, **words: Any
 ) -> Figure:
-    """The figure with its finding above and its `caption` below."""
+    """The figure with its finding above and its `caption` below; of times it says in the title how
+    many cases are invalid."""
+    if _OF_TIMES.get() and cases is not None and "experiment" in rows:
+        own = cases[cases["experiment"].isin(rows["experiment"].unique())]
+        lost = invalid_words(own)
+        title = f"{title}; {lost}" if lost else title
     return finish(figure, title, caption(rows, cases, **words))
 
 
@@ -171,6 +202,11 @@ def caption(
     words += [_device(own if len(own) else rows)]
     # the no-break space keeps the dot at the end of a line
     return "\N{NO-BREAK SPACE}· ".join(word for word in words if word)
+
+
+def origin(cases: pd.DataFrame) -> list[str]:
+    """Which weights, and where."""
+    return [_weights(cases), _device(cases)]
 
 
 def _weights(cases: pd.DataFrame) -> str:

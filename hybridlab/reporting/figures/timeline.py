@@ -162,8 +162,7 @@ def request_lanes(
     figure, ax = theme.new_axes(theme.rows_height(len(arms), each_in=0.6))
     for y, arm in enumerate(arms):
         _draw_arm(ax, y, own[own["arm"] == arm], max(seconds.values()))
-    best = min(range(len(arms)), key=lambda y: seconds[arms[y]])
-    elements.name_rows(ax, arms, best=best)
+    elements.name_rows(ax, arms)
     elements.note_column(ax, [(y, format_seconds(seconds[arm])) for y, arm in enumerate(arms)])
     ax.set_xlim(0, max(seconds.values()) * 1.01)
     ax.set_xlabel("time since the request's first phase began (s)")

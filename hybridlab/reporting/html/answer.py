@@ -1,4 +1,4 @@
-"""The top of the page: its answer, what the run lacks, the recommendation, the key figures."""
+"""What stands behind page one: the recommendation, what the run lacks, the key figures."""
 
 from __future__ import annotations
 
@@ -6,84 +6,30 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hybridlab import MEASUREMENT_VERSION, catalog
+from hybridlab import MEASUREMENT_VERSION
 from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.case_status import with_bytes
 from hybridlab.analysis.differences import how_sure
 from hybridlab.analysis.texts import endings
-from hybridlab.audio import is_shipped
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.reporting import labels
-from hybridlab.reporting.findings import (
-    fastest_words,
-    memory_finding,
-    overflow_findings,
-    picked_case,
-    simulated_words,
-)
 from hybridlab.reporting.html.page import render
 from hybridlab.reporting.html.run_info import outcome
 from hybridlab.reporting.html.view_model import Run, bullets
 from hybridlab.reporting.labels import is_missing, text, text_of
-from hybridlab.reporting.rows import (
-    case_labels,
-    cases_of,
-    present,
-    race_standings,
-    worst_per_label,
-)
+from hybridlab.reporting.rows import case_labels, present, race_standings
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
-
-
-def answer(run: Run) -> str:
-    """The verdict's sentence, or what the rows alone say."""
-    given = text_of(run.verdict, "answer")
-    if given:
-        return given
-    sentences = []
-    beside = cases_of(run.cases, "co_residency")
-    if len(beside):
-        where = simulated_words(beside) or "Beside Voxtral, "
-        sentences.append(f"{where}{memory_finding(worst_per_label(beside))}.")
-    if arms := race_standings(run.cases, run.trials):
-        sentences.append(f"{labels.capital(fastest_words(arms))}.")
-    return " ".join(sentences) or "This run has not measured anything that answers the question."
-
-
-def simulated(run: Run) -> list[str]:
-    """What runs on simulated cards in this run's folder say of what fits, and what that is."""
-    sentences = []
-    for inner in run.inner:
-        beside = cases_of(inner.cases, "co_residency")
-        if len(beside):
-            finding = memory_finding(worst_per_label(beside))
-            pair = text(beside["llm_model"].iloc[0])
-            sentences.append(
-                f"{simulated_words(beside)}{finding} (beside Voxtral {pair}, random weights; the "
-                "card's own allocator and choice of kernels without a GPU, for bytes alone)."
-            )
-    return sentences
-
-
-def cautions(run: Run) -> list[str]:
-    """What to know before anything on the page is believed: that models which know spoken digits
-    alone met other audio, and that a model's numbers overflowed."""
-    overflowed = [labels.capital(words) for words in overflow_findings(run.cases)]
-    asked = (run.params, *(dict(part.get("params") or {}) for part in run.parts.values()))
-    if all(is_shipped(text_of(given, "audio")) for given in asked):
-        return overflowed
-    ran = run.cases[run.cases["status"] != "skipped"]
-    models = [*present(ran, "llm_model"), *present(ran, "asr_model")]
-    words = catalog.pocket_words(*map(str, models))
-    return [f"{labels.capital(words)}.", *overflowed] if words else overflowed
 
 
 def recommendation(run: Run) -> dict[str, str]:
     """The verdict's recommendation by label; empty without one."""
     given = run.verdict.get("recommendation")
+    said = text_of(run.verdict, "answer")
     if not isinstance(given, dict):
-        return {}
+        return {"In one sentence": said} if said else {}
     facts = {
+        "In one sentence": said,
         "Pair": text_of(given, "pair"),
         "Arm": labels.arm_of(given),
         "Why": text_of(given, "why"),
@@ -109,7 +55,8 @@ def _goal(goal: dict[str, Any]) -> str:
         ", ".join(filter(None, (text_of(goal, name) for name in names)))
         for names in (("arm", "figure", "how_sure"), ("runner_up", "runner_up_figure"))
     )
-    return f"{best}; then {second}" if goal.get("runner_up") else best
+    tie = text_of(goal, "how_sure").startswith("a tie")  # a tie has no second
+    return f"{best}; then {second}" if goal.get("runner_up") and not tie else best
 
 
 def constraints(run: Run) -> str:
@@ -182,7 +129,7 @@ def cards_block(run: Run) -> Markup | str:
 
 def cards(run: Run) -> list[Card]:
     """What a reader looks for first."""
-    found = [_fit_card(run), _margin_card(run), _latency_card(run), _parity_card(run)]
+    found = [_margin_card(run), _latency_card(run), _parity_card(run)]
     cases, claims = run.cases, run.tables["claims"]
     if len(cases):
         fine = int((cases["status"] == "ok").sum())
@@ -195,19 +142,10 @@ def cards(run: Run) -> list[Card]:
     return [card for card in found if card]
 
 
-def _fit_card(run: Run) -> Card | None:
-    top = picked_case(cases_of(run.cases, "co_residency"))
-    if top is None:
-        return None
-    note = f"peaks at {labels.n_bytes(top.peak_bytes)}"
-    if not is_missing(top.margin_bytes):
-        note += f", {labels.spare(top.margin_bytes)}"
-    return ("Whisper to pick of those that ran", top.asr_model, note)
-
-
 def _margin_card(run: Run) -> Card | None:
     # a case that ran out of memory has a reading from before its failure, not a margin
-    margins = numbers(run.cases, "margin_bytes").where(run.cases["status"] == "ok")
+    known = with_bytes(run.cases)  # inside a limit the margin is that limit's
+    margins = numbers(known[~known["memory_limited"].eq(True)], "margin_bytes")
     if not margins.notna().any():
         return None
     row = run.cases.loc[[margins.idxmin()]]

@@ -15,7 +15,7 @@ from hybridlab.reporting.labels import EMPTY, arm_of, text, text_of
 #: Where in the page a claim of each kind is shown: section, words, and how the figures are named.
 SHOWN_AT: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "memory": ("memory", "memory per size", ("07-memory", "02-memory", "memory-bars")),
-    "fit": ("options", "options", ("02-options", "00-plan")),
+    "fit": ("options", "options", ("00-plan",)),
     "time": ("strategies", "strategies", ("07-latency", "04-latency", "latency")),
     "strategy": ("strategies", "strategies", ("07-pareto", "07-latency", "latency")),
     "soak": ("cases", "cases", ("03-soak",)),

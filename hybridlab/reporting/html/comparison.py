@@ -59,7 +59,7 @@ def build_comparison(run_dirs: Sequence[Path], output: Path) -> Path:
     return write_page(
         output.absolute(),
         "comparison.html.j2",
-        sections=[({"name": t.split()[-1], "title": t, "nav": t}, b) for t, b in blocks.items()],
+        sections=[({"name": t.split()[-1], "title": t}, b) for t, b in blocks.items()],
         count=len(runs),
         answer=f"{answer}; {labels.counted(len(claims), 'claim')} with another verdict.",
     )

@@ -17,20 +17,21 @@ from hybridlab.reporting.html.page import render
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.reporting.rows import cases_of
 
-#: The figure of notebook 02 that answers the first question.
-WHAT_FITS = "02-three-numbers"
+#: The first figure of notebook 02 is drawn on page one, from all that the run's folder holds.
+ON_PAGE_ONE = "02-which-fits"
 #: Characters of all pictures. With tables, traces and words the page stays below 5 MB.
 BUDGET_CHARACTERS = 2_700_000
+#: The notebook of each figure that is drawn where no notebook has left one of that kind.
+DRAWN_HERE = {"memory-bars": "02", "latency": "04"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of the page: `source` is a data URI, or '' where it is only linked."""
+    """One figure of the page; `source` is a data URI."""
 
     name: str
     alt: str
     source: str
-    link: str
     width: int
     height: int
 
@@ -39,39 +40,41 @@ class Picture:
         return f"figure-{self.name}"
 
 
-def pictures_block(run: Run) -> Markup:
-    """Every picture with its name, and a link where the run has its file."""
-    return render("pictures.html.j2", pictures=pictures(run))
+def pictures_block(run: Run, *, numbers: tuple[str, ...]) -> Markup | str:
+    """The pictures of the notebooks with these numbers."""
+    own = [picture for picture in pictures(run) if number_of(picture.name) in numbers]
+    return render("pictures.html.j2", pictures=own) if own else ""
 
 
-def what_fits(run: Run) -> Markup | str:
-    """Load peak, idle and request peak: of a simulated card whose run lies in this one's folder,
-    else of this run. The picture needs no other file."""
-    for folder in [*(inner.folder for inner in run.inner), run.folder]:
-        path = folder / "figures" / f"{WHAT_FITS}.png"
-        if path.is_file():
-            picture = _picture(path, own=False, budget=path.stat().st_size * 2)
-            shown = render("picture.html.j2", picture=picture)
-            return Markup("<figure>{}</figure>").format(shown)
-    return ""
+def number_of(name: str) -> str:
+    """The number of the notebook that a figure belongs to: '02' of '02-memory'; figures of the
+    reader's own notebooks have none."""
+    number = DRAWN_HERE.get(name, name)[:2]
+    return number if number.isdigit() else ""
 
 
 @functools.lru_cache(maxsize=1)  # claims lead to pictures
 def pictures(run: Run, *, budget: int = BUDGET_CHARACTERS) -> list[Picture]:
     """Figures of the run in the order of the notebooks, then key plots that it lacks; those beyond
-    `budget` characters are linked instead of embedded."""
+    `budget` characters are left out, and said to be."""
     found: list[Picture] = []
     with tempfile.TemporaryDirectory() as folder:
         paths = sorted((run.folder / "figures").glob("*.png"))
         for path in [*paths, *_drawn(run, {path.stem for path in paths}, Path(folder))]:
-            spent = sum(len(picture.source) for picture in found)
+            if path.stem == ON_PAGE_ONE:
+                continue
             try:
-                picture = _picture(path, own=path in paths, budget=budget - spent)
+                made = picture(path, budget=budget)
             except (OSError, SyntaxError):  # Pillow's words for no picture, and for half of one
                 run.note(f"figures/{path.name} is damaged and was left out.")
                 continue
-            if picture.source or picture.link:
-                found.append(picture)
+            budget -= len(made.source)
+            if made.source:
+                found.append(made)
+            else:
+                run.note(
+                    f"figures/{path.name} is too large for this page; the run's folder has it."
+                )
     return found
 
 
@@ -85,9 +88,9 @@ def _drawn(run: Run, names: set[str], folder: Path) -> Iterator[Path]:
         yield figures.save(figures.latency(run.trials, run.cases), folder, "latency")[0]
 
 
-def _picture(path: Path, *, own: bool, budget: int) -> Picture:
-    """The PNG with a palette, or the SVG beside it where that is smaller; what it shows is the
-    finding that `figures.save` wrote into the file."""
+def picture(path: Path, *, budget: int | None) -> Picture:
+    """The PNG with a palette, or the SVG beside it where that is smaller (or where there is no
+    `budget`: it stays sharp); what it shows is the finding that `figures.save` wrote into it."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -100,14 +103,13 @@ def _picture(path: Path, *, own: bool, budget: int) -> Picture:
     flat.save(buffer, format="PNG")
     content, kind = min(path.read_bytes(), buffer.getvalue(), key=len), "image/png"
     svg = path.with_suffix(".svg")
-    if svg.is_file() and svg.stat().st_size < len(content):
+    if svg.is_file() and (budget is None or svg.stat().st_size < len(content)):
         content, kind = svg.read_bytes(), "image/svg+xml"
     source = data_uri(kind, content)
     return Picture(
         name=path.stem,
         alt=title or path.stem.replace("-", " ").replace("_", " "),
-        source=source if len(source) <= budget else "",
-        link=f"figures/{path.name}" if own else "",
+        source=source if budget is None or len(source) <= budget else "",
         width=width,
         height=height,
     )

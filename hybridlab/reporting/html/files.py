@@ -1,6 +1,6 @@
 """The run's tables to download: inside the page as CSV, and beside it as Parquet.
 
-Links to files beside the page are dead in a mail attachment; what is inside the page is not.
+Links to files beside the page would be dead in a mail attachment: those are named, not linked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hybridlab.reporting.labels import EMPTY, n_bytes
 BUDGET_CHARACTERS = 900_000
 NOTE = Markup(
     "<p>The files inside this page are the run's tables as compressed CSV: they can be saved from "
-    "a mail attachment too. Those beside it need the run's folder.</p>"
+    "a mail attachment too.</p>"
 )
 
 
@@ -43,11 +43,11 @@ def files_table(run: Run, *, budget: int = BUDGET_CHARACTERS) -> Table:
         row["Inside this page"] = "too large for a page that is mailed"
         if name in inside:
             row |= _inside(run, f"{name}.csv.gz", content, "application/gzip")
-        found.append(row | {"Beside it": _beside(run, f"{name}.parquet")})
+        found.append(row | {"In the run's folder": _beside(run, f"{name}.parquet")})
     for name in ("manifest.json", "verdict.json"):
         if (run.folder / name).is_file():
             row = _inside(run, name, (run.folder / name).read_bytes(), "application/json")
-            found.append({"What": name, **row, "Beside it": _beside(run, name)})
+            found.append({"What": name, **row, "In the run's folder": _beside(run, name)})
     return table(found, empty="There are no tables: no case was started.")
 
 
@@ -57,7 +57,7 @@ def _inside(run: Run, name: str, content: bytes, kind: str) -> dict[str, str]:
 
 
 def _beside(run: Run, name: str) -> str:
-    return link(name, name) if (run.folder / name).is_file() else EMPTY
+    return name if (run.folder / name).is_file() else EMPTY
 
 
 def compressed_csv(rows: pd.DataFrame) -> bytes:

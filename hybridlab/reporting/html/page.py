@@ -25,13 +25,12 @@ Block = Any
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: its id there, its heading, what makes it of the page's subject, and what
-    the navigation calls it ('': it does not stand there). Without a block it is left out."""
+    """A part of a page: its id there, its heading, and what makes it of the page's subject.
+    Without a block it is left out."""
 
     name: str
     title: str
     show: Callable[[Any], Block]
-    nav: str = ""
 
 
 def render(template: str, **content: Any) -> Markup:

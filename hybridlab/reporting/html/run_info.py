@@ -13,7 +13,7 @@ from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import LEAST_READINGS, STABLE_HALF_WIDTH
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.reporting.html.page import render
-from hybridlab.reporting.html.view_model import Run, Table, badge, link, table
+from hybridlab.reporting.html.view_model import Run, Table, badge, table
 from hybridlab.reporting.labels import (
     EMPTY,
     counted,
@@ -34,18 +34,18 @@ OF_THE_RUN = ("output_dir", "headless", "inline")
 
 
 def notebooks_table(run: Run) -> Table:
-    """Every notebook with its status, and links to what it left."""
+    """Every notebook with its status, and what it left in the run's folder."""
     rows = []
     for name in dict.fromkeys([*NOTEBOOKS, *run.parts]):
         status, reason, took_s = outcome(run, name)
-        executed = _file(run, f"notebooks/{name}.ipynb", "notebook")
+        left = [_file(run, f"notebooks/{name}{suffix}") for suffix in (".html", ".ipynb")]
         rows.append(
             {
-                "Notebook": _file(run, f"notebooks/{name}.html", name) or name,
+                "Notebook": name,
                 "Status": badge(status),
                 "Reason": reason,
                 "Took": seconds(took_s),
-                "Executed": executed or EMPTY,
+                "In the run's folder": ", ".join(filter(None, left)) or EMPTY,
             }
         )
     return table(rows)
@@ -82,9 +82,9 @@ def moment(value: Any) -> str:
     return f"{known:%Y-%m-%d %H:%M} UTC" if known else EMPTY
 
 
-def _file(run: Run, path: str, words: str) -> str:
-    """A link where the file is there, else ''."""
-    return link(words, path) if (run.folder / path).is_file() else ""
+def _file(run: Run, path: str) -> str:
+    """The path where the file is there, else ''; a link would be dead where the page is alone."""
+    return path if (run.folder / path).is_file() else ""
 
 
 # ------------------------------------------------------------------------------------ parameters

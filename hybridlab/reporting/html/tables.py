@@ -198,11 +198,15 @@ def strategies_table(run: Run) -> Table:
         row: dict[Any, Any] = {"strategy": arm, **known.get(arm, {})}
         row |= {
             f"against {CONTROL}": against.get(arm, EMPTY),
-            "output_matches_reference": _parity_badge(served),
+            "same texts as alone": _parity_badge(served),
             "status": _status_badge(own["status"]),
         }
-        rows.append({k: v for k, v in row.items() if k not in ("p99 s", "answers right")})
+        rows.append({k: v for k, v in row.items() if k not in UNSHOWN})
     return table(rows, empty="No strategies were compared: 04 to 06 have no requests.")
+
+
+#: Of the summary: what stands here in another way, or not at all.
+UNSHOWN = ("p99 s", "answers right", "output_matches_reference")
 
 
 def _arm(row: Mapping[Any, Any]) -> str:

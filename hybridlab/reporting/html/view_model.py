@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from hybridlab.analysis.case_status import valid_times
 from hybridlab.reporting.labels import EMPTY, is_missing, text
 from hybridlab.reporting.rows import complete
 from hybridlab.results.reader import check_run, part_folders, read_object, run_table
@@ -149,13 +150,15 @@ class Run:
         folders = sorted(path.parent for path in self.folder.glob("*/manifest.json"))
         return [Run(folder) for folder in folders if (folder / "parts").is_dir()]
 
-    @property
+    @cached_property
     def cases(self) -> pd.DataFrame:
-        return self.tables["cases"]
+        """All cases; those that are invalid without their times, which `tables` keep."""
+        return valid_times(self.tables["cases"], self.tables["cases"])
 
-    @property
+    @cached_property
     def trials(self) -> pd.DataFrame:
-        return self.tables["trials"]
+        """All trials, in the same way."""
+        return valid_times(self.tables["trials"], self.tables["cases"])
 
     @property
     def name(self) -> str:

@@ -32,7 +32,7 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     counts cases."""
     race = cases_of(cases, RACE)
     firsts = arms_of(trials[is_first(trials)])
-    rows = []
+    rows, timed = [], has_clock(cases)
     for arm, own in race_trials(trials).groupby("arm", sort=False):
         keys = ["strategy", "variant"]
         arm_cases = race[(race[keys] == own[keys].iloc[0]).all(axis=1)]
@@ -41,7 +41,7 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "strategy": arm,
-                "n": own["case_id"].nunique(),
+                "n": own.loc[own["latency_s"].notna() | (not timed), "case_id"].nunique(),
                 "median s": labels.interval(case_interval(own, own["latency_s"])),
                 "p95 s": labels.number(tail(own["latency_s"])),
                 "p99 s": labels.number(tail(own["latency_s"], 0.99)),

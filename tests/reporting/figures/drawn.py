@@ -139,6 +139,7 @@ DRAWN: dict[str, Callable[[Tables], Figure]] = {
     "load_peak": lambda t: figures.memory_bars(of(t, "co_residency"), moment="load_peak"),
     "all_cases": lambda t: figures.memory_bars(t["cases"]),
     "one_case": lambda t: figures.memory_bars(of(t, "baseline")),
+    "which_fits": lambda t: figures.which_fits(of(t, "co_residency")),
     "three_numbers": lambda t: figures.three_numbers(of(t, "co_residency")),
     "predicted": lambda t: figures.predicted_against_measured(t["ledgers"], of(t, "co_residency")),
     "over_time": lambda t: figures.memory_over_time(
@@ -165,6 +166,8 @@ DRAWN: dict[str, Callable[[Tables], Figure]] = {
 }
 #: Those that read tables of a run.
 FROM_TABLES = [name for name in DRAWN if name not in ("plan", "request")]
+#: Those that have something to show without any row: what is predicted.
+PREDICTED = ("which_fits",)
 
 
 def words_of(figure: Figure) -> str:

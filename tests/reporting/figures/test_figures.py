@@ -122,8 +122,7 @@ def test_of_several_capacities_each_has_a_name_of_its_own_and_a_far_one_no_line(
 
 def test_finding_names_the_whisper_to_pick(tables: Tables) -> None:
     assert memory_finding(worst_per_label(of(tables, "co_residency"))) == (
-        "turbo fits with 2.45 GiB to spare, the lowest published WER of 5 that ran; "
-        "1 could not be measured"
+        "turbo fits with 2.45 GiB to spare, the lowest published WER of 5 that ran; 1 skipped"
     )
     row = case("one", "co_residency", status="skipped", reason="no memory")
     assert memory_finding(pd.DataFrame([row])) == "Not one of 1 case could be measured"

@@ -11,15 +11,16 @@ import pytest
 
 from hybridlab.reporting import figures
 from hybridlab.results.schema import TABLES, required_columns
-from tests.reporting.figures.drawn import DRAWN, FROM_TABLES, Tables, words_of
+from tests.reporting.figures.drawn import DRAWN, FROM_TABLES, PREDICTED, Tables, words_of
 
 NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 
+OF_ROWS = [name for name in FROM_TABLES if name not in PREDICTED]
 EMPTY = {name: pd.DataFrame(columns=list(required_columns(name))) for name in TABLES}
 BARE = {name: pd.DataFrame() for name in TABLES}
 
 
-@pytest.mark.parametrize("name", FROM_TABLES)
+@pytest.mark.parametrize("name", OF_ROWS)
 def test_without_rows_it_says_what_is_missing(name: str) -> None:
     for empty in (EMPTY, BARE):
         tables = {**empty, "cases": empty["cases"].assign(experiment=pd.Series(dtype=str))}
@@ -28,7 +29,7 @@ def test_without_rows_it_says_what_is_missing(name: str) -> None:
         assert figure.axes == []
 
 
-@pytest.mark.parametrize("name", FROM_TABLES)
+@pytest.mark.parametrize("name", OF_ROWS)
 def test_without_numbers_it_says_so(name: str, tables: Tables) -> None:
     """Every reading is missing: names and labels stay, numbers are gone."""
     hollow = {
@@ -63,7 +64,7 @@ def test_one_row_of_each_kind_is_drawn_or_explained(name: str, tables: Tables) -
     assert figure.axes or words.strip().startswith("No ")
 
 
-@pytest.mark.parametrize("name", FROM_TABLES)
+@pytest.mark.parametrize("name", OF_ROWS)
 def test_columns_that_a_table_lacks_are_missing_values(name: str, tables: Tables) -> None:
     """As in a run of an older schema: what is left is drawn, or what is missing is said."""
     kept = ("case_id", "experiment", "status", "strategy", "variant", "role", "phase", "owner")
@@ -72,6 +73,17 @@ def test_columns_that_a_table_lacks_are_missing_values(name: str, tables: Tables
     figure.draw_without_rendering()
     words = f"{figure.get_suptitle()} {words_of(figure)}"
     assert words.strip().startswith(("No ", "Not one")), words
+
+
+@pytest.mark.parametrize("name", PREDICTED)
+def test_without_rows_what_is_predicted_is_drawn_as_such(name: str) -> None:
+    for tables in (EMPTY, BARE):
+        cases = EMPTY["cases"].assign(experiment=pd.Series(dtype=str))
+        figure = DRAWN[name]({**tables, "cases": cases})
+        assert "is predicted to fit" in figure.get_suptitle().replace("\n", " ")
+        assert "n = 12 pairs predicted by formulas, nothing was run" in words_of(figure)
+        faces = {bar.get_facecolor()[3] for bar in figure.axes[0].patches}
+        assert faces == {0.0}  # hollow
 
 
 @pytest.mark.parametrize("name", ["memory_bars", "latency"])
