@@ -75,8 +75,9 @@ def check_sound(page: Page) -> None:
         assert not target.startswith("#") or target[1:] in ids
     assert [tag for tag, _ in page.tags].count("h1") == 1
     kinds = [attrs.get("type") for tag, attrs in page.tags if tag == "script"]
-    assert kinds.count(None) == 1  # the page's own; what it unpacks is text/plain
-    assert set(kinds) <= {None, "text/plain"}
+    # the page's own and the planner's; what they unpack is text/plain or JSON
+    assert kinds.count(None) == 1 + ("planner-facts" in ids)
+    assert set(kinds) <= {None, "text/plain", "application/json"}
 
 
 def check_clean(page: Page) -> None:

@@ -13,7 +13,7 @@ from hybridlab.analysis.recommendation import recommend
 from hybridlab.analysis.which_fits import which_fits
 from hybridlab.reporting import figures, fit_words, key_findings
 from hybridlab.reporting.html import build_report
-from hybridlab.reporting.html.page_one import page_one
+from hybridlab.reporting.html.page_one import NOT_RACED, page_one
 from hybridlab.reporting.html.tables import strategies_table
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.reporting.rows import RACE
@@ -93,8 +93,8 @@ def test_a_toy_is_no_answer(run: Path) -> None:
 
 def test_missing_notebooks_are_named_before_the_answer(tmp_path: Path) -> None:
     text = first_page(with_pictures(write_run(tmp_path, notebooks=3))).text
-    assert text.startswith("Notebooks without a result: 03_memory_limits, 04_sequential")
-    assert "Not told: no comparable cases of 04 to 06." in text
+    assert text.startswith("This run is a part of the suite; notebooks without a result: 03_")
+    assert f"Not told: {NOT_RACED}." in text
     assert "How the two should share the device." in text
 
 

@@ -12,7 +12,7 @@ from hybridlab import MEASUREMENT_VERSION
 from hybridlab.errors import RunFolderError
 from hybridlab.reporting.html import answer, tables
 from hybridlab.reporting.html.page import write_page
-from hybridlab.reporting.html.page_one import page_one
+from hybridlab.reporting.html.page_one import NOT_RACED, page_one
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.results.manifest import read_manifest, write_json
 from tests.pages import checked, with_pictures
@@ -39,7 +39,7 @@ def test_odd_verdicts_do_no_harm(verdict: str, unfinished: Path) -> None:
     (unfinished / "verdict.json").write_text(verdict)
     run = Run(unfinished)
     assert answer.recommendation(run) == {}
-    assert page_one(run).sharing == "Not told: no comparable cases of 04 to 06."
+    assert page_one(run).sharing == f"Not told: {NOT_RACED}."
     assert tables.options_table(run).rows == []
     assert any(name in line for name in ("verdict", "notebooks") for line in answer.missing(run))
 

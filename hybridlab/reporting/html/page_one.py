@@ -28,6 +28,8 @@ from hybridlab.reporting.rows import CONTROL, cases_of, present, race_standings
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
 
+#: Why nothing is said of how to share.
+NOT_RACED = "this run has no comparable cases of the ways to share (notebooks 04 to 06)"
 #: Words, and a command under them ('' without one).
 Step = tuple[str, str]
 
@@ -106,7 +108,7 @@ def sharing(run: Run, chosen: Recommendation | None) -> str:
     """Which way, by how much, and from how many cases; or why that is not told."""
     lost = invalid_words(cases_of(run.cases, "strategy_comparison"))
     if chosen is None:
-        why = lost or "no comparable cases of 04 to 06"
+        why = lost or NOT_RACED
         return f"Not told: {why}."
     arm = f"{chosen.strategy}/{chosen.variant}"
     if chosen.by_bytes:
@@ -154,7 +156,8 @@ def _toys(run: Run, found: WhichFits) -> str:
 
 def _missing(run: Run) -> str:
     lost = [name for name in NOTEBOOKS if outcome(run, name)[0] not in ("completed", "skipped")]
-    return f"notebooks without a result: {', '.join(lost)}." if lost else ""
+    words = "this run is a part of the suite; notebooks without a result"
+    return f"{words}: {', '.join(lost)}." if lost else ""
 
 
 def _other_audio(run: Run) -> str:

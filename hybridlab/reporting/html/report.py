@@ -23,6 +23,7 @@ from hybridlab.reporting.html import (
 from hybridlab.reporting.html.page import Section, blocks_of, render, write_page
 from hybridlab.reporting.html.view_model import Run, badge
 from hybridlab.reporting.labels import text, text_of
+from hybridlab.reporting.planner_page import planner_embed, planner_script
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def build_report(run_dir: Path) -> Path:
     return write_page(
         run.folder / "index.html",
         "report.html.j2",
-        later=[traces.vega_script()],
+        later=[traces.vega_script(), planner_script()],
+        planner=planner_embed(),
         questions=[(question, found) for question, found in questions if found],
         one=page_one.page_one(run),
         run_id=run.name,
