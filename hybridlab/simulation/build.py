@@ -58,6 +58,10 @@ _BUILT = "fingerprint"
 Wanted = dict[str, dict[str, str | None]]
 
 
+#: The interpreter that runs the programs; without it the first `python3`.
+PYTHON_VARIABLE = "HYBRIDLAB_SIMULATION_PYTHON"
+
+
 def build(torch_lib: Path, include: Path, out: Path) -> None:
     """Makes `out` the folder of stand-ins for the torch whose libraries lie in `torch_lib`; its
     `bin` holds the programs that come with the driver.
@@ -87,8 +91,10 @@ def _write_programs(folder: Path) -> None:
     """What comes with NVIDIA's driver beside its libraries, for PATH."""
     folder.mkdir()
     program = folder / "nvidia-cuda-mps-control"
-    stand_in = Path(__file__).with_name("mps.py")
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" "$@"\n')
+    # a copy: these libraries outlive the checkout and the environment that built them
+    shutil.copy(Path(__file__).with_name("mps.py"), folder)
+    python = f"${{{PYTHON_VARIABLE}:-python3}}"
+    program.write_text(f'#!/bin/sh\nexec "{python}" "${{0%/*}}/mps.py" "$@"\n')
     program.chmod(0o755)
 
 
@@ -256,7 +262,7 @@ def _run(command: list[str]) -> None:
 
 def _fingerprint(torch_lib: Path, include: Path, command: list[str]) -> str:
     digest = hashlib.sha256()
-    for path in (Path(__file__), *sorted(CSRC.rglob("*.[ch]"))):
+    for path in (Path(__file__), Path(__file__).with_name("mps.py"), *sorted(CSRC.rglob("*.[ch]"))):
         digest.update(path.read_bytes())
     for path in sorted(torch_lib.glob("lib*.so")):
         about = path.stat()

@@ -28,6 +28,7 @@ def environment(cards: Sequence[str], folder: Path) -> dict[str, str]:
     state.create(path, cards)
     return {
         STATE_VARIABLE: str(path),
+        build.PYTHON_VARIABLE: sys.executable,
         "LD_LIBRARY_PATH": _in_front("LD_LIBRARY_PATH", libraries),
         "PATH": _in_front("PATH", libraries / "bin"),
         "PYTHONPATH": _in_front("PYTHONPATH", torch.path, Path(__file__).parents[2]),
