@@ -91,7 +91,7 @@ def test_no_remedy_lets_memory_creep(tmp_path: Path) -> None:
         LimitsParams,
         soak_strategies=["sequential"],
         max_new_tokens=3,
-        soak_cycles=50,
+        soak_cycles=30,
         soak_requests=2,
         mitigate_every=10,
     )
