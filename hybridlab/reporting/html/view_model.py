@@ -14,6 +14,7 @@ from markupsafe import Markup
 from hybridlab.analysis.case_status import valid_times
 from hybridlab.reporting.labels import EMPTY, is_missing, text
 from hybridlab.reporting.rows import complete
+from hybridlab.reporting.tables.shown import is_figures
 from hybridlab.results.reader import check_run, part_folders, read_object, run_table
 from hybridlab.results.schema import TABLES
 
@@ -82,16 +83,15 @@ def table(
     )
 
 
-#: A figure with its unit or interval is shorter than so many characters, a sentence longer.
-_FIGURE, _SENTENCE = 24, 40
+#: A sentence is longer than so many characters.
+_SENTENCE = 40
 
 
 def _column_class(cells: Sequence[str]) -> str:
     """Flush right where all cells are figures, wide where one is a sentence."""
-    known = [cell for cell in cells if cell != EMPTY]
-    if all(cell[0] in "0123456789−-+×" and len(cell) < _FIGURE for cell in known):
+    if is_figures(cells):
         return "number"
-    return "long" if any(len(Markup(cell).striptags()) > _SENTENCE for cell in known) else ""
+    return "long" if any(len(Markup(cell).striptags()) > _SENTENCE for cell in cells) else ""
 
 
 def heading(column: str) -> str:

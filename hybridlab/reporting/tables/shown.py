@@ -20,7 +20,7 @@ MOST_ROWS = 300
 _CELL = "text-align:left;vertical-align:top;white-space:normal;max-width:36em"
 _FIGURE = "text-align:right;vertical-align:top;white-space:nowrap"
 #: '−0.3 %', '12 of 12', '0.41 (0.39–0.44)'; a figure with its interval is not longer than so.
-_FIGURES = re.compile(r"[−+×-]?\d[\d.,]*(\s|%|–|$)")
+_FIGURES = re.compile(r"[−+×-]?\s?\d[\d.,]*(\s|%|–|x|×|$)")
 _LONGEST_FIGURE = 24
 
 
