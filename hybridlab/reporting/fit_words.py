@@ -90,7 +90,7 @@ def breaks_first(row: PairFit) -> str:
     if not row.moments:
         return ""
     if row.fits and row.audio_is_limited:
-        return f"audio over {row.longest_audio_s:g} s"
+        return f"breaks over {row.longest_audio_s:g} s of audio"
     return labels.MOMENTS[row.highest_moment]
 
 
