@@ -16,7 +16,7 @@ from hybridlab import catalog
 from hybridlab.devices import CpuDevice
 from hybridlab.devices.cuda import CudaDevice
 from hybridlab.errors import UnavailableError
-from hybridlab.models import make_asr, make_llm
+from hybridlab.models import make_asr, make_llm, whisper_openai
 from hybridlab.models.weights import (
     empty_weights_on,
     pretrained,
@@ -119,8 +119,6 @@ def test_random_transformers_take_what_a_released_file_takes(tmp_path: Path, mod
 def test_random_openai_takes_what_a_released_checkpoint_takes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: str, load_path: str
 ) -> None:
-    import whisper
-
     device = CudaDevice()
     tiny = spec("tiny", "openai-whisper", weights="random", dtype=dtype, load_path=load_path)
     model: Any = make_asr(tiny, CpuDevice())
@@ -129,10 +127,7 @@ def test_random_openai_takes_what_a_released_checkpoint_takes(
     checkpoint = tmp_path / "tiny.pt"
     state = {name: tensor.half() for name, tensor in whole.state_dict().items()}
     torch.save({"dims": vars(whole.dims), "model_state_dict": state}, checkpoint)
-    load = whisper.load_model
-    monkeypatch.setattr(
-        whisper, "load_model", lambda _, **options: load(str(checkpoint), **options)
-    )
+    monkeypatch.setattr(whisper_openai, "weight_files", lambda _: [checkpoint])
     model.device = device
 
     def built(weights: str) -> Any:
