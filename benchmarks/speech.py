@@ -194,16 +194,17 @@ def measured(backend: str, folder: Path, files: Sequence[str], turns: int) -> di
         if name == NON_SPEECH:
             results["words_invented"] = words_invented(ways)
             continue
+        if name == COST:
+            plain = loaded(backend, folder, asr_decoding="plain")
+            results["cost"] = cost(asr, plain, long_recordings()[DENSE], turns)
+            continue
         spoken = real_speech.librivox() if name == CLIPS else [long_recordings()[name]]
         results["recordings"][name] = compared(ways, spoken)
-        if name == DENSE:
-            plain = loaded(backend, folder, asr_decoding="plain")
-            results["cost"] = cost(asr, plain, spoken[0], turns)
     return results
 
 
 #: What `--files` may name beside the long recordings.
-CLIPS, NON_SPEECH = "librivox-clips", "non-speech"
+CLIPS, NON_SPEECH, COST = "librivox-clips", "non-speech", "cost"
 
 
 def long_recordings() -> dict[str, Recording]:
@@ -212,7 +213,7 @@ def long_recordings() -> dict[str, Recording]:
 
 def main() -> None:
     real_speech.check_packages()
-    known = [CLIPS, *long_recordings(), NON_SPEECH]
+    known = [CLIPS, *long_recordings(), NON_SPEECH, COST]
     given = options(
         __doc__,
         files=(known, known),
