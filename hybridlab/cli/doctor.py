@@ -195,10 +195,10 @@ def notebooks() -> Iterator[CheckResult]:
 
 def preset_results() -> Iterator[CheckResult]:
     """Every preset: whether its pair can run on its device here, as predicted."""
-    from hybridlab.config.preset_files import PRESETS_DIR, presets, read_yaml
+    from hybridlab.config.preset_files import preset_values, presets
 
     for name in presets():
-        yield preset_result(name, read_yaml(PRESETS_DIR / f"{name}.yaml"))
+        yield preset_result(name, preset_values(name))
 
 
 def preset_result(name: str, values: Mapping[str, Any]) -> CheckResult:

@@ -70,9 +70,14 @@ def filled(given: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]
     preset = resolve(wanted)
     if preset == NONE:
         return dict(given)
-    values = read_yaml(PRESETS_DIR / f"{preset}.yaml")
+    values = preset_values(preset)
     own = {name: value for name, value in values.items() if name in names}
     return {**own, **given, "preset": preset}
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """What a preset of the package sets."""
+    return read_yaml(PRESETS_DIR / f"{name}.yaml")
 
 
 def parameter_file(name: str | Path) -> Path:

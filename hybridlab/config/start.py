@@ -14,9 +14,8 @@ from hybridlab.config.preset_files import (
     AUTO,
     COLAB_PRESET,
     NONE,
-    PRESETS_DIR,
     has_gpu,
-    read_yaml,
+    preset_values,
     resolve,
 )
 
@@ -60,7 +59,7 @@ class StartParams(NotebookParams, BaseModel):  # as Params
     @property
     def measured_values(self) -> dict[str, Any]:
         """Its parameters under `overrides`."""
-        values = read_yaml(PRESETS_DIR / f"{self.measured_preset}.yaml")
+        values = preset_values(self.measured_preset)
         return {**values, "preset": NONE, **self.overrides}
 
     @property

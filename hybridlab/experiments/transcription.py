@@ -95,12 +95,12 @@ class Comparison:
 def compare_backends(
     files: Sequence[str | Path],
     *,
-    model: str = "base",
-    language: str = "",
-    weights: str | Path | None = None,
-    device: str = "auto",
-    listener: Callable[[str], None] = lambda backend: None,
-    fetching: Listener | None = None,
+    model: str,
+    language: str,
+    weights: str | Path | None,
+    device: str,
+    listener: Callable[[str], None],
+    fetching: Listener | None,
 ) -> Comparison:
     """Transcribe each file through every backend that is installed.
 

@@ -1,8 +1,8 @@
 """Where weights come from: `hub`, `local`, `random`, `pocket`. Safetensors, and no remote code.
 
-Two backends have formats of their own beside: openai-whisper's `load_model` reads its checkpoints
-with torch's weights-only unpickler after checking their SHA-256, and faster-whisper reads
-CTranslate2's, which are plain arrays.
+Two backends have formats of their own beside: openai-whisper's `load_model` reads its checkpoints,
+whose SHA-256 is checked as they are fetched, with torch's weights-only unpickler; faster-whisper
+reads CTranslate2's, which are plain arrays.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.notebook_runner import Progress
 from hybridlab.reporting.labels import counted
+from hybridlab.reporting.palette import COLORBLIND
 from hybridlab.units import format_seconds
 
 R = TypeVar("R")
@@ -141,7 +142,7 @@ def progress_html(state: Progress, seconds: float) -> str:
         f"<div>{escape(words)} · {time_words}</div>"
         f'<div role="progressbar" aria-valuenow="{100 * share:.0f}" style="max-width:640px;height:'
         f'10px;border:1px solid #8888"><div style="height:100%;width:{share:.1%};'
-        'background:#0173b2"></div></div>'
+        f'background:{COLORBLIND[0]}"></div></div>'
     )
 
 

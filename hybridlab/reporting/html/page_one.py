@@ -119,6 +119,8 @@ def sharing(run: Run, chosen: Recommendation | None) -> str:
             words = f"Too few rounds to tell; so far {words}"
         elif chosen.tie:
             words = f"{words}: a tie with {chosen.runner_up}, which takes more memory"
+        else:
+            words = f"The best way measured: {words}"
     found = f"{words}; n = {labels.counted(chosen.n, 'case')}, measured with {chosen.pair}."
     return f"{found} {labels.capital(lost)}." if lost else found
 
@@ -148,8 +150,8 @@ def _toys(run: Run, found: WhichFits) -> str:
         return ""
     of = "the simulated card" if found.evidence == "simulated" else "formulas"
     return (
-        "this run used the pocket Voxtral, a toy that knows spoken digits: it cannot tell "
-        f"which Whisper fits beside a released one. What fits comes from {of}; times below are "
+        f"what fits comes from {of}, not from this run: its pocket Voxtral is a toy that knows "
+        "spoken digits and cannot tell which Whisper fits beside a released one. Times below are "
         "the toy's."
     )
 
