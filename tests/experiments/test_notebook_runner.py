@@ -80,8 +80,9 @@ def test_other_audio_for_the_pocket_models_is_told_once_and_wherever_it_is_read(
     folder.mkdir()
     shutil.copy(min(load_clips(), key=lambda clip: clip.audio_s).path, folder)
     command = [sys.executable, "-m", "hybridlab.cli", "run", "params/pocket.yaml", "--only", "00"]
+    busy = f"max_other_cpu_share={SMALL['max_other_cpu_share']}"
     ended = subprocess.run(
-        [*command, "-p", f"audio={folder}", "--output", str(run)],
+        [*command, "-p", f"audio={folder}", "-p", busy, "--output", str(run)],
         capture_output=True,
         text=True,
         check=True,
