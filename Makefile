@@ -19,14 +19,15 @@ endif
 
 .PHONY: demo test test-real lint audit bench gpu-check endurance readme lab constraints clean
 
+# code 3 is a machine so busy that no time counts: bytes and the T4's answer do, and the end says so
 demo: $(VENV)/.base
-	$(BIN)/python -m hybridlab.cli run params/pocket.yaml --output "$(OUTPUT)"
+	$(BIN)/python -m hybridlab.cli run params/pocket.yaml --output "$(OUTPUT)" || [ $$? -eq 3 ]
 	# the T4's answer, into the same report; without a network or a compiler it says what is missing
 	if $(BIN)/python -m hybridlab.cli simulate --fetch; then \
 		$(BIN)/python -m hybridlab.cli run params/t4-simulated.yaml --only 02 \
-			-p load_orders=[] --output "$(OUTPUT)/t4-simulated" && \
-		$(BIN)/python -m hybridlab.cli report "$(OUTPUT)"; \
+			-p load_orders=[] --output "$(OUTPUT)/t4-simulated" || [ $$? -eq 3 ]; \
 	fi
+	$(BIN)/python -m hybridlab.cli report "$(OUTPUT)"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m ruff check .

@@ -80,6 +80,16 @@ class Run:
         """The page that `hybridlab report` builds."""
         return self.folder / "index.html"
 
+    @cached_property
+    def answer(self) -> str:
+        """The first sentence of the report: which Whisper fits beside Voxtral, and with how much
+        to spare; '' where no notebook began to measure."""
+        from hybridlab.reporting.html import view_model
+        from hybridlab.reporting.html.page_one import answer
+        from hybridlab.results.reader import holds_run
+
+        return answer(view_model.Run(self.folder)) if holds_run(self.folder) else ""
+
     def verdict(
         self, *, max_p95_s: float = 0.0, min_margin_gb: float = 0.0, max_wer: float = 1.0
     ) -> dict[str, Any]:

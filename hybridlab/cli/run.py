@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hybridlab.cli import printing
-from hybridlab.cli.app import AsJson, app, cli_errors, print_json, relative_path
+from hybridlab.cli.app import AsJson, app, cli_errors, print_json
+from hybridlab.cli.report import ending
 from hybridlab.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(
     invalid.
     """
     from hybridlab import api
-    from hybridlab.analysis.case_status import REMEDY, invalid_words, none_valid
+    from hybridlab.analysis.case_status import none_valid
 
     with cli_errors():
         from hybridlab.cli.progress import progress
@@ -61,10 +61,7 @@ def run(
         print_json(outcome(done))
     else:
         printing.console().print(outcome_table(done.notebooks))
-        typer.echo(f"report: {relative_path(done.report)}")
-        if words := invalid_words(done.cases):
-            folder = shlex.quote(str(relative_path(done.folder)))
-            typer.echo(f"{words}; {REMEDY}: the same line with --output {folder} --resume")
+        typer.echo("\n".join(ending(done)))
     if done.status != "completed":
         raise typer.Exit(1)
     if none_valid(done.cases):
@@ -85,8 +82,8 @@ def overrides_of(given: Sequence[str] | None) -> dict[str, Any]:
 
 
 def outcome(run: Run) -> dict[str, Any]:
-    """What became of a run: status, each notebook's outcome, invalid cases, and where its files
-    are."""
+    """What became of a run: status, each notebook's outcome, invalid cases, the answer, and where
+    its files are."""
     from hybridlab.analysis.case_status import invalid_words
 
     return {
@@ -94,8 +91,9 @@ def outcome(run: Run) -> dict[str, Any]:
         "status": run.status,
         "preset": run.manifest["preset"],
         "notebooks": run.notebooks,
-        "invalid": invalid_words(run.cases),
-        "report": str(run.report),
+        "invalid": invalid_words(run.cases) if run.answer else "",
+        "answer": run.answer,
+        "report": str(run.report) if run.answer else "",
     }
 
 

@@ -27,12 +27,17 @@ def check_run(folder: Path) -> None:
     """`RunFolderError` where a folder holds nothing of a run."""
     if not folder.is_dir():
         raise RunFolderError(f"{folder} is not there; name a run folder, as in outputs/")
-    stored = (folder / f"{name}.parquet" for name in TABLES)
-    if not part_folders(folder) and not any(path.is_file() for path in stored):
+    if not holds_run(folder):
         raise RunFolderError(
             f"{folder} does not hold a run (no parts/<notebook>/ and no <table>.parquet in it); "
             "name a folder that a notebook or `hybridlab run` wrote, as in outputs/"
         )
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is a notebook's part or a table in it."""
+    stored = (folder / f"{name}.parquet" for name in TABLES)
+    return bool(part_folders(folder)) or any(path.is_file() for path in stored)
 
 
 def has_clock(rows: pd.DataFrame) -> bool:

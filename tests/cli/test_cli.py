@@ -60,7 +60,10 @@ def test_the_last_line_of_a_run_says_what_is_invalid(
     monkeypatch.setattr(api, "run", lambda *args, **kwargs: api.Run(folder))
     ended, text = run("run", PRESET)
     assert ended == code, text
-    last = " ".join(text.split("report: ")[1].split()).partition("index.html ")[2]
+    answer, report, *invalid = text.splitlines()[-3 if said else -2 :]
+    assert answer.startswith("answer: On this GPU (cuda:0) Whisper turbo (transformers, float16)")
+    assert report == f"report: {folder / 'index.html'}"
+    last = "".join(invalid)
     assert last.startswith(said)
     if said:
         cause = "other programs used up to 75 % of the CPU; close them and repeat"
@@ -68,6 +71,32 @@ def test_the_last_line_of_a_run_says_what_is_invalid(
         assert last.endswith(f"{folder.name} --resume")
     told = json.loads(run("run", PRESET, "--json")[1])
     assert told["invalid"].startswith(said)
+    assert f"answer: {told['answer']}" == answer
+
+
+def test_the_answer_of_a_run_is_the_first_sentence_of_its_report(
+    tmp_path: Path, project: Path
+) -> None:
+    folder = shutil.copytree(project / "outputs" / "reference" / "t4-simulated", tmp_path / "run")
+    code, text = run("report", str(folder))
+    assert code == 0
+    answer, report = text.splitlines()
+    sentence = answer.removeprefix("answer: ")
+    assert sentence.startswith("On a simulated T4 Whisper large-v3 (transformers, float16) fits")
+    assert f">{sentence}<" in (folder / "index.html").read_text(encoding="utf-8")
+    assert report == f"report: {folder / 'index.html'}"
+
+
+def test_a_run_in_which_nothing_began_has_no_answer_and_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path, notebooks=0)
+    monkeypatch.setattr(api, "run", lambda *args, **kwargs: api.Run(folder))
+    code, text = run("run", PRESET)
+    assert code == 1
+    assert text.splitlines()[-1] == f"no report: no notebook in {folder} began to measure"
+    told = json.loads(run("run", PRESET, "--json")[1])
+    assert (told["answer"], told["report"], told["invalid"]) == ("", "", "")
 
 
 def test_plan_of_sizes_that_are_named_has_them_alone() -> None:
@@ -185,7 +214,7 @@ def test_without_a_folder_the_newest_run_is_meant(
         os.utime(tmp_path / "outputs" / name, (1e9 - age, 1e9 - age))
     assert run("verdict", "--json") == run("verdict", str(complete), "--json")
     code, text = run("report")
-    assert code == 0 and text.strip() == "report: outputs/newest/index.html"
+    assert code == 0 and text.splitlines()[-1] == "report: outputs/newest/index.html"
 
 
 def test_a_verdict_is_printed_and_computed_anew_under_constraints(complete: Path) -> None:

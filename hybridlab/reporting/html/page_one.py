@@ -54,7 +54,7 @@ def page_one(run: Run) -> PageOne:
     chosen = recommend(run.cases, run.trials, requirements(run)) if len(run.cases) else None
     return PageOne(
         cautions=cautions(run, found),
-        sentence=f"{fit_words.headline(found)}.",
+        sentence=_sentence(found),
         picture=_drawn(found),
         numbers=fit_words.three_numbers(found),
         sharing=sharing(run, chosen),
@@ -62,6 +62,15 @@ def page_one(run: Run) -> PageOne:
         cannot=cannot_tell(run, found, chosen),
         steps=steps(run, found),
     )
+
+
+def answer(run: Run) -> str:
+    """The sentence of page one by itself, with its full stop."""
+    return _sentence(fits_of(run))
+
+
+def _sentence(found: WhichFits) -> str:
+    return f"{fit_words.headline(found)}."
 
 
 # ------------------------------------------------------------------------------------ what fits
