@@ -33,6 +33,26 @@ def commands(page: Path, program: str) -> list[list[str]]:
     return found
 
 
+#: What a line begins with that a reader may type.
+PROGRAMS = (".", "curl", "git", "hybridlab", "make", "papermill", "pip", "python", "python3")
+
+
+def command_lines(page: Path) -> list[str]:
+    """Every line that a page prints to be typed, without its comment: those of blocks without a
+    language, and of the spans in its prose those that are more than a name."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in fenced for line in block.replace("\\\n", " ").splitlines()]
+    spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    lines += [span for span in spans if _program(span) in PROGRAMS and len(span.split()) > 1]
+    return [shown for line in lines if (shown := re.sub(r"\s+#.*", "", line).strip())]
+
+
+def _program(line: str) -> str:
+    """The first word that sets no variable."""
+    return next((word for word in line.split() if not re.match(r"\w+=", word)), "")
+
+
 def _words(line: str) -> list[str]:
     if not line.startswith(("hybridlab", "make")):
         return []
