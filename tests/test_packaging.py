@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 
 @pytest.fixture
@@ -32,6 +35,19 @@ def test_constraints_pin_everything_that_the_checks_install(
     wanted = names([*pyproject["dependencies"], *extras["dev"], *extras["ct2"]])
     assert wanted <= set(pins(project))
     assert pins(project)["torch"] == "2.13.0"
+
+
+def test_what_is_pinned_runs_on_the_oldest_python(project: Path, pyproject: dict[str, Any]) -> None:
+    """Debian 12 has 3.11.2, which no patch release of ours may rule out."""
+    least = Version(f"{pyproject['requires-python'].removeprefix('>=')}.0")
+    pinned, checked, refused = pins(project), 0, []
+    for found in distributions():
+        name, version = found.metadata["Name"].lower().replace("_", "-"), found.version
+        if pinned.get(name) == version.partition("+")[0]:  # not what was installed beside
+            checked += 1
+            wanted = SpecifierSet(found.metadata.get("Requires-Python") or "")
+            refused += [] if wanted.contains(least) else [f"{name} {version}: {wanted}"]
+    assert checked > 150 and refused == []
 
 
 def test_the_parts_that_must_be_there_are_dependencies(pyproject: dict[str, Any]) -> None:

@@ -115,9 +115,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (line,) = (line for line in command_lines(README) if line.startswith("git clone"))
     url = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
     assert url in line
+    here = {"KEY_0": f"url.{PROJECT.as_uri()}/.git.insteadOf", "VALUE_0": url, "COUNT": "1"}
+    environment = os.environ | {f"GIT_CONFIG_{name}": value for name, value in here.items()}
     folder = tmp_path_factory.mktemp("reader")
-    made = sh(f"{line.replace(url, f'{PROJECT.as_uri()}/.git')} && pwd", folder, dict(os.environ))
-    return Path(made.strip())
+    return Path(sh(f"{line} && pwd", folder, environment).strip())
 
 
 @pytest.fixture(scope="module")
@@ -153,14 +154,14 @@ def test_a_line_runs_as_it_stands(line: str, clone: Path, environment: dict[str,
 
 @runs(
     "git clone https://github.com/hybridlab/hybridlab && cd hybridlab",
-    but="a checkout is in the place of the address, which needs a network",
+    but="git takes this checkout for the address, which needs a network",
 )
 def test_a_clone_is_the_last_commit_and_its_code_is_what_runs(
-    clone: Path, environment: dict[str, str]
+    clone: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     heads = {sh("git rev-parse HEAD", folder, environment) for folder in (PROJECT, clone)}
     assert len(heads) == 1
-    where = sh("python -c 'import hybridlab; print(hybridlab.__file__)'", PROJECT, environment)
+    where = sh("python -c 'import hybridlab; print(hybridlab.__file__)'", tmp_path, environment)
     assert Path(where.strip()) == clone / "hybridlab" / "__init__.py"
 
 
@@ -179,7 +180,7 @@ def test_the_installer_of_the_makefile_knows_pytorchs_cpu_build(
     clone: Path, environment: dict[str, str]
 ) -> None:
     assert "-m uv pip install" in (clone / "Makefile").read_text()
-    said = sh("python -m uv pip install --help", clone, environment)
+    said = sh("python -m uv help pip install", clone, environment)
     assert "UV_TORCH_BACKEND" in said and "cpu:" in said.lower()
 
 
@@ -221,22 +222,24 @@ def test_jupyterlab_opens_on_the_first_notebook(
 )
 def test_papermill_runs_a_notebook_by_itself(clone: Path, environment: dict[str, str]) -> None:
     line = "papermill notebooks/04_sequential.ipynb out.ipynb -f params/pocket.yaml"
-    sh(f"{line} -p rounds 1 -p trials 1", clone, environment)
-    assert "NEXT_REPORT" or (clone / "out.ipynb").is_file()
+    sh(f"{line} -p rounds 1 -p trials 1 -p max_other_cpu_share 1", clone, environment)
+    assert "Report: <a href=" in (clone / "out.ipynb").read_text(encoding="utf-8")
 
 
 @runs(
     "hybridlab run pocket --only 04,06 -p trials 12 --output outputs/mine",
-    but="notebook 00 for 04 and 06, for time",
+    but="notebook 00 for 04 and 06, and on a busy machine too",
 )
 def test_a_run_ends_with_its_report(clone: Path, environment: dict[str, str]) -> None:
     line = "hybridlab run pocket --only 00 -p trials 12 --output outputs/mine"
-    said = sh(f"{line} || [ $? -eq 3 ]", clone, environment)  # 3: this machine is busy
+    said = sh(f"{line} -p max_other_cpu_share 1", clone, environment)
     assert "report: outputs/mine/index.html" in said and "answer: On a T4 Whisper large-v3" in said
     assert (clone / "outputs" / "mine" / "index.html").is_file()
 
 
-@runs("hybridlab try meeting.m4a", but="the pocket Whisper as a folder: the released needs a network")
+@runs(
+    "hybridlab try meeting.m4a", but="the pocket Whisper as a folder: the released needs a network"
+)
 def test_own_audio_through_every_backend(
     clone: Path, environment: dict[str, str], meeting: Path, tmp_path: Path
 ) -> None:
@@ -247,15 +250,16 @@ def test_own_audio_through_every_backend(
 
 @runs(
     "hybridlab run own-audio --only 00,02,04 -p audio=recordings/",
-    but="notebook 00 alone, on random weights: the released need a network",
+    but="notebook 00 alone, with the pocket Whisper: the released needs a network",
 )
 def test_own_audio_through_a_notebook(
     clone: Path, environment: dict[str, str], meeting: Path
 ) -> None:
     (clone / "recordings").mkdir()
     shutil.copy(meeting, clone / "recordings")
-    line = "hybridlab run own-audio --only 00 -p audio=recordings/ -p asr_weights=random"
-    said = sh(f"{line} --output outputs/own || [ $? -eq 3 ]", clone, environment)
+    line = "hybridlab run own-audio --only 00 -p audio=recordings/ --output outputs/own"
+    pocket = "-p asr_model=pocket-m -p asr_weights=pocket -p max_other_cpu_share=1"
+    said = sh(f"{line} {pocket}", clone, environment)
     assert "report: outputs/own/index.html" in said
     assert "meeting" in (clone / "outputs/own/notebooks/00_setup.html").read_text()
 
@@ -310,4 +314,4 @@ def test_the_server_answers_what_curl_asks(
         curl = [line.replace("curl", "curl -sS").replace("8000", str(port)) for line in asked]
         transcript, answer = (sh(line, tmp_path, outside) for line in curl)
     assert json.loads(transcript)["text"].strip()
-    assert answer.startswith("data: ") and answer.rstrip().endswith("data: [DONE]")
+    assert answer.startswith("event: transcript\ndata: {") and "\nevent: done\n" in answer
