@@ -13,6 +13,7 @@ Nothing here imports torch; models run in processes of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,8 +104,8 @@ class Run:
         from hybridlab.errors import ParameterError
         from hybridlab.units import GB
 
-        if min(max_p95_s, min_margin_gb, max_wer) < 0:
-            raise ParameterError("max_p95_s, min_margin_gb and max_wer must not be below zero")
+        if not all(0 <= asked < math.inf for asked in (max_p95_s, min_margin_gb, max_wer)):
+            raise ParameterError("max_p95_s, min_margin_gb and max_wer must be 0 or more")
         wanted = Requirements.asked(
             min_margin_bytes=min_margin_gb * GB, max_p95_s=max_p95_s, max_wer=max_wer
         )

@@ -1,6 +1,9 @@
-"""Units. Inside the lab everything is bytes and seconds; GiB and ms appear only in labels."""
+"""Units. Inside the lab everything is bytes and seconds; GiB and ms appear only in labels: memory
+in GiB and MiB, as the driver tells it, downloads and disks in GB."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 KIB = 1024
 MIB = 1024**2
@@ -31,6 +34,14 @@ def format_bytes(n_bytes: float) -> str:
     if size >= KIB:
         return f"{n_bytes / KIB:.0f} KiB"
     return f"{n_bytes:.0f} B"
+
+
+def format_alike(sizes: Sequence[float]) -> list[str]:
+    """Labels that stand beside each other, all in the unit of the largest: '0.07 GiB'."""
+    largest = max(map(abs, sizes), default=0.0)
+    unit, digits = (GIB, 2) if largest >= GIB else (MIB, 0)
+    name = "GiB" if unit == GIB else "MiB"
+    return [f"{size / unit:.{digits}f} {name}" for size in sizes]
 
 
 def format_decimal_bytes(n_bytes: float) -> str:

@@ -14,7 +14,8 @@ from hybridlab.analysis.pick import (
     EXPANDED,
     best_by_size,
     candidates,
-    checked_audio_s,
+    checked_request,
+    margin_words,
     pick,
     plan_leaves,
     recognizer_name,
@@ -27,7 +28,7 @@ from hybridlab.planner.estimate import Estimate
 from hybridlab.planner.limits import longest_audio_s, most_served
 from hybridlab.planner.memory_plan import PairPlan, fit_of, native_combinations, plan_pair
 from hybridlab.planner.per_strategy import memory_by_strategy
-from hybridlab.units import GB, format_bytes, format_seconds
+from hybridlab.units import GB, gib
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,34 +76,45 @@ class FitReport:
     def facts(self) -> list[tuple[str, str]]:
         """Everything but the bytes of moments and ways of sharing, as label and words."""
         plan = self.plan
-        spread = f"{format_bytes(plan.total.low)} to {format_bytes(plan.total.high)}"
-        free = f"{self.margin_bytes / GB:g} GB"
+        below = plan.fit == "fits" and not plan_leaves(plan, self.margin_bytes)
+        fit = "fits, below the margin" if below else plan.fit
+        spread, capacity = _range(plan.total), _range(plan.capacity)
+        margin = margin_words(self.margin_bytes)
         host = "loads" if plan.fits_host(self.host_bytes) else "cannot load"
+        host_gb = f"{self.host_bytes / GB:g}"
         rows = [
             (
                 "verdict",
-                f"{plan.fit}: {format_bytes(plan.total_bytes)} ({spread}) of "
-                f"{format_bytes(plan.capacity.low)} to {format_bytes(plan.capacity.high)}",
+                f"{fit}: {gib(plan.total_bytes):.2f} ({spread}) of {capacity} GiB",
             ),
             *([("remedy", self.remedy)] if self.remedy else []),
             (
                 "pick",
-                f"{recognizer_name(self.pick) if self.pick else 'none'}, with {free} left free",
+                f"{recognizer_name(self.pick) if self.pick else 'none'}, with {margin} "
+                f"(--margin-gb {self.margin_bytes / GB:g})",
             ),
             (
                 "longest audio",
-                f"{format_seconds(self.longest_audio_s)}; with expanded_kv "
-                f"{format_seconds(self.longest_audio_expanded_kv_s)} (CUDA's default allocator; "
+                f"{_longest(self.longest_audio_s)}; with expanded_kv "
+                f"{_longest(self.longest_audio_expanded_kv_s)} (CUDA's default allocator; "
                 "with expandable segments more may fit)",
             ),
             ("largest batch", f"{self.largest_batch}"),
             ("most beams", f"{self.most_beams}"),
-            ("host", f"a host of {self.host_bytes / GB:.1f} GB {host} it"),
+            ("host", f"{host} with {gib(self.host_bytes):.2f} GiB (--host-gb {host_gb})"),
             ("fits on", ", ".join(self.fits_cards) or "no card of the catalog"),
         ]
         if self.fits_not_cards:
             rows.append(("not on", ", ".join(self.fits_not_cards)))
         return rows
+
+
+def _range(size: Estimate) -> str:
+    return f"{gib(size.low):.2f} to {gib(size.high):.2f}"
+
+
+def _longest(audio_s: float) -> str:
+    return f"{audio_s:g} s" if audio_s else "none leaves the margin"
 
 
 def evaluate_fit(
@@ -120,7 +132,7 @@ def evaluate_fit(
     """The pair on this card, the most of everything that leaves the margin, and the cards of the
     catalog on which the pair does. A backend or dtype that is left open is the one that `plan` has
     for this size; `ParameterError` where no backend keeps it so on this card."""
-    request = Request(audio_s=checked_audio_s(audio_s))
+    request = checked_request(audio_s=audio_s)
     if AUTO in (backend, dtype):
         asked: dict[str, Any] = {"size": whisper.name, "backend": backend, "dtype": dtype}
         asked |= {"voxtral": voxtral, "request": request, "attention": attention}

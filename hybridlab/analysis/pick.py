@@ -12,15 +12,16 @@ from hybridlab import catalog
 from hybridlab.catalog import Attention, Card
 from hybridlab.errors import ParameterError
 from hybridlab.planner import Estimate, PairPlan, Request, plan_table
-from hybridlab.planner.limits import longest_audio_s
+from hybridlab.planner.limits import MOST, longest_audio_s
 from hybridlab.planner.memory_plan import fit_of
-from hybridlab.units import GB, format_seconds
+from hybridlab.units import GB, gib
 
 #: GB that must stay free. A plan's range is what the planner leaves open of the pair itself; this
 #: is for what it does not count: one more program on the card, whose driver context alone takes
 #: 0.1 to 0.6 GiB (`Card.context_bytes`).
 DEFAULT_MARGIN_GB = 0.5
 DEFAULT_MARGIN_BYTES = int(DEFAULT_MARGIN_GB * GB)
+MOST_MARGIN_GB = 10_000
 
 RULE = (
     "the lowest published word error rate among what fits and leaves the margin, then the dtype "
@@ -38,20 +39,31 @@ EXPANDED: Attention = "expanded_kv"
 
 
 def checked_margin_bytes(margin_gb: float) -> int:
-    """`ParameterError` for a margin below zero."""
-    if not 0 <= margin_gb < math.inf:
-        raise ParameterError(f"margin_gb is {margin_gb:g}; give 0 or more")
+    """`ParameterError` for a margin below zero, or beyond any card."""
+    if not 0 <= margin_gb <= MOST_MARGIN_GB:
+        raise ParameterError(f"margin_gb is {margin_gb:g}; give 0 to {MOST_MARGIN_GB}")
     return int(margin_gb * GB)
 
 
-def checked_audio_s(audio_s: float) -> float:
-    """`ParameterError` for more audio than Voxtral takes with a question."""
-    if audio_s > catalog.VOXTRAL_MAX_ANSWER_S:
-        raise ParameterError(
-            f"audio_s is {audio_s:g}; Voxtral takes at most {catalog.VOXTRAL_MAX_ANSWER_S:g} s of "
-            "audio with a question"
-        )
-    return audio_s
+def margin_words(margin_bytes: float = DEFAULT_MARGIN_BYTES) -> str:
+    """'a margin of 0.47 GiB': in the unit of the memory that stands beside it."""
+    return f"a margin of {gib(margin_bytes):.2f} GiB"
+
+
+def checked_request(
+    *, audio_s: float, new_tokens: int = catalog.ANSWER_TOKENS, beams: int = 1, batch: int = 1
+) -> Request:
+    """What Voxtral is asked; `ParameterError` for more than it takes, or than one card serves."""
+    for name, value, most, why in (
+        ("audio_s", audio_s, catalog.VOXTRAL_MAX_ANSWER_S, "s of audio with a question"),
+        ("new_tokens", new_tokens, catalog.VOXTRAL_CONTEXT_TOKENS, "tokens with their context"),
+    ):
+        if value > most:
+            raise ParameterError(f"{name} is {value:g}; Voxtral takes at most {most:g} {why}")
+    for name, count in (("beams", beams), ("batch", batch)):
+        if count > MOST:
+            raise ParameterError(f"{name} is {count}; one card serves at most {MOST}")
+    return Request(audio_s=audio_s, new_tokens=new_tokens, beams=beams, batch=batch)
 
 
 def rank(size: str, backend: str, dtype: str) -> tuple[float, ...]:
@@ -175,8 +187,8 @@ def remedy(
     plain_s, expanded_s = longest_s(plan.attention), longest_s(EXPANDED)
     if not expanded_s:
         return None
-    beyond = f"{format_seconds(expanded_s)} with --attention expanded_kv"
-    plainly = f"{format_seconds(plain_s)} of audio"
+    beyond = f"{expanded_s:g} s with --attention expanded_kv"
+    plainly = f"{plain_s:g} s of audio"
     if expanded_s <= plain_s:
         return f"fits up to {plainly}"
     return f"fits up to {plainly}, {beyond}" if plain_s else f"fits up to {beyond}"

@@ -11,8 +11,9 @@ from hybridlab import catalog
 from hybridlab.analysis.pick import (
     DEFAULT_MARGIN_GB,
     best_by_size,
-    checked_audio_s,
     checked_margin_bytes,
+    checked_request,
+    margin_words,
     pick_of,
     recognizer_name,
     remedy,
@@ -22,7 +23,7 @@ from hybridlab.analysis.pick import (
 from hybridlab.catalog import Card
 from hybridlab.errors import ParameterError
 from hybridlab.planner import PairPlan, Request, plan_table
-from hybridlab.units import GB, format_bytes, gib
+from hybridlab.units import format_bytes, gib
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,18 +105,18 @@ class PlanReport:
 
     def conclusion(self) -> str:
         """Which Whisper, and why."""
-        best, free = self.pick, f"{self.margin_bytes / GB:g} GB"
+        best, margin = self.pick, margin_words(self.margin_bytes)
         if best is None and len(self.by_size) == 1:
             own = self.by_size[0].asr_model
-            return f"{own} does not fit on {self.card.title} and leave {free} free."
+            return f"{own} does not fit on {self.card.title} with {margin}."
         if best is None:
-            return f"No Whisper fits on {self.card.title} and leaves {free} free."
+            return f"No Whisper fits on {self.card.title} with {margin}."
         why = f"the lowest WER ({published(best.asr_model)[0]})"
         if len(self.by_size) == 1:  # there was no size to choose
             why = "the most precise"
         return (
             f"On {self.card.title}: {recognizer_name(best)}, {why} of what fits "
-            f"and leaves {free}; {format_bytes(best.margin_bytes)} to spare."
+            f"with {margin}; {format_bytes(best.margin_bytes)} to spare."
         )
 
     def remedies(self) -> list[str]:
@@ -171,9 +172,7 @@ def plan(
     if llm_dtype not in LLM_DTYPES:
         raise ParameterError.unknown_name("llm_dtype", llm_dtype, LLM_DTYPES)
     margin_bytes = checked_margin_bytes(margin_gb)
-    request = Request(
-        audio_s=checked_audio_s(audio_s), new_tokens=new_tokens, beams=beams, batch=batch
-    )
+    request = checked_request(audio_s=audio_s, new_tokens=new_tokens, beams=beams, batch=batch)
     pairs = plan_table(
         catalog.card(card),
         voxtral=catalog.voxtral(llm_model),

@@ -13,6 +13,7 @@ ENCODER_POSITIONS = 1_500  # conv2 halves the frames
 VOXTRAL_TOKENS_PER_WINDOW = 375  # 12.5 audio tokens per second
 VOXTRAL_MAX_TRANSCRIBE_S = 30 * 60.0  # model card
 VOXTRAL_MAX_ANSWER_S = 40 * 60.0  # model card
+VOXTRAL_CONTEXT_TOKENS = 32 * 1024  # model card
 WHISPER_MAX_TARGET_POSITIONS = 448
 #: Tokens of an English-only Whisper: GPT-2's, special ones, times. A multilingual one has more.
 WHISPER_ENGLISH_TOKENS = 51_864

@@ -1,4 +1,5 @@
-"""The app with all its commands: for the help, and for calls from Python."""
+"""The app with all its commands, in the order of their names: for the help, and for calls from
+Python."""
 
 from importlib import import_module
 
@@ -8,3 +9,4 @@ __all__ = ["app"]
 
 for name in COMMANDS:
     import_module(module_of(name))
+app.registered_commands.sort(key=lambda one: COMMANDS.index(one.name or one.callback.__name__))

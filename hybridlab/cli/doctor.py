@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,9 +106,9 @@ def disk() -> Iterator[CheckResult]:
     folder = default_outputs()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    detail = f"{format_bytes(free)} free at {existing}"
+    detail = f"{format_decimal_bytes(free)} free at {existing}"
     if free < LEAST_FREE_DISK_BYTES:
-        impact = f"a run needs {format_bytes(LEAST_FREE_DISK_BYTES)}"
+        impact = f"a run needs {format_decimal_bytes(LEAST_FREE_DISK_BYTES)}"
         fix = f"{RUN_DEMO} --output /a/larger/disk/run"
         yield CheckResult("disk", detail, impact, fix, fatal=True)
     else:
@@ -306,7 +306,7 @@ def run_checks() -> Iterator[CheckResult]:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Say what this machine can and cannot do, and one command for what is missing."""
+    """Say what this machine can do, and what to type for the rest."""
     watched = printing.console(stderr=True)
     status = "looking at this machine; importing torch takes some seconds"
     with watched.status(status) if watched.is_terminal else nullcontext():
@@ -324,14 +324,21 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def result_table(results: Sequence[CheckResult]) -> Table:
-    """A row for each result; impact and fix in rows of their own below it."""
+    """A row for each result, with impact and fix below what was found; results that differ in their
+    names alone share a row."""
+    from rich.text import Text
+
     table = printing.table(("state", "what", "found"))
+    alike: dict[CheckResult, list[str]] = {}
     for result in results:
+        same = replace(result, name="" if result.impact else result.name)
+        alike.setdefault(same, []).append(result.name)
+    for result, names in alike.items():
         state = printing.styled(result.state, STATE_STYLES[result.state])
-        table.add_row(state, result.name, result.detail)
+        found = Text(result.detail)
         if result.impact:
-            table.add_row("", "", printing.styled(result.impact, "dim"))
-            table.add_row("", "", printing.styled(f"$ {result.fix}", "bold"))
+            found.append(f"\n{result.impact}", "dim").append(f"\n$ {result.fix}", "bold")
+        table.add_row(state, "\n".join(names), found)
     return table
 
 

@@ -32,7 +32,7 @@ def fetch(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Download the weights that a preset's notebooks load; whatever is here already is kept."""
+    """Download the weights that a preset's notebooks load. What is here already is kept."""
     from hybridlab.cli.progress import fetching
     from hybridlab.models import provision
     from hybridlab.models.checkpoint_sums import forget_damaged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +21,8 @@ from hybridlab.cli.app import (
     cli_errors,
     print_json,
 )
-from hybridlab.units import GB, format_bytes
+from hybridlab.errors import ParameterError
+from hybridlab.units import GB, format_alike, format_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,10 +47,12 @@ def fit(
     host_gb: Annotated[float, typer.Option(help="host memory in GB (Colab's T4: 12.7)")] = 12.7,
     as_json: AsJson = False,
 ) -> None:
-    """Ask about one pair: how much of everything fits, and on which cards?"""
+    """Say of one pair how much of everything fits, and on which cards."""
     from hybridlab.analysis.fit_report import evaluate_fit
 
     with cli_errors():
+        if not 0 < host_gb < math.inf:
+            raise ParameterError(f"host_gb is {host_gb:g}; give the host's memory, above 0")
         if backend != AUTO:
             catalog.backend(backend)
         answers = evaluate_fit(
@@ -88,7 +92,8 @@ def bar_table(answers: FitReport, *, width: int) -> Table:
     scale = max(plan.capacity_bytes, *(size.expected for _, size, _ in rows))
     columns = ("moment, or way to share", "of the card", "bytes", "verdict")
     table = printing.table(columns, right=("bytes",))
-    for name, size, parts in rows:
+    sizes = format_alike([size.expected for _, size, _ in rows])
+    for (name, size, parts), shown in zip(rows, sizes, strict=True):
         drawn = bars.bar(
             parts,
             capacity_bytes=plan.capacity_bytes,
@@ -96,5 +101,5 @@ def bar_table(answers: FitReport, *, width: int) -> Table:
             width=max(LEAST_BAR, width - BESIDE_BAR),
         )
         verdict = fit_word(fit_of(size, plan.capacity))
-        table.add_row(name, drawn, format_bytes(size.expected), verdict)
+        table.add_row(name, drawn, shown, verdict)
     return table

@@ -12,7 +12,7 @@ from hybridlab.cli.app import app, cli_errors, relative_path
 
 @app.command()
 def migrate(run_dir: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
-    """Bring an older run's tables and verdict to the present names, in place."""
+    """Bring an older run's tables to the present names, in place."""
     with cli_errors():
         from hybridlab.analysis.verdict import rewrite_verdict
         from hybridlab.results.migration import migrate as rewrite

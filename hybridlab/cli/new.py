@@ -16,7 +16,7 @@ def new(
         str, typer.Option("--from", help="the notebook to begin from, as 04 or 04_sequential")
     ] = "04_sequential",
 ) -> None:
-    """Write a notebook and a preset of your own from one of the project's."""
+    """Write a notebook and a preset of your own."""
     from hybridlab.config.new_notebook import create
     from hybridlab.config.notebook_registry import notebooks_dir
 

@@ -42,9 +42,7 @@ BESIDE_BAR = 63
 CARDS_ABREAST = 6
 
 
-@app.command(
-    help=f"Say which Whisper fits beside Voxtral on a card, and what each takes. The pick: {RULE}."
-)
+@app.command(help=f"Say which Whisper fits beside Voxtral on a card. The pick: {RULE}.")
 def plan(
     card: Annotated[
         list[str] | None,
@@ -151,8 +149,9 @@ def answer(report: PlanReport, *, sources: bool = True) -> Iterator[str]:
 
 def _echo(*paragraphs: str) -> None:
     for text in paragraphs:
-        lines = text.splitlines() if "\n" in text else wrap(text, PLAIN_WIDTH)
-        typer.echo("\n".join(lines))
+        joined = text.replace(" GiB", "\N{NO-BREAK SPACE}GiB")  # a figure keeps its unit
+        lines = text.splitlines() if "\n" in text else wrap(joined, PLAIN_WIDTH)
+        typer.echo("\n".join(lines).replace("\N{NO-BREAK SPACE}", " "))
 
 
 def fit_word(fit: str) -> Text:

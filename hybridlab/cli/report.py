@@ -28,7 +28,7 @@ def report(
         Path | None, typer.Option(help="the page of a comparison (comparison.html)")
     ] = None,
 ) -> None:
-    """Build a run's index.html again from its tables, or one page that compares runs."""
+    """Build a run's page from its tables, or one that compares runs."""
     with cli_errors():
         from hybridlab import api
         from hybridlab.reporting.html import build_comparison, build_report

@@ -99,10 +99,8 @@ def outcome(run: Run) -> dict[str, Any]:
 
 def outcome_table(notebooks: Mapping[str, Mapping[str, Any]]) -> Table:
     """What became of each notebook, in how long, and why."""
-    from hybridlab.units import format_seconds
-
     rows = [
-        (name, one["status"], format_seconds(one["seconds"]), one["reason"])
+        (name, one["status"], f"{one['seconds']:.1f} s", one["reason"])
         for name, one in notebooks.items()
     ]
     return printing.table(("notebook", "status", "took", "reason"), rows, right=("took",))

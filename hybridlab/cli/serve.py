@@ -94,4 +94,4 @@ def _names(constraint: Any) -> list[str]:
 
 @app.command(cls=ServeCommand)
 def serve() -> None:
-    """Serve both models over HTTP, as OpenAI's API and as one call for both."""
+    """Serve both models over HTTP, as OpenAI's API does."""

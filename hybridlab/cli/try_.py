@@ -11,7 +11,7 @@ import typer
 from hybridlab import catalog
 from hybridlab.cli import printing
 from hybridlab.cli.app import AsJson, app, cli_errors, print_json
-from hybridlab.units import format_bytes, format_number, format_seconds
+from hybridlab.units import format_alike, format_number, format_seconds
 
 if TYPE_CHECKING:
     from hybridlab.experiments.transcription import BackendResult, Comparison
@@ -30,7 +30,7 @@ def try_(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Transcribe your own files with a real Whisper, through every backend that is installed."""
+    """Transcribe your own files through every installed backend."""
     from hybridlab import api
     from hybridlab.cli.progress import fetching
 
@@ -74,16 +74,17 @@ def _show(found: Comparison) -> None:
 def _figures(results: list[BackendResult], number: int) -> str:
     """A row for each backend."""
     rows = [("", "dtype", "took", "RTFx", "memory", "loaded in", "language")]
-    for one in results:
+    memory = format_alike([one.memory_bytes or 0 for one in results])
+    for one, held in zip(results, memory, strict=True):
         said = one.transcripts[number]
         rows.append(
             (
                 one.backend,
                 one.dtype,
-                format_seconds(said.seconds),
+                f"{said.seconds:.2f} s",
                 format_number(said.rtfx),
-                format_bytes(one.memory_bytes or 0),
-                format_seconds(one.load_s or 0.0),
+                held,
+                f"{one.load_s or 0.0:.2f} s",
                 said.language,
             )
         )

@@ -33,7 +33,7 @@ def verdict(
     max_wer: Annotated[float, typer.Option(help="most words wrong, 0.05 is 5 %")] = 1.0,
     as_json: AsJson = False,
 ) -> None:
-    """Say which way of sharing a run recommends, and what became of every claim."""
+    """Say what a run recommends, and what became of every claim."""
     from hybridlab import api
     from hybridlab.results.writer import plain
 

@@ -35,7 +35,8 @@ class Request:
     padded: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.audio_s, self.new_tokens, self.whisper_tokens, self.beams, self.batch) <= 0:
+        counts = (self.new_tokens, self.whisper_tokens, self.beams, self.batch)
+        if not (0 < self.audio_s < math.inf and min(counts) > 0):  # not a number neither
             raise ParameterError("audio_s, new_tokens, beams and batch must be above zero")
 
     @property

@@ -6,13 +6,13 @@ from __future__ import annotations
 import math
 
 from hybridlab import catalog
-from hybridlab.analysis.pick import DEFAULT_MARGIN_GB
+from hybridlab.analysis.pick import margin_words
 from hybridlab.analysis.which_fits import PairFit, WhichFits
 from hybridlab.reporting import labels
 from hybridlab.units import format_bytes
 
 #: What every pick leaves.
-FREE = f"{DEFAULT_MARGIN_GB:g} GB"
+MARGIN = margin_words()
 #: What was done for a row, and how it is said of a bar.
 EVIDENCE = {
     "measured": "measured on the device itself",
@@ -42,7 +42,7 @@ def headline(found: WhichFits) -> str:
     if pick is None:
         least = nearest(found)
         return (
-            f"{where(found)} no Whisper fits beside {voxtral} and leaves {FREE} free: "
+            f"{where(found)} no Whisper fits beside {voxtral} with {MARGIN}: "
             f"{least.name} is nearest ({verdict(least)})"
         )
     fits = "is predicted to fit" if pick.evidence == "predicted" else "fits"
@@ -112,7 +112,7 @@ def three_numbers(found: WhichFits) -> list[Card]:
     if pick.longest_audio_s is not None:
         most = "" if pick.audio_is_limited else "all that Voxtral takes, "
         longest = f"{pick.longest_audio_s:g} s of audio"
-        cards.append(("Longest request", longest, f"{most}with {FREE} left free: predicted"))
+        cards.append(("Longest request", longest, f"{most}with {MARGIN}: predicted"))
     moment = labels.MOMENTS[pick.highest_moment]
     if pick.audio_is_limited:
         cards.append(("What breaks first", "a longer audio", "the request peak grows with it"))

@@ -34,11 +34,11 @@ def migrate(run_dir: Path) -> list[Path]:
 
 
 def _manifests(run_dir: Path) -> Iterator[Path]:
-    """The run's own last: a run that is cut short here is begun again whole."""
-    found = sorted(run_dir.rglob("manifest.json"), key=lambda path: -len(path.parts))
-    if not found:
+    """The run's own last: a run that is cut short here is begun again whole. Of a folder that is
+    no run, runs below it are left alone."""
+    if not ((run_dir / "manifest.json").is_file() or (run_dir / "parts").is_dir()):
         raise RunFolderError(f"{run_dir} does not hold a run (no manifest.json in it)")
-    yield from found
+    yield from sorted(run_dir.rglob("manifest.json"), key=lambda path: -len(path.parts))
 
 
 def _tables(folder: Path) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from hybridlab.planner.limits import longest_audio_s
 from hybridlab.planner.memory_plan import Fit, MemoryByOwner, fit_of
 from hybridlab.reporting.labels import FIT_SIGNS, MOMENTS, counted, percent
 from hybridlab.reporting.memory_stack import planned_stack
-from hybridlab.units import format_bytes, format_seconds
+from hybridlab.units import format_bytes
 from hybridlab.widgets.bars import Bar, bars_html
 from hybridlab.widgets.html import framed, output
 from hybridlab.widgets.measured_points import Combination, Point, reference_points, run_points
@@ -216,7 +216,7 @@ def _longest(seconds: float) -> str:
     if seconds == 0:
         return "none"
     most = seconds >= catalog.VOXTRAL_MAX_ANSWER_S
-    return format_seconds(seconds) + (", the most that Voxtral takes" if most else "")
+    return f"{seconds:g} s" + (", the most that Voxtral takes" if most else "")
 
 
 def _error_words(choice: Choice, top: Point, of: str) -> str:

@@ -25,6 +25,7 @@ from hybridlab.analysis.pick import (
     best_by_size,
     candidates,
     leaves,
+    margin_words,
     pick,
     pick_of,
     plan_leaves,
@@ -105,7 +106,9 @@ def test_the_margin_is_left_beyond_what_the_range_leaves_open() -> None:
 def test_the_pages_state_the_rule_and_the_margin(project: Path, page: str) -> None:
     text = " ".join((project / page).read_text(encoding="utf-8").split())
     assert RULE in text
-    assert f"{DEFAULT_MARGIN_GB:g} GB" in text.split(RULE)[1][:300]
+    stated = text.split(RULE)[1][:300]
+    assert margin_words().removeprefix("a margin of ") in stated
+    assert f"`--margin-gb {DEFAULT_MARGIN_GB:g}`" in stated
 
 
 @pytest.mark.parametrize("card", catalog.CARDS)
@@ -278,13 +281,13 @@ def test_where_nothing_leaves_the_margin_it_says_what_would() -> None:
     widest = printed("plan", "--card", "h200", "--all", "--audio-s", "2400", "--batch", "64")
     assert max(map(len, widest.splitlines())) <= 80
     text = printed("plan", "--audio-s", "600")
-    assert "No Whisper fits on NVIDIA T4 and leaves 0.5 GB free." in text
+    assert "No Whisper fits on NVIDIA T4 with a margin of 0.47 GiB." in text
     assert "hybridlab serve" not in text
     assert text.count("--attention expanded_kv") >= 1
     assert json.loads(printed("plan", "--audio-s", "600", "--json"))["pick"] is None
     # one size that was asked for says nothing of the others
     alone = printed("plan", "--audio-s", "600", "--asr-model", "large-v3")
-    assert "large-v3 does not fit on NVIDIA T4 and leave 0.5 GB free." in alone
+    assert "large-v3 does not fit on NVIDIA T4 with a margin of 0.47 GiB." in alone
 
 
 def test_a_margin_below_zero_is_refused() -> None:

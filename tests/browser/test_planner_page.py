@@ -257,15 +257,15 @@ def test_a_size_that_is_chosen_is_the_only_one_to_pick(opened: Callable[[str], A
     [
         (
             "asr_model=large-v3&asr_backend=faster-whisper&asr_dtype=int8",
-            "On NVIDIA T4: large-v3 (faster-whisper, int8) fits and leaves 0.5 GB; ",
+            "On NVIDIA T4: large-v3 (faster-whisper, int8) fits with a margin of 0.47 GiB; ",
         ),
         (
             "asr_model=turbo&asr_backend=openai-whisper&audio_s=2400",
-            "turbo (openai-whisper) does not fit on NVIDIA T4 and leave 0.5 GB free.",
+            "turbo (openai-whisper) does not fit on NVIDIA T4 with a margin of 0.47 GiB.",
         ),
         (
             "asr_backend=openai-whisper&asr_dtype=float32&audio_s=2400",
-            "No Whisper (openai-whisper, float32) fits on NVIDIA T4 and leaves 0.5 GB free.",
+            "No Whisper (openai-whisper, float32) fits on NVIDIA T4 with a margin of 0.47 GiB.",
         ),
     ],
 )

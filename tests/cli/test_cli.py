@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import struct
 import subprocess
@@ -24,7 +25,7 @@ from hybridlab.analysis.verdict import NOTHING_KEEPS, read_verdict
 from hybridlab.cli import bars
 from hybridlab.cli import fit as fit_command
 from hybridlab.cli import plan as plan_command
-from hybridlab.cli.app import join_overrides
+from hybridlab.cli.app import COMMANDS, join_overrides
 from hybridlab.cli.commands import app
 from hybridlab.cli.verdict import claim_table, goal_table
 from tests.synthetic import change_cases, write_run
@@ -123,6 +124,20 @@ def test_plan_of_sizes_that_are_named_has_them_alone() -> None:
         (("fit", "base", "--backend", "faster"), "did you mean 'faster-whisper'"),
         (("fit", "base", "--dtype", "bfloat16"), "leave --backend or --dtype out"),
         (("plan", "--audio-s", "100000"), "at most 2400 s"),
+        (("plan", "--audio-s", "nan"), "above zero"),
+        (("plan", "--new-tokens", "1000000000"), "Voxtral takes at most 32768 tokens"),
+        (("plan", "--batch", "1000000"), "batch is 1000000; one card serves at most 4096"),
+        (("plan", "--margin-gb", "1e30"), "give 0 to 10000"),
+        (("plan", "--card", "rtx 4090"), "did you mean 'rtx-4090'"),
+        (("fit", "base", "--host-gb", "-1"), "host_gb is -1"),
+        (("fit", "base", "--host-gb", "nan"), "host_gb is nan"),
+        (("fit", "larg-v3"), "did you mean 'large-v3'"),
+        (("fit", "base", "--attention", "flsh"), "did you mean 'flash'"),
+        (("estimate", "tinny"), "did you mean 'tiny'"),
+        (("estimate", "mini-3b", "--audio-s", "100000"), "at most 2400 s"),
+        (("fetch", "pockt"), "did you mean 'pocket'"),
+        (("new", "My Exp"), "use lower-case words"),
+        (("migrate", "tests"), "does not hold a run"),
         (("fit", "base", "--audio-s", "2401"), "at most 2400 s"),
         (("run", "params/none.yaml"), "does not exist; presets: colab-t4"),
         (("run", "pokcet"), "did you mean 'pocket'"),
@@ -135,7 +150,8 @@ def test_plan_of_sizes_that_are_named_has_them_alone() -> None:
         (("run", PRESET, "--resume"), "needs --output"),
         (("report", "/no/such/run"), "/no/such/run"),
         (("verdict", "/no/such/run"), "holds no verdict.json"),
-        (("verdict", "/no/such/run", "--max-p95-s", "-1"), "must not be below zero"),
+        (("verdict", "/no/such/run", "--min-margin-gb", "nan"), "must be 0 or more"),
+        (("verdict", "/no/such/run", "--max-p95-s", "-1"), "must be 0 or more"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -262,13 +278,42 @@ def seen(view: object, *, width: int = 80) -> list[str]:
         ("fit", "large-v3"),
         ("plan", "--card", "h200", "--all"),
         ("plan", "--audio-s", "1800"),
+        ("plan", *(word for card in catalog.CARDS for word in ("--card", card))),
+        ("fit", "medium", "--card", "rtx-3060", "--margin-gb", "2"),
+        ("fit", "tiny", "--llm-model", "pocket"),
+        ("estimate", "large-v3"),
+        ("estimate", "base", "--batch", "32"),
+        ("--help",),
     ],
 )
 def test_a_pipe_gets_plain_columns_of_80(arguments: tuple[str, ...]) -> None:
     code, text = run(*arguments)
     assert code == 0
-    assert "\x1b" not in text and not set(text) & set("│─┃━·")
+    assert "\x1b" not in text and not set(text) & set("│─┃━·…")
     assert max(map(len, text.splitlines())) <= 80
+    if arguments[0] != "plan":  # whose table has three units at its head
+        assert all(one_unit(line) for line in text.splitlines())
+
+
+def one_unit(line: str) -> bool:
+    """Whether no row mixes two units of the same quantity, the option's own beside it apart."""
+    units = set(re.findall(r"\d (GiB|MiB|GB|MB|ms|s|min)\b", re.sub(r"\(.*?\)", "", line)))
+    return len(units & {"GiB", "MiB", "GB", "MB"}) < 2 and len(units & {"ms", "s", "min"}) < 2
+
+
+def test_the_help_has_every_command_by_name_and_cuts_none_short() -> None:
+    code, text = run("--help")
+    assert code == 0 and "..." not in text.partition("Commands:")[2]
+    assert re.findall(r"^  (\w+)  ", text.partition("Commands:")[2], re.MULTILINE) == COMMANDS
+
+
+def test_what_fits_and_leaves_too_little_is_told_from_what_does_not() -> None:
+    code, text = run("fit", "medium", "--card", "rtx-3060", "--margin-gb", "2")
+    assert code == 0
+    text = " ".join(text.split())
+    assert "fits, below the margin: 10.72 (10.36 to 11.19) of 11.72 to 11.76 GiB" in text
+    assert "none leaves the margin" in text
+    assert "a margin of 1.86 GiB" in text and "--margin-gb 2" in text
 
 
 @pytest.mark.parametrize("width", [80, 120])

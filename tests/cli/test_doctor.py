@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from hybridlab import devices as device
 from hybridlab.cli import doctor as checks
 from hybridlab.cli.commands import app
-from hybridlab.cli.doctor import CheckResult, summary
+from hybridlab.cli.doctor import CheckResult, result_table, summary
 from hybridlab.config.preset_files import read_yaml
 from hybridlab.devices import CpuDevice, CudaDevice, visible
 from hybridlab.devices import nvml as nvml_module
@@ -184,6 +184,19 @@ def test_the_summary_counts() -> None:
     fine, limited = CheckResult("b", "yes"), CheckResult("a", "no", "less", "do it")
     assert summary([fine]) == "The demo runs here; nothing is missing."
     assert "1 of 2 checks" in summary([fine, limited])
+
+
+def test_results_that_differ_in_their_names_alone_share_a_row() -> None:
+    lack = ("cannot run here", "no GPU", "do it")
+    results = [
+        CheckResult("preset a", *lack),
+        CheckResult("b", "yes"),
+        CheckResult("preset c", *lack),
+    ]
+    table = result_table(results)
+    names, found = (list(column.cells) for column in table.columns[1:])
+    assert names == ["preset a\npreset c", "b"]
+    assert list(map(str, found)) == ["cannot run here\nno GPU\n$ do it", "yes"]
 
 
 @pytest.mark.gpu

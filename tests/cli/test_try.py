@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_every_backend_says_what_is_said_in_every_file(weights: Path) -> None:
     assert catalog.POCKET_WORDS in shown.stdout
     assert shown.stdout.count(str(SHORTEST.text)) == 1  # all say the same
     for one in ran:
-        assert f"\n{one['backend']} " in shown.stdout
+        (row,) = re.findall(rf"\n({one['backend']} .*)", shown.stdout)
+        # took, RTFx, memory, loaded in: as every other row has them
+        assert re.search(r" \d+\.\d\d s +[\d.,]+ +\d+ MiB +\d+\.\d\d s ", row), row
     assert "RTFx" in shown.stdout and "MiB" in shown.stdout
 
 

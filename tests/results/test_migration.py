@@ -100,6 +100,12 @@ def test_tables_and_manifests_of_an_older_run(tmp_path: Path) -> None:
 def test_what_holds_no_run_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="does not hold a run"):
         migrate(tmp_path)
+    manifest = tmp_path / "somebodys" / "manifest.json"
+    manifest.parent.mkdir()
+    manifest.write_text("{}")  # of an older schema, below a folder that is no run
+    with pytest.raises(RunFolderError, match="does not hold a run"):
+        migrate(tmp_path)
+    assert manifest.read_text() == "{}"
     with pytest.raises(RunFolderError, match="does not exist"):
         migrate(tmp_path / "nowhere")
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.case_status import WITH_BYTES
-from hybridlab.analysis.pick import DEFAULT_MARGIN_GB, pick_of
+from hybridlab.analysis.pick import margin_words, pick_of
 from hybridlab.planner import PairPlan
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
@@ -145,8 +145,7 @@ def _plan_finding(plans: Sequence[PairPlan]) -> str:
     if best is None:
         least = min(plans, key=lambda plan: plan.total_bytes)
         spare = labels.spare(least.margin_bytes)
-        free = f"{DEFAULT_MARGIN_GB:g} GB free"
-        return f"No pair is predicted to fit and leave {free}: {least.asr_model} is {spare}"
+        return f"No pair is predicted to fit with {margin_words()}: {least.asr_model} is {spare}"
     words = f"{best.asr_model} in {best.asr_dtype}"
     margin = labels.spare(best.margin_bytes)
     if len(plans) == 1:

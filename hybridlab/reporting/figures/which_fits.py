@@ -127,7 +127,7 @@ def _caption(found: WhichFits) -> str:
             f"card {found.card.name}, no memory limit",
         ]
     if any(row.longest_audio_s for row in found.rows):
-        words.append(f"breaks over … s of audio: predicted, with {fit_words.FREE} left free")
+        words.append(f"breaks over … s of audio: predicted, with {fit_words.MARGIN}")
     for why in dict.fromkeys(found.reasons.values()):
         names = ", ".join(name for name, reason in found.reasons.items() if reason == why)
         words.append(f"{names} did not run{f': {why}' if why else ''}")

@@ -27,6 +27,7 @@ from hybridlab.reporting.rows import (
     worst_per_label,
 )
 from hybridlab.results.schema import TIMELINES
+from hybridlab.units import GB
 
 # --------------------------------------------------------------------------------------- options
 
@@ -53,7 +54,7 @@ def options_table(run: Run, *, every: bool = False) -> Table:
                 "Kept as": _join(item, "asr_backend", "asr_dtype")
                 + (" (default)" if item.get("is_default") else ""),
                 "Planned on": text(item.get("card")),
-                "Predicted": f"{text(item['planned_gb'])} GB"
+                "Predicted": labels.n_bytes(item["planned_gb"] * GB)
                 if not is_missing(item.get("planned_gb"))
                 else labels.n_bytes(item.get("total_bytes")),
                 "Margin": labels.n_bytes(item.get("margin_bytes")),

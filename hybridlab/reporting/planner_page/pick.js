@@ -58,8 +58,8 @@ const remedy = (plan, asked) => {
   const [plain_s, expanded_s] = ways.map(
     ([way]) => longest_audio_s((audio_s) => pick(with_audio(way, audio_s)) !== null));
   if (!expanded_s) return null;
-  const beyond = `${format_seconds(expanded_s)} with --attention expanded_kv`;
-  const plainly = `${format_seconds(plain_s)} of audio`;
+  const beyond = `${expanded_s} s with --attention expanded_kv`;
+  const plainly = `${plain_s} s of audio`;
   if (expanded_s <= plain_s) return `fits up to ${plainly}`;
   return plain_s ? `fits up to ${plainly}, ${beyond}` : `fits up to ${beyond}`;
 };
@@ -67,26 +67,24 @@ const remedy = (plan, asked) => {
 // -------------------------------------------------------------------- units.py, as words
 const format_bytes = (n_bytes) => (Math.abs(n_bytes) >= GIB
   ? `${(n_bytes / GIB).toFixed(2)} GiB` : `${(n_bytes / MIB).toFixed(0)} MiB`);
-const format_seconds = (seconds) => (seconds < 99.95 ? `${seconds} s` // whole windows alone
-  : `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 // ---------------------------------------- plan_report.py and, of one pair, fit_report.py
 const conclusion = ({ asked, best, by_size, pairs }) => {
-  const { title } = facts.cards[asked.card], free = `${asked.margin_bytes / GB} GB`;
+  const { title } = facts.cards[asked.card], margin = `a margin of ${(asked.margin_bytes / GIB).toFixed(2)} GiB`;
   const names = [asked.asr_backend, asked.asr_dtype].filter((name) => name !== "auto");
   const kept = names.length ? ` (${names.join(", ")})` : "";
   if (!best && asked.asr_model !== "auto") {
-    return `${asked.asr_model}${kept} does not fit on ${title} and leave ${free} free.`;
+    return `${asked.asr_model}${kept} does not fit on ${title} with ${margin}.`;
   }
-  if (!best) return `No Whisper${kept} fits on ${title} and leaves ${free} free.`;
+  if (!best) return `No Whisper${kept} fits on ${title} with ${margin}.`;
   const spare = `${format_bytes(best.margin_bytes)} to spare.`;
   if (pairs.length === 1) {
-    return `On ${title}: ${recognizer_name(best)} fits and leaves ${free}; ${spare}`;
+    return `On ${title}: ${recognizer_name(best)} fits with ${margin}; ${spare}`;
   }
   const lowest = `the lowest WER (${percent(facts.whispers[best.asr_model].published_wer)})`;
   const why = by_size.length === 1 ? "the most precise" : lowest;
-  return `On ${title}: ${recognizer_name(best)}, ${why} of what fits and leaves ${free}; ${spare}`;
+  return `On ${title}: ${recognizer_name(best)}, ${why} of what fits with ${margin}; ${spare}`;
 };
 const remedies = (by_size, asked) => {
   const sizes = new Map();

@@ -109,7 +109,7 @@ const spare_words = (n_bytes) =>
 const longest_words = (seconds) => {
   if (!seconds) return "no length of audio leaves the margin";
   const is_most = seconds >= facts.voxtral_max_answer_s;
-  return `longest audio ${format_seconds(seconds)}${is_most ? ", Voxtral's most" : ""}`;
+  return `longest audio ${seconds} s${is_most ? ", Voxtral's most" : ""}`;
 };
 
 const drawn_size = (found, { asked, best }, is_asked, reach) => {
