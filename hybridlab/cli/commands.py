@@ -9,4 +9,5 @@ __all__ = ["app"]
 
 for name in COMMANDS:
     import_module(module_of(name))
-app.registered_commands.sort(key=lambda one: COMMANDS.index(one.name or one.callback.__name__))
+# some have imported others first
+app.registered_commands.sort(key=lambda one: str(one.name or getattr(one.callback, "__name__", "")))
