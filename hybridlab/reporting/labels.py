@@ -149,6 +149,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def joined(words: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    *first, last = words or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def spare(margin_bytes: float) -> str:
     """'3.10 GiB to spare' or '410 MiB short'."""
     return f"{format_bytes(abs(margin_bytes))} {'to spare' if margin_bytes >= 0 else 'short'}"

@@ -170,6 +170,9 @@ def test_another_combination_is_not_called_measured(other: dict[str, object]) ->
 # ---------------------------------------------------------------------------------------- points
 
 
+NO_TRIALS = pd.DataFrame(columns=["case_id", "audio_s"])
+
+
 def found_of(*rows: dict[str, object], audio_s: float = 20.0) -> list[Point]:
     cases = pd.DataFrame(rows)
     trials = pd.DataFrame({"case_id": cases["case_id"], "audio_s": audio_s})
@@ -202,7 +205,7 @@ def test_without_trials_a_case_counts_where_its_request_is_of_one_window() -> No
         case("a", "co_residency", asr_model="base") | memory(0.29) | {"device": "simulated:l4"},
         case("b", "strategy_comparison", asr_model="base") | memory(0.29) | {"device": "cpu"},
     ]
-    (point,) = points(pd.DataFrame(rows), pd.DataFrame(), run="this run", card="")
+    (point,) = points(pd.DataFrame(rows), NO_TRIALS, run="this run", card="")
     assert (point.card, point.windows) == ("l4", 1)
 
 
