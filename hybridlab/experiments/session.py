@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hybridlab import catalog
 from hybridlab.audio import Clip, Clips, load_clips
 from hybridlab.config.params import FROM_MANIFEST, Params, TokenLimit
-from hybridlab.config.preset_files import AUTO, NONE, on_colab
+from hybridlab.config.preset_files import AUTO, NONE, colab_lack
 from hybridlab.devices import Device, card_of, resolve_device
 from hybridlab.devices.memory_limit import is_larger
 from hybridlab.errors import RunFolderError, UnavailableError, WeightsError
@@ -294,11 +294,8 @@ def _say_defaults(params: Params, device: Device) -> None:
             f"({params.llm_weights}) and Whisper {params.asr_model} "
             f'({params.asr_weights}) on {params.device}; preset = "" turns that off'
         )
-    elif on_colab() and device.is_host:
-        print(  # noqa: T201
-            "this Colab has no GPU: going on with what the parameters say, on its CPU; Runtime > "
-            "Change runtime type > T4 GPU, then Run all, measures the released weights"
-        )
+    elif device.is_host and (lack := colab_lack()):
+        print(lack)  # noqa: T201
 
 
 def _skip(part: NotebookRun, reason: str) -> NoReturn:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from hybridlab.analysis import memory_growth
-from hybridlab.analysis.arms import ArmStats, count, numbers
+from hybridlab.analysis.arms import LEAST_ROUNDS, ArmStats, count, numbers
 from hybridlab.analysis.case_status import with_bytes
 from hybridlab.analysis.differences import BEYOND, held_apart, how_sure
 from hybridlab.catalog.device_names import simulated_card
@@ -272,8 +272,11 @@ def swapping(cases: pd.DataFrame, trials: pd.DataFrame, spans: pd.DataFrame) -> 
     if len(totals):
         told = [f"{format_seconds(float(s))} ({variant})" for variant, s in totals.items()]
         stages = tables.swap_spans(spans, cases)
-        n = counted(stages.loc[stages["variant"].isin(totals.index), "case_id"].nunique(), "case")
-        sentences.append(f"Each switch costs {labels.joined(told)} {known(own, n)}.")
+        own = stages[stages["variant"].isin(totals.index)]
+        n = int(own.groupby("variant")["case_id"].nunique().min())
+        few = "" if n >= LEAST_ROUNDS or len(totals) == 1 else "; too few to rank them"
+        each = counted(n, "case") + (" each" if len(totals) > 1 else "")
+        sentences.append(f"Each switch costs {labels.joined(told)} {known(swaps, each)}{few}.")
     return sentences
 
 

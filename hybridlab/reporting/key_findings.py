@@ -229,13 +229,11 @@ def _parity(served: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """06: which variant swaps fastest, and how near each copy comes to the link."""
-    totals = tables.swap_seconds(spans, cases).sum(axis=1)
+    """06: how near each copy comes to the link."""
     stages = tables.swap_spans(spans, cases)
     copies = stages[(stages["stage"] == "copy-in") & ~stages["once"].astype(bool)]
     shares = (copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]).astype(float)
-    finding = [f"{findings.swap_finding(totals)}."] if len(totals) else []
-    return finding + [
+    return [
         f"The copy in of {variant} reaches {percent(share)} of the link's own speed."
         for variant, share in shares.groupby(copies["variant"]).median().dropna().items()
     ]

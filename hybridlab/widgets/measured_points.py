@@ -115,8 +115,11 @@ def points(
         audio_s.notna() | own["experiment"].isin(ONE_WINDOW)
     )
     own = own[own["experiment"].isin(EXPERIMENTS) & audio_s.notna()]
-    rows = [row for _, row in own[own["peak_bytes"] > 0].iterrows() if _is_plain(row)]
-    return [_point(row, float(audio_s[row.name]), run, card, swap) for row in rows]
+    own = own[own["peak_bytes"] > 0]
+    rows = zip(audio_s[own.index], own.iterrows(), strict=True)
+    return [
+        _point(row, float(seconds), run, card, swap) for seconds, (_, row) in rows if _is_plain(row)
+    ]
 
 
 def _is_plain(row: pd.Series[Any]) -> bool:

@@ -204,9 +204,8 @@ def test_without_times_the_bytes_answer() -> None:
 def test_what_swapping_saves_is_held_against_both_resident(run: Path) -> None:
     saves, costs = told(run, "06")
     assert saves.startswith("swapping/reload-cached saves 3.02 GiB at rest and 0 B at the peak, ")
-    assert re.match(
-        r"Each switch costs [\d.]+ ms \(reload-cached\) \(measured on cuda:0, n = 5 c", costs
-    )
+    costs = re.sub(r"[\d.]+ ms", "N ms", costs)
+    assert costs == "Each switch costs N ms (reload-cached) (measured on cuda:0, n = 5 cases)."
 
 
 # ----------------------------------------------------------------------------- in the notebooks

@@ -158,7 +158,6 @@ def test_what_is_paid_once_is_no_part_of_a_swap() -> None:
     assert seconds.to_dict() == pytest.approx({"single-buffer": 0.2, "reload-cached": 1.0})
     finding = "single-buffer takes 200 ms to swap, reload-cached 1 s: 5 times as long"
     assert key_findings.swapping(SWAPS, SWAP_CASES) == [
-        f"{finding}.",
         "The copy in of single-buffer reaches 80.0 % of the link's own speed.",
     ]
     assert " ".join(figures.swap_stages(SWAPS, SWAP_CASES).get_suptitle().split()) == finding
