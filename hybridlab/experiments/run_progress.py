@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from hybridlab.models.provision import FetchProgress
-from hybridlab.results.manifest import read_manifest
+from hybridlab.results.reader import read_object
 from hybridlab.results.run_folder import default_outputs
 
 
@@ -57,12 +57,16 @@ def weights_of(
     return {name: 0.0 if name in kept else seconds.get(name, usual) for name in notebooks}, like
 
 
+def _no_matter(_: str) -> None:
+    """A damaged manifest of another run is that run's affair."""
+
+
 def _last_seconds(notebooks: Sequence[str], preset: str) -> tuple[str, dict[str, float]]:
     """Seconds of each of these notebooks in the newest run of this preset that completed some."""
     outputs = default_outputs()
     found: list[tuple[str, str, dict[str, float]]] = []
     for path in (*outputs.glob("*/manifest.json"), *outputs.glob("*/*/manifest.json")):
-        manifest = read_manifest(path.parent)
+        manifest = read_object(path, note=_no_matter)
         outcomes = manifest.get("notebooks", {})
         seconds = {
             name: float(outcomes[name]["seconds"])

@@ -129,6 +129,8 @@ def test_weights_are_those_of_the_newest_run_of_the_preset(
         outcomes["04"] = {"status": "failed", "seconds": 999.0}
         manifest = {"preset": preset, "ended": ended, "notebooks": outcomes}
         write_json(tmp_path / name / "manifest.json", manifest)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "manifest.json").write_text('{"preset":')
     names = ["00", "02", "04"]
     assert weights_of(names, "pocket", kept={"00"}) == ({"00": 0.0, "02": 30.0, "04": 20.0}, "new")
     assert weights_of(["02"], "t4-simulated", kept=()) == ({"02": 50.0}, "t4-simulated")
