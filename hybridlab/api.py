@@ -25,7 +25,7 @@ from hybridlab.analysis.plan_report import PlanReport, plan
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hybridlab.experiments.notebook_runner import Progress
+    from hybridlab.experiments.run_progress import Progress
     from hybridlab.experiments.transcription import Comparison
     from hybridlab.models.provision import Listener
 

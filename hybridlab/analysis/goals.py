@@ -82,7 +82,7 @@ def known_or(value: float, instead: float) -> float:
 def latency_text(arm: ArmStats) -> str:
     return (
         f"median {seconds_text(arm.latency_s)}, {_ratio(arm.relative)} the control in the same "
-        f"rounds, n = {arm.n} cases"
+        f"rounds, n = {arm.n} case{'' if arm.n == 1 else 's'}"
     )
 
 

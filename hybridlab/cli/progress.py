@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from hybridlab.experiments.notebook_runner import Progress
+    from hybridlab.experiments.run_progress import Progress
     from hybridlab.models.provision import FetchProgress
 
 Listener = Callable[["Progress"], None]
@@ -130,10 +130,7 @@ def bar_listener(drawn: Bars) -> Listener:
         if weights:
             drawn.remove_task(weights.pop("fetch"))
         done, total, notebooks = state.cases_done, state.cases_total, len(state.notebooks)
-        share = min(done / total, 0.99) if total else 0.0
-        completed = min(state.finished + share, notebooks)
-        count = f"{state.finished}/{notebooks}"
-        drawn.update(outer, total=float(notebooks), completed=completed, count=count)
+        drawn.update(outer, completed=state.share, count=f"{state.finished}/{notebooks}")
         if state.current and state.current not in inner:
             for task in inner.values():  # a known total cannot be made an unknown one
                 drawn.remove_task(task)

@@ -52,6 +52,16 @@ def has_gpu() -> bool:
         return False
 
 
+def colab_lack() -> str:
+    """What a Colab without a GPU misses, in words; '' elsewhere."""
+    if not on_colab() or has_gpu():
+        return ""
+    return (
+        "this Colab has no GPU: going on with what the parameters say, on its CPU; Runtime > "
+        "Change runtime type > T4 GPU, then Run all, measures the released weights"
+    )
+
+
 def resolve(preset: str) -> str:
     """The name of the preset to fill from; empty for none."""
     if preset == AUTO:

@@ -46,7 +46,7 @@ class StartParams(NotebookParams, BaseModel):  # as Params
     def _check(self) -> Self:
         """Everything that the runs will be asked, before anything is shown or run."""
         models = [parameters_of(name) for name in self.measured_notebooks or NOTEBOOKS]
-        split(self.measured_values, models)
+        split({"preset": NONE, **self.measured_values}, models)
         if self.simulate not in (AUTO, ""):
             catalog.card(self.simulate)
         return self
@@ -58,9 +58,8 @@ class StartParams(NotebookParams, BaseModel):  # as Params
 
     @property
     def measured_values(self) -> dict[str, Any]:
-        """Its parameters under `overrides`."""
-        values = preset_values(self.measured_preset)
-        return {**values, "preset": NONE, **self.overrides}
+        """Its parameters under `overrides`, as a run of it has them."""
+        return {**preset_values(self.measured_preset), **self.overrides}
 
     @property
     def measured_notebooks(self) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from hybridlab.config.preset_files import on_colab
 from hybridlab.results.manifest import Status, read_manifest, run_manifest, write_json
 from hybridlab.results.reader import part_folders
 
@@ -50,7 +51,10 @@ def _outcome(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def report_link(path: Path) -> str:
-    """A link from a notebook beside which the kernel runs, and the path for other programs."""
+    """A link from a notebook beside which the kernel runs, and the path for other programs; Colab's
+    page opens no file of its machine, so there it is the path alone."""
+    if on_colab():
+        return f"<p>Report, under Files on the left: <code>{escape(str(path))}</code></p>"
     href = quote(os.path.relpath(path, Path.cwd()))
     return (
         f'<p>Report: <a href="{href}" target="_blank">{escape(path.parent.name)}/{path.name}</a>'

@@ -24,9 +24,9 @@ from hybridlab.config.params import NOTEBOOKS, Params, parameters_of, split
 from hybridlab.config.preset_files import NONE
 from hybridlab.devices import Device, resolve_device
 from hybridlab.errors import ParameterError, RunFolderError
+from hybridlab.experiments.run_progress import Progress, weights_of
 from hybridlab.experiments.run_weights import keep, provide
 from hybridlab.models.pair import pair_of, specs_of
-from hybridlab.models.provision import FetchProgress
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.processes.imports import without_iri_parsers
 from hybridlab.results.manifest import (
@@ -45,25 +45,6 @@ log = logging.getLogger("hybridlab.run")
 #: Seconds that a cell may stay silent: longer than any case's own timeout.
 CELL_TIMEOUT_S = 6 * 3600
 VERDICT = "07_verdict"
-
-
-@dataclass
-class Progress:
-    """Where a run stands; `listener` is called after every change."""
-
-    notebooks: list[str]
-    current: str = ""
-    finished: int = 0
-    cases_done: int = 0
-    cases_total: int = 0
-    #: As long as weights are fetched, before the first notebook.
-    fetching: FetchProgress | None = None
-    listener: Callable[[Progress], None] = field(default=lambda progress: None)
-
-    def tell(self, **changes: Any) -> None:
-        for name, value in changes.items():
-            setattr(self, name, value)
-        self.listener(self)
 
 
 def run_suite(
@@ -96,11 +77,12 @@ def run_suite(
     check_space(run_dir)
     specs = [spec for params in resolved.values() for spec in specs_of(params)]
     weights = provide(specs, run_dir, listener=lambda state: progress.tell(fetching=state))
-    progress.tell(fetching=None)
     run_dir.mkdir(parents=True, exist_ok=True)
     keep(weights, run_dir)  # what its notebooks measure
     run = _Run(run_dir=run_dir, preset=preset, values=values, names=names, device=device)
     run.save("running")
+    counts, like = weights_of(names, preset, kept=run.kept())
+    progress.tell(fetching=None, weights=counts, like=like)
     card = simulated_card(device.name)
     with CaseServer(card.name if card else ""):  # one for all notebooks: imports are paid for once
         try:
@@ -155,6 +137,14 @@ class _Run:
         self.repeated = True
         self.outcomes[name] = _run_notebook(params, self.run_dir, progress)
         self.save("running")
+
+    def kept(self) -> set[str]:
+        """The notebooks of an earlier try that need not be repeated."""
+        return {
+            name
+            for name, outcome in self.outcomes.items()
+            if outcome["status"] == "completed" and not _disturbed(self.run_dir / "parts" / name)
+        }
 
     def finish(self) -> None:
         """Tables, report and manifest; also after an interrupt, so that it can be reported."""

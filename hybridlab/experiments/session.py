@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hybridlab import catalog
 from hybridlab.audio import Clip, Clips, load_clips
 from hybridlab.config.params import FROM_MANIFEST, Params, TokenLimit
-from hybridlab.config.preset_files import AUTO, NONE, on_colab
+from hybridlab.config.preset_files import AUTO, NONE, colab_lack
 from hybridlab.devices import Device, card_of, resolve_device
 from hybridlab.devices.memory_limit import is_larger
-from hybridlab.errors import UnavailableError, WeightsError
+from hybridlab.errors import RunFolderError, UnavailableError, WeightsError
 from hybridlab.experiments.case import Case, CaseObserver, RequestSpec
 from hybridlab.experiments.case_runner import CaseRunner, failures
 from hybridlab.experiments.live_report import show_report
@@ -66,6 +66,8 @@ class Session:
         _say_defaults(params, device)
         gpu = {} if device.is_host else {"gpu": device.facts()}
         part = open_part(params, device=device.name, inputs=gpu)
+        if part.earlier_words:
+            print(part.earlier_words)  # noqa: T201 - the cell's only trace of it
         runner = CaseRunner(
             part=part,
             timeout_s=params.timeout_s,
@@ -137,7 +139,13 @@ class Session:
     def clips(self) -> Clips:
         """The reader's clips, or the shipped ones; says what had to be left out of them."""
         clips = load_clips(self.params.audio)
-        self.part.inputs["audio"] = {clip.id: sha256_of(Path(clip.path)) for clip in clips}
+        audio = {clip.id: sha256_of(Path(clip.path)) for clip in clips}
+        if self.part.earlier.get("audio", audio) != audio:
+            raise RunFolderError(
+                f"the audio is not that of the rows in {self.part.folder}; choose another "
+                "output_dir, or give the audio back"
+            )
+        self.part.inputs["audio"] = audio
         if clips.left_out:
             self.part.inputs["audio_left_out"] = list(clips.left_out)
         for line in clips.left_out_lines():
@@ -286,11 +294,8 @@ def _say_defaults(params: Params, device: Device) -> None:
             f"({params.llm_weights}) and Whisper {params.asr_model} "
             f'({params.asr_weights}) on {params.device}; preset = "" turns that off'
         )
-    elif on_colab() and device.is_host:
-        print(  # noqa: T201
-            "this Colab has no GPU: going on with what the parameters say, on its CPU; Runtime > "
-            "Change runtime type > T4 GPU, then Run all, measures the released weights"
-        )
+    elif device.is_host and (lack := colab_lack()):
+        print(lack)  # noqa: T201
 
 
 def _skip(part: NotebookRun, reason: str) -> NoReturn:

@@ -1,18 +1,18 @@
-"""What was learnt, in sentences for the end of a notebook: the findings of its figures, and what no
-figure shows. No torch.
+"""What was learnt, in sentences for the end of a notebook: the answer to its question, the findings
+of its figures, and what no figure shows. No torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from hybridlab.analysis import memory_growth, queueing
+from hybridlab.analysis import queueing
 from hybridlab.analysis.arms import failures
 from hybridlab.analysis.case_status import invalid_advice, with_bytes
 from hybridlab.analysis.stats import quantile
-from hybridlab.analysis.texts import endings, is_cut
+from hybridlab.analysis.texts import endings, is_cut, is_said
 from hybridlab.reporting import findings, labels, tables
 from hybridlab.reporting.labels import EMPTY, percent, role_name
 from hybridlab.reporting.rows import (
@@ -26,7 +26,6 @@ from hybridlab.reporting.rows import (
     present,
     race_standings,
     race_trials,
-    worst_per_label,
 )
 from hybridlab.results.reader import has_clock
 from hybridlab.results.schema import AT_ONCE
@@ -37,12 +36,17 @@ from hybridlab.units import format_bytes, format_seconds
 MOST_SENTENCES = 5
 
 
-def markdown(*groups: Iterable[str]) -> str:
-    """What was learnt as a list: the first sentence of each group, which is its answer, then the
-    others; those beyond `MOST_SENTENCES` are folded."""
+#: Where what was measured cannot answer.
+NO_ANSWER = "What was measured here does not answer it."
+
+
+def markdown(answer: Sequence[str], *groups: Iterable[str]) -> str:
+    """What was learnt as a list: the answer to the notebook's question, then the first sentence of
+    each group, then the others; those beyond `MOST_SENTENCES` are folded."""
     lists = [list(group) for group in groups]
-    answers = [sentences[0] for sentences in lists if sentences]
-    ordered = answers + [sentence for sentences in lists for sentence in sentences[1:]]
+    heads = [sentences[0] for sentences in lists if sentences]
+    others = [sentence for sentences in lists for sentence in sentences[1:]]
+    ordered = [*(answer or [NO_ANSWER]), *heads, *others]
     shown, folded = ordered[:MOST_SENTENCES], ordered[MOST_SENTENCES:]
     more = f"<details><summary>{len(folded)} more</summary>\n\n{_bullets(folded)}\n\n</details>"
     return "\n\n".join([_bullets(shown), *([more] if folded else [])])
@@ -77,49 +81,22 @@ def unmeasured(cases: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
-    """01: Voxtral's bytes and, where there is a clock, times."""
+    """01: where there is a clock Voxtral's times, and how right its answers were."""
     sentences = []
     for _, row in with_bytes(cases).iterrows():
-        extra = row["request_peak_bytes"] - row["idle_bytes"]
-        sentences.append(
-            f"Voxtral {row['llm_model']} ({row['llm_weights']} weights, {row['llm_dtype']}) "
-            f"keeps {format_bytes(row['llm_weights_bytes'])} of weights and takes up to "
-            f"{format_bytes(extra)} more while it works."
-        )
         own = trials[(trials["case_id"] == row["case_id"]) & ~is_first(trials)]
         median_s, n = quantile(own["latency_s"], 0.5), int(own["latency_s"].notna().sum())
         if n:
             sentences.append(
                 f"Transcription and one answer together take {format_seconds(median_s)} at "
-                f"the median (n = {n} requests of one case)."
+                f"the median (n = {labels.counted(n, 'request')} of one case)."
             )
         accuracy = tables.answer_accuracy(own)
         if accuracy is not None:
-            sentences.append(f"{percent(accuracy)} of the answers were right.")
+            answers = int((is_said(own, "answer") & own["expected_answer"].notna()).sum())
+            words = labels.counted(answers, "answer")
+            sentences.append(f"Right are {percent(accuracy)} of {words}.")
     return sentences + cut_short(trials) + unmeasured(cases)
-
-
-@complete_tables
-def beside(cases: pd.DataFrame) -> list[str]:
-    """02: the Whisper to pick of those that were measured, what it left over, and which sizes ran
-    to their end."""
-    rows = worst_per_label(cases)
-    finding = f"{findings.simulated_words(rows)}{findings.memory_finding(rows)}."
-    return [
-        *([finding] if len(with_bytes(rows)) else []),
-        *_sizes_that_ran(worst_per_label(cases_of(cases, "co_residency"))),
-        *unmeasured(cases),
-    ]
-
-
-def _sizes_that_ran(rows: pd.DataFrame) -> list[str]:
-    if len(rows) < 2:
-        return []
-    ran = rows["status"] == "ok"
-    words = f"{int(ran.sum())} of {len(rows)} ran at load, at rest and at work"
-    lost = ", ".join(rows.loc[~ran, "label"])
-    names = ", ".join(rows.loc[ran, "label"]) or "none"
-    return [f"{words}: {names}{f'; not so: {lost}' if lost else ''}."]
 
 
 @complete_tables
@@ -132,29 +109,20 @@ def limits(cases: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def memory_limits(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
-    """03, second part: the limits, the least headroom and the fallback; nothing where none was
+    """03, second part: how the fallback ended, and how many probes failed; nothing where none was
     searched for."""
     asked = measured(cases)["limit_kind"]
     rows = tables.memory_limits_table(cases, probes).to_dict("records")
     sentences = [
-        f"{_LIMIT_WORDS[kind]} {row['found']} ({row['strategy']}, {row['probes']} probes)."
+        f"The fallback chain ended on {row['found']} ({row['strategy']}, "
+        f"{labels.counted(row['probes'], 'probe')})."
         for kind, row in zip(asked, rows, strict=True)
-        if kind in _LIMIT_WORDS
+        if kind == "fallback"
     ]
-    needs = tables.least_headrooms(probes, cases)
-    sentences += [f"{findings.survival_finding(needs)}."] if len(needs) else []
     if len(probes):
         lost = int((~probes["succeeded"].astype(bool)).sum())
         sentences.append(f"{lost} of {len(probes)} probes ran out of memory, each on purpose.")
     return sentences + unmeasured(cases)
-
-
-_LIMIT_WORDS = {
-    "audio_s": "The longest audio that was served is",
-    "batch": "The largest batch that was served is",
-    "beams": "The most beams that were served are",
-    "fallback": "The fallback chain ended on",
-}
 
 
 @complete_tables
@@ -220,9 +188,8 @@ def _without_quality(cases: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def soak(cycles: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """03, last part: what many cycles did to memory, and whether they changed what is said."""
-    arms = list(memory_growth.arms(cycles))
-    sentences = [f"{findings.growth_finding(arms)}."] if arms else []
+    """03, last part: whether many cycles changed what is said."""
+    sentences = []
     same = present(cycles, "output_unchanged").astype(bool)
     if len(same):
         sentences.append(f"{same.sum()} of {len(same)} cycles said what they said first.")
@@ -262,13 +229,11 @@ def _parity(served: pd.DataFrame) -> list[str]:
 
 @complete_tables
 def swapping(spans: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    """06: which variant swaps fastest, and how near each copy comes to the link."""
-    totals = tables.swap_seconds(spans, cases).sum(axis=1)
+    """06: how near each copy comes to the link."""
     stages = tables.swap_spans(spans, cases)
     copies = stages[(stages["stage"] == "copy-in") & ~stages["once"].astype(bool)]
     shares = (copies["bytes"] / copies["seconds"] / copies["link_bytes_per_s"]).astype(float)
-    finding = [f"{findings.swap_finding(totals)}."] if len(totals) else []
-    return finding + [
+    return [
         f"The copy in of {variant} reaches {percent(share)} of the link's own speed."
         for variant, share in shares.groupby(copies["variant"]).median().dropna().items()
     ]

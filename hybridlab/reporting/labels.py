@@ -103,8 +103,11 @@ def n_bytes(value: Any) -> str:
 
 
 def gib(value: Any) -> str:
-    """'8.71', for a column in GiB."""
-    return EMPTY if is_missing(value) else f"{float(value) / GIB:.2f}"
+    """'8.71', or below one '0.0087', for a column in GiB."""
+    if is_missing(value):
+        return EMPTY
+    size = float(value) / GIB
+    return f"{size:.2f}" if abs(size) >= 1 else f"{size:.3g}"
 
 
 def seconds(value: Any) -> str:
@@ -147,6 +150,12 @@ def output_matches_reference(values: Iterable[Any]) -> str:
 def counted(count: int, noun: str) -> str:
     """'1 case', '2 cases'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def joined(words: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    *first, last = words or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def spare(margin_bytes: float) -> str:
@@ -206,6 +215,9 @@ def case_name(row: Mapping[str, Any] | Any, *, varying: Sequence[str] = ()) -> s
         "memory_limits": f"{LIMITS.get(ask, ask)}, {arm}",
         "attention": f"{text_of(row, 'attention')} attention, {number(row.get('audio_s'))} s",
         "concurrent": f"{arm}, peak by owner",
+        "load_sweep": f"{arm}, {number(row.get('arrival_rate_rps'))} requests/s",
+        "service_times": f"{arm}, each length",
+        "interference": f"{arm}, both at once",
     }
     return known.get(experiment, " ".join([arm, *filter(None, extra)]))
 

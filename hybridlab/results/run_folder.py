@@ -16,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybridlab import MEASUREMENT_VERSION
 from hybridlab.config.params import Params
 from hybridlab.errors import RunFolderError
 from hybridlab.results.manifest import (
@@ -51,6 +52,22 @@ class NotebookRun:
     #: What else its manifest says: the card's readings (`gpu`), the hashes of its clips (`audio`),
     #: and what could not be used of the reader's audio, line by line (`audio_left_out`).
     inputs: dict[str, Any] = field(default_factory=dict)
+    #: The manifest of an earlier try whose rows are gone on with; empty where there is none.
+    earlier: dict[str, Any] = field(default_factory=dict)
+    #: Where rows of other parameters were moved to; None where there were none.
+    replaced: Path | None = None
+
+    @property
+    def earlier_words(self) -> str:
+        """What becomes of rows that were there before; '' where nothing must be said."""
+        if self.replaced is not None:
+            return f"measured before with other parameters: those rows are now in {self.replaced}"
+        if self.earlier.get("status") != "completed":
+            return ""
+        return (
+            f"measured before with these parameters in {self.run_dir}: only invalid and failed "
+            "cases are run again; another output_dir measures all anew"
+        )
 
     @property
     def folder(self) -> Path:
@@ -102,6 +119,7 @@ class NotebookRun:
         notebook."""
         self.note(status, reason)
         write_parquet(self.run_dir)
+        _release(self.folder)
 
     def skip(self, reason: str) -> None:
         """Record that this notebook cannot run here, and why."""
@@ -114,9 +132,12 @@ def open_part(
     """Open (or go on with) this notebook's part of the run folder that `output_dir` names.
 
     Without an `output_dir` a headless notebook gets `outputs/<notebook>-<time>/`, and a live one
-    the folder that it shares with the others of the day. A part that is complete is never
-    overwritten (`RunFolderError`), unless it only reads what the others measured.
+    the folder that it shares with the others of the day: there a part of the same parameters is
+    gone on with, so that what is complete is not measured again, and one of others is moved into
+    `replaced/`. In a folder that was named a complete part is refused (`RunFolderError`). One that
+    only reads what the others measured is made anew.
     """
+    live = not params.output_dir and not params.headless
     run_dir = Path(params.output_dir) if params.output_dir else _default_folder(params, device)
     part = NotebookRun(
         notebook=params.notebook,
@@ -126,17 +147,22 @@ def open_part(
         started=now(),
         inputs=dict(inputs or {}),
     )
-    if read_manifest(part.folder).get("status") == "completed":
-        if params.measures or params.output_dir:
-            raise RunFolderError(
-                f"{part.folder} holds a completed run; choose another output_dir (it is never "
-                "overwritten)"
-            )
-        shutil.rmtree(part.folder)
+    before = read_manifest(part.folder)
+    if before.get("status") == "completed" and not live:
+        raise RunFolderError(
+            f"{part.folder} holds a completed run; choose another output_dir (it is never "
+            "overwritten)"
+        )
     check_space(part.run_dir)
     for folder in (part.folder, part.figures):
         folder.mkdir(parents=True, exist_ok=True)
     _claim(part.folder)
+    if before.get("status") == "completed" and not params.measures:
+        _empty(part.folder)
+    elif live and before and not _is_same(before, params):
+        part.replaced = _set_aside(part)
+    else:
+        part.earlier = before
     part.note("running")
     return part
 
@@ -145,33 +171,58 @@ def _default_folder(params: Params, device: str) -> Path:
     if params.headless:
         return new_run_folder(params.notebook)
     shared = sorted(default_outputs().glob(f"{LIVE}-{datetime.now():%Y%m%d}-*"))
-    if shared and _can_join(shared[-1], params, device):
+    if shared and _is_of(shared[-1], device):
         return shared[-1]
     return new_run_folder(LIVE)
 
 
-def _can_join(run_dir: Path, params: Params, device: str) -> bool:
-    """Whether a live notebook may write into this run: its parts are of the same device, and its
-    own part is not begun, is unfinished under the same parameters, or only reads the others."""
-    parts = {path.name: read_manifest(path) for path in part_folders(run_dir)}
-    own = parts.pop(params.notebook, {})
-    if any(part.get("device") != device for part in parts.values()):
-        return False
-    if not own or not params.measures:
-        return True
-    same = own.get("params_hash") == params_hash(params.model_dump())
-    return own.get("status") != "completed" and same
+def _is_of(run_dir: Path, device: str) -> bool:
+    """Whether all parts of a run are of this device."""
+    manifests = map(read_manifest, part_folders(run_dir))
+    return all(part.get("device", device) == device for part in manifests)
 
 
-#: Folders that this process writes, with the open files that lock them until it ends.
+def _is_same(before: Mapping[str, Any], params: Params) -> bool:
+    """Whether a part was measured by the same method under the same parameters."""
+    return (
+        before.get("params_hash") == params_hash(params.model_dump())
+        and before.get("measurement_version") == MEASUREMENT_VERSION
+    )
+
+
+def _set_aside(part: NotebookRun) -> Path:
+    """Move a part's rows and figures out of the run, beside it; where they are now."""
+    when = f"{datetime.now():%Y%m%d-%H%M%S}"
+    target = part.run_dir / "replaced" / f"{part.notebook}-{when}"
+    target.mkdir(parents=True)
+    figures = list(part.figures.glob(f"{part.notebook[:2]}-*"))
+    for path in (*part.folder.iterdir(), *figures):
+        if path.name != LOCK:
+            path.rename(target / path.name)
+    return target
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a part says, not the file that locks it."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+#: The file that locks a part while it is written.
+LOCK = "lock"
+#: Folders that this process writes, with the open files that lock them.
 _CLAIMED: dict[Path, FileIO] = {}
 
 
 def _claim(folder: Path) -> None:
-    """Refuse a part that another living process is writing; a lock ends with its process."""
+    """Refuse a part that another living process is writing; a lock ends with its part, or with its
+    process."""
     if folder in _CLAIMED:
         return
-    file = open(folder / "lock", "ab+", buffering=0)  # noqa: SIM115 - open as long as the process
+    file = open(folder / LOCK, "ab+", buffering=0)  # noqa: SIM115 - open as long as the process
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -185,6 +236,12 @@ def _claim(folder: Path) -> None:
             raise
         # a mounted drive without locks: two runs in one folder are then the reader's care
     _CLAIMED[folder] = file
+
+
+def _release(folder: Path) -> None:
+    """Whoever comes next may go on with it."""
+    if file := _CLAIMED.pop(folder, None):
+        file.close()
 
 
 def check_space(folder: Path) -> None:
@@ -210,6 +267,20 @@ def newest_run() -> Path:
 def new_run_folder(name: str) -> Path:
     """`outputs/<name>-<time>`, which is not made yet."""
     return default_outputs() / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def run_of_today(name: str, values: Mapping[str, Any]) -> Path:
+    """The newest `outputs/<name>-<time>` of this day whose run has these parameters, or has not
+    begun; else a new one."""
+    for folder in sorted(default_outputs().glob(f"{name}-{datetime.now():%Y%m%d}-*"), reverse=True):
+        if not has_run(folder) or read_manifest(folder).get("params_hash") == params_hash(values):
+            return folder
+    return new_run_folder(name)
+
+
+def has_run(folder: Path) -> bool:
+    """Whether a run has begun in this folder, and can be gone on with."""
+    return bool(read_manifest(folder))
 
 
 def default_outputs() -> Path:

@@ -1,7 +1,9 @@
-"""The planner with controls: what would another pair take, and was it measured? No torch."""
+"""The planner with controls: what would another pair take, and was it measured or simulated? No
+torch."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
@@ -128,7 +130,7 @@ def capacity_of(name: str) -> planner.Estimate:
 
 
 def explorer_html(choice: Choice, points: Sequence[Point] = ()) -> str:
-    """The predicted ledger against the capacity, what follows from it, and what was measured; one
+    """The predicted ledger against the capacity, what follows from it, and what ran there; one
     line where the combination is impossible."""
     try:
         choice.check()
@@ -138,16 +140,12 @@ def explorer_html(choice: Choice, points: Sequence[Point] = ()) -> str:
     capacity = capacity_of(choice.card)
     own = [point for point in points if choice.matches(point)]
     top = max(own, key=lambda point: point.peak_bytes, default=None)
-    bars = [_bar(moment, _stack(owners), measured=False) for moment, owners in moments.items()]
+    bars = [_bar(moment, _stack(owners), "predicted") for moment, owners in moments.items()]
     if top is None:
-        here = counted(sum(point.card == choice.card for point in points), "case")
-        words = (
-            "Not measured: every figure is <b>predicted</b>. Measured of other combinations on "
-            f"{escape(card_named(choice.card).title)}: {here}."
-        )
+        words = f"Not measured: every figure is <b>predicted</b>. {_elsewhere(choice, points)}"
     else:
         bars += [
-            _bar(f"{name}, {top.run}", top.stacks[moment], measured=True)
+            _bar(f"{name}, {top.run}", top.stacks[moment], top.evidence)
             for moment, name in MOMENTS.items()
             if top.stacks[moment]
         ]
@@ -159,9 +157,17 @@ def explorer_html(choice: Choice, points: Sequence[Point] = ()) -> str:
     )
 
 
-def _bar(label: str, parts: Mapping[str, float], *, measured: bool) -> Bar:
-    words = f"{format_bytes(sum(parts.values()))} {'measured' if measured else 'predicted'}"
-    return Bar(label=label, parts=parts, note=words, measured=measured)
+def _elsewhere(choice: Choice, points: Sequence[Point]) -> str:
+    """How many cases other combinations have on this card, and how they are known."""
+    kinds = Counter(point.evidence for point in points if point.card == choice.card)
+    known = [f"{counted(count, 'case')} {kind}" for kind, count in sorted(kinds.items())]
+    title = escape(card_named(choice.card).title)
+    return f"Of other combinations on {title}: {' and '.join(known) or 'no case'}."
+
+
+def _bar(label: str, parts: Mapping[str, float], evidence: str) -> Bar:
+    words = f"{format_bytes(sum(parts.values()))} {evidence}"
+    return Bar(label=label, parts=parts, note=words, measured=evidence != "predicted")
 
 
 def _stack(owners: MemoryByOwner) -> dict[str, float]:
@@ -220,16 +226,19 @@ def _longest(seconds: float) -> str:
 
 
 def _error_words(choice: Choice, top: Point, of: str) -> str:
-    """What was measured, and the error of the prediction for the same audio."""
+    """What ran, and the error of the prediction for the same audio."""
     seen = [
         sum(size.expected for owner, size in owners.items() if owner not in UNSEEN)
         for owners in choice.moments(audio_s=top.audio_s).values()
     ]
-    predicted = max(seen) + top.process_baseline_bytes
+    baseline = top.process_baseline_bytes
+    predicted = max(seen) + baseline
+    process = f" with the process itself ({format_bytes(baseline)} before any model)"
+    windows = f"{counted(top.windows, 'window')} of {catalog.WINDOW_S:g} s"
+    process = process if baseline else " without context and cache, which no allocator's peak has"
     return (
-        f"<b>Measured</b> ({escape(top.run)}, {of}, {top.audio_s:.1f} s of audio): peak "
-        f"{format_bytes(top.peak_bytes)}. Predicted for that audio with the process itself "
-        f"({format_bytes(top.process_baseline_bytes)} before any model): "
+        f"<b>{top.evidence.capitalize()}</b> ({escape(top.run)}, {of}, {windows}): peak "
+        f"{format_bytes(top.peak_bytes)}. Predicted for that audio{process}: "
         f"{format_bytes(predicted)}; error "
         f"<b>{percent(top.peak_bytes / predicted - 1, signed=True)}</b>."
     )
@@ -282,7 +291,7 @@ def settings_of(point: Point) -> dict[str, Any]:
 
 
 def _measured_menu(points: Sequence[Point]) -> Any:
-    """Every measured combination once, by the place of its first point; a choice goes there."""
+    """Every combination that ran once, by the place of its first point; a choice goes there."""
     import ipywidgets as widgets
 
     places: dict[str, int] = {}
@@ -292,7 +301,7 @@ def _measured_menu(points: Sequence[Point]) -> Any:
     return widgets.Dropdown(
         options=places.items(),
         value=None,
-        description="go to measured",
+        description="go to a case",
         style={"description_width": "110px"},
         layout={"width": "min(100%, 640px)"},
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
+from hybridlab.reporting.tables.shown import cells_html
 
 
 def output() -> Any:
@@ -23,5 +23,5 @@ def framed(*parts: str) -> str:
 
 def table(rows: Iterable[dict[str, str]]) -> str:
     """A table of cells that are HTML already."""
-    shown = pd.DataFrame(rows).style.hide(axis="index").to_html()
-    return f'<div style="overflow-x:auto;text-align:left">{shown}</div>'
+    listed = list(rows)
+    return cells_html(list(listed[0]), [list(row.values()) for row in listed])

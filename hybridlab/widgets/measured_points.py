@@ -1,5 +1,5 @@
-"""What was measured of the combinations that the explorer can choose: in this run and in those that
-are published with the project."""
+"""What was measured or simulated of the combinations that the explorer can choose: in this run and
+in those that are published with the project."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import pandas as pd
 
 from hybridlab import catalog, planner
+from hybridlab.analysis.case_status import with_bytes
+from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting.figures.memory import case_stack
 from hybridlab.reporting.labels import MOMENTS, counted, text_of
 from hybridlab.reporting.memory_stack import Stack
-from hybridlab.reporting.rows import complete, measured
+from hybridlab.reporting.rows import complete
 from hybridlab.results.manifest import read_manifest
 from hybridlab.results.reader import run_table
 
@@ -27,6 +29,8 @@ EXPERIMENTS = (
     "request_scaling",
     "strategy_comparison",
 )
+#: Those whose only request is of one window, so that their cases need no trials beside them.
+ONE_WINDOW = ("co_residency", "loading")
 #: How a case must have been loaded and computed to be what the explorer draws.
 PLAIN = {"attention": "auto", "load_order": "llm-first", "load_path": "direct"}
 #: Results of other runs beside the package in a checkout; an installed package has none.
@@ -55,10 +59,11 @@ class Combination:
 
 @dataclass(frozen=True, kw_only=True)
 class Point(Combination):
-    """One measured case. `stacks` has bytes by owner at each moment, as the figures draw them;
+    """One case. `stacks` has bytes by owner at each moment, as the figures draw them;
     `process_baseline_bytes` is the process before any model."""
 
     run: str
+    evidence: str
     process_baseline_bytes: float
     peak_bytes: float
     stacks: Mapping[str, Stack]
@@ -69,8 +74,8 @@ class Point(Combination):
         whisper = f" + {self.whisper} {self.dtype} ({self.backend})" if self.whisper else ""
         many = f", batch {self.batch}" if self.batch > 1 else ""
         return (
-            f"{self.card}, {self.run}: {self.voxtral} {self.llm_dtype}{whisper}, {self.way}, "
-            f"{counted(self.windows, 'window')}{many}"
+            f"{self.card} ({self.evidence}), {self.run}: {self.voxtral} {self.llm_dtype}{whisper}, "
+            f"{self.way}, {counted(self.windows, 'window')}{many}"
         )
 
 
@@ -84,15 +89,13 @@ def run_points(run_dir: Path, *, card: str) -> list[Point]:
 
 
 def reference_points(folder: Path = REFERENCE) -> list[Point]:
-    """Points of every published run that has both tables; a GPU's card is the one that the
-    manifest names."""
+    """Points of every published run; a GPU's card is the one that the manifest names."""
     found: list[Point] = []
-    for path in sorted(folder.glob("*/trials.parquet")):
-        cases = pd.read_parquet(path.with_name("cases.parquet"))
+    for path in sorted(folder.glob("*/cases.parquet")):
         params = read_manifest(path.parent).get("params", {})
         found += points(
-            cases,
             pd.read_parquet(path),
+            run_table(path.parent, "trials"),
             run=f"run {path.parent.name}",
             card=params.get("card", ""),
             swap=params.get("swap", "asr"),
@@ -103,14 +106,20 @@ def reference_points(folder: Path = REFERENCE) -> list[Point]:
 def points(
     cases: pd.DataFrame, trials: pd.DataFrame, *, run: str, card: str, swap: str = "asr"
 ) -> list[Point]:
-    """The cases that served plain requests and were measured, one point each."""
-    if cases.empty or trials.empty:
+    """The cases that served plain requests and have their bytes, one point each."""
+    if cases.empty:
         return []
-    longest = trials.groupby("case_id")["audio_s"].max()
-    own = measured(complete("cases", cases))
-    own = own[own["experiment"].isin(EXPERIMENTS) & own["case_id"].isin(longest.index)]
-    rows = [row for _, row in own[own["peak_bytes"] > 0].iterrows() if _is_plain(row)]
-    return [_point(row, float(longest[row["case_id"]]), run, card, swap) for row in rows]
+    own = with_bytes(complete("cases", cases))
+    audio_s = own["case_id"].map(trials.groupby("case_id")["audio_s"].max())
+    audio_s = audio_s.fillna(catalog.WINDOW_S).where(
+        audio_s.notna() | own["experiment"].isin(ONE_WINDOW)
+    )
+    own = own[own["experiment"].isin(EXPERIMENTS) & audio_s.notna()]
+    own = own[own["peak_bytes"] > 0]
+    rows = zip(audio_s[own.index], own.iterrows(), strict=True)
+    return [
+        _point(row, float(seconds), run, card, swap) for seconds, (_, row) in rows if _is_plain(row)
+    ]
 
 
 def _is_plain(row: pd.Series[Any]) -> bool:
@@ -130,9 +139,13 @@ def _ledger(row: pd.Series[Any], swap: str) -> str:
 
 def _point(row: pd.Series[Any], audio_s: float, run: str, card: str, swap: str) -> Point:
     batch = int(row["scaling_value"]) if text_of(row, "scaling_kind") == "batch" else 1
+    device = text_of(row, "device")
+    simulated = simulated_card(device)
+    here = simulated.name if simulated else card
     return Point(
         run=run,
-        card=catalog.HOST.name if text_of(row, "device") == "cpu" else card,
+        evidence=text_of(row, "evidence") or "measured",
+        card=catalog.HOST.name if device == "cpu" else here,
         voxtral=text_of(row, "llm_model"),
         llm_dtype=text_of(row, "llm_dtype"),
         whisper=text_of(row, "asr_model"),

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
 
 from hybridlab.errors import UnavailableError
-from hybridlab.experiments.notebook_runner import Progress
+from hybridlab.experiments.run_progress import Progress
 from hybridlab.reporting.labels import counted
 from hybridlab.reporting.palette import COLORBLIND
 from hybridlab.units import format_seconds
@@ -54,7 +54,7 @@ def _watch(run: Callable[..., R], args: Any, options: Any, draw: Callable[[str],
     context = multiprocessing.get_context("spawn")  # a fork would take the kernel's threads along
     here, there = context.Pipe(duplex=False)
     work = context.Process(target=_work, args=(there, run, args, options), daemon=True)
-    begun_s = time.monotonic()
+    begun_s = measuring_s = time.monotonic()
     work.start()
     there.close()
     state = Progress([])
@@ -65,7 +65,10 @@ def _watch(run: Callable[..., R], args: Any, options: Any, draw: Callable[[str],
                 if not isinstance(told, Progress):
                     return cast(R, _result(told, draw, state, time.monotonic() - begun_s))
                 state = told
-            draw(progress_html(state, time.monotonic() - begun_s))
+            if not state.current:  # what it takes to fetch says nothing of the notebooks
+                measuring_s = time.monotonic()
+            before_s = measuring_s - begun_s
+            draw(progress_html(state, time.monotonic() - begun_s, before_s=before_s))
     except EOFError:
         work.join()
         raise RuntimeError(f"the run's process ended with exit code {work.exitcode}") from None
@@ -125,33 +128,32 @@ def _sendable(error: Exception) -> Exception:
 # ------------------------------------------------------------------------------------ the picture
 
 
-def progress_html(state: Progress, seconds: float) -> str:
-    """Which notebook is at work, a bar over all of them, and about how long is left."""
-    share = share_done(state)
+def progress_html(state: Progress, seconds: float, *, before_s: float = 0.0) -> str:
+    """Which notebook is at work, a bar over all of them, and about how long is left, after so many
+    seconds of which `before_s` came before the first notebook; of a download what is left of it."""
+    share = state.share
     words = f"{state.finished} of {counted(len(state.notebooks), 'notebook')}"
     if state.current:
         words += f" · {state.current}"
     if state.cases_total:
         words += f", {state.cases_done} of {state.cases_total} cases"
+    if state.fetching is not None:
+        words += f" · {state.fetching.words()}"
+    if kept := list(state.weights.values()).count(0.0):
+        words += f" · {kept} of them kept from before"
     time_words = f"{format_seconds(seconds)} so far"
     if share >= 1:
         time_words = f"done in {format_seconds(seconds)}"
     elif share >= LEAST_SHARE:
-        time_words += f", about {left_words(seconds * (1 - share) / share)} left"
+        left = left_words((seconds - before_s) * (1 - share) / share)
+        basis = f"by the seconds of {state.like}" if state.like else "all notebooks counted alike"
+        time_words += f", {'about' if state.like else 'roughly'} {left} left ({basis})"
     return (
-        f"<div>{escape(words)} · {time_words}</div>"
+        f"<div>{escape(words)} · {escape(time_words)}</div>"
         f'<div role="progressbar" aria-valuenow="{100 * share:.0f}" style="max-width:640px;height:'
         f'10px;border:1px solid #8888"><div style="height:100%;width:{share:.1%};'
         f'background:{COLORBLIND[0]}"></div></div>'
     )
-
-
-def share_done(state: Progress) -> float:
-    """The share of a run that is done, each notebook as much as another."""
-    if not state.notebooks:
-        return 0.0
-    within = min(state.cases_done / state.cases_total, 0.99) if state.cases_total else 0.0
-    return min((state.finished + within) / len(state.notebooks), 1.0)
 
 
 def left_words(seconds: float) -> str:

@@ -71,17 +71,18 @@ def what_if(cases: pd.DataFrame, trials: pd.DataFrame) -> Any:
     view = output()
     most_p95 = 1.05 * _highest([arm.p95_s for arm in arms])
     most_margin = _highest([arm.margin_bytes for arm in arms]) / GIB
+    most_wer = 100.0 if math.isfinite(_highest([arm.wer for arm in arms])) else math.nan
     p95, margin, wer = (
         _slider("max p95, s", most_p95, most_p95),
         _slider("min margin, GiB", most_margin, 0.0),
-        _slider("max WER, %", 100.0, 100.0),
+        _slider("max WER, %", most_wer, most_wer),
     )
 
     def update(_: Any = None) -> None:
         asked = Requirements.asked(
             max_p95_s=0.0 if p95.value >= p95.max else p95.value,
             min_margin_bytes=margin.value * GIB,
-            max_wer=wer.value / 100,
+            max_wer=1.0 if wer.value >= wer.max else wer.value / 100,
         )
         view.value = whatif_html(arms, pair, asked)
 
@@ -92,13 +93,20 @@ def what_if(cases: pd.DataFrame, trials: pd.DataFrame) -> Any:
 
 
 def _highest(values: list[float]) -> float:
-    return max((value for value in values if math.isfinite(value)), default=1.0)
+    """Not-a-number where none is known."""
+    return max((value for value in values if math.isfinite(value)), default=math.nan)
 
 
 def _slider(words: str, most: float, start: float) -> Any:
-    """A slider over round values up to the first one that is not below `most`."""
+    """A slider over round values up to the first one that is not below `most`; where nothing is
+    known to choose among it is off and asks for nothing."""
     import ipywidgets as widgets
 
+    style = {"description_width": "120px"}
+    layout = {"width": "min(100%, 640px)"}
+    if not most > 0:
+        off = {"disabled": True, "readout": False, "description": f"{words}: –"}
+        return widgets.FloatSlider(value=0.0, max=0.0, style=style, layout=layout, **off)
     step = round_step(most)
     end = step * math.ceil(round(most / step, 6))
     return widgets.FloatSlider(
@@ -107,9 +115,9 @@ def _slider(words: str, most: float, start: float) -> Any:
         max=end,
         step=step,
         description=words,
-        readout_format=".4g",
-        style={"description_width": "120px"},
-        layout={"width": "min(100%, 640px)"},
+        readout_format=f".{max(0, -math.floor(math.log10(step)))}f",
+        style=style,
+        layout=layout,
     )
 
 

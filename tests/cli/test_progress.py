@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from hybridlab.cli import progress
-from hybridlab.experiments.notebook_runner import Progress
+from hybridlab.experiments.run_progress import Progress
 from hybridlab.models.provision import FetchProgress
 
 
@@ -21,12 +21,12 @@ def test_bars_are_nested_and_the_inner_one_begins_anew() -> None:
         outer, inner = drawn.tasks
         assert inner.total is None  # how many cases there are is not known yet
         state.tell(cases_done=1, cases_total=4)
-        assert (outer.completed, inner.completed, inner.total) == (0.25, 1, 4)
+        assert (outer.completed, inner.completed, inner.total) == (0.125, 1, 4)
         state.tell(finished=1, cases_done=0, cases_total=0)
-        assert outer.completed == 1
+        assert outer.completed == 0.5
         state.tell(current="01_voxtral_alone")
         (inner,) = drawn.tasks[1:]
-        assert (outer.completed, inner.completed, inner.total) == (1, 0, None)
+        assert (outer.completed, inner.completed, inner.total) == (0.5, 0, None)
         assert inner.description.strip() == "01_voxtral_alone"
         state.tell(finished=2)
         assert outer.finished

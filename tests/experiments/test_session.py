@@ -13,6 +13,7 @@ from hybridlab import catalog
 from hybridlab import devices as device_module
 from hybridlab.config.params import BesideParams
 from hybridlab.config.preset_files import read_yaml
+from hybridlab.errors import RunFolderError
 from hybridlab.experiments import notebook_runner
 from hybridlab.experiments.plans import co_residency, setup
 from hybridlab.experiments.session import Session
@@ -148,3 +149,18 @@ def test_a_larger_card_that_stands_for_a_t4_has_its_kernels(
     assert (session.llm.card, case.llm.card) == ("t4", "t4")
     assert case.card_on(session.device) == catalog.card("t4")
     assert case.memory_limit_bytes == catalog.card("t4").usable_bytes
+
+
+def test_rows_of_other_audio_under_the_same_names_are_not_gone_on_with(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    values = {"output_dir": str(tmp_path / "run"), "headless": True, "audio": str(own)}
+    for rate, refused in ((16_000, False), (16_000, False), (8_000, True)):
+        written(own, "a.wav", by_av(sine(rate=rate), "wav", "pcm_s16le", rate=rate))
+        session = Session.open(BesideParams.from_mapping({**values, "device": "cpu"}))
+        if refused:
+            with pytest.raises(RunFolderError, match="the audio is not that of the rows in"):
+                _ = session.clips
+        else:
+            assert len(session.clips) == 1
+            session.part.close("failed")

@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from hybridlab.reporting.key_findings import MOST_SENTENCES, markdown
+from hybridlab.reporting.key_findings import MOST_SENTENCES, NO_ANSWER, markdown
 from hybridlab.reporting.tables.shown import MOST_ROWS, OPEN_ROWS, is_figures, table_html
 
 LONG = "other processes used 75% of the processors meanwhile, " * 5
@@ -48,9 +48,13 @@ def test_many_rows_are_folded_and_very_many_left_to_pandas() -> None:
     assert table_html(pd.DataFrame({"n": range(MOST_ROWS + 1)})) is None
 
 
-def test_what_was_learnt_begins_with_each_groups_answer_and_folds_the_rest() -> None:
-    shown, folded = markdown(["a1", "a2", "a3"], [], ["b1", "b2", "b3"]).split("<details>")
-    assert shown.split() == ["-", "a1", "-", "b1", "-", "a2", "-", "a3", "-", "b2"]
+def test_what_was_learnt_begins_with_the_answer_and_folds_the_rest() -> None:
+    shown, folded = markdown(["a1", "a2"], ["b1", "b2"], [], ["c1", "c2", "c3"]).split("<details>")
+    assert shown.split() == ["-", "a1", "-", "a2", "-", "b1", "-", "c1", "-", "b2"]
     assert shown.count("- ") == MOST_SENTENCES
-    assert "<summary>1 more</summary>\n\n- b3\n\n</details>" in folded
+    assert "<summary>2 more</summary>\n\n- c2\n- c3\n\n</details>" in folded
     assert "<details>" not in markdown(["a1"])
+
+
+def test_without_an_answer_that_is_said_first() -> None:
+    assert markdown([], ["b1"]) == f"- {NO_ANSWER}\n- b1"

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hybridlab.reporting import figures, key_findings, labels, tables
+from hybridlab.reporting import answers, figures, key_findings, labels, tables
 from hybridlab.units import GB, MIB
 from tests.analysis.test_verdict import Rows
 from tests.reporting.figures.drawn import words_of
@@ -61,6 +61,9 @@ def test_without_rows_tables_are_empty(rows: pd.DataFrame) -> None:
     assert tables.swap_table(none, rows).empty
     assert tables.latency_table(none, rows).empty
     assert key_findings.memory_limits(rows, none) == key_findings.attention(rows, none) == []
+    assert answers.limits(rows, none, none) == answers.beside(rows) == answers.baseline(rows) == []
+    assert answers.sequential(rows, none) == answers.parallel(rows, none) == []
+    assert answers.swapping(rows, none, none) == []
     assert figures.survival(none, rows).axes == []
 
 
@@ -155,7 +158,6 @@ def test_what_is_paid_once_is_no_part_of_a_swap() -> None:
     assert seconds.to_dict() == pytest.approx({"single-buffer": 0.2, "reload-cached": 1.0})
     finding = "single-buffer takes 200 ms to swap, reload-cached 1 s: 5 times as long"
     assert key_findings.swapping(SWAPS, SWAP_CASES) == [
-        f"{finding}.",
         "The copy in of single-buffer reaches 80.0 % of the link's own speed.",
     ]
     assert " ".join(figures.swap_stages(SWAPS, SWAP_CASES).get_suptitle().split()) == finding
@@ -203,7 +205,7 @@ def test_limits_name_what_was_found_and_where_it_fails() -> None:
     assert table.loc[("fallback", "sequential"), "found"] == "base after 1 step down"
     assert table.loc[("headroom", "swapping"), "found"].startswith("90 ")
     sentences = key_findings.memory_limits(LIMIT_CASES, PROBES)
-    assert "The largest batch that was served is 8 (sequential, 3 probes)." in sentences
+    assert "The fallback chain ended on base after 1 step down (sequential, 1 probe)." in sentences
     assert any(sentence.startswith("8 of 22 probes ran out") for sentence in sentences)
 
 

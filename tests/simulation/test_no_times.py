@@ -15,7 +15,7 @@ from hybridlab import catalog
 from hybridlab.analysis.claims.claims_file import load_claims
 from hybridlab.analysis.recommendation import Requirements, recommend
 from hybridlab.analysis.verdict import judge, read_verdict, write_verdict
-from hybridlab.reporting import key_findings, labels
+from hybridlab.reporting import answers, key_findings, labels
 from hybridlab.reporting import tables as summary
 from hybridlab.reporting.html import answer, build_report, tables
 from hybridlab.reporting.html.page_one import page_one
@@ -130,7 +130,12 @@ def test_no_finding_speaks_of_time(rows: Tables) -> None:
 
     said = [
         *key_findings.baseline(of("baseline"), trials),
-        *key_findings.beside(of("co_residency")),
+        *answers.baseline(of("baseline")),
+        *answers.beside(of("co_residency")),
+        *answers.limits(own, rows["probes"], cycles),
+        *answers.sequential(own, trials),
+        *answers.parallel(own, trials),
+        *answers.swapping(own, trials, spans),
         *key_findings.limits(of("request_scaling")),
         *key_findings.memory_limits(of("memory_limits"), rows["probes"]),
         *key_findings.soak(cycles, own),

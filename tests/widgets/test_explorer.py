@@ -52,6 +52,7 @@ def test_figures_are_the_planners() -> None:
         dtype="float16",
     )
     shown = explorer_html(T4)
+    assert "Of other combinations on NVIDIA T4: no case." in shown
     assert "✓ fits" in shown
     assert f"{format_bytes(plan.total_bytes)} (" in shown
     assert f"✓ fits by {format_bytes(plan.margin_bytes)}<" in shown
@@ -126,6 +127,19 @@ def test_a_published_case_is_marked_with_its_error() -> None:
     assert abs(float(error.group(1).replace("−", "-"))) < 3
 
 
+def test_a_published_run_of_a_simulated_card_is_found_and_marked_so() -> None:
+    """Its folder holds no trials: the audio of its sizes is one window by what they are."""
+    published = reference_points()
+    shown = explorer_html(T4, published)
+    (own,) = (point for point in published if T4.matches(point))
+    assert (own.run, own.evidence, own.windows) == ("run t4-simulated", "simulated", 1)
+    assert "<b>Simulated</b> (run t4-simulated, the highest of 1 case, 1 window of 30 s)" in shown
+    assert shown.count("iB simulated<") == 3 and "measured<" not in shown
+    elsewhere = explorer_html(replace(T4, dtype="float32"), published)
+    of_t4 = sum(point.card == "t4" for point in published)
+    assert of_t4 and f"Of other combinations on NVIDIA T4: {of_t4} cases simulated." in elsewhere
+
+
 def test_settings_of_a_point_show_it() -> None:
     for point in reference_points():
         assert replace(T4, **settings_of(point)).matches(point)
@@ -156,6 +170,9 @@ def test_another_combination_is_not_called_measured(other: dict[str, object]) ->
 # ---------------------------------------------------------------------------------------- points
 
 
+NO_TRIALS = pd.DataFrame(columns=["case_id", "audio_s"])
+
+
 def found_of(*rows: dict[str, object], audio_s: float = 20.0) -> list[Point]:
     cases = pd.DataFrame(rows)
     trials = pd.DataFrame({"case_id": cases["case_id"], "audio_s": audio_s})
@@ -181,6 +198,15 @@ def test_a_point_sums_to_its_peak_and_a_gpu_without_a_name_is_no_card() -> None:
     assert sum(point.stacks["request_peak"].values()) == pytest.approx(row["request_peak_bytes"])
     assert point.card == ""
     assert not any(replace(T4, card=card).matches(point) for card in catalog.CARDS)
+
+
+def test_without_trials_a_case_counts_where_its_request_is_of_one_window() -> None:
+    rows = [
+        case("a", "co_residency", asr_model="base") | memory(0.29) | {"device": "simulated:l4"},
+        case("b", "strategy_comparison", asr_model="base") | memory(0.29) | {"device": "cpu"},
+    ]
+    (point,) = points(pd.DataFrame(rows), NO_TRIALS, run="this run", card="")
+    assert (point.card, point.windows) == ("l4", 1)
 
 
 def test_a_batch_counts_the_audio_of_one_row() -> None:

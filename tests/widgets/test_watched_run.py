@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
@@ -14,7 +13,10 @@ from typing import Any
 import pytest
 
 from hybridlab.errors import ParameterError, UnavailableError
-from hybridlab.experiments.notebook_runner import Progress
+from hybridlab.experiments import run_progress
+from hybridlab.experiments.run_progress import Progress, weights_of
+from hybridlab.models.provision import FetchProgress
+from hybridlab.results.manifest import write_json
 from hybridlab.widgets.watched_run import left_words, progress_html, watched_run
 
 
@@ -94,7 +96,47 @@ def test_an_interrupt_lets_the_run_close_what_it_has(drawn: list[str], tmp_path:
 def test_minutes_left_are_the_time_so_far_by_the_share_that_is_done() -> None:
     assert "left" not in progress_html(Progress(["00", "02"]), 100.0)
     half = progress_html(Progress(["00", "02"], finished=1), 600.0)
-    assert "10 min 00 s so far, about 10 min left" in half
+    assert "10 min 00 s so far, roughly 10 min left (all notebooks counted alike)" in half
     quarter = Progress(["00", "02"], cases_done=1, cases_total=2)
-    assert re.search(r"about 30 min left", progress_html(quarter, 600.0))
+    assert "roughly 30 min left" in progress_html(quarter, 600.0)
     assert left_words(1.0) == "1 min"
+
+
+def test_a_notebook_counts_by_its_seconds_in_an_earlier_run() -> None:
+    state = Progress(["00", "05"], finished=1, weights={"00": 60.0, "05": 540.0}, like="pocket-1")
+    assert state.share == pytest.approx(0.1)
+    shown = progress_html(state, 600.0, before_s=540.0)  # a download took most of it
+    assert "about 9 min left (by the seconds of pocket-1)" in shown
+    kept = Progress(["00", "05"], finished=1, weights={"00": 0.0, "05": 1.0})
+    assert kept.share == 0.0
+    assert "1 of 2 notebooks · 1 of them kept from before · " in progress_html(kept, 1.0)
+    assert Progress(["00"], finished=1, weights={"00": 0.0}).share == 1.0
+
+
+def test_weights_are_those_of_the_newest_run_of_the_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_progress, "default_outputs", lambda: tmp_path)
+    assert weights_of(["00", "02"], "pocket", kept=()) == ({"00": 1.0, "02": 1.0}, "")
+    for name, preset, ended, seconds in (
+        ("old", "pocket", "2026-01-01", {"00": 5.0, "02": 5.0}),
+        ("new", "pocket", "2026-01-02", {"00": 10.0, "02": 30.0}),
+        ("other", "option-a", "2026-01-03", {"00": 7.0}),
+        ("new/t4-simulated", "t4-simulated", "2026-01-02", {"02": 50.0}),
+    ):
+        (tmp_path / name).mkdir()
+        outcomes = {one: {"status": "completed", "seconds": s} for one, s in seconds.items()}
+        outcomes["04"] = {"status": "failed", "seconds": 999.0}
+        manifest = {"preset": preset, "ended": ended, "notebooks": outcomes}
+        write_json(tmp_path / name / "manifest.json", manifest)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "manifest.json").write_text('{"preset":')
+    names = ["00", "02", "04"]
+    assert weights_of(names, "pocket", kept={"00"}) == ({"00": 0.0, "02": 30.0, "04": 20.0}, "new")
+    assert weights_of(["02"], "t4-simulated", kept=()) == ({"02": 50.0}, "t4-simulated")
+
+
+def test_while_weights_are_fetched_gigabytes_and_minutes_left_are_said() -> None:
+    state = Progress(["00"], fetching=FetchProgress("someone/model", 10**9, 9 * 10**9, 5e7))
+    shown = progress_html(state, 20.0)
+    assert "fetching someone/model: 1.00 GB of 9.00 GB, 50 MB/s, 2 min 40 s left" in shown

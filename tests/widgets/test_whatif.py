@@ -67,6 +67,7 @@ def test_sliders_stop_at_round_values_and_reach_their_end(most: float) -> None:
     slider = _slider("", most, most)
     assert slider.value == slider.max >= most
     assert slider.max < 1.02 * most
+    assert float(format(slider.step, slider.readout_format)) == pytest.approx(slider.step)
     assert str(slider.step).strip("0.")[:1] in ("1", "2", "5")
     assert slider.max / slider.step == pytest.approx(round(slider.max / slider.step))
 
@@ -78,3 +79,13 @@ def test_eight_gib_can_be_asked_for() -> None:
 
 def test_without_a_race_it_says_so() -> None:
     assert "run the notebooks 04 to 06" in whatif_html([], "", Requirements())
+
+
+def test_a_slider_without_a_figure_to_choose_among_is_off_and_asks_for_nothing() -> None:
+    rows = Rows()
+    rows.arm("sequential", "plain", "04", rounds=1)  # too few requests for a p95, no references
+    p95, margin, wer, view = what_if(rows.tables["cases"], rows.tables["trials"]).children
+    assert (p95.disabled, margin.disabled, wer.disabled) == (True, False, True)
+    assert "sequential/plain</b>" in view.value
+    margin.value = margin.max
+    assert "No way of sharing that was measured keeps all that" in view.value

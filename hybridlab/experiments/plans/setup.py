@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridlab import catalog
+from hybridlab.analysis.case_status import WITH_BYTES
 from hybridlab.devices.nvml import fact_words
 from hybridlab.devices.system_info import machine
 from hybridlab.experiments.session import Session
 from hybridlab.reporting import findings, labels
+from hybridlab.reporting.rows import evidence_of
 from hybridlab.units import format_bytes
 
 
@@ -44,21 +46,40 @@ def backend_facts(session: Session) -> list[dict[str, str]]:
     return rows
 
 
-def learnt(session: Session, row: Mapping[str, Any]) -> list[str]:
-    """What the request through the pair showed, and what its words are worth."""
-    device, words = session.device, session.params.pocket_words
-    here = f"{device.title()} ({device.name}) with {format_bytes(device.free_bytes())} free"
-    at_hand = f"weights and {labels.counted(len(session.clips), 'clip')} are at hand"
-    outcome = f"the pair runs here, {at_hand}" if row["status"] == "ok" else _lack(row)
+def clip_facts(session: Session) -> list[dict[str, Any]]:
+    """The clips at hand, in seconds and words."""
     return [
-        f"On {here} {outcome}.",
-        *findings.overflow_findings(session.table("cases")),
-        *([f"{labels.capital(words)}."] if words else []),
+        {
+            "clip": clip.id,
+            "audio s": clip.audio_s,
+            "text": clip.text,
+            "questions": len(clip.questions),
+        }
+        for clip in session.clips
     ]
 
 
-def _lack(row: Mapping[str, Any]) -> str:
-    return f"the pair gave no measurement ({labels.status(row)}: {labels.text_of(row, 'reason')})"
+def answer(session: Session, row: Mapping[str, Any]) -> list[str]:
+    """What this machine is, whether the pair runs here, and what is at hand."""
+    device, params = session.device, session.params
+    here = f"{device.title()} ({device.name}) with {format_bytes(device.free_bytes())} free"
+    pair = f"Voxtral {params.llm_model} and Whisper {params.asr_model}"
+    clips = f"{labels.counted(len(session.clips), 'clip')} are at hand"
+    if row["status"] not in WITH_BYTES:
+        return [f"This is {here}; {pair} gave no measurement ({labels.failure(row)}); {clips}."]
+    peak = format_bytes(row["request_peak_bytes"])
+    known = evidence_of(session.table("cases"))
+    return [
+        f"This is {here}; {pair} run here, {peak} at the request peak ({known}, n = 1 request); "
+        f"their weights and {clips}."
+    ]
+
+
+def learnt(session: Session) -> list[str]:
+    """What the words of the request are worth."""
+    words = session.params.pocket_words
+    found = findings.overflow_findings(session.table("cases"))
+    return [*found, *([f"{labels.capital(words)}."] if words else [])]
 
 
 def smoke(session: Session) -> dict[str, Any]:

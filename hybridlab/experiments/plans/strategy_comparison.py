@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridlab import catalog
+from hybridlab.analysis.case_status import WITH_BYTES
 from hybridlab.config.params import StrategyParams
 from hybridlab.experiments.case import Case
 from hybridlab.experiments.placement import asr_spec
@@ -105,6 +106,19 @@ def _alone(session: Session, arms: list[Arm], backend: str) -> Case:
         warmup=0,
         options={"texts_path": _texts_path(session, backend)},
     )
+
+
+def attribute_peaks(session: Session, arms: list[Arm]) -> None:
+    """`attribute_peak` of each arm but those in servers, which are not told apart from outside."""
+    for arm in arms:
+        if not arm.facts.in_servers:
+            attribute_peak(session, arm)
+
+
+def last_served(rows: list[dict[str, Any]]) -> str:
+    """The id of the last case that served, of none the last one's."""
+    served = [row["case_id"] for row in rows if row["status"] in WITH_BYTES]
+    return str((served or [rows[-1]["case_id"]])[-1])
 
 
 def attribute_peak(session: Session, arm: Arm) -> dict[str, Any]:

@@ -34,18 +34,18 @@ class Conclusion:
 
     @property
     def findings(self) -> list[str]:
-        """The answer, why it is so, and how the claims fared."""
+        """The answer, how the claims fared, and why the answer is so."""
         verdicts = pd.Series([row["verdict"] for row in self.claims]).value_counts()
         counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
         sentences = [self.answer, f"Of {len(self.claims)} claims: {counts}."]
         if self.recommendation is not None:
-            sentences[1:1] = [
+            sentences += [
                 f"{labels.capital(self.recommendation.why)}.",
                 *self.recommendation.notes,
             ]
         else:
             barred = failures(self.tables["cases"], self.tables["trials"])
-            sentences[1:1] = [f"Barred: {arm}, {why}." for arm, why in barred.items()]
+            sentences += [f"Barred: {arm}, {why}." for arm, why in barred.items()]
         return sentences
 
     @property

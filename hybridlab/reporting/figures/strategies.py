@@ -110,7 +110,8 @@ def _draw_medians(ax: Axes, intervals: list[Interval]) -> None:
 def _arm_name(arm: str, rows: pd.DataFrame, n: int) -> str:
     """'sequential/plain (n = 5 rounds)', and whether its texts differ from a model's alone."""
     matches = present(rows[rows["arm"] == arm], "output_matches_reference")
-    return f"{arm}\n(n = {n} rounds{'' if matches.astype(bool).all() else ', texts differ'})"
+    differ = "" if matches.astype(bool).all() else ", texts differ"
+    return f"{arm}\n(n = {labels.counted(n, 'round')}{differ})"
 
 
 def time_axis(ax: Axes, values: pd.Series[float], label: str) -> None:

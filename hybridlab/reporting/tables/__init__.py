@@ -27,6 +27,7 @@ from hybridlab.reporting.tables.strategy_comparison import (
     latency_table,
     phase_table,
     quality_table,
+    texts_table,
 )
 from hybridlab.reporting.tables.swaps import swap_seconds, swap_spans, swap_table
 
@@ -55,5 +56,6 @@ __all__ = [
     "swap_seconds",
     "swap_spans",
     "swap_table",
+    "texts_table",
     "use_in_notebook",
 ]

@@ -21,7 +21,7 @@ def memory_table(cases: pd.DataFrame) -> pd.DataFrame:
         [
             {
                 "case": name,
-                "base GiB": labels.gib(row.get("process_baseline_bytes")),
+                "process GiB": labels.gib(row.get("process_baseline_bytes")),
                 "Voxtral GiB": labels.gib(row.get("llm_weights_bytes")),
                 "Whisper GiB": labels.gib(row.get("asr_weights_bytes")),
                 "load peak GiB": labels.gib(row.get("load_peak_bytes")),
@@ -78,7 +78,15 @@ def _owner_row(row: Mapping[Any, Any]) -> dict[str, str]:
 def attention_table(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Each attention kernel on each length of audio: bytes above rest, time, and whether it said
     the same as `auto`."""
-    columns = ["audio s", "attention", "request MiB", "predicted MiB", "s", "same tokens", "status"]
+    columns = [
+        "audio s",
+        "attention",
+        "request MiB",
+        "predicted MiB",
+        "latency s",
+        "same tokens",
+        "status",
+    ]
     rows: list[dict[str, Any]] = []
     for _, case in cases_of(cases, "attention").iterrows():
         own = trials[(trials["case_id"] == case["case_id"]) & ~is_first(trials)]
@@ -87,7 +95,7 @@ def attention_table(cases: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
         if case["status"] == "ok":
             row["request MiB"] = f"{case['request_bytes'] / MIB:,.0f}"
             row["predicted MiB"] = f"{(case['predicted_bytes'] - case['idle_bytes']) / MIB:,.0f}"
-            row["s"] = labels.number(own["latency_s"].median())
+            row["latency s"] = labels.number(own["latency_s"].median())
             row["same tokens"] = _same_as_auto(case, cases, trials)
         rows.append(row)
     return pd.DataFrame(rows, columns=columns).fillna(labels.EMPTY)

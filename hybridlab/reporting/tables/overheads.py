@@ -22,7 +22,7 @@ from hybridlab.units import MIB
 
 #: Phases in which a model serves; what a swap takes stands in the table of swaps.
 AT_WORK = ("prepare", "encode", "prefill", "decode")
-COLUMNS = ["strategy", "role", "n", "at work s", "times as long as alone"]
+COLUMNS = ["strategy", "model", "n", "at work s", "times as long as alone"]
 
 
 @timed_table
@@ -44,7 +44,7 @@ def slowdown_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
         served = int(cases.loc[cases["case_id"].isin(own["case_id"]), "n_trials"].sum())
         seconds, ratio = _shared(own, usual, served) if len(own) < served else _each(own, usual)
         name, n = labels.arm_name(str(strategy), str(variant)), own["case_id"].nunique()
-        rows.append((name, role, n, seconds, ratio))
+        rows.append((name, labels.role_name(str(role)), n, seconds, ratio))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -17,8 +17,8 @@ from hybridlab.reporting.labels import EMPTY, number, text
 OPEN_ROWS = 30
 #: A longer table than a reader scrolls through is left to pandas, which shows its ends.
 MOST_ROWS = 300
-_CELL = "text-align:left;vertical-align:top;white-space:normal;max-width:36em"
-_FIGURE = "text-align:right;vertical-align:top;white-space:nowrap"
+_CELL = "text-align:left;vertical-align:top;white-space:normal;max-width:36em;padding:3px 8px"
+_FIGURE = "text-align:right;vertical-align:top;white-space:nowrap;padding:3px 8px"
 #: '−0.3 %', '12 of 12', '0.41 (0.39–0.44)'; a figure with its interval is not longer than so.
 _FIGURES = re.compile(r"[−+×-]?\s?\d[\d.,]*(\s|%|–|x|×|$)")
 _LONGEST_FIGURE = 24
@@ -44,19 +44,21 @@ def table_html(frame: pd.DataFrame) -> str | None:
     counted = frame.index.name is None and pd.api.types.is_integer_dtype(frame.index)
     rows = frame if counted else frame.rename_axis(str(frame.index.name or "")).reset_index()
     columns = [[cell(value) for value in rows.iloc[:, place]] for place in range(rows.shape[1])]
-    styles = [_FIGURE if is_figures(own) else _CELL for own in columns]
-    heads = (_tag("th", name, style) for name, style in zip(rows.columns, styles, strict=True))
-    body = "".join(
-        f"<tr>{''.join(_tag('td', *one) for one in zip(row, styles, strict=True))}</tr>"
-        for row in zip(*columns, strict=True)
-    )
-    table = (
-        '<div style="overflow-x:auto"><table style="table-layout:auto"><thead>'
-        f"<tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    body = [[escape(words) for words in row] for row in zip(*columns, strict=True)]
+    table = cells_html([escape(str(name)) for name in rows.columns], body)
     if len(frame) <= OPEN_ROWS:
         return table
     return f"<details><summary>{len(frame)} rows</summary>{table}</details>"
+
+
+def cells_html(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already."""
+    styles = [_FIGURE if is_figures(own) else _CELL for own in zip(*rows, strict=True)]
+    body = "".join(f"<tr>{_row('td', row, styles)}</tr>" for row in rows)
+    return (
+        '<div style="overflow-x:auto"><table style="table-layout:auto"><thead>'
+        f"<tr>{_row('th', heads, styles)}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def cell(value: Any) -> str:
@@ -70,5 +72,6 @@ def is_figures(cells: Iterable[str]) -> bool:
     return bool(known) and all(_FIGURES.match(own) and len(own) < _LONGEST_FIGURE for own in known)
 
 
-def _tag(name: str, words: Any, style: str) -> str:
-    return f'<{name} style="{style}">{escape(str(words))}</{name}>'
+def _row(name: str, cells: Sequence[str], styles: Sequence[str]) -> str:
+    pairs = zip(cells, styles, strict=True)
+    return "".join(f'<{name} style="{style}">{html}</{name}>' for html, style in pairs)

@@ -45,7 +45,7 @@ def growth_table(cycles: pd.DataFrame) -> pd.DataFrame:
         for quantity, name in memory_growth.QUANTITIES.items():
             unit, label = (1e-3, "ms") if quantity == "latency_s" else (MIB, "MiB")
             slope = arm.slope(quantity)
-            words = "no reading"
+            words = "too few cycles" if arm.settled[quantity].notna().any() else "no reading"
             if np.isfinite(slope.value):
                 low, high = slope.low / unit, slope.high / unit
                 words = f"{slope.value / unit:+.3g} [{low:+.3g}, {high:+.3g}]"

@@ -52,9 +52,7 @@ def latency_table(trials: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
                 "J/request": labels.number(numbers(arm_cases, "request_energy_j").median()),
                 "peak GiB": labels.gib(numbers(arm_cases, "peak_bytes").max()),
                 "margin GiB": labels.gib(numbers(arm_cases, "margin_bytes").median()),
-                "output_matches_reference": labels.output_matches_reference(
-                    own["output_matches_reference"]
-                ),
+                "texts as alone": labels.output_matches_reference(own["output_matches_reference"]),
                 "WER": _of_whole(own, "transcript", _wer(own)),
                 "answers right": _of_whole(own, "answer", answer_accuracy(own)),
                 "stable": labels.text(is_stable(case_interval(own, own["latency_s"])))
@@ -104,7 +102,7 @@ def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "role": role,
+                "model": labels.role_name(str(role)),
                 "clips": own["clip_id"].nunique(),
                 "WER": _of_whole(own, "transcript", _wer(own)),
                 "answers right": _of_whole(own, "answer", answer_accuracy(own)),
@@ -115,14 +113,33 @@ def quality_table(trials: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+@complete_tables
+def texts_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """One row per request: what was said, what should have been, and how each text ended."""
+    return pd.DataFrame(
+        {
+            "clip": trials["clip_id"],
+            "audio s": numbers(trials, "audio_s"),
+            "latency s": numbers(trials, "latency_s"),
+            "transcript": trials["transcript"],
+            "reference": trials["reference"],
+            "transcript ended by": trials["transcript_finish"],
+            "question": trials["question"],
+            "answer": trials["answer"],
+            "expected answer": trials["expected_answer"],
+            "answer ended by": trials["answer_finish"],
+        }
+    ).reset_index(drop=True)
+
+
 @timed_table
 def phase_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Median seconds of each phase of each model in these cases."""
     rows = []
     for (role, phase), own in spans.groupby(["role", "phase"], sort=False):
         took = labels.interval(case_interval(own, own["end_s"] - own["start_s"]))
-        rows.append((role, phase, len(own), took))
-    return pd.DataFrame(rows, columns=["role", "phase", "n", "median s"])
+        rows.append((labels.role_name(str(role)), phase, len(own), took))
+    return pd.DataFrame(rows, columns=["model", "phase", "n", "median s"])
 
 
 @timed_table

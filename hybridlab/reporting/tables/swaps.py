@@ -68,7 +68,7 @@ def swap_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "variant": variant,
-                "role": role,
+                "model": labels.role_name(str(role)),
                 "stage": stage,
                 "when": "once" if once else "each swap",
                 "n": len(own),
@@ -79,7 +79,7 @@ def swap_table(spans: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
             }
         )
     rows.sort(
-        key=lambda row: (row["variant"], row["role"], row["when"], order.index(str(row["stage"])))
+        key=lambda row: (row["variant"], row["model"], row["when"], order.index(str(row["stage"])))
     )
     return pd.DataFrame(rows)
 
