@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 from hybridlab.audio.tables import JSONS, TABLES, records_of
 from hybridlab.errors import AudioError
@@ -51,8 +51,8 @@ class Row:
         """The file, which may not be there. Windows' separators, macOS' accents and Common Voice's
         folder are understood."""
         named = str(self.values["path"])
-        names = (named, named.replace("\\", "/"), f"{CLIPS_FOLDER}/{named}")
-        names += tuple(normalize(form, named) for form in ("NFC", "NFD"))
+        names = [named, named.replace("\\", "/"), f"{CLIPS_FOLDER}/{named}"]
+        names += [unicodedata.normalize("NFC", named), unicodedata.normalize("NFD", named)]
         # a file may be called "~x"
         known = [Path(name).expanduser() if name.startswith("~/") else Path(name) for name in names]
         paths = [self.folder / path for path in known]

@@ -157,7 +157,7 @@ def _opened(source: Path | bytes) -> io.BytesIO | io.FileIO:
 
 
 def _handle(stream: io.BytesIO | io.FileIO) -> Any:
-    """Never the name: libsndfile guesses by its suffix, and soundfile takes no other than Unicode."""
+    """Never the name, by whose suffix libsndfile guesses, and which soundfile wants in Unicode."""
     return stream if isinstance(stream, io.BytesIO) else stream.fileno()
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hybridlab.api import Run
+    from hybridlab.experiments.notebook_runner import Progress
 
 
 Preset = Annotated[str, typer.Argument(help="a preset, as pocket, or a flat YAML file")]
@@ -45,10 +46,16 @@ def run(
     from hybridlab import api
     from hybridlab.analysis.case_status import REMEDY, invalid_words, none_valid
 
-    with cli_errors():
+    last: list[Progress] = []
+    with cli_errors(lambda: _after_interrupt(last)):
         from hybridlab.cli.progress import progress
 
-        with progress() as listener:
+        with progress() as draw:
+
+            def listener(state: Progress) -> None:
+                last[:] = [state]
+                draw(state)
+
             done = api.run(
                 params,
                 overrides=overrides_of(p),
@@ -63,12 +70,23 @@ def run(
         printing.console().print(outcome_table(done.notebooks))
         typer.echo(f"report: {relative_path(done.report)}")
         if words := invalid_words(done.cases):
-            folder = shlex.quote(str(relative_path(done.folder)))
-            typer.echo(f"{words}; {REMEDY}: the same line with --output {folder} --resume")
+            typer.echo(f"{words}; {REMEDY}: {_resumed(done.folder)}")
     if done.status != "completed":
         raise typer.Exit(1)
     if none_valid(done.cases):
         raise typer.Exit(NO_VALID_TIMES)
+
+
+def _resumed(folder: Path) -> str:
+    return f"the same line with --output {shlex.quote(relative_path(folder))} --resume"
+
+
+def _after_interrupt(last: Sequence[Progress]) -> str:
+    """What goes on with the run, by the last that was told of it; before it began there is none."""
+    folder = last[0].run_dir if last else None
+    if folder is not None:
+        return f"to go on: {_resumed(folder)}"
+    return "no run has begun; what has arrived of weights is kept" if last else ""
 
 
 def overrides_of(given: Sequence[str] | None) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from hybridlab.config.preset_files import NONE
 from hybridlab.devices import Device, resolve_device
 from hybridlab.errors import ParameterError, RunFolderError
 from hybridlab.experiments.run_weights import keep, provide
+from hybridlab.models.fetch_progress import FetchProgress
 from hybridlab.models.pair import pair_of, specs_of
-from hybridlab.models.provision import FetchProgress
 from hybridlab.processes.fork_server import CaseServer
 from hybridlab.processes.imports import without_iri_parsers
 from hybridlab.results.manifest import (
@@ -58,6 +58,8 @@ class Progress:
     cases_total: int = 0
     #: As long as weights are fetched, before the first notebook.
     fetching: FetchProgress | None = None
+    #: Of the run, once it has begun.
+    run_dir: Path | None = None
     listener: Callable[[Progress], None] = field(default=lambda progress: None)
 
     def tell(self, **changes: Any) -> None:
@@ -96,11 +98,11 @@ def run_suite(
     check_space(run_dir)
     specs = [spec for params in resolved.values() for spec in specs_of(params)]
     weights = provide(specs, run_dir, listener=lambda state: progress.tell(fetching=state))
-    progress.tell(fetching=None)
     run_dir.mkdir(parents=True, exist_ok=True)
     keep(weights, run_dir)  # what its notebooks measure
     run = _Run(run_dir=run_dir, preset=preset, values=values, names=names, device=device)
     run.save("running")
+    progress.tell(fetching=None, run_dir=run_dir)
     card = simulated_card(device.name)
     with CaseServer(card.name if card else ""):  # one for all notebooks: imports are paid for once
         try:
