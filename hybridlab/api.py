@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hybridlab.experiments.run_progress import Progress
     from hybridlab.experiments.transcription import Comparison
-    from hybridlab.models.provision import Listener
+    from hybridlab.models.fetch_progress import Listener
 
 __all__ = ["PlanReport", "Run", "load_run", "plan", "run", "transcribe"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hybridlab import catalog
-from hybridlab.audio.decoding import Recording, read_recording
+from hybridlab.audio.decoding import Recording, printable, read_recording
 from hybridlab.audio.manifests import Row, rows_of
 from hybridlab.audio.mixing import Extent, Samples
 from hybridlab.errors import AudioError
@@ -119,6 +119,8 @@ def _first_lines(lines: Sequence[str], most: int = MOST_LINES) -> list[str]:
 
 def _clip(row: Row, name: str) -> Clip:
     values = row.values
+    if row.fault:
+        raise AudioError(f"{row.where} {row.fault}")
     if "path" not in values:
         raise AudioError(f"{row.where} is without a path")
     if values.get("offset") not in (None, 0, 0.0, "0", "0.0"):
@@ -179,5 +181,5 @@ def _ids(rows: Sequence[Row], source: Path) -> list[str]:
 
 
 def _forms(path: str) -> tuple[str, ...]:
-    pure = PurePosixPath(path.replace("\\", "/"))
+    pure = PurePosixPath(printable(path.replace("\\", "/")))
     return pure.stem, str(pure.with_suffix("")) if pure.name else "", str(pure)

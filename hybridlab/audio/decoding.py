@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hybridlab import catalog
 from hybridlab.audio.mixing import Check, Extent, Mono, Samples
-from hybridlab.audio.readers import UnreadableError, read_container, read_sndfile
+from hybridlab.audio.readers import CUT_OFF_S, UnreadableError, read_container, read_sndfile
 from hybridlab.errors import AudioError, AudioTooShortError
 
 #: Peak up to which Whisper hears right. Its features are logarithms, which a factor shifts: with
@@ -17,6 +17,8 @@ from hybridlab.errors import AudioError, AudioTooShortError
 LOUDEST_PEAK = 2.0**6
 #: Full scales of integers, by which a float file of a larger peak is divided.
 FULL_SCALES = (2.0**7, 2.0**15, 2.0**23, 2.0**31)
+#: So much may stand behind the sound: descriptions.
+MOST_UNREAD_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,13 @@ class Recording:
         return self.samples.size / catalog.SAMPLE_RATE_HZ
 
 
+def printable(name: str) -> str:
+    """On one line, also where a file's name has more or is no Unicode."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name
+    )
+
+
 def anything(extent: Extent) -> None:
     """The check that lets every file pass."""
 
@@ -43,10 +52,12 @@ def read_recording(source: Path | bytes, *, name: str = "", check: Check = anyth
     `check` sees what the header says and then how much is decoded so far, and may raise; what it
     raises comes through. `AudioError`, which calls the file `name`, for one that holds no audio.
     """
-    name = name or str(source)
+    name = printable(name or str(source))
     try:
         if isinstance(source, Path) and not source.is_file():
-            raise AudioError(f"audio file {name!r} does not exist")
+            raise AudioError(f"audio file '{name}' does not exist")
+        if not (len(source) if isinstance(source, bytes) else source.stat().st_size):
+            raise AudioError(f"{name} is empty (0 bytes); copy or record it again")
         mono = _read(source, check)
     except UnreadableError as error:
         raise AudioError(f"{name} {error}") from None
@@ -57,9 +68,23 @@ def read_recording(source: Path | bytes, *, name: str = "", check: Check = anyth
 
 def _read(source: Path | bytes, check: Check) -> Mono:
     try:
-        return read_sndfile(source, check)
+        found = read_sndfile(source, check)
     except UnreadableError:
         return read_container(source, check)
+    return _continued(found, source, check) if found.unread_bytes > MOST_UNREAD_BYTES else found
+
+
+def _continued(found: Mono, source: Path | bytes, check: Check) -> Mono:
+    """With the streams that follow the first, as of files that were joined, or that are longer than
+    their header says: libsndfile stops there, FFmpeg goes on."""
+    try:
+        whole = read_container(source, check)
+    except UnreadableError as error:
+        note = f"only its first {found.seconds:.1f} s were read, as it {error}"
+        return replace(found, notes=(*found.notes, note))
+    if whole.seconds > found.seconds + CUT_OFF_S:
+        return whole
+    return replace(found, notes=(*found.notes, *whole.notes))
 
 
 def _prepared(mono: Mono, name: str) -> Recording:

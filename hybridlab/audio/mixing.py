@@ -43,6 +43,12 @@ class Mono:
     rate_hz: int
     #: What the reader has to know of it.
     notes: tuple[str, ...] = ()
+    #: Of the file, behind what was taken for its end.
+    unread_bytes: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.samples.size / self.rate_hz
 
 
 class Mixer:

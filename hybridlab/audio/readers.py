@@ -9,6 +9,7 @@ import errno
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def read_sndfile(source: Path | bytes, check: Check) -> Mono:
 
     mixer = Mixer(check)
     try:
-        with soundfile.SoundFile(_openable(source)) as file:
+        with _opened(source) as stream, soundfile.SoundFile(_handle(stream), closefd=False) as file:
             if file.frames >= UNKNOWN_FRAMES:
                 raise UnreadableError("does not say how long it is")
             check(Extent(file.channels, file.samplerate, file.frames))
@@ -59,7 +60,9 @@ def read_sndfile(source: Path | bytes, check: Check) -> Mono:
             # none: a WAV whose header was written before its samples
             if mixer.n_frames < max(file.frames, 1):
                 raise UnreadableError(f"ends after {mixer.n_frames} of {file.frames} frames")
-            return mixer.mono(file.samplerate)
+            position = stream.tell()
+            found = mixer.mono(file.samplerate)
+            return replace(found, unread_bytes=stream.seek(0, io.SEEK_END) - position)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         raise UnreadableError(f"cannot be decoded as audio ({error}); {REMEDY}") from error
 
@@ -149,8 +152,13 @@ def _container(source: Path | bytes) -> Iterator[InputContainer]:
             yield container
 
 
-def _openable(source: Path | bytes) -> Any:
-    return io.BytesIO(source) if isinstance(source, bytes) else source
+def _opened(source: Path | bytes) -> io.BytesIO | io.FileIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else io.FileIO(source)
+
+
+def _handle(stream: io.BytesIO | io.FileIO) -> Any:
+    """Never the name, by whose suffix libsndfile guesses, and which soundfile wants in Unicode."""
+    return stream if isinstance(stream, io.BytesIO) else stream.fileno()
 
 
 def _first_track(container: InputContainer) -> Any:

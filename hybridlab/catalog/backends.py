@@ -143,6 +143,9 @@ BACKENDS: Registry[Backend] = Registry(
 
 #: Dtypes in which Voxtral can be kept; int8 and int4 are bitsandbytes'.
 LLM_DTYPES = tuple(BYTES_PER_DTYPE)
+#: In which numbers may be as large as in Voxtral's training. Quantised weights compute in float16,
+#: and would overflow as well.
+WIDE_DTYPES = ("bfloat16", "float32")
 
 
 def backend(name: str) -> Backend:

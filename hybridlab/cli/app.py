@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from keyword import iskeyword
@@ -51,16 +51,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @contextmanager
-def cli_errors(after_interrupt: str = "go on with --resume --output DIR") -> Iterator[None]:
+def cli_errors(after_interrupt: Callable[[], str] = str) -> Iterator[None]:
     """The lab's own errors as one line on stderr and exit code 2; Ctrl-C as exit code 130, with
-    what then helps."""
+    what then helps, if anything does."""
     try:
         yield
     except HybridlabError as error:
         typer.echo(f"hybridlab: {error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo(f"hybridlab: interrupted; {after_interrupt}", err=True)
+        typer.echo("; ".join(filter(None, ("hybridlab: interrupted", after_interrupt()))), err=True)
         raise typer.Exit(130) from None
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from hybridlab.models.provision import Provision
 
 
+AFTER_INTERRUPT = "what has arrived whole is kept; the same line goes on"
+
+
 @app.command()
 def fetch(
     params: Preset,
@@ -37,7 +40,7 @@ def fetch(
     from hybridlab.models import provision
     from hybridlab.models.checkpoint_sums import forget_damaged
 
-    with cli_errors("what has arrived whole is kept; fetch again to go on"):
+    with cli_errors(lambda: AFTER_INTERRUPT):
         specs = wanted(params, only, p)
         if verify and not dry_run:
             for path in [path for spec in specs for path in forget_damaged(spec)]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from hybridlab.experiments.run_progress import Progress
-    from hybridlab.models.provision import FetchProgress
+    from hybridlab.models.fetch_progress import FetchProgress
 
 Listener = Callable[["Progress"], None]
 
@@ -36,7 +36,7 @@ def progress() -> Iterator[Listener]:
 @contextmanager
 def fetching() -> Iterator[Callable[[FetchProgress], None]]:
     """A listener for `provision.fetch`."""
-    from hybridlab.models.provision import line_printer
+    from hybridlab.models.fetch_progress import line_printer
 
     console = printing.console(stderr=True)
     if console.color_system is None:
@@ -68,7 +68,7 @@ def fetch_listener(drawn: Bars) -> Callable[[FetchProgress], None]:
 
 def line_listener(console: Console) -> Listener:
     """Prints a line as each notebook begins, and how far weights are fetched before the first."""
-    from hybridlab.models.provision import line_printer
+    from hybridlab.models.fetch_progress import line_printer
 
     begun: set[str] = set()
     fetched = line_printer(partial(console.print, soft_wrap=True))

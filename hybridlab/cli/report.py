@@ -55,5 +55,10 @@ def ending(run: Run) -> Iterator[str]:
     yield f"answer: {run.answer}"
     yield f"report: {relative_path(run.report)}"
     if words := invalid_words(run.cases):
-        folder = shlex.quote(relative_path(run.folder))
-        yield f"{words}; {REMEDY}: the same line of hybridlab run with --output {folder} --resume"
+        yield f"{words}; {REMEDY}: {resumed(run.folder)}"
+
+
+def resumed(folder: Path) -> str:
+    """What goes on with a run."""
+    options = f"--output {shlex.quote(relative_path(folder))} --resume"
+    return f"the same line of hybridlab run with {options}"

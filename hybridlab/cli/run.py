@@ -10,13 +10,14 @@ import typer
 
 from hybridlab.cli import printing
 from hybridlab.cli.app import AsJson, app, cli_errors, print_json
-from hybridlab.cli.report import ending
+from hybridlab.cli.report import ending, resumed
 from hybridlab.errors import ParameterError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from hybridlab.api import Run
+    from hybridlab.experiments.run_progress import Progress
 
 
 Preset = Annotated[str, typer.Argument(help="a preset, as pocket, or a flat YAML file")]
@@ -45,10 +46,16 @@ def run(
     from hybridlab import api
     from hybridlab.analysis.case_status import none_valid
 
-    with cli_errors():
+    last: list[Progress] = []
+    with cli_errors(lambda: _after_interrupt(last)):
         from hybridlab.cli.progress import progress
 
-        with progress() as listener:
+        with progress() as draw:
+
+            def listener(state: Progress) -> None:
+                last[:] = [state]
+                draw(state)
+
             done = api.run(
                 params,
                 overrides=overrides_of(p),
@@ -66,6 +73,14 @@ def run(
         raise typer.Exit(1)
     if none_valid(done.cases):
         raise typer.Exit(NO_VALID_TIMES)
+
+
+def _after_interrupt(last: Sequence[Progress]) -> str:
+    """What goes on with the run, by the last that was told of it; before it began there is none."""
+    folder = last[0].run_dir if last else None
+    if folder is not None:
+        return f"to go on: {resumed(folder)}"
+    return "no run has begun; what has arrived of weights is kept" if last else ""
 
 
 def overrides_of(given: Sequence[str] | None) -> dict[str, Any]:

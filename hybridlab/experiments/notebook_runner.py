@@ -82,7 +82,7 @@ def run_suite(
     run = _Run(run_dir=run_dir, preset=preset, values=values, names=names, device=device)
     run.save("running")
     counts, like = weights_of(names, preset, kept=run.kept())
-    progress.tell(fetching=None, weights=counts, like=like)
+    progress.tell(fetching=None, run_dir=run_dir, weights=counts, like=like)
     card = simulated_card(device.name)
     with CaseServer(card.name if card else ""):  # one for all notebooks: imports are paid for once
         try:

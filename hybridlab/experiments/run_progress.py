@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hybridlab.models.provision import FetchProgress
+from hybridlab.models.fetch_progress import FetchProgress
 from hybridlab.results.reader import read_object
 from hybridlab.results.run_folder import default_outputs
 
@@ -23,6 +24,8 @@ class Progress:
     cases_total: int = 0
     #: As long as weights are fetched, before the first notebook.
     fetching: FetchProgress | None = None
+    #: Of the run, once it has begun.
+    run_dir: Path | None = None
     #: What each notebook counts for; all alike where that is not known.
     weights: Mapping[str, float] = field(default_factory=dict)
     #: The run by whose seconds they count; '' where there is none.

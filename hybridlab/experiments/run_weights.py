@@ -16,7 +16,8 @@ from hybridlab.models.checkpoint import (
     pinned,
     repository_of,
 )
-from hybridlab.models.provision import FetchProgress, Listener, fetch, line_printer
+from hybridlab.models.fetch_progress import FetchProgress, Listener, line_printer
+from hybridlab.models.provision import fetch
 from hybridlab.results.manifest import write_json
 from hybridlab.results.reader import read_object
 

@@ -16,7 +16,8 @@ from hybridlab.audio import Recording, Samples, check_clip
 from hybridlab.devices import Device, resolve_device
 from hybridlab.errors import AudioError, HybridlabError, ParameterError, UnavailableError
 from hybridlab.models.base import ModelSpec, SpeechRecognizer, resolve_dtype
-from hybridlab.models.provision import Listener, fetch
+from hybridlab.models.fetch_progress import Listener
+from hybridlab.models.provision import fetch
 from hybridlab.models.source import check_source
 from hybridlab.models.transcription import FinishReason, TranscribeOptions
 from hybridlab.processes.worker import Worker

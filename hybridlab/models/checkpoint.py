@@ -4,13 +4,9 @@ caches have them, and whether they are whole. Nothing here asks the network."""
 from __future__ import annotations
 
 import ast
-import hashlib
-import json
 import os
 import re
-import struct
 import sys
-import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,7 +17,8 @@ from typing import Any
 from hybridlab import catalog
 from hybridlab.errors import WeightsError
 from hybridlab.models.base import ModelSpec
-from hybridlab.models.ctranslate2_folder import WEIGHTS_FILE, ends_early
+from hybridlab.models.ctranslate2_folder import WEIGHTS_FILE
+from hybridlab.models.whole_files import is_whole, is_whole_pickle
 from hybridlab.units import BYTES_PER_DTYPE, format_decimal_bytes
 
 SAFETENSORS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -127,14 +124,16 @@ def estimated_bytes(spec: ModelSpec) -> int:
 
 def weight_names(names: Collection[str]) -> list[str]:
     """The files of a folder or repository in hub format that transformers loads weights from, in
-    its order of preference; [] where it holds none, or not all shards. Not what lies beside them
-    for other libraries: `consolidated`, float32 variants, pickles."""
+    its order of preference: one, or an index and all the shards that their own names count, missing
+    ones too; [] where it holds none. Not what lies beside them for other libraries:
+    `consolidated`, float32 variants, pickles."""
     if SAFETENSORS in names:
         return [SAFETENSORS]
-    shards = sorted(name for name in names if _SHARD.fullmatch(name))
-    counts = {int(_SHARD.fullmatch(name)[1]) for name in shards}  # type: ignore[index]
-    whole = INDEX in names and counts == {len(shards)}
-    return [INDEX, *shards] if whole else []
+    counts = {int(found[1]) for name in names if (found := _SHARD.fullmatch(name))}
+    if INDEX not in names or len(counts) != 1:
+        return []
+    (count,) = counts
+    return [INDEX, *(f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1))]
 
 
 def needed(spec: ModelSpec, names: Collection[str]) -> list[str]:
@@ -147,7 +146,7 @@ def needed(spec: ModelSpec, names: Collection[str]) -> list[str]:
         is_llm = spec.model in catalog.VOXTRALS
         required = [*_CONFIGS, *(_LLM_CONFIGS if is_llm else _ASR_CONFIGS)]
         weights, optional = weight_names(names), [*_OPTIONAL]
-    if not weights or not set(required) <= set(names):
+    if not weights or not {*required, *weights} <= set(names):
         return []
     return sorted({*required, *weights, *(name for name in optional if name in names)})
 
@@ -198,7 +197,7 @@ def cached(spec: ModelSpec) -> Checkpoint | None:
     repository = repository_of(spec)
     if is_openai(spec):
         file = openai_file(repository)
-        if not file.is_file() or not _is_whole_pickle(file, sum_in(repository)):
+        if not file.is_file() or not is_whole_pickle(file, sum_in(repository)):
             return None
         sizes = {file.name: file.stat().st_size}
         return Checkpoint(repository, sum_in(repository), file.parent, sizes)
@@ -250,51 +249,11 @@ def missing(spec: ModelSpec) -> WeightsError:
     return WeightsError.missing(f"{name_of(spec)}{at}", size)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a file has the length that its own head tells; of one that tells none, whether it
-    holds anything."""
-    if path.suffix == ".safetensors":
-        return path.stat().st_size == safetensors_bytes(path)
-    if path.name == WEIGHTS_FILE:
-        return not ends_early(path)
-    return path.stat().st_size > 0
-
-
-def safetensors_bytes(path: Path) -> int | None:
-    """The length of this file by its header; None where it has no header."""
-    with open(path, "rb") as file:
-        head = file.read(8)
-        if len(head) < 8:
-            return None
-        (length,) = struct.unpack("<Q", head)
-        if length > path.stat().st_size:
-            return None
-        try:
-            header = json.loads(file.read(length))
-        except ValueError:
-            return None
-    ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
-    return int(8 + length + max(ends, default=0))
-
-
-def _is_whole_pickle(file: Path, sha256: str) -> bool:
-    """torch writes an archive whose directory stands at its end; anything else is summed."""
-    if zipfile.is_zipfile(file):
-        return True
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest() == sha256
-
-
 def safetensors_in(folder: Path) -> list[Path]:
-    """The files of a folder in hub format that hold the weights which transformers loads: one, or
-    the shards that its index names; [] where it holds neither."""
-    if (folder / SAFETENSORS).is_file():
-        return [folder / SAFETENSORS]
-    index = folder / INDEX
-    if not index.is_file():
-        return []
-    named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    return [folder / name for name in sorted(set(named))]
+    """The files of a folder in hub format that hold the weights which transformers loads, each
+    whether it is there or not; [] where it holds none."""
+    names = weight_names({path.name for path in folder.iterdir()} if folder.is_dir() else ())
+    return [folder / name for name in names if name != INDEX]
 
 
 def files_of_weights(checkpoint: Checkpoint) -> list[Path]:

@@ -16,6 +16,10 @@ from hybridlab.models.checkpoint import (
     snapshot,
     sum_in,
 )
+from hybridlab.units import MIB
+
+#: Files below are summed without being asked to: nobody waits for it.
+SMALL_BYTES = 16 * MIB
 
 
 def forget_damaged(spec: ModelSpec) -> list[Path]:

@@ -6,6 +6,8 @@ way; the reader's is shown where a repository is closed, or the limit for strang
 
 from __future__ import annotations
 
+import http
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,6 +22,8 @@ from hybridlab.models.hub_errors import explained, status_of
 HUB_TIMEOUT_S = 10.0
 #: A file that a download has left is nobody's once nothing was written to it for so long.
 ORPHANED_AFTER_S = 60.0
+#: How often a file is asked for again where the hub is out of order, and the first pause.
+MAX_RETRIES, PAUSE_S = 3, 1.0
 #: What asking again with the reader's token may help against.
 TOKEN_HELPS = (401, 403, 429)
 
@@ -85,32 +89,63 @@ def _reader_token() -> str:
     return get_token() or ""
 
 
-def download(listed: Listing, names: Collection[str], revision: str, on_bytes: OnBytes) -> None:
-    """These files of a repository into the hub's cache. `WeightsError` for whatever keeps one from
-    coming.
+def download(
+    listed: Listing,
+    names: Collection[str],
+    revision: str,
+    on_bytes: OnBytes,
+    on_wait: Callable[[str], None],
+) -> None:
+    """These files of a repository into the hub's cache; `on_wait` is told why it waits.
+    `WeightsError` for whatever keeps one from coming.
 
     A line that breaks is taken up again where it broke, but only by the process that it broke in.
     So one file at a time: those that are whole are kept, whatever ends this process. Not by the
     library's own way to fetch several, which lists the repository once more without a time limit.
     """
-    from huggingface_hub import hf_hub_download
-
     forget_orphans(listed.repository)
     try:
-        with _quiet():
+        with _warnings_to(on_wait):
             for name in sorted(names):
-                hf_hub_download(
-                    listed.repository,
-                    name,
-                    revision=listed.commit,
-                    token=listed.token,
-                    etag_timeout=HUB_TIMEOUT_S,
-                    tqdm_class=_counting(on_bytes),
-                )
+                _download(listed, name, on_bytes, on_wait)
         _remember(listed.repository, revision, listed.commit)
     except Exception as error:  # as above
         has_token = listed.token is not False
         raise explained(error, listed.repository, revision=revision, has_token=has_token) from None
+
+
+def _download(
+    listed: Listing, name: str, on_bytes: OnBytes, on_wait: Callable[[str], None]
+) -> None:
+    """The library takes up lines that break, and waits where it is asked to; a file server that is
+    out of order for a moment it gives up."""
+    from huggingface_hub import hf_hub_download
+
+    came = 0
+
+    def count(n_bytes: int) -> None:
+        nonlocal came
+        came += n_bytes
+        on_bytes(n_bytes)
+
+    for retry in range(MAX_RETRIES + 1):
+        try:
+            hf_hub_download(
+                listed.repository,
+                name,
+                revision=listed.commit,
+                token=listed.token,
+                etag_timeout=HUB_TIMEOUT_S,
+                tqdm_class=_counting(count),
+            )
+            return
+        except Exception as error:
+            status = status_of(error) or 0
+            if status < http.HTTPStatus.INTERNAL_SERVER_ERROR or retry == MAX_RETRIES:
+                raise
+            count(-came)  # it begins anew
+            on_wait(f"status {status} for {name}, tried again")
+            time.sleep(PAUSE_S * 2**retry)
 
 
 def _counting(on_bytes: OnBytes) -> Any:
@@ -134,17 +169,22 @@ def _counting(on_bytes: OnBytes) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's own warnings of lines that it takes up again: progress is told here,
-    and what it gives up is raised."""
-    from huggingface_hub.utils import logging
+def _warnings_to(on_wait: Callable[[str], None]) -> Iterator[None]:
+    """The library's own warnings of what it tries again, or waits for, as words of the progress and
+    not as lines of their own; what it gives up is raised."""
+    from huggingface_hub.utils.logging import get_logger
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    class Relay(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                on_wait(record.getMessage().splitlines()[-1])  # before it: the address
+
+    library = get_logger("huggingface_hub")
+    before, library.handlers = library.handlers, [Relay()]
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        library.handlers = before
 
 
 def _remember(repository: str, revision: str, commit: str) -> None:
@@ -162,7 +202,7 @@ def _remember(repository: str, revision: str, commit: str) -> None:
 def forget_orphans(repository: str) -> int:
     """Delete what downloads that were killed have left in this repository's cache, which nothing
     ever takes up again; the bytes that this gave back. One that somebody writes is left alone: its
-    lock is held, or it grows."""
+    lock is held or, where it has none, it grows."""
     from filelock import FileLock, Timeout
 
     folder, freed = repository_folder(repository), 0
@@ -171,11 +211,11 @@ def forget_orphans(repository: str) -> int:
         lock = locks / f"{orphan.name.partition('.')[0]}.lock"
         try:
             seen = orphan.stat()
-            if time.time() - seen.st_mtime < ORPHANED_AFTER_S:
-                continue
             if lock.is_file():
                 with FileLock(lock, timeout=0):
                     orphan.unlink()
+            elif time.time() - seen.st_mtime < ORPHANED_AFTER_S:
+                continue
             else:
                 orphan.unlink()
         except (Timeout, FileNotFoundError):

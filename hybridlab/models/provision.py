@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,17 +29,15 @@ from hybridlab.models.checkpoint import (
     repository_of,
     sum_in,
 )
-from hybridlab.models.checkpoint_sums import differs, forget, forget_damaged
-from hybridlab.units import format_decimal_bytes, format_seconds
+from hybridlab.models.checkpoint_sums import SMALL_BYTES, differs, forget, forget_damaged
+from hybridlab.models.fetch_progress import FetchProgress, Listener, RateMeter
+from hybridlab.models.whole_files import is_whole
+from hybridlab.units import format_decimal_bytes
 
 #: Between two calls of a listener.
 TICK_S = 0.25
 #: How long a download may take to notice that nobody waits for it any more.
 STOP_S = 2.0
-#: Between two lines of a download where lines cannot be written anew.
-LINE_EVERY_S = 30.0
-#: Seconds over which the rate is taken.
-RATE_WINDOW_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -55,47 +52,6 @@ class Provision:
     @property
     def missing_bytes(self) -> int:
         return sum(self.missing.values())
-
-
-@dataclass(frozen=True)
-class FetchProgress:
-    """Where a download stands, of all that is fetched together."""
-
-    source: str
-    done_bytes: int
-    total_bytes: int
-    bytes_per_s: float
-
-    @property
-    def left_s(self) -> float | None:
-        """None as long as nothing came."""
-        left = self.total_bytes - self.done_bytes
-        return left / self.bytes_per_s if self.bytes_per_s else None
-
-    def words(self) -> str:
-        """'fetching R: 3.20 GB of 9.35 GB, 40 MB/s, 2 min 34 s left'; 'fetched 9.35 GB'."""
-        done, total = map(format_decimal_bytes, (self.done_bytes, self.total_bytes))
-        if self.done_bytes >= self.total_bytes:
-            return f"fetched {total} of weights"
-        rate = format_decimal_bytes(self.bytes_per_s)
-        left = "" if self.left_s is None else f", {rate}/s, {format_seconds(self.left_s)} left"
-        return f"fetching {self.source}: {done} of {total}{left}"
-
-
-Listener = Callable[[FetchProgress], None]
-
-
-def line_printer(say: Callable[[str], None]) -> Listener:
-    """Says a line at the first call, then every so often."""
-    said_s: list[float] = []
-
-    def listen(state: FetchProgress) -> None:
-        now = time.monotonic()
-        if not said_s or now - said_s[-1] >= LINE_EVERY_S:
-            said_s.append(now)
-            say(state.words())
-
-    return listen
 
 
 def fetch(
@@ -125,25 +81,30 @@ def complete(
 
 def _arrived(one: Provision, *, verify: bool) -> Checkpoint:
     """This checkpoint as it is here now; `WeightsError` where it is not whole."""
+    paths = [one.checkpoint.folder / name for name in one.checkpoint.files]
+    damaged = [path for path in paths if _is_damaged(path, verify=verify)]
+    if damaged:
+        cure = (
+            "this disk or what lies between it and the hub is damaged"
+            if verify
+            else "`hybridlab fetch PRESET --verify` fetches it again"
+        )
+        raise WeightsError(f"{damaged[0]} is damaged; {cure}")
     revision = "" if is_openai(one.spec) else one.checkpoint.commit
     checkpoint = cached(replace(one.spec, revision=revision))
     if checkpoint is None:
         raise WeightsError(
-            f"{name_of(one.spec)} is not whole in {one.checkpoint.folder} after its download; run "
-            "`hybridlab fetch PRESET --verify`"
-        )
-    if verify and (
-        damaged := [
-            path
-            for path in (checkpoint.folder / name for name in checkpoint.files)
-            if differs(path)
-        ]
-    ):
-        raise WeightsError(
-            f"{damaged[0]} arrived with another sum than it should have; this disk or what lies "
-            "between it and the hub is damaged"
+            f"{name_of(one.spec)} is not whole in {one.checkpoint.folder} after its download: "
+            "another program has changed it; fetch it again"
         )
     return checkpoint
+
+
+def _is_damaged(path: Path, *, verify: bool) -> bool:
+    """By its own head and, where it is small or that was asked for, by its sum."""
+    if not path.is_file() or not is_whole(path):
+        return True
+    return (verify or path.stat().st_size < SMALL_BYTES) and differs(path)
 
 
 def inspect(specs: Iterable[ModelSpec]) -> list[Provision]:
@@ -245,6 +206,7 @@ class _Counter:
 
     def __init__(self) -> None:
         self.n_bytes = 0
+        self.note = ""
         self.stopped = False
         self._lock = threading.Lock()
 
@@ -253,13 +215,18 @@ class _Counter:
             raise _Stopped
         with self._lock:
             self.n_bytes += n_bytes
+            self.note = ""
+
+    def wait(self, note: str) -> None:
+        """What keeps it waiting, until more arrives."""
+        self.note = note
 
 
 def _download(found: Collection[Provision], listener: Listener | None) -> None:
     """In a thread of its own, so that this one tells where it stands and takes an interrupt."""
     lacking = [one for one in found if one.missing]
     total, arrived = sum(one.missing_bytes for one in lacking), 0
-    began = [(time.monotonic(), 0)]
+    meter = RateMeter()
     for one in lacking:
         counter = _Counter()
         faults: list[BaseException] = []
@@ -272,24 +239,14 @@ def _download(found: Collection[Provision], listener: Listener | None) -> None:
                 thread.join(TICK_S)
                 if listener is not None:
                     done = min(arrived + counter.n_bytes, total)
-                    rate = _rate(began, done)
-                    listener(FetchProgress(name_of(one.spec), done, total, rate))
+                    rate = meter.rate(done)
+                    listener(FetchProgress(name_of(one.spec), done, total, rate, counter.note))
         finally:
             counter.stopped = True
             thread.join(STOP_S)  # after an interrupt, so that it leaves nothing half
         if faults:
             raise faults[0]
         arrived += one.missing_bytes
-
-
-def _rate(seen: list[tuple[float, int]], done: int) -> float:
-    """Bytes per second of late, by the readings so far, to which this one is added."""
-    now = time.monotonic()
-    seen.append((now, done))
-    while len(seen) > 2 and now - seen[1][0] > RATE_WINDOW_S:
-        del seen[0]
-    (began, before) = seen[0]
-    return max(0.0, (done - before) / (now - began)) if now > began else 0.0
 
 
 def _run(one: Provision, counter: _Counter, faults: list[BaseException]) -> None:
@@ -301,7 +258,7 @@ def _run(one: Provision, counter: _Counter, faults: list[BaseException]) -> None
         else:
             for name in one.missing:  # one of the wrong size would be taken for whole
                 forget(one.checkpoint.folder / name)
-            hub.download(one.listed, one.missing, one.spec.revision, counter.add)
+            hub.download(one.listed, one.missing, one.spec.revision, counter.add, counter.wait)
     except _Stopped:
         return
     except BaseException as error:  # raised where it is waited for

@@ -101,9 +101,6 @@ def simulated_words(cases: pd.DataFrame) -> str:
 
 # ------------------------------------------------------------------------------ what overflowed
 
-#: Quantised weights compute in float16, and would overflow as well.
-WIDE_DTYPES = ("bfloat16", "float32")
-
 
 @complete_tables
 def overflow_findings(cases: pd.DataFrame) -> list[str]:
@@ -113,7 +110,7 @@ def overflow_findings(cases: pd.DataFrame) -> list[str]:
         f"{dtype} overflows in Voxtral {model}: the logits of its first request were not finite "
         f"numbers in {labels.counted(len(own), 'case')}, so that its texts are left out and its "
         f"times are of tokens without words; choose llm_dtype "
-        f"{' or '.join(name for name in WIDE_DTYPES if name != dtype)}."
+        f"{' or '.join(name for name in catalog.WIDE_DTYPES if name != dtype)}."
         for (model, dtype), own in lost.groupby(["llm_model", "llm_dtype"], sort=False)
     ]
 

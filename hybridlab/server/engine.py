@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from hybridlab import catalog
 from hybridlab.errors import ParameterError, UnavailableError
-from hybridlab.models.provision import FetchProgress, line_printer
+from hybridlab.models.fetch_progress import FetchProgress, line_printer
 from hybridlab.server import errors
 from hybridlab.server.audio_decoder import AudioDecoder
 from hybridlab.server.errors import ApiError

@@ -9,11 +9,12 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from hybridlab import catalog
 from hybridlab.errors import HybridlabError
 from hybridlab.units import format_bytes, format_seconds
 
-#: The code of a request for which the device has no memory.
-OUT_OF_MEMORY = "out_of_memory"
+#: The code of a request for which the device has no memory, and of a model that overflows.
+OUT_OF_MEMORY, LOGITS_NOT_FINITE = "out_of_memory", "logits_not_finite"
 
 
 class ApiError(HybridlabError, HTTPException):
@@ -141,6 +142,20 @@ def memory_taken(n_bytes: int, of: str, *, longest_s: float | None = None) -> Ap
 
 def empty_answer(model: str) -> ApiError:
     return ApiError(422, "empty_output", f"{model} wrote no answer about this audio")
+
+
+def overflow(model: str, dtype: str) -> ApiError:
+    """The reason in the words of `overflow_words`."""
+    return ApiError(500, LOGITS_NOT_FINITE, overflow_words(model, dtype))
+
+
+def overflow_words(model: str, dtype: str) -> str:
+    """Why this model's texts mean nothing, and what helps."""
+    others = " or ".join(name for name in catalog.WIDE_DTYPES if name != dtype)
+    return (
+        f"{model} overflows in {dtype}: its logits are no finite numbers, so that its texts mean "
+        f"nothing; serve it with --llm-dtype {others}"
+    )
 
 
 def internal_error(name: str) -> ApiError:

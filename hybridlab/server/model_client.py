@@ -17,6 +17,7 @@ from hybridlab.models.base import GenerationResult, Model, ModelSpec, TokenCallb
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.worker_model import WorkerLanguageModel, WorkerRecognizer
 from hybridlab.processes.segments import expand_segments
+from hybridlab.server.errors import overflow_words
 from hybridlab.server.jobs import BatchResult, InferenceJob
 from hybridlab.server.model_names import model_id
 from hybridlab.server.settings import Role
@@ -58,8 +59,16 @@ class ModelClient(ABC):
         is decoded, where the model can tell; after False from it the texts may be cut. Cancelling
         ends the model's process."""
 
+    @property
+    def overflows_in(self) -> str:
+        """The dtype in which its numbers have overflowed, so that its texts mean nothing; '' where
+        that was not seen."""
+        return ""
+
     async def health(self) -> str:
         """Why it takes no calls now although it is loaded; '' where it does."""
+        if dtype := self.overflows_in:
+            return overflow_words(self.models[self.active], dtype)
         return ""
 
     def load(self) -> None:
@@ -138,6 +147,10 @@ class WorkerModelClient(ModelClient):
             await self.remote.ask_async(_release_cache)
             self._note_retained()
         return BatchResult(texts, self.remote.drain_spans())
+
+    @property
+    def overflows_in(self) -> str:
+        return self.remote.spec.dtype if self.remote.logits_finite is False else ""
 
     async def _answers(
         self, jobs: Sequence[InferenceJob], on_text: TokenCallback | None

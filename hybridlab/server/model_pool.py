@@ -14,7 +14,8 @@ from hybridlab.devices import CpuDevice, planned_card, resolve_device
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.models.base import ModelSpec, resolve_dtype
 from hybridlab.models.checkpoint import commits_of, pinned
-from hybridlab.models.provision import Listener, fetch
+from hybridlab.models.fetch_progress import Listener
+from hybridlab.models.provision import fetch
 from hybridlab.models.worker_model import WorkerLanguageModel, WorkerRecognizer
 from hybridlab.processes.mps import multi_process_service
 from hybridlab.processes.worker import Worker

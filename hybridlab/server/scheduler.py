@@ -240,7 +240,10 @@ class ModelScheduler:
 
     def _deliver_one(self, job: InferenceJob, result: InferenceResult) -> None:
         answers = job.params.kind == "answer" and not result.model.endswith(WITHOUT_TEXT)
-        if answers and not result.text.strip():  # a transcript without words: no speech
+        if dtype := self.client.overflows_in:
+            self.counts.overflows += 1
+            job.fail(errors.overflow(result.model, dtype))
+        elif answers and not result.text.strip():  # a transcript without words: no speech
             job.fail(errors.empty_answer(result.model))
         elif job.stream is not None and not job.stream.agrees_with(result.text):
             job.fail(errors.answer_changed(result.model))

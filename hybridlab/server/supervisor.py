@@ -37,6 +37,7 @@ class Counts:
     cache_clears: int = _count("Times that freed memory was given back")
     batches: int = _count("Calls to the model")
     batched_jobs: int = _count("Requests in these calls")
+    overflows: int = _count("Requests whose numbers overflowed, so that they got no text")
 
 
 class ModelSupervisor:

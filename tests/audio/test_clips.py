@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,60 @@ def test_the_same_file_twice_is_two_clips_and_the_same_id_twice_a_mistake(tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("x.csv", "path,text\na.wav,one, two\na.wav,x\n", "x.csv, line 2 has more cells than"),
+        ("x.jsonl", '{"path": "a.wav"}\nnonsense\n', "x.jsonl, line 2 is not JSON: Expecting"),
+        ("x.json", '[null, {"path": "a.wav"}]', "x.json, row 1 must be an object with a path"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_left_out_by_its_line(
+    tmp_path: Path, name: str, content: str, reason: str
+) -> None:
+    clips = loaded(tmp_path, name, content)
+    assert [clip.id for clip in clips] == ["a"]
+    (line,) = clips.left_out
+    assert line.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.csv", "\n \npath;text\na.wav;x\n"),
+        ("x.csv", "sep=;\n\npath;text\na.wav;x\n"),
+        ("x.json", '{"version": 1, "clips": [{"path": "a.wav", "text": "x"}], "tags": []}'),
+        ("x.csv", "wav_filename,transcript\na.wav,x\n"),
+        ("x.csv", "audio_path\tnormalized_text\na.wav\tx\n"),
+    ],
+)
+def test_what_stands_around_a_list_is_passed_over(tmp_path: Path, name: str, content: str) -> None:
+    assert [(clip.id, clip.text) for clip in loaded(tmp_path, name, content)] == [("a", "x")]
+
+
+def test_a_list_of_paths_alone(tmp_path: Path) -> None:
+    assert [clip.id for clip in loaded(tmp_path, "x.json", '["a.wav"]')] == ["a"]
+
+
+def test_accents_as_macos_writes_them_find_the_file(tmp_path: Path) -> None:
+    written(tmp_path, "\u00fc.wav", by_sndfile(sine(1.0)))
+    (clip,) = loaded(tmp_path, "x.csv", "path\nu\u0308.wav\n")
+    assert clip.path.name == "\u00fc.wav"
+
+
+@pytest.mark.parametrize("name", [b"lat\xe9n.wav", b"two\nlines.wav"])
+def test_names_that_no_line_can_hold(tmp_path: Path, name: bytes) -> None:
+    """Not UTF-8, as of an old archive, and one with a line's end."""
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(by_sndfile(sine(1.0)))
+    (clip,) = load_clips(str(tmp_path))
+    assert clip.id.isprintable() and clip.samples().size == 16_000
+    path.write_bytes(b"")
+    with pytest.raises(AudioError, match=r"is empty \(0 bytes\)") as caught:
+        load_clips(str(tmp_path))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("x.csv", "a.wav;hello\n", "no column for the file in its first line, 'a.wav;hello'; call"),
@@ -268,12 +323,13 @@ def test_the_same_file_twice_is_two_clips_and_the_same_id_twice_a_mistake(tmp_pa
         ("x.csv", "", "lists no clips"),
         ("x.csv", b"path\n\x81\x8d.wav\n", "text of an unknown encoding; save it as UTF-8"),
         ("x.json", "[]", "lists no clips"),
-        ("x.json", "[1, 2]", "row 1 must be an object with a path"),
+        ("x.json", "[1]", "row 1 must be an object with a path"),
         ("x.json", '{"path": "a.wav"\n', "line 1 is not JSON"),
         ("x.json", '{"text": "a"}', "row 1 is without a path"),
         ("x.csv", "path\n" + "x" * 300 + ".wav\n", "cannot be opened .File name too long"),
         ("x.json", "3", "must be an object"),
-        ("x.jsonl", '{"path": "a.wav"}\nnonsense\n', "line 2 is not JSON"),
+        ("x.json", "[" * 100_000, "nested too deep"),
+        ("x.csv", 'path,text\na.wav,one\na.wav,"two\na.wav,x\n', "line 3 opens a quotation mark"),
     ],
 )
 def test_manifests_that_are_none(

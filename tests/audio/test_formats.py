@@ -169,6 +169,63 @@ def test_what_is_left_of_a_damaged_file_is_read_and_said() -> None:
     assert "it says that it lasts 4.0 s, and " in holed.note
 
 
+def joined(form: str, subtype: str = "") -> bytes:
+    """Two recordings one after the other, as `cat` or a recorder that paused joins them."""
+    return by_sndfile(noise(), form=form, subtype=subtype) * 2
+
+
+def half_said() -> bytes:
+    """A FLAC whose header says that it holds one second of its two."""
+    flac = bytearray(by_sndfile(noise(), form="FLAC"))
+    flac[22:26] = (16_000).to_bytes(4, "big")
+    return bytes(flac)
+
+
+def noise() -> Samples:
+    return np.asarray(np.random.default_rng(0).standard_normal(32_000) / 10, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("make", "seconds"),
+    [
+        (lambda: joined("OGG", "VORBIS"), 4.0),
+        (lambda: joined("OGG", "OPUS"), 4.0),
+        (lambda: joined("MP3"), 4.0),
+        (lambda: joined("FLAC"), 4.0),
+        (half_said, 2.0),
+    ],
+    ids=["vorbis", "opus", "mp3", "flac", "header"],
+)
+def test_nothing_behind_the_first_stream_is_lost(
+    tmp_path: Path, make: Make, seconds: float
+) -> None:
+    data = make()
+    for source in (data, written(tmp_path, "x", data)):
+        assert read_recording(source, name="x").seconds == pytest.approx(seconds, abs=0.2)
+
+
+def test_what_cannot_be_read_behind_the_first_stream_is_said() -> None:
+    other = by_sndfile(noise(), rate=22_050, form="OGG", subtype="VORBIS")
+    found = read_recording(by_sndfile(noise(), form="OGG", subtype="VORBIS") + other)
+    assert found.seconds == pytest.approx(2.0, abs=0.01)
+    assert "cannot be read to its end" in found.note
+
+
+def test_descriptions_behind_the_sound_are_no_sound() -> None:
+    tail = b"LIST" + (20_000).to_bytes(4, "little") + bytes(20_000)
+    found = read_recording(by_sndfile(of(16_000)) + tail)
+    assert (found.seconds, found.note) == (2.0, "")
+
+
+def test_a_text_that_is_called_audio_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """libsndfile's own decoders print what they think of it where it tells them a name."""
+    with pytest.raises(AudioError, match=r"cannot be decoded"):
+        read_recording(written(tmp_path, "text.mp3", b"hello " * 1000))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_mp3_behind_junk_and_one_that_is_cut_are_read() -> None:
     mp3 = by_sndfile(of(44_100), rate=44_100, form="MP3")
     assert read_recording(bytes(5_000) + mp3).seconds == pytest.approx(2.0, abs=0.2)

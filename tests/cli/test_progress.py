@@ -9,7 +9,7 @@ from rich.console import Console
 
 from hybridlab.cli import progress
 from hybridlab.experiments.run_progress import Progress
-from hybridlab.models.provision import FetchProgress
+from hybridlab.models.fetch_progress import FetchProgress
 
 
 def test_bars_are_nested_and_the_inner_one_begins_anew() -> None:

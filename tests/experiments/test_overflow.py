@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from hybridlab.audio import load_clips
 from hybridlab.catalog import DECODINGS
@@ -16,26 +14,18 @@ from hybridlab.config.params import SetupParams
 from hybridlab.devices import CpuDevice
 from hybridlab.experiments.plans import quality, setup
 from hybridlab.models import ModelSpec, make_llm
-from hybridlab.models.pocket import pocket_dir
 from hybridlab.reporting import key_findings, labels, tables
+from tests.loud import loud_voxtral
 from tests.pages import load, with_pictures
 from tests.sessions import VOXTRAL, assert_ok, open_session
 
-#: Every weight of the head, and no logit, is still a number of float16's.
-FACTOR = 20_000.0
 SENTENCE = "float16 overflows in Voxtral pocket"
 
 
 @pytest.fixture(scope="module")
 def loud(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     """The pocket Voxtral with a head that says the same so much louder, in float16."""
-    folder = tmp_path_factory.mktemp("loud") / "voxtral"
-    shutil.copytree(pocket_dir("pocket"), folder)
-    weights = load_file(folder / "model.safetensors")
-    (head,) = (name for name in weights if name.endswith("lm_head.weight"))
-    weights[head] = weights[head].float() * FACTOR
-    assert weights[head].abs().max() < 65_504
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    folder = loud_voxtral(tmp_path_factory.mktemp("loud") / "voxtral")
     return replace(VOXTRAL, weights="local", path=str(folder), dtype="float16")
 
 

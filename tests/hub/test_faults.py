@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 
 from hybridlab.errors import WeightsError
 from hybridlab.models import hub as hub_module
+from hybridlab.models.fetch_progress import FetchProgress
 from hybridlab.models.provision import fetch
 from hybridlab.models.source import check_source, weight_files
 from tests.hub import repositories as r
@@ -114,6 +116,36 @@ def test_a_hub_that_is_broken(hub: Hub, status: int) -> None:
     assert f"answers with status {status}; try again later" in said()
 
 
+def test_a_firewall_that_refuses_is_not_taken_for_a_closed_repository(hub: Hub) -> None:
+    for door in ("/api/models", BODY):
+        hub.faults[:] = [Fault(door, status=403)]
+        assert "refuses to answer (403), though it is open: is a proxy or a firewall" in said()
+
+
+def test_a_file_that_is_listed_and_not_there(hub: Hub) -> None:
+    hub.faults.append(Fault("resolve", status=404, code="EntryNotFound"))
+    assert "does not give a file that it lists (404)" in said()
+
+
+def test_a_file_server_that_is_out_of_order_for_a_moment(hub: Hub) -> None:
+    """Which the library gives up at once."""
+    hub.faults.append(Fault(f"{BODY}.*model.safetensors", status=503, times=2))
+    told: list[FetchProgress] = []
+    fetch([WHISPER], listener=told.append)
+    assert hub.bodies().count("model.safetensors") == 3
+    assert "status 503 for model.safetensors, tried again" in {state.note for state in told}
+    assert told[-1].done and told[-1].note == ""
+
+
+def test_a_limit_that_is_waited_out_says_so(hub: Hub) -> None:
+    """The library waits, which would look as if nothing happened."""
+    hub.faults.append(Fault(BODY, status=429, headers={"Retry-After": "1"}, times=1))
+    told: list[FetchProgress] = []
+    fetch([WHISPER], listener=told.append)
+    assert any(state.note.startswith("Rate limited. Waiting 2") for state in told)
+    assert any(state.words().endswith(f"; {state.note}") for state in told if state.note)
+
+
 # ---------------------------------------------------------------------------------- the line
 
 
@@ -153,6 +185,20 @@ def test_a_connection_that_is_closed(hub: Hub) -> None:
     assert "the connection was closed without an answer" in said()
 
 
+def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    talk_to("http://models.invalid", monkeypatch)
+    close_session()  # which has read the environment
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    line = said()
+    close_session()
+    assert "was refused (ConnectError), by way of the proxy in HTTP_PROXY; " in line
+
+
+def test_a_line_that_breaks_halfway_is_no_captive_portal(hub: Hub) -> None:
+    hub.faults.append(Fault(BODY, cut_after=3_000))
+    assert "cannot be fetched: the line broke" in said()
+
+
 def test_a_line_that_keeps_breaking(hub: Hub) -> None:
     hub.faults.append(Fault(BODY, cut_after=0))
     line = said()
@@ -175,6 +221,13 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
     line = said()
     assert "is full" in line and "HF_HOME" in line
+
+
+def test_a_cache_under_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    line = said()
+    assert "cannot be written; set HF_HOME" in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -217,10 +270,19 @@ def test_half_a_cache_offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_that_is_damaged_on_its_way(hub: Hub) -> None:
     """Of the right length: its head tells, and what is in it only its sum."""
-    hub.faults.append(Fault(f"{BODY}.*model.safetensors", corrupt=True, times=1))
-    assert "hybridlab fetch PRESET --verify" in said()
+    hub.faults.append(Fault(f"{BODY}.*model.safetensors", corrupt=True, times=2))
+    assert "model.safetensors is damaged; `hybridlab fetch PRESET --verify` fetches it" in said()
+    with pytest.raises(WeightsError, match=r"safetensors is damaged; this disk or what lies"):
+        fetch([WHISPER], verify=True)
     fetch([WHISPER], verify=True)
     assert weight_files(WHISPER)
+
+
+def test_a_small_file_is_summed_without_being_asked_to(hub: Hub) -> None:
+    """Its length is right, and it has no head that would tell."""
+    hub.faults.append(Fault(r"GET .*resolve/.*/tokenizer\.json", corrupt=True, times=1))
+    assert "tokenizer.json is damaged; `hybridlab fetch PRESET --verify`" in said()
+    fetch([WHISPER], verify=True)
 
 
 def test_a_damaged_file_that_is_loaded_is_named_with_the_cure() -> None:

@@ -14,7 +14,8 @@ from hybridlab.devices import CpuDevice
 from hybridlab.errors import WeightsError
 from hybridlab.models import make_asr, make_llm
 from hybridlab.models.base import ModelSpec
-from hybridlab.models.provision import FetchProgress, check_room, fetch, inspect
+from hybridlab.models.fetch_progress import FetchProgress
+from hybridlab.models.provision import check_room, fetch, inspect
 from hybridlab.models.source import revision, weight_files
 from tests.hub import repositories as r
 from tests.hub.server import Fault, Hub
@@ -178,6 +179,20 @@ def test_what_a_killed_download_left_is_cleared(cache: Path) -> None:
     fetch([WHISPER])
     assert not old.exists()
     assert young.exists()  # somebody may be writing it
+
+
+def test_what_was_left_a_moment_ago_is_cleared_as_soon_as_nobody_holds_its_lock(
+    cache: Path,
+) -> None:
+    """Ctrl-C, and the same line again at once."""
+    name = f"models--{r.WHISPER.replace('/', '--')}"
+    orphan = cache / name / "blobs" / f"{'a' * 64}.12345678.incomplete"
+    lock = cache / ".locks" / name / f"{'a' * 64}.lock"
+    for file in (orphan, lock):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    fetch([WHISPER])
+    assert not orphan.exists()
 
 
 def test_one_that_somebody_writes_is_left_alone(cache: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hybridlab.errors import ParameterError, UnavailableError
 from hybridlab.experiments import run_progress
 from hybridlab.experiments.run_progress import Progress, weights_of
-from hybridlab.models.provision import FetchProgress
+from hybridlab.models.fetch_progress import FetchProgress
 from hybridlab.results.manifest import write_json
 from hybridlab.widgets.watched_run import left_words, progress_html, watched_run
 
