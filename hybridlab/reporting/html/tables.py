@@ -71,7 +71,7 @@ def options_table(run: Run, *, every: bool = False) -> Table:
 
 def _predicted_bytes(item: dict[str, Any]) -> Any:
     """Some versions kept a rounded figure alone."""
-    planned = item.get("planned_gb")
+    planned: Any = item.get("planned_gb")
     return item.get("total_bytes", None if is_missing(planned) else planned * GB)
 
 
