@@ -57,11 +57,27 @@ def format_number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def format_seconds_alike(times: Sequence[float]) -> list[str]:
+    """Labels that stand beside each other, in the unit and with the decimals of the largest:
+    '0.60 s' beside '1.03 s'."""
+    largest = max(times, default=0.0)
+    if largest >= 99.95:
+        return [_minutes(seconds) for seconds in times]
+    unit, scale = ("ms", 1e3) if largest < 0.9995 else ("s", 1.0)
+    shown = largest * scale
+    digits = 0 if shown >= 100 else 1 if shown >= 10 else 2
+    return [f"{seconds * scale:.{digits}f} {unit}" for seconds in times]
+
+
 def format_seconds(seconds: float) -> str:
     """A label: '85 ms', '2.4 s', '3 min 10 s'."""
     if seconds < 0.9995:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 99.95:
         return f"{format_number(seconds)} s"
+    return _minutes(seconds)
+
+
+def _minutes(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hybridlab.analysis.arms import ArmStats, Figure
 from hybridlab.analysis.differences import how_sure
 from hybridlab.analysis.stats import Interval
-from hybridlab.units import format_bytes, format_number, format_seconds
+from hybridlab.units import format_bytes, format_number, format_seconds, format_seconds_alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,8 @@ def latency_text(arm: ArmStats) -> str:
 def seconds_text(values: Interval) -> str:
     if math.isnan(values.low):
         return format_seconds(values.value)
-    low, high = format_seconds(values.low), format_seconds(values.high)
-    return f"{format_seconds(values.value)} (95 % interval {low} to {high})"
+    value, low, high = format_seconds_alike([values.value, values.low, values.high])
+    return f"{value} (95 % interval {low} to {high})"
 
 
 def _ratio(values: Interval) -> str:

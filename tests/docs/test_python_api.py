@@ -84,7 +84,7 @@ def test_a_run_is_read_with_its_verdict(tmp_path: Path) -> None:
     assert repr(run).endswith(f"completed, {len(run.cases)} cases, {len(run.trials)} requests)")
     assert len(run.claims) == len(run.verdict()["claims"]) > 0
     assert run.verdict(max_p95_s=0.001)["recommendation"] is None
-    with pytest.raises(ParameterError, match="below zero"):
+    with pytest.raises(ParameterError, match="0 or more"):
         run.verdict(max_wer=-1)
     with pytest.raises(ValueError, match="no table 'nothing'"):
         run.table("nothing")

@@ -54,10 +54,8 @@ def options_table(run: Run, *, every: bool = False) -> Table:
                 "Kept as": _join(item, "asr_backend", "asr_dtype")
                 + (" (default)" if item.get("is_default") else ""),
                 "Planned on": text(item.get("card")),
-                "Predicted": labels.n_bytes(item["planned_gb"] * GB)
-                if not is_missing(item.get("planned_gb"))
-                else labels.n_bytes(item.get("total_bytes")),
-                "Margin": labels.n_bytes(item.get("margin_bytes")),
+                "Predicted GiB": labels.gib(_predicted_bytes(item)),
+                "Margin GiB": labels.gib(item.get("margin_bytes")),
                 "Verdict": badge("fits" if item["fits"] else "does not fit")
                 if isinstance(item.get("fits"), bool)
                 else text(item.get("verdict")),
@@ -69,6 +67,12 @@ def options_table(run: Run, *, every: bool = False) -> Table:
         empty="Options A, B and C were not judged: 07_verdict did not finish.",
         fold=f"All {len(items)} combinations of backend and dtype" if every else "",
     )
+
+
+def _predicted_bytes(item: dict[str, Any]) -> Any:
+    """Some versions kept a rounded figure alone."""
+    planned: Any = item.get("planned_gb")
+    return item.get("total_bytes", None if is_missing(planned) else planned * GB)
 
 
 def _original_plans(run: Run) -> dict[str, str]:
