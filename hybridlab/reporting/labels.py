@@ -45,8 +45,8 @@ PLANNER_OWNERS = {
     "llm request": "request",
     "asr request": "request",
 }
-#: What a search for a limit varies.
 FIT_SIGNS = {"fits": "✓", "does not fit": "✗", "depends": "?"}
+#: What a search for a limit varies.
 LIMITS = {"audio_s": "longest audio", "batch": "largest batch", "beams": "most beams"}
 STATUSES = {"oom": "out of memory", "": "no status"}
 
