@@ -37,7 +37,13 @@ def boxes(figure: Figure) -> list[tuple[str, Any]]:
         for label in (*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label)
     ]
     legends = [text for legend in figure.legends for text in legend.get_texts()]
-    found = [*figure.texts, *ticks, *legends]
+    beside = [
+        text
+        for ax in figure.axes
+        for text in ax.texts
+        if not ax.bbox.overlaps(text.get_window_extent())
+    ]
+    found = [*figure.texts, *ticks, *legends, *beside]
     if figure._suptitle is not None:  # type: ignore[attr-defined]
         found.append(figure._suptitle)  # type: ignore[attr-defined]
     seen = {id(text): text for text in found if text.get_visible() and text.get_text()}
@@ -61,6 +67,17 @@ def test_texts_stay_inside_and_apart(name: str, drawn: Callable[[str], Figure]) 
     for index, (text, box) in enumerate(long):
         for other, place in long[index + 1 :]:
             assert not box.padded(-1).overlaps(place.padded(-1)), f"{text!r} covers {other!r}"
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_label_is_longer_than_its_axis_is_high(
+    name: str, drawn: Callable[[str], Figure]
+) -> None:
+    figure = drawn(name)
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        label = ax.yaxis.label
+        assert label.get_window_extent().height <= 1.02 * ax.bbox.height, label.get_text()
 
 
 @pytest.mark.parametrize("name", [name for name in DRAWN if name != "request"])
