@@ -13,8 +13,6 @@ from hybridlab.units import format_bytes
 
 #: What every pick leaves.
 FREE = format_bytes(DEFAULT_MARGIN_BYTES)
-#: When a moment is.
-WHILE = {"load_peak": "while loading", "request_peak": "during a request"}
 #: What was done for a row, and how it is said of a bar.
 EVIDENCE = {
     "measured": "measured on the device itself",
@@ -92,9 +90,9 @@ def limit(row: PairFit) -> str:
     if not row.moments:
         return ""
     if not row.fits:
-        return WHILE[row.highest_moment]
+        return labels.WHILE[row.highest_moment]
     if row.longest_audio_s is None:
-        return f"most {WHILE[row.highest_moment]}"
+        return f"most {labels.WHILE[row.highest_moment]}"
     return f"up to {row.longest_audio_s:g} s of audio"
 
 

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 EMPTY = "–"
 #: The three moments of a pair's memory.
 MOMENTS = {"load_peak": "load peak", "idle": "idle", "request_peak": "request peak"}
+#: When one of them is.
+WHILE = {
+    "load_peak": "while loading",
+    "idle": "between requests",
+    "request_peak": "during a request",
+}
 #: The family of models that has each role here.
 ROLES = {role: family.capitalize() for role, family in FAMILIES.items()}
 #: What memory is attributed to, from the bottom to the top of a stack.
