@@ -96,6 +96,12 @@ def limit(row: PairFit) -> str:
     return f"up to {row.longest_audio_s:g} s of audio"
 
 
+def row_words(row: PairFit) -> str:
+    """'✓ 2.43 GiB free, up to 180 s of audio': what stands beside a bar."""
+    sign = labels.FIT_SIGNS["fits" if row.fits else "does not fit"]
+    return f"{sign} {', '.join(filter(None, [verdict(row), limit(row)]))}"
+
+
 def audio_is_from(found: WhichFits) -> list[str]:
     """What the longest audio of the rows is, for small print; nothing where none has any."""
     said = []

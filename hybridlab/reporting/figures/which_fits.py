@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.transforms import blended_transform_factory
 
 from hybridlab.analysis.which_fits import PairFit, WhichFits
 from hybridlab.analysis.which_fits import which_fits as answer
@@ -22,7 +23,7 @@ from hybridlab.units import GIB
 
 #: Of a row's height: its bar, and the mark of its load peak, which is seen on a bar as well.
 _BAR, _TICK = 0.56, 0.78
-_ROW_IN = 0.31
+_ROW_IN = 0.28
 #: Points left of the axes where the sizes stand, beyond the names of the combinations.
 _SIZE_POINTS = -162
 #: Grounds: of the pick, and of what is more than the card has.
@@ -54,6 +55,8 @@ def draw(found: WhichFits, *, title: bool = True) -> Figure:
     elements.draw_capacity(ax, [found.capacity_bytes], ax.get_xlim()[1] * GIB)
     ax.axvspan(found.capacity_bytes / GIB, ax.get_xlim()[1], color=_BEYOND, zorder=0.5)
     ax.set_facecolor("none")  # the ground of the pick goes through
+    if found.pick:
+        _mark_pick(figure, ax, found.rows.index(found.pick))
     ax.set_xlabel("memory in use on the card, driver and other programs included (GiB)")
     ax.xaxis.label.set_fontsize(theme.LEGEND_POINTS)
     elements.legend_below(ax, handles=_handles(found))
@@ -113,28 +116,28 @@ def _name_rows(ax: Axes, found: WhichFits) -> None:
 
 
 def _note(ax: Axes, y: int, row: PairFit, *, picked: bool) -> None:
-    """To the right of a row what it leaves and what breaks first; the pick stands on a ground of
-    its own."""
-    words = ", ".join(filter(None, [fit_words.verdict(row), fit_words.limit(row)]))
-    look: dict[str, Any] = {"color": FIT_LOOK[True][0] if row.fits else MUTED}
-    if picked:
-        look["fontweight"] = "bold"
-        ground = Rectangle(
-            *((-1.0, y - 0.5), 3.0, 1.0),
-            transform=ax.get_yaxis_transform(),
-            facecolor=_PICKED,
-            clip_on=False,
-            zorder=0.2,
-        )
-        ground.set_in_layout(False)
-        ax.add_artist(ground)
+    """To the right of a row what it leaves and what breaks first."""
     ax.text(
-        *(1.02, y, f"{labels.FIT_SIGNS['fits' if row.fits else 'does not fit']} {words}"),
+        *(1.02, y, fit_words.row_words(row)),
         transform=ax.get_yaxis_transform(),
         va="center",
         fontsize=10,
-        **look,
+        color=FIT_LOOK[True][0] if row.fits else MUTED,
+        fontweight="bold" if picked else "normal",
     )
+
+
+def _mark_pick(figure: Figure, ax: Axes, y: int) -> None:
+    """The row of the pick stands on a ground of its own, from edge to edge."""
+    ground = Rectangle(
+        *((0.0, y - 0.5), 1.0, 1.0),
+        transform=blended_transform_factory(figure.transFigure, ax.transData),
+        facecolor=_PICKED,
+        clip_on=False,
+        zorder=0.2,
+    )
+    ground.set_in_layout(False)
+    ax.add_artist(ground)
 
 
 def _handles(found: WhichFits) -> list[Any]:

@@ -54,6 +54,9 @@ class PageOne:
     sentence: str
     sharing: Sharing
     picture: Picture
+    #: What the figure says in words, for a screen that it does not go on: pair, words, whether the
+    #: pick.
+    rows: list[tuple[str, str, bool]]
     numbers: list[fit_words.Card]
     evidence: str
     cannot: list[str]
@@ -69,6 +72,7 @@ def page_one(run: Run) -> PageOne:
         sentence=f"{fit_words.headline(found)}.",
         sharing=sharing(run, chosen),
         picture=_drawn(found),
+        rows=[(row.name, fit_words.row_words(row), row == found.pick) for row in found.rows],
         numbers=fit_words.three_numbers(found),
         evidence=evidence(run, found, chosen),
         cannot=cannot_tell(run, found, chosen),

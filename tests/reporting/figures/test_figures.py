@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from hybridlab.analysis.pick import DEFAULT_MARGIN_GB
 from hybridlab.reporting import figures
+from hybridlab.reporting.figures.heatmaps import draw_ratios
 from hybridlab.reporting.figures.predictions import prediction_points
 from hybridlab.reporting.figures.timeline import working_s
 from hybridlab.reporting.findings import fastest_words, memory_finding
@@ -225,6 +226,26 @@ def test_neighbouring_bands_join() -> None:
 def test_the_soak_tells_growth_from_none(tables: Tables) -> None:
     title = " ".join(DRAWN["soak"](tables).get_suptitle().split())
     assert title.startswith("Memory grows in 2 of 6 arms, at most by 89.8 MiB per 100 cycles")
+
+
+def test_no_interval_is_a_power_of_ten(tables: Tables) -> None:
+    slow = tables["trials"].assign(latency_s=60 * tables["trials"]["latency_s"])
+    figure = figures.break_even(slow, tables["cases"])
+    figure.draw_without_rendering()
+    ticks = [label.get_text() for ax in figure.axes for label in ax.get_xticklabels()]
+    assert max(float(text.replace(",", "")) for text in ticks) >= 100
+    assert not [text for text in ticks if "e" in text]
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.9, 1.0, 1.6, 9.0])
+def test_words_are_read_on_every_cell(ratio: float) -> None:
+    ax = Figure().add_subplot()
+    draw_ratios(ax, pd.DataFrame([[ratio]]), pd.DataFrame([["x"]]), most=3.0)
+    red, green, blue, share = ax.collections[0].get_facecolors()[0]  # type: ignore[attr-defined]
+    on_white = [share * part + 1 - share for part in (red, green, blue)]
+    linear = [((part + 0.055) / 1.055) ** 2.4 for part in on_white]
+    luminance = sum(w * part for w, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    assert (luminance + 0.05) / 0.05 >= 4.5  # black words, by WCAG
 
 
 def test_twelve_long_names_stay_apart() -> None:
