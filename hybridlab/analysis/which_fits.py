@@ -13,6 +13,7 @@ import pandas as pd
 
 from hybridlab import catalog
 from hybridlab.analysis.arms import numbers
+from hybridlab.analysis.case_status import WITH_BYTES
 from hybridlab.analysis.pick import (
     DEFAULT_MARGIN_BYTES,
     best_by_size,
@@ -31,6 +32,8 @@ Evidence = Literal["measured", "simulated", "predicted"]
 TARGET = "t4"
 #: What openai-whisper does when nobody asks for anything else.
 DEFAULT_BACKEND = "openai-whisper"
+#: Of one card, whose driver does not give exactly the same twice.
+_SAME_CAPACITY = 0.01
 #: Size, backend, dtype.
 Combination = tuple[str, str, str]
 #: Of a `PairFit` what a case says.
@@ -38,6 +41,15 @@ Reading = dict[str, Any]
 #: The same of a case without a reading on a card without a prediction.
 NOTHING: Reading = {"evidence": "predicted", "moments": {}, "others_bytes": 0.0}
 NOTHING |= {"margin_bytes": math.nan, "fits": False, "predicted": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioSearch:
+    """What the search for the longest audio of notebook 03 found, up to the very last byte."""
+
+    longest_s: float
+    #: A longer one failed; else none was tried.
+    failed_beyond: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +72,10 @@ class PairFit:
     lost: str
     #: The planner's highest moment; None for a card that it does not know.
     predicted: Estimate | None
-    #: Predicted, leaving the margin; None where nothing is predicted.
-    longest_audio_s: float | None
+    #: Leaving the margin; None where nothing is predicted.
+    predicted_audio_s: float | None
+    #: None where nobody searched with this pair.
+    search: AudioSearch | None
     plan: PairPlan | None
 
     @property
@@ -75,9 +89,16 @@ class PairFit:
         return max(("load_peak", "request_peak"), key=lambda name: self.moments.get(name, 0.0))
 
     @property
+    def longest_audio_s(self) -> float | None:
+        """Found by search where the run has one, else predicted."""
+        return self.search.longest_s if self.search else self.predicted_audio_s
+
+    @property
     def audio_is_limited(self) -> bool:
         """Whether a request with a longer audio breaks it before Voxtral's own limit does."""
-        longest_s = self.longest_audio_s
+        if self.search:
+            return self.search.failed_beyond
+        longest_s = self.predicted_audio_s
         return longest_s is not None and longest_s < catalog.VOXTRAL_MAX_ANSWER_S
 
 
@@ -94,6 +115,8 @@ class WhichFits:
     rows: tuple[PairFit, ...]
     #: Why cases gave no reading, by combination.
     reasons: Mapping[str, str]
+    #: For the longest audio, by combination.
+    searches: Mapping[Combination, AudioSearch]
     #: Those that were looked at; none where all is predicted.
     cases: pd.DataFrame = field(compare=False, repr=False)
 
@@ -147,7 +170,10 @@ def which_fits(cases: pd.DataFrame, card: Card | None = None) -> WhichFits:
     lost = {one: "" if was_stopped(row) else str(row["status"]) for one, row in unread.items()}
     plan = _planner(card, llm_model, llm_dtype, capacity, readings.values()) if card else None
     wanted = _combinations(plan, [*readings, *unread])
-    rows = tuple(_row(one, plan, readings.get(one), lost.get(one, "")) for one in wanted)
+    searches = {} if ran.empty else _searches(cases, ran.iloc[0], capacity)
+    rows = tuple(
+        _row(one, plan, readings.get(one), lost.get(one, ""), searches.get(one)) for one in wanted
+    )
     return WhichFits(
         card=card,
         device=device,
@@ -156,6 +182,7 @@ def which_fits(cases: pd.DataFrame, card: Card | None = None) -> WhichFits:
         capacity_bytes=capacity or float(card.usable_bytes if card else math.nan),
         rows=rows,
         cases=ran,
+        searches=searches,
         reasons={" ".join(one): str(row["reason"] or "") for one, row in unread.items()},
     )
 
@@ -170,6 +197,25 @@ def _of_a_released_voxtral(cases: pd.DataFrame) -> pd.DataFrame:
     own = own[own["llm_model"].isin(released)]
     own = own[own["asr_model"].isin(catalog.WHISPER_SIZES)]
     return own[own["device"].eq(own["device"].iloc[0])] if len(own) else own
+
+
+def _searches(
+    cases: pd.DataFrame, like: Any, capacity_bytes: int | None
+) -> dict[Combination, AudioSearch]:
+    """Those with the same Voxtral on the same device; not inside a memory limit of their own."""
+    if capacity_bytes is None or "limit_found" not in cases:
+        return {}
+    own = cases[cases["experiment"].eq("memory_limits") & cases["status"].isin(WITH_BYTES)]
+    for name in ("llm_model", "llm_dtype", "device"):
+        own = own[own[name].eq(like[name])]
+    own = own[own["limit_kind"].eq("audio_s") & numbers(own, "limit_found").gt(0)]
+    own = own[(numbers(own, "capacity_bytes") / capacity_bytes - 1).abs() < _SAME_CAPACITY]
+    return {
+        _combination(row): AudioSearch(
+            longest_s=float(row["limit_found"]), failed_beyond=bool(row["limit_hit"])
+        )
+        for _, row in own.iterrows()
+    }
 
 
 def _combination(row: Any) -> Combination:
@@ -238,13 +284,18 @@ def _combinations(plan: _Planner | None, asked: list[Combination]) -> list[Combi
 
 
 def _row(
-    combination: Combination, plan: _Planner | None, reading: Reading | None, lost: str
+    combination: Combination,
+    plan: _Planner | None,
+    reading: Reading | None,
+    lost: str,
+    search: AudioSearch | None,
 ) -> PairFit:
     size, backend, dtype = combination
     planned = plan.one(combination) if plan else None
     shared: dict[str, Any] = {
         **{"asr_model": size, "asr_backend": backend, "asr_dtype": dtype, "plan": planned},
-        "longest_audio_s": plan.longest_audio_s(combination) if plan else None,
+        "predicted_audio_s": plan.longest_audio_s(combination) if plan else None,
+        "search": search,
     }
     if reading is not None:
         return PairFit(**shared, **reading)

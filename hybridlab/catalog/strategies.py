@@ -20,6 +20,8 @@ class Variant:
     """One way to run a strategy."""
 
     name: str
+    #: What it adds to its strategy's advice, in plain words; '' for nothing.
+    manner: str = ""
     #: Its notebook measures it unless its parameters say otherwise.
     default: bool = False
     place: Place = "process"
@@ -72,6 +74,7 @@ class StrategyFacts:
     """A strategy: who runs when. The first of its variants is the plain one."""
 
     name: str
+    advice: str  #: what to do, in plain words
     implementation: str  #: `module:class` of a `hybridlab.strategies.base.Strategy`
     bound: str  #: what limits its speed
     colour: str
@@ -104,6 +107,7 @@ def register(facts: StrategyFacts, variants: Iterable[Variant]) -> StrategyFacts
 register(
     StrategyFacts(
         name="solo",
+        advice="Leave Whisper out and let Voxtral transcribe as well",
         implementation="hybridlab.strategies.solo:Solo",
         bound="both requests' compute; with one prefix for both, the weights that every decoded "
         "token reads",
@@ -113,12 +117,18 @@ register(
     ),
     [
         Variant(name="two-requests", default=True, ledger="solo"),
-        Variant(name="shared-prefix", default=True, nearest="two-requests"),
+        Variant(
+            name="shared-prefix",
+            manner="with the audio read once for both requests",
+            default=True,
+            nearest="two-requests",
+        ),
     ],
 )
 register(
     StrategyFacts(
         name="sequential",
+        advice="Keep both loaded and let them take turns",
         implementation="hybridlab.strategies.sequential:Sequential",
         bound="the sum of both models; batches trade latency and bytes for throughput",
         colour="#d55e00",
@@ -126,37 +136,104 @@ register(
     ),
     [
         Variant(name="plain", default=True, batches=False, ledger="sequential"),
-        Variant(name="empty-cache", default=True, clears_cache=True),
-        Variant(name="expandable-segments", expands_segments=True),
         Variant(
-            name="asyncio", default=True, streams=True, batches=False, options=("max_in_flight",)
+            name="empty-cache",
+            manner="giving unused memory back after each",
+            default=True,
+            clears_cache=True,
         ),
-        Variant(name="batched", default=True, streams=True, options=("batch",)),
+        Variant(
+            name="expandable-segments",
+            manner="in blocks of memory that can grow",
+            expands_segments=True,
+        ),
+        Variant(
+            name="asyncio",
+            manner="with several requests under way",
+            default=True,
+            streams=True,
+            batches=False,
+            options=("max_in_flight",),
+        ),
+        Variant(
+            name="batched",
+            manner="with several requests at once",
+            default=True,
+            streams=True,
+            options=("batch",),
+        ),
     ],
 )
 _ONE, _TWO = "parallel, one process", "parallel, two processes"
 register(
     StrategyFacts(
         name="parallel",
+        advice="Keep both loaded and let them work at the same time",
         implementation="hybridlab.strategies.parallel:Parallel",
         bound="Python's lock, time slices, the memory bus, or the slower of the two",
         colour="#7b3fa0",
         marker="^",
     ),
     [
-        Variant(name="threads", default=True, ledger=_ONE, nearest="processes", concurrent=True),
-        Variant(name="streams", ledger=_ONE, nearest="processes-mps", concurrent=True),
-        Variant(name="processes", default=True, place="workers", ledger=_TWO, concurrent=True),
-        Variant(name="processes-mps", place="workers-mps", ledger=_TWO, concurrent=True),
-        Variant(name="ctranslate2", backend="faster-whisper", concurrent=True),
-        Variant(name="whisper-on-cpu", place="asr-on-host", concurrent=True),
-        Variant(name="single-container", place="server", nearest="processes", concurrent=True),
-        Variant(name="separate-containers", place="servers", nearest="processes", concurrent=True),
+        Variant(
+            name="threads",
+            manner="in two threads of one process",
+            default=True,
+            ledger=_ONE,
+            nearest="processes",
+            concurrent=True,
+        ),
+        Variant(
+            name="streams",
+            manner="on two CUDA streams of one process",
+            ledger=_ONE,
+            nearest="processes-mps",
+            concurrent=True,
+        ),
+        Variant(
+            name="processes",
+            manner="in a process each",
+            default=True,
+            place="workers",
+            ledger=_TWO,
+            concurrent=True,
+        ),
+        Variant(
+            name="processes-mps",
+            manner="in a process each under NVIDIA MPS",
+            place="workers-mps",
+            ledger=_TWO,
+            concurrent=True,
+        ),
+        Variant(
+            name="ctranslate2",
+            manner="Whisper through faster-whisper",
+            backend="faster-whisper",
+            concurrent=True,
+        ),
+        Variant(
+            name="whisper-on-cpu", manner="Whisper on the CPU", place="asr-on-host", concurrent=True
+        ),
+        Variant(
+            name="single-container",
+            manner="in one server",
+            place="server",
+            nearest="processes",
+            concurrent=True,
+        ),
+        Variant(
+            name="separate-containers",
+            manner="in a server each",
+            place="servers",
+            nearest="processes",
+            concurrent=True,
+        ),
     ],
 )
 register(
     StrategyFacts(
         name="pipelined",
+        advice="Keep both loaded and let Whisper hear the next request while Voxtral answers",
         implementation="hybridlab.strategies.pipelined:Pipelined",
         bound="the slower model; a single request is no faster",
         colour="#ca9161",
@@ -169,6 +246,7 @@ _OFFLOAD = "hybridlab.strategies.offload"
 register(
     StrategyFacts(
         name="swapping",
+        advice="Keep Whisper off the card and bring it in for each of its turns",
         implementation="hybridlab.strategies.swapping:Swapping",
         bound="the library, the disk, the link",
         colour="#56b4e9",
@@ -178,6 +256,7 @@ register(
     [
         Variant(
             name="reload-cached",
+            manner="from the system's file cache",
             default=True,
             offloader=f"{_OFFLOAD}.base:ReloadCached",
             ledger=_ASR,
@@ -185,16 +264,28 @@ register(
         ),
         Variant(
             name="reload-from-disk",
+            manner="from the disk",
             default=True,
             offloader=f"{_OFFLOAD}.base:ReloadFromDisk",
             from_disk=True,
             ledger=_ASR,
             ledger_both=_BOTH,
         ),
-        Variant(name="module-to-cpu", offloader=f"{_OFFLOAD}.per_tensor:ToCpu", host_copy=True),
-        Variant(name="pinned", offloader=f"{_OFFLOAD}.per_tensor:Pinned", host_copy=True),
+        Variant(
+            name="module-to-cpu",
+            manner="from the computer's own memory",
+            offloader=f"{_OFFLOAD}.per_tensor:ToCpu",
+            host_copy=True,
+        ),
+        Variant(
+            name="pinned",
+            manner="from pinned memory of the computer",
+            offloader=f"{_OFFLOAD}.per_tensor:Pinned",
+            host_copy=True,
+        ),
         Variant(
             name="single-buffer",
+            manner="in one copy from the computer's memory",
             default=True,
             offloader=f"{_OFFLOAD}.single_buffer:SingleBuffer",
             host_copy=True,
@@ -203,6 +294,7 @@ register(
         ),
         Variant(
             name="single-buffer-overlapped",
+            manner="in one copy behind Voxtral's work",
             default=True,
             offloader=f"{_OFFLOAD}.single_buffer:OverlappedBuffer",
             host_copy=True,

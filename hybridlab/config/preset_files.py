@@ -6,6 +6,7 @@ the released weights there, and none anywhere else.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,12 +29,14 @@ def presets(folder: Path = PRESETS_DIR) -> list[str]:
 
 
 def comment(preset: str, folder: Path = PRESETS_DIR) -> str:
-    """What a preset runs, in the words of the comments of its file; '' for a name that is none."""
+    """What a preset runs, in the words of the comment that opens its file; '' for a name that is
+    none."""
     path = folder / f"{preset}.yaml"
     if preset not in presets(folder):
         return ""
     lines = path.read_text(encoding="utf-8").splitlines()
-    return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+    opening = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.lstrip("# ") for line in opening)
 
 
 def on_colab() -> bool:

@@ -74,24 +74,43 @@ def nearest(found: WhichFits) -> PairFit:
 
 
 def verdict(row: PairFit) -> str:
-    """'2.43 GiB', '3.21 GiB short', 'out of memory': what it leaves of the card."""
+    """'2.43 GiB free', '3.21 GiB short', 'out of memory': what it leaves of the card."""
     if row.lost:
         return row.lost
     if not math.isfinite(row.margin_bytes):
         return "margin unknown"
     if row.margin_bytes < 0:
         return labels.spare(row.margin_bytes)
-    return format_bytes(row.margin_bytes)
+    return f"{format_bytes(row.margin_bytes)} free"
 
 
-def breaks_first(row: PairFit) -> str:
-    """What would end it first: an audio beyond what a request may bring, else the moment that takes
-    most."""
+def limit(row: PairFit) -> str:
+    """What breaks first: of what fits the longest audio, of what does not when it fails; '' where
+    that is not known."""
     if not row.moments:
         return ""
-    if row.fits and row.audio_is_limited:
-        return f"breaks over {row.longest_audio_s:g} s of audio"
-    return labels.MOMENTS[row.highest_moment]
+    if not row.fits:
+        return labels.WHILE[row.highest_moment]
+    if row.longest_audio_s is None:
+        return f"most {labels.WHILE[row.highest_moment]}"
+    return f"up to {row.longest_audio_s:g} s of audio"
+
+
+def row_words(row: PairFit) -> str:
+    """'✓ 2.43 GiB free, up to 180 s of audio': what stands beside a bar."""
+    sign = labels.FIT_SIGNS["fits" if row.fits else "does not fit"]
+    return f"{sign} {', '.join(filter(None, [verdict(row), limit(row)]))}"
+
+
+def audio_is_from(found: WhichFits) -> list[str]:
+    """What the longest audio of the rows is, for small print; nothing where none has any."""
+    said = []
+    if any(row.predicted_audio_s and not row.search for row in found.rows):
+        said.append(f"up to … s of audio: predicted, with {MARGIN}")
+    searched = [row.name for row in found.rows if row.search]
+    if searched:
+        said.append(f"found by search for {', '.join(searched)}")
+    return said
 
 
 # ---------------------------------------------------------------------------- the three numbers
@@ -110,12 +129,30 @@ def three_numbers(found: WhichFits) -> list[Card]:
     spare = f"{labels.spare(pick.margin_bytes)}: {peak} of {format_bytes(found.capacity_bytes)}"
     cards = [("What fits", pick.asr_model, spare)]
     if pick.longest_audio_s is not None:
-        most = "" if pick.audio_is_limited else "all that Voxtral takes, "
-        longest = f"{pick.longest_audio_s:g} s of audio"
-        cards.append(("Longest request", longest, f"{most}with {MARGIN}: predicted"))
+        at_least = "at least " if pick.search and not pick.search.failed_beyond else ""
+        longest = f"{at_least}{pick.longest_audio_s:g} s of audio"
+        cards.append(("Longest request", longest, _longest_is_from(found, pick)))
     moment = labels.MOMENTS[pick.highest_moment]
     if pick.audio_is_limited:
         cards.append(("What breaks first", "a longer audio", "the request peak grows with it"))
     else:
         cards.append(("What breaks first", moment, f"the highest moment, {peak}"))
     return cards
+
+
+def _longest_is_from(found: WhichFits, pick: PairFit) -> str:
+    """Whether it was found by search or is predicted, and what the run's searches found of other
+    pairs."""
+    if pick.search:
+        end = "a longer one failed" if pick.search.failed_beyond else "no longer one was tried"
+        return f"found by search on {_device(found)}: {end}"
+    most = "" if pick.audio_is_limited else "all that Voxtral takes; "
+    others = [
+        f"; {size} ({backend}, {dtype}) by search: {search.longest_s:g} s of audio"
+        for (size, backend, dtype), search in found.searches.items()
+    ]
+    return f"{most}predicted, with {MARGIN}{''.join(others)}"
+
+
+def _device(found: WhichFits) -> str:
+    return "the simulated card" if found.evidence == "simulated" else "this device"

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 EMPTY = "–"
 #: The three moments of a pair's memory.
 MOMENTS = {"load_peak": "load peak", "idle": "idle", "request_peak": "request peak"}
+#: When one of them is.
+WHILE = {
+    "load_peak": "while loading",
+    "idle": "between requests",
+    "request_peak": "during a request",
+}
 #: The family of models that has each role here.
 ROLES = {role: family.capitalize() for role, family in FAMILIES.items()}
 #: What memory is attributed to, from the bottom to the top of a stack.
@@ -45,8 +51,8 @@ PLANNER_OWNERS = {
     "llm request": "request",
     "asr request": "request",
 }
-#: What a search for a limit varies.
 FIT_SIGNS = {"fits": "✓", "does not fit": "✗", "depends": "?"}
+#: What a search for a limit varies.
 LIMITS = {"audio_s": "longest audio", "batch": "largest batch", "beams": "most beams"}
 STATUSES = {"oom": "out of memory", "": "no status"}
 

@@ -50,6 +50,9 @@ MOMENT_LOOK = {
     "idle": ("#333333", "o"),
     "request_peak": (OWNER_COLOURS["request"], "s"),
 }
+#: What stays on the card and what a request adds, of a pair that fits and of one that does not:
+#: dark against pale, also for those who see no green.
+FIT_LOOK = {True: ("#14603f", "#57a680"), False: ("#b8b8b8", "#e2e2e2")}
 #: Remedies against growth of memory.
 REMEDY_LOOK = {
     "none": ("#222222", "o"),

@@ -77,6 +77,51 @@ def test_a_reading_decides_against_its_prediction() -> None:
     assert not {row.name: row for row in found.rows}["turbo (transformers, float16)"].fits
 
 
+def search(**values: Any) -> dict[str, Any]:
+    own = {"experiment": "memory_limits", "limit_kind": "audio_s", "limit_found": 210.0}
+    return beside("large-v3", 2.9) | own | {"limit_hit": True, "case_id": "limit"} | values
+
+
+def longest(**values: Any) -> tuple[str, str, str]:
+    """The card of the longest request, beside a search with these values."""
+    cases = pd.DataFrame([beside("large-v3", 2.0), search(**values)])
+    (card,) = [one for one in fit_words.three_numbers(which_fits(cases)) if one[0][0] == "L"]
+    return card
+
+
+def test_the_longest_audio_is_the_searched_one_where_there_was_a_search() -> None:
+    assert longest()[1:] == (
+        "210 s of audio",
+        "found by search on the simulated card: a longer one failed",
+    )
+    assert longest(limit_hit=False)[1:] == (
+        "at least 210 s of audio",
+        "found by search on the simulated card: no longer one was tried",
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"capacity_bytes": 1 * GIB},  # inside a memory limit of its own
+        {"device": "cuda:0"},
+        {"llm_model": "pocket"},
+        {"limit_kind": "batch"},
+        {"status": "crashed"},
+        {"limit_found": None},
+    ],
+)
+def test_a_search_of_something_else_does_not_count(values: dict[str, Any]) -> None:
+    _, figure, words = longest(**values)
+    assert (figure, words) == ("240 s of audio", f"predicted, with {fit_words.MARGIN}")
+
+
+def test_a_search_with_another_whisper_is_told_beside_the_prediction() -> None:
+    _, figure, words = longest(asr_model="small")
+    assert figure == "240 s of audio"
+    assert words.endswith("; small (transformers, float16) by search: 210 s of audio")
+
+
 def test_a_toy_decides_nothing() -> None:
     toy = which_fits(pd.DataFrame([beside("base", 0.2, llm_model="pocket")]))
     assert toy.n_run == 0 and toy.evidence == "predicted"

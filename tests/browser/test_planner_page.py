@@ -188,7 +188,8 @@ def longest_of(pair: PairPlan, request: Request, margin_bytes: int) -> float:
 
 
 def rows(page: Any) -> dict[str, str]:
-    """Words of each size's row."""
+    """Words of each size's row, those that are folded among them."""
+    page.eval_on_selector_all("#planner details", "all => all.forEach(e => { e.open = true; })")
     found = page.locator("#planner-sizes > li").all()
     return {row.locator("b").inner_text(): row.inner_text() for row in found}
 
@@ -212,11 +213,22 @@ def test_it_opens_with_what_plan_says_of_a_t4(opened: Callable[[str], Any]) -> N
 
 def test_bars_and_the_capacity_have_their_bytes_as_lengths(opened: Callable[[str], Any]) -> None:
     page = opened("#planner?card=rtx-3060&audio_s=300")
+    pair = plan("rtx-3060", audio_s=300).by_size[-1]
+    whole, idle, load, edge = (
+        page.locator(f"#planner-sizes .sum .{name}").last.bounding_box()
+        for name in ("track", "idle", "tick", "capacity")
+    )
+    for drawn_px, n_bytes in (
+        (idle["width"], pair.moment("idle").expected),
+        (load["x"] + load["width"] / 2 - whole["x"], pair.load_peak_bytes),
+    ):
+        share = drawn_px / (edge["x"] - whole["x"])
+        assert share == pytest.approx(n_bytes / pair.capacity_bytes, abs=0.01)
+    rows(page)
     track, bar, line = (
         page.locator(f"#planner-sizes .{name}").last.bounding_box()
         for name in ("track", "bar", "capacity")
     )
-    pair = plan("rtx-3060", audio_s=300).by_size[-1]
     capacity_px = line["x"] - track["x"]
     assert bar["width"] / capacity_px == pytest.approx(
         pair.request_peak_bytes / pair.capacity_bytes, abs=0.01

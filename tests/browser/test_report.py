@@ -80,6 +80,9 @@ def test_on_a_phone_nothing_is_outside_the_screen(
     opened.set_viewport_size({"width": 390, "height": 844})
     until(opened, "document.querySelector('#chart canvas').clientWidth < 390")
     screenshot(opened, "report-phone")
+    # the figure is wider than the screen: what it says stands under it in words
+    assert opened.locator(".rows li").count() == 12
+    assert "GiB free, up to" in opened.inner_text(".rows .picked")
     opened.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
     width = "document.documentElement.scrollWidth"
     assert opened.evaluate(width) == 390
@@ -92,6 +95,32 @@ def test_on_a_phone_nothing_is_outside_the_screen(
     assert len(cells) > 100
     assert all(0 <= left < right <= 390 for left, right, *_ in cells)
     assert all(len(name) > 2 for _, _, tag, name in cells if tag == "TD")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_all_that_is_folded_is_read_in_light_and_dark_on_desk_and_phone(
+    page: Any,
+    report: Path,
+    scheme: str,
+    width: int,
+    serious_violations: Callable[..., list[str]],
+) -> None:
+    """No table is wider than its place, also with words that no line holds."""
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(report.as_uri(), timeout=60_000)
+    page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
+    page.wait_for_selector(READY, timeout=60_000)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    wide = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel)"
+    assert page.eval_on_selector_all(".wide", wide) == []
+    words = (
+        "all => all.map(e => e.getBoundingClientRect()).filter(r => r.right > innerWidth).length"
+    )
+    assert page.eval_on_selector_all("#document th, #document td", words) == 0
+    assert serious_violations(page, whatever=True) == []
+    assert page.errors == page.fetched == []
 
 
 def test_page_one_is_one_page_of_paper(

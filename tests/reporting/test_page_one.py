@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from hybridlab import catalog
 from hybridlab.analysis.recommendation import recommend
 from hybridlab.analysis.which_fits import which_fits
+from hybridlab.catalog.strategies import StrategyFacts
 from hybridlab.reporting import figures, fit_words, key_findings
 from hybridlab.reporting.html import build_report
 from hybridlab.reporting.html.page_one import NOT_RACED, page_one
@@ -23,6 +25,7 @@ from tests.pages import Page, load, with_pictures
 from tests.synthetic import change_cases as change
 from tests.synthetic import write_run
 
+KEPT = [("sequential", "plain"), (None, None)]
 DISTURBED = {"status": "invalid", "other_processes_cpu_share": 0.75}
 
 
@@ -55,8 +58,10 @@ def test_it_says_what_fits_how_to_share_and_what_to_type(run: Path) -> None:
         "Longest request",
         "240 s of audio",
         "a longer audio",
-        "parallel/threads takes 0.86 [0.86, 0.86] times as long per request as sequential/plain",
-        "n = 5 cases",
+        "How to share it: Keep both loaded and let them work at the same time, in two threads of "
+        "one process (parallel/threads).",
+        "A request takes 0.86 [0.86, 0.86] times as long as where they take turns "
+        "(sequential/plain); n = 5 cases, measured with",
         "Bytes of 5 pairs measured on the device itself",
         "predicted by formulas, nothing was run",
         "What released models say, and how many words they get wrong.",
@@ -94,7 +99,8 @@ def test_a_toy_is_no_answer(run: Path) -> None:
 def test_missing_notebooks_are_named_before_the_answer(tmp_path: Path) -> None:
     text = first_page(with_pictures(write_run(tmp_path, notebooks=3))).text
     assert text.startswith("This run is a part of the suite; notebooks without a result: 03_")
-    assert f"Not told: {NOT_RACED}." in text
+    assert f"How to share it: not told by this run: {NOT_RACED}." in text
+    assert "Race the ways to share: hybridlab run pocket --only 04,05,06" in text
     assert "How the two should share the device." in text
 
 
@@ -107,7 +113,8 @@ def test_invalid_cases_stand_before_the_answer_and_in_its_place(disturbed: Path)
     one = page_one(Run(disturbed))
     counts = f"{WORDS}; close them and repeat. Their bytes and texts count, their times do not."
     assert one.cautions == [counts]
-    assert one.sharing == f"Not told: {WORDS}."
+    assert one.sharing.advice == f"not told by this run: {WORDS}."
+    assert one.sharing.step is None  # the steps below repeat what is invalid
     assert one.steps[0][1].endswith("synthetic-run --resume")
 
 
@@ -151,12 +158,30 @@ def test_too_few_rounds_are_no_finding(run: Path) -> None:
         kept = [row for row in rows if row["experiment"] != RACE or row["round"] < 2]
         path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
     one = page_one(Run(run))
-    assert one.sharing.startswith("Too few rounds to tell; so far ")
+    assert one.sharing.advice.startswith("too few rounds to tell; so far: Keep both loaded")
     cases, trials = run_table(run, "cases"), run_table(run, "trials")
     title = figures.latency(trials, cases).get_suptitle()
     assert "too few rounds to tell" in title.replace("\n", " ")
     ticks = figures.latency(trials, cases).axes[0].get_yticklabels()
     assert {label.get_fontweight() for label in ticks} == {"normal"}
+
+
+def test_one_way_alone_is_no_race(run: Path) -> None:
+    for path in run.glob("parts/*/*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        kept = [row for row in rows if (row.get("strategy"), row.get("variant")) in KEPT]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    (run / "cases.parquet").unlink()
+    told = page_one(Run(run)).sharing
+    assert told.advice.startswith("not told by this run, which measured one way alone: Keep both")
+    assert told.step is not None and told.step[1].endswith("--only 04,05,06")
+
+
+@pytest.mark.parametrize("facts", catalog.STRATEGIES.values(), ids=catalog.STRATEGIES)
+def test_every_way_has_plain_words(facts: StrategyFacts) -> None:
+    assert facts.advice
+    manners = [variant.manner for variant in facts]
+    assert manners[1:] == list(dict.fromkeys(filter(None, manners[1:])))
 
 
 def test_one_ratio_has_one_estimate(run: Path) -> None:
@@ -170,7 +195,7 @@ def test_one_ratio_has_one_estimate(run: Path) -> None:
     assert chosen is not None
     ratio = f"{chosen.relative:.2f} ["
     assert str(shown).startswith(f"× {ratio}")
-    assert ratio in page_one(read).sharing
+    assert ratio in page_one(read).sharing.evidence
     own = [rows[rows["notebook"] == "05_parallel"] for rows in (cases, trials)]
     told = key_findings.strategy_comparison(*own)
     assert any(f"parallel/threads {ratio}" in sentence for sentence in told)

@@ -33,6 +33,11 @@ SETS: dict[str, dict[str, tuple[str, str]]] = {
     "moments": palette.MOMENT_LOOK,
     "remedies": palette.REMEDY_LOOK,
     "predicted": palette.PREDICTED_LOOK,
+    "fit": {
+        f"{fits} {at}": (c, "")
+        for fits, two in palette.FIT_LOOK.items()
+        for at, c in enumerate(two)
+    },
 }
 
 

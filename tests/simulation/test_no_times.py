@@ -198,7 +198,16 @@ def test_the_page_says_why_there_are_no_times(run: Path) -> None:
     assert not re.search(r"\b(nan|NaN|NaT)\b", visible)
     opened = Run(run)
     one = page_one(opened)
-    check([one.sentence, one.sharing, one.evidence, *one.cannot, *one.cautions])
+    check(
+        [
+            one.sentence,
+            one.sharing.advice,
+            one.sharing.evidence,
+            one.evidence,
+            *one.cannot,
+            *one.cautions,
+        ]
+    )
     check(text for number in one.numbers for text in number)
     check(answer.recommendation(opened).values())
     check(text for card in answer.cards(opened) for text in card)

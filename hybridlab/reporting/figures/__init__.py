@@ -7,7 +7,7 @@ is missing. One colour per model, everywhere, with a hatch, marker or dash as a 
 from hybridlab.reporting.figures.heatmaps import break_even, interference
 from hybridlab.reporting.figures.limits import request_scaling, survival
 from hybridlab.reporting.figures.load_sweep import load_sweep
-from hybridlab.reporting.figures.memory import memory_bars, plan_bars, three_numbers
+from hybridlab.reporting.figures.memory import memory_bars, three_numbers
 from hybridlab.reporting.figures.predictions import predicted_against_measured
 from hybridlab.reporting.figures.quality import quality_memory
 from hybridlab.reporting.figures.request import request
@@ -27,7 +27,6 @@ __all__ = [
     "memory_bars",
     "memory_over_time",
     "pareto",
-    "plan_bars",
     "predicted_against_measured",
     "quality_memory",
     "request",

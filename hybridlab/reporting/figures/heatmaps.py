@@ -22,6 +22,8 @@ from hybridlab.reporting.palette import PHASE_LOOK
 from hybridlab.reporting.rows import CONTROL, strategies_first
 
 PARTIES = {**labels.ROLES, "copy": "weights"}
+#: How much of a colour is on the ground: black words are read on all of the scale.
+PALE = 0.5
 _NAMES = [f"{party} {phase}" for party in PARTIES.values() for phase in PHASE_LOOK]
 
 
@@ -31,9 +33,8 @@ def draw_ratios(ax: Axes, table: pd.DataFrame, words: pd.DataFrame, *, most: flo
     shown = table.astype(float).clip(lower=0.5, upper=most).fillna(1.0)
     look: Any = {"annot": words, "fmt": "", "annot_kws": {"fontsize": 10, "color": "black"}}
     norm = TwoSlopeNorm(1.0, 0.5, most)
-    # pale enough for black words
     sns.heatmap(
-        shown, cmap="PuOr_r", norm=norm, alpha=0.6, linewidths=0.5, cbar=False, ax=ax, **look
+        shown, cmap="PuOr_r", norm=norm, alpha=PALE, linewidths=0.5, cbar=False, ax=ax, **look
     )
     ax.grid(visible=False)
     ax.tick_params(length=0, labelrotation=0)
@@ -89,7 +90,9 @@ def _draw_arm(ax: Axes, arm: str, cells: pd.DataFrame) -> None:
     )
     for table in (ratios, words):
         table.index = pd.Index([f"{seconds:g} s of audio" for seconds in table.index])
-        table.columns = pd.Index([f"{seconds:.2g}" for seconds in table.columns])
+        table.columns = pd.Index(
+            [labels.number(float(f"{seconds:.2g}")) for seconds in table.columns]
+        )
     draw_ratios(ax, ratios, words, most=2.0)
     ax.set_title(f"{arm}: mean latency over that of {CONTROL}", loc="left")
 

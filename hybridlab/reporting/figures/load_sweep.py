@@ -71,8 +71,8 @@ NOTES = {
     "queue_time_s": ("a p95 and a knee need 100 requests at each rate (arrival_requests)",),
 }
 LATE = {
-    "p95_s": "p95 latency with waiting (s), logarithmic",
-    "queue_time_s": "median wait until a request is begun (s)",
+    "p95_s": "p95 latency with waiting (s),\nlogarithmic",
+    "queue_time_s": "median wait until\na request is begun (s)",
 }
 
 

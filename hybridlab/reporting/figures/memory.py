@@ -1,9 +1,7 @@
-"""Figures of bytes: measured by owner, at three moments, and as the planner predicts them. Axes in
-GiB."""
+"""Figures of bytes, measured by owner and at three moments. Axes in GiB."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,19 +12,15 @@ from matplotlib.lines import Line2D
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.case_status import WITH_BYTES
-from hybridlab.analysis.pick import margin_words, pick_of
-from hybridlab.planner import PairPlan
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.findings import memory_finding, simulated_words
 from hybridlab.reporting.labels import number_of, text_of
-from hybridlab.reporting.memory_stack import closed_stack, longest, planned_stack
+from hybridlab.reporting.memory_stack import closed_stack, longest
 from hybridlab.reporting.palette import MOMENT_LOOK, MUTED
-from hybridlab.reporting.rows import SIZES, evidence_of, worst_per_label
+from hybridlab.reporting.rows import evidence_of, worst_per_label
 from hybridlab.units import GIB, format_bytes
 
-#: From so many rows on they stand closer.
-MANY = 12
 _UNREAD = "ok, but without a memory reading"
 
 
@@ -100,59 +94,6 @@ def _note(total: float, row: pd.Series[Any]) -> str:
 def _spare(row: pd.Series[Any]) -> str:
     margin = number_of(row, "margin_bytes")
     return labels.spare(margin) if np.isfinite(margin) else ""
-
-
-# ------------------------------------------------------------------------------------ predictions
-
-
-@theme.styled()
-def plan_bars(plans: Sequence[PairPlan]) -> Figure:
-    """Predicted bytes of each pair at its worst moment, by owner, against the card's capacity."""
-    if not plans:
-        return theme.nothing_to_show("No plan was given, so no prediction is drawn.")
-    plans = sorted(plans, key=lambda plan: SIZES.index(plan.asr_model))
-    each_in = 0.42 if len(plans) < MANY else 0.3
-    figure, ax = theme.new_axes(theme.rows_height(len(plans), each_in=each_in))
-    stacks = [_planned(plan) for plan in plans]
-    elements.draw_stacks(ax, stacks)
-    names = [f"{plan.asr_model} {plan.asr_backend} {plan.asr_dtype}" for plan in plans]
-    elements.name_rows(ax, names)
-    elements.draw_capacity(ax, {plan.capacity_bytes for plan in plans}, longest(stacks))
-    notes = [
-        f"{labels.FIT_SIGNS[plan.fit]} {plan.fit}, {labels.spare(plan.margin_bytes)}"
-        for plan in plans
-    ]
-    elements.note_column(ax, enumerate(notes))
-    ax.set_xlabel("predicted memory (GiB)")
-    elements.stack_legend(ax, stacks)
-    dtypes = ", ".join(sorted({plan.llm_dtype for plan in plans}))
-    cards = ", ".join(sorted({plan.card for plan in plans}))
-    caption = (
-        f"n = {labels.counted(len(plans), 'prediction')}, nothing measured, so no interval · "
-        f"Voxtral in {dtypes} · weights: true sizes from the catalog · card {cards}, no memory "
-        "limit"
-    )
-    return theme.finish(figure, _plan_finding(plans), caption)
-
-
-def _planned(plan: PairPlan) -> dict[str, float]:
-    moment = max(("load_peak", "request_peak"), key=lambda name: plan.moment(name).expected)
-    return planned_stack(plan.expected(moment))
-
-
-def _plan_finding(plans: Sequence[PairPlan]) -> str:
-    best = pick_of(plans)
-    if best is None:
-        least = min(plans, key=lambda plan: plan.total_bytes)
-        spare = labels.spare(least.margin_bytes)
-        return f"No pair is predicted to fit with {margin_words()}: {least.asr_model} is {spare}"
-    words = f"{best.asr_model} in {best.asr_dtype}"
-    margin = labels.spare(best.margin_bytes)
-    if len(plans) == 1:
-        return f"{words} is predicted to fit with {margin}"
-    fitting = sum(plan.fit == "fits" for plan in plans)
-    some = f"{fitting} of {len(plans)} pairs are predicted to fit"
-    return f"{some}; the pick of them, {words}, has {margin}"
 
 
 # --------------------------------------------------------------------------------- three numbers

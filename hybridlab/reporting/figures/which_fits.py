@@ -3,35 +3,39 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.transforms import blended_transform_factory
 
 from hybridlab.analysis.which_fits import PairFit, WhichFits
 from hybridlab.analysis.which_fits import which_fits as answer
 from hybridlab.catalog import Card
 from hybridlab.reporting import fit_words, labels
 from hybridlab.reporting.figures import elements, theme
-from hybridlab.reporting.palette import CAPACITY_COLOUR, GUIDE, MOMENT_LOOK, MUTED, OWNER_LOOK
+from hybridlab.reporting.palette import CAPACITY_COLOUR, FIT_LOOK, GUIDE, MUTED, PAGE_COLOURS
 from hybridlab.units import GIB
 
-#: Of a row's height: one bar, and where the three of a row lie.
-_BAR, _LIFTS = 0.23, (-0.25, 0.0, 0.25)
-_HATCHES = dict(zip(MOMENT_LOOK, ("//", "", ".."), strict=True))
-#: The prediction's mark.
+#: Of a row's height: its bar, and the mark of its load peak, which is seen on a bar as well.
+_BAR, _TICK = 0.56, 0.78
+_ROW_IN = 0.28
+#: Points left of the axes where the sizes stand, beyond the names of the combinations.
+_SIZE_POINTS = -162
+#: Grounds: of the pick, and of what is more than the card has.
+_PICKED, _BEYOND = PAGE_COLOURS["light"]["good-bg"], PAGE_COLOURS["light"]["bad-bg"]
 _MARK: dict[str, Any] = {"marker": "D", "color": "white", "markeredgecolor": "black"}
-_MARK |= {"markersize": 6, "linestyle": "", "zorder": 6}
-_ROW_IN = 0.34
+_MARK |= {"markersize": 5, "linestyle": "", "zorder": 6}
 
 
 @theme.styled()
 def which_fits(cases: pd.DataFrame, card: Card | None = None) -> Figure:
-    """Load peak, idle and request peak of every size against the card's capacity, in its best
-    combination and in openai-whisper's default: filled where a case ran, else as predicted.
+    """A bar for every size in its best combination and in openai-whisper's default, against the
+    card's capacity: idle, request peak, load peak and prediction; hollow where no case ran.
 
     `cases` and `card` as of `analysis.which_fits`.
     """
@@ -41,78 +45,116 @@ def which_fits(cases: pd.DataFrame, card: Card | None = None) -> Figure:
 @theme.styled()
 def draw(found: WhichFits, *, title: bool = True) -> Figure:
     """`which_fits` of what is known already; without a title where one stands above it."""
-    figure, ax = theme.new_axes(theme.rows_height(len(found.rows), each_in=_ROW_IN) - 0.6)
+    figure, ax = theme.new_axes(theme.rows_height(len(found.rows), each_in=_ROW_IN) - 0.9)
     for y, row in enumerate(found.rows):
         _draw_row(ax, y, row)
-    names = [f"{row.asr_model} {row.asr_backend} {row.asr_dtype}" for row in found.rows]
-    best = found.rows.index(found.pick) if found.pick else None
-    ax.set_yticks(range(len(names)), names, fontsize=theme.CAPTION_POINTS)
-    ax.set_ylim(len(names) - 0.45, -0.55)
-    ax.grid(visible=False, axis="y")
-    if best is not None:
-        ax.get_yticklabels()[best].set_fontweight("bold")
-    _divide_sizes(ax, found)
-    ax.set_xlim(0, max(max(row.moments.values(), default=0.0) for row in found.rows) / GIB * 1.03)
+        _note(ax, y, row, picked=row == found.pick)
+    _name_rows(ax, found)
+    highest = max(max(row.moments.values(), default=0.0) for row in found.rows)
+    ax.set_xlim(0, max(highest, found.capacity_bytes) / GIB * 1.06)
     elements.draw_capacity(ax, [found.capacity_bytes], ax.get_xlim()[1] * GIB)
-    _notes(ax, found)
-    ax.set_xlabel("memory in use on the card (GiB)")
-    elements.legend_below(ax, handles=_handles(found), columns=4)
+    ax.axvspan(found.capacity_bytes / GIB, ax.get_xlim()[1], color=_BEYOND, zorder=0.5)
+    ax.set_facecolor("none")  # the ground of the pick goes through
+    if found.pick:
+        _mark_pick(figure, ax, found.rows.index(found.pick))
+    ax.set_xlabel("memory in use on the card, driver and other programs included (GiB)")
+    ax.xaxis.label.set_fontsize(theme.LEGEND_POINTS)
+    elements.legend_below(ax, handles=_handles(found))
     return theme.finish(figure, fit_words.headline(found) if title else "", _caption(found))
 
 
 def _draw_row(ax: Axes, y: int, row: PairFit) -> None:
-    ran = row.evidence != "predicted"
-    for lift, (moment, (colour, _)) in zip(_LIFTS, MOMENT_LOOK.items(), strict=True):
-        width = (row.moments.get(moment, 0.0) - row.others_bytes) / GIB
-        bar: dict[str, Any] = {"height": _BAR, "left": row.others_bytes / GIB, "zorder": 3}
-        if ran:
-            bar |= {"color": colour, "hatch": _HATCHES[moment], "edgecolor": "white"}
-            ax.barh(y + lift, width, **bar, linewidth=0.3)
-        else:
-            ax.barh(y + lift, width, **bar, facecolor="none", edgecolor=colour, linewidth=1.1)
-    if row.others_bytes:
-        base: dict[str, Any] = {"color": OWNER_LOOK["base"][0], "height": 3 * _BAR, "zorder": 3}
-        ax.barh(y, row.others_bytes / GIB, **base)
+    dark, pale = FIT_LOOK[row.fits]
+    idle, request, load = (
+        row.moments.get(name, 0.0) / GIB for name in ("idle", "request_peak", "load_peak")
+    )
+    bar: dict[str, Any] = {"height": _BAR, "zorder": 3, "linewidth": 1.2}
+    if row.evidence == "predicted":
+        edge = dark if row.fits else GUIDE
+        ax.barh(y, request, facecolor="white", edgecolor=edge, **bar)
+        ax.barh(y, idle, facecolor="white", edgecolor=edge, **bar)
+    else:
+        ax.barh(y, request, facecolor=pale, edgecolor=pale, **bar)
+        ax.barh(y, idle, facecolor=dark, edgecolor=dark, **bar)
+    if load:
+        ax.plot([min(idle, load), load], [y, y], color=CAPACITY_COLOUR, linewidth=1, zorder=4)
+        ends = [y - _TICK / 2, y + _TICK / 2]
+        ax.plot([load, load], ends, color=CAPACITY_COLOUR, linewidth=2, zorder=5)
     if row.predicted is not None:
-        ends = [row.predicted.low / GIB, row.predicted.high / GIB]
-        ax.plot(ends, [y, y], color="black", linewidth=1.2, zorder=5)
+        reach = [row.predicted.low / GIB, row.predicted.high / GIB]
+        ax.plot(reach, [y, y], color="black", linewidth=1, zorder=5)
         ax.plot(row.predicted.expected / GIB, y, **_MARK)
 
 
-def _divide_sizes(ax: Axes, found: WhichFits) -> None:
-    for y, (row, later) in enumerate(zip(found.rows, found.rows[1:], strict=False)):
-        if row.asr_model != later.asr_model:
-            ax.axhline(y + 0.5, color=GUIDE, linewidth=0.6, zorder=1)
+def _name_rows(ax: Axes, found: WhichFits) -> None:
+    """The combinations, and left of them each size once, in the row of the pick or the first."""
+    names = [f"{row.asr_dtype} {row.asr_backend}" for row in found.rows]
+    ax.set_yticks(range(len(names)), names, fontsize=theme.CAPTION_POINTS)
+    ax.set_ylim(len(names) - 0.45, -0.55)
+    ax.grid(visible=False, axis="y")
+    for size, group in groupby(enumerate(found.rows), key=lambda one: one[1].asr_model):
+        own = list(group)
+        picked = [y for y, row in own if row == found.pick]
+        at = picked[0] if picked else own[0][0]
+        ax.annotate(
+            size,
+            (0, at),
+            (_SIZE_POINTS, 0),
+            xycoords=ax.get_yaxis_transform(),
+            textcoords="offset points",
+            annotation_clip=False,
+            va="center",
+            ha="right",
+            fontsize=12,
+            fontweight="bold" if picked else "normal",
+        )
+        if own[-1][0] + 1 < len(names):
+            ax.axhline(own[-1][0] + 0.5, color=GUIDE, linewidth=0.6, zorder=1)
+    for label, row in zip(ax.get_yticklabels(), found.rows, strict=True):
+        label.set_color("black" if row.fits else MUTED)
+        label.set_fontweight("bold" if row == found.pick else "normal")
 
 
-def _notes(ax: Axes, found: WhichFits) -> None:
-    """To the right of each row what it leaves, and what breaks first."""
-    place: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
-    place |= {"xycoords": ax.get_yaxis_transform(), "va": "center", "fontsize": 9.5}
-    for y, row in enumerate(found.rows):
-        sign = "✓" if row.fits else "✗"
-        words = " · ".join(filter(None, [fit_words.verdict(row), fit_words.breaks_first(row)]))
-        weight = "bold" if row == found.pick else "normal"
-        ax.annotate(f"{sign} {words}", (1.012, y), (0, 0), fontweight=weight, **place)
-    heading = "left free · what breaks first"
-    ax.annotate(heading, (1.012, -0.55), (0, 27), color=MUTED, **place)
+def _note(ax: Axes, y: int, row: PairFit, *, picked: bool) -> None:
+    """To the right of a row what it leaves and what breaks first."""
+    ax.text(
+        *(1.02, y, fit_words.row_words(row)),
+        transform=ax.get_yaxis_transform(),
+        va="center",
+        fontsize=10,
+        color=FIT_LOOK[True][0] if row.fits else MUTED,
+        fontweight="bold" if picked else "normal",
+    )
+
+
+def _mark_pick(figure: Figure, ax: Axes, y: int) -> None:
+    """The row of the pick stands on a ground of its own, from edge to edge."""
+    ground = Rectangle(
+        *((0.0, y - 0.5), 1.0, 1.0),
+        transform=blended_transform_factory(figure.transFigure, ax.transData),
+        facecolor=_PICKED,
+        clip_on=False,
+        zorder=0.2,
+    )
+    ground.set_in_layout(False)
+    ax.add_artist(ground)
 
 
 def _handles(found: WhichFits) -> list[Any]:
-    handles: list[Any] = []
-    for moment, (colour, _) in MOMENT_LOOK.items():
-        look: dict[str, Any] = {"facecolor": "none", "edgecolor": colour}
-        if found.n_run:
-            look = {"facecolor": colour, "edgecolor": "white", "hatch": _HATCHES[moment]}
-        handles.append(Patch(label=labels.MOMENTS[moment], **look))
-    if any(row.others_bytes for row in found.rows):
-        handles.append(Patch(facecolor=OWNER_LOOK["base"][0], label="driver, other programs"))
-    if found.n_run < len(found.rows):
-        handles.append(
-            Patch(facecolor="none", edgecolor=CAPACITY_COLOUR, label="hollow: predicted, not run")
-        )
-    handles.append(Line2D([], [], label="prediction of the highest, range", **_MARK))
-    return handles
+    dark, pale = FIT_LOOK[True]
+    hollow: dict[str, Any] = {"facecolor": "white", "edgecolor": dark}
+    tick: dict[str, Any] = {"marker": "|", "color": CAPACITY_COLOUR, "linestyle": ""}
+    tick |= {"markersize": 13, "markeredgewidth": 2}
+    shared = [
+        Line2D([], [], label=labels.MOMENTS["load_peak"], **tick),
+        Line2D([], [], label="predicted peak", **_MARK),
+    ]
+    idle, request = (labels.MOMENTS[name] for name in ("idle", "request_peak"))
+    if not found.n_run:
+        return [Patch(**hollow, label=f"{idle}, then {request}"), *shared]
+    ran = [Patch(facecolor=dark, label=idle), Patch(facecolor=pale, label=request)]
+    rest = [Patch(**hollow, label="hollow: predicted, not run")]
+    return [*ran, *shared, *(rest if found.n_run < len(found.rows) else [])]
 
 
 def _caption(found: WhichFits) -> str:
@@ -126,8 +168,7 @@ def _caption(found: WhichFits) -> str:
             "weights: true sizes from the catalog",
             f"card {found.card.name}, no memory limit",
         ]
-    if any(row.longest_audio_s for row in found.rows):
-        words.append(f"breaks over … s of audio: predicted, with {fit_words.MARGIN}")
+    words += fit_words.audio_is_from(found)
     for why in dict.fromkeys(found.reasons.values()):
         names = ", ".join(name for name, reason in found.reasons.items() if reason == why)
         words.append(f"{names} did not run{f': {why}' if why else ''}")

@@ -1,10 +1,10 @@
-"""Page one: the question's answer on one page. A sentence, a figure, three numbers, how to share,
+"""Page one: the question's answer on one page. A sentence, how to share, a figure, three numbers,
 where the numbers are from, what the run cannot tell, and what to type next."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ from hybridlab.analysis.which_fits import TARGET, WhichFits, which_fits
 from hybridlab.audio import is_shipped
 from hybridlab.catalog import Card
 from hybridlab.config.params import NOTEBOOKS
+from hybridlab.config.preset_files import presets
 from hybridlab.reporting import figures, fit_words, labels
 from hybridlab.reporting.figures.which_fits import draw
 from hybridlab.reporting.findings import overflow_findings
@@ -24,14 +25,25 @@ from hybridlab.reporting.html.figures import Picture, picture
 from hybridlab.reporting.html.run_info import outcome
 from hybridlab.reporting.html.view_model import Run
 from hybridlab.reporting.labels import text_of
-from hybridlab.reporting.rows import CONTROL, cases_of, present, race_standings
+from hybridlab.reporting.rows import CONTROL, RACE, cases_of, present, race_standings
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
 
-#: Why nothing is said of how to share.
-NOT_RACED = "this run has no comparable cases of the ways to share (notebooks 04 to 06)"
+#: Why nothing is said of how to share, and the notebooks that race the ways.
+NOT_RACED = "no two ways were raced against each other"
+RACES = "04,05,06"
 #: Words, and a command under them ('' without one).
 Step = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the two should share the device: the way in plain words, what speaks for it, and where
+    nothing was raced the words and the command that race them."""
+
+    advice: str
+    evidence: str
+    step: Step | None = None
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,12 @@ class PageOne:
 
     cautions: list[str]
     sentence: str
+    sharing: Sharing
     picture: Picture
+    #: What the figure says in words, for a screen that it does not go on: pair, words, whether the
+    #: pick.
+    rows: list[tuple[str, str, bool]]
     numbers: list[fit_words.Card]
-    sharing: str
     evidence: str
     cannot: list[str]
     steps: list[Step]
@@ -55,9 +70,10 @@ def page_one(run: Run) -> PageOne:
     return PageOne(
         cautions=cautions(run, found),
         sentence=_sentence(found),
-        picture=_drawn(found),
-        numbers=fit_words.three_numbers(found),
         sharing=sharing(run, chosen),
+        picture=_drawn(found),
+        rows=[(row.name, fit_words.row_words(row), row == found.pick) for row in found.rows],
+        numbers=fit_words.three_numbers(found),
         evidence=evidence(run, found, chosen),
         cannot=cannot_tell(run, found, chosen),
         steps=steps(run, found),
@@ -113,34 +129,49 @@ def requirements(run: Run) -> Requirements:
     return Requirements.asked(**{name: float(given[name]) for name in names if given.get(name)})
 
 
-def sharing(run: Run, chosen: Recommendation | None) -> str:
+def sharing(run: Run, chosen: Recommendation | None) -> Sharing:
     """Which way, by how much, and from how many cases; or why that is not told."""
-    lost = invalid_words(cases_of(run.cases, "strategy_comparison"))
+    lost = invalid_words(cases_of(run.cases, RACE))
+    race = ("Race the ways to share:", f"hybridlab run {_preset(run)} --only {RACES}")
     if chosen is None:
-        why = lost or NOT_RACED
-        return f"Not told: {why}."
-    arm = f"{chosen.strategy}/{chosen.variant}"
+        return Sharing(f"not told by this run: {lost or NOT_RACED}.", "", None if lost else race)
+    advice, alone = f"{_way(chosen)}.", not chosen.runner_up
+    if alone:
+        advice = f"not told by this run, which measured one way alone: {advice}"
+    elif chosen.few:
+        advice = f"too few rounds to tell; so far: {advice}"
+    firm = f"a tie with {chosen.runner_up}, which takes more memory; " if chosen.tie else ""
+    counted = f"n = {labels.counted(chosen.n, 'case')}"
+    evidence = f"{_figure(run, chosen)}; {firm}{counted}, measured with {chosen.pair}."
+    evidence = f"{evidence} {labels.capital(lost)}." if lost else evidence
+    return Sharing(advice, evidence, race if alone else None)
+
+
+def _way(chosen: Recommendation) -> str:
+    """'Keep both loaded and let them take turns (sequential/plain)'."""
+    facts = catalog.STRATEGIES[chosen.strategy]
+    variant = facts.variants.get(chosen.variant)  # an older run may have had others
+    manner = variant.manner if variant else ""
+    words = f"{facts.advice}, {manner}" if manner else facts.advice
+    return f"{words} ({labels.arm_of(asdict(chosen))})"
+
+
+def _figure(run: Run, chosen: Recommendation) -> str:
+    """'A request takes 0.86 [0.84, 0.88] times as long as with the two taking turns (…)'."""
     if chosen.by_bytes:
-        words = f"{arm} takes least memory, {labels.n_bytes(chosen.peak_bytes)}; {NO_TIMES}"
-    else:
-        words = f"{arm} {_against_control(run, arm, chosen)}"
-        if chosen.few:
-            words = f"Too few rounds to tell; so far {words}"
-        elif chosen.tie:
-            words = f"{words}: a tie with {chosen.runner_up}, which takes more memory"
-        else:
-            words = f"The best way measured: {words}"
-    found = f"{words}; n = {labels.counted(chosen.n, 'case')}, measured with {chosen.pair}."
-    return f"{found} {labels.capital(lost)}." if lost else found
-
-
-def _against_control(run: Run, arm: str, chosen: Recommendation) -> str:
-    """'takes 0.86 [0.84, 0.88] times as long per request as sequential/plain in the same …'."""
+        return f"Takes the least memory, {labels.n_bytes(chosen.peak_bytes)}; {NO_TIMES}"
+    arm = labels.arm_of(asdict(chosen))
     if arm == CONTROL:
-        return f"takes {labels.seconds(chosen.median_s)} per request"
+        return f"A request takes {labels.seconds(chosen.median_s)}"
     own = next(one for one in race_standings(run.cases, run.trials) if one.arm == arm)
     ratio = labels.bracketed(own.relative, "{:.2f}".format)
-    return f"takes {ratio} times as long per request as {CONTROL} in the same rounds"
+    return f"A request takes {ratio} times as long as where they take turns ({CONTROL})"
+
+
+def _preset(run: Run) -> str:
+    """What the run was made from where that is a preset of the lab, else the demo."""
+    own = text_of(run.manifest, "preset")
+    return own if own in presets() else "pocket"
 
 
 # ---------------------------------------------------------------------------------- what limits it

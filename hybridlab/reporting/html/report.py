@@ -36,8 +36,9 @@ class Question:
 
 
 def _figures(name: str, *numbers: str) -> Section:
-    """The figures of these notebooks."""
-    return Section(f"figures-{name}", "Figures", partial(figures.pictures_block, numbers=numbers))
+    """The figures of these notebooks; of the reader's own without any."""
+    title = f"Figures of {', '.join(numbers)}" if any(numbers) else "Figures of other notebooks"
+    return Section(f"figures-{name}", title, partial(figures.pictures_block, numbers=numbers))
 
 
 #: In the order of the page. Another section is a function of a `Run` and a line here.

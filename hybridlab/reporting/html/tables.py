@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels, tables
+from hybridlab.reporting.html.figures import number_of
 from hybridlab.reporting.html.page import Block
 from hybridlab.reporting.html.traces import anchor, case_names
 from hybridlab.reporting.html.view_model import TONES, Run, Table, badge, link, table
@@ -141,7 +142,7 @@ def cases_table(run: Run) -> Table:
         latency = known.get((case["notebook"], case["case_id"]), {})
         more = {
             "case": name,
-            "notebook": case["notebook"],
+            "notebook": number_of(case["notebook"]) or case["notebook"],
             "median latency": labels.seconds(latency.get("median")),
             "n": latency.get("size"),
             "took": labels.seconds(case["duration_s"]),

@@ -23,7 +23,7 @@ from hybridlab.planner.weights import (
     whisper_load_peak_bytes,
     whisper_weights_bytes,
 )
-from hybridlab.reporting.labels import FIT_SIGNS, MOMENTS, OWNERS, PLANNER_OWNERS
+from hybridlab.reporting.labels import FIT_SIGNS, MOMENTS, OWNERS, PLANNER_OWNERS, WHILE
 from hybridlab.units import BYTES_PER_DTYPE
 
 CARD = (
@@ -91,6 +91,7 @@ def facts() -> dict[str, Any]:
         "first": FIRST,
         "numbers": NUMBERS,
         "moments": MOMENTS,
+        "while": WHILE,
         "owners": OWNERS,
         "planner_owners": PLANNER_OWNERS,
         "fit_signs": FIT_SIGNS,

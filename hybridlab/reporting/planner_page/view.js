@@ -103,13 +103,58 @@ const drawn_moment = (found, name, reach) => {
   return row;
 };
 
-const spare_words = (n_bytes) =>
-  `${format_bytes(Math.abs(n_bytes))} ${n_bytes < 0 ? "too much" : "to spare"}`;
+/** What it leaves, and what breaks first: the words of the figure of a report. */
+const words_of = (found, asked) => {
+  const spare = format_bytes(Math.abs(found.margin_bytes));
+  if (found.margin_bytes < 0) {
+    const name = ["load_peak", "request_peak"].reduce((one, other) =>
+      (found.moments[other][EXPECTED] > found.moments[one][EXPECTED] ? other : one));
+    return `${spare} short, ${facts.while[name]}`;
+  }
+  const seconds = longest_audio_of(found, asked);
+  return seconds ? `${spare} free, up to ${seconds} s of audio`
+    : `${spare} free; no length of audio leaves the margin`;
+};
 
-const longest_words = (seconds) => {
-  if (!seconds) return "no length of audio leaves the margin";
-  const is_most = seconds >= facts.voxtral_max_answer_s;
-  return `longest audio ${seconds} s${is_most ? ", Voxtral's most" : ""}`;
+/** One bar: idle, then the request peak; the load peak and the worst moment as marks on it. */
+const drawn_sum = (found, asked, reach) => {
+  const row = made("div", "sum"), track = made("span", "track");
+  const at = Object.fromEntries(Object.entries(found.moments)
+    .map(([name, size]) => [name, share(size[EXPECTED], reach)]));
+  const [low, expected, high] = found.total;
+  const place = (look, left, width = "") => {
+    const part = made("span", look);
+    Object.assign(part.style, { left, width });
+    return part;
+  };
+  track.setAttribute("aria-hidden", "true");
+  track.append(
+    place("beyond", share(found.capacity[EXPECTED], reach)),
+    place("held request", "0", at.request_peak), place("held idle", "0", at.idle),
+    place("range", share(low, reach), share(high - low, reach)),
+    place("capacity", share(found.capacity[EXPECTED], reach)),
+    place("tick", at.load_peak), place("mark", share(expected, reach)));
+  row.append(track, made("span", "words", words_of(found, asked)));
+  return row;
+};
+
+const drawn_owners = (found, reach) => {
+  const fold = made("details"), rows = Object.keys(facts.moments)
+    .map((name) => drawn_moment(found, name, reach));
+  const seen = new Set(rows.flatMap((row) =>
+    [...row.querySelectorAll("[data-owner]")].map((part) => part.dataset.owner)));
+  const parts = Object.entries(facts.owners).filter(([owner]) => seen.has(owner));
+  const legend = made("p", "legend");
+  legend.append(...parts.map(([owner, words]) => legend_entry(words, "", owner)));
+  fold.append(made("summary", "soft", "Three moments, by owner"), ...rows, legend);
+  return fold;
+};
+
+const legend_entry = (words, look, owner) => {
+  const swatch = made("i", look), shown = made("span", "", words);
+  if (owner) swatch.dataset.owner = owner;
+  shown.prepend(swatch);
+  return shown;
 };
 
 const drawn_size = (found, { asked, best }, is_asked, reach) => {
@@ -125,28 +170,19 @@ const drawn_size = (found, { asked, best }, is_asked, reach) => {
   const mark = made("span", why === "pick" ? "badge good" : "badge", why);
   if (why !== found.fit) head.append(mark);
   row.classList.toggle("picked", why === "pick");
-  const moments = Object.keys(facts.moments).map((name) => drawn_moment(found, name, reach));
-  row.append(head, ...moments);
-  const [low, expected, high] = found.total;
-  const range = `${format_bytes(low)} to ${format_bytes(high)}`;
-  row.append(made("div", "soft", `${format_bytes(expected)} (${range}) at the worst moment; `
-    + `${spare_words(found.margin_bytes)}; ${longest_words(longest_audio_of(found, asked))}`));
+  const [low, expected, high] = found.total.map(format_bytes);
+  row.append(head, drawn_sum(found, asked, reach),
+    made("div", "soft", `${expected} (${low} to ${high}) at the worst moment`),
+    drawn_owners(found, reach));
   return row;
 };
 
-const drawn_legend = (capacity, rows) => {
-  const seen = new Set(rows.flatMap((row) =>
-    [...row.querySelectorAll("[data-owner]")].map((part) => part.dataset.owner)));
-  const entry = (words, look, owner) => {
-    const swatch = made("i", look), shown = made("span", "", words);
-    if (owner) swatch.dataset.owner = owner;
-    shown.prepend(swatch);
-    return shown;
-  };
+const drawn_legend = (capacity) => {
   const usable = `${format_bytes(capacity[LOW])} to ${format_bytes(capacity[HIGH])}`;
-  const parts = Object.entries(facts.owners).filter(([owner]) => seen.has(owner));
-  element("legend").replaceChildren(entry(`capacity ${usable}`, "line"),
-    ...parts.map(([owner, words]) => entry(words, "", owner)));
+  const { idle, request_peak, load_peak } = facts.moments;
+  element("legend").replaceChildren(legend_entry(`capacity ${usable}`, "line"),
+    legend_entry(`${idle}, then ${request_peak}`), legend_entry(load_peak, "tick"),
+    legend_entry("worst moment, with its range", "mark"));
 };
 
 /** The six sizes, and the one that is asked for where it is none of them. */
@@ -170,7 +206,7 @@ const draw = (answer) => {
   element("remedies").replaceChildren(...help.map((words) => made("li", "", words)));
   const rows = sizes.map((found) => drawn_size(found, answer, by_size.includes(found), reach));
   element("sizes").replaceChildren(...rows);
-  drawn_legend(capacity, rows);
+  drawn_legend(capacity);
 };
 
 // ------------------------------------------------------------------------------- both together

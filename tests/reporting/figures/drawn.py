@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hybridlab import catalog, planner
+from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.reporting import figures
 from hybridlab.reporting.rows import RACE
@@ -160,9 +160,7 @@ DRAWN: dict[str, Callable[[Tables], Figure]] = {
     "quality_memory": lambda t: figures.quality_memory(t["trials"], t["cases"]),
     "pareto": lambda t: figures.pareto(t["cases"], t["trials"]),
     "request": lambda _: figures.request(noise(45.0), name="a clip"),
-    "plan": lambda t: figures.plan_bars(
-        planner.plan_table(catalog.card("t4"), sizes=("base", "large-v3"))
-    ),
+    "plan": lambda _: figures.which_fits(pd.DataFrame(), catalog.card("t4")),
 }
 #: Those that read tables of a run.
 FROM_TABLES = [name for name in DRAWN if name not in ("plan", "request")]

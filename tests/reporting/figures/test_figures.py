@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from hybridlab.analysis.pick import DEFAULT_MARGIN_GB
 from hybridlab.reporting import figures
+from hybridlab.reporting.figures.heatmaps import draw_ratios
 from hybridlab.reporting.figures.predictions import prediction_points
 from hybridlab.reporting.figures.timeline import working_s
 from hybridlab.reporting.findings import fastest_words, memory_finding
@@ -37,7 +38,13 @@ def boxes(figure: Figure) -> list[tuple[str, Any]]:
         for label in (*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label)
     ]
     legends = [text for legend in figure.legends for text in legend.get_texts()]
-    found = [*figure.texts, *ticks, *legends]
+    beside = [
+        text
+        for ax in figure.axes
+        for text in ax.texts
+        if not ax.bbox.overlaps(text.get_window_extent())
+    ]
+    found = [*figure.texts, *ticks, *legends, *beside]
     if figure._suptitle is not None:  # type: ignore[attr-defined]
         found.append(figure._suptitle)  # type: ignore[attr-defined]
     seen = {id(text): text for text in found if text.get_visible() and text.get_text()}
@@ -61,6 +68,17 @@ def test_texts_stay_inside_and_apart(name: str, drawn: Callable[[str], Figure]) 
     for index, (text, box) in enumerate(long):
         for other, place in long[index + 1 :]:
             assert not box.padded(-1).overlaps(place.padded(-1)), f"{text!r} covers {other!r}"
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_label_is_longer_than_its_axis_is_high(
+    name: str, drawn: Callable[[str], Figure]
+) -> None:
+    figure = drawn(name)
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        label = ax.yaxis.label
+        assert label.get_window_extent().height <= 1.02 * ax.bbox.height, label.get_text()
 
 
 @pytest.mark.parametrize("name", [name for name in DRAWN if name != "request"])
@@ -208,6 +226,26 @@ def test_neighbouring_bands_join() -> None:
 def test_the_soak_tells_growth_from_none(tables: Tables) -> None:
     title = " ".join(DRAWN["soak"](tables).get_suptitle().split())
     assert title.startswith("Memory grows in 2 of 6 arms, at most by 89.8 MiB per 100 cycles")
+
+
+def test_no_interval_is_a_power_of_ten(tables: Tables) -> None:
+    slow = tables["trials"].assign(latency_s=60 * tables["trials"]["latency_s"])
+    figure = figures.break_even(slow, tables["cases"])
+    figure.draw_without_rendering()
+    ticks = [label.get_text() for ax in figure.axes for label in ax.get_xticklabels()]
+    assert max(float(text.replace(",", "")) for text in ticks) >= 100
+    assert not [text for text in ticks if "e" in text]
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.9, 1.0, 1.6, 9.0])
+def test_words_are_read_on_every_cell(ratio: float) -> None:
+    ax = Figure().add_subplot()
+    draw_ratios(ax, pd.DataFrame([[ratio]]), pd.DataFrame([["x"]]), most=3.0)
+    red, green, blue, share = ax.collections[0].get_facecolors()[0]  # type: ignore[attr-defined]
+    on_white = [share * part + 1 - share for part in (red, green, blue)]
+    linear = [((part + 0.055) / 1.055) ** 2.4 for part in on_white]
+    luminance = sum(w * part for w, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    assert (luminance + 0.05) / 0.05 >= 4.5  # black words, by WCAG
 
 
 def test_twelve_long_names_stay_apart() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
@@ -62,9 +63,9 @@ def test_same_rows_same_bytes_and_files_carry_the_finding(
 
 
 def test_a_figure_without_rows_is_saved_with_what_is_missing(tmp_path: Path) -> None:
-    png, _ = figures.save(figures.plan_bars([]), tmp_path, "x")
+    png, _ = figures.save(figures.memory_bars(pd.DataFrame()), tmp_path, "x")
     with Image.open(png) as image:
-        assert image.info["Title"] == "No plan was given, so no prediction is drawn."
+        assert image.info["Title"] == "No case was measured, so there is no memory to show."
 
 
 @pytest.mark.parametrize("name", DRAWN)
