@@ -272,9 +272,7 @@ def test_a_file_that_is_damaged_on_its_way(hub: Hub) -> None:
     """Of the right length: its head tells, and what is in it only its sum."""
     hub.faults.append(Fault(f"{BODY}.*model.safetensors", corrupt=True, times=2))
     assert "model.safetensors is damaged; `hybridlab fetch PRESET --verify` fetches it" in said()
-    with pytest.raises(
-        WeightsError, match=r"safetensors is damaged; this disk or what lies"
-    ):
+    with pytest.raises(WeightsError, match=r"safetensors is damaged; this disk or what lies"):
         fetch([WHISPER], verify=True)
     fetch([WHISPER], verify=True)
     assert weight_files(WHISPER)
