@@ -16,6 +16,7 @@ from hybridlab import catalog
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.models.base import ModelSpec
 from hybridlab.models.checkpoint import (
+    descriptions,
     files_of_weights,
     here,
     is_installed,
@@ -117,7 +118,7 @@ def _local_files(spec: ModelSpec) -> list[Path]:
 def _check_folder(folder: Path, spec: ModelSpec) -> None:
     """`WeightsError` where this folder does not hold the spec's model in a format that its backend
     reads: CTranslate2's own, which faster-whisper loads as it is, or the hub's."""
-    seen = _ctranslate2_shape(folder, spec) if is_ctranslate2(folder) else _hub_shape(folder)
+    seen = _ctranslate2_shape(folder, spec) if is_ctranslate2(folder) else _hub_shape(folder, spec)
     wanted = shape_of(spec.model)
     if seen != wanted:
         raise WeightsError(
@@ -150,7 +151,7 @@ def _ctranslate2_shape(folder: Path, spec: ModelSpec) -> dict[str, int]:
     return whisper_shape(folder)
 
 
-def _hub_shape(folder: Path) -> dict[str, int | None]:
+def _hub_shape(folder: Path, spec: ModelSpec) -> dict[str, int | None]:
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise WeightsError(f"{folder} is not a model folder in hub format (no config.json in it)")
@@ -160,7 +161,8 @@ def _hub_shape(folder: Path) -> dict[str, int | None]:
             f"{folder} holds no .safetensors under the names that save_pretrained gives; save it "
             "again with that (pickled weights are never loaded)"
         )
-    if lacking := [file.name for file in files if not file.is_file()]:
+    described = [folder / name for name in descriptions(spec)]
+    if lacking := [file.name for file in (*files, *described) if not file.is_file()]:
         raise WeightsError(f"{folder} lacks {', '.join(lacking)}; copy the whole folder")
     config = json.loads(config_path.read_text(encoding="utf-8"))
     audio, text = config.get("audio_config", config), config.get("text_config", config)

@@ -38,8 +38,8 @@ RELEASED = {
 
 
 @pytest.fixture
-def environment(machine: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, **machine, "HYBRIDLAB_OUTPUTS": str(tmp_path / "outputs")}
+def environment(machine: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, **machine}
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -63,14 +63,8 @@ def test_the_released_pair_on_a_cpu_is_told_to_the_byte(
     hub: Hub, environment: dict[str, str]
 ) -> None:
     """The preset `cpu-real`, whose weights are not here to be run."""
-    hub.listed = {name: files for name, files in RELEASED.items() if not (hub.root / name).is_dir()}
-    for shadowed in RELEASED.keys() - hub.listed.keys():
-        hub.listed[shadowed] = RELEASED[shadowed]
-    hub.root = hub.root / "nothing"
-    try:
-        found = said(environment, "fetch", "cpu-real", "--dry-run", "--json")
-    finally:
-        hub.root = hub.root.parent
+    hub.listed = RELEASED
+    found = said(environment, "fetch", "cpu-real", "--dry-run", "--json")
     assert found.returncode == 0, found.stderr
     told = json.loads(found.stdout)
     needed = {
