@@ -21,7 +21,7 @@ from hybridlab.audio.clips import (
     is_shipped,
     load_clips,
 )
-from hybridlab.audio.decoding import Recording, read_recording
+from hybridlab.audio.decoding import Recording, printable, read_recording
 from hybridlab.audio.mixing import Samples
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "load_clips",
     "log_mel",
     "of_length",
+    "printable",
     "read_audio",
     "windows",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from hybridlab import catalog
 from hybridlab.audio.mixing import Check, Extent, Mono, Samples
 from hybridlab.audio.readers import CUT_OFF_S, UnreadableError, read_container, read_sndfile
-from hybridlab.errors import AudioError, AudioTooShortError
+from hybridlab.errors import AudioError, AudioTooShortError, HybridlabError
 
 #: Peak up to which Whisper hears right. Its features are logarithms, which a factor shifts: with
 #: its base size speech is right from 2^-10 to 2^6, wrong from 100 on and noise from 1000 on.
@@ -79,8 +79,9 @@ def _continued(found: Mono, source: Path | bytes, check: Check) -> Mono:
     their header says: libsndfile stops there, FFmpeg goes on."""
     try:
         whole = read_container(source, check)
-    except UnreadableError as error:
-        note = f"only its first {found.seconds:.1f} s were read, as it {error}"
+    except (UnreadableError, HybridlabError) as error:  # HybridlabError: what `check` refuses
+        why = f"it {error}" if isinstance(error, UnreadableError) else str(error)
+        note = f"only its first {found.seconds:.1f} s were read, as {why}"
         return replace(found, notes=(*found.notes, note))
     if whole.seconds > found.seconds + CUT_OFF_S:
         return whole

@@ -43,7 +43,7 @@ class Mono:
     rate_hz: int
     #: What the reader has to know of it.
     notes: tuple[str, ...] = ()
-    #: Of the file, behind what was taken for its end.
+    #: Of the file, behind what was taken for the end of its stream.
     unread_bytes: int = 0
 
     @property

@@ -31,6 +31,8 @@ FORMATS = (
     *("mpc8", "mpeg", "mpegts", "nut", "ogg", "oma", "rm", "sox", "tak", "truehd", "tta", "voc"),
     *("w64", "wav", "wtv", "wv", "xwma"),
 )
+#: libsndfile's names of what one may follow the other of in a file.
+STREAMS = frozenset({"FLAC", "MP3", "OGG"})
 REMEDY = "convert it to WAV, FLAC, MP3 or M4A"
 #: FFmpeg's names of streams without a header that says how long they are.
 HEADLESS = frozenset({"aac", "ac3", "amr", "dts", "eac3", "loas", "mp3", "mpeg", "mpegts"})
@@ -60,8 +62,9 @@ def read_sndfile(source: Path | bytes, check: Check) -> Mono:
             # none: a WAV whose header was written before its samples
             if mixer.n_frames < max(file.frames, 1):
                 raise UnreadableError(f"ends after {mixer.n_frames} of {file.frames} frames")
-            position = stream.tell()
-            found = mixer.mono(file.samplerate)
+            found, position = mixer.mono(file.samplerate), stream.tell()
+            if file.format not in STREAMS:
+                return found
             return replace(found, unread_bytes=stream.seek(0, io.SEEK_END) - position)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         raise UnreadableError(f"cannot be decoded as audio ({error}); {REMEDY}") from error

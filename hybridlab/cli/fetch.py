@@ -60,12 +60,14 @@ def fetch(
 def wanted(params: str, only: str, overrides: Sequence[str] | None) -> list[ModelSpec]:
     """All models of the notebooks that this file of parameters runs."""
     from hybridlab.config.params import split
-    from hybridlab.config.preset_files import NONE, parameter_file, read_yaml
+    from hybridlab.config.preset_files import NONE, TO_BE_GIVEN, parameter_file, read_yaml
     from hybridlab.experiments.notebook_runner import chosen
     from hybridlab.models.pair import specs_of
 
     path = parameter_file(params)
     values = {"preset": NONE, **read_yaml(path), **overrides_of(overrides)}
+    if values.get("audio") == TO_BE_GIVEN:
+        del values["audio"]  # no weights depend on it
     names = [name.strip() for name in only.split(",") if name.strip()]
     resolved = split(values, chosen(names or None, path.stem))
     return [spec for one in resolved.values() for spec in specs_of(one)]

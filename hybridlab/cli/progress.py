@@ -116,8 +116,10 @@ def bar_listener(drawn: Bars) -> Listener:
         if not weights:
             weights["fetch"] = drawn.add_task("  weights", total=1.0, count="")
         done, total = map(format_decimal_bytes, (state.done_bytes, state.total_bytes))
+        rate = f", {format_decimal_bytes(state.bytes_per_s)}/s" if state.bytes_per_s else ""
         drawn.update(
             weights["fetch"],
+            description=f"  weights{' wait' if state.note else rate}",
             total=float(state.total_bytes),
             completed=state.done_bytes,
             count=f"{done} of {total}",

@@ -80,7 +80,7 @@ def _after_interrupt(last: Sequence[Progress]) -> str:
     folder = last[0].run_dir if last else None
     if folder is not None:
         return f"to go on: {resumed(folder)}"
-    return "no run has begun; what has arrived of weights is kept" if last else ""
+    return "no run has begun; what has arrived of weights is kept"
 
 
 def overrides_of(given: Sequence[str] | None) -> dict[str, Any]:

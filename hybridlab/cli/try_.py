@@ -56,6 +56,8 @@ def _show(found: Comparison) -> None:
     typer.echo(f"Whisper {found.model} (weights: {found.weights}) on {found.device}")
     if found.warning:
         typer.echo(f"note: {found.warning}")
+    for line in found.left_out:
+        typer.echo(f"left out: {line}")
     for number, file in enumerate(found.files):
         typer.echo(f"\n{file.path}, {format_seconds(file.audio_s)}")
         if file.note:

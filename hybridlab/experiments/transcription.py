@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridlab import catalog
-from hybridlab.audio import Recording, Samples, check_clip
+from hybridlab.audio import Recording, Samples, check_clip, printable
 from hybridlab.devices import Device, resolve_device
 from hybridlab.errors import AudioError, HybridlabError, ParameterError, UnavailableError
 from hybridlab.models.base import ModelSpec, SpeechRecognizer, resolve_dtype
@@ -82,6 +82,8 @@ class Comparison:
     device: str
     warning: str
     files: tuple[HeardFile, ...]
+    #: One line for each file that cannot be transcribed.
+    left_out: tuple[str, ...]
     backends: tuple[BackendResult, ...]
 
     @property
@@ -107,12 +109,10 @@ def compare_backends(
 
     `weights` is a folder in hub format, which all of them read; without one the hub's is fetched,
     once. `language` '' is detected. Files, names and weights are checked before anything is loaded:
-    `AudioError`, `ParameterError`, `WeightsError`. `listener` is told each backend before it
-    begins, `fetching` where a download stands.
+    `AudioError` where no file can be used, `ParameterError`, `WeightsError`. `listener` is told
+    each backend before it begins, `fetching` where a download stands.
     """
-    recordings = {str(path): _read(Path(path).expanduser()) for path in files}
-    if not recordings:
-        raise ParameterError("no file was named; name one or more audio files")
+    recordings, left_out = _read_all(files)
     options = TranscribeOptions(language=catalog.language_for(_whisper(model), language))
     found = resolve_device(device)
     if not found.keeps_times:
@@ -142,8 +142,25 @@ def compare_backends(
             HeardFile(path=path, audio_s=one.seconds, note=one.note)
             for path, one in recordings.items()
         ),
+        left_out=left_out,
         backends=tuple(results),
     )
+
+
+def _read_all(files: Sequence[str | Path]) -> tuple[dict[str, Recording], tuple[str, ...]]:
+    """What can be transcribed, and why the others cannot; `AudioError` where none can."""
+    recordings: dict[str, Recording] = {}
+    left_out = []
+    for path in files:
+        try:
+            recordings[printable(str(path))] = _read(Path(path).expanduser())
+        except AudioError as error:
+            left_out.append(str(error))
+    if left_out and not recordings:
+        raise AudioError("; ".join(left_out))
+    if not recordings:
+        raise ParameterError("no file was named; name one or more audio files")
+    return recordings, tuple(left_out)
 
 
 def _read(path: Path) -> Recording:

@@ -27,7 +27,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Without these a folder is no checkpoint: of any model, and beside them of a recogniser and of a
 #: language model.
 _CONFIGS = ("config.json", "preprocessor_config.json")
-_ASR_CONFIGS, _LLM_CONFIGS = ("generation_config.json", "tokenizer.json"), ("tekken.json",)
+_ASR_CONFIGS, _LLM_CONFIGS = ("generation_config.json",), ("tekken.json",)
+#: Every repository of a recogniser has one; for a folder without it the same is made.
+_ASR_TOKENIZER = "tokenizer.json"
 #: What transformers reads beside them where a repository has it.
 _OPTIONAL = (
     *("generation_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json"),
@@ -136,6 +138,14 @@ def weight_names(names: Collection[str]) -> list[str]:
     return [INDEX, *(f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1))]
 
 
+def descriptions(spec: ModelSpec) -> list[str]:
+    """The files beside the weights of a folder in hub format without which its backend cannot load
+    it."""
+    if catalog.backend(spec.backend).checkpoints == "openai":
+        return ["config.json"]
+    return [*_CONFIGS, *(_LLM_CONFIGS if spec.model in catalog.VOXTRALS else _ASR_CONFIGS)]
+
+
 def needed(spec: ModelSpec, names: Collection[str]) -> list[str]:
     """Of these files of a repository, those that a load of the spec reads; [] where one is missing
     without which it cannot."""
@@ -144,7 +154,7 @@ def needed(spec: ModelSpec, names: Collection[str]) -> list[str]:
         weights = [name for name in _CT2_VOCABULARIES if name in names][:1]
     else:
         is_llm = spec.model in catalog.VOXTRALS
-        required = [*_CONFIGS, *(_LLM_CONFIGS if is_llm else _ASR_CONFIGS)]
+        required = [*descriptions(spec), *(() if is_llm else (_ASR_TOKENIZER,))]
         weights, optional = weight_names(names), [*_OPTIONAL]
     if not weights or not {*required, *weights} <= set(names):
         return []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hybridlab import catalog
 from hybridlab.errors import UnavailableError, WeightsError
 from hybridlab.models.base import ModelSpec
 from hybridlab.models.checkpoint import (
+    descriptions,
     files_of_weights,
     here,
     is_installed,
@@ -117,12 +119,20 @@ def _local_files(spec: ModelSpec) -> list[Path]:
 def _check_folder(folder: Path, spec: ModelSpec) -> None:
     """`WeightsError` where this folder does not hold the spec's model in a format that its backend
     reads: CTranslate2's own, which faster-whisper loads as it is, or the hub's."""
-    seen = _ctranslate2_shape(folder, spec) if is_ctranslate2(folder) else _hub_shape(folder)
+    is_converted = is_ctranslate2(folder)
+    seen = _ctranslate2_shape(folder, spec) if is_converted else _hub_shape(folder)
     wanted = shape_of(spec.model)
     if seen != wanted:
         raise WeightsError(
             f"{folder} is not a {spec.model}: it has {seen}, {spec.model} has {wanted}"
         )
+    if not is_converted:
+        _check_whole(folder, descriptions(spec))
+
+
+def _check_whole(folder: Path, names: Iterable[str]) -> None:
+    if lacking := [name for name in names if not (folder / name).is_file()]:
+        raise WeightsError(f"{folder} lacks {', '.join(lacking)}; copy the whole folder")
 
 
 def shape_of(model: str) -> dict[str, int]:
@@ -160,8 +170,7 @@ def _hub_shape(folder: Path) -> dict[str, int | None]:
             f"{folder} holds no .safetensors under the names that save_pretrained gives; save it "
             "again with that (pickled weights are never loaded)"
         )
-    if lacking := [file.name for file in files if not file.is_file()]:
-        raise WeightsError(f"{folder} lacks {', '.join(lacking)}; copy the whole folder")
+    _check_whole(folder, (file.name for file in files))
     config = json.loads(config_path.read_text(encoding="utf-8"))
     audio, text = config.get("audio_config", config), config.get("text_config", config)
     return {

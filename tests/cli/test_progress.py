@@ -9,6 +9,7 @@ from rich.console import Console
 
 from hybridlab.cli import progress
 from hybridlab.experiments.run_progress import Progress
+from hybridlab.models import fetch_progress
 from hybridlab.models.fetch_progress import FetchProgress
 
 
@@ -41,6 +42,10 @@ def test_weights_have_a_bar_of_their_own_until_they_are_here() -> None:
         _, weights = drawn.tasks
         assert weights.completed == 3_200_000_000
         assert weights.fields["count"] == "3.20 GB of 9.35 GB"
+        assert weights.description.strip() == "weights, 10 MB/s"
+        waiting = FetchProgress("someone/model", 3_200_000_000, 9_350_000_000, 0.0, "asked to wait")
+        state.tell(fetching=waiting)
+        assert weights.description.strip() == "weights wait"
         state.tell(fetching=None)
         assert len(drawn.tasks) == 1
 
@@ -49,11 +54,35 @@ def test_a_download_without_a_terminal_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with progress.fetching() as listener:
-        for done in (1, 2):
+        for done in (1, 2, 4):
             listener(FetchProgress("someone/model", done * 10**9, 4 * 10**9, 5e7))
     assert capsys.readouterr().err.splitlines() == [
-        "fetching someone/model: 1.00 GB of 4.00 GB, 50 MB/s, 60 s left"
+        "fetching someone/model: 1.00 GB of 4.00 GB, 50 MB/s, 60 s left",
+        "fetched 4.00 GB of weights",
     ]
+
+
+def test_a_download_that_waits_says_why_before_its_next_line_is_due(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 0.0, 1.0, 6.0, 6.0, 7.0])
+    monkeypatch.setattr(fetch_progress.time, "monotonic", lambda: next(now))
+    said: list[str] = []
+    listener = fetch_progress.line_printer(said.append)
+    for note in ("", "asked to wait", "asked to wait", "asked to wait"):
+        listener(FetchProgress("someone/model", 0, 10**9, 0.0, note))
+    assert said == [
+        "fetching someone/model: 0 B of 1.00 GB",
+        "fetching someone/model: 0 B of 1.00 GB; asked to wait",
+    ]
+
+
+def test_a_rate_is_told_once_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came in a quarter of a second says nothing of an hour."""
+    now = iter([0.0, 0.25, 2.0, 30.0])
+    monkeypatch.setattr(fetch_progress.time, "monotonic", lambda: next(now))
+    meter = fetch_progress.RateMeter()
+    assert [meter.rate(done) for done in (5_000, 20_000_000, 20_000_000)] == [0.0, 1e7, 0.0]
 
 
 def test_a_pipe_gets_a_line_for_each_notebook(capsys: pytest.CaptureFixture[str]) -> None:

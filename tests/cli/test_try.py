@@ -115,6 +115,26 @@ def test_what_is_refused_is_one_line_before_anything_is_loaded(
     assert len(ended.stderr.splitlines()) == 1
 
 
+def test_one_bad_file_among_good_ones_is_named_and_the_others_are_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def result(spec: ModelSpec, *_: object) -> transcription.BackendResult:
+        said = transcription.Transcript(
+            text="hello", language="en", finish_reason="stop", seconds=1.0, rtfx=1.0
+        )
+        return transcription.BackendResult(
+            backend=spec.backend, dtype=spec.dtype, transcripts=(said,)
+        )
+
+    monkeypatch.setattr(transcription, "_in_process", result)
+    (tmp_path / "empty.m4a").touch()
+    ended = run("none.wav", SHORTEST.path, tmp_path / "empty.m4a", "--model", "pocket-s")
+    assert ended.exit_code == 0, ended.output
+    assert "left out: audio file 'none.wav' does not exist" in ended.stdout
+    assert f"left out: {tmp_path / 'empty.m4a'} is empty (0 bytes)" in ended.stdout
+    assert str(SHORTEST.path) in ended.stdout and "hello" in ended.stdout
+
+
 def test_weights_that_are_not_to_be_had_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise WeightsError("the hub did not answer")

@@ -59,6 +59,8 @@ class Hub(ThreadingHTTPServer):
         self.faults: list[Fault] = []
         self.commits: dict[str, str] = {}
         self.gated: set[str] = set()
+        #: Bytes by name of repositories that are listed so, whatever their folders hold.
+        self.listed: dict[str, dict[str, int]] = {}
 
     @property
     def url(self) -> str:
@@ -161,6 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         token = self._token
         if token and token != GOOD_TOKEN:
             self._error(401, "")
+        elif repository in self.server.listed and describes:
+            return True
         elif not (self.server.root / repository).is_dir():
             self._error(404 if token else 401, "RepoNotFound")
         elif repository in self.server.gated and not describes and token != GOOD_TOKEN:
@@ -175,7 +179,10 @@ class _Handler(BaseHTTPRequestHandler):
         return sorted(path for path in (self.server.root / repository).iterdir() if path.is_file())
 
     def _describe(self, repository: str) -> None:
-        entries = [self._entry(file) for file in self._files(repository)]
+        if listed := self.server.listed.get(repository):
+            entries = [{"path": name, "size": n, "oid": "0" * 40} for name, n in listed.items()]
+        else:
+            entries = [self._entry(file) for file in self._files(repository)]
         siblings = [
             {"rfilename": one["path"], "size": one["size"], "blobId": one["oid"]}
             | ({"lfs": {**one["lfs"], "sha256": one["lfs"]["oid"]}} if "lfs" in one else {})

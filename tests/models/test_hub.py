@@ -19,10 +19,11 @@ from huggingface_hub import constants
 from hybridlab import catalog
 from hybridlab.audio import load_clips
 from hybridlab.devices import CpuDevice
+from hybridlab.errors import WeightsError
 from hybridlab.models import make_asr, make_llm
 from hybridlab.models.base import AudioLanguageModel, SpeechRecognizer
 from hybridlab.models.pocket import pocket_dir
-from hybridlab.models.source import revision
+from hybridlab.models.source import check_source, revision
 from hybridlab.models.transcription import TranscribeOptions
 from tests.models.conftest import spec
 
@@ -114,3 +115,35 @@ def test_weights_are_told_apart_by_commit_hash_or_seed(cache: Path, tmp_path: Pa
     # openai-whisper's addresses hold the sum that its library checks
     address = revision(spec("base", "openai-whisper", weights="hub"))
     assert address == "sha256:ed3a0b6b1c0edf879ad9b11b1af5a0e6ab5db9205f891f668f8b0e6c6326e34e"
+
+
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [
+        ("transformers", "generation_config.json"),
+        ("transformers", "preprocessor_config.json"),
+        ("faster-whisper", "preprocessor_config.json"),
+        ("openai-whisper", "config.json"),
+    ],
+)
+def test_a_folder_that_lacks_a_description_is_refused_by_its_name(
+    tmp_path: Path, backend: str, name: str
+) -> None:
+    """Not by what a library makes of it halfway through a load."""
+    pytest.importorskip(catalog.backend(backend).module)
+    folder = shutil.copytree(pocket_dir("pocket-s"), tmp_path / "folder")
+    local = spec("pocket-s", backend, weights="local", path=str(folder))
+    check_source(local)
+    (folder / name).unlink()
+    with pytest.raises(WeightsError, match=name.replace(".", r"\.")) as caught:
+        check_source(local)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_lacks_a_shard_names_it(tmp_path: Path) -> None:
+    """By the number that the others' names tell."""
+    folder = shutil.copytree(pocket_dir("pocket-s"), tmp_path / "folder")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00003.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"lacks model-00002-of-00003\.safetensors, model-00003"):
+        check_source(spec("pocket-s", weights="local", path=str(folder)))
