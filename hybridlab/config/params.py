@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast, get_args
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from hybridlab import catalog
 from hybridlab.catalog.device_names import check_device, simulated_card
@@ -44,8 +45,17 @@ CountOrZero = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _token_limit(value: Any) -> Any:
+    """One problem in words, where a union would tell one for each member."""
+    if value == AUTO or (type(value) is int and value > 0):
+        return value
+    raise PydanticCustomError("token_limit", "write a whole number from 1 on, or auto")
+
+
 #: A limit of tokens: a number, or whatever the model and its audio call for.
-TokenLimit = Count | Literal["auto"]
+TokenLimit = Annotated[Count | Literal["auto"], BeforeValidator(_token_limit)]
 
 Mitigation = Literal["none", "empty-cache", "expandable-segments", "restart"]
 LimitKind = Literal["audio_s", "batch", "beams"]
