@@ -125,6 +125,7 @@ def relay() -> Iterator[StrategyFacts]:
     yield register(
         StrategyFacts(
             name="relay",
+            advice="Keep both loaded and let Voxtral go first",
             implementation=f"{__name__}:Relay",
             bound="the sum of both models",
             colour="#123456",
