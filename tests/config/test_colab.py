@@ -145,7 +145,7 @@ class T4:
 
 def test_voxtral_is_not_staged_on_a_host_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"preset": "colab-t4", "device": "cuda"}
-    part: Any = SimpleNamespace(inputs={})
+    part: Any = SimpleNamespace(inputs={}, earlier={})
     session = Session(BesideParams.from_mapping(values), T4(), part, None)  # type: ignore[arg-type]
     direct = session.case("loading", requests=())
     staged = session.case("loading", requests=(), llm=replace(direct.llm, load_path="staged"))
