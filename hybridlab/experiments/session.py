@@ -270,9 +270,8 @@ class Session:
         if not self.params.headless:
             show_report(self.part.run_dir)
         if failed:
-            raise UnavailableError(
-                f"{failed}; logs are in {self.part.folder / 'cases'}; repeat with --resume"
-            )
+            again = "repeat with --resume" if self.params.headless else "run this notebook again"
+            raise UnavailableError(f"{failed}; logs are in {self.part.folder / 'cases'}; {again}")
         if stopped:
             where = f'set output_dir = "{self.part.run_dir}" and ' if self.params.output_dir else ""
             print(  # noqa: T201 - the notebook's last output

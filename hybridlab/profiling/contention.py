@@ -90,7 +90,6 @@ def contention_reason(columns: dict[str, Any], *, max_other_cpu_share: float) ->
     if share is not None and share > max_other_cpu_share:
         return (
             f"other processes used {share:.0%} of the processors meanwhile, more than "
-            f"max_other_cpu_share allows ({max_other_cpu_share:.0%}); end them and repeat with "
-            "--resume"
+            f"max_other_cpu_share allows ({max_other_cpu_share:.0%}); end them and repeat"
         )
     return ""

@@ -208,7 +208,9 @@ def strategy_comparison(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
         if arm.arm != CONTROL
     ]
     if CONTROL in [arm.arm for arm in arms] and ratios:
-        sentences.append(f"Times as long as {CONTROL} in the same rounds: {', '.join(ratios)}.")
+        told = f"as long as {CONTROL} in the same rounds: {', '.join(ratios)}."
+        few = any(arm.few for arm in arms)
+        sentences.append(f"{'So far, in too few rounds to tell, times' if few else 'Times'} {told}")
     sentences += [f"Barred: {arm}, {why}." for arm, why in failures(cases, trials).items()]
     if not has_clock(cases):
         sentences.append(f"{findings.memory_finding(cases_of(cases, RACE))}; {NO_TIMES}.")

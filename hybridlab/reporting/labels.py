@@ -221,7 +221,7 @@ def case_name(row: Mapping[str, Any] | Any, *, varying: Sequence[str] = ()) -> s
         "memory_limits": f"{LIMITS.get(ask, ask)}, {arm}",
         "attention": f"{text_of(row, 'attention')} attention, {number(row.get('audio_s'))} s",
         "concurrent": f"{arm}, peak by owner",
-        "load_sweep": f"{arm}, {number(row.get('arrival_rate_rps'))} requests/s",
+        "load_sweep": f"{arm}, arrivals at load {number(row.get('load'))}",
         "service_times": f"{arm}, each length",
         "interference": f"{arm}, both at once",
     }

@@ -157,7 +157,7 @@ def invalid_html(outcomes: Mapping[str, str], cause: str) -> str:
     if not count:
         return ""
     words = f"{count} of {counted(len(outcomes), 'case')} so far invalid"
-    return f'<div role="alert"><b>{words}</b>: {escape(cause)}</div>'
+    return framed(f'<div role="alert"><b>{words}</b>: {escape(cause)}</div>')
 
 
 def memory_html(state: LiveState, used_bytes: int, highest_bytes: int) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from hybridlab.config.params import NOTEBOOKS
-from hybridlab.reporting import answers
+from hybridlab.reporting import answers, key_findings
 from hybridlab.results.reader import run_table
 from hybridlab.units import GIB, MIB
 from tests.analysis.test_verdict import Rows
@@ -188,6 +188,10 @@ def test_below_five_rounds_nothing_is_answered() -> None:
     cases, trials = rows.tables["cases"], rows.tables["trials"]
     assert answers.parallel(cases, trials)[0].startswith("Too few rounds to tell whether they run")
     assert answers.sequential(cases, trials)[1].startswith("Too few rounds to tell whether Whisper")
+    found = key_findings.strategy_comparison(cases, trials)
+    assert any(
+        sentence.startswith("So far, in too few rounds to tell, times") for sentence in found
+    )
     alike = race(parallel__threads=1.0).tables
     assert answers.parallel(alike["cases"], alike["trials"])[0].startswith("That they run at once")
 
