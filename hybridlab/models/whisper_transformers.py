@@ -100,11 +100,18 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         )
         return [self._said(row, most) for row in output.tolist()], [options.language] * len(pieces)
 
-    def _said(self, row: list[int], most: int, **scores: float) -> Pass:
+    def _said(
+        self,
+        row: list[int],
+        most: int,
+        temperature: float = 0.0,
+        avg_logprob: float | None = None,
+        no_speech_prob: float | None = None,
+    ) -> Pass:
         """row: what was decoded, padded with ends."""
         end = self._model.generation_config.eos_token_id
         tokens = tuple(row[: row.index(end)] if end in row else row)
-        return Pass(tokens, len(tokens) < most, **scores)
+        return Pass(tokens, len(tokens) < most, temperature, avg_logprob, no_speech_prob)
 
     def _encode(self, pieces: list[Samples], *, beams: int = 1) -> Any:
         """Padded with zeros in the log-mel domain, as both other libraries pad, so that all hear
