@@ -59,6 +59,9 @@ MOST_NO_SPEECH_PROB = 0.6
 UNSURE_AVG_LOGPROB = -0.4
 #: As faster-whisper and the command of openai-whisper have them by default.
 UNSURE_BEAMS = 5
+#: Repeating raises a text's mean probability, which beams look for: theirs is not to compress so
+#: many times better than the other, or than most texts do.
+MOST_RATIO_RISE, USUAL_RATIO = 1.2, 1.5
 #: Of one pass; a window goes on from its last timestamp.
 USUAL_TOKENS = catalog.WHISPER_MAX_TARGET_POSITIONS // 2
 #: With a last timestamp so near the end of a window, nothing is left to read.
@@ -325,12 +328,15 @@ class WindowedRecognizer(SpeechRecognizer):
 
     def _surer(self, first: Pass, again: Callable[..., Pass]) -> Pass:
         """This pass, or with beams the more probable one where the model is unsure of it; a text
-        that repeats itself is the worse one."""
+        that repeats itself, or does so where the other does not, is the worse one."""
         if first.beams > 1 or not self._unsure(first):
             return first
+        other = again(beams=UNSURE_BEAMS)
+        own, others = (compression_ratio(self._text(one.tokens).strip()) for one in (first, other))
+        if (others or 0) > MOST_RATIO_RISE * max(own or 0, USUAL_RATIO):
+            return first
         return max(
-            (first, again(beams=UNSURE_BEAMS)),
-            key=lambda said: (not self._repeats(said), said.avg_logprob or 0.0),
+            (first, other), key=lambda said: (not self._repeats(said), said.avg_logprob or 0.0)
         )
 
     def _unsure(self, said: Pass) -> bool:

@@ -257,6 +257,8 @@ def test_where_all_are_doubtful_the_most_probable_that_does_not_repeat_itself_is
         ((" One", -0.5), (" two", -0.45), "two"),
         ((" One", -0.5), (" two", -0.55), "One"),
         ((" One", -0.5), (" and" * 100, -0.1), "One"),
+        # compressed 2.2 times, below the threshold of 2.4
+        ((" One", -0.9), (" and" * 8, -0.5), "One"),
         ((" and" * 100, -0.1), (" two", -0.9), "two"),
     ],
 )
