@@ -42,8 +42,11 @@ __all__ = [
     "windows",
 ]
 
-#: A long recording is cut where a stretch of this length is quietest.
-CUT_FRAME_S = 0.1
+#: Of these frames so many in a row are quietest where a long recording is cut: a pause between
+#: sentences, not one of their commas.
+CUT_FRAME_S, CUT_FRAMES = 0.1, 5
+#: A border lies at most so long before the longest possible one, and so long before the end.
+CUT_ROOM_S, LEAST_LAST_S = 5.0, 5.0
 
 
 def read_audio(path: Path) -> Samples:
@@ -68,22 +71,23 @@ def of_length(samples: Samples, seconds: float) -> Samples:
 
 
 def windows(samples: Samples, *, window_s: float = catalog.WINDOW_S) -> list[Samples]:
-    """Cut into even pieces of at most `window_s`, each border at the quietest 0.1 s nearby.
+    """Cut into pieces of at most `window_s` and, but for the last, hardly less, each border in the
+    quietest half second nearby.
 
-    Even, so that no short piece of mere silence is left at the end: Whisper makes up a word for
-    one. Every Whisper backend gets the same pieces, so that their texts and times can be compared.
+    Long, as Whisper understands the more of hard speech the more of it a window holds; the last one
+    has some seconds at least, since Whisper makes up a word for a short piece of mere silence.
+    Every Whisper backend gets the same pieces, so that their texts and times can be compared.
     """
-    longest = round(window_s * catalog.SAMPLE_RATE_HZ)
-    if samples.size <= longest:
-        return [samples]
-    reach = round(catalog.WINDOW_REACH_S * catalog.SAMPLE_RATE_HZ)
-    count = math.ceil(samples.size / (longest - reach))
-    pieces = []
-    for left in range(count, 1, -1):
-        even = samples.size // left
-        # what is left must still fit, with room to choose the next borders
-        least = samples.size - (left - 1) * (longest - reach // 2)
-        cut = _quietest(samples, max(even - reach, least), min(even + reach, longest))
+    rate = catalog.SAMPLE_RATE_HZ
+    longest, reach = round(window_s * rate), round(catalog.WINDOW_REACH_S * rate)
+    room, last = round(CUT_ROOM_S * rate), round(LEAST_LAST_S * rate)
+    count, pieces = math.ceil(samples.size / (longest - reach)), []
+    while samples.size > longest:
+        count -= 1
+        # what is left must fit into as many windows as `planner.Request` counts
+        start = max(longest - room, samples.size - count * (longest - reach))
+        end = min(longest, samples.size - last)
+        cut = _quietest(samples, min(start, end - reach), end)
         pieces.append(samples[:cut])
         samples = samples[cut:]
     return [*pieces, samples]
@@ -113,11 +117,11 @@ def before_pause(samples: Samples, *, below: float, least_s: float) -> int:
 
 
 def _quietest(samples: Samples, start: int, end: int) -> int:
-    """Middle of the quietest frame between the two; of equally quiet ones the most central."""
+    """Middle of the quietest half second between the two; of equally quiet ones the latest."""
     frame = round(CUT_FRAME_S * catalog.SAMPLE_RATE_HZ)
     count = (end - start) // frame
     frames = samples[start : start + count * frame].reshape(count, frame)
     energy = np.square(frames, dtype=np.float64).sum(axis=1)
-    quietest = np.flatnonzero(energy == energy.min())
-    index = quietest[np.argmin(np.abs(quietest - (count - 1) / 2))]
-    return int(start + index * frame + frame // 2)
+    stretches = np.lib.stride_tricks.sliding_window_view(energy, CUT_FRAMES).sum(axis=1)
+    index = int(np.flatnonzero(stretches == stretches.min())[-1])
+    return start + index * frame + CUT_FRAMES * frame // 2

@@ -6,7 +6,7 @@ import math
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_S = 30.0  # both models see audio in windows of 30 s
-#: For Whisper the lab cuts long audio evenly; a border may move so far to a quiet place.
+#: For Whisper the lab cuts long audio in quiet places; a window is that much shorter on average.
 WINDOW_REACH_S = 3.0
 MEL_FRAMES_PER_WINDOW = 3_000  # 10 ms hop
 ENCODER_POSITIONS = 1_500  # conv2 halves the frames

@@ -100,11 +100,18 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
         )
         return [self._said(row, most) for row in output.tolist()], [options.language] * len(pieces)
 
-    def _said(self, row: list[int], most: int, **scores: float) -> Pass:
+    def _said(
+        self,
+        row: list[int],
+        most: int,
+        temperature: float = 0.0,
+        avg_logprob: float | None = None,
+        no_speech_prob: float | None = None,
+    ) -> Pass:
         """row: what was decoded, padded with ends."""
         end = self._model.generation_config.eos_token_id
         tokens = tuple(row[: row.index(end)] if end in row else row)
-        return Pass(tokens, len(tokens) < most, **scores)
+        return Pass(tokens, len(tokens) < most, temperature, avg_logprob, no_speech_prob)
 
     def _encode(self, pieces: list[Samples], *, beams: int = 1) -> Any:
         """Padded with zeros in the log-mel domain, as both other libraries pad, so that all hear
@@ -183,6 +190,7 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
             output = GenerationMixin.generate(
                 self._model,
                 encoder_outputs=heard,
+                past_key_values=self._cache(heard, options.beams),
                 decoder_input_ids=prompts,
                 generation_config=config,
                 logits_processor=[*stamps, logprobs],
@@ -203,6 +211,21 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
                 said.tolist(), average, no_speech[:: options.beams], strict=True
             )
         ]
+
+    def _cache(self, heard: Any, beams: int) -> Any:
+        """An empty one, in which all beams of one window share its keys and values: a copy for each
+        would take five times 245 MB of large-v3 in float16. None where nothing is shared."""
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        states = heard.last_hidden_state
+        if beams == 1 or len(states) > 1:
+            return None
+        shared = DynamicCache()
+        shared.layers = [
+            shared_by_beams(layer.encoder_attn, states, beams)
+            for layer in self._model.model.decoder.layers
+        ]
+        return EncoderDecoderCache(DynamicCache(), shared)
 
     @contextmanager
     def _no_speech(self, prompts: Tensor) -> Iterator[list[float]]:
@@ -279,6 +302,26 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
                 timings.append(WordTiming(word, own, times_s[at], times_s[end], probability))
             at = end
         return timings
+
+
+def shared_by_beams(attention: Any, states: Tensor, beams: int) -> Any:
+    """A layer of a cache with the keys and values of one window, (1, positions, width), as views
+    for each beam; beams that change places find the same there."""
+    from transformers.cache_utils import DynamicLayer
+
+    class Shared(DynamicLayer):
+        def reorder_cache(self, beam_idx: Tensor) -> None:
+            """Nothing to do: all are alike."""
+
+    def views(projection: nn.Module) -> Tensor:
+        heads = projection(states).unflatten(-1, (attention.num_heads, attention.head_dim))
+        own: Tensor = heads.transpose(1, 2)
+        return own.expand(beams, -1, -1, -1)
+
+    layer, keys = Shared(), views(attention.k_proj)
+    layer.lazy_initialization(keys, keys)
+    layer.keys, layer.values = keys, views(attention.v_proj)
+    return layer
 
 
 class GoesOn:

@@ -4,6 +4,7 @@ gone on with, or left out.
 `plain`: one pass over each window, without timestamps. `timestamps`: with them, and
 
 - a window is read to its end: where the last timestamp lies well before it, decoding goes on there;
+- what the model is unsure of is decoded again with beams, and the more probable text is kept;
 - a pass is decoded again at a higher temperature as long as its text is more repetitive or less
   probable than openai-whisper's thresholds allow;
 - a stretch that is silent, or that is improbable as a text and probable as no speech, has no words.
@@ -53,6 +54,14 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 MOST_COMPRESSION_RATIO = 2.4
 LEAST_AVG_LOGPROB = -1.0
 MOST_NO_SPEECH_PROB = 0.6
+#: A text below this is of speech that the model knows poorly, where the likeliest token each time
+#: leads astray; clear speech has -0.1 to -0.35, in noise as well.
+UNSURE_AVG_LOGPROB = -0.4
+#: As faster-whisper and the command of openai-whisper have them by default.
+UNSURE_BEAMS = 5
+#: Repeating raises a text's mean probability, which beams look for: theirs is not to compress so
+#: many times better than the other, or than most texts do.
+MOST_RATIO_RISE, USUAL_RATIO = 1.2, 1.5
 #: Of one pass; a window goes on from its last timestamp.
 USUAL_TOKENS = catalog.WHISPER_MAX_TARGET_POSITIONS // 2
 #: With a last timestamp so near the end of a window, nothing is left to read.
@@ -85,6 +94,7 @@ class Pass:
     temperature: float = 0.0
     avg_logprob: float | None = None
     no_speech_prob: float | None = None
+    beams: int = 1
 
 
 @dataclass
@@ -291,15 +301,17 @@ class WindowedRecognizer(SpeechRecognizer):
 
         def again(row: int, **changes: Any) -> Pass:
             asked = replace(half, **changes)
-            return self._decode(encoded, [row], [languages[row]], asked, ends=[ends[row]])[0]
+            said = self._decode(encoded, [row], [languages[row]], asked, ends=[ends[row]])[0]
+            return replace(said, beams=asked.beams)
 
         for row, said in enumerate(found):
-            kept = said
+            kept = replace(said, beams=half.beams)
             if options.temperature == 0:  # else whoever wants drawn tokens gets what is drawn
-                kept = self._settled(said, partial(again, row, beams=1))
+                kept = self._surer(kept, partial(again, row))
+                kept = self._settled(kept, partial(again, row, beams=1))
             if options.max_new_tokens != half.max_new_tokens and self._lacks_an_end(kept):
-                warm = {"temperature": kept.temperature, "beams": 1} if kept.temperature else {}
-                kept = again(row, max_new_tokens=options.max_new_tokens, **warm)
+                alike = {"temperature": kept.temperature, "beams": kept.beams}
+                kept = again(row, max_new_tokens=options.max_new_tokens, **alike)
             found[row] = kept
         return found
 
@@ -313,6 +325,24 @@ class WindowedRecognizer(SpeechRecognizer):
         """The timestamp behind which so little of a window is left that it need not be read."""
         seconds = window.rest.size / catalog.SAMPLE_RATE_HZ - NEAR_END_S
         return self._first_timestamp + max(0, round(seconds / TIMESTAMP_S))
+
+    def _surer(self, first: Pass, again: Callable[..., Pass]) -> Pass:
+        """This pass, or with beams the more probable one where the model is unsure of it; a text
+        that repeats itself, or does so where the other does not, is the worse one."""
+        if first.beams > 1 or not self._unsure(first):
+            return first
+        other = again(beams=UNSURE_BEAMS)
+        own, others = (compression_ratio(self._text(one.tokens).strip()) for one in (first, other))
+        if (others or 0) > MOST_RATIO_RISE * max(own or 0, USUAL_RATIO):
+            return first
+        return max(
+            (first, other), key=lambda said: (not self._repeats(said), said.avg_logprob or 0.0)
+        )
+
+    def _unsure(self, said: Pass) -> bool:
+        if said.avg_logprob is None or _no_speech(said):
+            return False
+        return said.avg_logprob < UNSURE_AVG_LOGPROB or self._repeats(said)
 
     def _settled(self, first: Pass, again: Callable[..., Pass]) -> Pass:
         """This pass, or one of those at higher temperatures; where none is good enough, the most

@@ -51,7 +51,7 @@ class Request:
 
     @property
     def whisper_windows(self) -> int:
-        """Even pieces into which the lab cuts the audio for Whisper (`audio.windows`)."""
+        """Pieces into which the lab cuts the audio for Whisper at most (`audio.windows`)."""
         if self.audio_s <= catalog.WINDOW_S:
             return 1
         return math.ceil(self.audio_s / (catalog.WINDOW_S - catalog.WINDOW_REACH_S))

@@ -9,9 +9,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlab import audio, catalog
+from hybridlab import audio
 from hybridlab.audio import Samples
 from hybridlab.errors import AudioError
+from hybridlab.planner import Request
 
 
 def test_any_rate_and_channels_become_16_khz_mono(tmp_path: Path) -> None:
@@ -53,18 +54,23 @@ def test_windows_lose_nothing_and_stay_short(seconds: float, seed: int) -> None:
     assert all(0 < piece.size <= 480_000 for piece in pieces)
 
 
-def test_a_window_ends_in_the_pause() -> None:
+def test_a_window_ends_in_the_longest_pause() -> None:
     samples = np.ones(40 * 16_000, np.float32)
-    samples[17 * 16_000 : 18 * 16_000] = 0
+    samples[26 * 16_000 : 27 * 16_000] = 0
+    samples[29 * 16_000 : 29 * 16_000 + 3_200] = 0
     first = audio.windows(samples)[0]
-    assert 17.0 <= first.size / 16_000 <= 18.0
+    assert 26.0 <= first.size / 16_000 <= 27.0
 
 
-def test_long_audio_is_cut_evenly() -> None:
-    noise = np.random.default_rng(0).standard_normal(61 * 16_000).astype(np.float32)
-    pieces = [piece.size / 16_000 for piece in audio.windows(noise)]
-    assert len(pieces) == 3
-    assert min(pieces) >= 61 / 3 - 2 * catalog.WINDOW_REACH_S
+@settings(max_examples=30, deadline=None)
+@given(st.floats(30.1, 400.0), st.integers(0, 5))
+def test_windows_are_long_and_as_few_as_planned(seconds: float, seed: int) -> None:
+    loudness = np.random.default_rng(seed).uniform(0.1, 1, round(seconds) + 1)
+    noise = np.repeat(loudness, 16_000)[: round(seconds * 16_000)].astype(np.float32)
+    *long, last = [piece.size / 16_000 for piece in audio.windows(noise)]
+    assert len(long) + 1 <= Request(audio_s=noise.size / 16_000).whisper_windows
+    assert all(length >= 25 for length in long[:-1])
+    assert long[-1] >= 22 and last >= 5
 
 
 def test_manifests_and_folders(tmp_path: Path, tone: Samples) -> None:

@@ -16,7 +16,7 @@ from hybridlab.audio import Samples
 from hybridlab.devices import CpuDevice
 from hybridlab.models.base import GenerationResult, ModelSpec
 from hybridlab.models.transcription import TranscribeOptions
-from hybridlab.models.windowed import TEMPERATURES, Pass, WindowedRecognizer
+from hybridlab.models.windowed import TEMPERATURES, UNSURE_BEAMS, Pass, WindowedRecognizer
 
 RATE = catalog.SAMPLE_RATE_HZ
 FIRST = catalog.whisper("tiny").vocab_size - 1501
@@ -223,7 +223,7 @@ def test_no_speech_is_no_text() -> None:
     model.script.append(Pass(model.ids((0.0, " you", 2.0)), True, 0.0, -1.2, 0.7))
     assert read(model, tone(3.0)).text == ""
     # a text that is probable stays, however probable silence is
-    model.script.append(Pass(model.ids((0.0, " you", 3.0)), True, 0.0, -0.5, 0.7))
+    model.script.append(Pass(model.ids((0.0, " you", 3.0)), True, 0.0, -0.3, 0.7))
     assert read(model, tone(3.0)).text == "you"
 
 
@@ -242,13 +242,45 @@ def test_a_doubtful_pass_is_decoded_again_until_it_is_not() -> None:
 def test_where_all_are_doubtful_the_most_probable_that_does_not_repeat_itself_is_taken() -> None:
     model = Scripted()
     for logprob, words in zip(
-        (-1.9, -0.1, -1.3, -1.6, -2.0, -4.0),
-        (" a", " and" * 100, " b", " c", " d", " e"),
+        (-1.9, -2.1, -0.1, -1.3, -1.6, -2.0, -4.0),
+        (" a", " a with beams", " and" * 100, " b", " c", " d", " e"),
         strict=True,
     ):
         model.script.append(Pass(model.ids((0.0, words, 9.8)), True, 0.0, logprob, 0.1))
     text = read(model, tone(10.0))
     assert (text.text, text.segments[0].temperature) == ("b", TEMPERATURES[2])
+
+
+@pytest.mark.parametrize(
+    ("greedy", "with_beams", "kept"),
+    [
+        ((" One", -0.5), (" two", -0.45), "two"),
+        ((" One", -0.5), (" two", -0.55), "One"),
+        ((" One", -0.5), (" and" * 100, -0.1), "One"),
+        # compressed 2.2 times, below the threshold of 2.4
+        ((" One", -0.9), (" and" * 8, -0.5), "One"),
+        ((" and" * 100, -0.1), (" two", -0.9), "two"),
+    ],
+)
+def test_what_the_model_is_unsure_of_is_decoded_again_with_beams(
+    greedy: tuple[str, float], with_beams: tuple[str, float], kept: str
+) -> None:
+    model = Scripted()
+    for words, logprob in (greedy, with_beams):
+        model.script.append(Pass(model.ids((0.0, words, 9.8)), True, 0.0, logprob, 0.1))
+    assert read(model, tone(10.0)).text == kept
+    asked = [(options.temperature, options.beams) for *_, options in model.passes]
+    assert asked == [(0.0, 1), (0.0, UNSURE_BEAMS)]
+
+
+def test_a_text_with_beams_that_was_cut_is_decoded_whole_with_them() -> None:
+    model = Scripted()
+    unsure = Pass(model.ids((0.0, " xyz", 9.8)), True, 0.0, -0.6, 0.1)
+    cut = Pass(model.ids((0.0, " one two three")), False, **LIKELY)
+    model.script += [unsure, cut, (0.0, " one two three four", 9.8)]
+    assert read(model, tone(10.0)).text == "one two three four"
+    last = model.passes[-1][2]
+    assert (last.max_new_tokens, last.temperature, last.beams) == (445, 0.0, UNSURE_BEAMS)
 
 
 @pytest.mark.parametrize("doubtful", [False, True])

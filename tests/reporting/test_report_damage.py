@@ -39,7 +39,7 @@ def test_odd_verdicts_do_no_harm(verdict: str, unfinished: Path) -> None:
     (unfinished / "verdict.json").write_text(verdict)
     run = Run(unfinished)
     assert answer.recommendation(run) == {}
-    assert page_one(run).sharing == f"Not told: {NOT_RACED}."
+    assert page_one(run).sharing.advice == f"not told by this run: {NOT_RACED}."
     assert tables.options_table(run).rows == []
     assert any(name in line for name in ("verdict", "notebooks") for line in answer.missing(run))
 
