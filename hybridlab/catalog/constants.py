@@ -15,6 +15,9 @@ VOXTRAL_MAX_TRANSCRIBE_S = 30 * 60.0  # model card
 VOXTRAL_MAX_ANSWER_S = 40 * 60.0  # model card
 VOXTRAL_CONTEXT_TOKENS = 32 * 1024  # model card
 WHISPER_MAX_TARGET_POSITIONS = 448
+#: Of Whisper where it is unsure of a window: what faster-whisper and the command of openai-whisper
+#: have by default.
+UNSURE_BEAMS = 5
 #: Tokens of an English-only Whisper: GPT-2's, special ones, times. A multilingual one has more.
 WHISPER_ENGLISH_TOKENS = 51_864
 #: Tokens of a multilingual Whisper that are no language.

@@ -132,10 +132,11 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
 
     @staticmethod
     def _rows(encoded: Any, rows: list[int]) -> Any:
+        """In an object of their own: `generate` puts copies for beams into the one it is given."""
         from transformers.modeling_outputs import BaseModelOutput
 
         heard = encoded.last_hidden_state
-        return encoded if len(rows) == len(heard) else BaseModelOutput(heard[rows])
+        return BaseModelOutput(heard if len(rows) == len(heard) else heard[rows])
 
     def _decode(
         self,
@@ -197,7 +198,9 @@ class WhisperTransformers(TransformersModel, WindowedRecognizer):
             )
         said = output[:, begin:]
         average = (
-            logprobs.average(said) if options.beams == 1 else self._average(heard, output, said)
+            logprobs.average(said)
+            if options.beams == 1
+            else self._average(self._rows(encoded, rows), output, said)
         )
         return [
             self._said(
@@ -309,18 +312,15 @@ def shared_by_beams(attention: Any, states: Tensor, beams: int) -> Any:
     for each beam; beams that change places find the same there."""
     from transformers.cache_utils import DynamicLayer
 
-    class Shared(DynamicLayer):
-        def reorder_cache(self, beam_idx: Tensor) -> None:
-            """Nothing to do: all are alike."""
-
     def views(projection: nn.Module) -> Tensor:
         heads = projection(states).unflatten(-1, (attention.num_heads, attention.head_dim))
         own: Tensor = heads.transpose(1, 2)
         return own.expand(beams, -1, -1, -1)
 
-    layer, keys = Shared(), views(attention.k_proj)
+    layer, keys = DynamicLayer(), views(attention.k_proj)
     layer.lazy_initialization(keys, keys)
     layer.keys, layer.values = keys, views(attention.v_proj)
+    layer.reorder_cache = lambda beam_idx: None  # else each beam would get a copy
     return layer
 
 

@@ -57,8 +57,6 @@ MOST_NO_SPEECH_PROB = 0.6
 #: A text below this is of speech that the model knows poorly, where the likeliest token each time
 #: leads astray; clear speech has -0.1 to -0.35, in noise as well.
 UNSURE_AVG_LOGPROB = -0.4
-#: As faster-whisper and the command of openai-whisper have them by default.
-UNSURE_BEAMS = 5
 #: Repeating raises a text's mean probability, which beams look for: theirs is not to compress so
 #: many times better than the other, or than most texts do.
 MOST_RATIO_RISE, USUAL_RATIO = 1.2, 1.5
@@ -331,7 +329,7 @@ class WindowedRecognizer(SpeechRecognizer):
         that repeats itself, or does so where the other does not, is the worse one."""
         if first.beams > 1 or not self._unsure(first):
             return first
-        other = again(beams=UNSURE_BEAMS)
+        other = again(beams=catalog.UNSURE_BEAMS)
         own, others = (compression_ratio(self._text(one.tokens).strip()) for one in (first, other))
         if (others or 0) > MOST_RATIO_RISE * max(own or 0, USUAL_RATIO):
             return first

@@ -207,7 +207,8 @@ def whisper_phases(
     (log-softmax). transformers copies the encoder's output, and with it K and V, for each beam; the
     other libraries let beams share them, and the lab gives openai-whisper, which can do so for one
     window only, one after the other then. CTranslate2 always gets them so, and on a host
-    openai-whisper's encoder.
+    openai-whisper's encoder. The highest that decode may take is one window again, with the beams
+    for what the model is unsure of, which share its K and V in every library.
     """
     known = catalog.backend(backend)
     computes_in = compute_dtype(dtype, backend, card)
@@ -226,29 +227,34 @@ def whisper_phases(
     encode = encoder_bytes(model.encoder, rows=at_once, width=width, backend=backend, kernel=kernel)
     encode = encode + Estimate.exact((rows - at_once) * unit + features)
     tokens = min(request.whisper_tokens + 4, catalog.WHISPER_MAX_TARGET_POSITIONS)
+    token_bytes = model.self_kv_values_per_token * tokens * width + 2 * FLOAT32 * model.vocab_size
     hypotheses = rows * request.beams
     heard = hypotheses if known.copies_audio_per_beam else rows
-    cross_kv = model.cross_kv_values * heard * width
-    self_kv = model.self_kv_values_per_token * tokens * hypotheses * width
-    logits = 2 * FLOAT32 * model.vocab_size * hypotheses
-    decode = (heard + known.fresh_cross_kv * heard) * unit + features + cross_kv + self_kv + logits
+    cross_kv = model.cross_kv_values * width
+    decode = heard * (unit + known.fresh_cross_kv * unit + cross_kv) + features
+    decode += hypotheses * token_bytes
+    copies = catalog.UNSURE_BEAMS if known.copies_audio_per_beam else 1
+    again = (rows + copies + known.fresh_cross_kv) * unit + features + cross_kv
+    again += catalog.UNSURE_BEAMS * token_bytes
     if width < BYTES_PER_DTYPE[dtype]:
         # casts per operation: the head's whole embedding while decoding, fc1 while encoding
         decode += model.vocab_size * d * width
+        again += model.vocab_size * d * width
         encode = encode + Estimate(0, 0, int(4 * d * d * width))
     return {
         "prepare": prepare_bytes(windows, mel_bins, backend=backend, card=card),
         "encode": encode,
-        "decode": Estimate.exact(decode),
+        "decode": Estimate(int(decode), int(decode), int(max(decode, again))),
     }
 
 
 def whisper_request_bytes(
     model: WhisperModel, request: Request, *, backend: str, dtype: str, card: Card
 ) -> int:
-    """Expected transient bytes of one Whisper call: the largest of its phases."""
+    """Expected transient bytes of one Whisper call: the largest of its phases, or one window
+    decoded again with beams."""
     phases = whisper_phases(model, request, backend=backend, dtype=dtype, card=card)
-    return largest(list(phases.values())).expected
+    return max(largest(list(phases.values())).expected, phases["decode"].high)
 
 
 # ------------------------------------------------------------------------------------- Voxtral

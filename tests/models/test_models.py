@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,28 @@ def test_beams_of_a_batch_say_what_its_clips_say_alone(
     assert [row.tokens for row in together] == [
         model.transcribe([samples], TranscribeOptions(beams=2))[0].tokens for samples in batch
     ]
+
+
+def test_beams_of_transformers_are_scored_by_the_audio_of_their_window(
+    clips: list[Clip], whisper: Callable[[str], SpeechRecognizer]
+) -> None:
+    """`generate` puts a copy for each beam into what the encoder gave, and alone they share it."""
+    model: Any = whisper("transformers")
+    batch = [clip.samples() for clip in clips[:3]]
+    asked: Any = {"options": TranscribeOptions(language="en", max_new_tokens=64, beams=3)}
+    with torch.inference_mode():
+        encoded = model._encode(batch)
+        together = model._decode(encoded, [0, 1, 2], ["en"] * 3, **asked, ends=None)
+        again = [model._decode(encoded, [row], ["en"], **asked, ends=None)[0] for row in range(3)]
+        alone = [
+            model._decode(model._encode([one]), [0], ["en"], **asked, ends=None)[0] for one in batch
+        ]
+    assert [one.tokens for one in together] == [one.tokens for one in again]
+    assert [one.tokens for one in together] == [one.tokens for one in alone]
+    for found in (together, again):
+        assert [one.avg_logprob for one in found] == pytest.approx(
+            [one.avg_logprob for one in alone], abs=1e-3
+        )
 
 
 def test_openai_transcribe_itself_says_the_same(

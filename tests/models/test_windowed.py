@@ -13,10 +13,11 @@ import pytest
 
 from hybridlab import catalog
 from hybridlab.audio import Samples
+from hybridlab.catalog import UNSURE_BEAMS
 from hybridlab.devices import CpuDevice
 from hybridlab.models.base import GenerationResult, ModelSpec
 from hybridlab.models.transcription import TranscribeOptions
-from hybridlab.models.windowed import TEMPERATURES, UNSURE_BEAMS, Pass, WindowedRecognizer
+from hybridlab.models.windowed import TEMPERATURES, Pass, WindowedRecognizer
 
 RATE = catalog.SAMPLE_RATE_HZ
 FIRST = catalog.whisper("tiny").vocab_size - 1501

@@ -18,8 +18,10 @@ from transformers import (
 from hybridlab import catalog, planner
 from hybridlab.devices import CpuDevice
 from hybridlab.models.base import ModelSpec
+from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.weights import voxtral_config, whisper_config
 from hybridlab.models.whisper_openai import WhisperOpenai
+from hybridlab.models.whisper_transformers import WhisperTransformers
 from hybridlab.planner.activations import encoder_bytes, features_bytes
 from hybridlab.profiling.live_tensors import LiveTensors
 
@@ -103,6 +105,30 @@ def test_whisper_of_transformers(size: str, rows: int) -> None:
         model.proj_out(decoded.last_hidden_state[:, -1:])
     peak = decoding.peak_bytes + encoded.nbytes + held
     assert peak == pytest.approx(phases["decode"].expected, rel=0.02)
+
+
+@pytest.mark.parametrize("size", ["tiny", "base"])
+def test_the_beams_of_one_window_share_its_keys_and_values(size: str) -> None:
+    """What Whisper is unsure of costs a window again, not five times its audio."""
+    spec = ModelSpec(model=size, backend="transformers", weights="random", dtype="float32")
+    recognizer = WhisperTransformers(spec, CpuDevice())
+    recognizer.load()
+    options = TranscribeOptions(max_new_tokens=64, beams=catalog.UNSURE_BEAMS, language="en")
+    with torch.inference_mode():
+        encoded = recognizer._encode([np.zeros(30 * catalog.SAMPLE_RATE_HZ, np.float32)])
+        with LiveTensors() as live:
+            recognizer._decode(encoded, [0], ["en"], options, ends=None)
+    predicted = planner.whisper_phases(
+        catalog.whisper(size),
+        planner.Request(new_tokens=64),
+        backend="transformers",
+        dtype="float32",
+        card=catalog.HOST,
+    )["decode"]
+    features = catalog.whisper(size).encoder.mel_bins * catalog.MEL_FRAMES_PER_WINDOW * 4
+    peak = live.peak_bytes + encoded.last_hidden_state.nbytes + features
+    assert predicted.expected < peak <= predicted.high
+    assert peak == pytest.approx(predicted.high, rel=0.05)
 
 
 def test_whisper_of_openai_casts_as_it_goes(tiny: WhisperOpenai) -> None:

@@ -82,6 +82,7 @@ def facts() -> dict[str, Any]:
         "mel_frames_per_window": catalog.MEL_FRAMES_PER_WINDOW,
         "voxtral_tokens_per_window": catalog.VOXTRAL_TOKENS_PER_WINDOW,
         "voxtral_max_answer_s": catalog.VOXTRAL_MAX_ANSWER_S,
+        "unsure_beams": catalog.UNSURE_BEAMS,
         "whisper_max_target_positions": catalog.WHISPER_MAX_TARGET_POSITIONS,
         "prompt_tokens": Request().prompt_tokens,
         "spectrogram_window_bytes": spectrogram_bytes(catalog.WINDOW_S),

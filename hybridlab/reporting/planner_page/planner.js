@@ -96,18 +96,23 @@ const whisper_phases = (model, request, { backend, dtype, card }) => {
   const encoding = encoder_bytes(model.encoder, { rows, width, backend, kernel });
   let encode = total([encoding, exact(features)]);
   const tokens = Math.min(request.new_tokens + 4, facts.whisper_max_target_positions);
+  const token_bytes = model.self_kv_values_per_token * tokens * width
+    + 2 * FLOAT32 * model.vocab_size;
   const hypotheses = rows * request.beams;
   const heard = known.copies_audio_per_beam ? hypotheses : rows;
-  const cross_kv = model.cross_kv_values * heard * width;
-  const self_kv = model.self_kv_values_per_token * tokens * hypotheses * width;
-  const logits = 2 * FLOAT32 * model.vocab_size * hypotheses;
-  let decode = (heard + known.fresh_cross_kv * heard) * unit + features;
-  decode += cross_kv + self_kv + logits;
+  const cross_kv = model.cross_kv_values * width;
+  let decode = heard * (unit + known.fresh_cross_kv * unit + cross_kv) + features;
+  decode += hypotheses * token_bytes;
+  const copies = known.copies_audio_per_beam ? facts.unsure_beams : 1;
+  let again = (rows + copies + known.fresh_cross_kv) * unit + features + cross_kv;
+  again += facts.unsure_beams * token_bytes;
   if (width < facts.bytes_per_dtype[dtype]) {
     decode += model.vocab_size * d * width;
+    again += model.vocab_size * d * width;
     encode = total([encode, [0, 0, Math.trunc(4 * d * d * width)]]);
   }
-  return { prepare: prepare_bytes(windows, mel_bins, backend), encode, decode: exact(decode) };
+  return { prepare: prepare_bytes(windows, mel_bins, backend), encode,
+    decode: [decode, decode, Math.max(decode, again)] };
 };
 
 const voxtral_kv_bytes = (model, tokens, width) =>
