@@ -93,11 +93,11 @@ def limit(row: PairFit) -> str:
         return labels.WHILE[row.highest_moment]
     if row.longest_audio_s is None:
         return f"most {labels.WHILE[row.highest_moment]}"
-    return f"up to {row.longest_audio_s:g} s of audio"
+    return f"audio up to {row.longest_audio_s:g} s fits"
 
 
 def row_words(row: PairFit) -> str:
-    """'✓ 2.43 GiB free, up to 180 s of audio': what stands beside a bar."""
+    """'✓ 2.43 GiB free, audio up to 180 s fits': what stands beside a bar."""
     sign = labels.FIT_SIGNS["fits" if row.fits else "does not fit"]
     return f"{sign} {', '.join(filter(None, [verdict(row), limit(row)]))}"
 
@@ -106,7 +106,7 @@ def audio_is_from(found: WhichFits) -> list[str]:
     """What the longest audio of the rows is, for small print; nothing where none has any."""
     said = []
     if any(row.predicted_audio_s and not row.search for row in found.rows):
-        said.append(f"up to … s of audio: predicted, with {MARGIN}")
+        said.append(f"audio up to … s fits: predicted, with {MARGIN}")
     searched = [row.name for row in found.rows if row.search]
     if searched:
         said.append(f"found by search for {', '.join(searched)}")

@@ -60,7 +60,7 @@ def test_it_says_what_fits_how_to_share_and_what_to_type(run: Path) -> None:
         "a longer audio",
         "How to share it: Keep both loaded and let them work at the same time, in two threads of "
         "one process (parallel/threads).",
-        "A request takes 0.86 [0.86, 0.86] times as long as where they take turns "
+        "A request takes 0.86 (95 % interval 0.86 to 0.86) times as long as where they take turns "
         "(sequential/plain); n = 5 cases, measured with",
         "Bytes of 5 pairs measured on the device itself",
         "predicted by formulas, nothing was run",
@@ -96,9 +96,10 @@ def test_a_toy_is_no_answer(run: Path) -> None:
     assert "nothing ran on one" in one.cannot[0]
 
 
-def test_missing_notebooks_are_named_before_the_answer(tmp_path: Path) -> None:
+def test_missing_notebooks_are_named_beside_the_answer(tmp_path: Path) -> None:
     text = first_page(with_pictures(write_run(tmp_path, notebooks=3))).text
-    assert text.startswith("This run is a part of the suite; notebooks without a result: 03_")
+    missing = "This run is a part of the suite; notebooks without a result: 03_"
+    assert text.index("GiB to spare") < text.index(missing) < text.index("What fits")
     assert f"How to share it: not told by this run: {NOT_RACED}." in text
     assert "Race the ways to share: hybridlab run pocket --only 04,05,06" in text
     assert "How the two should share the device." in text
@@ -109,7 +110,7 @@ def test_missing_notebooks_are_named_before_the_answer(tmp_path: Path) -> None:
 WORDS = "45 of 45 cases invalid: other programs used up to 75 % of the CPU"
 
 
-def test_invalid_cases_stand_before_the_answer_and_in_its_place(disturbed: Path) -> None:
+def test_invalid_cases_stand_beside_the_answer_and_in_its_place(disturbed: Path) -> None:
     one = page_one(Run(disturbed))
     counts = f"{WORDS}; close them and repeat. Their bytes and texts count, their times do not."
     assert one.cautions == [counts]
@@ -193,9 +194,9 @@ def test_one_ratio_has_one_estimate(run: Path) -> None:
     cases, trials = run_table(run, "cases"), run_table(run, "trials")
     chosen = recommend(cases, trials)
     assert chosen is not None
+    assert f"takes {chosen.relative:.2f} (95 %" in page_one(read).sharing.evidence
     ratio = f"{chosen.relative:.2f} ["
     assert str(shown).startswith(f"× {ratio}")
-    assert ratio in page_one(read).sharing.evidence
     own = [rows[rows["notebook"] == "05_parallel"] for rows in (cases, trials)]
     told = key_findings.strategy_comparison(*own)
     assert any(f"parallel/threads {ratio}" in sentence for sentence in told)

@@ -214,7 +214,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     ("audio", "llm_model", "told"),
     [("mine", "pocket", True), ("mine", "mini-3b", False), ("", "pocket", False)],
 )
-def test_other_audio_for_the_pocket_models_is_told_before_the_answer(
+def test_other_audio_for_the_pocket_models_is_told_beside_the_answer(
     tmp_path: Path, audio: str, llm_model: str, told: bool
 ) -> None:
     run = with_pictures(write_run(tmp_path, notebooks=3))
@@ -226,7 +226,7 @@ def test_other_audio_for_the_pocket_models_is_told_before_the_answer(
     page = load(run)
     words = labels.capital(catalog.POCKET_WORDS)
     assert (words in page.text) == told
-    assert not told or page.text.index(words) < page.text.index("GiB to spare")
+    assert not told or page.text.index(words) < page.text.index("Longest request")
 
 
 def test_what_a_preset_can_tell_stands_in_its_report(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
+from matplotlib.transforms import blended_transform_factory
 
 from hybridlab.reporting import labels
 from hybridlab.reporting.figures.theme import CAPTION_POINTS, LEGEND_POINTS
@@ -138,6 +139,16 @@ def _write_capacity(
 # ---------------------------------------------------------------------------------------- legend
 
 
+#: How every legend looks.
+_LEGEND: dict[str, Any] = {
+    "frameon": False,
+    "fontsize": LEGEND_POINTS,
+    "handlelength": 2.4,
+    "handletextpad": 0.6,
+    "columnspacing": 1.4,
+}
+
+
 def legend_below(ax: Axes, *, columns: int = 5, handles: Sequence[Any] | None = None) -> None:
     """A legend under the axes, in rows, where no data can be; `finish` makes room for it."""
     figure = ax.get_figure()
@@ -145,14 +156,22 @@ def legend_below(ax: Axes, *, columns: int = 5, handles: Sequence[Any] | None = 
     if figure is None or not found:
         return
     rows = -(-len(found) // columns)
-    drawn = figure.legend(
-        handles=found,
-        loc="lower left",
-        ncols=-(-len(found) // rows),
-        frameon=False,
-        fontsize=LEGEND_POINTS,
-        handlelength=2.4,
-        handletextpad=0.6,
-        columnspacing=1.4,
-    )
+    drawn = figure.legend(handles=found, loc="lower left", ncols=-(-len(found) // rows), **_LEGEND)
     drawn.set_in_layout(False)
+
+
+def legend_above(ax: Axes, handles: Sequence[Any]) -> None:
+    """One row from the figure's left edge on, above what is written over the axes: for marks that
+    are not understood without it."""
+    figure = ax.get_figure()
+    assert figure is not None
+    row = ax.legend(
+        handles=handles,
+        loc="lower left",
+        ncols=len(handles),
+        bbox_to_anchor=(0.0, 1.0),
+        bbox_transform=blended_transform_factory(figure.transFigure, ax.transAxes),
+        borderaxespad=2.0,
+        **_LEGEND,
+    )
+    row.set_zorder(10)

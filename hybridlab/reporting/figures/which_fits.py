@@ -59,7 +59,7 @@ def draw(found: WhichFits, *, title: bool = True) -> Figure:
         _mark_pick(figure, ax, found.rows.index(found.pick))
     ax.set_xlabel("memory in use on the card, driver and other programs included (GiB)")
     ax.xaxis.label.set_fontsize(theme.LEGEND_POINTS)
-    elements.legend_below(ax, handles=_handles(found))
+    elements.legend_above(ax, _handles(found))
     return theme.finish(figure, fit_words.headline(found) if title else "", _caption(found))
 
 

@@ -3,6 +3,7 @@ where the numbers are from, what the run cannot tell, and what to type next."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -142,7 +143,8 @@ def sharing(run: Run, chosen: Recommendation | None) -> Sharing:
         advice = f"too few rounds to tell; so far: {advice}"
     firm = f"a tie with {chosen.runner_up}, which takes more memory; " if chosen.tie else ""
     counted = f"n = {labels.counted(chosen.n, 'case')}"
-    evidence = f"{_figure(run, chosen)}; {firm}{counted}, measured with {chosen.pair}."
+    toy = "; a released pair may differ" if _ran_toys(run) else ""
+    evidence = f"{_figure(run, chosen)}; {firm}{counted}, measured with {chosen.pair}{toy}."
     evidence = f"{evidence} {labels.capital(lost)}." if lost else evidence
     return Sharing(advice, evidence, race if alone else None)
 
@@ -157,14 +159,16 @@ def _way(chosen: Recommendation) -> str:
 
 
 def _figure(run: Run, chosen: Recommendation) -> str:
-    """'A request takes 0.86 [0.84, 0.88] times as long as with the two taking turns (…)'."""
+    """'A request takes 0.86 (95 % interval 0.84 to 0.88) times as long as where …'."""
     if chosen.by_bytes:
         return f"Takes the least memory, {labels.n_bytes(chosen.peak_bytes)}; {NO_TIMES}"
     arm = labels.arm_of(asdict(chosen))
     if arm == CONTROL:
         return f"A request takes {labels.seconds(chosen.median_s)}"
     own = next(one for one in race_standings(run.cases, run.trials) if one.arm == arm)
-    ratio = labels.bracketed(own.relative, "{:.2f}".format)
+    low, high = own.relative.low, own.relative.high
+    sure = f" (95 % interval {low:.2f} to {high:.2f})" if math.isfinite(low) else ""
+    ratio = f"{own.relative.value:.2f}{sure}"
     return f"A request takes {ratio} times as long as where they take turns ({CONTROL})"
 
 
@@ -185,15 +189,19 @@ def cautions(run: Run, found: WhichFits) -> list[str]:
 
 def _toys(run: Run, found: WhichFits) -> str:
     """That the pair of the run is a toy."""
-    toys = {name for name, model in catalog.VOXTRALS.items() if model.shipped}
-    if run.cases.empty or not set(present(run.cases, "llm_model")) & toys:
+    if not _ran_toys(run):
         return ""
     of = "the simulated card" if found.evidence == "simulated" else "formulas"
     return (
         f"what fits comes from {of}, not from this run: its pocket Voxtral is a toy that knows "
-        "spoken digits and cannot tell which Whisper fits beside a released one. Times below are "
-        "the toy's."
+        "spoken digits and cannot tell which Whisper fits beside a released one. How to share and "
+        "all times are the toy's."
     )
+
+
+def _ran_toys(run: Run) -> bool:
+    toys = {name for name, model in catalog.VOXTRALS.items() if model.shipped}
+    return not run.cases.empty and bool(set(present(run.cases, "llm_model")) & toys)
 
 
 def _missing(run: Run) -> str:

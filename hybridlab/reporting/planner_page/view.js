@@ -112,7 +112,7 @@ const words_of = (found, asked) => {
     return `${spare} short, ${facts.while[name]}`;
   }
   const seconds = longest_audio_of(found, asked);
-  return seconds ? `${spare} free, up to ${seconds} s of audio`
+  return seconds ? `${spare} free, audio up to ${seconds} s fits`
     : `${spare} free; no length of audio leaves the margin`;
 };
 
