@@ -233,7 +233,7 @@ def whisper_phases(
     cross_kv = model.cross_kv_values * width
     decode = heard * (unit + known.fresh_cross_kv * unit + cross_kv) + features
     decode += hypotheses * token_bytes
-    copies = catalog.UNSURE_BEAMS if known.copies_audio_per_beam else 1
+    copies = catalog.UNSURE_BEAMS if known.copies_audio_per_beam else int(rows > 1)
     again = (rows + copies + known.fresh_cross_kv) * unit + features + cross_kv
     again += catalog.UNSURE_BEAMS * token_bytes
     if width < BYTES_PER_DTYPE[dtype]:
@@ -244,7 +244,9 @@ def whisper_phases(
     return {
         "prepare": prepare_bytes(windows, mel_bins, backend=backend, card=card),
         "encode": encode,
-        "decode": Estimate(int(decode), int(decode), int(max(decode, again))),
+        "decode": Estimate(
+            int(decode), int(decode), int(max(decode, again if request.beams == 1 else 0))
+        ),
     }
 
 

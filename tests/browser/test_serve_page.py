@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -27,6 +28,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 CLIPS = {clip.id: clip for clip in load_clips()}
 FIRST = CLIPS["clip-01"]
 SHORTEST = min(CLIPS.values(), key=lambda clip: clip.audio_s)
+#: Of silence before what a microphone hears.
+LEAD_S = 1.0
 TOKEN = "a-token-of-this-test"
 PHONE = {"width": 360, "height": 740}
 WAIT_MS = 20_000
@@ -274,9 +277,11 @@ def test_what_is_wrong_is_one_line(page: Any, server: Running, tmp_path: Path) -
 
 @pytest.fixture
 def with_microphone(chromium: Any, tmp_path: Path) -> Iterator[Any]:
-    """A page whose microphone hears a clip once: chromium's own fake device."""
+    """A page whose microphone hears a clip once, after the silence in which the page begins to
+    record: chromium's own fake device."""
     spoken = tmp_path / "spoken.wav"
-    soundfile.write(spoken, SHORTEST.samples(), catalog.SAMPLE_RATE_HZ)
+    silence = np.zeros(round(LEAD_S * catalog.SAMPLE_RATE_HZ), np.float32)
+    soundfile.write(spoken, np.concatenate([silence, SHORTEST.samples()]), catalog.SAMPLE_RATE_HZ)
     flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
     flags.append(f"--use-file-for-fake-audio-capture={spoken}%noloop")
     kind = chromium.browser_type
@@ -294,7 +299,7 @@ def test_what_the_microphone_hears_is_transcribed(with_microphone: Any, server: 
     page.wait_for_selector("text=This server has")
     page.click("#record")
     page.wait_for_selector("#record[aria-pressed=true]")
-    page.wait_for_timeout(1000 * SHORTEST.audio_s)
+    page.wait_for_timeout(1000 * (LEAD_S + SHORTEST.audio_s))
     page.click("text=Stop recording")
     page.wait_for_selector("#player:not([hidden])")
     page.click("#send")

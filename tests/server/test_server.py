@@ -120,7 +120,8 @@ def test_a_limit_of_tokens_is_of_each_window_of_the_asr_and_of_the_llm_s_whole_t
     long = max(CLIPS.values(), key=lambda clip: clip.audio_s)
     heard = verbose(server, long, max_tokens="3")
     assert len(heard["segments"]) > 1
-    assert {len(segment["tokens"]) for segment in heard["segments"]} == {3}
+    *cut, last = [len(segment["tokens"]) for segment in heard["segments"]]
+    assert set(cut) == {3} and last <= 3  # the last window may hold no more
     written = verbose(server, long, model="voxtral", language="en", max_tokens="3")
     assert (written["finish_reason"], len(written["token_ids"])) == ("length", 3)
 

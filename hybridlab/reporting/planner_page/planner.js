@@ -103,7 +103,7 @@ const whisper_phases = (model, request, { backend, dtype, card }) => {
   const cross_kv = model.cross_kv_values * width;
   let decode = heard * (unit + known.fresh_cross_kv * unit + cross_kv) + features;
   decode += hypotheses * token_bytes;
-  const copies = known.copies_audio_per_beam ? facts.unsure_beams : 1;
+  const copies = known.copies_audio_per_beam ? facts.unsure_beams : Number(rows > 1);
   let again = (rows + copies + known.fresh_cross_kv) * unit + features + cross_kv;
   again += facts.unsure_beams * token_bytes;
   if (width < facts.bytes_per_dtype[dtype]) {
@@ -112,7 +112,7 @@ const whisper_phases = (model, request, { backend, dtype, card }) => {
     encode = total([encode, [0, 0, Math.trunc(4 * d * d * width)]]);
   }
   return { prepare: prepare_bytes(windows, mel_bins, backend), encode,
-    decode: [decode, decode, Math.max(decode, again)] };
+    decode: [decode, decode, Math.max(decode, request.beams === 1 ? again : 0)] };
 };
 
 const voxtral_kv_bytes = (model, tokens, width) =>
