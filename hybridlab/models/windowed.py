@@ -57,6 +57,9 @@ MOST_NO_SPEECH_PROB = 0.6
 #: A text below this is of speech that the model knows poorly, where the likeliest token each time
 #: leads astray; clear speech has -0.1 to -0.35, in noise as well.
 UNSURE_AVG_LOGPROB = -0.4
+#: By so much per token a text with beams has to be the more probable one, which is 0.03 to 0.12
+#: where it hears more; with less, neither text is the better one.
+LEAST_GAIN = 0.02
 #: Repeating raises a text's mean probability, which beams look for: theirs is not to compress so
 #: many times better than the other, or than most texts do.
 MOST_RATIO_RISE, USUAL_RATIO = 1.2, 1.5
@@ -333,9 +336,10 @@ class WindowedRecognizer(SpeechRecognizer):
         own, others = (compression_ratio(self._text(one.tokens).strip()) for one in (first, other))
         if (others or 0) > MOST_RATIO_RISE * max(own or 0, USUAL_RATIO):
             return first
-        return max(
-            (first, other), key=lambda said: (not self._repeats(said), said.avg_logprob or 0.0)
-        )
+        gain = (other.avg_logprob or 0.0) - (first.avg_logprob or 0.0)
+        if self._repeats(first) == self._repeats(other):
+            return other if gain > LEAST_GAIN else first
+        return first if self._repeats(other) else other
 
     def _unsure(self, said: Pass) -> bool:
         if said.avg_logprob is None or _no_speech(said):

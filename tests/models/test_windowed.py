@@ -256,6 +256,7 @@ def test_where_all_are_doubtful_the_most_probable_that_does_not_repeat_itself_is
     ("greedy", "with_beams", "kept"),
     [
         ((" One", -0.5), (" two", -0.45), "two"),
+        ((" One", -0.5), (" two", -0.49), "One"),  # hardly more probable
         ((" One", -0.5), (" two", -0.55), "One"),
         ((" One", -0.5), (" and" * 100, -0.1), "One"),
         # compressed 2.2 times, below the threshold of 2.4
