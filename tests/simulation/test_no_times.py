@@ -33,7 +33,7 @@ from tests.synthetic import write_run
 DEVICE = "simulated:t4"
 #: A figure of time, or a word that only times can carry. Lengths of audio are none.
 OF_TIME = re.compile(
-    r"\d\s?(ms|s|min|h|hours|days)\b(?! of audio)|requests/s|per minute|[Ff]aste(r|st)\b|"
+    r"\d\s?(ms|s|min|h|hours|days)\b(?! of audio| fits)|requests/s|per minute|[Ff]aste(r|st)\b|"
     r"times as (long|fast)|slower|median latency|\bRTFx\b \d"
 )
 MISSING = re.compile(r"\b(nan|NaN|None|NaT)\b")
