@@ -57,6 +57,11 @@ def format_number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def counted(count: int, noun: str) -> str:
+    """'1 case', '2 cases'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def format_seconds_alike(times: Sequence[float]) -> list[str]:
     """Labels that stand beside each other, in the unit and with the decimals of the largest:
     '0.60 s' beside '1.03 s'."""

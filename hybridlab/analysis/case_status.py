@@ -11,6 +11,7 @@ import pandas as pd
 
 from hybridlab.analysis.arms import numbers
 from hybridlab.results.schema import is_time
+from hybridlab.units import counted
 
 #: Columns that say why a case is invalid.
 CAUSES = ("other_processes_cpu_share",)
@@ -54,8 +55,7 @@ def invalid_words(cases: pd.DataFrame) -> str:
     invalid = own[own["status"] == "invalid"]
     if invalid.empty:
         return ""
-    noun = "case" if len(own) == 1 else "cases"
-    return f"{len(invalid)} of {len(own)} {noun} invalid: {_cause(invalid)}"
+    return f"{len(invalid)} of {counted(len(own), 'case')} invalid: {_cause(invalid)}"
 
 
 def invalid_advice(cases: pd.DataFrame) -> str:

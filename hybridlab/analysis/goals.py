@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from hybridlab.analysis.arms import ArmStats, Figure
 from hybridlab.analysis.differences import how_sure
 from hybridlab.analysis.stats import Interval
-from hybridlab.units import format_bytes, format_number, format_seconds, format_seconds_alike
+from hybridlab.units import (
+    counted,
+    format_bytes,
+    format_number,
+    format_seconds,
+    format_seconds_alike,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +88,7 @@ def known_or(value: float, instead: float) -> float:
 def latency_text(arm: ArmStats) -> str:
     return (
         f"median {seconds_text(arm.latency_s)}, {_ratio(arm.relative)} the control in the same "
-        f"rounds, n = {arm.n} case{'' if arm.n == 1 else 's'}"
+        f"rounds, n = {counted(arm.n, 'case')}"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from hybridlab.audio.tables import JSONS, TABLES, records_of
 from hybridlab.errors import AudioError
+from hybridlab.units import counted
 
 #: Hugging Face's AudioFolder has one of these, or one in each of its parts.
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -85,7 +86,7 @@ def _folder_rows(folder: Path) -> tuple[list[Row], list[str]]:
         named = {row.path.resolve() for row in rows if "path" in row.values}
         missed = sum(path.resolve() not in named for path in sounds)
         names = " and ".join(str(path.relative_to(folder)) for path in manifests)
-        lines = [f"{_counted(missed, 'audio file')} not listed in {names}"] if missed else []
+        lines = [f"{counted(missed, 'audio file')} not listed in {names}"] if missed else []
         return rows, lines
     others = [path for path in files if path.suffix.lower() not in SUFFIXES]
     if not sounds:
@@ -125,12 +126,8 @@ def _other_files(paths: Iterable[Path]) -> list[str]:
     lines = [f"{name}: a table is read where it is named itself" for name in tables]
     if rest:
         kinds = ", ".join(f"{count} {kind}" for kind, count in rest.most_common())
-        lines.append(f"{_counted(rest.total(), 'file')} without audio ({kinds})")
+        lines.append(f"{counted(rest.total(), 'file')} without audio ({kinds})")
     return lines
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _manifest_rows(path: Path) -> list[Row]:

@@ -20,6 +20,7 @@ from hybridlab.results.reader import read_rows
 from hybridlab.results.run_folder import NotebookRun
 from hybridlab.results.schema import was_stopped
 from hybridlab.results.writer import TableWriter
+from hybridlab.units import counted
 
 #: What a resumed run tries again, beside what the reader has stopped.
 REPEATED = ("crashed", "timeout", "invalid")
@@ -162,8 +163,7 @@ def failures(rows: Iterable[Mapping[str, Any]]) -> str:
     ]
     if len(failed) > NAMED_FAILURES:
         named.append(f"and {len(failed) - NAMED_FAILURES} more")
-    noun = "1 case" if len(failed) == 1 else f"{len(failed)} cases"
-    return f"{noun} crashed or timed out: {'; '.join(named)}"
+    return f"{counted(len(failed), 'case')} crashed or timed out: {'; '.join(named)}"
 
 
 def forget_rows(folder: Path, case_id: str) -> None:

@@ -70,12 +70,14 @@ def _last_seconds(notebooks: Sequence[str], preset: str) -> tuple[str, dict[str,
     found: list[tuple[str, str, dict[str, float]]] = []
     for path in (*outputs.glob("*/manifest.json"), *outputs.glob("*/*/manifest.json")):
         manifest = read_object(path, note=_no_matter)
-        outcomes = manifest.get("notebooks", {})
+        outcomes, ended = manifest.get("notebooks"), manifest.get("ended")
+        if manifest.get("preset") != preset or not isinstance(outcomes, dict) or not ended:
+            continue
         seconds = {
             name: float(outcomes[name]["seconds"])
             for name in notebooks
             if outcomes.get(name, {}).get("status") == "completed"
         }
-        if manifest.get("preset") == preset and seconds:
-            found.append((manifest["ended"], path.parent.name, seconds))
-    return max(found)[1:] if found else ("", {})
+        if seconds:
+            found.append((str(ended), path.parent.name, seconds))
+    return max(found, key=lambda one: one[:2])[1:] if found else ("", {})

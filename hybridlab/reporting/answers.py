@@ -16,7 +16,7 @@ from hybridlab.analysis.differences import BEYOND, held_apart, how_sure
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting import findings, labels, tables
 from hybridlab.reporting.figures.memory import case_stack
-from hybridlab.reporting.labels import OWNERS, counted, percent
+from hybridlab.reporting.labels import OWNERS, percent
 from hybridlab.reporting.rows import (
     CONTROL,
     RACE,
@@ -31,7 +31,7 @@ from hybridlab.reporting.rows import (
 )
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import format_bytes, format_seconds
+from hybridlab.units import counted, format_bytes, format_seconds
 
 
 def known(rows: pd.DataFrame, *counts: str) -> str:

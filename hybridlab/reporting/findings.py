@@ -22,7 +22,7 @@ from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import case_labels, complete_tables, present
 from hybridlab.reporting.tables.quality import Quality
-from hybridlab.units import MIB, format_bytes, format_number, format_seconds
+from hybridlab.units import MIB, counted, format_bytes, format_number, format_seconds
 
 # --------------------------------------------------------------------------------- what fits
 
@@ -76,7 +76,7 @@ def memory_finding(cases: pd.DataFrame) -> str:
     """'large-v3 fits with 2.43 GiB to spare, the lowest published WER of 6 that ran'."""
     top = picked_case(cases)
     if top is None:
-        return f"Not one of {labels.counted(len(cases), 'case')} could be measured"
+        return f"Not one of {counted(len(cases), 'case')} could be measured"
     words = f"{top.label} peaks at {format_bytes(top.peak_bytes)}"
     if top.margin_bytes < 0:
         words = f"{top.label} ran, yet is {labels.spare(top.margin_bytes)} of what others leave"
@@ -108,7 +108,7 @@ def overflow_findings(cases: pd.DataFrame) -> list[str]:
     lost = cases[cases["llm_logits_finite"].eq(False)]
     return [
         f"{dtype} overflows in Voxtral {model}: the logits of its first request were not finite "
-        f"numbers in {labels.counted(len(own), 'case')}, so that its texts are left out and its "
+        f"numbers in {counted(len(own), 'case')}, so that its texts are left out and its "
         f"times are of tokens without words; choose llm_dtype "
         f"{' or '.join(name for name in catalog.WIDE_DTYPES if name != dtype)}."
         for (model, dtype), own in lost.groupby(["llm_model", "llm_dtype"], sort=False)
@@ -255,7 +255,7 @@ def survival_finding(headrooms: pd.DataFrame) -> str:
     most, least = str(needs.index[-1]), str(needs.index[0])
     words = f"{most} needs {format_bytes(needs[most])} above the resident pair in the median"
     if least != most:
-        words += f", {least} {format_bytes(needs[least])}; {labels.counted(cases, 'case')} each"
+        words += f", {least} {format_bytes(needs[least])}; {counted(cases, 'case')} each"
         words += ", too few to tell" if cases < LEAST_ROUNDS else ""
     return labels.capital(words)
 

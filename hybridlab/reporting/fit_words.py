@@ -9,7 +9,7 @@ from hybridlab import catalog
 from hybridlab.analysis.pick import margin_words
 from hybridlab.analysis.which_fits import PairFit, WhichFits
 from hybridlab.reporting import labels
-from hybridlab.units import format_bytes
+from hybridlab.units import counted, format_bytes
 
 #: What every pick leaves.
 MARGIN = margin_words()
@@ -61,7 +61,7 @@ def evidence(found: WhichFits) -> list[str]:
     """'6 pairs simulated: …', of each kind that some row is of."""
     kinds = [row.evidence for row in found.rows if row.moments]
     return [
-        f"{labels.counted(kinds.count(kind), 'pair')} {words}"
+        f"{counted(kinds.count(kind), 'pair')} {words}"
         for kind, words in EVIDENCE.items()
         if kind in kinds
     ]

@@ -30,7 +30,7 @@ from hybridlab.reporting.rows import (
 from hybridlab.results.reader import has_clock
 from hybridlab.results.schema import AT_ONCE
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import format_bytes, format_seconds
+from hybridlab.units import counted, format_bytes, format_seconds
 
 #: Sentences that a reader sees before asking for more.
 MOST_SENTENCES = 5
@@ -89,12 +89,12 @@ def baseline(cases: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
         if n:
             sentences.append(
                 f"Transcription and one answer together take {format_seconds(median_s)} at "
-                f"the median (n = {labels.counted(n, 'request')} of one case)."
+                f"the median (n = {counted(n, 'request')} of one case)."
             )
         accuracy = tables.answer_accuracy(own)
         if accuracy is not None:
             answers = int((is_said(own, "answer") & own["expected_answer"].notna()).sum())
-            words = labels.counted(answers, "answer")
+            words = counted(answers, "answer")
             sentences.append(f"Right are {percent(accuracy)} of {words}.")
     return sentences + cut_short(trials) + unmeasured(cases)
 
@@ -115,7 +115,7 @@ def memory_limits(cases: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
     rows = tables.memory_limits_table(cases, probes).to_dict("records")
     sentences = [
         f"The fallback chain ended on {row['found']} ({row['strategy']}, "
-        f"{labels.counted(row['probes'], 'probe')})."
+        f"{counted(row['probes'], 'probe')})."
         for kind, row in zip(asked, rows, strict=True)
         if kind == "fallback"
     ]
@@ -165,7 +165,7 @@ def _all_cut(trials: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     for _, case in cases.iterrows():
         own = trials[(trials["case_id"] == case["case_id"]) & trials["transcript"].notna()]
         if len(own) and is_cut(own, "transcript").all():
-            name, texts = tables.model_name(case), labels.counted(len(own), "transcript")
+            name, texts = tables.model_name(case), counted(len(own), "transcript")
             sentences.append(f"{name} has no word error rate: {texts}, all cut short.")
     return sentences
 

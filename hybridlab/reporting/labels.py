@@ -153,11 +153,6 @@ def output_matches_reference(values: Iterable[Any]) -> str:
     return f"{sum(known)} of {len(known)}" if known else EMPTY
 
 
-def counted(count: int, noun: str) -> str:
-    """'1 case', '2 cases'."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def joined(words: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     *first, last = words or [""]

@@ -20,9 +20,9 @@ from hybridlab.devices import CpuDevice, card_of
 from hybridlab.errors import ParameterError
 from hybridlab.planner.limits import longest_audio_s
 from hybridlab.planner.memory_plan import Fit, MemoryByOwner, fit_of
-from hybridlab.reporting.labels import FIT_SIGNS, MOMENTS, counted, percent
+from hybridlab.reporting.labels import FIT_SIGNS, MOMENTS, percent
 from hybridlab.reporting.memory_stack import planned_stack
-from hybridlab.units import format_bytes
+from hybridlab.units import counted, format_bytes
 from hybridlab.widgets.bars import Bar, bars_html
 from hybridlab.widgets.html import framed, output
 from hybridlab.widgets.measured_points import Combination, Point, reference_points, run_points

@@ -16,10 +16,10 @@ from hybridlab.config.params import Params
 from hybridlab.devices import Device
 from hybridlab.experiments.case import Case, CaseObserver
 from hybridlab.experiments.live_feed import LiveState
-from hybridlab.reporting.labels import arm_name, counted
+from hybridlab.reporting.labels import arm_name
 from hybridlab.results.run_folder import NotebookRun
 from hybridlab.results.schema import was_stopped
-from hybridlab.units import format_bytes, format_seconds
+from hybridlab.units import counted, format_bytes, format_seconds
 from hybridlab.widgets.bars import Bar, bars_html
 from hybridlab.widgets.html import framed, output
 from hybridlab.widgets.stopping import AGAIN_S, Stop

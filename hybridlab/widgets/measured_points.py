@@ -14,11 +14,12 @@ from hybridlab import catalog, planner
 from hybridlab.analysis.case_status import with_bytes
 from hybridlab.catalog.device_names import simulated_card
 from hybridlab.reporting.figures.memory import case_stack
-from hybridlab.reporting.labels import MOMENTS, counted, text_of
+from hybridlab.reporting.labels import MOMENTS, text_of
 from hybridlab.reporting.memory_stack import Stack
 from hybridlab.reporting.rows import complete
 from hybridlab.results.manifest import read_manifest
 from hybridlab.results.reader import run_table
+from hybridlab.units import counted
 
 #: Experiments whose requests are plain ones: one after the other, nothing pinned, nothing pressed.
 EXPERIMENTS = (

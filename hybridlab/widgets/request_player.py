@@ -12,10 +12,11 @@ from hybridlab.analysis.arms import numbers
 from hybridlab.analysis.stats import word_errors
 from hybridlab.analysis.texts import CUT_SHORT, TEXTS
 from hybridlab.audio import Samples
-from hybridlab.reporting.labels import EMPTY, arm_of, counted, seconds, text_of
+from hybridlab.reporting.labels import EMPTY, arm_of, seconds, text_of
 from hybridlab.reporting.rows import complete_tables, is_first
 from hybridlab.reporting.tables import model_name
 from hybridlab.reporting.tables.strategy_comparison import same_answer
+from hybridlab.units import counted
 from hybridlab.widgets.html import framed, output, table
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from typing import Any, TypeVar, cast
 
 from hybridlab.errors import UnavailableError
 from hybridlab.experiments.run_progress import Progress
-from hybridlab.reporting.labels import counted
 from hybridlab.reporting.palette import COLORBLIND
-from hybridlab.units import format_seconds
+from hybridlab.units import counted, format_seconds
 
 R = TypeVar("R")
 

@@ -396,9 +396,13 @@ def test_memory_of_a_child_that_nobody_counts_is_seen() -> None:
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None and child.stdout.readline() == "held\n"
-        used, outside = cpu.used_bytes(), cpu.memory_owners().external
+        used = cpu.used_bytes()
+        earlier = cpu.total_used_bytes().value or 0.0
+        outside = cpu.memory_owners().external
+        later = cpu.total_used_bytes().value or 0.0
         assert outside[UNTRACKED] - before == pytest.approx(n_bytes, abs=32 * MIB)
-        total = cpu.total_used_bytes().value or 0.0
+        # whoever else is at work on this machine takes and frees memory between two readings
+        total = min(max(sum(outside.values()) + used, min(earlier, later)), max(earlier, later))
         assert sum(outside.values()) == pytest.approx(total - used, abs=64 * MIB)
         cpu.track_process("child", child.pid, lambda: None)
         assert cpu.memory_owners().external[UNTRACKED] == pytest.approx(before, abs=MIB)

@@ -13,7 +13,7 @@ import pytest
 from hybridlab.analysis.stats import Interval
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import case_labels
-from hybridlab.units import GIB
+from hybridlab.units import GIB, counted
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, " ", pd.NA, pd.NaT])
@@ -40,8 +40,8 @@ def test_what_is_missing_is_a_dash(value: Any) -> None:
         (labels.output_matches_reference([None]), labels.EMPTY),
         (labels.spare(3 * GIB), "3.00 GiB to spare"),
         (labels.spare(-GIB / 2), "512 MiB short"),
-        (labels.counted(1, "case"), "1 case"),
-        (labels.counted(0, "case"), "0 cases"),
+        (counted(1, "case"), "1 case"),
+        (counted(0, "case"), "0 cases"),
         (labels.arm_name("sequential", "plain"), "sequential/plain"),
         (labels.arm_name("reference", "asr"), "asr by itself"),
         (labels.failure({"status": "oom", "reason": "no memory"}), "out of memory: no memory"),

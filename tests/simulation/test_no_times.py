@@ -160,6 +160,8 @@ def test_the_verdict_rests_on_bytes_alone(run: Path, rows: Tables) -> None:
     assert found.by_bytes
     check([found.why, found.why_not, *found.notes, *(str(goal) for goal in found.goals)])
     assert NO_TIMES in found.why
+    told = page_one(Run(run)).sharing.evidence
+    assert "simulated with Voxtral" in told and "measured" not in told
     written = json.loads((run / "verdict.json").read_text(encoding="utf-8"))
     check([written["answer"], written["recommendation"]["why"]])
     assert "a simulated NVIDIA T4" in written["answer"]

@@ -131,6 +131,11 @@ def test_weights_are_those_of_the_newest_run_of_the_preset(
         write_json(tmp_path / name / "manifest.json", manifest)
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "manifest.json").write_text('{"preset":')
+    done = {"00": {"status": "completed", "seconds": 1.0}}
+    for name, changed in (("endless", {"ended": None}), ("listed", {"notebooks": ["00"]})):
+        (tmp_path / name).mkdir()
+        damaged = {"preset": "pocket", "ended": "2026-01-09", "notebooks": done} | changed
+        write_json(tmp_path / name / "manifest.json", damaged)
     names = ["00", "02", "04"]
     assert weights_of(names, "pocket", kept={"00"}) == ({"00": 0.0, "02": 30.0, "04": 20.0}, "new")
     assert weights_of(["02"], "t4-simulated", kept=()) == ({"02": 50.0}, "t4-simulated")

@@ -27,7 +27,7 @@ from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import Estimate, Interval, student
 from hybridlab.analysis.texts import whole
 from hybridlab.catalog import Card
-from hybridlab.units import GB, GIB, format_bytes, format_seconds, format_seconds_alike
+from hybridlab.units import GB, GIB, counted, format_bytes, format_seconds, format_seconds_alike
 
 #: Readings of a figure in an analysis that mixes them.
 UNITS = {"GB": GB, "GiB": GIB}
@@ -490,4 +490,4 @@ def model_spans(run: RunData) -> pd.DataFrame:
 def show_seconds(values: Interval) -> str:
     """'median 0.41 s [0.39, 0.43], n = 5 cases'."""
     value, low, high = format_seconds_alike([values.value, values.low, values.high])
-    return f"median {value} [{low}, {high}], n = {values.n} cases"
+    return f"median {value} [{low}, {high}], n = {counted(values.n, 'case')}"

@@ -12,7 +12,7 @@ from hybridlab.devices.system_info import machine
 from hybridlab.experiments.session import Session
 from hybridlab.reporting import findings, labels
 from hybridlab.reporting.rows import evidence_of
-from hybridlab.units import format_bytes
+from hybridlab.units import counted, format_bytes
 
 
 def machine_facts(session: Session) -> dict[str, str]:
@@ -64,7 +64,7 @@ def answer(session: Session, row: Mapping[str, Any]) -> list[str]:
     device, params = session.device, session.params
     here = f"{device.title()} ({device.name}) with {format_bytes(device.free_bytes())} free"
     pair = f"Voxtral {params.llm_model} and Whisper {params.asr_model}"
-    clips = f"{labels.counted(len(session.clips), 'clip')} are at hand"
+    clips = f"{counted(len(session.clips), 'clip')} are at hand"
     if row["status"] not in WITH_BYTES:
         return [f"This is {here}; {pair} gave no measurement ({labels.failure(row)}); {clips}."]
     peak = format_bytes(row["request_peak_bytes"])

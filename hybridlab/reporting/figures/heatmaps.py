@@ -20,6 +20,7 @@ from hybridlab.reporting import labels
 from hybridlab.reporting.figures import theme
 from hybridlab.reporting.palette import PHASE_LOOK
 from hybridlab.reporting.rows import CONTROL, strategies_first
+from hybridlab.units import counted
 
 PARTIES = {**labels.ROLES, "copy": "weights"}
 #: How much of a colour is on the ground: black words are read on all of the scale.
@@ -66,7 +67,7 @@ def break_even(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figur
     for ax, arm in zip(axes, arms, strict=True):
         _draw_arm(ax, arm, cells[cells["arm"] == arm])
     axes[-1].set_xlabel("mean time between arrivals (s), Poisson")
-    requests = labels.counted(int(services["n"].sum()), "request")
+    requests = counted(int(services["n"].sum()), "request")
     return theme.captioned(
         figure,
         "; ".join(_break_even_finding(arm, cells[cells["arm"] == arm]) for arm in arms),
@@ -109,7 +110,7 @@ def _break_even_finding(arm: str, own: pd.DataFrame) -> str:
     if known.empty:
         return f"Too few requests to tell where {arm} beats {CONTROL}"
     better, worse = (int(found.sum()) for found in (known["high"] < 1, known["low"] > 1))
-    cells = labels.counted(len(known), "cell")
+    cells = counted(len(known), "cell")
     if not better and not worse:
         return f"{arm} is not told from {CONTROL} in any of {cells}"
     if not better:

@@ -19,7 +19,7 @@ from hybridlab.reporting.findings import scaling_finding, survival_finding
 from hybridlab.reporting.palette import MUTED, OWNER_COLOURS
 from hybridlab.reporting.rows import strategies_first
 from hybridlab.reporting.tables import least_headrooms, request_sizes
-from hybridlab.units import GIB, MIB, format_bytes
+from hybridlab.units import GIB, MIB, counted, format_bytes
 
 _KINDS = {"audio_s": "length of the audio (s)", "batch": "requests in a batch"}
 
@@ -50,7 +50,7 @@ def request_scaling(cases: pd.DataFrame) -> Figure:
         scaling_finding(rows),
         rows,
         cases,
-        n=f"{labels.counted(len(rows), 'case')}, a fresh process each",
+        n=f"{counted(len(rows), 'case')}, a fresh process each",
         interval="no interval: one case for each size",
         sampled=True,
     )
@@ -117,7 +117,7 @@ def survival(probes: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         survival_finding(found),
         found,
         cases,
-        n=f"{labels.counted(len(found), 'request')}, each bisected with real failures",
+        n=f"{counted(len(found), 'request')}, each bisected with real failures",
         interval="no interval: every request is a step",
         notes=("mark: a request fails with less room than this",),
     )

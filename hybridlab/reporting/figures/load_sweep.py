@@ -11,12 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from hybridlab.analysis.queueing import KNEE_RATIO, arrival_points, knees
-from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.findings import load_finding
 from hybridlab.reporting.palette import DASHES, GUIDE, strategy_look
 from hybridlab.reporting.rows import strategies_first
-from hybridlab.units import format_number
+from hybridlab.units import counted, format_number
 
 #: Of the markers of one strategy's variants.
 FILLS: tuple[Any, ...] = ("full", "none", "left", "top", "right")
@@ -51,7 +50,7 @@ def load_sweep(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
             ax.plot(knee["rate_rps"], knee[quantity], "o", mfc="none", mec=colour, markersize=15)
     _axes(served, late, points, late_by)
     elements.legend_below(served, columns=2)
-    requests = labels.counted(int(points["n"].sum()), "request")
+    requests = counted(int(points["n"].sum()), "request")
     return theme.captioned(
         figure,
         load_finding(points),

@@ -19,7 +19,7 @@ from hybridlab.reporting.labels import number_of, text_of
 from hybridlab.reporting.memory_stack import closed_stack, longest
 from hybridlab.reporting.palette import MOMENT_LOOK, MUTED
 from hybridlab.reporting.rows import evidence_of, worst_per_label
-from hybridlab.units import GIB, format_bytes
+from hybridlab.units import GIB, counted, format_bytes
 
 _UNREAD = "ok, but without a memory reading"
 
@@ -123,7 +123,7 @@ def three_numbers(cases: pd.DataFrame) -> Figure:
     elements.note_column(ax, enumerate(_spare(row) for _, row in rows.iterrows()))
     ax.set_xlabel("memory (GiB)")
     elements.legend_below(ax, handles=_handles(reserved=bool(held.notna().any(axis=None))))
-    n = labels.counted(len(rows), "case")
+    n = counted(len(rows), "case")
     interval = _interval(cases, rows)
     title = _three_finding(rows)
     return theme.captioned(figure, title, cases, cases, n=n, interval=interval, sampled=True)
@@ -164,7 +164,7 @@ def _three_finding(rows: pd.DataFrame) -> str:
     margins = numbers(rows, "margin_bytes").where(rows["status"].isin(WITH_BYTES))
     if not margins.notna().any():
         return memory_finding(rows)
-    fit, count = int((margins >= 0).sum()), labels.counted(len(rows), "pair")
+    fit, count = int((margins >= 0).sum()), counted(len(rows), "pair")
     some = f"all of {count} fit" if fit == len(rows) else f"{fit} of {count} fit"
     tightest, least = rows["label"].iloc[int(np.nanargmin(margins))], float(margins.min())
     words = f"{simulated_words(rows)}{some}; {tightest} is the tightest: {labels.spare(least)}"

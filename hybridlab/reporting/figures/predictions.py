@@ -12,7 +12,7 @@ from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.palette import GUIDE, PREDICTED_LOOK
 from hybridlab.reporting.rows import case_labels
-from hybridlab.units import GIB, MIB
+from hybridlab.units import GIB, MIB, counted
 
 
 @theme.styled()
@@ -46,7 +46,7 @@ def predicted_against_measured(ledgers: pd.DataFrame, cases: pd.DataFrame) -> Fi
         f"at worst {_error(worst['error'])} ({worst['owner']}, {worst['label']})",
         cases,
         cases,
-        n=labels.counted(len(points), "size"),
+        n=counted(len(points), "size"),
         interval="no interval: repeated cases stand at their median",
         notes=("dashed: as predicted",),
         sampled=True,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.findings import quality_finding
 from hybridlab.reporting.palette import MODEL_MARKERS, OWNER_COLOURS
 from hybridlab.reporting.tables.quality import RULE, qualities
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import GIB, MIB, format_number
+from hybridlab.units import GIB, MIB, counted, format_number
 
 
 @theme.styled()
@@ -41,7 +40,7 @@ def quality_memory(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
     wer.set_xlabel("word error rate (%)")
     memory.set_xlabel(f"memory at the peak ({name})")
     n_cut = sum(one.cut for one in found)
-    cut = labels.counted(n_cut, "text") if n_cut else ""
+    cut = counted(n_cut, "text") if n_cut else ""
     no_speed = f"no RTFx: {'other processes were at work' if has_clock(cases) else NO_TIMES}"
     speed = "RTFx: seconds of audio per second of work, median without the first clip"
     return theme.captioned(
@@ -49,7 +48,7 @@ def quality_memory(trials: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         quality_finding(found),
         cases[cases["experiment"] == "quality"],
         cases,
-        n=f"{labels.counted(max(one.clips for one in found), 'clip')}, each model alone",
+        n=f"{counted(max(one.clips for one in found), 'clip')}, each model alone",
         interval=f"bar: {theme.BOOTSTRAP} over clips",
         notes=(
             *([f"{cut} cut short and left out"] if cut else []),

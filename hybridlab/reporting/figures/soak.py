@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 
 from hybridlab.analysis import memory_growth
 from hybridlab.analysis.arms import numbers
-from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.findings import growth_finding
 from hybridlab.reporting.palette import DASHES, GUIDE, MUTED, REMEDY_LOOK
 from hybridlab.reporting.rows import ordered
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import MIB
+from hybridlab.units import MIB, counted
 
 #: Points of a line: of more cycles the medians of so many stretches are drawn.
 _POINTS = 40
@@ -65,7 +64,7 @@ def soak(cycles: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         growth_finding(arms),
         cycles,
         cases,
-        n=f"{labels.counted(most, 'cycle')} per strategy and remedy",
+        n=f"{counted(most, 'cycle')} per strategy and remedy",
         interval="trend: least squares without the first fifth; bar: 95 % interval for "
         "dependent readings",
         notes=(

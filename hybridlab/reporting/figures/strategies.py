@@ -40,7 +40,7 @@ from hybridlab.reporting.rows import (
     race_standings,
     strategies_first,
 )
-from hybridlab.units import format_bytes, format_number, format_seconds
+from hybridlab.units import counted, format_bytes, format_number, format_seconds
 
 LOG_FROM_RATIO = 30  # slowest over fastest from which an axis of time becomes logarithmic
 MOST_MARKERS = 5  # of the steps of a distribution so many have a marker
@@ -68,13 +68,13 @@ def latency(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Figure:
     notes = [labels.bracketed(intervals[arm], format_seconds, "\n") for arm in arms]
     elements.note_column(ax, enumerate(notes))
     time_axis(ax, rows["latency_s"], "latency of a request (s)")
-    served = labels.counted(len(rows), "request")
+    served = counted(len(rows), "request")
     return theme.captioned(
         figure,
         fastest_words(standings) if standings else "Every request of every arm",
         rows,
         cases,
-        n=f"{served} in {labels.counted(len(arms), 'arm')}, first ones left out",
+        n=f"{served} in {counted(len(arms), 'arm')}, first ones left out",
         interval=f"bar and brackets: {theme.STUDENT} of the cases' medians",
         notes=(
             pooled_words(rows),
@@ -111,7 +111,7 @@ def _arm_name(arm: str, rows: pd.DataFrame, n: int) -> str:
     """'sequential/plain (n = 5 rounds)', and whether its texts differ from a model's alone."""
     matches = present(rows[rows["arm"] == arm], "output_matches_reference")
     differ = "" if matches.astype(bool).all() else ", texts differ"
-    return f"{arm}\n(n = {labels.counted(n, 'round')}{differ})"
+    return f"{arm}\n(n = {counted(n, 'round')}{differ})"
 
 
 def time_axis(ax: Axes, values: pd.Series[float], label: str) -> None:
@@ -160,7 +160,7 @@ def latency_ecdf(trials: pd.DataFrame, cases: pd.DataFrame | None = None) -> Fig
         _ecdf_finding(rows),
         rows,
         cases,
-        n=f"{labels.counted(len(rows), 'request')}, first ones left out",
+        n=f"{counted(len(rows), 'request')}, first ones left out",
         interval="no interval: every request is a step",
         notes=("dotted: 95 %", pooled_words(rows)),
     )
@@ -231,7 +231,7 @@ def throughput(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
         finding or "Requests per minute of every arm",
         rows,
         cases,
-        n=labels.counted(len(rows), "case"),
+        n=counted(len(rows), "case"),
         interval="no interval: every case is a dot, their median a bar",
     )
 
@@ -263,13 +263,13 @@ def pareto(cases: pd.DataFrame, trials: pd.DataFrame) -> Figure:
     ax.axvline(1.0, color=CAPACITY_COLOUR, linestyle="--", linewidth=1.2)
     ax.set_xlim(left=0)
     ax.set_xlabel("latency over that of sequential/plain in the same notebook")
-    rounds = labels.counted(sum(arm.n for arm in arms), "case")
+    rounds = counted(sum(arm.n for arm in arms), "case")
     return theme.captioned(
         figure,
         pareto_finding(front, arms),
         race,
         cases,
-        n=f"{rounds} of {labels.counted(len(arms), 'arm')}",
+        n=f"{rounds} of {counted(len(arms), 'arm')}",
         interval=f"bar: {theme.STUDENT} over rounds",
         notes=(
             "filled: no other's mean is both faster and smaller",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hybridlab.reporting import labels
 from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.findings import HIDDEN, swap_finding
 from hybridlab.reporting.palette import STAGE_LOOK
 from hybridlab.reporting.rows import RACE, cases_of
 from hybridlab.reporting.tables import swap_seconds, swap_spans
-from hybridlab.units import format_seconds
+from hybridlab.units import counted, format_seconds
 
 
 @theme.styled(timed=True)
@@ -42,6 +41,6 @@ def swap_stages(spans: pd.DataFrame, cases: pd.DataFrame) -> Figure:
         swap_finding(totals),
         race,
         cases,
-        n=f"{labels.counted(int(counts.sum()), 'swap')}, first requests left out",
+        n=f"{counted(int(counts.sum()), 'swap')}, first requests left out",
         interval="no interval: medians of stages",
     )

@@ -17,7 +17,7 @@ from hybridlab.reporting.figures import elements, theme
 from hybridlab.reporting.findings import pooled_words
 from hybridlab.reporting.palette import MUTED, OWNER_COLOURS, PHASE_LOOK, tint
 from hybridlab.reporting.rows import RACE, merged_bands, strategies_first
-from hybridlab.units import GIB, format_bytes, format_seconds
+from hybridlab.units import GIB, counted, format_bytes, format_seconds
 
 ROLES = ("llm", "asr")
 #: Phases of a request in which its model does not work on it.
@@ -98,7 +98,7 @@ def memory_over_time(
         title + phase_at(mine, float(peak["t_s"])),
         own,
         cases,
-        n=f"{labels.counted(len(own), 'reading')} of {own['source'].iloc[0]}, thinned",
+        n=f"{counted(len(own), 'reading')} of {own['source'].iloc[0]}, thinned",
         interval="no interval: one case",
         notes=(case_id, "triangle: the peak"),
         sampled=True,
@@ -173,7 +173,7 @@ def request_lanes(
         _finding(own, seconds),
         shown,
         cases,
-        n=f"1 request ({shown['request_id'].iloc[0]}) in {labels.counted(len(arms), 'arm')}",
+        n=f"1 request ({shown['request_id'].iloc[0]}) in {counted(len(arms), 'arm')}",
         interval="no interval: of an arm's rounds the one of median length",
         notes=(
             "upper lane: Voxtral, lower lane: Whisper; one lane: the only model",

@@ -20,6 +20,7 @@ from hybridlab.reporting.labels import is_missing, text, text_of
 from hybridlab.reporting.rows import case_labels, present, race_standings
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
+from hybridlab.units import counted
 
 
 def recommendation(run: Run) -> dict[str, str]:
@@ -138,7 +139,7 @@ def cards(run: Run) -> list[Card]:
     if len(claims):
         counts = claims["verdict"].value_counts()
         note = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        found.append(("Claims", labels.counted(len(claims), "claim"), note))
+        found.append(("Claims", counted(len(claims), "claim"), note))
     return [card for card in found if card]
 
 
@@ -160,7 +161,7 @@ def _latency_card(run: Run) -> Card | None:
         return None
     best = arms[0]
     shown = labels.bracketed(best.latency_s, labels.seconds)
-    note = f"{best.arm}, {labels.counted(best.n, 'round')}; {how_sure(best, arms, 'latency')}"
+    note = f"{best.arm}, {counted(best.n, 'round')}; {how_sure(best, arms, 'latency')}"
     return ("Lowest latency per request", shown, note)
 
 

@@ -21,6 +21,7 @@ from hybridlab.reporting.html.page import write_page
 from hybridlab.reporting.html.view_model import Run, badge, bullets, table
 from hybridlab.reporting.labels import EMPTY, text
 from hybridlab.reporting.rows import case_labels, cases_of, measured, present
+from hybridlab.units import counted
 
 #: Of ratios: what does not count as a change.
 NOISE = 0.02
@@ -61,7 +62,7 @@ def build_comparison(run_dirs: Sequence[Path], output: Path) -> Path:
         "comparison.html.j2",
         sections=[({"name": t.split()[-1], "title": t}, b) for t, b in blocks.items()],
         count=len(runs),
-        answer=f"{answer}; {labels.counted(len(claims), 'claim')} with another verdict.",
+        answer=f"{answer}; {counted(len(claims), 'claim')} with another verdict.",
     )
 
 

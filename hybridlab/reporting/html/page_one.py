@@ -29,6 +29,7 @@ from hybridlab.reporting.labels import text_of
 from hybridlab.reporting.rows import CONTROL, RACE, cases_of, present, race_standings
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
+from hybridlab.units import counted
 
 #: Why nothing is said of how to share, and the notebooks that race the ways.
 NOT_RACED = "no two ways were raced against each other"
@@ -142,9 +143,10 @@ def sharing(run: Run, chosen: Recommendation | None) -> Sharing:
     elif chosen.few:
         advice = f"too few rounds to tell; so far: {advice}"
     firm = f"a tie with {chosen.runner_up}, which takes more memory; " if chosen.tie else ""
-    counted = f"n = {labels.counted(chosen.n, 'case')}"
     toy = "; a released pair may differ" if _ran_toys(run) else ""
-    evidence = f"{_figure(run, chosen)}; {firm}{counted}, measured with {chosen.pair}{toy}."
+    known = "simulated" if chosen.by_bytes else "measured"
+    n = f"n = {counted(chosen.n, 'case')}"
+    evidence = f"{_figure(run, chosen)}; {firm}{n}, {known} with {chosen.pair}{toy}."
     evidence = f"{evidence} {labels.capital(lost)}." if lost else evidence
     return Sharing(advice, evidence, race if alone else None)
 

@@ -16,7 +16,6 @@ from hybridlab.reporting.html.page import render
 from hybridlab.reporting.html.view_model import Run, Table, badge, table
 from hybridlab.reporting.labels import (
     EMPTY,
-    counted,
     is_missing,
     n_bytes,
     percent,
@@ -26,6 +25,7 @@ from hybridlab.reporting.labels import (
 from hybridlab.reporting.rows import CONTROL, present
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
+from hybridlab.units import counted
 
 #: Parameters that say where and how, not what was asked.
 OF_THE_RUN = ("output_dir", "headless", "inline")

@@ -28,7 +28,7 @@ from hybridlab.reporting.rows import (
     worst_per_label,
 )
 from hybridlab.results.schema import TIMELINES
-from hybridlab.units import GB
+from hybridlab.units import GB, counted
 
 # --------------------------------------------------------------------------------------- options
 
@@ -149,7 +149,7 @@ def cases_table(run: Run) -> Table:
             "over time": link("trace", "#traces") if case["case_id"] in watched else EMPTY,
         }
         rows.append({k: v for k, v in (row | more).items() if k != "reason"})
-    fold = f"All {labels.counted(len(rows), 'case')}"
+    fold = f"All {counted(len(rows), 'case')}"
     return table(rows, empty="No case was started.", anchors=anchors(run.cases), fold=fold)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from hybridlab.analysis.arms import numbers
 from hybridlab.reporting import labels
 from hybridlab.reporting.rows import cases_of, complete_tables, measured
-from hybridlab.units import MIB
+from hybridlab.units import MIB, counted
 
 
 @complete_tables
@@ -46,7 +46,7 @@ def _found_words(case: pd.Series, headrooms: pd.Series[float]) -> str:
         least = labels.number((headrooms / MIB).median())
         return f"{least} MiB above the resident pair"
     if case["limit_kind"] == "fallback":
-        steps = labels.counted(int(case["fallbacks"]), "step")
+        steps = counted(int(case["fallbacks"]), "step")
         return f"{case['served_by_model']} after {steps} down"
     value, unit = case["limit_found"], " s" if case["limit_kind"] == "audio_s" else ""
     if not value:
