@@ -6,8 +6,8 @@ Released weights of Whisper base in float32 on the CPU, fetched where they are n
 are compared after Whisper's own normaliser. Each library has its defaults: openai-whisper's
 `transcribe`, transformers' `generate` with timestamps over the whole recording, faster-whisper's
 `transcribe` with its five beams and with one; the lab has one, and beside faster-whisper five as
-well. A ratio of times is one of turns in which timestamps and plain decoding transcribe the same
-recording.
+well; `pooled` are the errors of all long recordings together. A ratio of times is one of turns in
+which timestamps and plain decoding transcribe the same recordings.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.report import interval, options, publish, ratios, summary
@@ -35,7 +36,7 @@ from tools import real_speech, real_whisper
 from tools.real_speech import Recording
 
 #: Read or synthesised without long pauses: what a ratio of times is taken of.
-DENSE = "librivox"
+DENSE = ("librivox", "espeak-en")
 NON_SPEECH_S = 20.0
 
 #: By name, what turns a recording into a transcript.
@@ -149,22 +150,40 @@ def compared(ways: Ways, recordings: Sequence[Recording]) -> dict[str, Any]:
     return rows
 
 
-def cost(
-    asr: SpeechRecognizer, plain: SpeechRecognizer, recording: Recording, turns: int
-) -> dict[str, Any]:
-    """Errors, tokens and seconds of decoding with timestamps and of plain decoding."""
-    took: dict[str, list[float]] = {"timestamps": [], "plain": []}
+def pooled(recordings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """By name of a way, the share of words wrong and their number over these recordings."""
     rows: dict[str, Any] = {}
-    for _ in range(turns):
-        for name, model in (("timestamps", asr), ("plain", plain)):
-            began = time.perf_counter()
-            said = lab_transcribe(model, recording)
-            took[name].append(time.perf_counter() - began)
-            rows[name] = {"tokens": len(said.tokens), **errors([recording], [said.text])}
-    return {
-        **{name: {**row, **summary(took[name])} for name, row in rows.items()},
-        **interval("timestamps_over_plain", ratios(took["timestamps"], took["plain"])),
-    }
+    for way in next(iter(recordings.values()), {}):
+        own = [compared[way] for compared in recordings.values()]
+        words = sum(row["words"] for row in own)
+        wrong = sum(row["substitutions"] + row["deletions"] + row["insertions"] for row in own)
+        rows[way] = {"wer": wrong / words, "words": words}
+    return rows
+
+
+def cost(
+    asr: SpeechRecognizer, plain: SpeechRecognizer, recordings: Sequence[Recording], turns: int
+) -> dict[str, Any]:
+    """By recording: errors, tokens and seconds of decoding with timestamps and of plain decoding,
+    and the ratio of the seconds; `together`: that of all of them."""
+    rows: dict[str, Any] = {}
+    totals = np.zeros((2, turns))
+    for recording in recordings:
+        own, took = rows.setdefault(recording.name, {}), np.zeros((2, turns))
+        for turn in range(turns):
+            for n, (name, model) in enumerate((("timestamps", asr), ("plain", plain))):
+                began = time.perf_counter()
+                said = lab_transcribe(model, recording)
+                took[n, turn] = time.perf_counter() - began
+                own[name] = {"tokens": len(said.tokens), **errors([recording], [said.text])}
+        own |= {"seconds": dict(zip(own, map(summary, took.tolist()), strict=True))} | _ratio(took)
+        totals += took
+    return rows | {"together": _ratio(totals)}
+
+
+def _ratio(took: np.ndarray) -> dict[str, Any]:
+    timestamps, plain = took.tolist()
+    return interval("timestamps_over_plain", ratios(timestamps, plain))
 
 
 def words_invented(ways: Ways) -> dict[str, dict[str, str]]:
@@ -196,10 +215,12 @@ def measured(backend: str, folder: Path, files: Sequence[str], turns: int) -> di
             continue
         if name == COST:
             plain = loaded(backend, folder, asr_decoding="plain")
-            results["cost"] = cost(asr, plain, long_recordings()[DENSE], turns)
+            dense = [long_recordings()[one] for one in DENSE]
+            results["cost"] = cost(asr, plain, dense, turns)
             continue
         spoken = real_speech.librivox() if name == CLIPS else [long_recordings()[name]]
         results["recordings"][name] = compared(ways, spoken)
+    results["pooled"] = pooled({k: v for k, v in results["recordings"].items() if k != CLIPS})
     return results
 
 

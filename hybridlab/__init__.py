@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 #: Raised whenever the way a number is measured changes; written into every manifest.
-MEASUREMENT_VERSION = 11
+MEASUREMENT_VERSION = 12
 
 #: `torch.cuda.is_available()`, which transformers calls when imported, asks NVML: the other way
 #: starts CUDA's driver in the process, after which no fork of it can use a GPU.

@@ -57,6 +57,11 @@ def format_number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def format_percent(share: float, digits: int = 0, *, sign: str = "") -> str:
+    """A share of one: '83 %'; with one digit '7.4 %'; with the sign '+' '+3.4 %'."""
+    return f"{share * 100:{sign}.{digits}f} %"
+
+
 def counted(count: int, noun: str) -> str:
     """'1 case', '2 cases'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

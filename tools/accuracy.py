@@ -11,7 +11,7 @@ from pathlib import Path
 from hybridlab import catalog
 from hybridlab.planner import Estimate, Request
 from hybridlab.planner.model_estimate import QUANTITIES, estimate_model
-from hybridlab.units import GB
+from hybridlab.units import GB, format_percent
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "accuracy.md"
@@ -107,7 +107,7 @@ def page() -> str:
         spread = low if low == high else f"{low} to {high}"
         lines.append(
             f"| {reading} | {quantity} | {row.measured_bytes / GB:.2f} | {expected} | {spread} | "
-            f"{row.error:+.1%} | {row.note} |"
+            f"{format_percent(row.error, 1, sign='+')} | {row.note} |"
         )
     return HEAD + "\n" + "\n".join(lines) + "\n" + FOOT + _simulated()
 

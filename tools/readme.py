@@ -15,7 +15,7 @@ from hybridlab.analysis.pick import pick, plan_leaves, recognizer_name
 from hybridlab.analysis.plan_report import plan, published
 from hybridlab.config.params import NOTEBOOKS
 from hybridlab.config.preset_files import comment, presets
-from hybridlab.units import format_bytes
+from hybridlab.units import format_bytes, format_percent
 from tools import repository
 
 COLAB = "https://colab.research.google.com"
@@ -58,14 +58,14 @@ def plan_table(_: Path) -> str:
             pair.asr_backend,
             pair.asr_dtype,
             *map(format_bytes, (pair.load_peak_bytes, pair.request_peak_bytes)),
-            f"{pair.utilization:.0%}",
+            format_percent(pair.utilization),
             f"fits, {why}" if plan_leaves(pair) and why != "pick" else f"**{why}**",
         )
         for pair, why in ((pair, report.why_not(pair)) for pair in report.pairs)
         if pair in report.by_size
         or (pair.asr_backend, pair.asr_dtype) == (default.name, default.default_dtype)
     ]
-    header = ("Whisper", "WER", "speed", "backend", "kept in", "load peak", "request peak")
+    header = ("Whisper", "WER %", "speed", "backend", "kept in", "load peak", "request peak")
     return _table((*header, "of the card", "verdict"), rows)
 
 
@@ -137,7 +137,11 @@ def _above_weights(case: Mapping[Any, Any]) -> tuple[str, str, str]:
     measured, predicted = (
         case[name] - sum(known) for name in ("request_peak_bytes", "predicted_bytes")
     )
-    return format_bytes(measured), format_bytes(predicted), f"{measured / predicted - 1:+.0%}"
+    return (
+        format_bytes(measured),
+        format_bytes(predicted),
+        format_percent(measured / predicted - 1, sign="+"),
+    )
 
 
 WEIGHTS = ("llm_weights_bytes", "asr_weights_bytes")

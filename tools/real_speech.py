@@ -372,12 +372,12 @@ def gap() -> Recording:
 
 @functools.cache
 def long_recordings() -> tuple[Recording, ...]:
-    """Two minutes and more each: read speech, clean, in noise and with long gaps, and two languages
-    by two synthetic voices each."""
+    """Two minutes and more each: read speech, clean, in noise and with long gaps, and each language
+    of `SENTENCES` by two synthetic voices."""
     read = shuffled("librivox", librivox(), 130)
     text = shuffled("librivox-text", librivox(), 40)
     before, between, after = of_noise("pink", 20), of_noise("dither", 40), of_noise("white", 20)
-    voices = {language: spoken(language) + spoken(language, "f2") for language in ("en", "de")}
+    voices = {language: spoken(language) + spoken(language, "f2") for language in SENTENCES}
     return (
         read,
         noisy(read, 8),

@@ -13,7 +13,7 @@ from benchmarks.gpu_check.machine import Machine
 from hybridlab import catalog
 from hybridlab.devices.memory_limit import LEAST_LARGER_BYTES
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import GB, MIB, format_bytes, format_seconds
+from hybridlab.units import GB, MIB, format_bytes, format_percent, format_seconds
 
 TESTS = "tests.xml"
 #: Of allocated bytes, which are the sizes that torch was asked for: equal to the byte.
@@ -152,7 +152,8 @@ def of_swaps(ended: Mapping[str, Ended], machine: Machine) -> Finding:
             )
             row |= {"copy_in_bytes_per_s": speed, "link_bytes_per_s": link}
             said.append(
-                f"{variant} {speed / GB:.1f} GB/s, {speed / link:.0%} of the link's {link / GB:.1f}"
+                f"{variant} {speed / GB:.1f} GB/s, {format_percent(speed / link)} of the link's "
+                f"{link / GB:.1f}"
             )
         rows.append(row)
     if machine.simulated and rows:
@@ -175,7 +176,7 @@ def of_decoding(ended: Mapping[str, Ended], machine: Machine) -> Finding:
                 "copy_traffic_bytes_per_s": traffic,
             }
             said.append(f"{kind} {own['tokens_per_s']:.1f} tokens/s")
-            said[-1] += f", {own['share_of_floor']:.0%} of the floor"
+            said[-1] += f", {format_percent(own['share_of_floor'])} of the floor"
             floor = (
                 f"the floor is {result['floor_tokens_per_s']:.0f}: "
                 f"{result['bytes_per_token'] / GB:.2f} GB a token at {traffic / GB:.0f} GB/s"

@@ -13,6 +13,7 @@ from hybridlab.units import (
     counted,
     format_bytes,
     format_number,
+    format_percent,
     format_seconds,
     format_seconds_alike,
 )
@@ -78,7 +79,7 @@ def _margin_text(arm: ArmStats) -> str:
 
 def _wer_text(arm: ArmStats) -> str:
     left_out = " of the texts that were not cut short" if arm.cut else ""
-    return f"word error rate {arm.wer:.1%}{left_out}"
+    return f"word error rate {format_percent(arm.wer, 1)}{left_out}"
 
 
 def known_or(value: float, instead: float) -> float:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 #: What Voxtral's weights may be kept in; auto: what the card computes in.
 LLM_DTYPES = ("auto", *catalog.LLM_DTYPES)
 #: Of the table of figures; bytes in GiB.
-COLUMNS = ("asr", "WER", "speed", "backend", "dtype", "peak", "card", "margin", "verdict")
+SIZE_COLUMNS = ("asr", "WER %", "speed")
+COLUMNS = (*SIZE_COLUMNS, "backend", "dtype", "peak", "card", "margin", "verdict")
 #: Under the table.
 SOURCES = f"WER: {catalog.WER_SOURCE}. Speed: {catalog.SPEED_SOURCE}."
 
@@ -97,7 +98,7 @@ class PlanReport:
         return [
             (
                 *(pair.asr_model, *published(pair.asr_model), pair.asr_backend, pair.asr_dtype),
-                *(f"{gib(pair.total_bytes):.2f}", f"{pair.utilization:.0%}"),
+                *(f"{gib(pair.total_bytes):.2f}", f"{pair.utilization * 100:.0f}"),
                 *(f"{gib(pair.margin_bytes):.2f}", self.why_not(pair)),
             )
             for pair in pairs
@@ -111,7 +112,7 @@ class PlanReport:
             return f"{own} does not fit on {self.card.title} with {margin}."
         if best is None:
             return f"No Whisper fits on {self.card.title} with {margin}."
-        why = f"the lowest WER ({published(best.asr_model)[0]})"
+        why = f"the lowest published WER ({published(best.asr_model)[0]} %)"
         if len(self.by_size) == 1:  # there was no size to choose
             why = "the most precise"
         return (
@@ -141,9 +142,9 @@ class PlanReport:
 
 
 def published(size: str) -> tuple[str, str]:
-    """Published word error rate and relative speed: '7.4%' and '8x', '-' where there is none."""
+    """Published word error rate in % and relative speed: '7.4' and '8x', '-' for none."""
     model = catalog.whisper(size)
-    wer = "-" if model.published_wer is None else f"{model.published_wer:.1%}"
+    wer = "-" if model.published_wer is None else f"{model.published_wer * 100:.1f}"
     return wer, "-" if model.relative_speed is None else f"{model.relative_speed:g}x"
 
 

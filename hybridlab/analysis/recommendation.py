@@ -22,7 +22,7 @@ from hybridlab.analysis.arms import (
 from hybridlab.analysis.differences import ties
 from hybridlab.analysis.goals import Objective, doubts, goals_of, known_or, latency_text
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import format_bytes, format_seconds
+from hybridlab.units import format_bytes, format_percent, format_seconds
 
 #: So often the rounds are drawn again to see whether the choice stays.
 RESAMPLES = 500
@@ -58,7 +58,7 @@ class Requirements:
             above = f"p95 above {format_seconds(self.max_p95_s)}"
             found.append("too few requests for a p95" if unknown else above)
         if not math.isinf(self.max_wer) and not arm.wer <= self.max_wer:
-            words = f"word error rate above {self.max_wer:.1%}"
+            words = f"word error rate above {format_percent(self.max_wer, 1)}"
             if math.isnan(arm.wer):
                 words = f"no word error rate{': its texts were cut short' if arm.cut else ''}"
             found.append(words)
@@ -110,7 +110,7 @@ class Recommendation:
         if not self.by_bytes:
             firm = (
                 f"When the rounds are drawn again, another way has the lowest latency in "
-                f"{self.selection_instability:.0%} of {RESAMPLES} draws."
+                f"{format_percent(self.selection_instability)} of {RESAMPLES} draws."
             )
             if math.isnan(self.selection_instability):
                 firm = f"How firm the choice is takes {LEAST_ROUNDS} rounds to tell."

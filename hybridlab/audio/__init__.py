@@ -46,7 +46,7 @@ __all__ = [
 #: sentences, not one of their commas.
 CUT_FRAME_S, CUT_FRAMES = 0.1, 5
 #: A border lies at most so long before the longest possible one, and so long before the end.
-CUT_ROOM_S, LEAST_LAST_S = 5.0, 5.0
+CUT_ROOM_S, LEAST_LAST_S = 10.0, 5.0
 
 
 def read_audio(path: Path) -> Samples:

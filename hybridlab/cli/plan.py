@@ -98,7 +98,7 @@ def printed(report: PlanReport, *, every: bool) -> None:
 
     rows = report.rows(report.pairs if every else report.by_size)
     _echo(report.heading())
-    typer.echo("GiB at the worst moment; share of the card; GiB to spare")
+    typer.echo("GiB at the worst moment; % of the card; GiB to spare")
     typer.echo(printing.plain_table([COLUMNS, *rows], right=(1, 2, 5, 6, 7)))
     _echo(*answer(report))
 
@@ -116,13 +116,13 @@ def drawn(report: PlanReport, *, every: bool) -> None:
 
 def side_by_side(reports: Sequence[PlanReport]) -> None:
     """A row for each size, a column for each card: GiB to spare of its best combination."""
-    from hybridlab.analysis.plan_report import SOURCES, published
+    from hybridlab.analysis.plan_report import SIZE_COLUMNS, SOURCES, published
 
     first = reports[0].pairs[0]
     _echo(f"{first.llm_model} and one Whisper: predicted GiB to spare, * the pick for the card")
     for start in range(0, len(reports), CARDS_ABREAST):
         abreast = reports[start : start + CARDS_ABREAST]
-        rows = [("asr", "WER", "speed", *(report.card.name for report in abreast))]
+        rows = [(*SIZE_COLUMNS, *(report.card.name for report in abreast))]
         for pairs in zip(*(report.by_size for report in abreast), strict=True):
             spare = (
                 f"{'*' if pair == report.pick else ''}{gib(pair.margin_bytes):.2f}"
@@ -162,11 +162,11 @@ def fit_word(fit: str) -> Text:
 def bar_table(plans: Sequence[PairPlan], *, width: int, pick: PairPlan | None = None) -> Table:
     """A bar for each pair at its worst moment, all on one scale; sizes and backends are named
     where they change."""
-    from hybridlab.analysis.plan_report import published
+    from hybridlab.analysis.plan_report import SIZE_COLUMNS, published
     from hybridlab.cli import bars
 
-    columns = ("asr", "WER", "speed", "backend", "dtype", "at the worst moment", "GiB", "verdict")
-    table = printing.table(columns, right=("WER", "speed", "GiB"))
+    columns = (*SIZE_COLUMNS, "backend", "dtype", "at the worst moment", "GiB", "verdict")
+    table = printing.table(columns, right=(*SIZE_COLUMNS[1:], "GiB"))
     scale = max(max(row.total_bytes, row.capacity_bytes) for row in plans)
     cells = max(LEAST_BAR, width - BESIDE_BAR)
     before: tuple[str, str] = ("", "")

@@ -55,8 +55,8 @@ MOST_COMPRESSION_RATIO = 2.4
 LEAST_AVG_LOGPROB = -1.0
 MOST_NO_SPEECH_PROB = 0.6
 #: A text below this is of speech that the model knows poorly, where the likeliest token each time
-#: leads astray; clear speech has -0.1 to -0.35, in noise as well.
-UNSURE_AVG_LOGPROB = -0.4
+#: leads astray; clear speech has -0.1 to -0.3.
+UNSURE_AVG_LOGPROB = -0.3
 #: By so much per token a text with beams has to be the more probable one, which is 0.03 to 0.12
 #: where it hears more; with less, neither text is the better one.
 LEAST_GAIN = 0.02

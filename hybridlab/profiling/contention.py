@@ -13,6 +13,7 @@ from typing import Any
 
 from hybridlab.devices import Device, Reading
 from hybridlab.devices.procfs import processor_seconds, throttle_counters
+from hybridlab.units import format_percent
 
 #: The kernel counts processor time in ticks of 10 ms: over less than this a share means nothing.
 LEAST_S = 0.5
@@ -89,7 +90,8 @@ def contention_reason(columns: dict[str, Any], *, max_other_cpu_share: float) ->
     share = columns["other_processes_cpu_share"]
     if share is not None and share > max_other_cpu_share:
         return (
-            f"other processes used {share:.0%} of the processors meanwhile, more than "
-            f"max_other_cpu_share allows ({max_other_cpu_share:.0%}); end them and repeat"
+            f"other processes used {format_percent(share)} of the processors meanwhile, more than "
+            f"max_other_cpu_share allows ({format_percent(max_other_cpu_share)}); end them and "
+            "repeat"
         )
     return ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridlab.catalog import FAMILIES
 from hybridlab.results.schema import was_stopped
-from hybridlab.units import GIB, format_bytes, format_number, format_seconds
+from hybridlab.units import GIB, format_bytes, format_number, format_percent, format_seconds
 
 if TYPE_CHECKING:
     from hybridlab.analysis.stats import Interval
@@ -130,7 +130,7 @@ def percent(share: Any, *, signed: bool = False) -> str:
     """0.034 is '3.4 %', 0.123 is '12.3 %'; with a sign where asked for."""
     if is_missing(share):
         return EMPTY
-    return f"{float(share) * 100:{'+' if signed else ''}.1f} %".replace("-", "−")
+    return format_percent(float(share), 1, sign="+" if signed else "").replace("-", "−")
 
 
 def interval(estimate: Interval) -> str:

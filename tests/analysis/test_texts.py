@@ -100,7 +100,7 @@ def test_a_limit_of_words_wrong_is_not_kept_by_texts_that_were_all_cut() -> None
     found = recommend(cases, served, asked)
     assert found is not None and found.strategy == "sequential"
     (quality,) = (goal for goal in found.goals if goal.goal == "best quality")
-    assert quality.figure == "word error rate 0.0%"
+    assert quality.figure == "word error rate 0.0 %"
     table = tables.latency_table(served, cases).set_index("strategy")
     assert table.loc["parallel/threads", "WER"] == "– (0 of 25 texts)"
     assert endings(served) in key_findings.strategy_comparison(cases, served)
@@ -114,4 +114,4 @@ def test_the_wer_that_is_quoted_says_that_texts_are_left_out() -> None:
     found = recommend(rows.tables["cases"], rows.tables["trials"], Requirements.asked(max_wer=0.5))
     assert found is not None
     (quality,) = (goal for goal in found.goals if goal.goal == "best quality")
-    assert quality.figure == "word error rate 0.0% of the texts that were not cut short"
+    assert quality.figure == "word error rate 0.0 % of the texts that were not cut short"

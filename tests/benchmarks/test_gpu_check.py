@@ -256,11 +256,11 @@ def decoding(kind: str) -> Ended:
 def test_swaps_are_held_against_the_link_and_decoding_against_the_floor() -> None:
     found = findings.of_swaps({"single-buffer": swap(24 * GB), "pinned": swap(20 * GB)}, H100)
     assert [row["copy_in_bytes_per_s"] for row in found.rows] == [24 * GB, 20 * GB]
-    assert "96% of the link's 25.0" in found.sentence and "80%" in found.sentence
+    assert "96 % of the link's 25.0" in found.sentence and "80 %" in found.sentence
     found = findings.of_decoding({"loop": decoding("loop")}, H100)
     (row,) = found.rows
     assert (row["tokens_per_s"], row["floor_tokens_per_s"]) == (90.0, 300.0)
-    assert "30% of the floor" in found.sentence
+    assert "30 % of the floor" in found.sentence
 
 
 def test_a_simulated_card_keeps_no_times() -> None:

@@ -374,7 +374,7 @@ def test_a_terminal_gets_colours_and_no_color_takes_them_away(project: Path) -> 
     plain = on_a_terminal(project, {"NO_COLOR": "1"})
     assert "\x1b" not in plain and "higher WER" in plain
     for text in (coloured, plain):
-        assert "pick" in text and "7.4%" in text
+        assert "pick" in text and "7.4 %" in text
 
 
 def on_a_terminal(project: Path, environment: dict[str, str]) -> str:

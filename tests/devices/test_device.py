@@ -101,7 +101,7 @@ def test_lowered_clocks_and_other_processes_during_a_case_are_noted(nvml: FakeNv
 
 def test_a_busy_host_is_no_place_for_times() -> None:
     columns = {"other_gpu_processes": None, "other_processes_cpu_share": 0.6}
-    assert "60%" in contention_reason(columns, max_other_cpu_share=0.25)
+    assert "60 %" in contention_reason(columns, max_other_cpu_share=0.25)
     assert contention_reason(columns, max_other_cpu_share=0.6) == ""
     unknown = ContentionMonitor(device.CpuDevice()).columns()  # over in no time
     assert unknown["other_processes_cpu_share"] is unknown["gpu_utilization_share"] is None

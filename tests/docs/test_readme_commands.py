@@ -217,13 +217,13 @@ def test_jupyterlab_opens_on_the_first_notebook(
 
 
 @runs(
-    "papermill notebooks/04_sequential.ipynb out.ipynb -f params/pocket.yaml",
+    "papermill notebooks/04_sequential.ipynb outputs/04.ipynb -f params/pocket.yaml",
     but="one round of one trial, for time",
 )
 def test_papermill_runs_a_notebook_by_itself(clone: Path, environment: dict[str, str]) -> None:
-    line = "papermill notebooks/04_sequential.ipynb out.ipynb -f params/pocket.yaml"
+    line = "papermill notebooks/04_sequential.ipynb outputs/04.ipynb -f params/pocket.yaml"
     sh(f"{line} -p rounds 1 -p trials 1 -p max_other_cpu_share 1", clone, environment)
-    assert "Report: <a href=" in (clone / "out.ipynb").read_text(encoding="utf-8")
+    assert "Report: <a href=" in (clone / "outputs" / "04.ipynb").read_text(encoding="utf-8")
 
 
 @runs(

@@ -124,7 +124,7 @@ def test_what_a_reader_looks_for_is_shown(page: Page) -> None:
         "Whisper medium fits beside Voxtral with 2.8 GiB to spare",
         "lowest median latency with equal texts",
         "parallel/threads, 1.05 s; then sequential/plain, 1.21 s",
-        "another way wins in 3% of draws of the same trials",
+        "another way wins in 3 % of draws of the same trials",
         "It had to keep",
         # options
         *("Predicted (GiB)", "10.40", "14.06", "12.80 GiB on"),

@@ -27,7 +27,15 @@ from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import Estimate, Interval, student
 from hybridlab.analysis.texts import whole
 from hybridlab.catalog import Card
-from hybridlab.units import GB, GIB, counted, format_bytes, format_seconds, format_seconds_alike
+from hybridlab.units import (
+    GB,
+    GIB,
+    counted,
+    format_bytes,
+    format_percent,
+    format_seconds,
+    format_seconds_alike,
+)
 
 #: Readings of a figure in an analysis that mixes them.
 UNITS = {"GB": GB, "GiB": GIB}
@@ -128,7 +136,7 @@ def held_words(held: Sequence[str], stated: Sequence[float], tolerance: float) -
     """'9.6 holds in GB', '3-4 is off by more than 5% in GB and in GiB'."""
     figure = "-".join(f"{number:g}" for number in stated)
     if not held:
-        return f"{figure} is off by more than {tolerance:.0%} in GB and in GiB"
+        return f"{figure} is off by more than {format_percent(tolerance)} in GB and in GiB"
     return f"{figure} holds in {' and '.join(held)}"
 
 
@@ -301,7 +309,7 @@ def predict_fits(run: RunData, card: Card, *, whisper: str, **stated: Any) -> st
     ]
     parts = [
         f"{plan.asr_backend} {plan.asr_dtype} {plan.total_bytes / GB:.1f} of "
-        f"{plan.capacity_bytes / GB:.1f} GB ({plan.utilization:.0%}), "
+        f"{plan.capacity_bytes / GB:.1f} GB ({format_percent(plan.utilization)}), "
         f"{'fits' if plan.fits else 'does not fit'}"
         for plan in plans
     ]
@@ -328,7 +336,7 @@ def pair_fits(
         in_use = numbers(cases, "capacity_bytes") - numbers(cases, "margin_bytes")
         right = [bool(in_range(used, used, [stated_total], tolerance)) for used in in_use]
         agree &= pd.Series(right, index=cases.index)
-        what = f"it fits with {stated_total:g}, give or take {tolerance:.0%},"
+        what = f"it fits with {stated_total:g}, give or take {format_percent(tolerance)},"
     outcomes: dict[Verdict, str] = {
         "supported": f"{what} in every backend and dtype that was measured",
         "inconclusive": f"{what} in some backends and dtypes",
@@ -380,7 +388,8 @@ def _fit(status: str, used: float, capacity: float, needed: float) -> str:
         return f"not tried, {needed / GB:.2f} GB predicted"
     if math.isnan(used):
         return "fits"
-    return f"fits, {used / GB:.2f} of {capacity / GB:.2f} GB in use ({used / capacity:.0%})"
+    share = format_percent(used / capacity)
+    return f"fits, {used / GB:.2f} of {capacity / GB:.2f} GB in use ({share})"
 
 
 @rule("overhead")
@@ -444,7 +453,7 @@ def latency(
     )
     return run.result(
         verdict,
-        f"{stated_s:g} s within {tolerance:.0%} is {low:.3g}-{high:.3g} s",
+        f"{stated_s:g} s within {format_percent(tolerance)} is {low:.3g}-{high:.3g} s",
         measured=f"{arm}: {show_seconds(seconds.interval().exponential())}",
         case_ids=times["case_id"],
         chance=chance,

@@ -48,7 +48,7 @@ from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.differences import difference, least_difference
 from hybridlab.analysis.stats import Estimate, Interval
 from hybridlab.catalog import Card
-from hybridlab.units import GB, format_bytes, format_number
+from hybridlab.units import GB, format_bytes, format_number, format_percent
 
 #: The strategies that the document compares.
 COMPARED = ("sequential", "parallel", "swapping")
@@ -345,7 +345,8 @@ def one_at_a_time(run: RunData, *, strategy: str) -> ClaimResult:
     return run.result(
         supported_if(worst <= MOST_OVERLAP_SHARE),
         "the models take turns" if worst <= MOST_OVERLAP_SHARE else "they are at work together",
-        measured=f"together for {worst:.1%} of the shorter one's time at most, n = {rounds} cases",
+        measured=f"together for {format_percent(worst, 1)} of the shorter one's time at most, "
+        f"n = {rounds} cases",
         case_ids=trials["case_id"],
     )
 

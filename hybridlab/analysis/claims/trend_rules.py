@@ -18,7 +18,7 @@ from hybridlab.analysis.claims.memory_and_time_rules import Sizes
 from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.stats import LEAST_READINGS, Estimate, slope, student, word_error_rate
 from hybridlab.analysis.texts import heard, whole
-from hybridlab.units import format_bytes
+from hybridlab.units import format_bytes, format_percent
 
 LEAST_GROWTH_SHARE = 0.01  # of the bytes that the allocator reserves
 LEAST_CYCLES = 20
@@ -138,7 +138,7 @@ def quality_order(run: RunData, *, sizes: Sizes) -> ClaimResult:
         rising=True,
         unit="clips",
         words=("the word error rates rise in this order", "worse has the lower rate"),
-        show=lambda rate: f"{np.mean([*rate.values()]):.1%}",
+        show=lambda rate: format_percent(float(np.mean([*rate.values()])), 1),
     )
 
 

@@ -117,7 +117,7 @@ def _readable(option: Mapping[str, Any]) -> dict[str, str]:
         "dtype": option["asr_dtype"],
         f"on {option['card']}": "fits" if option["fits"] else "does not fit",
         "predicted peak GiB": labels.gib(option["total_bytes"]),
-        "of the card": f"{option['utilization']:.0%}",
+        "of the card %": f"{option['utilization'] * 100:.0f}",
         "margin GiB": labels.gib(option["margin_bytes"]),
         "measured GiB": labels.gib(option["measured_peak_bytes"] or None),
         "measured on": f"{on} beside {option['measured_llm_model']}" if on else EMPTY,

@@ -20,7 +20,7 @@ from hybridlab.reporting.labels import is_missing, text, text_of
 from hybridlab.reporting.rows import case_labels, present, race_standings
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import counted
+from hybridlab.units import counted, format_percent
 
 
 def recommendation(run: Run) -> dict[str, str]:
@@ -39,8 +39,8 @@ def recommendation(run: Run) -> dict[str, str]:
     }
     if isinstance(given.get("selection_instability"), float):
         facts["How firm"] = (
-            f"another way wins in {given['selection_instability']:.0%} of draws of the same "
-            f"{'rounds' if 'alone' in given else 'trials'}"
+            f"another way wins in {format_percent(given['selection_instability'])} of draws of the "
+            f"same {'rounds' if 'alone' in given else 'trials'}"
         )
     facts["Without a Whisper"] = text_of(given, "alone")
     facts["Barred"] = "; ".join(given.get("barred") or [])

@@ -21,14 +21,14 @@ from hybridlab.reporting.html.page import write_page
 from hybridlab.reporting.html.view_model import Run, badge, bullets, table
 from hybridlab.reporting.labels import EMPTY, text
 from hybridlab.reporting.rows import case_labels, cases_of, measured, present
-from hybridlab.units import counted
+from hybridlab.units import counted, format_percent
 
 #: Of ratios: what does not count as a change.
 NOISE = 0.02
 RULE = (
     "A figure is marked as changed only where its ratio to run A, from the medians of the cases, "
-    f"lies outside {NOISE:.0%} around 1 by more than chance gives among all figures of that run "
-    f"(Welch's t, Holm). Below {LEAST_ROUNDS} cases in both runs nothing is said."
+    f"lies outside {format_percent(NOISE)} around 1 by more than chance gives among all figures "
+    f"of that run (Welch's t, Holm). Below {LEAST_ROUNDS} cases in both runs nothing is said."
 )
 CHANGED, SAME, FEW = "changed", "no change", "too few cases"
 Runs = Mapping[str, Run]

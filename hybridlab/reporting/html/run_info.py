@@ -25,7 +25,7 @@ from hybridlab.reporting.labels import (
 from hybridlab.reporting.rows import CONTROL, present
 from hybridlab.results.reader import has_clock
 from hybridlab.simulation import NO_TIMES
-from hybridlab.units import counted
+from hybridlab.units import counted, format_percent
 
 #: Parameters that say where and how, not what was asked.
 OF_THE_RUN = ("output_dir", "headless", "inline")
@@ -210,6 +210,6 @@ def method_block(run: Run) -> Markup:
         own_version=MEASUREMENT_VERSION,
         percent=percent,
         least=LEAST_READINGS,
-        stable_width=f"{STABLE_HALF_WIDTH:.0%}",
+        stable_width=format_percent(STABLE_HALF_WIDTH),
         version=text(run.origin("measurement_version"), empty="unknown"),
     )

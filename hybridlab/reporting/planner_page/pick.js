@@ -67,7 +67,7 @@ const remedy = (plan, asked) => {
 // -------------------------------------------------------------------- units.py, as words
 const format_bytes = (n_bytes) => (Math.abs(n_bytes) >= GIB
   ? `${(n_bytes / GIB).toFixed(2)} GiB` : `${(n_bytes / MIB).toFixed(0)} MiB`);
-const percent = (share) => `${(100 * share).toFixed(1)}%`;
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 // ---------------------------------------- plan_report.py and, of one pair, fit_report.py
 const conclusion = ({ asked, best, by_size, pairs }) => {
@@ -82,7 +82,7 @@ const conclusion = ({ asked, best, by_size, pairs }) => {
   if (pairs.length === 1) {
     return `On ${title}: ${recognizer_name(best)} fits with ${margin}; ${spare}`;
   }
-  const lowest = `the lowest WER (${percent(facts.whispers[best.asr_model].published_wer)})`;
+  const lowest = `the lowest published WER (${percent(facts.whispers[best.asr_model].published_wer)})`;
   const why = by_size.length === 1 ? "the most precise" : lowest;
   return `On ${title}: ${recognizer_name(best)}, ${why} of what fits with ${margin}; ${spare}`;
 };
