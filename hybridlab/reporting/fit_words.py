@@ -16,7 +16,7 @@ MARGIN = margin_words()
 #: What was done for a row, and how it is said of a bar.
 EVIDENCE = {
     "measured": "measured on the device itself",
-    "simulated": "simulated: CUDA's own allocator without a GPU, bytes alone",
+    "simulated": "simulated: CUDA's own allocator without a GPU; no times",
     "predicted": "predicted by formulas, nothing was run",
 }
 

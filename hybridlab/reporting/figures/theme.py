@@ -214,6 +214,8 @@ def _weights(cases: pd.DataFrame) -> str:
         role: sorted({str(source) for source in present(cases, f"{role}_weights")})
         for role in ("llm", "asr")
     }
+    if found["llm"] == found["asr"] == ["random"]:
+        return "weights: random values, true sizes"
     words = [f"{role} {'/'.join(sources)}" for role, sources in found.items() if sources]
     return f"weights: {', '.join(words) or 'not recorded'}"
 
@@ -228,11 +230,10 @@ def _sampling(cases: pd.DataFrame) -> str:
 
 
 def _device(table: pd.DataFrame) -> str:
-    """'device cpu, no memory limit' as far as the rows say."""
+    """'device cpu, no memory limit set' as far as the rows say."""
     names = sorted({str(name) for name in present(table, "device")})
-    inside = (
-        MEMORY_LIMITED if present(table, "memory_limited").astype(bool).any() else "no memory limit"
-    )
+    limited = present(table, "memory_limited").astype(bool).any()
+    inside = MEMORY_LIMITED if limited else "no memory limit set"
     return f"device {', '.join(names) or 'not recorded'}, {inside}"
 
 

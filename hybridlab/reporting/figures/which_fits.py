@@ -166,7 +166,7 @@ def _caption(found: WhichFits) -> str:
     elif found.card is not None:
         words += [
             "weights: true sizes from the catalog",
-            f"card {found.card.name}, no memory limit",
+            f"card {found.card.name}, no memory limit set",
         ]
     words += fit_words.audio_is_from(found)
     for why in dict.fromkeys(found.reasons.values()):

@@ -193,12 +193,18 @@ def _toys(run: Run, found: WhichFits) -> str:
     """That the pair of the run is a toy."""
     if not _ran_toys(run):
         return ""
-    of = "the simulated card" if found.evidence == "simulated" else "formulas"
+    how = "simulated" if found.evidence == "simulated" else "predicted"
     return (
-        f"what fits comes from {of}, not from this run: its pocket Voxtral is a toy that knows "
-        "spoken digits and cannot tell which Whisper fits beside a released one. How to share and "
-        "all times are the toy's."
+        f"what fits is {how} for the released models. How to share them, and every time on these "
+        f"pages, was found with toys on {_devices(run)}: pocket models that know spoken digits "
+        "alone."
     )
+
+
+def _devices(run: Run) -> str:
+    """'the CPU', 'the CPU and simulated:t4': what the cases of the run ran on."""
+    names = sorted({str(name) for name in present(run.cases, "device")})
+    return " and ".join("the CPU" if name == "cpu" else name for name in names)
 
 
 def _ran_toys(run: Run) -> bool:
@@ -227,8 +233,7 @@ def evidence(run: Run, found: WhichFits, chosen: Recommendation | None) -> str:
     """Where the numbers of this page are from, once."""
     said = [f"bytes of {words}" for words in fit_words.evidence(found)]
     if chosen is not None and not chosen.by_bytes:
-        devices = ", ".join(sorted({str(name) for name in present(run.cases, "device")}))
-        said.append(f"times are measured on {devices}")
+        said.append(f"times are measured on {_devices(run)}")
     return labels.capital("; ".join(said)) + "."
 
 
