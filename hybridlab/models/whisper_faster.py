@@ -22,12 +22,13 @@ from hybridlab.errors import UnavailableError
 from hybridlab.models.base import ModelSpec, PhaseSpan
 from hybridlab.models.ctranslate2_folder import is_ctranslate2
 from hybridlab.models.local_model import LocalModel
+from hybridlab.models.passes import SEED, Pass, begins_segment
 from hybridlab.models.processors import MOST_INITIAL_TIMESTAMP, suppressed, whisper_tokenizer
 from hybridlab.models.source import folder_of
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.weights import one_line_errors
 from hybridlab.models.whisper_transformers import WhisperTransformers
-from hybridlab.models.windowed import SEED, Pass, WindowedRecognizer, begins_segment
+from hybridlab.models.windowed import WindowedRecognizer
 
 if TYPE_CHECKING:
     from whisper.timing import WordTiming

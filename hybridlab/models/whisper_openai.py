@@ -13,11 +13,12 @@ from hybridlab import catalog
 from hybridlab.audio import Samples
 from hybridlab.errors import WeightsError
 from hybridlab.models.local_model import LocalModel
+from hybridlab.models.passes import Pass, begins_segment, drawn_alike
 from hybridlab.models.processors import hf_to_openai_state_dict
 from hybridlab.models.source import folder_of, weight_files
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.weights import empty_weights_on, fill_random, one_line_errors
-from hybridlab.models.windowed import Pass, WindowedRecognizer, begins_segment, drawn_alike
+from hybridlab.models.windowed import WindowedRecognizer
 
 if TYPE_CHECKING:
     from whisper.timing import WordTiming

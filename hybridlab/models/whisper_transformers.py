@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hybridlab import catalog
 from hybridlab.audio import Samples, log_mel
 from hybridlab.models.local_model import TransformersModel
+from hybridlab.models.passes import Pass, begins_segment, drawn_alike
 from hybridlab.models.processors import (
     alignment_heads,
     load_whisper_processor,
@@ -21,7 +22,7 @@ from hybridlab.models.processors import (
 )
 from hybridlab.models.transcription import TranscribeOptions
 from hybridlab.models.weights import whisper_config
-from hybridlab.models.windowed import Pass, WindowedRecognizer, begins_segment, drawn_alike
+from hybridlab.models.windowed import WindowedRecognizer
 
 if TYPE_CHECKING:
     from whisper.timing import WordTiming

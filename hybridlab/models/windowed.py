@@ -14,13 +14,11 @@ No window depends on another, so that all can be decoded in one batch.
 
 from __future__ import annotations
 
-import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +33,15 @@ from hybridlab.audio import (
     windows,
 )
 from hybridlab.models.base import GenerationResult, SpeechRecognizer, joined
+from hybridlab.models.passes import (
+    TIMESTAMP_S,
+    TIMESTAMPS,
+    Choice,
+    Pass,
+    compression_ratio,
+    no_speech,
+    stretches,
+)
 from hybridlab.models.processors import openai_tokenizer
 from hybridlab.models.transcription import (
     DEFAULT_OPTIONS,
@@ -46,23 +53,8 @@ from hybridlab.models.transcription import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from whisper.timing import WordTiming
 
-#: As `whisper.transcribe` has them by default.
-TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-MOST_COMPRESSION_RATIO = 2.4
-LEAST_AVG_LOGPROB = -1.0
-MOST_NO_SPEECH_PROB = 0.6
-#: A text below this is of speech that the model knows poorly, where the likeliest token each time
-#: leads astray; clear speech has -0.1 to -0.3.
-UNSURE_AVG_LOGPROB = -0.3
-#: By so much per token a text with beams has to be the more probable one, which is 0.03 to 0.12
-#: where it hears more; with less, neither text is the better one.
-LEAST_GAIN = 0.02
-#: Repeating raises a text's mean probability, which beams look for: theirs is not to compress so
-#: many times better than the other, or than most texts do.
-MOST_RATIO_RISE, USUAL_RATIO = 1.2, 1.5
 #: Of one pass; a window goes on from its last timestamp.
 USUAL_TOKENS = catalog.WHISPER_MAX_TARGET_POSITIONS // 2
 #: With a last timestamp so near the end of a window, nothing is left to read.
@@ -77,25 +69,6 @@ QUIET_KEPT_S = 0.2
 PAUSE_S = 5.0
 #: A pass that gets on by less than this would be followed by one like it.
 LEAST_PROGRESS_S = 0.5
-#: A timestamp counts so many seconds; their ids, 0 to 30 s, are a vocabulary's last.
-TIMESTAMP_S = 0.02
-TIMESTAMPS = 1501
-#: Of drawn tokens.
-SEED = 0
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What one pass of the decoder said of a window or of the rest of one."""
-
-    #: Timestamps among them, the end not.
-    tokens: tuple[int, ...]
-    #: The model came to the end by itself.
-    ended: bool
-    temperature: float = 0.0
-    avg_logprob: float | None = None
-    no_speech_prob: float | None = None
-    beams: int = 1
 
 
 @dataclass
@@ -208,6 +181,10 @@ class WindowedRecognizer(SpeechRecognizer):
         return openai_tokenizer(vocab_size, language=language, task=task)
 
     @property
+    def _choice(self) -> Choice:
+        return Choice(self._text)
+
+    @property
     def _first_timestamp(self) -> int:
         return catalog.whisper(self.spec.model).vocab_size - TIMESTAMPS
 
@@ -308,8 +285,7 @@ class WindowedRecognizer(SpeechRecognizer):
         for row, said in enumerate(found):
             kept = replace(said, beams=half.beams)
             if options.temperature == 0:  # else whoever wants drawn tokens gets what is drawn
-                kept = self._surer(kept, partial(again, row))
-                kept = self._settled(kept, partial(again, row, beams=1))
+                kept = self._choice.kept(kept, partial(again, row))
             if options.max_new_tokens != half.max_new_tokens and self._lacks_an_end(kept):
                 alike = {"temperature": kept.temperature, "beams": kept.beams}
                 kept = again(row, max_new_tokens=options.max_new_tokens, **alike)
@@ -319,59 +295,17 @@ class WindowedRecognizer(SpeechRecognizer):
     def _lacks_an_end(self, said: Pass) -> bool:
         """Whether a good text was cut with no timestamp in it to go on from: its window takes more
         tokens than a pass usually has."""
-        in_one = len(_stretches(said.tokens, self._first_timestamp)) < 2
-        return in_one and not said.ended and not self._doubtful(said)
+        in_one = len(stretches(said.tokens, self._first_timestamp)) < 2
+        return in_one and not said.ended and not self._choice.doubtful(said)
 
     def _end_of(self, window: _Window) -> int:
         """The timestamp behind which so little of a window is left that it need not be read."""
         seconds = window.rest.size / catalog.SAMPLE_RATE_HZ - NEAR_END_S
         return self._first_timestamp + max(0, round(seconds / TIMESTAMP_S))
 
-    def _surer(self, first: Pass, again: Callable[..., Pass]) -> Pass:
-        """This pass, or with beams the more probable one where the model is unsure of it; a text
-        that repeats itself, or does so where the other does not, is the worse one."""
-        if first.beams > 1 or not self._unsure(first):
-            return first
-        other = again(beams=catalog.UNSURE_BEAMS)
-        own, others = (compression_ratio(self._text(one.tokens).strip()) for one in (first, other))
-        if (others or 0) > MOST_RATIO_RISE * max(own or 0, USUAL_RATIO):
-            return first
-        gain = (other.avg_logprob or 0.0) - (first.avg_logprob or 0.0)
-        if self._repeats(first) == self._repeats(other):
-            return other if gain > LEAST_GAIN else first
-        return first if self._repeats(other) else other
-
-    def _unsure(self, said: Pass) -> bool:
-        if said.avg_logprob is None or _no_speech(said):
-            return False
-        return said.avg_logprob < UNSURE_AVG_LOGPROB or self._repeats(said)
-
-    def _settled(self, first: Pass, again: Callable[..., Pass]) -> Pass:
-        """This pass, or one of those at higher temperatures; where none is good enough, the most
-        probable of those that do not repeat themselves."""
-        tried = [first]
-        for temperature in TEMPERATURES[1:]:
-            if not self._doubtful(tried[-1]):
-                return tried[-1]
-            tried.append(again(temperature=temperature))
-        if not self._doubtful(tried[-1]):
-            return tried[-1]
-        plain = [said for said in tried if not self._repeats(said)]
-        return max(plain or tried, key=lambda said: said.avg_logprob or 0.0)
-
-    def _doubtful(self, said: Pass) -> bool:
-        if _no_speech(said):
-            return False
-        improbable = said.avg_logprob is not None and said.avg_logprob < LEAST_AVG_LOGPROB
-        return improbable or self._repeats(said)
-
-    def _repeats(self, said: Pass) -> bool:
-        ratio = compression_ratio(self._text(said.tokens).strip())
-        return ratio is not None and ratio > MOST_COMPRESSION_RATIO
-
     def _take(self, window: _Window, said: Pass) -> None:
         """Add what a pass said to its window, and find from where it goes on."""
-        if _no_speech(said) or not self._words_of(said.tokens):
+        if no_speech(said) or not self._words_of(said.tokens):
             window.end_part("stop")
             return
         tokens, ended = said.tokens, said.ended
@@ -381,17 +315,17 @@ class WindowedRecognizer(SpeechRecognizer):
             window.tokens_left -= len(tokens)
         rate, first = catalog.SAMPLE_RATE_HZ, self._first_timestamp
         rest_s, at_s = window.rest.size / rate, window.read / rate
-        stretches = _stretches(tokens, first)
+        found = stretches(tokens, first)
         exhausted = window.tokens_left == 0 and not ended
         open_end = tokens[-1] < first
-        if open_end and not ended and not exhausted and len(stretches) > 1:
-            tokens_dropped = stretches.pop()  # cut in the middle: read again from its beginning
+        if open_end and not ended and not exhausted and len(found) > 1:
+            tokens_dropped = found.pop()  # cut in the middle: read again from its beginning
             goes_on_s = (tokens_dropped[0] - first) * TIMESTAMP_S
         elif open_end:
             goes_on_s = rest_s
         else:
             goes_on_s = (tokens[-1] - first) * TIMESTAMP_S
-        for own in stretches:
+        for own in found:
             if not self._words_of(own):
                 continue
             start_s = max(0, own[0] - first) * TIMESTAMP_S if own[0] >= first else 0.0
@@ -456,45 +390,3 @@ class WindowedRecognizer(SpeechRecognizer):
             windows=(finish,),
             audio_s=piece.size / catalog.SAMPLE_RATE_HZ,
         )
-
-
-def compression_ratio(text: str) -> float | None:
-    """How many times as long a text is as zlib makes it; None without one."""
-    encoded = text.encode()
-    return len(encoded) / len(zlib.compress(encoded)) if encoded else None
-
-
-def _no_speech(said: Pass) -> bool:
-    if said.no_speech_prob is None or said.no_speech_prob <= MOST_NO_SPEECH_PROB:
-        return False
-    return said.avg_logprob is None or said.avg_logprob <= LEAST_AVG_LOGPROB
-
-
-def begins_segment(tokens: Sequence[int], first_timestamp: int, end: int) -> bool:
-    """Whether the last of these tokens begins a segment before `end`. Whisper learned to stop there
-    where its window cuts a segment; what it hears of it would be lost, or take another pass of the
-    encoder."""
-    return len(tokens) > 1 and tokens[-2] >= first_timestamp and first_timestamp <= tokens[-1] < end
-
-
-def _stretches(tokens: Sequence[int], first_timestamp: int) -> list[Sequence[int]]:
-    """Tokens cut between every two timestamps that follow each other; a last timestamp that has
-    nothing behind it is left out."""
-    stamps = [token >= first_timestamp for token in tokens]
-    cuts = [n for n in range(1, len(tokens)) if stamps[n] and stamps[n - 1]]
-    return [
-        tokens[a:b] for a, b in pairwise([0, *cuts, len(tokens)]) if not (b - a == 1 and stamps[a])
-    ]
-
-
-@contextmanager
-def drawn_alike(device: torch.device, temperature: float) -> Iterator[None]:
-    """Tokens that torch draws inside are the same each time."""
-    import torch
-
-    if not temperature:
-        yield
-        return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(SEED)
-        yield

@@ -16,8 +16,9 @@ from hybridlab.audio import Samples
 from hybridlab.catalog import UNSURE_BEAMS
 from hybridlab.devices import CpuDevice
 from hybridlab.models.base import GenerationResult, ModelSpec
+from hybridlab.models.passes import TEMPERATURES, Pass
 from hybridlab.models.transcription import TranscribeOptions
-from hybridlab.models.windowed import TEMPERATURES, Pass, WindowedRecognizer
+from hybridlab.models.windowed import WindowedRecognizer
 
 RATE = catalog.SAMPLE_RATE_HZ
 FIRST = catalog.whisper("tiny").vocab_size - 1501
