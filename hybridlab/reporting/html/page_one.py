@@ -196,7 +196,7 @@ def _toys(run: Run, found: WhichFits) -> str:
     how = "simulated" if found.evidence == "simulated" else "predicted"
     return (
         f"what fits is {how} for the released models. How to share them, and every time on these "
-        f"pages, was found with toys on {_devices(run)}: pocket models that know spoken digits "
+        f"pages, were found with toys on {_devices(run)}: pocket models that know spoken digits "
         "alone."
     )
 
