@@ -154,7 +154,7 @@ def pooled(recordings: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """By name of a way, the share of words wrong and their number over these recordings."""
     rows: dict[str, Any] = {}
     for way in next(iter(recordings.values()), {}):
-        own = [compared[way] for compared in recordings.values()]
+        own = [ways[way] for ways in recordings.values()]
         words = sum(row["words"] for row in own)
         wrong = sum(row["substitutions"] + row["deletions"] + row["insertions"] for row in own)
         rows[way] = {"wer": wrong / words, "words": words}

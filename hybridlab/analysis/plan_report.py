@@ -23,7 +23,7 @@ from hybridlab.analysis.pick import (
 from hybridlab.catalog import Card
 from hybridlab.errors import ParameterError
 from hybridlab.planner import PairPlan, Request, plan_table
-from hybridlab.units import format_bytes, gib
+from hybridlab.units import format_bytes, format_percent, gib
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,9 +112,13 @@ class PlanReport:
             return f"{own} does not fit on {self.card.title} with {margin}."
         if best is None:
             return f"No Whisper fits on {self.card.title} with {margin}."
-        why = f"the lowest published WER ({published(best.asr_model)[0]} %)"
+        wer = catalog.whisper(best.asr_model).published_wer
         if len(self.by_size) == 1:  # there was no size to choose
             why = "the most precise"
+        elif wer is None:
+            why = "the largest"
+        else:
+            why = f"the lowest published WER ({format_percent(wer, 1)})"
         return (
             f"On {self.card.title}: {recognizer_name(best)}, {why} of what fits "
             f"with {margin}; {format_bytes(best.margin_bytes)} to spare."

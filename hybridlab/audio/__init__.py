@@ -71,11 +71,12 @@ def of_length(samples: Samples, seconds: float) -> Samples:
 
 
 def windows(samples: Samples, *, window_s: float = catalog.WINDOW_S) -> list[Samples]:
-    """Cut into pieces of at most `window_s` and, but for the last, hardly less, each border in the
-    quietest half second nearby.
+    """Cut into pieces of at most `window_s`, each border in the quietest half second of the last
+    10 s that it may lie in.
 
-    Long, as Whisper understands the more of hard speech the more of it a window holds; the last one
-    has some seconds at least, since Whisper makes up a word for a short piece of mere silence.
+    Between sentences, and long, as Whisper understands the more of hard speech the more of it a
+    window holds; the last piece has some seconds at least, since Whisper makes up a word for a
+    short one of mere silence.
     Every Whisper backend gets the same pieces, so that their texts and times can be compared.
     """
     rate = catalog.SAMPLE_RATE_HZ

@@ -52,8 +52,9 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which pass over a window is kept, by the text that its tokens are."""
+class Fallback:
+    """Which pass over a window is kept: with beams, then openai-whisper's higher temperatures.
+    `text` is what tokens say."""
 
     text: Callable[[Sequence[int]], str]
 
@@ -86,15 +87,15 @@ class Choice:
         probable of those that do not repeat themselves."""
         tried = [first]
         for temperature in TEMPERATURES[1:]:
-            if not self.doubtful(tried[-1]):
+            if not self.is_needed(tried[-1]):
                 return tried[-1]
             tried.append(again(temperature=temperature))
-        if not self.doubtful(tried[-1]):
+        if not self.is_needed(tried[-1]):
             return tried[-1]
         plain = [said for said in tried if not self._repeats(said)]
         return max(plain or tried, key=lambda said: said.avg_logprob or 0.0)
 
-    def doubtful(self, said: Pass) -> bool:
+    def is_needed(self, said: Pass) -> bool:
         """Whether openai-whisper would decode the window again."""
         if no_speech(said):
             return False

@@ -36,7 +36,7 @@ from hybridlab.models.base import GenerationResult, SpeechRecognizer, joined
 from hybridlab.models.passes import (
     TIMESTAMP_S,
     TIMESTAMPS,
-    Choice,
+    Fallback,
     Pass,
     compression_ratio,
     no_speech,
@@ -181,8 +181,8 @@ class WindowedRecognizer(SpeechRecognizer):
         return openai_tokenizer(vocab_size, language=language, task=task)
 
     @property
-    def _choice(self) -> Choice:
-        return Choice(self._text)
+    def _fallback(self) -> Fallback:
+        return Fallback(self._text)
 
     @property
     def _first_timestamp(self) -> int:
@@ -285,7 +285,7 @@ class WindowedRecognizer(SpeechRecognizer):
         for row, said in enumerate(found):
             kept = replace(said, beams=half.beams)
             if options.temperature == 0:  # else whoever wants drawn tokens gets what is drawn
-                kept = self._choice.kept(kept, partial(again, row))
+                kept = self._fallback.kept(kept, partial(again, row))
             if options.max_new_tokens != half.max_new_tokens and self._lacks_an_end(kept):
                 alike = {"temperature": kept.temperature, "beams": kept.beams}
                 kept = again(row, max_new_tokens=options.max_new_tokens, **alike)
@@ -296,7 +296,7 @@ class WindowedRecognizer(SpeechRecognizer):
         """Whether a good text was cut with no timestamp in it to go on from: its window takes more
         tokens than a pass usually has."""
         in_one = len(stretches(said.tokens, self._first_timestamp)) < 2
-        return in_one and not said.ended and not self._choice.doubtful(said)
+        return in_one and not said.ended and not self._fallback.is_needed(said)
 
     def _end_of(self, window: _Window) -> int:
         """The timestamp behind which so little of a window is left that it need not be read."""

@@ -263,6 +263,12 @@ def test_a_row_for_each_size_and_all_of_them_when_asked() -> None:
     assert all(row[1:3] == ["7.4", "1x"] for row in rows("--all") if row[0] == "large-v3")
 
 
+def test_what_has_no_published_wer_is_not_picked_by_one() -> None:
+    text = printed("plan", "--asr-model", "pocket-s", "--asr-model", "pocket-m")
+    assert "pocket-m (transformers, float16), the largest of what fits" in text
+    assert "WER (" not in text
+
+
 def test_cards_stand_side_by_side() -> None:
     cards = list(catalog.CARDS)
     asked = [argument for card in cards for argument in ("--card", card)]

@@ -133,7 +133,7 @@ def range_result(
 
 
 def held_words(held: Sequence[str], stated: Sequence[float], tolerance: float) -> str:
-    """'9.6 holds in GB', '3-4 is off by more than 5% in GB and in GiB'."""
+    """'9.6 holds in GB', '3-4 is off by more than 5 % in GB and in GiB'."""
     figure = "-".join(f"{number:g}" for number in stated)
     if not held:
         return f"{figure} is off by more than {format_percent(tolerance)} in GB and in GiB"

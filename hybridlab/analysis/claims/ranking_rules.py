@@ -48,7 +48,7 @@ from hybridlab.analysis.claims.rules import rule
 from hybridlab.analysis.differences import difference, least_difference
 from hybridlab.analysis.stats import Estimate, Interval
 from hybridlab.catalog import Card
-from hybridlab.units import GB, format_bytes, format_number, format_percent
+from hybridlab.units import GB, counted, format_bytes, format_number, format_percent
 
 #: The strategies that the document compares.
 COMPARED = ("sequential", "parallel", "swapping")
@@ -169,7 +169,7 @@ def _figure_text(arm: ArmStats, figure: Figure) -> str:
         "throughput": f"{format_number(arm.throughput_rps)} requests/s, "
         f"{show_ratio(arm.rate)} of its control",
     }
-    return f"{arm.arm} {shown[figure]}, n = {arm.n} cases"
+    return f"{arm.arm} {shown[figure]}, n = {counted(arm.n, 'case')}"
 
 
 def show_ratio(values: Interval) -> str:
@@ -346,7 +346,7 @@ def one_at_a_time(run: RunData, *, strategy: str) -> ClaimResult:
         supported_if(worst <= MOST_OVERLAP_SHARE),
         "the models take turns" if worst <= MOST_OVERLAP_SHARE else "they are at work together",
         measured=f"together for {format_percent(worst, 1)} of the shorter one's time at most, "
-        f"n = {rounds} cases",
+        f"n = {counted(rounds, 'case')}",
         case_ids=trials["case_id"],
     )
 

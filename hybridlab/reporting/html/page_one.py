@@ -193,11 +193,10 @@ def _toys(run: Run, found: WhichFits) -> str:
     """That the pair of the run is a toy."""
     if not _ran_toys(run):
         return ""
-    how = "simulated" if found.evidence == "simulated" else "predicted"
+    times = ", and every time on these pages, were" if has_clock(run.cases) else " was"
     return (
-        f"what fits is {how} for the released models. How to share them, and every time on these "
-        f"pages, were found with toys on {_devices(run)}: pocket models that know spoken digits "
-        "alone."
+        f"what fits is {found.evidence} for the released models. How to share them{times} found "
+        f"with toys on {_devices(run)}: pocket models that know spoken digits alone."
     )
 
 

@@ -82,8 +82,9 @@ const conclusion = ({ asked, best, by_size, pairs }) => {
   if (pairs.length === 1) {
     return `On ${title}: ${recognizer_name(best)} fits with ${margin}; ${spare}`;
   }
-  const lowest = `the lowest published WER (${percent(facts.whispers[best.asr_model].published_wer)})`;
-  const why = by_size.length === 1 ? "the most precise" : lowest;
+  const wer = facts.whispers[best.asr_model].published_wer;
+  const most = wer === null ? "the largest" : `the lowest published WER (${percent(wer)})`;
+  const why = by_size.length === 1 ? "the most precise" : most;
   return `On ${title}: ${recognizer_name(best)}, ${why} of what fits with ${margin}; ${spare}`;
 };
 const remedies = (by_size, asked) => {
